@@ -1,0 +1,43 @@
+# `make` alone lists what there is. The only things needed beforehand are Python 3.11+ with pip, and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-long lint format clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make .venv and install into it (the other targets do this by themselves)
+	@echo "ready: source $(BIN)/activate"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("vivit-core needs Python 3.11 or newer, and %s is %s; say which one to take: make PYTHON=python3.11 $(MAKECMDGOALS)" % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+train: $(STAMP)  ## The main job: train a ViViT twin on the simulated recordings (more settings: ARGS="seed=1 …")
+	$(BIN)/python run.py model=vivit_small data=multi_backimage $(ARGS)
+
+test: $(STAMP)  ## The tests, without those that take long or need a GPU
+	$(BIN)/python -m pytest -m "not long and not gpu" $(ARGS)
+
+test-long: $(STAMP)  ## The tests that take long
+	$(BIN)/python -m pytest -m "long and not gpu" --timeout 3600 $(ARGS)
+
+lint: $(STAMP)  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Put the code into the style that lint asks for
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove .venv and everything the tools wrote; outputs/ and data stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

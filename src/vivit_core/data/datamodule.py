@@ -1,0 +1,580 @@
+"""Recordings to batches: finds and checks the files, computes training statistics, deals out clips.
+
+Shape letters: B clips, T bins, C channels, H W pixels, U units, D behaviour numbers.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+import torch.distributed
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from vivit_core.data.recording import Recording, RecordingInfo, validate_recording
+from vivit_core.data.sampler import TrainingSampler, Weighting
+from vivit_core.data.windows import Window, evaluation_windows
+from vivit_core.specs import Batch, Clips, RecordingError, RecordingSpec
+
+log = logging.getLogger(__name__)
+
+_STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
+_STATISTICS_BINS = 4096  # bins of counts and behaviour read at once
+
+
+class MakesRecordings(Protocol):
+    """What the data module asks of a simulator."""
+
+    def make(self, cache: Path) -> list[Path]: ...
+
+
+class RecordingsDataModule(LightningDataModule):
+    """Batches of clips from recording files; memory does not grow with the recordings.
+
+    Parameters
+    ----------
+    recordings
+        Paths or glob patterns of recording files; None to take those of ``root``.
+    root
+        Folder searched, with its subfolders, for ``*.h5``, where ``recordings`` is None.
+    simulator
+        Makes recordings where neither ``recordings`` nor ``root`` is given.
+    cache
+        Folder in which the simulator keeps its files.
+    behavior
+        Names of the behaviours the twin sees. A recording that lacks one gets zeros; one that none has is an error.
+    clip_length
+        Bins of a clip.
+    burn_in
+        First bins of a training clip that do not count in the loss.
+    evaluation_length, evaluation_burn_in
+        The same for the windows in which validation and test trials are scored; windows overlap by the burn-in, so
+        that each scored bin has at least that much past, and a trial's first bins are left out.
+    weighting
+        How often a recording is drawn in training: by its "units", "equal", or "proportional" to its training windows.
+    num_workers
+        Processes that read ahead, for each loader; 0 reads in the training process. Batches do not depend on it.
+    seed
+        Of the training samples.
+    """
+
+    def __init__(
+        self,
+        recordings: list[str] | None,
+        root: str | None,
+        simulator: MakesRecordings | None,
+        cache: str,
+        behavior: list[str],
+        clip_length: int,
+        burn_in: int,
+        evaluation_length: int,
+        evaluation_burn_in: int,
+        weighting: Weighting,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        for length, left_out, names in (
+            (clip_length, burn_in, ("clip_length", "burn_in")),
+            (evaluation_length, evaluation_burn_in, ("evaluation_length", "evaluation_burn_in")),
+        ):
+            if not 0 <= left_out < length:
+                raise ValueError(
+                    f"data.{names[1]} is {left_out} and data.{names[0]} {length}; {names[1]} must "
+                    f"be in 0 … {length - 1}"
+                )
+        if len(set(behavior)) != len(behavior):
+            raise ValueError(f"data.behavior names one twice: {behavior}")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers is {num_workers}; give 0 or more")
+        self._patterns, self._root, self._simulator, self._cache = recordings, root, simulator, Path(cache)
+        self._behavior = list(behavior)
+        self.clip_length, self.burn_in = clip_length, burn_in
+        self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
+        self._weighting: Weighting = weighting
+        self._num_workers, self._seed = num_workers, seed
+        self._batch_size = 16
+        self._batches_per_epoch: int | None = None
+        self._known: dict[str, RecordingSpec] | None = None
+        self._next_sample = 0  # where training continues
+        self._training: TrainingLoader | None = None
+        self.recordings: list[Recording] = []
+        self.specs: list[RecordingSpec] = []
+
+    def configure(
+        self,
+        *,
+        batch_size: int | None = None,
+        batches_per_epoch: int | None = None,
+        specs: Sequence[RecordingSpec] | None = None,
+    ) -> None:
+        """What is known only outside the data's own settings. Call before :meth:`setup`; what is None stays as it is.
+
+        Parameters
+        ----------
+        batch_size : clips of a batch over all ranks together (16 where never said).
+        batches_per_epoch : training batches of an epoch.
+        specs : the recordings a trained twin knows. Statistics then come from these and not from the files, and each
+            file must be one of them: by its recording id, or else by having exactly its unit ids.
+        """
+        for name, value in (("batch_size", batch_size), ("batches_per_epoch", batches_per_epoch)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give 1 or more")
+        self._batch_size = batch_size or self._batch_size
+        self._batches_per_epoch = batches_per_epoch or self._batches_per_epoch
+        if specs is not None:
+            self._known = {spec.recording_id: spec for spec in specs}
+            self.recordings, self.specs = [], []
+
+    def prepare_data(self) -> None:
+        """Make the simulated recordings where they are needed and missing; called in one process."""
+        if self._simulated:
+            self._paths()
+
+    @property
+    def _simulated(self) -> bool:
+        return self._patterns is None and self._root is None
+
+    def _paths(self) -> list[Path]:
+        if self._patterns is not None:
+            if not self._patterns:
+                raise ValueError("data.recordings is an empty list; name at least one file, or set it to null")
+            found: list[Path] = []
+            for pattern in self._patterns:
+                matches = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
+                if not matches:
+                    raise ValueError(
+                        f"data.recordings: no file matches {pattern!r} (seen from {Path.cwd()}); "
+                        "correct the path, or make the file with "
+                        "`python run.py task=import importer=arrays source=X.npz out=Y.h5 …`"
+                    )
+                found += map(Path, matches)
+            return list(dict.fromkeys(found))
+        if self._root is not None:
+            found = sorted(Path(self._root).rglob("*.h5"))
+            if not found:
+                what = "holds no *.h5 file" if Path(self._root).is_dir() else "is not a folder"
+                raise ValueError(f"data.root: {self._root} {what}; give a folder of recording files, or null")
+            return found
+        if self._simulator is None:
+            raise ValueError("no recordings: give data.recordings, data.root or data.simulator")
+        return [Path(path) for path in self._simulator.make(self._cache)]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check all recordings and know their statistics. Does its work once.
+
+        Raises
+        ------
+        ValueError
+            One for all broken files together; or where recordings do not fit each other, the settings, or the twin.
+        """
+        if self.recordings:
+            return
+        infos, problems = [], []
+        for path in self._paths():
+            try:
+                infos.append(validate_recording(path, frames=False))
+            except RecordingError as error:
+                problems.append(error)
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            raise ValueError(
+                f"{len(problems)} recordings cannot be used:\n" + "\n".join(f"- {error}" for error in problems)
+            )
+        if self._known is None:
+            recordings, specs = self._described(infos)
+        else:
+            recordings, specs = self._matched(infos, self._known)
+        _distinct([(r.path, r.recording_id) for r in recordings])
+        self.recordings, self.specs = recordings, specs
+
+    def _described(self, infos: list[RecordingInfo]) -> tuple[list[Recording], list[RecordingSpec]]:
+        """Recordings to train on, with statistics of their training trials."""
+        rates = {info.frame_rate_hz for info in infos}
+        if len(rates) > 1:
+            raise ValueError(
+                "recordings trained together need one frame rate; "
+                + ", ".join(f"{info.path} has {info.frame_rate_hz:g} Hz" for info in infos)
+            )
+        widths = {name: _common_width(name, infos) for name in self._behavior}
+        for info in infos:
+            short = info.trials.of("train").stop - info.trials.of("train").start < self.clip_length
+            if not len(short):
+                raise ValueError(f"{info.path} has no training trial; training statistics need some (trials/split)")
+            if short.all():
+                longest = (info.trials.of("train").stop - info.trials.of("train").start).max()
+                raise ValueError(
+                    f"{info.path}: its longest training trial has {longest} bins, "
+                    f"and data.clip_length is {self.clip_length}; shorten the clip"
+                )
+            if short.any():
+                log.warning(
+                    "%s: %d of %d training trials are shorter than a clip of %d bins and are not trained on",
+                    info.path,
+                    short.sum(),
+                    len(short),
+                    self.clip_length,
+                )
+        recordings = [Recording(info.path) for info in infos]
+        specs = [training_statistics(recording, widths) for recording in recordings]
+        for recording in recordings:
+            recording.close()  # before worker processes are forked
+        return recordings, specs
+
+    def _matched(
+        self, infos: list[RecordingInfo], known: Mapping[str, RecordingSpec]
+    ) -> tuple[list[Recording], list[RecordingSpec]]:
+        """Recordings of a trained twin: under its names, its order of units, its statistics."""
+        recordings, specs = [], []
+        for info in infos:
+            spec = known.get(info.recording_id)
+            if spec is None:
+                same_units = [s for s in known.values() if set(s.unit_ids) == set(info.unit_ids)]
+                if len(same_units) != 1:
+                    raise ValueError(
+                        f"{info.path}: the twin knows no recording {info.recording_id!r}, "
+                        f"and {len(same_units)} of its recordings have these unit ids; it knows {', '.join(known)}"
+                    )
+                spec = same_units[0]
+                log.info(
+                    "%s (%s) has the units of the twin's recording %s", info.path, info.recording_id, spec.recording_id
+                )
+            for field, mine, theirs in (
+                ("frame shape (C, H, W)", info.frame_shape, spec.frame_shape),
+                ("frame rate (Hz)", info.frame_rate_hz, spec.frame_rate_hz),
+            ):
+                if mine != theirs:
+                    raise ValueError(
+                        f"{info.path}: {field} is {mine}, but the twin was trained on {spec.recording_id} "
+                        f"with {theirs}; resample the recording"
+                    )
+            for name, width in spec.behavior.items():
+                if info.behavior.get(name, width) != width:
+                    raise ValueError(
+                        f"{info.path}: behaviour {name!r} has {info.behavior[name]} numbers, "
+                        f"but the twin was trained with {width}"
+                    )
+            recordings.append(Recording(info.path, recording_id=spec.recording_id, unit_ids=spec.unit_ids))
+            specs.append(spec)
+        return recordings, specs
+
+    def _ranks(self) -> tuple[int, int]:
+        """This process and the number of processes that train together."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Batches of ``clip_length`` bins, ``batches_per_epoch`` of them an epoch, without end over the epochs."""
+        if self._batches_per_epoch is None:
+            raise ValueError("say the length of an epoch before training: configure(batches_per_epoch=…)")
+        rank, world = self._ranks()
+        if self._batch_size % world:
+            raise ValueError(
+                f"a batch of {self._batch_size} clips cannot be shared by {world} processes; make it a multiple"
+            )
+        sampler = TrainingSampler(
+            self._seed,
+            [r.info.trials for r in self.recordings],
+            [r.info.n_units for r in self.recordings],
+            self.clip_length,
+            self._weighting,
+        )
+        share = self._batch_size // world
+        batches = TrainingBatches(
+            self.recordings, self.specs, sampler, self.clip_length, range(rank * share, (rank + 1) * share)
+        )
+        self._training = TrainingLoader(
+            batches, self._batch_size, self._batches_per_epoch, self._num_workers, self._next_sample
+        )
+        return self._training
+
+    # Lightning 2.6 gives a loader its state back only where it thinks an epoch is unfinished, so that a run resumed
+    # from an epoch's end would begin again with sample 0. The data module is always given its state.
+    def state_dict(self) -> dict[str, Any]:
+        """The number of the next training sample: of the training loader made last."""
+        return self._training.state_dict() if self._training else {"next_sample": self._next_sample}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Training loaders made from now on continue at this sample."""
+        self._next_sample = int(state_dict["next_sample"])
+
+    def val_dataloader(self) -> EvaluationLoader:
+        """Each bin of the validation trials, burn-in left out, scored once."""
+        return self.evaluation_dataloader("val")
+
+    def test_dataloader(self) -> EvaluationLoader:
+        """Each bin of the test trials, burn-in left out, scored once."""
+        return self.evaluation_dataloader("test")
+
+    def evaluation_dataloader(self, split: Literal["train", "val", "test"]) -> EvaluationLoader:
+        """Windows of a split in the order of recordings and time; one recording a batch.
+
+        All ranks get equally many batches of equally many clips; a clip that fills a place scores nothing.
+        """
+        rank, world = self._ranks()
+        batches = EvaluationBatches(
+            self.recordings,
+            self.specs,
+            split,
+            self.evaluation_length,
+            self.evaluation_burn_in,
+            max(1, self._batch_size // world),
+            rank,
+            world,
+        )
+        if not len(batches):
+            raise ValueError(
+                f"no recording has a {split} trial longer than the burn-in of "
+                f"{self.evaluation_burn_in} bins (trials/split)"
+            )
+        return EvaluationLoader(batches, self._num_workers)
+
+
+def _common_width(name: str, infos: Sequence[RecordingInfo]) -> int:
+    widths = {info.path: info.behavior[name] for info in infos if name in info.behavior}
+    if not widths:
+        there = sorted(set().union(*(info.behavior for info in infos)))
+        raise ValueError(
+            f"data.behavior: no recording has {name!r}; there are {', '.join(there) if there else 'none at all'}"
+        )
+    if len(set(widths.values())) > 1:
+        raise ValueError(
+            f"data.behavior: {name!r} has a different width in each of "
+            + ", ".join(f"{p} ({w})" for p, w in widths.items())
+        )
+    return next(iter(widths.values()))
+
+
+def _distinct(named: Sequence[tuple[Path, str]]) -> None:
+    seen: dict[str, Path] = {}
+    for path, recording_id in named:
+        if recording_id in seen:
+            raise ValueError(
+                f"{seen[recording_id]} and {path} are both recording {recording_id!r}; leave one out or rename it"
+            )
+        seen[recording_id] = path
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
+def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> RecordingSpec:
+    """What a twin must know of a recording; all numbers from its training trials alone, in bounded memory.
+
+    Pixel mean and std come from at most 4096 frames, evenly spaced over the training trials; counts (valid bins) and
+    behaviour from all bins. A std of 0 is given as 1, so that constants stay finite when divided by it. A behaviour
+    that the recording lacks has mean 0 and std 1.
+
+    Parameters
+    ----------
+    recording : with at least one training trial.
+    behavior : name -> width, in the order of the batch's columns.
+    """
+    info, train = recording.info, recording.info.trials.of("train")
+    spikes, bins = np.zeros(info.n_units), np.zeros(info.n_units)
+    dim = sum(behavior.values())
+    total, squares, shift = np.zeros(dim), np.zeros(dim), np.zeros(dim)
+    for start, stop in _pieces(train.start.tolist(), train.stop.tolist()):
+        valid = recording.valid(start, stop)
+        spikes += (recording.counts(start, stop) * valid).sum(0, dtype=np.float64)
+        bins += valid.sum(0)
+        values = recording.behavior(start, stop, behavior).astype(np.float64)
+        shift = values[0] if start == train.start[0] else shift  # keeps the squares small beside their differences
+        total += (values - shift).sum(0)
+        squares += np.square(values - shift).sum(0)
+    mean = total / train.n_bins
+    std = np.sqrt(np.maximum(squares / train.n_bins - np.square(mean), 0))
+
+    ends = np.cumsum(train.stop - train.start)
+    chosen = np.unique(np.linspace(0, train.n_bins - 1, min(train.n_bins, _STATISTICS_FRAMES)).astype(np.int64))
+    trial = np.searchsorted(ends, chosen, side="right")
+    places = train.stop[trial] - (ends[trial] - chosen)
+    pixels, pixel_squares, n_pixels = 0.0, 0.0, 0
+    for place in places.tolist():
+        frame = recording.frames(place, place + 1).astype(np.float64)
+        pixels, pixel_squares, n_pixels = (
+            pixels + frame.sum(),
+            pixel_squares + np.square(frame).sum(),
+            n_pixels + frame.size,
+        )
+    pixel_mean = pixels / n_pixels
+    pixel_std = float(np.sqrt(max(pixel_squares / n_pixels - pixel_mean**2, 0.0)))
+    return RecordingSpec(
+        recording_id=info.recording_id,
+        frame_rate_hz=info.frame_rate_hz,
+        frame_shape=info.frame_shape,
+        unit_ids=info.unit_ids,
+        unit_mean_counts=tuple((spikes / np.maximum(bins, 1)).tolist()),
+        pixel_mean=float(pixel_mean),
+        pixel_std=pixel_std or 1.0,
+        behavior=dict(behavior),
+        behavior_mean=tuple((mean + shift).tolist()),
+        behavior_std=tuple(np.where(std > 0, std, 1.0).tolist()),
+        behavior_causal=all(info.behavior_causal.get(name, True) for name in behavior),
+        degrees_per_pixel=info.degrees_per_pixel,
+    )
+
+
+def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, int]]:
+    for first, last in zip(starts, stops, strict=True):
+        for start in range(first, last, _STATISTICS_BINS):
+            yield start, min(start + _STATISTICS_BINS, last)
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def _clips(recording: Recording, behavior: Mapping[str, int], ranges: Sequence[tuple[int, int]]) -> Clips:
+    """The clips of one recording, stacked."""
+    read = [recording.read(start, stop, behavior) for start, stop in ranges]
+    return Clips(
+        frames=torch.from_numpy(np.stack([clip["frames"] for clip in read])),
+        counts=torch.from_numpy(np.stack([clip["counts"] for clip in read])),
+        valid=torch.from_numpy(np.stack([clip["valid"] for clip in read])),
+        behavior=torch.from_numpy(np.stack([clip["behavior"] for clip in read])),
+    )
+
+
+class TrainingBatches(Dataset[Batch]):
+    """Item k is this rank's share of the batch that begins with training sample k."""
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        specs: Sequence[RecordingSpec],
+        sampler: TrainingSampler,
+        clip_length: int,
+        share: range,
+    ) -> None:
+        self.recordings, self.specs, self.sampler = recordings, specs, sampler
+        self.clip_length, self.share = clip_length, share
+
+    def __getitem__(self, first_sample: int) -> Batch:
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        for place in self.share:
+            index, start = self.sampler.sample(first_sample + place)
+            ranges.setdefault(index, []).append((start, start + self.clip_length))
+        return {
+            self.specs[i].recording_id: _clips(self.recordings[i], self.specs[i].behavior, ranges[i])
+            for i in sorted(ranges)
+        }
+
+
+class EvaluationBatches(Dataset[Batch]):
+    """Item i is this rank's share of the i-th batch of evaluation windows.
+
+    A batch holds windows of one recording and one length. A rank that would go without takes a window another scores,
+    and scores nothing of it, so that all ranks make the same number of steps.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        specs: Sequence[RecordingSpec],
+        split: str,
+        clip_length: int,
+        burn_in: int,
+        batch_size: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.recordings, self.specs, self.rank, self.world = recordings, specs, rank, world
+        self.batches: list[tuple[int, list[Window]]] = []
+        for index, recording in enumerate(recordings):
+            windows = evaluation_windows(recording.info.trials, split, clip_length, burn_in)
+            for _, group in groupby(windows, key=lambda w: w.stop - w.start):
+                same = list(group)
+                for first in range(0, len(same), batch_size * world):
+                    self.batches.append((index, same[first : first + batch_size * world]))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Batch:
+        index, windows = self.batches[item]
+        each = -(-len(windows) // self.world)
+        mine = windows[self.rank * each : (self.rank + 1) * each]
+        filler = Window(windows[0].start, windows[0].stop, windows[0].start, windows[0].start)
+        mine = mine + [filler] * (each - len(mine))
+        clips = _clips(self.recordings[index], self.specs[index].behavior, [(w.start, w.stop) for w in mine])
+        bins = torch.stack([torch.arange(w.start, w.stop) for w in mine])
+        first, last = (
+            torch.tensor([getattr(w, name) for w in mine])[:, None] for name in ("score_start", "score_stop")
+        )
+        clips["score"] = (bins >= first) & (bins < last)
+        clips["start"] = bins[:, 0].clone()
+        return {self.specs[index].recording_id: clips}
+
+
+class TrainingLoader:
+    """Training batches, ``batches_per_epoch`` at a time; its whole state is the number of the next sample.
+
+    The state counts batches handed out, not those that workers read ahead. Epochs are the trainer's business: an epoch
+    that was interrupted goes on with the next sample, and the trainer knows when it is full.
+    """
+
+    def __init__(
+        self, batches: TrainingBatches, batch_size: int, batches_per_epoch: int, num_workers: int, next_sample: int = 0
+    ) -> None:
+        self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
+        self.next_sample = next_sample
+        self._batches, self._num_workers = batches, num_workers
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        last = self.next_sample + self.batches_per_epoch * self.batch_size
+        for batch in _loader(self._batches, range(self.next_sample, last, self.batch_size), self._num_workers):
+            self.next_sample += self.batch_size
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next_sample": self.next_sample}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.next_sample = int(state_dict["next_sample"])
+
+
+class EvaluationLoader:
+    """Evaluation batches. Not a torch DataLoader: Lightning would replace its sampler where several processes train."""
+
+    def __init__(self, batches: EvaluationBatches, num_workers: int) -> None:
+        self._batches, self._num_workers = batches, num_workers
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(_loader(self._batches, range(len(self._batches)), self._num_workers))
+
+
+def _loader(batches: Dataset[Batch], order: range, num_workers: int) -> DataLoader:
+    """Read the items of ``order``, each a whole batch, in worker processes with one thread each.
+
+    Workers live for one pass: those of validation would otherwise wait, with their memory, through every epoch.
+    """
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=order,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # a loader draws a seed for its workers; not from the generator of the training
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,754 @@
+"""The recording file: one HDF5 file a recording. Writer, validator, reader; docs/design.md lists its fields.
+
+Shape letters: T bins (= frames), H W pixels, C channels, U units, D behaviour numbers, N trials.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import h5py
+import numpy as np
+from einops import rearrange
+
+from vivit_core.specs import RecordingError
+
+log = logging.getLogger(__name__)
+
+FORMAT = "vivit-core recording"
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+KINDS = ("spikes", "calcium")
+
+_COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
+_CHUNK_FRAMES = 64  # frames a chunk; 300-frame windows read fastest from uncompressed chunks of 32-128 frames
+_CHUNK_BYTES = 1 << 20  # larger chunks do not fit HDF5's chunk cache
+_TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
+
+
+class Sliceable(Protocol):
+    """Anything with a shape, a dtype and slices along its first axis: an array, a memmap, an h5py dataset."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __getitem__(self, key: slice, /) -> Any: ...
+
+
+def _strings(values: Any) -> np.ndarray:
+    """A flat array of str from str, bytes or numbers."""
+    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in np.asarray(values).tolist()], dtype=str)
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """The trials of a recording, in the order of time.
+
+    Parameters
+    ----------
+    start, stop : (N,) int64
+        Half open ranges of frames, sorted, disjoint and not empty.
+    stimulus_id : (N,) str
+        Trials with equal ids showed the same stimulus (repeats). Numbers are kept as text.
+    split : (N,) str
+        "train", "val" or "test".
+
+    Raises
+    ------
+    ValueError
+        Where a trial breaks one of these rules; names the row.
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    stimulus_id: np.ndarray
+    split: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("start", "stop"):
+            given = np.asarray(getattr(self, name))
+            if given.size and given.dtype.kind not in "iu":
+                raise ValueError(f"trials/{name}: frame numbers are integers, not {given.dtype}")
+            object.__setattr__(self, name, given.astype(np.int64))
+        for name in ("stimulus_id", "split"):
+            object.__setattr__(self, name, _strings(getattr(self, name)))
+        shapes = {name: getattr(self, name).shape for name in ("start", "stop", "stimulus_id", "split")}
+        if len(set(shapes.values())) > 1 or len(self.start.shape) != 1:
+            raise ValueError(f"trials: one number a trial in each field; the shapes are {shapes}")
+        for row, (start, stop, split) in enumerate(zip(self.start, self.stop, self.split, strict=True)):
+            if start < 0 or stop <= start:
+                raise ValueError(
+                    f"trials/stop: row {row} is the range {start}:{stop}; "
+                    "a trial starts at 0 or later and ends after its start"
+                )
+            if row and start < self.stop[row - 1]:
+                raise ValueError(
+                    f"trials/start: row {row} starts at {start}, before row {row - 1} ends ({self.stop[row - 1]}); "
+                    "sort the trials by start and let none overlap"
+                )
+            if split not in SPLITS:
+                raise ValueError(f"trials/split: row {row} says {str(split)!r}; write one of {', '.join(SPLITS)}")
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def n_bins(self) -> int:
+        return int((self.stop - self.start).sum())
+
+    def of(self, split: str) -> Trials:
+        """The trials of one split."""
+        rows = self.split == split
+        return Trials(self.start[rows], self.stop[rows], self.stimulus_id[rows], self.split[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class RecordingInfo:
+    """What a recording file says of itself, without its large arrays."""
+
+    path: Path
+    recording_id: str
+    frame_rate_hz: float
+    n_frames: int
+    frame_shape: tuple[int, int, int]  # C, H, W
+    frame_dtype: str  # "uint8" or "float32"
+    unit_ids: tuple[str, ...]
+    behavior: dict[str, int]  # name -> width
+    behavior_causal: dict[str, bool]  # name -> false where its basis looks ahead
+    kind: Literal["spikes", "calcium"]
+    trials: Trials
+    has_truth: bool  # truth/rate is there: a simulated recording
+    degrees_per_pixel: float | None
+    subject: str
+    area: str
+    species: str
+    source: str
+    licence: str
+
+    @property
+    def n_units(self) -> int:
+        return len(self.unit_ids)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_recording(
+    path: str | Path,
+    *,
+    recording_id: str,
+    frame_rate_hz: float,
+    frames: Sliceable,
+    counts: Sliceable,
+    trials: Trials,
+    valid: Sliceable | None = None,
+    behavior: Mapping[str, Sliceable] | None = None,
+    behavior_units: Mapping[str, str] | None = None,
+    behavior_names: Mapping[str, Sequence[str]] | None = None,
+    behavior_causal: Mapping[str, bool] | None = None,
+    units: Mapping[str, Any] | None = None,
+    truth: Mapping[str, Sliceable] | None = None,
+    kind: Literal["spikes", "calcium"] = "spikes",
+    subject: str = "",
+    area: str = "",
+    species: str = "",
+    source: str = "",
+    licence: str = "",
+    degrees_per_pixel: float | None = None,
+) -> Path:
+    """Write a recording file, whole or not at all.
+
+    The file is written beside ``path`` under a temporary name, validated, synced to disk and renamed. Large arrays may
+    be anything that can be sliced along time; they are copied in pieces.
+
+    Parameters
+    ----------
+    path : where to write; an existing file is replaced.
+    recording_id : name of the recording, unique among those trained together.
+    frame_rate_hz : frames, and bins, a second.
+    frames : (T, H, W) or (T, H, W, C); uint8, or a float type that is stored as float32.
+    counts : (T, U); spikes a bin (or a non-negative calcium signal, see ``kind``). Integers keep their type.
+    trials : the trials, sorted by time.
+    valid : (T, U) or (T, 1) bool, false where a bin of a unit must not be used; None for all valid.
+    behavior : name -> (T,) or (T, D) numbers.
+    behavior_units, behavior_names, behavior_causal : by the behaviour's name: its unit, its columns' names, and false
+        where it was made with a basis that looks ahead in time.
+    units : name -> (U, ...); must hold ``id`` (unique). None names the units "0", "1", ….
+    truth : only for simulated recordings: ``rate`` (T, U), expected counts a bin; anything else has one row a unit.
+    kind : what ``counts`` holds.
+    subject, area, species, source, licence : free text.
+    degrees_per_pixel : visual angle of a pixel.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    RecordingError
+        Where the result would not be a valid recording (see :func:`validate_recording`).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    behavior = behavior or {}
+    for option, given in (("units", behavior_units), ("names", behavior_names), ("causal", behavior_causal)):
+        unknown = sorted(set(given or {}) - set(behavior))
+        if unknown:
+            raise ValueError(f"behavior_{option} names {unknown}, but the behaviours are {sorted(behavior)}")
+    if units is None:
+        units = {"id": [str(u) for u in range(counts.shape[1] if len(counts.shape) == 2 else 0)]}
+    attrs: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "recording_id": recording_id,
+        "frame_rate_hz": float(frame_rate_hz),
+        "subject": subject,
+        "area": area,
+        "species": species,
+        "source": source,
+        "licence": licence,
+    }
+    if degrees_per_pixel is not None:
+        attrs["degrees_per_pixel"] = float(degrees_per_pixel)
+
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(attrs)
+            _copy(file, "stimulus/frames", frames)
+            _copy(file, "responses/counts", counts)
+            file["responses/counts"].attrs["kind"] = kind
+            _copy(file, "responses/valid", np.ones((frames.shape[0], 1), bool) if valid is None else valid)
+            for name, values in behavior.items():
+                column = values if len(values.shape) == 2 else np.asarray(values)[:, None]
+                _copy(file, f"behavior/{name}", column, np.float32)
+                file[f"behavior/{name}"].attrs.update(
+                    unit=(behavior_units or {}).get(name, ""),
+                    names=list((behavior_names or {}).get(name, [f"{name}_{d}" for d in range(column.shape[1])])),
+                    causal=(behavior_causal or {}).get(name, True),
+                )
+            for name in ("start", "stop", "stimulus_id", "split"):
+                _small(file, f"trials/{name}", getattr(trials, name))
+            for name, values in units.items():
+                _small(file, f"units/{name}", values)
+            for name, values in (truth or {}).items():
+                if name == "rate":
+                    _copy(file, "truth/rate", values, np.float32)
+                else:
+                    _small(file, f"truth/{name}", values)
+        try:
+            validate_recording(temporary)
+        except RecordingError as error:
+            raise RecordingError(path, error.field, error.problem, error.remedy) from None
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp made it readable by its owner alone
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _stored_dtype(dtype: np.dtype) -> np.dtype:
+    """Floats of any width are stored as float32; other types as they are, for the validator to judge."""
+    return np.dtype(np.float32) if dtype.kind == "f" else dtype
+
+
+def _copy(file: h5py.File, name: str, values: Sliceable, dtype: Any = None) -> None:
+    """Copy a (T, ...) array in pieces into an uncompressed dataset with chunks along time."""
+    shape = tuple(values.shape)
+    stored = np.dtype(dtype) if dtype is not None else _stored_dtype(np.dtype(values.dtype))
+    row_bytes = max(1, int(np.prod(shape[1:])) * stored.itemsize)
+    # Uncompressed: light compression makes a window 5 to 20 times slower to read.
+    if 0 in shape:
+        dataset = file.create_dataset(name, shape, stored)
+    else:
+        chunk = max(1, min(shape[0], _CHUNK_FRAMES if row_bytes > 512 else 1024, _CHUNK_BYTES // row_bytes))
+        dataset = file.create_dataset(name, shape, stored, chunks=(chunk, *shape[1:]))
+    for start, stop in _pieces(shape[0], row_bytes):
+        dataset[start:stop] = np.asarray(values[start:stop]).astype(stored, copy=False)
+
+
+def _small(file: h5py.File, name: str, values: Any) -> None:
+    array = np.asarray(values)
+    if array.dtype.kind in "USO":
+        file.create_dataset(name, data=_strings(array).astype(object), dtype=h5py.string_dtype())
+    else:
+        file.create_dataset(name, data=array)
+
+
+def _pieces(n: int, row_bytes: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _COPY_BYTES // max(1, row_bytes))
+    for start in range(0, n, step):
+        yield start, min(n, start + step)
+
+
+# --- checking --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    """Open for reading; whatever HDF5 says of a broken file becomes a RecordingError."""
+    if not path.is_file():
+        raise RecordingError(path, "file", "there is no such file", "Check the path")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (RuntimeError, KeyError) as error:  # h5py's other ways to say that the inside of a file is damaged
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RecordingError:
+    if isinstance(error, PermissionError):
+        return RecordingError(path, "file", "you may not read it", "Ask its owner for the right to read it")
+    if not h5py.is_hdf5(path):
+        return RecordingError(
+            path,
+            "file",
+            "this is not an HDF5 file",
+            "Import your data with `python run.py task=import importer=arrays …`",
+        )
+    return RecordingError(
+        path, "file", f"truncated or damaged ({error})", "Copy or import it again; a whole file can be read to its end"
+    )
+
+
+def _dataset(file: h5py.File, path: Path, name: str, ndim: tuple[int, ...], kinds: str, what: str) -> h5py.Dataset:
+    """The dataset ``name``, checked for being inside this file, its rank and its type."""
+    parts = name.split("/")
+    for depth in range(1, len(parts) + 1):
+        part = "/".join(parts[:depth])
+        link = file.get(part, getlink=True)
+        if link is None:
+            raise RecordingError(path, name, "missing", f"Write it: {what}")
+        if not isinstance(link, h5py.HardLink):
+            raise RecordingError(
+                path, part, "is a link to somewhere else", "Store the data in this file itself; links are not followed"
+            )
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise RecordingError(path, name, "is a group", f"Write a dataset there: {what}")
+    if dataset.external or dataset.is_virtual:
+        raise RecordingError(path, name, "its data lie in another file", "Store the data in this file itself")
+    is_text = h5py.check_string_dtype(dataset.dtype) is not None
+    kind = "s" if is_text else dataset.dtype.kind
+    if len(dataset.shape or ()) not in ndim or dataset.shape is None:
+        raise RecordingError(path, name, f"has shape {dataset.shape}", f"Write {what}")
+    if kind not in kinds:
+        raise RecordingError(path, name, f"has type {dataset.dtype}", f"Write {what}")
+    return dataset
+
+
+def _length(path: Path, name: str, n: int, expected: int, of: str) -> None:
+    if n != expected:
+        raise RecordingError(path, name, f"has {n} rows, but {of} has {expected}", "Give both the same length")
+
+
+def _group_names(file: h5py.File, path: Path, name: str) -> list[str]:
+    link = file.get(name, getlink=True)
+    if link is None:
+        return []
+    if not isinstance(link, h5py.HardLink):
+        raise RecordingError(
+            path, name, "is a link to somewhere else", "Store the data in this file itself; links are not followed"
+        )
+    if not isinstance(file[name], h5py.Group):
+        raise RecordingError(path, name, "is a dataset", "Make it a group with one dataset for each name")
+    return list(file[name])
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _describe(file: h5py.File, path: Path) -> RecordingInfo:
+    """Check everything but the values of the large arrays, and say what the file holds."""
+    said = _text(file.attrs.get("format", "nothing"))
+    if said != FORMAT:
+        raise RecordingError(
+            path,
+            "attribute format",
+            f"this HDF5 file is not a recording: it says {said!r}, not {FORMAT!r}",
+            "Import it with `python run.py task=import …`",
+        )
+    version = file.attrs.get("format_version")
+    if version is None or not np.isscalar(version) or _text(version) != str(FORMAT_VERSION):
+        raise RecordingError(
+            path,
+            "attribute format_version",
+            f"is {version}, and this vivit-core reads version {FORMAT_VERSION}",
+            "Import the recording again, or use the vivit-core that wrote it",
+        )
+    recording_id = _text(file.attrs.get("recording_id", ""))
+    if not recording_id:
+        raise RecordingError(path, "attribute recording_id", "missing or empty", "Give the recording a name")
+    frame_rate_hz = _positive(file, path, "frame_rate_hz")
+    degrees_per_pixel = _positive(file, path, "degrees_per_pixel") if "degrees_per_pixel" in file.attrs else None
+
+    frames = _dataset(file, path, "stimulus/frames", (3, 4), "uf", "(T, H, W) or (T, H, W, C) uint8 or float32")
+    if frames.dtype not in (np.uint8, np.float32):
+        raise RecordingError(path, "stimulus/frames", f"has type {frames.dtype}", "Store uint8 or float32")
+    if 0 in frames.shape:
+        raise RecordingError(path, "stimulus/frames", f"is empty: shape {frames.shape}", "Store at least one frame")
+    n_frames, height, width = frames.shape[:3]
+    channels = frames.shape[3] if len(frames.shape) == 4 else 1
+
+    counts = _dataset(file, path, "responses/counts", (2,), "iuf", "(T, U) numbers")
+    _length(path, "responses/counts", counts.shape[0], n_frames, "stimulus/frames")
+    n_units = counts.shape[1]
+    if n_units == 0:
+        raise RecordingError(path, "responses/counts", "has no units", "A recording has at least one unit")
+    kind = _text(counts.attrs.get("kind", ""))
+    if kind not in KINDS:
+        raise RecordingError(
+            path, "responses/counts attribute kind", f"is {kind!r}", f"Write one of {', '.join(KINDS)}"
+        )
+    valid = _dataset(file, path, "responses/valid", (2,), "b", "(T, U) or (T, 1) bool")
+    _length(path, "responses/valid", valid.shape[0], n_frames, "stimulus/frames")
+    if valid.shape[1] not in (1, n_units):
+        raise RecordingError(
+            path,
+            "responses/valid",
+            f"has {valid.shape[1]} columns for {n_units} units",
+            "Give one column, or one a unit",
+        )
+
+    behavior, causal = {}, {}
+    for name in _group_names(file, path, "behavior"):
+        field = f"behavior/{name}"
+        dataset = _dataset(file, path, field, (2,), "f", "(T, D) float32")
+        _length(path, field, dataset.shape[0], n_frames, "stimulus/frames")
+        behavior[name] = int(dataset.shape[1])
+        causal[name] = bool(dataset.attrs.get("causal", True))
+
+    for name, kinds in (("start", "iu"), ("stop", "iu"), ("stimulus_id", "siu"), ("split", "s")):
+        _dataset(
+            file, path, f"trials/{name}", (1,), kinds, "one value a trial: integers for start and stop, text for split"
+        )
+    try:
+        trials = Trials(*(file[f"trials/{name}"][()] for name in ("start", "stop", "stimulus_id", "split")))
+    except ValueError as error:
+        field, _, problem = str(error).partition(": ")
+        raise RecordingError(path, field, problem, "Write the trials again") from None
+    if not len(trials):
+        raise RecordingError(path, "trials", "there are none", "Write at least one trial")
+    if trials.stop[-1] > n_frames:
+        row = int(np.argmax(trials.stop > n_frames))
+        raise RecordingError(
+            path,
+            "trials/stop",
+            f"row {row} ends at frame {trials.stop[row]} of {n_frames}",
+            "End every trial inside the recording",
+        )
+
+    _dataset(file, path, "units/id", (1,), "siu", "one id a unit")
+    unit_ids = _strings(file["units/id"][()])
+    names, repeats = np.unique(unit_ids, return_counts=True)
+    if (repeats > 1).any():
+        twice = names[repeats > 1][0]
+        rows = np.flatnonzero(unit_ids == twice)[:2].tolist()
+        raise RecordingError(
+            path, "units/id", f"rows {rows[0]} and {rows[1]} are both {str(twice)!r}", "Give each unit its own id"
+        )
+    for name in _group_names(file, path, "units"):
+        dataset = _dataset(file, path, f"units/{name}", (1, 2, 3), "siufb", "one row a unit")
+        _length(path, f"units/{name}", dataset.shape[0], n_units, "responses/counts' second axis")
+    for name in _group_names(file, path, "truth"):
+        if name == "rate":
+            rate = _dataset(file, path, "truth/rate", (2,), "f", "(T, U) float32, expected counts a bin")
+            if rate.shape != counts.shape:
+                raise RecordingError(
+                    path,
+                    "truth/rate",
+                    f"has shape {rate.shape}, not {counts.shape}",
+                    "Give it the shape of responses/counts",
+                )
+        else:
+            dataset = _dataset(file, path, f"truth/{name}", (1, 2, 3), "siufb", "one row a unit")
+            _length(path, f"truth/{name}", dataset.shape[0], n_units, "responses/counts' second axis")
+
+    return RecordingInfo(
+        path=path,
+        frame_rate_hz=frame_rate_hz,
+        n_frames=int(n_frames),
+        frame_shape=(int(channels), int(height), int(width)),
+        frame_dtype=str(frames.dtype),
+        unit_ids=tuple(str(u) for u in unit_ids),
+        behavior=behavior,
+        behavior_causal=causal,
+        kind=cast(Literal["spikes", "calcium"], kind),
+        trials=trials,
+        has_truth="truth/rate" in file,
+        degrees_per_pixel=degrees_per_pixel,
+        **{name: _text(file.attrs.get(name, "")) for name in _TEXT_ATTRS},
+    )
+
+
+def _positive(file: h5py.File, path: Path, name: str) -> float:
+    value = file.attrs.get(name)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not (np.isfinite(number) and number > 0):
+        raise RecordingError(path, f"attribute {name}", f"is {value}", "Write a positive number")
+    return number
+
+
+def _check_values(path: Path, file: h5py.File, name: str, non_negative: bool, remedy: str) -> None:
+    """Stream through a (T, ...) array and name the first row with a bad number."""
+    dataset = file[name]
+    if dataset.dtype.kind == "u":
+        return
+    row_bytes = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
+    for start, stop in _pieces(dataset.shape[0], row_bytes):
+        piece = dataset[start:stop]
+        if piece.dtype.kind == "f" and not np.isfinite(piece).all():
+            where = np.argwhere(~np.isfinite(piece))[0]
+            raise RecordingError(
+                path, name, f"row {start + where[0]}, index {where[1:].tolist()} is {piece[tuple(where)]}", remedy
+            )
+        if non_negative and piece.size and piece.min() < 0:
+            where = np.argwhere(piece < 0)[0]
+            raise RecordingError(
+                path, name, f"row {start + where[0]}, unit {where[1]} is negative ({piece[tuple(where)]})", remedy
+            )
+
+
+def validate_recording(path: str | Path, *, frames: bool = True) -> RecordingInfo:
+    """Check a recording file; memory use does not depend on its size.
+
+    Parameters
+    ----------
+    path : the file.
+    frames : also read every float frame in search of NaN. False is the quick check at the start of every training:
+        structure, trials, counts, behaviour; the reader then refuses a bad frame when it meets it.
+
+    Returns
+    -------
+    RecordingInfo
+
+    Raises
+    ------
+    RecordingError
+        The first thing that is wrong: file, field, row, and what to do about it.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        info = _describe(file, path)
+        _check_values(
+            path,
+            file,
+            "responses/counts",
+            True,
+            "Store finite numbers ≥ 0; put 0 and mark the bin in responses/valid where nothing was measured",
+        )
+        for name in info.behavior:
+            _check_values(
+                path,
+                file,
+                f"behavior/{name}",
+                False,
+                "Store finite numbers; interpolate gaps, or mark the bins in responses/valid",
+            )
+        if info.has_truth:
+            _check_values(path, file, "truth/rate", True, "Store finite rates ≥ 0")
+        if frames:
+            _check_values(path, file, "stimulus/frames", False, "Store finite pixel values")
+    return info
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Recording:
+    """A recording file, opened when first read, once in each process. Can be pickled and forked.
+
+    Parameters
+    ----------
+    path : the file.
+    recording_id : the name under which it is used; None for its own.
+    unit_ids : its units in the order in which they are wanted (a permutation of the file's); None for the file's order.
+
+    Raises
+    ------
+    RecordingError
+        Where the file is not a recording, or ``unit_ids`` are not its units.
+    """
+
+    def __init__(
+        self, path: str | Path, recording_id: str | None = None, unit_ids: Sequence[str] | None = None
+    ) -> None:
+        self.path = Path(path)
+        with _open(self.path) as file:
+            info = _describe(file, self.path)
+        self._order: np.ndarray | None = None  # the file's column of each unit, where it differs from the file's order
+        if unit_ids is not None and tuple(unit_ids) != info.unit_ids:
+            missing = sorted(set(unit_ids) - set(info.unit_ids))
+            extra = sorted(set(info.unit_ids) - set(unit_ids))
+            if missing or extra or len(unit_ids) != info.n_units:
+                raise RecordingError(
+                    self.path,
+                    "units/id",
+                    f"other units than expected: missing {_few(missing)}, not expected {_few(extra)}",
+                    "Use the recording whose units the twin was trained on",
+                )
+            column = {unit: u for u, unit in enumerate(info.unit_ids)}
+            self._order = np.array([column[unit] for unit in unit_ids])
+            info = replace(info, unit_ids=tuple(unit_ids))
+        self.info = info if recording_id is None else replace(info, recording_id=recording_id)
+        self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}  # kept open: each has a cache of chunks
+        self._pid = -1
+        self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Recording({str(self.path)!r}, {self.info.recording_id!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_datasets": {}, "_pid": -1}
+
+    @property
+    def recording_id(self) -> str:
+        return self.info.recording_id
+
+    def close(self) -> None:
+        """Close the file; it opens again when read."""
+        if self._file is not None and self._pid == os.getpid():
+            self._file.close()
+        self._file, self._datasets = None, {}
+
+    def _opened(self) -> h5py.File:
+        # A file that was opened before a fork belongs to the parent.
+        if self._file is None or self._pid != os.getpid():
+            try:
+                self._file, self._datasets = h5py.File(self.path, "r"), {}
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
+            self._pid = os.getpid()
+        return self._file
+
+    def _slice(self, name: str, start: int, stop: int) -> np.ndarray:
+        file = self._opened()
+        try:
+            if name not in self._datasets:
+                self._datasets[name] = file[name]
+            return self._datasets[name][start:stop]
+        except (OSError, KeyError) as error:
+            raise RecordingError(
+                self.path, name, f"frames {start}:{stop} cannot be read ({error})", "Copy or import the file again"
+            ) from error
+
+    def _units(self, values: np.ndarray, axis: int) -> np.ndarray:
+        return values if self._order is None else np.take(values, self._order, axis)
+
+    def read(self, start: int, stop: int, behavior: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Read bins start … stop-1.
+
+        Parameters
+        ----------
+        start, stop : half open range of frames inside the recording.
+        behavior : name -> width of the behaviours wanted, in the order of their columns. One that the recording lacks
+            is filled with zeros.
+
+        Returns
+        -------
+        dict
+            ``frames`` (C, T, H, W) as stored, ``counts`` (T, U) float32, ``valid`` (T, U) bool,
+            ``behavior`` (T, D) float32.
+
+        Raises
+        ------
+        ValueError
+            Where the range leaves the recording, or a behaviour has another width.
+        RecordingError
+            Where the file cannot be read there, or a frame holds NaN.
+        """
+        if not 0 <= start <= stop <= self.info.n_frames:
+            raise ValueError(f"{self.path}: frames {start}:{stop} are not inside 0:{self.info.n_frames}")
+        return {
+            "frames": self.frames(start, stop),
+            "counts": self.counts(start, stop),
+            "valid": self.valid(start, stop),
+            "behavior": self.behavior(start, stop, behavior),
+        }
+
+    def frames(self, start: int, stop: int) -> np.ndarray:
+        """(C, T, H, W), as stored."""
+        frames = self._slice("stimulus/frames", start, stop)
+        if frames.dtype.kind == "f" and not np.isfinite(frames).all():
+            row = start + int(np.argwhere(~np.isfinite(frames))[0][0])
+            raise RecordingError(self.path, "stimulus/frames", f"row {row} is not finite", "Store finite pixel values")
+        return frames[None] if frames.ndim == 3 else np.ascontiguousarray(rearrange(frames, "t h w c -> c t h w"))
+
+    def counts(self, start: int, stop: int) -> np.ndarray:
+        """(T, U) float32."""
+        return self._units(self._slice("responses/counts", start, stop), 1).astype(np.float32, copy=False)
+
+    def valid(self, start: int, stop: int) -> np.ndarray:
+        """(T, U) bool."""
+        valid = self._slice("responses/valid", start, stop)
+        if valid.shape[1] == self.info.n_units:
+            return self._units(valid, 1)
+        return np.repeat(valid, self.info.n_units, axis=1)
+
+    def behavior(self, start: int, stop: int, behavior: Mapping[str, int]) -> np.ndarray:
+        """(T, D) float32, the behaviours side by side."""
+        columns = [np.zeros((stop - start, 0), np.float32)]
+        for name, width in behavior.items():
+            if name not in self.info.behavior:
+                if name not in self._told:
+                    self._told.add(name)
+                    log.warning("%s has no behaviour %r: zeros stand in for its %d numbers", self.path, name, width)
+                columns.append(np.zeros((stop - start, width), np.float32))
+                continue
+            if self.info.behavior[name] != width:
+                raise ValueError(
+                    f"{self.path}: behaviour {name!r} has {self.info.behavior[name]} numbers, and {width} are expected"
+                )
+            columns.append(self._slice(f"behavior/{name}", start, stop).astype(np.float32, copy=False))
+        return np.concatenate(columns, axis=1)
+
+    def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
+        """What the simulator knows: ``rate`` (T, U) over start … stop-1, any other name (U, ...).
+
+        Raises
+        ------
+        ValueError
+            Where the recording has no such truth.
+        """
+        file = self._opened()
+        if f"truth/{name}" not in file:
+            known = sorted(file["truth"]) if "truth" in file else "nothing: it was not simulated"
+            raise ValueError(f"{self.path}: no truth/{name}; it knows {known}")
+        if name == "rate":
+            return self._units(self._slice("truth/rate", start, self.info.n_frames if stop is None else stop), 1)
+        values = file[f"truth/{name}"][()]
+        return self._units(_strings(values) if values.dtype.kind in "OS" else values, 0)
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    return ("none" if not names else ", ".join(names[:most])) + (
+        f" … ({len(names)} in all)" if len(names) > most else ""
+    )

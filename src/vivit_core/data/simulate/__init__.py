@@ -1,0 +1,5 @@
+"""Simulated recordings: a world, an eye, a population of neurons whose truth is known."""
+
+from vivit_core.data.simulate.simulate import Simulator
+
+__all__ = ["Simulator"]

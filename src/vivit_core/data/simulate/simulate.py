@@ -1,0 +1,236 @@
+"""The embedded default data set: recordings of neurons whose truth is known, made once into a cache.
+
+Shape letters: N trials, T bins (= frames), H W pixels, U units, 2 = (x, y).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
+from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.simulate.population import FloatArray, Population
+from vivit_core.data.simulate.world import Scene, eye_path, quarters
+
+log = logging.getLogger(__name__)
+
+VERSION = 3  # to be raised with every change that changes the arrays
+VELOCITY_COSINES = 10
+VELOCITY_COSINES_S = 0.2
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Simulated recordings of V1-like neurons while an eye moves over photographs; see docs/simulator.md.
+
+    Equal fields give equal arrays on one machine (on another, the last bit of a matrix product may differ).
+    """
+
+    seed: int = 0  # of everything random
+    recordings: int = 4  # files, each with a population of its own
+    units: int = 64  # a recording
+    train_trials: int = 42  # a recording
+    val_trials: int = 6  # a recording
+    test_trials: int = 4  # a recording, each stimulus shown once
+    repeated_stimuli: int = 4  # further test stimuli (the same photograph and eye path), each shown `repeats` times
+    repeats: int = 6  # trials of each repeated stimulus
+    trial_s: float = 5.0  # seconds that one photograph is looked at
+    frame_rate_hz: float = 120.0
+    height: int = 36  # pixels
+    width: int = 64  # pixels
+    degrees_per_pixel: float = 0.03  # visual angle; sets how far the eye moves in pixels
+
+    def __post_init__(self) -> None:
+        at_least = {"recordings": 1, "units": 1, "train_trials": 1, "val_trials": 0, "test_trials": 0}
+        at_least |= {"repeated_stimuli": 0, "repeats": 2, "height": 1, "width": 1}
+        problems = [
+            f"{name}={getattr(self, name)} is below {least}"
+            for name, least in at_least.items()
+            if getattr(self, name) < least
+        ]
+        problems += [
+            f"{name}={getattr(self, name)} is not above 0"
+            for name in ("trial_s", "frame_rate_hz", "degrees_per_pixel")
+            if not getattr(self, name) > 0
+        ]
+        if self.seed < 0:
+            problems.append(f"seed={self.seed} is below 0")
+        if self.trial_s * self.frame_rate_hz < 1:
+            problems.append(f"trial_s={self.trial_s} is shorter than one frame")
+        if problems:
+            raise ValueError("the simulator cannot work with these fields: " + "; ".join(problems))
+
+    @property
+    def name(self) -> str:
+        """Folder of this data set in a cache: a hash of the fields and of the simulator's version."""
+        fields = json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
+        return f"simulated-{hashlib.sha256(fields.encode()).hexdigest()[:16]}"
+
+    def make(self, cache: Path) -> list[Path]:
+        """Simulate into `cache`, or find there what was simulated before.
+
+        Parameters
+        ----------
+        cache
+            Folder; made where missing. Several processes may ask at once: one works, the others wait.
+
+        Returns
+        -------
+        list of Path
+            One recording file for each of `recordings`.
+        """
+        folder = Path(cache) / self.name
+        paths = [folder / f"sim{index}.h5" for index in range(self.recordings)]
+        if folder.is_dir():
+            return paths
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        with locked(Path(cache) / f".{self.name}.lock"):
+            if folder.is_dir():
+                return paths
+            unfinished = Path(cache) / f".{self.name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+            unfinished.mkdir()
+            with Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeElapsedColumn(),
+                TextColumn("left"), TimeRemainingColumn(),
+            ) as progress:  # fmt: skip
+                task = progress.add_task("simulating trials", total=self.recordings * self.n_trials)
+                for index in range(self.recordings):
+                    self._record(index, unfinished / paths[index].name, lambda n: progress.advance(task, n))
+            (unfinished / "simulator.json").write_text(
+                json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
+            )
+            unfinished.rename(folder)
+            log.info("simulated %d recordings into %s", self.recordings, folder)
+        return paths
+
+    @property
+    def n_trials(self) -> int:
+        """Trials of one recording."""
+        return self.train_trials + self.val_trials + self.test_trials + self.repeated_stimuli * self.repeats
+
+    @property
+    def n_bins(self) -> int:
+        """Bins of one trial."""
+        return round(self.trial_s * self.frame_rate_hz)
+
+    def _record(self, index: int, path: Path, advance: Callable[[int], None]) -> None:
+        """Simulate one recording and write it; `advance` is told of each trial that is done."""
+        shows, units, noise = (np.random.default_rng([self.seed, index, stream]) for stream in range(3))
+        stimulus_N, split_N = self._schedule(shows)
+        frames_NTHW, position_NT2 = self._show(stimulus_N, split_N, shows, advance)
+        velocity_NT2 = np.diff(position_NT2, axis=1, prepend=position_NT2[:, :1]) * self.frame_rate_hz
+
+        population = Population.draw(self.units, (self.height, self.width), self.frame_rate_hz, units)
+        energy_NTU, pool_NTU = population.filter(frames_NTHW)
+        gain_NTU = population.gain(position_NT2, velocity_NT2)
+        train = split_N == "train"
+        population = population.calibrate(energy_NTU[train], pool_NTU[train], gain_NTU[train])
+        rate_NTU = population.rate(population.drive(energy_NTU, pool_NTU), gain_NTU)
+        counts_NTU = population.spike(rate_NTU, noise)
+
+        start = np.arange(self.n_trials) * self.n_bins
+        trials = Trials(start=start, stop=start + self.n_bins, stimulus_id=stimulus_N, split=split_N)
+        basis = raised_cosine_basis(VELOCITY_COSINES, VELOCITY_COSINES_S, self.frame_rate_hz)
+        velocity_TD = split_by_sign(rearrange(velocity_NT2, "n t d -> (n t) d"))
+        directions = ("right", "down", "left", "up")  # split_by_sign puts the positive parts first
+        write_recording(
+            path,
+            recording_id=path.stem,
+            frame_rate_hz=self.frame_rate_hz,
+            frames=rearrange(frames_NTHW, "n t h w -> (n t) h w"),
+            counts=rearrange(counts_NTU, "n t u -> (n t) u"),
+            trials=trials,
+            behavior={
+                "eye_velocity": expand(velocity_TD, basis, trials),
+                "eye_position": rearrange(position_NT2, "n t d -> (n t) d"),
+            },
+            behavior_units={"eye_velocity": "degrees per second", "eye_position": "degrees"},
+            behavior_names={
+                "eye_velocity": [f"{d}_{i}" for d in directions for i in range(VELOCITY_COSINES)],
+                "eye_position": ["x", "y"],
+            },
+            behavior_causal={"eye_velocity": basis.causal, "eye_position": True},
+            units={"id": [f"{path.stem}-{u:03d}" for u in range(self.units)]},
+            truth={
+                "rate": rearrange(rate_NTU, "n t u -> (n t) u") / self.frame_rate_hz,
+                "mean_rate_hz": rate_NTU[train].mean((0, 1)),
+                **population.truth(),
+            },
+            source=f"vivit-core simulator, version {VERSION}, photographs of scikit-image",
+            degrees_per_pixel=self.degrees_per_pixel,
+        )
+
+    def _schedule(self, rng: np.random.Generator) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+        """Stimulus and split of each trial, (N,) and (N,), in random order."""
+        trials = [
+            (f"{split}-{i}", split)
+            for split in ("train", "val", "test")
+            for i in range(getattr(self, f"{split}_trials"))
+        ]
+        trials += [(f"repeat-{i}", "test") for i in range(self.repeated_stimuli) for _ in range(self.repeats)]
+        stimulus_N, split_N = np.array(trials)[rng.permutation(len(trials))].T
+        return stimulus_N, split_N
+
+    def _show(
+        self,
+        stimulus_N: NDArray[np.str_],
+        split_N: NDArray[np.str_],
+        rng: np.random.Generator,
+        advance: Callable[[int], None],
+    ) -> tuple[NDArray[np.uint8], FloatArray]:
+        """Frames (N, T, H, W) and eye position in degrees (N, T, 2); equal stimuli are shown equally."""
+        shape = (self.height, self.width)
+        frames_NTHW = np.empty((self.n_trials, self.n_bins, *shape), np.uint8)
+        position_NT2 = np.empty((self.n_trials, self.n_bins, 2), np.float32)
+        for split in ("train", "val", "test"):
+            places = quarters(split)
+            places = [places[i] for i in rng.permutation(len(places))]
+            for i, stimulus in enumerate(dict.fromkeys(stimulus_N[split_N == split])):
+                scene = Scene.draw(*places[i % len(places)], shape, rng)
+                x, y = (self.degrees_per_pixel * room for room in scene.room_px(shape))
+                path = eye_path(self.trial_s, self.frame_rate_hz, (x, y), rng)
+                shown = stimulus_N == stimulus
+                frames_NTHW[shown] = scene.render(path.position_T2 / self.degrees_per_pixel, shape)
+                position_NT2[shown] = path.position_T2
+                advance(int(shown.sum()))
+        return frames_NTHW, position_NT2
+
+
+class SpeedColumn(ProgressColumn):
+    """Items a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file; it is freed when the process ends, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,222 @@
+"""The world of the simulation: photographs, and an eye that moves over them.
+
+Shape letters: T frames, H W pixels of a frame, 2 = (x, y). x grows to the right and y downwards, in the photograph, in
+the frame and in the eye's position alike. Numbers and their sources: docs/simulator.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import skimage.color
+import skimage.data
+import skimage.transform
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+FloatArray = NDArray[np.float32]
+
+PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "grass", "gravel", "brick", "stereo_motorcycle", "coins")
+REGIONS = (
+    "train",
+    "train",
+    "val",
+    "test",
+)  # what a photograph's quarters serve; turned by one from photograph to photograph
+
+LOCAL_PX = 24.0  # reach of the local mean and contrast that are divided out
+CONTRAST_FLOOR = 0.06  # grey level that keeps an empty sky from becoming a texture of noise
+GREY_PER_STD = 40.0  # uint8 steps for one local standard deviation
+
+DRIFT_ARCMIN2_PER_S = 20.0  # diffusion constant D of ocular drift: E|Δ|² = 4 D t
+FIXATION_MEDIAN_S, FIXATION_LOG_STD, FIXATION_MIN_S = 0.28, 0.4, 0.1
+SACCADE_MEDIAN_DEG, SACCADE_LOG_STD = 1.3, 0.6
+MICROSACCADE_FRACTION = 0.2  # of all saccades
+MICROSACCADE_MEDIAN_DEG, MICROSACCADE_LOG_STD = 0.25, 0.4
+SACCADE_S, SACCADE_S_PER_DEG = 0.021, 0.0022  # duration = 21 ms + 2.2 ms a degree
+
+
+@lru_cache(maxsize=len(PHOTOGRAPHS))
+def load_photograph(name: str) -> FloatArray:
+    """One photograph of scikit-image's wheel as grey levels 0..1, (height, width)."""
+    image = getattr(skimage.data, name)()
+    image = image[0] if isinstance(image, tuple) else image  # the motorcycle comes as left, right, disparity
+    grey = skimage.color.rgb2gray(image[..., :3]) if image.ndim == 3 else image / 255.0
+    return grey.astype(np.float32)
+
+
+def quarters(split: str) -> list[tuple[str, int]]:
+    """The (photograph, quarter) pairs that a split may show. No quarter serves two splits."""
+    return [
+        (name, quarter)
+        for i, name in enumerate(PHOTOGRAPHS)
+        for quarter in range(4)
+        if REGIONS[(quarter + i) % 4] == split
+    ]
+
+
+def cut_quarter(photograph: FloatArray, quarter: int) -> FloatArray:
+    """A quarter of a photograph: 0 upper left, 1 upper right, 2 lower left, 3 lower right."""
+    h, w = photograph.shape[0] // 2, photograph.shape[1] // 2
+    row, column = divmod(quarter, 2)
+    return photograph[row * h : (row + 1) * h, column * w : (column + 1) * w]
+
+
+def normalise_contrast(grey: FloatArray) -> FloatArray:
+    """Take away the local mean and divide by the local contrast; uint8 grey levels as float32, 127.5 in the middle."""
+    centred = grey - gaussian_filter(grey, LOCAL_PX, mode="reflect")
+    contrast = np.sqrt(gaussian_filter(centred**2, LOCAL_PX, mode="reflect") + CONTRAST_FLOOR**2)
+    return np.clip(127.5 + GREY_PER_STD * centred / contrast, 0, 255).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one trial shows: a piece of a photograph, scaled, turned and normalised."""
+
+    name: str
+    image: FloatArray  # (height, width), 0..255
+
+    @classmethod
+    def draw(cls, name: str, quarter: int, frame_shape: tuple[int, int], rng: np.random.Generator) -> Scene:
+        """A random scale (0.75 to 1.25), turn (of 90 degrees) and mirror image of one quarter of a photograph."""
+        grey = np.rot90(cut_quarter(load_photograph(name), quarter), int(rng.integers(4)))
+        if rng.integers(2):
+            grey = grey[:, ::-1]
+        # A scene is never so small that the eye has no room: half a frame on each side at least.
+        scale = max(rng.uniform(0.75, 1.25), 2 * frame_shape[0] / grey.shape[0], 2 * frame_shape[1] / grey.shape[1])
+        scaled = skimage.transform.rescale(grey, scale, order=3, anti_aliasing=scale < 1, mode="reflect")
+        return cls(name=f"{name}-{quarter}", image=normalise_contrast(scaled.astype(np.float32)))
+
+    def room_px(self, frame_shape: tuple[int, int]) -> tuple[float, float]:
+        """How far the gaze may go from the scene's centre, (x, y) in pixels, with the frame inside the scene."""
+        # Two pixels for the interpolation's neighbours.
+        height, width = self.image.shape
+        return (width - frame_shape[1]) / 2 - 2, (height - frame_shape[0]) / 2 - 2
+
+    def render(self, gaze_px_T2: FloatArray, frame_shape: tuple[int, int]) -> NDArray[np.uint8]:
+        """The frame around each gaze, by cubic (Catmull-Rom) interpolation: (T, H, W).
+
+        `gaze_px_T2` is (x, y) from the scene's centre; the gaze falls on the frame's centre.
+        """
+        (height, width), (h, w) = self.image.shape, frame_shape
+        corner_T2 = gaze_px_T2.astype(np.float64) + [(width - w) / 2, (height - h) / 2]
+        whole_T2 = np.floor(corner_T2).astype(np.int64)
+        part_T2 = (corner_T2 - whole_T2).astype(np.float32)
+        blocks = sliding_window_view(self.image, (h + 3, w + 3))[whole_T2[:, 1] - 1, whole_T2[:, 0] - 1]
+        weights_x, weights_y = catmull_rom(part_T2[:, 0]), catmull_rom(part_T2[:, 1])
+        rows = sum(weights_y[:, k, None, None] * blocks[:, k : k + h] for k in range(4))
+        frames = sum(weights_x[:, k, None, None] * rows[:, :, k : k + w] for k in range(4))
+        return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
+def catmull_rom(part_T: FloatArray) -> FloatArray:
+    """Weights of the four neighbours at -1, 0, 1, 2 for a place `part` (0..1) between 0 and 1: (T, 4)."""
+    p = part_T[:, None]
+    return np.concatenate(
+        [
+            -0.5 * p + p**2 - 0.5 * p**3,
+            1 - 2.5 * p**2 + 1.5 * p**3,
+            0.5 * p + 2 * p**2 - 1.5 * p**3,
+            -0.5 * p**2 + 0.5 * p**3,
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+def saccade_duration_s(amplitude_deg: float) -> float:
+    """Duration of a saccade, in seconds (Carpenter 1988)."""
+    return SACCADE_S + SACCADE_S_PER_DEG * amplitude_deg
+
+
+def saccade_progress(time_s: FloatArray, duration_s: float) -> FloatArray:
+    """Fraction of the way that a saccade has gone: the minimum-jerk profile.
+
+    Its peak velocity is 1.875 · amplitude / duration.
+    """
+    p = np.clip(time_s / duration_s, 0, 1)
+    return p**3 * (10 - 15 * p + 6 * p**2)
+
+
+@dataclass(frozen=True)
+class EyePath:
+    """Where the eye looked, and the saccades that took it there."""
+
+    position_T2: FloatArray  # (x, y) in degrees from the scene's centre
+    onset_s: NDArray[np.float64]  # (saccades,)
+    amplitude_deg: NDArray[np.float64]  # (saccades,)
+
+
+def eye_path(seconds: float, frame_rate_hz: float, room_deg: tuple[float, float], rng: np.random.Generator) -> EyePath:
+    """Fixations with drift, joined by saccades and microsaccades, inside ±`room_deg` (x, y).
+
+    Parameters
+    ----------
+    seconds
+        Length of the path.
+    frame_rate_hz
+        Positions a second.
+    room_deg
+        The eye stays within this distance of the centre, (x, y) in degrees.
+    rng
+        Source of every draw.
+
+    References
+    ----------
+    Bahill, Clark & Stark 1975 (main sequence); Engbert & Kliegl 2003 (microsaccades are on it); Kuang, Poletti, Victor
+    & Rucci 2012 (drift as a random walk).
+    """
+    n_frames = round(seconds * frame_rate_hz)
+    time_T = np.arange(n_frames) / frame_rate_hz
+    room = np.asarray(room_deg)
+    step = np.sqrt(2 * DRIFT_ARCMIN2_PER_S / frame_rate_hz) / 60
+    drift_T2 = np.cumsum(rng.normal(0, step, (n_frames, 2)), axis=0)
+
+    position_T2 = np.zeros((n_frames, 2))
+    fixated = rng.uniform(-0.5, 0.5, 2) * room
+    begin_s, onsets, amplitudes = 0.0, [], []
+    while True:
+        duration_s = max(FIXATION_MIN_S, FIXATION_MEDIAN_S * np.exp(FIXATION_LOG_STD * rng.normal()))
+        first, last = np.searchsorted(time_T, [begin_s, begin_s + duration_s])
+        drift = drift_T2[first:last] - drift_T2[max(first - 1, 0)]
+        # Folded back at the border of the scene, which keeps the walk continuous.
+        position_T2[first:last] = fold(fixated + drift, room)
+        if last >= n_frames:
+            break
+        start = position_T2[last - 1]
+        target = saccade_target(start, room, rng)
+        amplitude = float(np.hypot(*(target - start)))
+        onset_s = begin_s + duration_s
+        end_s = onset_s + saccade_duration_s(amplitude)
+        landed = np.searchsorted(time_T, end_s)
+        progress = saccade_progress(time_T[last:landed] - onset_s, end_s - onset_s)
+        position_T2[last:landed] = start + progress[:, None] * (target - start)
+        onsets.append(onset_s)
+        amplitudes.append(amplitude)
+        if landed >= n_frames:
+            break
+        begin_s, fixated = end_s, target
+    return EyePath(position_T2.astype(np.float32), np.array(onsets), np.array(amplitudes))
+
+
+def fold(position_T2: NDArray[np.float64], room: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Reflect positions at ±room until they are inside."""
+    return np.abs((position_T2 - room) % (4 * room) - 2 * room) - room
+
+
+def saccade_target(
+    start: NDArray[np.float64], room: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Where the next saccade lands: amplitude by its distribution, direction uniform, inside the room."""
+    micro = rng.random() < MICROSACCADE_FRACTION
+    median, log_std = (
+        (MICROSACCADE_MEDIAN_DEG, MICROSACCADE_LOG_STD) if micro else (SACCADE_MEDIAN_DEG, SACCADE_LOG_STD)
+    )
+    for _ in range(100):
+        amplitude, angle = median * np.exp(log_std * rng.normal()), rng.uniform(0, 2 * np.pi)
+        target = start + amplitude * np.array([np.cos(angle), np.sin(angle)])
+        if np.all(np.abs(target) < room):
+            return target
+    return rng.uniform(-0.5, 0.5, 2) * room  # a small scene: somewhere near its middle

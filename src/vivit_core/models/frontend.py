@@ -1,0 +1,68 @@
+"""Front ends: what happens to the pixels' time courses before they are cut into tokens.
+
+Shape letters: B clips, C channels, T frames, H W pixels, K bases, L lags.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TemporalBasis(nn.Module):
+    """Every pixel's past seen through a few learnable, causal filters: (B, C, T, H, W) to (B, C·K, T, H, W).
+
+    They start as raised cosines on a logarithmic time axis (Pillow et al. 2008), or from data (``start``).
+
+    Parameters
+    ----------
+    in_channels : channels of the video, given by the model.
+    bases : number of filters K.
+    lags : length of a filter, frames.
+    """
+
+    def __init__(self, in_channels: int, bases: int, lags: int) -> None:
+        super().__init__()
+        if not 1 <= bases <= lags:
+            raise ValueError(
+                f"frontend.bases={bases} filters cannot be told apart over frontend.lags={lags} "
+                "frames; give 1 <= bases <= lags"
+            )
+        self.bases, self.lags, self.out_channels = bases, lags, in_channels * bases
+        self.weight_KL = nn.Parameter(raised_cosines(bases, lags))
+
+    @torch.no_grad()
+    def start(self, filters_KL: Tensor) -> None:
+        """Take over filters (K, L), oldest lag first, at unit norm."""
+        if filters_KL.shape != self.weight_KL.shape:
+            raise ValueError(
+                f"the front end has filters of shape {tuple(self.weight_KL.shape)}, not {tuple(filters_KL.shape)}"
+            )
+        self.weight_KL.copy_(F.normalize(filters_KL.to(self.weight_KL), dim=1))
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        _, c, t, h, _ = x_BCTHW.shape
+        series = rearrange(x_BCTHW, "b c t h w -> (b c) t (h w)")
+        padded = F.pad(series, (0, 0, self.lags - 1, 0))
+        # One small banded matrix over time does all pixels at once, as a matrix product.
+        band = padded.new_zeros(t, self.bases, t + self.lags - 1)
+        rows = torch.arange(t, device=band.device)
+        for lag in range(self.lags):
+            band[rows, :, rows + lag] = self.weight_KL[:, lag].to(band.dtype)
+        y = torch.einsum("tkj,bjn->btkn", band, padded)
+        return rearrange(y, "(b c) t k (h w) -> b (c k) t h w", c=c, h=h)
+
+
+def raised_cosines(bases: int, lags: int) -> Tensor:
+    """(K, L) raised cosines on log(1 + lag), oldest lag first, unit norm."""
+    if bases == 1:
+        return F.normalize(torch.ones(1, lags), dim=1)
+    axis = torch.log1p(torch.arange(lags, dtype=torch.float32))
+    peaks = torch.linspace(0.0, math.log(lags), bases)
+    width = math.log(lags) / (bases - 1)
+    phase = ((axis[None] - peaks[:, None]) / (2 * width)).clamp(-0.5, 0.5) * 2 * math.pi
+    return F.normalize((torch.cos(phase) + 1).flip(1), dim=1)

@@ -1,0 +1,173 @@
+"""Small parts that several models share: levels, rotary positions, drop path, and building from a plain dict.
+
+Shape letters: B clips, T steps in time, C channels, H W cells, N tokens, D embedding, F bins (frames) of a clip.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Part = Callable[..., Any]
+"""A constructor whose remaining arguments (sizes) the enclosing module gives."""
+
+PACKAGE = "vivit_core."
+
+
+def resolve(target: str) -> Any:
+    """The class or function named ``package.module.Name``.
+
+    Raises
+    ------
+    ValueError
+        When the name lies outside this package (a checkpoint may not run foreign code) or does not exist.
+    """
+    if not target.startswith(PACKAGE):
+        raise ValueError(f"_target_ {target!r} lies outside {PACKAGE[:-1]!r}; models are built from this package alone")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"_target_ {target!r} does not exist: {error}") from error
+
+
+def part(spec: Mapping[str, Any]) -> Part:
+    """A constructor with the arguments of ``spec`` filled in; nested nodes with a ``_target_`` become parts too."""
+    if "_target_" not in spec:
+        raise ValueError(f"a model part needs a '_target_'; got the keys {sorted(spec)}")
+    given = {
+        key: part(value) if isinstance(value, Mapping) and "_target_" in value else value
+        for key, value in spec.items()
+        if key != "_target_"
+    }
+    return partial(resolve(spec["_target_"]), **given)
+
+
+def build(spec: Mapping[str, Any], **sizes: Any) -> Any:
+    """Make the module that a plain dict describes; ``sizes`` are the arguments that only the caller knows."""
+    return part(spec)(**sizes)
+
+
+@dataclass
+class Level:
+    """A feature map and where its cells lie in the clip.
+
+    Attributes
+    ----------
+    x_BCTHW : features.
+    first_end : the frame (0 = the clip's oldest) with which the first step ends.
+    stride : frames a step.
+    ys, xs : (H,), (W,) pixel coordinates of the cells' centres in the clip's frame.
+    cell : side of a cell in pixels.
+    """
+
+    x_BCTHW: Tensor
+    first_end: int
+    stride: int
+    ys: Tensor
+    xs: Tensor
+    cell: float
+
+    def rows(self, rows: slice) -> Level:
+        """The same level for some of the clips."""
+        return replace(self, x_BCTHW=self.x_BCTHW[rows])
+
+    def to_bins(self, values_BTU: Tensor, bins: int) -> Tensor:
+        """Serve each bin by the newest step that had ended; bins before the first end get zero. Returns (B, F, U)."""
+        served = values_BTU.repeat_interleave(self.stride, dim=1) if self.stride > 1 else values_BTU
+        if self.first_end:
+            served = nn.functional.pad(served, (0, 0, self.first_end, 0))
+        return served[:, :bins]
+
+
+def centres(cells: int, size: int, before: int, device: torch.device) -> Tensor:
+    """Pixel coordinates of the centres of cells of ``size`` pixels, the first of which starts at ``-before``."""
+    return (torch.arange(cells, device=device, dtype=torch.float32) + 0.5) * size - 0.5 - before
+
+
+def rotation(positions: Tensor, dim: int, base: float) -> Tensor:
+    """Angles of a one-dimensional rotary position encoding (Su et al. 2021): (N,) positions to (N, dim / 2)."""
+    frequency = base ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
+    return positions[:, None].float() * frequency
+
+
+def rope_time(steps: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, head_dim) for positions in time."""
+    angle = rotation(torch.arange(steps, device=device), head_dim, base)
+    return _tables(angle)
+
+
+def rope_space(
+    height: int, width: int, registers: int, head_dim: int, base: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (registers + H·W, head_dim), axial: half of the pairs turn with the row, half with the column.
+
+    Registers come first and are not turned: they have no place.
+    """
+    rows = rotation(torch.arange(height, device=device), head_dim // 2, base)
+    columns = rotation(torch.arange(width, device=device), head_dim // 2, base)
+    angle = torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=1)
+    return _tables(torch.cat([angle.new_zeros(registers, angle.shape[1]), angle]))
+
+
+def _tables(angle: Tensor) -> tuple[Tensor, Tensor]:
+    angle = torch.cat([angle, angle], dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the pairs (i, i + dim/2) of ``x`` (..., N, head_dim) by the tables' angles."""
+    cos, sin = rope
+    first, second = x.chunk(2, dim=-1)
+    return x * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
+
+
+class DropPath(nn.Module):
+    """Leave out a whole residual branch for a sample, with probability ``p``, in training (Huang et al. 2016)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x
+        keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.p
+        return x * (keep / (1.0 - self.p)).to(x.dtype)
+
+
+class TokenDropout(nn.Module):
+    """Silence whole tokens, with probability ``p``, in training; the others are scaled so that the mean stays."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x_BTND: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x_BTND
+        keep = torch.rand(*x_BTND.shape[:-1], 1, device=x_BTND.device) >= self.p
+        return x_BTND * (keep / (1.0 - self.p)).to(x_BTND.dtype)
+
+
+def init_linear(module: nn.Module, depth_scale: float = 1.0) -> None:
+    """Normal with variance 1 / inputs, times ``depth_scale``, clipped at two standard deviations; biases at zero."""
+    assert isinstance(module, nn.Linear | nn.Conv2d)
+    fan_in = module.weight[0].numel()
+    std = depth_scale * fan_in**-0.5
+    with torch.no_grad():
+        module.weight.normal_(0.0, std).clamp_(-2 * std, 2 * std)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def check_probability(**values: float) -> None:
+    for name, value in values.items():
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"{name}={value} is not a probability below 1; give a number in [0, 1)")

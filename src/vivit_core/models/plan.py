@@ -1,0 +1,221 @@
+"""What a training step will be, before any data is read: shapes, tokens, parameters, operations, memory.
+
+The real model runs once, forward and backward, on tensors that have shapes but no values (torch's fake tensors), so
+that the plan cannot disagree with the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from vivit_core.models.layers import Level
+from vivit_core.models.tokenizer import Tokens
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Batch, Clips, RecordingSpec
+
+ADAM_COPIES = 4  # weight, gradient, and AdamW's two moments
+
+
+def _attention(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
+    return int(sdpa_flop_count(q, k, v))
+
+
+def _attention_backward(grad: Any, q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
+    return 2 * int(sdpa_flop_count(q, k, v))  # the model's own; what is computed again is not counted
+
+
+# Torch counts attention only where CUDA does it.
+ATTENTION_ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of the plan: what leaves a stage for one batch."""
+
+    name: str
+    shape: str
+    tokens: int  # in one clip; 0 where there are none
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training step will be.
+
+    Attributes
+    ----------
+    stages : what leaves each stage.
+    parameters : of the whole twin.
+    flops : floating-point operations of one pass forward and backward over the batch: those of matrix products,
+        convolutions and attention.
+    activation_bytes : what the forward pass keeps for the backward pass.
+    weight_bytes : weights, gradients and the optimizer's moments.
+    """
+
+    stages: list[Stage]
+    parameters: int
+    flops: int
+    activation_bytes: int
+    weight_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.activation_bytes + self.weight_bytes
+
+
+def plan(
+    model: Mapping[str, Any],
+    readout: Mapping[str, Any],
+    *,
+    frame_shape: tuple[int, int, int],
+    recordings: int,
+    units: int,
+    behavior_dim: int,
+    clip_length: int,
+    batch_size: int,
+    predict: Literal["all", "last"] = "all",
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+) -> Plan:
+    """Plan one training step.
+
+    Parameters
+    ----------
+    model, readout : plain dicts of the groups, as ``Twin`` takes them.
+    frame_shape : channels, height and width of the recordings.
+    recordings, units : how many, and units of each.
+    behavior_dim : numbers of behaviour a bin.
+    clip_length, batch_size : bins of a clip, clips of one pass.
+
+    Raises
+    ------
+    ValueError
+        Where the geometry is impossible, with a remedy.
+    """
+    specs = expected(frame_shape, recordings, units, behavior_dim)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        twin = Twin(model, readout, specs, predict)
+        twin.check_geometry(clip_length)
+        stages = _Stages(twin)
+        batch = _batch(specs, frame_shape, clip_length, batch_size, units, behavior_dim)
+        kept: dict[int, tuple[Any, int]] = {}
+        own = {p.untyped_storage()._cdata for p in twin.parameters()}
+
+        def keep(x: Tensor) -> Tensor:
+            storage = x.untyped_storage()
+            if storage._cdata not in own:
+                # The storage itself is held, so that its address is not used again.
+                kept[storage._cdata] = (storage, storage.nbytes())
+            return x
+
+        counter = FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU)
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
+        with counter:
+            with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+                counts = twin(batch)
+            loss = torch.stack([c.float().mean() for c in counts.values()]).sum() + twin.penalty()
+            loss.backward()
+        stages.readouts(twin, counts)
+        parameters = sum(p.numel() for p in twin.parameters())
+        weights = sum(p.numel() * p.element_size() for p in twin.parameters()) * ADAM_COPIES
+    return Plan(stages.rows, parameters, counter.get_total_flops(), sum(n for _, n in kept.values()), weights)
+
+
+def check_geometry(
+    model: Mapping[str, Any],
+    readout: Mapping[str, Any],
+    *,
+    frame_shape: tuple[int, int, int],
+    behavior_dim: int,
+    clip_length: int,
+) -> None:
+    """Raise ValueError, with a remedy, where such recordings do not fit such a model; nothing is computed."""
+    with FakeTensorMode():
+        Twin(model, readout, expected(frame_shape, 1, 1, behavior_dim)).check_geometry(clip_length)
+
+
+def expected(frame_shape: tuple[int, int, int], recordings: int, units: int, behavior_dim: int) -> list[RecordingSpec]:
+    """Recordings of these sizes, with made-up statistics."""
+    return [
+        RecordingSpec(
+            recording_id=f"recording{i}",
+            frame_rate_hz=1.0,
+            frame_shape=frame_shape,
+            unit_ids=tuple(str(u) for u in range(units)),
+            unit_mean_counts=(0.1,) * units,
+            pixel_mean=0.0,
+            pixel_std=1.0,
+            behavior={"behavior": behavior_dim} if behavior_dim else {},
+            behavior_mean=(0.0,) * behavior_dim,
+            behavior_std=(1.0,) * behavior_dim,
+        )
+        for i in range(recordings)
+    ]
+
+
+def _batch(
+    specs: Sequence[RecordingSpec],
+    frame_shape: tuple[int, int, int],
+    bins: int,
+    batch_size: int,
+    units: int,
+    behavior_dim: int,
+) -> Batch:
+    """A batch whose clips are spread over the recordings as evenly as they can be."""
+    batch: Batch = {}
+    for i, spec in enumerate(specs):
+        clips = batch_size // len(specs) + (i < batch_size % len(specs))
+        if clips:
+            channels, height, width = frame_shape
+            batch[spec.recording_id] = Clips(
+                frames=torch.empty(clips, channels, bins, height, width),
+                behavior=torch.empty(clips, bins, behavior_dim),
+            )
+    return batch
+
+
+class _Stages:
+    """Notes what leaves the twin's parts while it runs."""
+
+    def __init__(self, twin: Twin) -> None:
+        self.rows: list[Stage] = []
+        core = twin.core
+        for name, module in core.named_children():
+            if name in ("frontend", "tokenizer"):
+                module.register_forward_hook(self._note(name))
+        for kind in ("spatial", "temporal"):
+            blocks = getattr(core, kind, None)
+            if blocks:
+                blocks[-1].register_forward_hook(self._note(f"{len(blocks)} {kind} blocks", blocks))
+        core.register_forward_hook(self._note("core"))
+        if twin.modulator is not None:
+            twin.modulator.register_forward_hook(self._note("modulator"))
+
+    def _note(self, name: str, counted: nn.Module | None = None) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            parameters = sum(p.numel() for p in (counted or module).parameters())
+            if isinstance(output, Tokens):
+                self._add(name, [output.x_BTND], output.x_BTND.shape[1] * output.x_BTND.shape[2], parameters)
+            elif isinstance(output, list):
+                self._add(name, [level.x_BCTHW for level in output if isinstance(level, Level)], 0, parameters)
+            else:
+                self._add(name, [output], 0, parameters)
+
+        return hook
+
+    def _add(self, name: str, tensors: list[Tensor], tokens: int, parameters: int) -> None:
+        self.rows.append(Stage(name, " + ".join(str(tuple(x.shape)) for x in tensors), tokens, parameters))
+
+    def readouts(self, twin: Twin, counts: Mapping[str, Tensor]) -> None:
+        parameters = sum(p.numel() for p in twin.readouts.parameters())
+        shapes = sorted({str(tuple(c.shape)) for c in counts.values()})
+        self.rows.append(Stage(f"{len(twin.specs)} readouts", " or ".join(shapes), 0, parameters))

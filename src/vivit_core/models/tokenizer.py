@@ -1,0 +1,243 @@
+"""Tokenizers: video to tokens.
+
+A tokenizer turns a video (B, C, T, H, W) into tokens (B, T', N, D) on a grid H'·W' = N, and says where they lie. The
+clip is padded at its old end to whole tubelets in time and around the frame to whole patches in space: nothing is
+dropped.
+
+Shape letters: B clips, C channels, T frames, H W pixels, N tokens a time step, D embedding; p a tubelet's size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vivit_core.models.layers import Level, centres, check_probability, init_linear
+
+
+@dataclass
+class Tokens:
+    """Tokens and their geometry; ``levels`` are finer feature maps that a readout may look at as well."""
+
+    x_BTND: Tensor
+    height: int
+    width: int
+    first_end: int
+    stride: int
+    ys: Tensor
+    xs: Tensor
+    cell: float
+    levels: list[Level] = field(default_factory=list)
+
+    def as_level(self, x_BTND: Tensor) -> Level:
+        x = rearrange(x_BTND, "b t (h w) d -> b d t h w", h=self.height)
+        return Level(x, self.first_end, self.stride, self.ys, self.xs, self.cell)
+
+
+class Tokenizer(nn.Module):
+    """What all tokenizers share: the size of a tubelet, the padding, and the check of the geometry.
+
+    Parameters
+    ----------
+    patch_size : frames, pixels down and pixels across of a tubelet.
+    """
+
+    level_channels: list[int]  # channels of the finer levels that come with the tokens
+
+    def __init__(self, patch_size: list[int]) -> None:
+        super().__init__()
+        if len(patch_size) != 3 or min(patch_size) < 1:
+            raise ValueError(
+                f"tokenizer.patch_size={list(patch_size)} must be three positive numbers: [frames, "
+                "pixels down, pixels across]"
+            )
+        self.patch_size = (patch_size[0], patch_size[1], patch_size[2])
+
+    def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Tokens in time, down and across.
+
+        Raises
+        ------
+        ValueError
+            Where fewer than two time steps are left to the temporal blocks, or a tubelet is larger than the frame.
+        """
+        pt, ph, pw = self.patch_size
+        if ph > height or pw > width:
+            raise ValueError(
+                f"a tubelet of {ph}×{pw} px is larger than the frame of {height}×{width} px; "
+                f"set model.tokenizer.patch_size=[{pt},{min(ph, height)},{min(pw, width)}] or smaller"
+            )
+        steps = math.ceil(frames / pt)
+        if steps < 2:
+            raise ValueError(
+                f"a clip of {frames} frames makes {steps} token of {pt} frames, which leaves the "
+                "temporal blocks nothing to attend to; "
+                f"set data.clip_length to at least {2 * pt} or "
+                f"model.tokenizer.patch_size=[{max(1, frames // 2)},{ph},{pw}] or shorter"
+            )
+        return steps, math.ceil(height / ph), math.ceil(width / pw)
+
+    def pad(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """Pad to whole tubelets; returns the video and what was put before (time, rows, columns)."""
+        *_, t, h, w = x_BCTHW.shape
+        pt, ph, pw = self.patch_size
+        old, rows, columns = -t % pt, -h % ph, -w % pw
+        top, left = rows // 2, columns // 2
+        if old or rows or columns:
+            x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top, old, 0))
+        return x_BCTHW, (old, top, left)
+
+    def penalty(self) -> Tensor:
+        """What the tokenizer adds to the loss: nothing, unless it says otherwise."""
+        return torch.zeros(())
+
+    def place(
+        self, x_BTND: Tensor, height: int, width: int, before: tuple[int, int, int], levels: list[Level]
+    ) -> Tokens:
+        pt, ph, pw = self.patch_size
+        old, top, left = before
+        device = x_BTND.device
+        ys, xs = centres(height, ph, top, device), centres(width, pw, left, device)
+        return Tokens(x_BTND, height, width, pt - 1 - old, pt, ys, xs, math.sqrt(ph * pw), levels)
+
+
+class Tubelet(Tokenizer):
+    """Bare tubelets: each token is a linear map of its own block of pixels (Arnab et al. 2021, "tubelet embedding").
+
+    Parameters
+    ----------
+    in_channels, dim : given by the model.
+    patch_size : frames, pixels down and pixels across of a tubelet.
+    """
+
+    def __init__(self, in_channels: int, dim: int, patch_size: list[int]) -> None:
+        super().__init__(patch_size)
+        self.embed = nn.Linear(in_channels * math.prod(self.patch_size), dim)
+        self.level_channels = []
+        init_linear(self.embed)
+
+    def forward(self, x_BCTHW: Tensor) -> Tokens:
+        x, before = self.pad(x_BCTHW)
+        pt, ph, pw = self.patch_size
+        height, width = x.shape[3] // ph, x.shape[4] // pw
+        x = rearrange(x, "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
+        return self.place(self.embed(x), height, width, before, [])
+
+
+class ConvStem(Tokenizer):
+    """A shallow convolutional stem at the full frame rate; tokens are cut from its map, and readouts see it too.
+
+    Each frame (after the front end's temporal filters) is filtered by local receptive fields, rectified in both
+    signs, and mixed. Readouts that look at this fine map keep places that a grid of tokens blurs; the tokens carry
+    what is around in space and before in time.
+
+    Parameters
+    ----------
+    in_channels, dim : given by the model.
+    patch_size : frames, pixels down and pixels across of a tubelet; the pixels are multiples of ``stride``.
+    channels : number of local receptive fields, and of the map's channels.
+    kernel : side of the receptive fields, px; odd.
+    stride : pixels between the map's cells.
+    dropout : probability with which a channel of the map is silenced, for a whole clip, in training.
+    smoothness : weight of the squared Laplacian of the receptive fields in the loss.
+    """
+
+    laplacian: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        patch_size: list[int],
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        dropout: float = 0.0,
+        smoothness: float = 0.0,
+    ) -> None:
+        super().__init__(patch_size)
+        check_probability(dropout=dropout)
+        _, ph, pw = self.patch_size
+        if kernel % 2 == 0 or kernel < 1:
+            raise ValueError(f"tokenizer.kernel={kernel} must be odd, so that a receptive field has a centre")
+        if stride < 1 or ph % stride or pw % stride:
+            raise ValueError(
+                f"tokenizer.patch_size={list(patch_size)}: its pixels must be multiples of tokenizer.stride={stride}"
+            )
+        self.kernel, self.stride, self.dropout, self.smoothness = kernel, stride, dropout, smoothness
+        self.fields = nn.Conv2d(in_channels, channels, kernel, stride=stride, bias=True)
+        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        self.level_channels = [channels]
+        self.embed = nn.Linear(channels * self.patch_size[0], dim)
+        for module in (self.fields, self.mix, self.embed):
+            init_linear(module)
+        laplacian = torch.tensor([[0.25, 0.5, 0.25], [0.5, -3.0, 0.5], [0.25, 0.5, 0.25]])
+        self.register_buffer("laplacian", laplacian[None, None], persistent=False)
+
+    @torch.no_grad()
+    def start(self, fields_OIHW: Tensor) -> None:
+        """Take over receptive fields of at most the kernel's size; the channels beyond their number stay random."""
+        number, _, height, width = fields_OIHW.shape
+        top, left = (self.kernel - height) // 2, (self.kernel - width) // 2
+        self.fields.weight[:number] = F.pad(
+            fields_OIHW.to(self.fields.weight), (left, self.kernel - width - left, top, self.kernel - height - top)
+        )
+
+    @torch.no_grad()
+    def normalise(self, x_BCTHW: Tensor) -> None:
+        """Scale the fields, then the mix, to unit variance of each channel on these clips (Salimans & Kingma 2016).
+
+        Without it the small responses that oriented fields give to natural images would meet only the straight part
+        of the rectifier.
+        """
+        x, _ = self.same(x_BCTHW)
+        seen = self.fields(x)
+        self.fields.weight /= seen.std((0, 2, 3)).clamp_min(1e-6)[:, None, None, None]
+        mixed = self.mix(self.rectify(self.fields(x)))
+        self.mix.weight /= mixed.std((0, 2, 3)).clamp_min(1e-6)[:, None, None, None]
+
+    def penalty(self) -> Tensor:
+        """Squared Laplacian of the receptive fields, relative to their energy (Sinz et al. 2018)."""
+        if self.smoothness == 0.0 or self.kernel < 3:
+            return self.fields.weight.new_zeros(())
+        fields = rearrange(self.fields.weight, "o i h w -> (o i) 1 h w").float()
+        rough = F.conv2d(fields, self.laplacian, padding=1).square().sum((1, 2, 3))
+        return self.smoothness * (rough / fields.square().sum((1, 2, 3)).clamp_min(1e-8)).mean()
+
+    def same(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """Frames (B·T, C, H, W), padded so that the map's cell i lies over pixels i·stride … (i+1)·stride-1."""
+        x, before = self.pad(x_BCTHW)
+        reach = self.kernel - self.stride
+        low, high = reach // 2 + reach % 2, reach // 2
+        x = rearrange(F.pad(x[:, :, before[0] :], (low, high, low, high)), "b c t h w -> (b t) c h w")
+        return x.contiguous(memory_format=torch.channels_last), before
+
+    @staticmethod
+    def rectify(x: Tensor) -> Tensor:
+        """Each sign through its own rectifier: their sum, like a complex cell, takes a field and its negative alike."""
+        return torch.cat([F.elu(x), F.elu(-x)], dim=1)
+
+    def forward(self, x_BCTHW: Tensor) -> Tokens:
+        b = x_BCTHW.shape[0]
+        x, before = self.same(x_BCTHW)
+        old, top, left = before
+        x = F.elu(self.mix(self.rectify(self.fields(x))))
+        if self.training and self.dropout:
+            keep = torch.rand(b, 1, x.shape[1], 1, 1, device=x.device) >= self.dropout
+            x = (rearrange(x, "(b t) c h w -> b t c h w", b=b) * (keep / (1 - self.dropout)).to(x.dtype)).flatten(0, 1)
+        height, width = x.shape[2:]
+        device = x.device
+        # A patch's cells are averaged in space, its frames kept apart: place is the map's business.
+        pt, ph, pw = self.patch_size
+        pooled = F.avg_pool2d(x, (ph // self.stride, pw // self.stride))
+        pooled = F.pad(rearrange(pooled, "(b t) c h w -> b t h w c", b=b), (0, 0, 0, 0, 0, 0, old, 0))
+        tokens = self.embed(rearrange(pooled, "b (t pt) h w c -> b t (h w) (pt c)", pt=pt))
+        x_map = rearrange(x, "(b t) c h w -> b c t h w", b=b)
+        ys, xs = centres(height, self.stride, top, device), centres(width, self.stride, left, device)
+        fine = Level(x_map, 0, 1, ys, xs, float(self.stride))
+        return self.place(tokens, pooled.shape[2], pooled.shape[3], before, [fine])

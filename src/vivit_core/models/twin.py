@@ -1,0 +1,254 @@
+"""The twin: one core for all recordings, a readout for each.
+
+    twin(batch) → expected counts a bin, for each recording in the batch
+
+Shape letters: B clips, C channels, T bins, H W pixels, D behaviour numbers, U units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vivit_core.models.layers import build, part
+from vivit_core.models.readout import GaussianReadout
+from vivit_core.specs import Batch, Clips, RecordingSpec
+
+FORMAT = "vivit-core twin 1"
+
+
+class Twin(nn.Module):
+    """Video and behaviour in, expected counts of every unit out.
+
+    Parameters
+    ----------
+    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator`` (a node or None)
+        and ``frame_size``
+        (height and width to which every recording's frames are resized, or None where they all agree).
+    readout : plain dict of the readout group.
+    recordings : what is known of each recording; one readout each.
+    predict : "all" for every bin of a clip, "last" for the newest alone.
+
+    Raises
+    ------
+    ValueError
+        Where recordings do not fit one core (channels, frame sizes, behaviours), or the model's numbers do not fit
+        each other.
+    """
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        readout: Mapping[str, Any],
+        recordings: Sequence[RecordingSpec],
+        predict: Literal["all", "last"] = "all",
+    ) -> None:
+        super().__init__()
+        self._description = {
+            "format": FORMAT,
+            "model": dict(model),
+            "readout": dict(readout),
+            "recordings": [spec.to_dict() for spec in recordings],
+            "predict": predict,
+        }
+        self.specs = {spec.recording_id: spec for spec in recordings}
+        if len(self.specs) != len(recordings) or not recordings:
+            raise ValueError(f"a twin needs recordings with distinct ids; got {[s.recording_id for s in recordings]}")
+        self.predict: Literal["all", "last"] = predict
+        self.frame_size = common_frame_size(model.get("frame_size"), recordings)
+        behavior_dim = same("behaviours", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
+        channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
+
+        self.core = build(
+            {k: v for k, v in model.items() if k not in ("modulator", "frame_size")}, in_channels=channels
+        )
+        self.causal: bool = self.core.causal
+        level_channels = list(self.core.level_channels)
+        modulator = model.get("modulator")
+        self.modulator = None
+        if modulator is not None:
+            self.modulator = build(
+                modulator, channels=level_channels[-1], behavior_dim=behavior_dim, stride=self.core.stride
+            )
+            level_channels = [*self.modulator.extra_channels, *level_channels]
+        make = part(readout)
+        self.readouts = nn.ModuleList(
+            make(channels=level_channels, frame_size=self.frame_size, mean_counts=spec.unit_mean_counts)
+            for spec in recordings
+        )
+
+    @property
+    def heads(self) -> list[GaussianReadout]:
+        """The readouts, in the order of ``specs``."""
+        return cast(list[GaussianReadout], list(self.readouts))
+
+    def readout(self, recording_id: str) -> GaussianReadout:
+        return self.heads[self._index(recording_id)]
+
+    def _index(self, recording_id: str) -> int:
+        if recording_id not in self.specs:
+            raise ValueError(f"this twin has no readout for recording {recording_id!r}; it knows {list(self.specs)}")
+        return list(self.specs).index(recording_id)
+
+    def adapt(self, recording_id: str, clips: Clips) -> tuple[Tensor, Tensor]:
+        """Frames and behaviour of one recording, normalised with its training statistics, at the common frame size."""
+        spec = self.specs[recording_id]
+        frames = (clips["frames"].float() - spec.pixel_mean) / spec.pixel_std
+        if tuple(frames.shape[-2:]) != self.frame_size:
+            flat = F.interpolate(
+                frames.flatten(0, 2)[:, None], self.frame_size, mode="bilinear", antialias=True, align_corners=False
+            )
+            frames = flat.view(*frames.shape[:3], *self.frame_size)
+        behavior = clips["behavior"].float()
+        if spec.behavior_dim:
+            behavior = (behavior - behavior.new_tensor(spec.behavior_mean)) / behavior.new_tensor(spec.behavior_std)
+        return frames, behavior
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Expected counts a bin: (B, T, U) for each recording, or (B, U) for ``predict="last"``."""
+        adapted = {rid: self.adapt(rid, clips) for rid, clips in batch.items()}
+        frames = torch.cat([frames for frames, _ in adapted.values()])
+        behavior = torch.cat([behavior for _, behavior in adapted.values()])
+        bins = frames.shape[2]
+        levels = self.core(frames)
+        if self.modulator is not None:
+            levels = self.modulator(levels, behavior)
+        counts, row = {}, 0
+        for rid, (own, _) in adapted.items():
+            rows = slice(row, row := row + own.shape[0])
+            mine = [level.rows(rows) for level in levels]
+            counts[rid] = self.readout(rid)(mine, bins, last=self.predict == "last")
+        return counts
+
+    @torch.no_grad()
+    def rates(self, recording_id: str, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
+        """Predicted rates of a stretch of video, in one pass.
+
+        Parameters
+        ----------
+        recording_id : whose units.
+        frames : (T, H, W) or (C, T, H, W), raw pixel values as in the recording.
+        behavior : (T, D) raw values in the order of ``specs[recording_id].behavior``; None where the recording has
+        none.
+
+        Returns
+        -------
+        (T, U) in Hz, or (U,) for ``predict="last"``.
+        """
+        spec = self.specs[recording_id] if recording_id in self.specs else self._index(recording_id)
+        assert isinstance(spec, RecordingSpec)
+        video = torch.as_tensor(np.asarray(frames))
+        video = video[None] if video.dim() == 3 else video
+        bins = video.shape[1]
+        given = np.zeros((bins, 0), np.float32) if behavior is None else np.asarray(behavior, np.float32)
+        if given.shape != (bins, spec.behavior_dim):
+            raise ValueError(
+                f"recording {recording_id} needs behaviour of shape ({bins}, {spec.behavior_dim}) "
+                f"for {spec.behavior}, not {given.shape}"
+            )
+        device = next(self.parameters()).device
+        training = self.training
+        self.eval()
+        clips = Clips(frames=video[None].to(device), behavior=torch.as_tensor(given)[None].to(device))
+        counts = self({recording_id: clips})[recording_id][0]
+        self.train(training)
+        return (counts * spec.frame_rate_hz).cpu().numpy()
+
+    def penalty(self) -> Tensor:
+        """The regularisers of all parts, already weighted; the readouts' is a mean over recordings."""
+        total = torch.stack([head.penalty() for head in self.heads]).mean() + self.core.penalty()
+        return total if self.modulator is None else total + self.modulator.penalty()
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell the readouts which part of the training is done (0 to 1), for their schedules."""
+        for head in self.heads:
+            head.set_progress(fraction)
+
+    def readout_gaussians(self, recording_id: str) -> dict[str, np.ndarray]:
+        """``mean_px`` (U, 2) as x, y; ``std_px`` (U, 2); ``angle_deg`` (U,), on the common frame."""
+        return {name: value.cpu().numpy() for name, value in self.readout(recording_id).gaussians().items()}
+
+    def check_geometry(self, clip_length: int) -> None:
+        """Raise ValueError, with a remedy, where a clip of this many frames does not fit the core."""
+        self.core.check_geometry(clip_length, *self.frame_size)
+
+    def description(self) -> dict[str, Any]:
+        """Primitives from which ``from_description`` makes the same twin (without its weights)."""
+        return self._description
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Twin:
+        if description.get("format") != FORMAT:
+            raise ValueError(
+                f"this checkpoint holds {description.get('format')!r}, not {FORMAT!r}; it was not "
+                "written by this version"
+            )
+        recordings = [RecordingSpec.from_dict(r) for r in description["recordings"]]
+        return cls(description["model"], description["readout"], recordings, description["predict"])
+
+
+def load_twin(path: str | Path, device: str = "cpu") -> Twin:
+    """The twin in a checkpoint, ready to predict.
+
+    Reads with ``weights_only=True`` and builds classes of this package alone: a checkpoint cannot run code.
+
+    Raises
+    ------
+    ValueError
+        Where the file is not a checkpoint of a twin, or its weights do not fit the model it describes.
+    """
+    content = read_checkpoint(path)
+    twin = Twin.from_description(content["twin"])
+    state = {
+        name.removeprefix("twin."): value for name, value in content["state_dict"].items() if name.startswith("twin.")
+    }
+    try:
+        twin.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the weights do not fit the model that the checkpoint describes: {error}") from error
+    return twin.to(device).eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a twin's checkpoint: ``twin``, ``state_dict``, ``ln`` …, read without running code."""
+    if not Path(path).is_file():
+        raise ValueError(
+            f"{path}: no such checkpoint; give the path of a .ckpt file, for example "
+            "outputs/train/…/checkpoints/best.ckpt"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the broken bytes lead to
+        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error)[:200]})") from error
+    if not isinstance(content, dict) or "twin" not in content or "state_dict" not in content:
+        raise ValueError(
+            f"{path}: not a checkpoint of a twin (it lacks 'twin' or 'state_dict'); give one that task=train wrote"
+        )
+    return content
+
+
+def common_frame_size(wanted: Sequence[int] | None, recordings: Sequence[RecordingSpec]) -> tuple[int, int]:
+    sizes = {spec.recording_id: spec.frame_shape[1:] for spec in recordings}
+    if wanted is not None:
+        return int(wanted[0]), int(wanted[1])
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"recordings have frames of different sizes {sizes}; set "
+            "model.frame_size=[height,width] to bring them to one"
+        )
+    height, width = recordings[0].frame_shape[1:]
+    return height, width
+
+
+def same(what: str, values: dict[str, int], where: str) -> int:
+    if len(set(values.values())) > 1:
+        raise ValueError(
+            f"recordings differ in their number of {what}: {values}; one core needs the same for all (see {where})"
+        )
+    return next(iter(values.values()))

@@ -1,0 +1,161 @@
+"""Run folders: what is written beside a run's results, and how an unfinished run is found again."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+VERSIONS = (
+    "vivit-core",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "numpy",
+    "scipy",
+    "h5py",
+    "einops",
+    "scikit-image",
+    "wandb",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training's folder."""
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def finished(self) -> bool:
+        """Its final evaluation is written."""
+        return (self.path / "summary.json").is_file()
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return json.loads((self.path / "environment.json").read_text())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder while a training writes into it, so that ``resume=auto`` of another process leaves it alone.
+
+        Raises
+        ------
+        ValueError
+            Where another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".held").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another process is training in {self.path}; wait for it, or start a new run"
+                ) from error
+            yield
+
+    @property
+    def is_held(self) -> bool:
+        try:
+            with self.held():
+                return False
+        except ValueError:
+            return True
+
+
+def describe(run: Run, settings: Mapping[str, Any], overrides: Sequence[str], fingerprint: str) -> None:
+    """Write a new run's configuration, overrides and environment; note a continuation in an old one's environment."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    environment_file = run.path / "environment.json"
+    now = {**environment(), "overrides": list(overrides), "fingerprint": fingerprint}
+    if environment_file.is_file():
+        first = run.environment
+        first["continued"] = [*first.get("continued", []), now]
+        environment_file.write_text(json.dumps(first, indent=2))
+        return
+    (run.path / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+    (run.path / "overrides.yaml").write_text(yaml.safe_dump(list(overrides), allow_unicode=True))
+    environment_file.write_text(json.dumps({**now, "seed": settings["seed"]}, indent=2))
+
+
+def environment() -> dict[str, Any]:
+    """When, where, by which code and which versions."""
+    versions: dict[str, str | None] = {}
+    for name in VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "git": git_state(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "host": platform.node(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit, branch and whether there are changes beside it; None where the code is not in a git checkout."""
+
+    def git(*words: str) -> str:
+        where = Path(__file__).resolve().parent
+        return subprocess.run(
+            ["git", *words], cwd=where, check=True, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "branch": git("rev-parse", "--abbrev-ref", "HEAD"),
+            "changed": changed.splitlines(),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def same_runs(outputs: Path, fingerprint: str) -> list[Run]:
+    """Trainings of this configuration under ``outputs``, newest first."""
+    found = []
+    for pattern in ("train/*/environment.json", "train/*/*/environment.json"):  # the second: runs of a multirun
+        for file in outputs.glob(pattern):
+            run = Run(file.parent.resolve())
+            try:
+                environment = run.environment
+            except (OSError, json.JSONDecodeError):
+                continue  # another process is about to write it
+            if environment.get("fingerprint") == fingerprint:
+                found.append((environment["started"], run))
+    return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def newest_unfinished(runs: Sequence[Run], of_others: bool = False) -> Run | None:
+    """The first that has a checkpoint and has not finished; one that is being worked on only where ``of_others``."""
+    return next(
+        (run for run in runs if run.last.is_file() and not run.finished and (of_others or not run.is_held)), None
+    )

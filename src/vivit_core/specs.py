@@ -1,0 +1,89 @@
+"""Plain data that crosses the parts: what a twin knows of a recording, the batch, and the error for a broken file.
+
+Shape letters: B clips, T bins (= frames), C channels, H W pixels, U units, D behaviour numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+
+class Clips(TypedDict, total=False):
+    """The clips of one recording in a batch; raw values, as stored in the file."""
+
+    frames: torch.Tensor  # (B, C, T, H, W) uint8 or float32
+    counts: torch.Tensor  # (B, T, U) float32, spikes a bin
+    valid: torch.Tensor  # (B, T, U) bool
+    behavior: torch.Tensor  # (B, T, D) float32
+    score: torch.Tensor  # (B, T) bool; only in evaluation: the bins this clip is scored on
+    start: torch.Tensor  # (B,) int64, first frame of the clip in its recording
+
+
+Batch = dict[str, Clips]
+
+
+@dataclass(frozen=True)
+class RecordingSpec:
+    """What a twin knows of a recording. Plain numbers and strings, so that it can stand in a checkpoint.
+
+    All statistics come from training trials alone.
+    """
+
+    recording_id: str
+    frame_rate_hz: float
+    frame_shape: tuple[int, int, int]  # C, H, W
+    unit_ids: tuple[str, ...]
+    unit_mean_counts: tuple[float, ...]  # mean spikes a bin, one for each unit
+    pixel_mean: float
+    pixel_std: float
+    behavior: dict[str, int] = field(default_factory=dict)  # name -> width, in the order of the batch's columns
+    behavior_mean: tuple[float, ...] = ()
+    behavior_std: tuple[float, ...] = ()
+    behavior_causal: bool = True  # false where a behaviour was made with a basis that looks ahead
+    degrees_per_pixel: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("frame_shape", "unit_ids", "unit_mean_counts", "behavior_mean", "behavior_std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.unit_mean_counts) != len(self.unit_ids):
+            raise ValueError(
+                f"recording {self.recording_id}: {len(self.unit_ids)} unit ids but "
+                f"{len(self.unit_mean_counts)} mean counts; give one mean for each unit"
+            )
+        if len(self.behavior_mean) != self.behavior_dim or len(self.behavior_std) != self.behavior_dim:
+            raise ValueError(
+                f"recording {self.recording_id}: behaviours {self.behavior} have {self.behavior_dim} numbers, but "
+                f"{len(self.behavior_mean)} means and {len(self.behavior_std)} stds were given"
+            )
+
+    @property
+    def n_units(self) -> int:
+        return len(self.unit_ids)
+
+    @property
+    def behavior_dim(self) -> int:
+        return sum(self.behavior.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitives only, lists for tuples: safe in a checkpoint read with ``weights_only=True``."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RecordingSpec:
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown fields in a recording's description: {sorted(unknown)}")
+        return cls(**values)
+
+
+class RecordingError(ValueError):
+    """A recording file that cannot be used: says which file, which field, what is wrong and what to do."""
+
+    def __init__(self, path: str | Path, field: str, problem: str, remedy: str) -> None:
+        self.path, self.field, self.problem, self.remedy = str(path), field, problem, remedy
+        super().__init__(f"{path}: {field}: {problem}. {remedy}")

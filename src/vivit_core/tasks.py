@@ -1,0 +1,534 @@
+"""What a user can do, one function each: train, evaluate, plan, import. ``main`` composes settings and calls one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
+from csv import DictReader
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import hydra
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, HydraException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from vivit_core import runs
+from vivit_core.analysis import pictures
+from vivit_core.analysis.evaluate import evaluate as evaluate_twin
+from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.models.baselines import LN
+from vivit_core.models.plan import check_geometry
+from vivit_core.models.plan import plan as plan_twin
+from vivit_core.models.twin import Twin, load_twin, read_checkpoint
+from vivit_core.training.callbacks import TrainingStopped
+from vivit_core.training.ln import fit_ln
+from vivit_core.training.machine import keep_freed_memory
+from vivit_core.training.module import TwinModule
+from vivit_core.training.start import start_from_data
+
+Settings = dict[str, Any]  # a composed, validated, plain configuration
+# How clips are cut from recordings.
+CUT = ("behavior", "clip_length", "burn_in", "evaluation_length", "evaluation_burn_in")
+LN_TARGET = f"{LN.__module__}.{LN.__qualname__}"
+console = Console(soft_wrap=True, highlight=False)
+
+
+# Lightning's advertisements and its notices of what is not there; what matters we say ourselves.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Compose, validate, run one task; returns the number that a sweep maximises (of a training, ``val/bps_mean``)."""
+    try:
+        settings = validate(cfg)
+        return TASKS[settings["task"]](settings)
+    except Exception as error:
+        if cfg.get("debug") is True or (message := message_of(error)) is None:
+            raise
+        raise CompactHydraException(message) from error  # Hydra shows the message without a traceback, and exits with 1
+    finally:
+        with suppress(OSError):  # Hydra has made a run folder; where nothing was written into it, it goes
+            Path(HydraConfig.get().runtime.output_dir).rmdir()
+
+
+def message_of(error: BaseException) -> str | None:
+    """The message of a user's mistake (a ValueError that this package raised), None for anything else."""
+    if isinstance(error, HydraException) and error.__cause__ is not None:  # from a constructor that Hydra called
+        return message_of(error.__cause__)
+    if not isinstance(error, ValueError):
+        return None
+    frames = list(traceback.walk_tb(error.__traceback__))
+    module = str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
+    return str(error) if module.startswith("vivit_core") else None
+
+
+# Train --------------------------------------------------------------------------------------------------------------
+
+
+def train(settings: Settings) -> float | None:
+    """Train a twin, or continue an interrupted training; evaluate its best checkpoint on the test split."""
+    refuse_sweep_of_ranks(settings)
+    run, checkpoint = where_to_train(settings)
+    if checkpoint is None and run.finished:
+        return best_score(run.last)
+    with run.held() if is_first_rank() else nullcontext():
+        settings = relocated(settings, str(run.path))
+        describe(run, settings)
+        try:
+            return fit(settings, run, checkpoint)
+        except TrainingStopped as stopped:
+            console.print(str(stopped))
+            raise SystemExit(130) from None  # what a shell expects of a program that was interrupted
+        finally:
+            finish_wandb()
+
+
+def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
+    """The run folder, and the checkpoint to continue from."""
+    new, resume = runs.Run(Path(settings["run_dir"])), settings["resume"]
+    if resume is None:
+        return new, None
+    if resume == "auto":
+        same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
+        found = runs.newest_unfinished(same, of_others=not is_first_rank())
+        if found is None and (finished := next((run for run in same if run.finished), None)) is not None:
+            console.print(f"resume=auto: the training of this configuration had already finished, in {finished.path}")
+            return finished, None
+        if found is None:
+            console.print("resume=auto: there is no unfinished run of this configuration; a new one starts")
+            return new, None
+        checkpoint = found.last
+    else:
+        checkpoint = Path(resume)
+        read_checkpoint(checkpoint)
+        found = runs.Run(checkpoint.resolve().parent.parent)
+        if not (found.path / "environment.json").is_file():
+            raise ValueError(
+                f"resume={resume}: a training continues in its own run folder, and {found.path} is none; "
+                "give the path of a checkpoint where the training wrote it (…/checkpoints/last.ckpt), or resume=auto"
+            )
+    console.print(f"continues the run {found.path} from {checkpoint.name}")
+    return found, checkpoint
+
+
+def fit(settings: Settings, run: runs.Run, checkpoint: Path | None) -> float | None:
+    """The training itself: data, baseline, twin, Lightning, evaluation."""
+    check_scorable(settings)
+    lightning.seed_everything(settings["seed"], workers=True, verbose=False)
+    device, budget = machine_of(settings["trainer"], announce=True)
+    data = settings["data"]
+    alone = settings["model"]["_target_"] == LN_TARGET
+    if not alone and data["recordings"] is None and data["root"] is None:
+        # The sizes of recordings that are yet to be simulated are known: what cannot be is refused first.
+        check_geometry(settings["model"], settings["readout"], **expected_sizes(data))
+    if device == "cpu":
+        keep_freed_memory()
+    datamodule = make_datamodule(data)
+    datamodule.configure(batch_size=budget.batch_size, batches_per_epoch=budget.steps_per_epoch * budget.accumulate)
+    datamodule.prepare_data()
+    datamodule.setup()
+
+    if alone:
+        return fit_baseline_alone(settings, run, datamodule, device)
+    twin = Twin(settings["model"], settings["readout"], datamodule.specs, predict=settings["predict"])
+    twin.check_geometry(datamodule.clip_length)
+    ln: LN | None = None
+    if checkpoint is not None:
+        kept = read_checkpoint(checkpoint)["ln"]
+        ln = LN.from_checkpoint(kept) if kept is not None else None
+    else:
+        if settings.get("baseline") is not None:
+            ln = fit_ln(datamodule, **arguments(settings["baseline"]))
+        start_from_data(twin, datamodule.recordings, ln)
+
+    module = TwinModule(
+        twin,
+        instantiate(settings["optim"], _convert_="all"),
+        burn_in=datamodule.burn_in,
+        epochs=budget.epochs,
+        steps_per_epoch=budget.steps_per_epoch,
+        seed=settings["seed"],
+    )
+    module.ln = ln.to_checkpoint() if ln is not None else None
+    callbacks: list[Callback] = [*make(settings["callbacks"]), KeepSettings(settings)]
+    if budget.max_minutes != float("inf"):
+        callbacks.append(Timer(timedelta(minutes=budget.max_minutes), interval="epoch", verbose=False))
+    trainer = lightning.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=settings["trainer"]["devices"],
+        precision=budget.precision,
+        max_epochs=budget.epochs,
+        accumulate_grad_batches=budget.accumulate,
+        gradient_clip_val=settings["trainer"]["gradient_clip"] or None,
+        deterministic="warn" if settings["trainer"]["deterministic"] else False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the sampler gives each rank its own part
+        log_every_n_steps=min(20, budget.steps_per_epoch),
+        default_root_dir=run.path,
+        logger=make_loggers(settings, run, resumed=checkpoint is not None),
+        callbacks=callbacks,
+    )
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    if is_first_rank():
+        keep_best(trainer, run)
+        if (metrics := run.path / "metrics.csv").is_file():
+            pictures.learning_curve(run.path / "pictures" / "learning_curve.png", metrics)
+        report(run, datamodule, load_twin(run.best), ln, device=device, split="test", checkpoint=run.best)
+    return best_score(run.last)
+
+
+def check_scorable(settings: Settings) -> None:
+    """A twin that predicts a window's newest bin alone must not learn that at its first validation."""
+    length, burn_in = settings["data"]["evaluation_length"], settings["data"]["evaluation_burn_in"]
+    if settings["predict"] == "last" and burn_in != length - 1:
+        raise ValueError(
+            f"predict=last predicts the newest bin of a window alone, but data.evaluation_burn_in={burn_in} asks for "
+            f"{length - burn_in} bins of each window of {length}; set data.evaluation_burn_in={length - 1}"
+        )
+
+
+def fit_baseline_alone(
+    settings: Settings, run: runs.Run, datamodule: RecordingsDataModule, device: str
+) -> float | None:
+    """``model=ln``: the fit, a checkpoint, the evaluation."""
+    ln = fit_ln(datamodule, **arguments(settings["model"]))
+    run.best.parent.mkdir(parents=True, exist_ok=True)
+    weights = {f"twin.{name}": value for name, value in ln.state_dict().items()}
+    torch.save(
+        {"twin": ln.description(), "state_dict": weights, "ln": ln.to_checkpoint(), "settings": settings}, run.best
+    )
+    return report(run, datamodule, ln, None, device=device, split="test", checkpoint=run.best)
+
+
+class KeepSettings(Callback):
+    """Keeps the plain configuration in each checkpoint, so that a checkpoint alone can be evaluated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["settings"] = self.settings
+
+
+def machine_of(trainer: Mapping[str, Any], announce: bool = False) -> tuple[str, Budget]:
+    """The device and its budget; ``announce`` says in one line what was chosen and why."""
+    there = torch.cuda.is_available()
+    device, why = str(trainer["device"]), f"trainer.device={trainer['device']}"
+    if device == "cuda" and not there:
+        raise ValueError("trainer.device=cuda, but torch sees no GPU here; trainer.device=auto takes what there is")
+    if device == "auto":
+        device, why = ("cuda", torch.cuda.get_device_name()) if there else ("cpu", "no GPU here")
+    budget = Budget(
+        **{name: value if trainer[name] is None else trainer[name] for name, value in trainer[device].items()}
+    )
+    if announce:
+        passes = f"{budget.accumulate} × {budget.batch_size}" if budget.accumulate > 1 else f"{budget.batch_size}"
+        limit = "" if budget.max_minutes == float("inf") else f", at most {budget.max_minutes:g} minutes"
+        console.print(
+            f"{why}: training on {device}, {budget.epochs} epochs of {budget.steps_per_epoch} steps of {passes} clips, "
+            f"{budget.precision}{limit} (trainer.epochs=… and the like change it)"
+        )
+    return device, budget
+
+
+def refuse_sweep_of_ranks(settings: Settings) -> None:
+    config = HydraConfig.get()
+    from_outside = "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if config.mode == RunMode.MULTIRUN and settings["trainer"]["devices"] > 1 and not from_outside:
+        raise ValueError(
+            "a sweep (-m) with trainer.devices above 1 would run the whole sweep again in every process; "
+            "sweep with trainer.devices=1, or let SLURM or torchrun start the processes"
+        )
+
+
+def keep_best(trainer: lightning.Trainer, run: runs.Run) -> None:
+    """``best.ckpt`` is the best checkpoint under a name that can be told beforehand."""
+    keeper = trainer.checkpoint_callback
+    source = keeper.best_model_path if isinstance(keeper, ModelCheckpoint) else ""
+    run.best.parent.mkdir(parents=True, exist_ok=True)
+    if not source:  # no validation score was ever a number
+        trainer.save_checkpoint(run.best)
+        return
+    run.best.unlink(missing_ok=True)
+    try:
+        os.link(source, run.best)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, run.best)
+
+
+def best_score(checkpoint: Path) -> float | None:
+    """The best ``val/bps_mean`` that the training of this checkpoint had seen."""
+    if not checkpoint.is_file():
+        return None
+    states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
+    score = next(
+        (state["best_model_score"] for name, state in states.items() if name.startswith("ModelCheckpoint")), None
+    )
+    return None if score is None else float(score)
+
+
+# Loggers ------------------------------------------------------------------------------------------------------------
+
+
+def make_loggers(settings: Settings, run: runs.Run, resumed: bool) -> list[Logger]:
+    if any("Wandb" in node["_target_"] for node in settings["logger"].values() if node is not None):
+        offline_without_account()
+    metrics = run.path / "metrics.csv"
+    rows: list[dict[str, Any]] = []
+    if resumed and metrics.is_file():
+        with metrics.open(newline="") as file:
+            rows = [{name: value for name, value in row.items() if value != ""} for row in DictReader(file)]
+    loggers: list[Logger] = make(settings["logger"])
+    for logger in loggers:
+        if isinstance(logger, CSVLogger) and is_first_rank():
+            logger.experiment.metrics.extend(rows)  # Lightning deletes the file where it starts again
+            logger.save()
+    return loggers
+
+
+def offline_without_account() -> None:
+    """Let W&B log to the disk where it cannot log in."""
+    import wandb  # only here, because it takes long to import
+
+    if "WANDB_MODE" in os.environ:
+        return
+    why = "no W&B account on this machine (`wandb login` makes it known)"
+    try:
+        if wandb.login(prompt=False):
+            return
+    except wandb.errors.AuthenticationError as error:
+        why = f"W&B does not let us in ({error})"
+    os.environ["WANDB_MODE"] = "offline"
+    console.print(f"{why}: its log stays offline, for `wandb sync`")
+
+
+def finish_wandb() -> None:
+    """Else the runs of a sweep would be merged into one."""
+    if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
+        sys.modules["wandb"].finish()
+
+
+# Evaluate -----------------------------------------------------------------------------------------------------------
+
+
+def evaluate(settings: Settings) -> float | None:
+    """Evaluate a checkpoint on recordings of the units it knows."""
+    path = Path(settings["checkpoint"])
+    content = read_checkpoint(path)
+    ln = LN.from_checkpoint(content["ln"]) if content.get("ln") is not None else None
+    twin: Twin | LN
+    if content["twin"].get("_target_") == LN_TARGET:
+        assert ln is not None
+        twin, ln = ln, None
+    else:
+        twin = load_twin(path)
+    device, budget = machine_of(settings["trainer"])
+    settings = {**settings, "data": data_of_evaluation(settings["data"], content.get("settings"), overridden())}
+    run = runs.Run(Path(settings["run_dir"]))
+    describe(run, settings)
+    datamodule = make_datamodule(settings["data"])
+    datamodule.configure(batch_size=budget.batch_size, specs=list(twin.specs.values()))
+    datamodule.prepare_data()
+    datamodule.setup()
+    return report(run, datamodule, twin, ln, device=device, split=settings["split"], checkpoint=path)
+
+
+def data_of_evaluation(now: Settings, trained: Settings | None, said: set[str]) -> Settings:
+    """The data's settings for an evaluation.
+
+    Parameters
+    ----------
+    now : the data node of this command.
+    trained : the configuration of the training; None where the checkpoint holds none.
+    said : keys on the command line.
+
+    Returns
+    -------
+    Where this command chooses ``data=…``, that, but with clips cut as in training; else the training's data; and in
+    both cases with what the command sets key by key.
+    """
+    if trained is None:
+        return now
+    own = {key.removeprefix("data.").split(".")[0] for key in said if key.startswith("data.")}
+    if "data" in said:
+        cut = {key: trained["data"][key] for key in CUT if key not in own}
+        return {**now, **cut}
+    data = {**trained["data"], **{key: now[key] for key in own}}
+    if "root" in own and "recordings" not in own:
+        data["recordings"] = None
+    return data
+
+
+def report(
+    run: runs.Run,
+    datamodule: RecordingsDataModule,
+    twin: Twin | LN,
+    ln: LN | None,
+    *,
+    device: str,
+    split: Literal["train", "val", "test"],
+    checkpoint: Path,
+) -> float | None:
+    """Evaluate, print the table; returns the mean bits per spike."""
+    summary = evaluate_twin(
+        twin, datamodule, ln=ln, split=split, device=device, out=run.path, checkpoint=str(checkpoint)
+    )
+    console.print(table_of(summary, split))
+    console.print(f"run folder: {run.path}")
+    bps: float | None = summary["bps_mean"]
+    return bps
+
+
+def table_of(summary: Mapping[str, Any], split: str) -> Table:
+    """Per recording: units, bits per spike, the LN baseline's, and the fraction of the knowable information."""
+    table = Table("recording", title=f"{split} split, bins after the first {summary['burn_in']} of a trial")
+    for name in ("units", "bits/spike", "LN bits/spike", "of knowable", "correlation"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def number(value: float | None, form: str = ".3f") -> str:
+        return "–" if value is None else format(value, form)
+
+    rows = [*summary["recordings"].items(), ("all", summary)]
+    for name, scores in rows:
+        if name == "all":
+            table.add_section()
+        table.add_row(
+            name,
+            str(scores["units"]),
+            number(scores["bps_mean"]),
+            number(scores["ln_bps_mean"]),
+            number(scores["knowable_fraction"]),
+            number(scores["corr_mean"]),
+        )
+    return table
+
+
+# Plan, import -------------------------------------------------------------------------------------------------------
+
+
+def plan(settings: Settings) -> None:
+    """Print shapes, tokens, parameters, FLOPs and memory of a training step, without reading any data."""
+    if settings["model"]["_target_"] == LN_TARGET:
+        raise ValueError(
+            "model=ln is fitted in one go and has no training step to plan; plan a ViViT, for example model=vivit_small"
+        )
+    sizes = expected_sizes(settings["data"])
+    device, budget = machine_of(settings["trainer"])
+    planned = plan_twin(
+        settings["model"],
+        settings["readout"],
+        **sizes,
+        recordings=settings["data"]["geometry"]["recordings"],
+        units=settings["data"]["geometry"]["units"],
+        batch_size=budget.batch_size,
+        predict=settings["predict"],
+        precision=budget.precision,
+    )
+    table = Table(
+        "stage", "shape that leaves it", title=f"{budget.batch_size} clips of {sizes['clip_length']} bins, on {device}"
+    )
+    table.add_column("tokens a clip", justify="right")
+    table.add_column("parameters", justify="right")
+    for stage in planned.stages:
+        table.add_row(stage.name, stage.shape, f"{stage.tokens:,}" if stage.tokens else "", f"{stage.parameters:,}")
+    console.print(table)
+    console.print(f"parameters            {planned.parameters:,}")
+    console.print(
+        f"FLOPs of a step       {planned.flops * budget.accumulate:.3g} "
+        f"({budget.accumulate} forward and backward passes of {planned.flops:.3g})"
+    )
+    console.print(
+        f"memory to expect      {planned.memory_bytes / 2**30:.2f} GiB: {planned.weight_bytes / 2**30:.2f} for "
+        f"weights, gradients and moments, {planned.activation_bytes / 2**30:.2f} for what a pass of "
+        f"{budget.batch_size} clips keeps"
+    )
+
+
+def expected_sizes(data: Settings) -> dict[str, Any]:
+    """The sizes of clips as ``data.geometry`` gives them, without reading any."""
+    geometry = data["geometry"]
+    unknown = [name for name in data["behavior"] if name not in geometry["behavior"]]
+    if unknown:
+        raise ValueError(
+            f"data.geometry.behavior does not say how many numbers {unknown} have; it says {geometry['behavior']}"
+        )
+    return {
+        "frame_shape": tuple(geometry["frame_shape"]),
+        "behavior_dim": sum(geometry["behavior"][name] for name in data["behavior"]),
+        "clip_length": data["clip_length"],
+    }
+
+
+def import_recording(settings: Settings) -> None:
+    """Make a recording file from a foreign format."""
+    if settings.get("importer") is None:
+        raise ValueError("task=import needs an importer; choose one: importer=arrays")
+    source = Path(settings["source"])
+    if not source.is_file():
+        raise ValueError(f"source={source}: there is no such file (seen from {Path.cwd()})")
+    instantiate(settings["importer"], _convert_="all")(source, Path(settings["out"]))
+
+
+TASKS: dict[str, Callable[[Settings], float | None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "plan": plan,
+    "import": import_recording,
+}
+
+
+# What the tasks share -----------------------------------------------------------------------------------------------
+
+
+def make_datamodule(data: Mapping[str, Any]) -> RecordingsDataModule:
+    datamodule = instantiate({key: value for key, value in data.items() if key != "geometry"}, _convert_="all")
+    assert isinstance(datamodule, RecordingsDataModule)
+    return datamodule
+
+
+def make(nodes: Mapping[str, Mapping[str, Any] | None]) -> list[Any]:
+    return [instantiate(node, _convert_="all") for node in nodes.values() if node is not None]
+
+
+def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "_target_"}
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one, of those that train together, that writes files."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def describe(run: runs.Run, settings: Settings) -> None:
+    if is_first_rank():
+        runs.describe(run, settings, HydraConfig.get().overrides.task, fingerprint(settings))
+
+
+def overridden() -> set[str]:
+    """The keys on this command line."""
+    return {override.lstrip("+~").split("=", 1)[0].split("@")[0] for override in HydraConfig.get().overrides.task}

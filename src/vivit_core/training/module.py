@@ -1,0 +1,227 @@
+"""What Lightning trains: a twin, its loss, its schedule, and the numbers it reports."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Batch
+from vivit_core.training.losses import counted, poisson_loss
+from vivit_core.training.metrics import UnitMetrics, UnitScores, mean_known
+from vivit_core.training.optim import Optimization
+
+
+class TwinModule(LightningModule):
+    """Trains a twin.
+
+    - One optimizer step follows the gradient of the mean loss over all its valid (bin, unit) pairs, plus the twin's
+      penalty, however its clips were dealt to accumulated batches and to ranks: each batch's loss is a *sum*, and the
+      gradient is divided once, by the pairs of them all.
+    - Dropout at a batch is a pure function of (seed, epoch, batch, rank), as the sampler's clips are of (seed, k). So
+      nothing about random numbers has to be saved, and ranks do not drop alike. To resume, the weights, the optimizer
+      and a few counters are enough.
+    - A step with a non-finite loss or gradient changes nothing. One NaN on any rank, in any of the accumulated batches,
+      is in the summed gradient of every rank, so all ranks decide alike without asking each other.
+
+    Parameters
+    ----------
+    twin : the model.
+    optimization : learning rate and its course.
+    burn_in : bins at the start of a clip that do not count.
+    epochs, steps_per_epoch : length of the training in optimizer steps, which the schedules need. They are arguments
+        because asking the trainer (``estimated_stepping_batches``) makes it start the loader before the loader's state
+        is restored.
+    seed : of the dropout.
+    max_skipped : this many skipped steps in a row stop the run.
+
+    Attributes
+    ----------
+    ln : what to keep of the LN baseline in the checkpoint, primitives and tensors, or None.
+
+    Raises
+    ------
+    ValueError
+        At the start where the trainer's length is not the one given; in training where ``max_skipped`` is reached.
+    """
+
+    def __init__(
+        self,
+        twin: Twin,
+        optimization: Optimization,
+        burn_in: int,
+        epochs: int,
+        steps_per_epoch: int,
+        seed: int = 0,
+        max_skipped: int = 20,
+    ) -> None:
+        super().__init__()
+        self.twin = twin
+        self.optimization = optimization
+        self.burn_in, self.seed, self.max_skipped = burn_in, seed, max_skipped
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.ln: dict[str, Any] | None = None
+        self.skipped_steps = 0
+        self.skipped_in_a_row = 0
+        self.unit_metrics = nn.ModuleList(UnitMetrics(spec.n_units) for spec in twin.specs.values())
+        self._step_totals: Tensor | None = None  # (2,) loss and pairs of the step's batches so far
+        self._step_clips, self._step_seconds, self._step_wait = 0, 0.0, 0.0
+        self._clock = 0.0
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Expected counts a bin for each recording."""
+        predicted: dict[str, Tensor] = self.twin(batch)
+        return predicted
+
+    # Training
+
+    def on_train_start(self) -> None:
+        trainer = self.trainer
+        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        if (trainer.max_epochs, steps) != (self.epochs, self.steps_per_epoch):
+            raise ValueError(
+                f"the module's schedules were made for {self.epochs} epochs of {self.steps_per_epoch} steps, "
+                f"but the trainer will run {trainer.max_epochs} of {steps}; give both the same numbers"
+            )
+        self.twin.set_progress(trainer.global_step / (self.epochs * self.steps_per_epoch))
+
+    def on_train_epoch_start(self) -> None:
+        self._clock = time.perf_counter()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        now = time.perf_counter()
+        if self._clock:
+            self._step_wait += now - self._clock
+            self._step_seconds += now - self._clock
+        self._clock = now
+        torch.manual_seed(_mixed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        predicted = self(batch)
+        total, pairs = poisson_loss(predicted, batch, self.burn_in)
+        totals = torch.stack([total.detach(), pairs.to(total.dtype)])
+        self._step_totals = totals if self._step_totals is None else self._step_totals + totals
+        self._step_clips += sum(len(clips["frames"]) for clips in batch.values())
+        loss = total + pairs * self.twin.penalty()
+        # The mark of a non-finite loss on the gradients, where it would leave them finite.
+        mark = torch.where(loss.detach().isfinite(), 1.0, torch.nan).to(loss.dtype)
+        return loss * mark
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        assert self._step_totals is not None
+        totals, self._step_totals = self._step_totals, None
+        if self.trainer.world_size > 1:
+            totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
+        # Lightning divided each batch's loss by the number of accumulated batches, and DDP the gradients by the number
+        # of ranks.
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / totals[1]
+        gradients = [p.grad for p in self.twin.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+        norm = nn.utils.get_total_norm(gradients)
+        if norm.isfinite():
+            self.skipped_in_a_row = 0
+            self.log("train/loss", totals[0] / totals[1])
+            self.log("train/grad_norm", norm)
+        else:
+            optimizer.zero_grad(set_to_none=True)  # without gradients AdamW leaves weights, moments and decay alone
+            self.skipped_steps += 1
+            self.skipped_in_a_row += 1
+        self.log("train/skipped_steps", float(self.skipped_steps))
+        self.log("train/lr", optimizer.param_groups[-1]["lr"])
+        if self.skipped_in_a_row >= self.max_skipped:
+            raise ValueError(
+                f"{self.skipped_in_a_row} steps in a row had a non-finite loss or gradient, or not one valid bin "
+                f"(the last is step {self.trainer.global_step}, lr {optimizer.param_groups[-1]['lr']:.2g}). "
+                "The weights are still those before them. Lower optim.lr, lengthen optim.warmup_epochs, "
+                "lower trainer.gradient_clip, or set trainer.precision=32-true"
+            )
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        # Here, and not in a later hook, so that no checkpoint sees weights that the schedule has not bounded yet.
+        self.twin.set_progress((self.trainer.global_step + 1) / (self.epochs * self.steps_per_epoch))
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        now = time.perf_counter()
+        self._step_seconds += now - self._clock
+        self._clock = now
+        if self._step_totals is not None:
+            return  # the step is not over
+        clips = self._step_clips * self.trainer.world_size
+        self.log("system/samples_per_sec", clips / max(self._step_seconds, 1e-9))
+        self.log("system/data_wait_frac", self._step_wait / max(self._step_seconds, 1e-9))
+        if self.device.type == "cuda":
+            self.log("system/gpu_memory", torch.cuda.max_memory_allocated(self.device) / 2**30)
+        self._step_clips, self._step_seconds, self._step_wait = 0, 0.0, 0.0
+
+    # Validation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        for recording_id, predicted in self(batch).items():
+            rate, counts, mask = counted(predicted, batch[recording_id], self.burn_in)
+            self._metric(recording_id).update(rate, counts, mask)
+
+    def on_validation_epoch_end(self) -> None:
+        scores: dict[str, UnitScores] = {}
+        for recording_id in self.twin.specs:
+            metric = self._metric(recording_id)
+            scores[recording_id] = metric.compute()
+            metric.reset()
+            self._log_validation(f"bps_{recording_id}", mean_known(scores[recording_id].bps))
+        loss, bins, bps, correlation = (
+            np.concatenate([getattr(s, name) for s in scores.values()])
+            for name in ("loss", "bins", "bps", "correlation")
+        )
+        self._log_validation("loss", float(np.nansum(loss * bins) / bins.sum()) if bins.any() else math.nan)
+        self._log_validation("bps_mean", mean_known(bps))
+        self._log_validation("corr_mean", mean_known(correlation))
+        self._log_validation("units_silent", float(sum(s.silent for s in scores.values())))
+
+    def on_validation_end(self) -> None:
+        self._clock = time.perf_counter()  # validation is no waiting for data
+
+    def _metric(self, recording_id: str) -> UnitMetrics:
+        metric = self.unit_metrics[list(self.twin.specs).index(recording_id)]
+        assert isinstance(metric, UnitMetrics)
+        return metric
+
+    def _log_validation(self, name: str, value: float) -> None:
+        # float64 sums are the same on every rank already: nothing to reduce
+        self.log(f"val/{name}", value, batch_size=1, rank_zero_only=False)
+
+    # Optimizer and checkpoint
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer, schedule = self.optimization.build(self.twin, self.epochs, self.steps_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["twin"] = self.twin.description()
+        checkpoint["ln"] = self.ln
+        checkpoint["burn_in"] = self.burn_in
+        checkpoint["skipped_steps"] = [self.skipped_steps, self.skipped_in_a_row]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint["twin"] != self.twin.description():
+            raise ValueError(
+                "the checkpoint's twin is another one than this run's (its model, readout, recordings or their "
+                "statistics differ); resume with the settings and the data it was trained with"
+            )
+        self.ln = checkpoint["ln"]
+        self.skipped_steps, self.skipped_in_a_row = checkpoint["skipped_steps"]
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers, none of which may be swapped or shifted into another."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,84 @@
+"""What several tests need: tiny simulated recordings, composing a configuration, the command line in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.utils import instantiate
+
+from vivit_core import config
+
+# The default data set in small: made in about a second.
+TINY_RECORDINGS = [
+    "data.simulator.recordings=2",
+    "data.simulator.units=6",
+    "data.simulator.train_trials=4",
+    "data.simulator.val_trials=2",
+    "data.simulator.test_trials=1",
+    "data.simulator.repeated_stimuli=1",
+    "data.simulator.repeats=2",
+    "data.simulator.trial_s=1.0",
+    "data.simulator.height=18",
+    "data.simulator.width=26",
+    "data.clip_length=60",
+    "data.burn_in=20",
+    "data.num_workers=0",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that put tiny recordings in the place of the default ones, simulated once for all tests."""
+    return [*TINY_RECORDINGS, f"data.cache={tmp_path_factory.mktemp('cache')}"]
+
+
+Compose = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def compose() -> Compose:
+    """``compose("group=name", "key=value", …)``: the validated, plain configuration."""
+
+    def composed(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+            return config.validate(hydra_compose("config", overrides=["run_dir=/run/folder", *overrides]))
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny: list[str], compose: Compose) -> list[Path]:
+    """The tiny recordings' files."""
+    data = compose(*tiny)["data"]
+    files: list[Path] = instantiate(data["simulator"]).make(Path(data["cache"]))
+    return files
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
+    """``command("key=value", …)``: what ``python run.py key=value …`` does, in this process and in an empty folder.
+
+    Returns the exit code and all that was printed.
+    """
+    from vivit_core.tasks import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["run.py", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run

@@ -1,0 +1,449 @@
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import lightning
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vivit_core.data.datamodule import RecordingsDataModule, training_statistics
+from vivit_core.data.recording import Recording, Trials
+from vivit_core.specs import Batch, RecordingSpec
+
+CLIP, BURN_IN = 8, 3
+
+
+def datamodule(
+    paths: list[Path] | None,
+    *,
+    batch_size: int = 6,
+    batches_per_epoch: int = 4,
+    specs: list[RecordingSpec] | None = None,
+    **changes: Any,
+) -> RecordingsDataModule:
+    settings: dict[str, Any] = {
+        "recordings": None if paths is None else [str(p) for p in paths],
+        "root": None,
+        "simulator": None,
+        "cache": "unused",
+        "behavior": ["eye"],
+        "clip_length": CLIP,
+        "burn_in": BURN_IN,
+        "weighting": "equal",
+        "num_workers": 0,
+        "seed": 0,
+    }
+    settings |= changes
+    same = {"evaluation_length": settings["clip_length"], "evaluation_burn_in": settings["burn_in"]}
+    module = RecordingsDataModule(**(same | settings))
+    module.configure(batch_size=batch_size, batches_per_epoch=batches_per_epoch, specs=specs)
+    return module
+
+
+@pytest.fixture
+def three(make: Callable[..., Path]) -> list[Path]:
+    return [make(f"{i}.h5", seed=i, n_units=2 + i) for i in range(3)]
+
+
+def plain(batch: Batch) -> dict[str, dict[str, Any]]:
+    return {rid: {name: value.tolist() for name, value in clips.items()} for rid, clips in batch.items()}  # type: ignore[attr-defined]
+
+
+def joined(parts: list[Batch]) -> dict[str, dict[str, Any]]:
+    """The rows of several ranks' shares of a batch, one after the other."""
+    rows: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for rid, clips in plain(part).items():
+            into = rows.setdefault(rid, {name: [] for name in clips})
+            for name, values in clips.items():
+                into[name] += values
+    return rows
+
+
+def test_a_training_batch(three: list[Path]) -> None:
+    module = datamodule(three)
+    module.setup()
+    batches = list(module.train_dataloader())
+    assert len(batches) == 4
+    for batch in batches:
+        assert list(batch) == ["rec0", "rec1", "rec2"]  # six clips hold all three
+        assert sum(len(clips["frames"]) for clips in batch.values()) == 6
+        for recording, (rid, clips) in zip(module.recordings, batch.items(), strict=True):
+            b, units = len(clips["frames"]), recording.info.n_units
+            assert recording.recording_id == rid
+            assert {name: (tuple(v.shape), v.dtype) for name, v in clips.items()} == {  # type: ignore[attr-defined]
+                "frames": ((b, 1, CLIP, 4, 6), torch.uint8),
+                "counts": ((b, CLIP, units), torch.float32),
+                "valid": ((b, CLIP, units), torch.bool),
+                "behavior": ((b, CLIP, 2), torch.float32),
+            }
+            everything = recording.read(0, 120, {"eye": 2})
+            for row in range(b):  # frames, counts and behaviour come from one place
+                start = next(
+                    s for s in range(113) if np.array_equal(everything["frames"][:, s : s + CLIP], clips["frames"][row])
+                )
+                np.testing.assert_array_equal(everything["counts"][start : start + CLIP], clips["counts"][row])
+                np.testing.assert_array_equal(everything["behavior"][start : start + CLIP], clips["behavior"][row])
+
+
+def test_batches_do_not_depend_on_workers(three: list[Path]) -> None:
+    seen = []
+    for workers in (0, 1, 2):
+        module = datamodule(three, num_workers=workers)
+        module.setup()
+        loader = module.train_dataloader()
+        seen.append([plain(batch) for _ in range(2) for batch in loader])
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0]) == 8 and all(a != b for a, b in itertools.combinations(seen[0], 2))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_leaves_the_random_numbers_of_training_alone(workers: int, three: list[Path]) -> None:
+    module = datamodule(three, num_workers=workers)
+    module.setup()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert len(list(module.train_dataloader())) == 4 and len(list(module.val_dataloader())) == 3
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def as_rank(module: RecordingsDataModule, rank: int, world: int) -> RecordingsDataModule:
+    module.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
+    return module
+
+
+def test_ranks_share_each_training_batch(three: list[Path]) -> None:
+    alone = datamodule(three)
+    alone.setup()
+    shares = []
+    for rank in range(3):
+        module = as_rank(datamodule(three), rank, 3)
+        module.setup()
+        shares.append(list(module.train_dataloader()))
+    for whole, parts in zip(alone.train_dataloader(), zip(*shares, strict=True), strict=True):
+        assert all(sum(len(c["frames"]) for c in part.values()) == 2 for part in parts)
+        assert joined(list(parts)) == plain(whole)
+    with pytest.raises(ValueError, match="6 clips cannot be shared by 4 processes"):
+        as_rank(alone, 0, 4).train_dataloader()
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_evaluation_scores_each_bin_once(world: int, make: Callable[..., Path]) -> None:
+    trials = Trials([0, 40, 80, 95], [40, 80, 95, 100], list("abcd"), ["train", "test", "test", "test"])
+    paths = [make(f"{i}.h5", seed=i, trials=trials) for i in range(2)]
+    lengths = set()
+    for path_index, rid in enumerate(["rec0", "rec1"]):
+        scored = np.zeros(120, int)
+        for rank in range(world):
+            module = as_rank(datamodule(paths), rank, world)
+            module.setup()
+            recording = module.recordings[path_index]
+            batches = list(module.test_dataloader())
+            assert [next(iter(b)) for b in batches] == sorted(next(iter(b)) for b in batches)  # recordings in order
+            lengths.add((rid, len(batches), *(len(c["start"]) for b in batches for c in b.values())))
+            for clips in (b[rid] for b in batches if rid in b):
+                for row, start in enumerate(clips["start"].tolist()):
+                    bins = clips["score"].shape[1]
+                    scored[start : start + bins] += clips["score"][row].numpy()
+                    np.testing.assert_array_equal(clips["counts"][row], recording.counts(start, start + bins))
+        expected = np.zeros(120, int)
+        expected[40 + BURN_IN : 80] = expected[80 + BURN_IN : 95] = expected[95 + BURN_IN : 100] = 1
+        np.testing.assert_array_equal(scored, expected)
+    assert len(lengths) == 2  # for each recording, all ranks make the same steps of the same size
+
+
+def test_statistics_are_of_the_training_trials_alone(
+    make: Callable[..., Path], arrays: Callable[..., dict[str, Any]]
+) -> None:
+    given = arrays()
+    trials = Trials([0, 30, 60, 95], [25, 60, 90, 118], list("abcd"), ["train", "val", "train", "test"])
+    train = np.r_[0:25, 60:90]
+    other = np.setdiff1d(np.arange(120), train)
+    eye = 1000 + given["behavior"]["eye"]
+    eye[:, 1] = 7.0  # constant
+    eye[other] = -5e4
+    counts = given["counts"].astype(np.float32)
+    counts[other] = 200
+    valid = np.random.default_rng(5).random((120, 3)) > 0.3
+    valid[:, 2] = False
+    path = make(trials=trials, behavior={"eye": eye}, counts=counts, valid=valid)
+    with h5py.File(path, "r+") as file:
+        file["stimulus/frames"][other] = 255
+    spec = training_statistics(Recording(path), {"pupil": 1, "eye": 2})
+    pixels = given["frames"][train].astype(np.float64)
+    np.testing.assert_allclose([spec.pixel_mean, spec.pixel_std], [pixels.mean(), pixels.std()], rtol=1e-12)
+    np.testing.assert_allclose(spec.behavior_mean, [0, eye[train, 0].astype(np.float64).mean(), 7], rtol=1e-12)
+    np.testing.assert_allclose(spec.behavior_std, [1, eye[train, 0].astype(np.float64).std(), 1], rtol=1e-9)
+    means = [counts[train, u][valid[train, u]].astype(np.float64).mean() for u in range(2)]
+    np.testing.assert_allclose(spec.unit_mean_counts, [*means, 0], rtol=1e-12)
+    assert spec.behavior == {"pupil": 1, "eye": 2} and spec.frame_shape == (1, 4, 6)
+
+
+def test_one_acausal_behaviour_is_known(make: Callable[..., Path]) -> None:
+    path = make(behavior_causal={"eye": False})
+    assert not training_statistics(Recording(path), {"eye": 2}).behavior_causal
+    assert training_statistics(Recording(path), {}).behavior_causal
+
+
+class Recorder(lightning.LightningModule):
+    """Keeps the first pixels of every batch it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[float] = []
+        self.validated = 0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.seen.append(sum(float(clips["frames"].float().mean()) for clips in batch.values()))
+        return (self.weight - self.seen[-1]) ** 2
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validated += sum(int(clips["score"].sum()) for clips in batch.values())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(
+    module: RecordingsDataModule, model: Recorder | None = None, checkpoint: Path | None = None, **settings: Any
+) -> Recorder:
+    model = model or Recorder()
+    trainer = lightning.Trainer(
+        accelerator="cpu", num_sanity_val_steps=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, **settings,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*workers.*")
+        warnings.filterwarnings("error", message=".*resuming from a checkpoint that ended before the epoch.*")
+        trainer.fit(model, module, ckpt_path=checkpoint, weights_only=True)
+    return model
+
+
+class Stop(lightning.Callback):
+    """Saves a checkpoint at a certain moment and crashes."""
+
+    def __init__(self, moment: str, step: int, path: Path) -> None:
+        self.moment, self.step, self.path = moment, step, path
+
+    def _stop(self, trainer: lightning.Trainer, moment: str) -> None:
+        if moment == self.moment and trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            raise RuntimeError("power cut")
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        self._stop(trainer, "batch")
+
+    def on_validation_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        self._stop(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        self._stop(trainer, "epoch")
+
+
+@pytest.mark.parametrize(
+    ("moment", "step", "workers"),
+    [
+        ("batch", 2, 0),
+        ("batch", 6, 0),
+        ("batch", 6, 2),
+        ("batch", 8, 0),
+        ("validation", 8, 0),
+        ("epoch", 8, 0),
+        ("batch", 9, 0),
+    ],
+)
+def test_an_interrupted_training_sees_the_same_batches(
+    moment: str, step: int, workers: int, three: list[Path], tmp_path: Path
+) -> None:
+    whole = fit(datamodule(three), max_epochs=4)
+    assert len(whole.seen) == 16 and whole.validated == 4 * 3 * (20 - BURN_IN)
+    checkpoint = tmp_path / "stop.ckpt"
+    first = Recorder()
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(datamodule(three, num_workers=workers), first, max_epochs=4, callbacks=[Stop(moment, step, checkpoint)])
+    rest = fit(datamodule(three, num_workers=workers), checkpoint=checkpoint, max_epochs=4)
+    assert first.seen == whole.seen[:step] and rest.seen == whole.seen[step:]
+
+
+def test_the_state_counts_what_was_handed_out(three: list[Path]) -> None:
+    module = datamodule(three, num_workers=2)
+    module.setup()
+    loader = module.train_dataloader()
+    whole = [plain(b) for b in loader]
+    assert loader.state_dict() == {"next_sample": 24}
+    loader = module.train_dataloader()
+    batches: Iterator[Batch] = iter(loader)
+    next(batches)
+    assert loader.state_dict() == {"next_sample": 6}
+    other = module.train_dataloader()
+    other.load_state_dict(loader.state_dict())
+    assert [plain(b) for b in other][:3] == whole[1:]
+
+
+def broken(path: Path, name: str) -> Path:
+    with h5py.File(path, "r+") as file:
+        del file[name]
+    return path
+
+
+def test_all_broken_files_are_named_at_once(make: Callable[..., Path]) -> None:
+    paths = [
+        make("a.h5"),
+        broken(make("b.h5", seed=1), "trials/split"),
+        broken(make("c.h5", seed=2), "stimulus/frames"),
+    ]
+    with pytest.raises(
+        ValueError, match=r"2 recordings cannot be used:\n- .*b\.h5: trials/split.*\n- .*c\.h5: stimulus/frames"
+    ):
+        datamodule(paths).setup()
+    with pytest.raises(ValueError, match=r"^\S*b\.h5: trials/split: missing"):
+        datamodule(paths[:2]).setup()
+
+
+def test_where_recordings_come_from(three: list[Path], tmp_path: Path) -> None:
+    for module in (
+        datamodule(None, recordings=[f"{tmp_path}/[01].h5", str(three[2]), str(three[1])]),
+        datamodule(None, root=str(tmp_path)),
+        datamodule(None, simulator=SimpleNamespace(make=lambda cache: three)),
+    ):
+        module.prepare_data()
+        module.setup()
+        assert [r.path for r in module.recordings] == three
+        assert [s.recording_id for s in module.specs] == ["rec0", "rec1", "rec2"]
+    (tmp_path / "empty").mkdir()
+    for changes, message in (
+        ({"recordings": [f"{tmp_path}/*.hdf5"]}, "no file matches"),
+        ({"recordings": []}, "empty list"),
+        ({"root": f"{tmp_path}/empty", "simulator": SimpleNamespace(make=lambda cache: three)}, r"holds no \*.h5"),
+        ({"root": f"{tmp_path}/none"}, "is not a folder"),
+        ({}, "give data.recordings, data.root or data.simulator"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            datamodule(None, **changes).setup()
+
+
+def test_recordings_that_do_not_fit(make: Callable[..., Path]) -> None:
+    first = make("a.h5")
+    for changes, settings, message in (
+        ({}, {}, r"a\.h5 and .*b\.h5 are both recording 'rec0'"),
+        ({"recording_id": "b", "frame_rate_hz": 50.0}, {}, r"a\.h5 has 100 Hz, .*b\.h5 has 50 Hz"),
+        ({"recording_id": "b", "behavior": {"eye": np.zeros((120, 3))}}, {}, r"'eye' has a different width"),
+        ({"recording_id": "b"}, {"behavior": ["pupil"]}, r"no recording has 'pupil'; there are eye"),
+        ({"recording_id": "b"}, {"clip_length": 21}, r"a\.h5: its longest training trial has 20 bins"),
+        ({"recording_id": "b", "trials": Trials([0], [9], ["x"], ["test"])}, {}, r"b\.h5 has no training trial"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            datamodule([first, make("b.h5", **changes)], **settings).setup()
+    module = datamodule([first], burn_in=3, clip_length=4)
+    module.setup()
+    module.evaluation_burn_in = 20
+    module.evaluation_length = 30
+    with pytest.raises(ValueError, match="no recording has a test trial longer than the burn-in of 20"):
+        module.test_dataloader()
+
+
+def test_settings_that_make_no_sense(three: list[Path]) -> None:
+    for changes, message in (
+        ({"burn_in": CLIP}, "burn_in is 8"),
+        ({"behavior": ["eye", "eye"]}, "twice"),
+        ({"num_workers": -1}, "num_workers"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            datamodule(three, **changes)
+    module = datamodule(three)
+    module._batches_per_epoch = None
+    module.setup()
+    with pytest.raises(ValueError, match="batches_per_epoch"):
+        module.train_dataloader()
+
+
+def test_a_behaviour_that_one_recording_lacks(make: Callable[..., Path]) -> None:
+    module = datamodule([make("a.h5", behavior={}), make("b.h5", seed=1)])
+    module.setup()
+    assert [s.behavior for s in module.specs] == [{"eye": 2}, {"eye": 2}]
+    assert module.specs[0].behavior_mean == (0, 0) and module.specs[0].behavior_std == (1, 1)
+    batch = next(iter(module.train_dataloader()))
+    assert not batch["rec0"]["behavior"].any() and batch["rec1"]["behavior"].all()
+
+
+def test_evaluation_of_a_trained_twin_on_other_files(
+    make: Callable[..., Path], arrays: Callable[..., dict[str, Any]]
+) -> None:
+    trained = datamodule([make("a.h5", recording_id="mouse", units={"id": ["x", "y", "z"]}), make("b.h5", seed=1)])
+    trained.setup()
+    test_only = Trials([0], [120], ["x"], ["test"])
+    for changes in ({"recording_id": "mouse"}, {"recording_id": "a new day"}):  # by name, or else by its units
+        path = make("later.h5", seed=9, trials=test_only, units={"id": ["z", "x", "y"]}, **changes)
+        module = datamodule([path], behavior=[], specs=trained.specs)
+        module.setup()
+        assert module.specs == trained.specs[:1]  # the twin's statistics, behaviours and order of units
+        clips = next(iter(module.test_dataloader()))["mouse"]
+        np.testing.assert_array_equal(clips["counts"][0], arrays(9)["counts"][:CLIP, [1, 2, 0]])
+        assert clips["behavior"].shape[-1] == 2
+    for changes, message in (
+        ({"recording_id": "mouse"}, r"missing x, y, z, not expected 0, 1, 2"),
+        (
+            {"recording_id": "unknown", "units": {"id": ["x", "y", "w"]}},
+            r"knows no recording 'unknown'.*knows mouse, rec1",
+        ),
+        ({"recording_id": "rec1", "frame_rate_hz": 50.0}, r"frame rate \(Hz\) is 50"),
+        ({"recording_id": "rec1", "frames": np.zeros((120, 5, 6), np.uint8)}, r"frame shape .* is \(1, 5, 6\)"),
+        (
+            {"recording_id": "rec1", "behavior": {"eye": np.ones((120, 5))}},
+            r"'eye' has 5 numbers, but the twin was trained with 2",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            datamodule([make("later.h5", trials=test_only, **changes)], specs=trained.specs).setup()
+
+
+def test_lightning_with_two_processes(three: list[Path], tmp_path: Path) -> None:
+    module = datamodule(three)
+    model = TwoProcesses(tmp_path)
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*workers.*|.*sync_dist.*|.*fork.*")
+        trainer.fit(model, module)
+    alone = datamodule(three)
+    alone.setup()
+    shares = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    for whole, *parts in zip(alone.train_dataloader(), shares[0]["train"], shares[1]["train"], strict=True):
+        assert joined(parts) == plain(whole)
+    assert shares[0]["scored"] + shares[1]["scored"] == 3 * (20 - BURN_IN)
+
+
+class TwoProcesses(lightning.LightningModule):
+    """Each process keeps what it was given, in a file of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.folder = folder
+        self.kept: dict[str, Any] = {"train": [], "scored": 0}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.kept["train"].append(batch)
+        return self.weight**2
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not self.trainer.sanity_checking:
+            self.kept["scored"] += sum(int(clips["score"].sum()) for clips in batch.values())
+
+    def on_fit_end(self) -> None:
+        torch.save(self.kept, self.folder / f"rank{self.global_rank}.pt")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vivit_core.data.importers.arrays import ArraysImporter, split_by_stimulus
+from vivit_core.data.recording import Recording
+from vivit_core.specs import RecordingError
+
+RNG = np.random.default_rng(0)
+FRAMES = RNG.integers(0, 17, (105, 3, 5), dtype=np.uint8)
+COUNTS = RNG.poisson(1.0, (105, 2)).astype(np.uint8)
+
+
+def save(tmp_path: Path, **changes: Any) -> Path:
+    arrays = {"frames": FRAMES, "counts": COUNTS} | changes
+    np.savez(tmp_path / "x.npz", **{name: values for name, values in arrays.items() if values is not None})
+    return tmp_path / "x.npz"
+
+
+def imported(tmp_path: Path, arrays: dict[str, Any], **settings: Any) -> Recording:
+    importer = ArraysImporter(recording_id="r", frame_rate_hz=30, **({"trial_length": 10} | settings))
+    return Recording(importer(save(tmp_path, **arrays), tmp_path / "out" / "y.h5"))
+
+
+def test_arrays_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    valid = RNG.random((2, 105)) > 0.1
+    arrays = {
+        "counts": COUNTS.T,
+        "valid": valid,
+        "behavior_run": np.arange(105.0),
+        "unit_id": ["a", "b"],
+        "unit_depth": [1, 2],
+        "centers_px": np.zeros((2, 2)),
+    }
+    recording = imported(tmp_path, arrays, counts_axis="unit_time", area="retina")
+    info = recording.info
+    assert (info.unit_ids, info.behavior, info.area, info.frame_rate_hz) == (("a", "b"), {"run": 1}, "retina", 30)
+    clip = recording.read(0, 105, {"run": 1})
+    np.testing.assert_array_equal(clip["frames"][0], FRAMES)
+    np.testing.assert_array_equal(clip["counts"], COUNTS)
+    np.testing.assert_array_equal(clip["valid"], valid.T)
+    np.testing.assert_array_equal(clip["behavior"][:, 0], np.arange(105))
+    said = capsys.readouterr().out
+    assert "105 frames of 3×5" in said and "left out: centers_px" in said and "the last trial has 5 bins" in said
+
+
+def test_trials_of_one_length_and_the_rest(tmp_path: Path) -> None:
+    trials = imported(tmp_path, {}).info.trials
+    assert trials.start.tolist() == list(range(0, 105, 10)) and trials.stop.tolist() == [*range(10, 105, 10), 105]
+    assert {name: int((trials.split == name).sum()) for name in ("train", "val", "test")} == {
+        "train": 9,
+        "val": 1,
+        "test": 1,
+    }
+    again = imported(tmp_path, {}).info.trials
+    assert again.split.tolist() == trials.split.tolist()
+    others = [imported(tmp_path, {}, seed=seed).info.trials.split.tolist() for seed in range(1, 4)]
+    assert any(other != trials.split.tolist() for other in others)
+
+
+def test_trials_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = {"trial_start": [5, 50, 60], "split": ["train", "val", "test"], "stimulus_id": [7, 8, 7]}
+    trials = imported(tmp_path, arrays, trial_length=None).info.trials
+    assert (trials.start.tolist(), trials.stop.tolist()) == ([5, 50, 60], [50, 60, 105])
+    assert (trials.split.tolist(), trials.stimulus_id.tolist()) == (["train", "val", "test"], ["7", "8", "7"])
+    assert "left out: frames 0:5 belong to no trial" in capsys.readouterr().out
+    trials = imported(tmp_path, arrays, trial_length=None, split="test").info.trials
+    assert trials.split.tolist() == ["test"] * 3
+    assert "importer.split=test stands above" in capsys.readouterr().out
+
+
+def test_all_into_one_split(tmp_path: Path) -> None:
+    trials = imported(tmp_path, {}, trial_length=None, split="test").info.trials
+    assert (trials.start.tolist(), trials.stop.tolist(), trials.split.tolist()) == ([0], [105], ["test"])
+
+
+def test_repeats_stay_together() -> None:
+    stimuli = RNG.integers(0, 20, 200)
+    for seed in range(5):
+        split = split_by_stimulus(stimuli, 0.2, 0.1, seed)
+        of = {s: set(split[stimuli == s]) for s in range(20)}
+        assert all(len(splits) == 1 for splits in of.values())
+        named = [splits.pop() for splits in of.values()]
+        assert (named.count("val"), named.count("test")) == (4, 2)
+    assert set(split_by_stimulus(np.arange(3), 0.01, 0.01, 0)) == {"train", "val", "test"}
+    assert set(split_by_stimulus(np.arange(3), 0.0, 0.0, 0)) == {"train"}
+    with pytest.raises(ValueError, match="2 distinct stimuli cannot give"):
+        split_by_stimulus(np.array([1, 2, 1]), 0.1, 0.1, 0)
+    with pytest.raises(ValueError, match="negative"):
+        split_by_stimulus(np.arange(3), -0.1, 0.1, 0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "dtype"),
+    [
+        (FRAMES.astype(np.int64), "uint8"),
+        (FRAMES.astype(np.int64) - 9, "float32"),
+        (FRAMES / 16, "float32"),
+        (FRAMES > 8, "uint8"),
+    ],
+)
+def test_pixel_types(frames: np.ndarray, dtype: str, tmp_path: Path) -> None:
+    recording = imported(tmp_path, {"frames": frames})
+    assert recording.info.frame_dtype == dtype
+    np.testing.assert_allclose(recording.frames(0, 105)[0], frames, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "settings", "message"),
+    [
+        ({"counts": None}, {}, r"x\.npz lacks \['counts'\]"),
+        ({"counts": COUNTS.T}, {}, "set counts_axis=unit_time"),
+        ({"counts": COUNTS[:50]}, {}, "counts has 50 bins for 105 frames; give one bin a frame"),
+        ({"counts": COUNTS[0]}, {}, "two axes"),
+        ({"frames": FRAMES[0]}, {}, r"frames has shape \(3, 5\)"),
+        ({"frames": FRAMES.astype(str)}, {}, "needs numbers"),
+        ({"frames": np.array([None, {}], dtype=object)}, {}, "allow_pickle"),
+        ({}, {"trial_length": None}, "give trial_length"),
+        ({}, {"trial_length": 0}, "trial_length is 0"),
+        ({}, {"trial_length": 60}, "cannot give"),
+        ({"trial_start": [0, 50]}, {}, "leave trial_length out"),
+        ({"trial_start": [50, 0]}, {"trial_length": None}, "rising"),
+        ({"trial_start": [0, 105]}, {"trial_length": None}, "not inside 0:105"),
+        ({"stimulus_id": [1, 2]}, {}, "one value for each of the 11 trials"),
+        ({"trial_start": [0], "split": ["all"]}, {"trial_length": None}, "row 0 says 'all'"),
+    ],
+)
+def test_mistakes_are_named(arrays: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        imported(tmp_path, arrays, **settings)
+    assert not (tmp_path / "out" / "y.h5").exists()
+
+
+def test_bad_values_and_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match=r"y\.h5: responses/counts: row 0, unit 0 is negative"):
+        imported(tmp_path, {"counts": COUNTS.astype(float) - 50})
+    importer = ArraysImporter("r", 30.0, trial_length=10)
+    with pytest.raises(ValueError, match=r"none\.npz: there is no such file"):
+        importer(tmp_path / "none.npz", tmp_path / "y.h5")
+    np.save(tmp_path / "one.npy", FRAMES)
+    whole = save(tmp_path).read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:900])
+    for name in ("one.npy", "cut.npz"):
+        with pytest.raises(ValueError, match=f"{name} is not a whole .npz file"):
+            importer(tmp_path / name, tmp_path / "y.h5")
+    (tmp_path / "damaged.npz").write_bytes(whole[:300] + bytes(200) + whole[500:])
+    with pytest.raises(ValueError, match=r"damaged\.npz cannot be read: Bad CRC"):
+        importer(tmp_path / "damaged.npz", tmp_path / "y.h5")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivit_core.data.recording import Trials
+from vivit_core.data.windows import TrainingWindows, Window, evaluation_windows
+
+
+def trials_of(lengths: list[int], gaps: list[int], splits: list[str]) -> Trials:
+    start, place = [], 0
+    for length, gap in zip(lengths, gaps, strict=True):
+        start.append(place + gap)
+        place += gap + length
+    return Trials(start, [s + n for s, n in zip(start, lengths, strict=True)], list(range(len(lengths))), splits)
+
+
+some_trials = st.lists(
+    st.tuples(st.integers(1, 40), st.integers(0, 3), st.sampled_from(["train", "val", "test"])), min_size=1, max_size=6
+).map(lambda rows: trials_of(*map(list, zip(*rows, strict=True))))
+
+
+def test_windows_by_hand() -> None:
+    trials = Trials([0, 100, 120], [100, 117, 123], ["a", "b", "c"], ["test", "test", "test"])
+    assert evaluation_windows(trials, "test", 40, 10) == [
+        Window(0, 40, 10, 40),
+        Window(30, 70, 40, 70),
+        Window(60, 100, 70, 100),
+        Window(100, 117, 110, 117),  # shorter than a clip; the 3 bins after it are all burn-in
+    ]
+    assert evaluation_windows(trials, "test", 50, 10)[:3] == [
+        Window(0, 50, 10, 50),
+        Window(40, 90, 50, 90),
+        Window(50, 100, 90, 100),
+    ]
+    assert evaluation_windows(trials, "val", 40, 10) == []
+
+
+@given(some_trials, st.integers(1, 20), st.integers(0, 19))
+def test_each_bin_is_scored_once_with_its_context(trials: Trials, clip_length: int, burn_in: int) -> None:
+    if burn_in >= clip_length:
+        with pytest.raises(ValueError, match="burn_in"):
+            evaluation_windows(trials, "val", clip_length, burn_in)
+        return
+    scored = np.zeros(int(trials.stop[-1]), int)
+    wanted = np.zeros_like(scored)
+    val = trials.of("val")
+    for start, stop in zip(val.start, val.stop, strict=True):
+        wanted[start + burn_in : stop] = 1
+    windows = evaluation_windows(trials, "val", clip_length, burn_in)
+    for w in windows:
+        scored[w.score_start : w.score_stop] += 1
+        trial = np.flatnonzero((val.start <= w.start) & (w.stop <= val.stop))
+        assert len(trial) == 1
+        length = val.stop[trial[0]] - val.start[trial[0]]
+        assert w.stop - w.start == min(clip_length, length)
+        assert w.start + burn_in <= w.score_start < w.score_stop <= w.stop
+    np.testing.assert_array_equal(scored, wanted)
+    assert windows == sorted(windows)
+
+
+@given(some_trials, st.integers(1, 25))
+def test_training_windows_are_all_windows(trials: Trials, clip_length: int) -> None:
+    expected = [
+        first
+        for start, stop, split in zip(trials.start, trials.stop, trials.split, strict=True)
+        if split == "train"
+        for first in range(start, stop - clip_length + 1)
+    ]
+    windows = TrainingWindows(trials, clip_length)
+    assert [windows[i] for i in range(len(windows))] == expected
+    with pytest.raises(IndexError):
+        windows[len(windows)]

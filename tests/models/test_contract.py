@@ -1,0 +1,229 @@
+"""What every model keeps: shapes on odd geometries, causality, a gradient for every parameter, round trips, the same
+numbers on every path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import (
+    MODELS_UNDER_CONTRACT,
+    READOUT,
+    STEM,
+    TUBELET,
+    batch,
+    clips,
+    spec,
+    twin,
+    vivit,
+)
+
+from vivit_core.models.twin import Twin, load_twin, read_checkpoint
+
+GEOMETRIES = [(31, 1), (37, 50), (36, 64), (51, 51)]
+models = pytest.mark.parametrize("model", MODELS_UNDER_CONTRACT.values(), ids=MODELS_UNDER_CONTRACT)
+
+
+@models
+@pytest.mark.parametrize(("height", "width"), GEOMETRIES)
+def test_shapes_on_odd_geometries(model: dict[str, Any], height: int, width: int) -> None:
+    of = spec(height=height, width=width)
+    size = [4, 4, min(4, width)]
+    stride = {"stride": 1} if width == 1 and "stride" in model["tokenizer"] else {}
+    made = twin(model | {"tokenizer": model["tokenizer"] | {"patch_size": size} | stride}, of).eval()
+    made.check_geometry(17)
+    with torch.no_grad():
+        counts = made(batch(of))["a"]
+        made.predict = "last"
+        newest = made(batch(of))["a"]
+    assert counts.shape == (2, 17, 5)
+    assert torch.isfinite(counts).all() and (counts > 0).all()
+    torch.testing.assert_close(newest, counts[:, -1])
+
+
+@models
+@pytest.mark.parametrize("changed", ["frames", "behavior"])
+def test_the_future_never_changes_a_past_prediction(model: dict[str, Any], changed: str) -> None:
+    made = twin(model).eval()
+    before, after = batch(spec()), batch(spec())
+    bin_of_change = 9
+    if changed == "frames":
+        after["a"]["frames"][:, :, bin_of_change:] = 255 - after["a"]["frames"][:, :, bin_of_change:]
+    else:
+        after["a"]["behavior"][:, bin_of_change:] += 3
+    with torch.no_grad():
+        difference = (made(after)["a"] - made(before)["a"]).abs().amax((0, 2))
+    assert difference[:bin_of_change].max() == 0
+    if changed == "frames" or model["modulator"] is not None:
+        assert difference[bin_of_change:].max() > 0
+
+
+def test_an_acausal_model_sees_the_future() -> None:
+    made = twin(vivit(causal=False)).eval()
+    assert not made.causal
+    before, after = batch(spec()), batch(spec())
+    after["a"]["frames"][:, :, 12:] = 0
+    with torch.no_grad():
+        assert (made(after)["a"] - made(before)["a"])[:, 5:9].abs().max() > 0
+
+
+def test_time_runs_forward() -> None:
+    made = twin(MODELS_UNDER_CONTRACT["stem"]).eval()
+    forward = batch(spec())
+    backward = {"a": clips(spec()) | {"frames": forward["a"]["frames"].flip(2)}}
+    with torch.no_grad():
+        assert (made(forward)["a"] - made(backward)["a"].flip(1)).abs().max() > 1e-4
+
+
+@models
+def test_every_parameter_gets_a_gradient(model: dict[str, Any]) -> None:
+    made = twin(model)
+    weigh = torch.randn(2, 17, 5)
+    ((made(batch(spec()))["a"] * weigh).sum() + made.penalty()).backward()
+    dead = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert dead == []
+
+
+@models
+def test_state_dict_and_description_round_trip(model: dict[str, Any], tmp_path: Path) -> None:
+    made = twin(model).eval()
+    path = tmp_path / "a.ckpt"
+    state = {f"twin.{name}": value for name, value in made.state_dict().items()}
+    torch.save({"twin": made.description(), "state_dict": state}, path)
+    loaded = load_twin(path)
+    assert loaded.specs == made.specs
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(batch(spec()))["a"], made(batch(spec()))["a"], rtol=0, atol=0)
+
+
+@models
+def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        made = twin(model | {"checkpointing": checkpointing, "ff_dropout": 0.2, "drop_path": 0.2})
+        torch.manual_seed(1)
+        made(batch(spec()))["a"].square().sum().backward()
+        gradients.append([p.grad for p in made.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_checkpointing_stores_less() -> None:
+    def stored(checkpointing: bool) -> int:
+        kept: dict[int, torch.Tensor] = {}
+        made = twin(vivit(checkpointing=checkpointing, modulator=None))
+        own = {p.untyped_storage().data_ptr() for p in made.parameters()}
+
+        def keep(x: torch.Tensor) -> torch.Tensor:
+            if x.untyped_storage().data_ptr() not in own:
+                kept[x.untyped_storage().data_ptr()] = x
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            made(batch(spec()))
+        return sum(x.untyped_storage().nbytes() for x in kept.values())
+
+    assert stored(True) < 0.5 * stored(False)
+
+
+def test_several_recordings_share_one_core_pass() -> None:
+    first, second = spec("a", units=5), spec("b", units=3)
+    made = twin(vivit(), first, second).eval()
+    passes = []
+    made.core.register_forward_hook(lambda module, inputs, output: passes.append(inputs[0].shape[0]))
+    both = batch(first, second)
+    with torch.no_grad():
+        together = made(both)
+        alone = {rid: made({rid: own})[rid] for rid, own in both.items()}
+    assert passes == [4, 2, 2]
+    assert together["a"].shape == (2, 17, 5) and together["b"].shape == (2, 17, 3)
+    for rid in both:
+        torch.testing.assert_close(together[rid], alone[rid], rtol=1e-4, atol=1e-6)
+
+
+def test_recordings_of_different_frame_sizes_meet_on_a_common_grid() -> None:
+    first, second = spec("a"), spec("b", height=18, width=24)
+    with pytest.raises(ValueError, match=r"model.frame_size"):
+        twin(vivit(), first, second)
+    made = twin(vivit(frame_size=[12, 16]), first, second).eval()
+    with torch.no_grad():
+        assert made(batch(first, second))["b"].shape == (2, 17, 5)
+
+
+def test_rates_are_in_hz_and_take_plain_arrays() -> None:
+    of = spec()
+    made = twin(vivit(), of)
+    one = clips(of, count=1)
+    with torch.no_grad():
+        expected = made.eval()({"a": one})["a"][0] * of.frame_rate_hz
+    rates = made.train().rates("a", one["frames"][0, 0].numpy(), one["behavior"][0].numpy())
+    np.testing.assert_allclose(rates, expected.numpy(), rtol=1e-5)
+    assert made.training
+    with pytest.raises(ValueError, match="behaviour of shape"):
+        made.rates("a", one["frames"][0, 0].numpy())
+    with pytest.raises(ValueError, match="no readout for recording 'z'"):
+        made.rates("z", one["frames"][0, 0].numpy())
+
+
+def test_normalisation_is_the_recordings_own() -> None:
+    of = spec()
+    made = twin(vivit(), of)
+    frames, behavior = made.adapt("a", clips(of))
+    torch.testing.assert_close(frames, (clips(of)["frames"].float() - 120) / 50)
+    torch.testing.assert_close(behavior, (clips(of)["behavior"] - 0.5) / 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embedding_dim": 18}, r"embedding_dim=18 .* heads that fit"),
+        ({"spatial_depth": 0}, r"registers=2 .* model.registers=0"),
+        ({"drop_path": 1.5}, r"drop_path=1.5 is not a probability"),
+        ({"tokenizer": TUBELET | {"patch_size": [4, 4]}}, r"patch_size=\[4, 4\]"),
+        ({"tokenizer": STEM | {"kernel": 4}}, r"kernel=4 must be odd"),
+        ({"tokenizer": STEM | {"patch_size": [4, 5, 4]}}, r"multiples of tokenizer.stride=2"),
+        ({"tokenizer": {"_target_": "os.system"}}, r"lies outside 'vivit_core'"),
+        ({"tokenizer": {"_target_": "vivit_core.models.tokenizer.Tublet"}}, r"does not exist"),
+    ],
+)
+def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        twin(vivit(**changes))
+
+
+def test_impossible_geometry_is_refused_with_a_remedy() -> None:
+    made = twin(vivit())
+    with pytest.raises(ValueError, match=r"data.clip_length to at least 8"):
+        made.check_geometry(4)
+    large = twin(vivit(tokenizer=TUBELET | {"patch_size": [4, 16, 4]}))
+    with pytest.raises(ValueError, match=r"patch_size=\[4,12,4\]"):
+        large.check_geometry(17)
+
+
+def test_broken_checkpoints_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        read_checkpoint(tmp_path / "none.ckpt")
+    garbage = tmp_path / "garbage.ckpt"
+    garbage.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        load_twin(garbage)
+    other = tmp_path / "other.ckpt"
+    torch.save({"weights": torch.zeros(1)}, other)
+    with pytest.raises(ValueError, match="not a checkpoint of a twin"):
+        load_twin(other)
+    made = twin(vivit())
+    torch.save({"twin": made.description(), "state_dict": {}}, other)
+    with pytest.raises(ValueError, match="do not fit the model"):
+        load_twin(other)
+    with pytest.raises(ValueError, match="was not written by this version"):
+        Twin.from_description(made.description() | {"format": "else"})
+
+
+def test_the_output_may_be_softplus() -> None:
+    made = twin(vivit(), readout=READOUT | {"output": "softplus"}).eval()
+    with torch.no_grad():
+        assert (made(batch(spec()))["a"] > 0).all()

@@ -1,0 +1,313 @@
+"""The parts, against slow and plain computations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from einops import rearrange
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import BASIS, STEM, TUBELET, batch, spec, twin, vivit
+
+from vivit_core.models.attention import Attention
+from vivit_core.models.frontend import TemporalBasis, raised_cosines
+from vivit_core.models.layers import DropPath, Level, TokenDropout, centres, rope_space, rope_time, rotate
+from vivit_core.models.modulator import ConvGRU
+from vivit_core.models.readout import GaussianReadout
+from vivit_core.models.tokenizer import ConvStem, Tubelet
+
+QUICK_START = {"bare": TUBELET}
+
+
+def test_quick_start_shapes_to_the_letter() -> None:
+    tubelet = Tubelet(in_channels=1, dim=192, patch_size=[4, 4, 4])
+    tokens = tubelet(torch.randn(2, 1, 32, 36, 64))
+    assert tokens.x_BTND.shape == (2, 8, 144, 192)
+    attention = {"_target_": "vivit_core.models.attention.Attention", "heads": 6}
+    of = spec(height=36, width=64, units=100)
+    small = twin(vivit(embedding_dim=192, attention=attention, spatial_depth=1, temporal_depth=1), of, predict="last")
+    assert small.core(torch.randn(2, 1, 32, 36, 64))[-1].x_BCTHW.shape == (2, 192, 8, 9, 16)
+    assert small(batch(of, bins=32))["a"].shape == (2, 100)
+    baseline = twin(
+        vivit(embedding_dim=384, attention=attention, spatial_depth=1, temporal_depth=1), of, predict="last"
+    )
+    video = torch.randn(1, 1, 300, 36, 64)
+    assert baseline.core.tokenizer(video).x_BTND.shape == (1, 75, 144, 384)
+    with torch.no_grad():
+        assert baseline.core(video)[-1].x_BCTHW.shape == (1, 384, 75, 9, 16)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    frames=st.integers(2, 20), height=st.integers(1, 20), width=st.integers(1, 20),
+    pt=st.integers(1, 5), ph=st.integers(1, 6), pw=st.integers(1, 6), stem=st.booleans(),
+)  # fmt: skip
+def test_every_pixel_reaches_a_token(
+    frames: int, height: int, width: int, pt: int, ph: int, pw: int, stem: bool
+) -> None:
+    ph, pw = min(ph, height), min(pw, width)
+    size = [pt, ph, pw]
+    tokenizer = ConvStem(1, 3, size, channels=2, kernel=3) if stem else Tubelet(1, 3, size)
+    x = torch.randn(1, 1, frames, height, width, requires_grad=True)
+    tokens = tokenizer(x)
+    assert tokens.x_BTND.shape == (1, math.ceil(frames / pt), math.ceil(height / ph) * math.ceil(width / pw), 3)
+    assert tokens.first_end == frames - 1 - (tokens.x_BTND.shape[1] - 1) * pt
+    (tokens.x_BTND * torch.randn_like(tokens.x_BTND)).sum().backward()
+    assert (x.grad != 0).float().mean() > 0.99  # a random gradient may be zero by chance behind an ELU, not whole rows
+    assert (x.grad != 0).any((0, 1, 3, 4)).all()
+    # the cells lie evenly around the frame's middle, up to the half pixel that uneven padding leaves
+    assert abs(float(tokens.ys.mean()) - (height - 1) / 2) <= 0.5
+    assert abs(float(tokens.xs.mean()) - (width - 1) / 2) <= 0.5
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_stems_cells_lie_where_they_say(stride: int) -> None:
+    stem = ConvStem(1, 4, [2, 4, 4], channels=1, kernel=5, stride=stride)
+    with torch.no_grad():
+        stem.fields.weight.fill_(1.0)
+        stem.mix.weight.fill_(1.0)
+    x = torch.zeros(1, 1, 2, 13, 18)
+    x[..., 6, 11] = 1.0
+    level = stem(x).levels[0]
+    seen = level.x_BCTHW[0, 0, 0]
+    weight = seen / seen.sum()
+    assert abs(float((weight.sum(1) * level.ys).sum()) - 6) <= (stride - 1) / 2 + 1e-5
+    assert abs(float((weight.sum(0) * level.xs).sum()) - 11) <= (stride - 1) / 2 + 1e-5
+
+
+def test_bins_are_served_once_by_the_newest_ended_token() -> None:
+    level = Level(torch.zeros(1, 1, 3, 1, 1), first_end=1, stride=4, ys=torch.zeros(1), xs=torch.zeros(1), cell=4.0)
+    served = level.to_bins(torch.tensor([1.0, 2.0, 3.0])[None, :, None], 10)
+    assert served[0, :, 0].tolist() == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
+
+
+def test_temporal_basis_is_a_causal_convolution() -> None:
+    basis = TemporalBasis(in_channels=2, bases=3, lags=5)
+    with torch.no_grad():
+        basis.weight_KL.normal_()
+    x = torch.randn(2, 2, 9, 3, 4)
+    y = rearrange(basis(x), "b (c k) t h w -> b c k t h w", k=3)
+    expected = torch.zeros_like(y)
+    for t in range(9):
+        for lag in range(5):
+            if t - lag >= 0:
+                expected[:, :, :, t] += torch.einsum("k,bchw->bckhw", basis.weight_KL[:, 4 - lag], x[:, :, t - lag])
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    filters = torch.randn(3, 5)
+    basis.start(filters)
+    torch.testing.assert_close(basis.weight_KL.norm(dim=1), torch.ones(3))
+    with pytest.raises(ValueError, match="shape"):
+        basis.start(filters[:2])
+    with pytest.raises(ValueError, match="1 <= bases <= lags"):
+        TemporalBasis(1, 6, 5)
+    assert raised_cosines(4, 16).argmax(1).tolist() == sorted(raised_cosines(4, 16).argmax(1).tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_attention_is_softmax_of_scores(causal: bool, qk_norm: bool) -> None:
+    torch.manual_seed(0)
+    attention = Attention(dim=24, heads=3, qk_norm=qk_norm).double()
+    x = torch.randn(2, 7, 24, dtype=torch.float64)
+    cos, sin = (table.double() for table in rope_time(7, 8, 1000.0, x.device))
+    q, k, v = attention.qkv(x).chunk(3, dim=-1)
+    expected = torch.zeros(2, 7, 24, dtype=torch.float64)
+    for b in range(2):
+        for h in range(3):
+            part = slice(8 * h, 8 * h + 8)
+            qh, kh = attention.q_norm(q[b, :, part]), attention.k_norm(k[b, :, part])
+            turned = []
+            for y in (qh, kh):
+                other = torch.cat([-y[:, 4:], y[:, :4]], dim=1)
+                turned.append(y * cos + other * sin)
+            score = turned[0] @ turned[1].T / math.sqrt(8)
+            if causal:
+                score[torch.triu(torch.ones(7, 7, dtype=torch.bool), 1)] = -math.inf
+            expected[b, :, part] = score.softmax(-1) @ v[b, :, part]
+    torch.testing.assert_close(attention(x, (cos, sin), causal), attention.out(expected), rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(shift=st.integers(1, 5))
+def test_scores_depend_on_differences_of_positions_alone(shift: int) -> None:
+    generator = torch.Generator().manual_seed(shift)
+    q, k = torch.randn(12, 8, generator=generator), torch.randn(12, 8, generator=generator)
+    cos, sin = rope_time(12 + shift, 8, 1000.0, torch.device("cpu"))
+    here = rotate(q, (cos[:12], sin[:12])) @ rotate(k, (cos[:12], sin[:12])).T
+    later = rotate(q, (cos[shift:], sin[shift:])) @ rotate(k, (cos[shift:], sin[shift:])).T
+    torch.testing.assert_close(here, later, rtol=1e-4, atol=1e-4)
+
+    one = torch.randn(8, generator=generator)
+    grid = rope_space(4, 6, 2, 8, 100.0, torch.device("cpu"))
+    turned = rotate(one.expand(26, 8), grid)
+    torch.testing.assert_close(turned[:2], one.expand(2, 8))  # registers have no place
+    turned = turned[2:].view(4, 6, 8)
+    score = torch.einsum("ijd,kld->ijkl", turned, turned)
+    torch.testing.assert_close(score[0, 0, 1, 2], score[2, 3, 3, 5], rtol=1e-4, atol=1e-4)
+    assert abs(float(score[0, 0, 1, 2] - score[0, 0, 2, 1])) > 1e-6  # rows and columns are told apart
+
+
+def test_named_dropouts_drop_in_training_only() -> None:
+    torch.manual_seed(0)
+    tokens = torch.ones(4, 5, 6, 8)
+    dropped = TokenDropout(0.5)(tokens)
+    whole = (dropped == 0).all(-1) | (dropped == 2).all(-1)
+    assert whole.all() and 0.2 < float((dropped == 0).float().mean()) < 0.8
+    path = DropPath(0.5)(torch.ones(400, 3))
+    assert set(path.unique().tolist()) == {0.0, 2.0} and 0.8 < float(path.mean()) < 1.2
+    assert (TokenDropout(0.5).eval()(tokens) == 1).all() and (DropPath(0.5).eval()(tokens) == 1).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ff_dropout": 0.5},
+        {"drop_path": 0.5},
+        {"patch_dropout": 0.5},
+        {"attention": {"_target_": "vivit_core.models.attention.Attention", "heads": 2, "dropout": 0.5}},
+        {"tokenizer": STEM | {"dropout": 0.5}},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_each_regulariser_changes_training_and_not_evaluation(changes: dict) -> None:
+    plain, changed = twin(vivit(tokenizer=STEM, modulator=None)), twin(vivit(tokenizer=STEM, modulator=None) | changes)
+    clips = batch(spec())
+    with torch.no_grad():
+        torch.testing.assert_close(changed.eval()(clips)["a"], plain.eval()(clips)["a"])
+        assert (changed.train()(clips)["a"] - changed(clips)["a"]).abs().max() > 0
+        assert (plain.train()(clips)["a"] - plain(clips)["a"]).abs().max() == 0
+
+
+def test_drop_path_rises_to_its_value() -> None:
+    core = twin(vivit(drop_path=0.3)).core
+    assert [b.drop_path.p for b in (*core.spatial, *core.temporal)] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def readout(channels: list[int], units: int = 4, **changes: object) -> GaussianReadout:
+    torch.manual_seed(0)
+    settings = {"std_px": 1.5, "std_min_px": 0.3, "std_max_px": 6.0, "std_settle": 0.5, "l1": 0.1, "output": "exp"}
+    made = GaussianReadout(channels, (12, 16), (0.1, 0.2, 0.3, 0.4)[:units], **(settings | changes))  # type: ignore
+    with torch.no_grad():
+        made.mean.add_(torch.randn(units, 2) * 2)
+        made.angle.normal_()
+        made.log_std.add_(torch.randn(units, 2) * 0.3)
+    return made
+
+
+def test_readout_equals_the_window_integrated_by_hand() -> None:
+    made = readout([3, 2]).double()
+    levels = [
+        Level(
+            torch.randn(2, 3, 8, 12, 16).double(),
+            0,
+            1,
+            centres(12, 1, 0, torch.device("cpu")),
+            centres(16, 1, 0, torch.device("cpu")),
+            1.0,
+        ),
+        Level(
+            torch.randn(2, 2, 2, 3, 4).double(),
+            3,
+            4,
+            centres(3, 4, 0, torch.device("cpu")),
+            centres(4, 4, 0, torch.device("cpu")),
+            4.0,
+        ),
+    ]
+    counts = made(levels, 8, last=False)
+    gaussian = made.gaussians()
+    for u in range(4):
+        (mx, my), (sx, sy), angle = (
+            gaussian["mean_px"][u],
+            gaussian["std_px"][u],
+            math.radians(float(gaussian["angle_deg"][u])),
+        )
+        for t in (0, 3, 7):
+            drive = made.bias[u].clone()
+            for index, level in enumerate(levels):
+                step = (t - level.first_end) // level.stride
+                if step < 0:
+                    continue
+                weights = torch.zeros(len(level.ys), len(level.xs), dtype=torch.float64)
+                for i, y in enumerate(level.ys):
+                    for j, x in enumerate(level.xs):
+                        along = (x - mx) * math.cos(angle) + (y - my) * math.sin(angle)
+                        across = (y - my) * math.cos(angle) - (x - mx) * math.sin(angle)
+                        floor = (level.cell / 2) ** 2
+                        weights[i, j] = torch.exp(-0.5 * (along**2 / (sx**2 + floor) + across**2 / (sy**2 + floor)))
+                weights = weights / weights.sum()
+                seen = torch.einsum("chw,hw->c", level.x_BCTHW[1, :, step], weights)
+                drive = drive + seen @ made.features[index][u]
+            torch.testing.assert_close(counts[1, t, u], drive.exp(), rtol=1e-6, atol=1e-9)
+
+
+def test_readout_starts_at_the_mean_rate() -> None:
+    for output in ("exp", "softplus"):
+        made = GaussianReadout([3], (12, 16), (0.01, 0.5), 1.5, 0.3, 6.0, 0.5, 0.0, output)  # type: ignore[arg-type]
+        level = Level(torch.zeros(1, 3, 4, 12, 16), 0, 1, torch.arange(12.0), torch.arange(16.0), 1.0)
+        torch.testing.assert_close(made([level], 4, last=True)[0], torch.tensor([0.01, 0.5]), rtol=1e-3, atol=1e-5)
+
+
+def test_readout_windows_settle_and_stay_on_the_frame() -> None:
+    made = readout([3])
+    with torch.no_grad():
+        made.log_std.fill_(math.log(100.0))
+        made.mean.fill_(-5.0)
+    made.set_progress(0.25)
+    halfway = float(made.gaussians()["std_px"].max())
+    made.set_progress(0.5)
+    assert 6.0 < halfway < 16.0 and float(made.gaussians()["std_px"].max()) == pytest.approx(6.0)
+    assert float(made.mean.min()) == 0.0
+    made.start(torch.tensor([[100.0, 3.0]] * 4))
+    assert made.gaussians()["mean_px"][0].tolist() == [15.0, 3.0]
+    with pytest.raises(ValueError, match="std_min_px"):
+        readout([3], std_px=0.1)
+
+
+def test_readout_penalty_is_per_unit() -> None:
+    made = readout([3, 2])
+    expected = sum(float(f.abs().sum()) for f in made.features) / 4 * 0.1
+    assert float(made.penalty()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_stem_penalty_prefers_smooth_fields() -> None:
+    stem = ConvStem(1, 4, [2, 4, 4], channels=2, kernel=7, smoothness=1.0)
+    rough = float(stem.penalty())
+    with torch.no_grad():
+        ramp = torch.arange(7.0)
+        stem.fields.weight.copy_(
+            torch.exp(-0.5 * ((ramp - 3) / 2) ** 2)
+            .outer(torch.exp(-0.5 * ((ramp - 3) / 2) ** 2))
+            .expand_as(stem.fields.weight)
+        )
+    assert float(stem.penalty()) < 0.3 * rough
+
+
+def test_convgru_equals_its_equations_stepped() -> None:
+    torch.manual_seed(0)
+    gru = ConvGRU(channels=4, behavior_dim=3, stride=2, hidden=5, gain=0).double()
+    x, behavior = torch.randn(2, 4, 3, 4, 5).double(), torch.randn(2, 5, 3).double()  # 5 bins: padded at the old end
+    level = Level(x, 0, 2, torch.arange(4.0), torch.arange(5.0), 2.0)
+    changed = gru([level], behavior)[-1].x_BCTHW
+    padded = torch.cat([torch.zeros(2, 1, 3).double(), behavior], dim=1)
+    state = torch.zeros(2, 5, 4, 5).double()
+    for s in range(3):
+        drive = gru.input(x[:, :, s]) + gru.behavior(padded[:, 2 * s : 2 * s + 2].flatten(1))[..., None, None]
+        recurrent = gru.recur(state)
+        z = torch.sigmoid(drive[:, :5] + recurrent[:, :5])
+        r = torch.sigmoid(drive[:, 5:10] + recurrent[:, 5:10])
+        n = torch.tanh(drive[:, 10:] + r * recurrent[:, 10:])
+        state = (1 - z) * n + z * state
+        torch.testing.assert_close(changed[:, :, s], x[:, :, s] + gru.out(state))
+
+
+def test_bf16_stays_close() -> None:
+    made = twin(vivit(tokenizer=STEM, frontend=BASIS)).eval()
+    with torch.no_grad():
+        exact = made(batch(spec()))["a"]
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = made(batch(spec()))["a"]
+    assert coarse.dtype == torch.float32
+    assert float(((coarse - exact).abs() / exact).max()) < 0.1

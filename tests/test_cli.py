@@ -1,0 +1,277 @@
+"""The command line, with tiny recordings: what it writes, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from vivit_core import config, load_twin, runs
+from vivit_core.tasks import data_of_evaluation, message_of
+
+RUN = Path(__file__).resolve().parents[1] / "run.py"
+SMALL = [
+    "trainer=debug",
+    "model.embedding_dim=24",
+    "model.spatial_depth=1",
+    "model.temporal_depth=1",
+    "model.attention.heads=2",
+]
+
+
+def run_folder(printed: str) -> Path:
+    return Path(printed.rsplit("run folder: ", 1)[1].splitlines()[0])
+
+
+def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
+    train = [*tiny, *SMALL, "model=vivit_small"]
+    code, printed = command(*train)
+    assert code == 0, printed
+    run = run_folder(printed)
+    assert run.parent == tmp_path / "outputs" / "train"
+    for name in ("config.yaml", "overrides.yaml", "environment.json", "metrics.csv", "units.csv", "summary.json"):
+        assert (run / name).is_file(), name
+    assert list((run / "pictures").glob("*.png"))
+    assert {"best.ckpt", "last.ckpt"} <= {path.name for path in (run / "checkpoints").iterdir()}
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["embedding_dim"] == 24
+    assert yaml.safe_load((run / "overrides.yaml").read_text()) == train
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["seed"] == 0 and environment["versions"]["torch"] == torch.__version__
+    assert {"val/bps_mean", "train/loss", "step"} <= set(next(csv.reader((run / "metrics.csv").open())))
+    assert all(word in printed for word in ("training on", "sim0", "sim1", "LN bits/spike", "of knowable"))
+
+    twin = load_twin(run / "checkpoints" / "best.ckpt")
+    assert list(twin.specs) == ["sim0", "sim1"]
+
+    code, printed = command("task=evaluate", f"checkpoint={run / 'checkpoints' / 'best.ckpt'}")
+    assert code == 0, printed
+    evaluated = run_folder(printed)
+    assert evaluated.parent == tmp_path / "outputs" / "evaluate"
+    ours, before = (json.loads((folder / "summary.json").read_text()) for folder in (evaluated, run))
+    assert ours["bps_mean"] == pytest.approx(before["bps_mean"], abs=1e-6)
+    assert ours["ln_bps_mean"] == pytest.approx(before["ln_bps_mean"], abs=1e-6)
+
+    code, printed = command(
+        "task=evaluate", f"checkpoint={run / 'checkpoints' / 'last.ckpt'}", f"data.recordings=[{tiny_files[1]}]"
+    )
+    assert code == 0, printed
+    assert list(json.loads((run_folder(printed) / "summary.json").read_text())["recordings"]) == ["sim1"]
+
+    code, printed = command(*train, "resume=auto")
+    assert code == 0 and "already finished" in printed and str(run) in printed
+    assert len(list(run.parent.iterdir())) == 1  # no empty folder is left
+
+
+def test_the_baseline_alone(command, tiny):
+    code, printed = command(*tiny, "trainer=debug", "model=ln")
+    assert code == 0, printed
+    summary = json.loads((run_folder(printed) / "summary.json").read_text())
+    code, printed = command("task=evaluate", f"checkpoint={run_folder(printed) / 'checkpoints' / 'best.ckpt'}")
+    assert code == 0, printed
+    assert json.loads((run_folder(printed) / "summary.json").read_text())["bps_mean"] == pytest.approx(
+        summary["bps_mean"], abs=1e-6
+    )
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resume_auto_continues(tiny, tmp_path):
+    """In a process of its own, as a user does it."""
+    words = [
+        sys.executable,
+        str(RUN),
+        *tiny,
+        *SMALL,
+        "baseline=null",
+        "trainer.steps_per_epoch=100",
+        "trainer.epochs=2",
+        "data.clip_length=40",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("epoch 1/2"):
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130, "".join(lines)
+    assert "resume=auto" in "".join(lines)
+    run = runs.Run(next((tmp_path / "outputs" / "train").iterdir()))
+    assert run.last.is_file() and not run.finished
+    stopped_at = torch.load(run.last, weights_only=True)["global_step"]
+    assert 100 <= stopped_at < 200
+
+    done = subprocess.run(
+        [*words, "resume=auto"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"continues the run {run.path}" in done.stdout
+    assert run.finished and [runs.Run(p) for p in run.path.parent.iterdir()] == [run]
+    assert torch.load(run.last, weights_only=True)["global_step"] == 200
+    assert len(run.environment["continued"]) == 1
+    with (run.path / "metrics.csv").open() as file:
+        validated = [int(row["step"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert validated == [99, 199]  # the first epoch's line is still there
+
+
+def test_a_sweep_gives_each_run_its_folder(command, tiny, tmp_path):
+    words = [
+        *tiny,
+        "trainer=debug",
+        "baseline=null",
+        "model.spatial_depth=1",
+        "model.temporal_depth=1",
+        "model.attention.heads=2",
+    ]
+    code, printed = command("-m", "model.embedding_dim=16,24", *words)
+    assert code == 0, printed
+    (sweep,) = (tmp_path / "outputs" / "train").iterdir()
+    widths = [yaml.safe_load((sweep / job / "config.yaml").read_text())["model"]["embedding_dim"] for job in ("0", "1")]
+    assert widths == [16, 24]
+
+
+@pytest.mark.parametrize("model", ["vivit_small", "vivit_baseline"])
+def test_plan_reads_nothing(command, model, tmp_path):
+    code, printed = command("task=plan", f"model={model}", "data=multi_backimage", "data.cache=never")
+    assert code == 0, printed
+    assert all(word in printed for word in ("tokens", "parameters", "FLOPs", "memory", "spatial blocks", "readouts"))
+    assert not (tmp_path / "never").exists() and not list(tmp_path.rglob("*.h5"))
+
+
+def test_plan_refuses_impossible_geometry(command):
+    code, printed = command("task=plan", "model/tokenizer=tubelet", "model.tokenizer.patch_size=[300,4,4]")
+    assert code == 1 and "data.clip_length" in printed and "Traceback" not in printed
+
+
+def test_import(command, tmp_path):
+    made = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "X.npz", frames=made.integers(0, 255, (90, 6, 8), dtype=np.uint8), counts=made.poisson(0.3, (5, 90))
+    )
+    words = [
+        "task=import",
+        "importer=arrays",
+        "source=X.npz",
+        "out=Y.h5",
+        "importer.recording_id=toy",
+        "importer.frame_rate_hz=30",
+    ]
+    code, printed = command(*words, "importer.counts_axis=unit_time", "importer.trial_length=15")
+    assert code == 0, printed
+    assert (tmp_path / "Y.h5").is_file()
+    assert not any((tmp_path / "outputs" / "import").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["model.embeding_dim=3"], "model.embeding_dim"),
+        (["+model.embeding_dim=3"], "did you mean model.embedding_dim?"),
+        (["optim.lr=abc"], 'optim.lr="abc" should be a valid number'),
+        (["trainer.precision=16-mixed"], "bf16-mixed"),
+        (["data.recordings=[none.h5]"], "none.h5"),
+        (["task=evaluate", "checkpoint=none.ckpt"], "none.ckpt"),
+        (["task=import", "source=a", "out=b"], "importer=arrays"),
+        (["trainer.device=cuda"], "no GPU"),
+        (["-m", "trainer.devices=2", "seed=0,1"], "sweep with trainer.devices=1"),
+    ],
+)
+def test_mistakes_are_one_message(command, words, named):
+    if words == ["trainer.device=cuda"] and torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    code, printed = command(*words)
+    assert code == 1
+    assert named in printed
+    assert "Traceback" not in printed
+
+
+def test_debug_shows_the_traceback(command):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        with pytest.raises(ValueError, match=r"none\.ckpt"):
+            command("task=evaluate", "checkpoint=none.ckpt", "debug=true")
+
+
+def test_only_our_own_value_errors_are_a_users_mistakes():
+    try:
+        config.Budget(epochs=0, steps_per_epoch=1, batch_size=1, accumulate=1, precision="32-true", max_minutes=1.0)
+    except ValueError as error:
+        ours = message_of(error)
+    try:
+        int("abc")
+    except ValueError as error:
+        theirs = message_of(error)
+    assert ours is not None and "trainer.epochs" in ours
+    assert theirs is None
+
+
+# Runs ---------------------------------------------------------------------------------------------------------------
+
+
+def unfinished(folder: Path, fingerprint: str, started: str) -> runs.Run:
+    run = runs.Run(folder)
+    run.last.parent.mkdir(parents=True)
+    run.last.touch()
+    (folder / "environment.json").write_text(json.dumps({"fingerprint": fingerprint, "started": started}))
+    return run
+
+
+def test_newest_unfinished(tmp_path):
+    old = unfinished(tmp_path / "train" / "old", "same", "2026-01-01T00:00:00+00:00")
+    new = unfinished(tmp_path / "train" / "sweep" / "0", "same", "2026-01-02T00:00:00+00:00")
+    unfinished(tmp_path / "train" / "other", "other", "2026-01-03T00:00:00+00:00")
+    found = runs.same_runs(tmp_path, "same")
+    assert found == [new, old]
+    assert runs.newest_unfinished(found) == new
+    (new.path / "summary.json").touch()
+    assert runs.newest_unfinished(found) == old
+
+
+def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
+    run = unfinished(tmp_path / "train" / "a", "same", "2026-01-01T00:00:00+00:00")
+    hold = """if True:
+        import sys; from pathlib import Path; from vivit_core.runs import Run
+        with Run(Path(sys.argv[1])).held():
+            print("held", flush=True); input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        assert runs.newest_unfinished([run]) is None
+        with pytest.raises(ValueError, match="another process is training"), run.held():
+            pass
+        other.communicate("\n")
+    assert runs.newest_unfinished([run]) == run
+
+
+# The data of an evaluation ------------------------------------------------------------------------------------------
+
+CUT_AS_TRAINED = {"behavior": ["x"], "clip_length": 7, "burn_in": 3, "evaluation_length": 8, "evaluation_burn_in": 4}
+TRAINED = {"data": {"recordings": ["a.h5"], "root": None, "seed": 0} | CUT_AS_TRAINED}
+NOW = {"recordings": None, "root": "now", "behavior": [], "clip_length": 9, "burn_in": 1, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (set(), TRAINED["data"]),
+        ({"seed", "trainer"}, TRAINED["data"]),
+        ({"data.burn_in"}, {**TRAINED["data"], "burn_in": 1}),
+        ({"data.root"}, {**TRAINED["data"], "root": "now", "recordings": None}),
+        ({"data"}, {**NOW, **CUT_AS_TRAINED}),
+        ({"data", "data.clip_length"}, {**NOW, **CUT_AS_TRAINED, "clip_length": 9}),
+    ],
+)
+def test_data_of_evaluation(said, expected):
+    assert data_of_evaluation(NOW, TRAINED, said) == expected

@@ -1,0 +1,78 @@
+"""The README's commands exist and run, on tiny recordings and for a few steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vivit_core.tasks import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[str]:
+    """Every command of the code blocks for a shell."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [" ".join(shlex.split(line, comments=True)) for line in lines if line.strip()]
+
+
+PYTHON = [c.removeprefix("python run.py ") for c in commands() if c.startswith("python run.py ")]
+MAKE = [c.removeprefix("make ") for c in commands() if c.startswith("make ")]
+SMALL = ["trainer=debug", "model.spatial_depth=1", "model.temporal_depth=1"]
+
+
+def test_all_commands_are_known_to_this_test():
+    assert len(PYTHON) >= 8 and set(MAKE) == {"train", "test"}
+    assert all(c.split()[0] in ("python", "make") for c in commands())
+
+
+@pytest.mark.parametrize("target", [*MAKE, *re.findall(r"`make ([a-z-]+)`", README)])
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_make_train_is_the_first_command():
+    recipe = (ROOT / "Makefile").read_text()
+    assert f"run.py {PYTHON[0]} $(ARGS)" in recipe
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny):
+    """A checkpoint, for the commands that ask for one."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["run.py", *tiny, *SMALL, "baseline=null"])
+        main()
+    return next(folder.rglob("best.ckpt"))
+
+
+@pytest.mark.parametrize("words", PYTHON)
+def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request):
+    given = words.split()
+    if "task=evaluate" in given:
+        given = [word.replace("PATH", str(request.getfixturevalue("trained"))) for word in given]
+    elif "task=import" in given:
+        made = np.random.default_rng(0)
+        np.savez(
+            tmp_path / "X.npz",
+            frames=made.integers(0, 255, (9000, 4, 4), dtype=np.uint8),
+            counts=made.poisson(0.3, (5, 9000)),
+        )
+    elif "data.root=data" in given:
+        own = [word for word in tiny if not word.startswith(("data.clip", "data.burn", "data.cache"))]
+        (tmp_path / "data").mkdir()
+        for file in tiny_files:
+            (tmp_path / "data" / file.name).symlink_to(file)
+        given = [*own, "data.burn_in=20", *given, *SMALL, "baseline=null"]
+    elif "task=plan" not in given:
+        given = [*given, *tiny, *SMALL, "baseline=null"]
+    code, printed = command(*given)
+    assert code == 0, printed

@@ -1,0 +1,253 @@
+"""The LN baseline: what it computes, that it is causal, and that filters are found where they were planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vivit_core.data.recording import Recording, Trials, write_recording
+from vivit_core.models.baselines import LN
+from vivit_core.specs import Clips, RecordingSpec
+from vivit_core.training.ln import Stretches, fit_ln, through_time, unit_centers
+from vivit_core.training.metrics import unit_scores
+
+RATE_HZ, HEIGHT, WIDTH, LAGS, TRIAL = 40.0, 14, 18, 8, 400
+COURSE = np.array([0.0, 0.0, -0.1, -0.3, -0.4, 0.2, 1.0, 0.4])  # oldest first
+CENTERS = np.array([[5.0, 6.0], [16.0, 1.0], [9.0, 9.0]])  # x, y; the second lies in a corner; the third is complex
+
+
+def spec_of(recording: Recording) -> RecordingSpec:
+    trials = recording.info.trials
+    train = [(a, b) for a, b, s in zip(trials.start, trials.stop, trials.split, strict=True) if s == "train"]
+    frames = np.concatenate([recording.frames(a, b)[0] for a, b in train])
+    counts = np.concatenate([recording.counts(a, b) for a, b in train])
+    return RecordingSpec(
+        recording_id=recording.info.recording_id,
+        frame_rate_hz=RATE_HZ,
+        frame_shape=recording.info.frame_shape,
+        unit_ids=recording.info.unit_ids,
+        unit_mean_counts=tuple(counts.mean(0).tolist()),
+        pixel_mean=float(frames.mean()),
+        pixel_std=float(frames.std()),
+    )
+
+
+def planted() -> dict[str, Any]:
+    """White noise seen by two LN units and an energy unit, with their true rates."""
+    rng = np.random.default_rng(3)
+    bins = 26 * TRIAL
+    frames = rng.integers(0, 256, (bins, HEIGHT, WIDTH), dtype=np.uint8)
+    contrast = (frames - 127.5) / 73.9
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    drives, fields = [], []
+    for unit, (cx, cy) in enumerate(CENTERS):
+        phase = np.pi * (x - cx) / 2
+        envelope = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * 1.3**2))
+        lobes = [envelope] if unit < 2 else [envelope * np.cos(phase), envelope * np.sin(phase)]
+        outputs = []
+        for lobe in lobes:
+            field = lobe / np.linalg.norm(lobe)
+            outputs.append(np.convolve((contrast * field).sum((1, 2)), COURSE[::-1] / np.linalg.norm(COURSE))[:bins])
+        fields.append(lobes[0] / np.linalg.norm(lobes[0]))
+        drives.append(outputs[0] if unit < 2 else 0.6 * (outputs[0] ** 2 + outputs[1] ** 2))
+    rate = 0.25 * np.exp(np.clip(np.stack(drives, 1), None, 3.0) * 0.9 - 0.4)
+    starts = np.arange(0, bins, TRIAL)
+    split = np.array(["train"] * 22 + ["val"] * 2 + ["test"] * 2)
+    return {
+        "fields": np.stack(fields),
+        "recording": {
+            "recording_id": "planted",
+            "frame_rate_hz": RATE_HZ,
+            "frames": frames,
+            "counts": rng.poisson(rate).astype(np.uint8),
+            "trials": Trials(starts, starts + TRIAL, np.arange(len(starts)), split),
+            "truth": {"rate": rate.astype(np.float32)},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    made = planted()
+    recording = Recording(write_recording(tmp_path_factory.mktemp("ln") / "planted.h5", **made["recording"]))
+    return SimpleNamespace(recording=recording, spec=spec_of(recording), fields=made["fields"])
+
+
+@pytest.fixture(scope="module")
+def fitted(world: SimpleNamespace) -> LN:
+    return fit(world)
+
+
+def fit(world: SimpleNamespace, **changes: Any) -> LN:
+    data: Any = SimpleNamespace(recordings=[world.recording], specs=[world.spec])
+    return fit_ln(data, **({"duration_s": LAGS / RATE_HZ, "patch": 7, "progress": False} | changes))
+
+
+def small_spec(units: int = 2, rate_hz: float = 20.0) -> RecordingSpec:
+    return RecordingSpec("r", rate_hz, (2, 5, 6), tuple("abcdef"[:units]), (0.5,) * units, 100.0, 50.0)
+
+
+def random_ln(seed: int = 0, **changes: Any) -> LN:
+    torch.manual_seed(seed)
+    model = LN([small_spec()], **({"duration_s": 0.2, "patch": 3} | changes))
+    for value in model.parameters():
+        torch.nn.init.normal_(value, std=0.4)
+    head = model.head("r")
+    head.corner_U2[:] = torch.tensor([[-1, 4], [2, 1]])  # the first window hangs over the border
+    head.range_U2[:] = torch.tensor([[-1.0, 1.5], [-2.0, 2.0]])
+    return model
+
+
+def clip(seed: int = 0, bins: int = 9) -> Clips:
+    generator = torch.Generator().manual_seed(seed)
+    return Clips(frames=torch.randint(0, 256, (2, 2, bins, 5, 6), generator=generator, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("nonlinearity", ["exp", "softplus"])
+def test_output_is_the_written_formula(nonlinearity: str) -> None:
+    model = random_ln(nonlinearity=nonlinearity)
+    given = clip()
+    found = model({"r": given})["r"].detach().numpy()
+    w = {name: value.detach().double().numpy() for name, value in model.head("r").named_parameters()}
+    contrast = (given["frames"].double().numpy().mean(1) - 100.0) / 50.0
+    for b in range(2):
+        for t in range(9):
+            for u, (row, column) in enumerate([(-1, 4), (2, 1)]):
+                drive = 0.0
+                for lag in range(4):  # frames back
+                    for i in range(3):
+                        for j in range(3):
+                            y, x = row + i, column + j
+                            if t >= lag and 0 <= y < 5 and 0 <= x < 6:
+                                drive += (
+                                    w["time_UL"][u, 3 - lag] * w["space_UP"][u, 3 * i + j] * contrast[b, t - lag, y, x]
+                                )
+                drive = np.clip(drive, *[(-1.0, 1.5), (-2.0, 2.0)][u])
+                total = w["bias_U"][u] + w["linear_U"][u] * drive + w["quadratic_U"][u] * drive**2
+                expected = np.exp(total) if nonlinearity == "exp" else np.log1p(np.exp(total))
+                assert found[b, t, u] == pytest.approx(expected, rel=1e-4)
+
+
+def test_future_frames_change_nothing_before_them() -> None:
+    model, given = random_ln(), clip()
+    changed = clip()
+    changed["frames"][:, :, 5] = 255 - changed["frames"][:, :, 5]
+    before, after = model({"r": given})["r"], model({"r": changed})["r"]
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5], after[:, 5])  # and the bin sees its own frame
+
+
+def test_last_is_the_newest_bin_of_all() -> None:
+    everything, newest = random_ln(), random_ln(predict="last")
+    assert torch.equal(newest({"r": clip()})["r"], everything({"r": clip()})["r"][:, -1])
+
+
+def test_unfitted_model_predicts_the_mean() -> None:
+    for nonlinearity in ("exp", "softplus"):
+        model = LN([small_spec()], duration_s=0.2, patch=3, nonlinearity=nonlinearity)
+        assert torch.allclose(model({"r": clip()})["r"], torch.tensor(0.5))
+
+
+def test_checkpoint_holds_all(tmp_path: Path) -> None:
+    model = random_ln()
+    torch.save(model.to_checkpoint(), tmp_path / "ln.pt")
+    again = LN.from_checkpoint(torch.load(tmp_path / "ln.pt", weights_only=True))
+    assert torch.equal(again({"r": clip()})["r"], model({"r": clip()})["r"])
+    assert again.specs == model.specs
+
+
+def test_lags_follow_the_frame_rate() -> None:
+    model = LN([small_spec(rate_hz=30.0)], duration_s=0.3, patch=3)
+    assert model.head("r").time_UL.shape == (2, 9)
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="patch=4"):
+        LN([small_spec()], duration_s=0.2, patch=4)
+    with pytest.raises(ValueError, match=r"duration_s=0\.01"):
+        LN([small_spec()], duration_s=0.01, patch=3)
+    with pytest.raises(ValueError, match="does not know recording 'other'"):
+        random_ln()({"other": clip()})
+
+
+def test_through_time_is_a_causal_filter() -> None:
+    generator = torch.Generator().manual_seed(1)
+    for bins in (3, 64, 150):
+        x_TK, filter_L = torch.randn(bins, 2, generator=generator), torch.randn(5, generator=generator)
+        expected = np.stack([np.convolve(x_TK[:, k].double(), filter_L.flip(0).double())[:bins] for k in range(2)], 1)
+        assert np.allclose(through_time(x_TK, filter_L), expected, atol=1e-5)
+
+
+def test_only_the_asked_split_is_read_and_in_bounded_number(world: SimpleNamespace) -> None:
+    data = Stretches.read(world.recording, "train", LAGS, max_frames=2200)
+    assert len(data.frames_THW) == 2200  # 100 of each of 22 trials
+    assert np.array_equal(data.frames_THW[:100], world.recording.frames(TRIAL - 100, TRIAL)[0])
+    assert not data.use_TU.reshape(22, 100, 3)[:, : LAGS - 1].any()
+    assert data.use_TU.reshape(22, 100, 3)[:, LAGS - 1 :].all()
+    val = Stretches.read(world.recording, "val", LAGS, max_frames=10_000)
+    assert np.array_equal(val.frames_THW, world.recording.frames(22 * TRIAL, 24 * TRIAL)[0])
+
+
+def test_centers_of_simple_and_complex_units(world: SimpleNamespace) -> None:
+    centers_px, courses, snr = unit_centers(world.recording, world.spec, duration_s=LAGS / RATE_HZ, max_frames=20_000)
+    assert np.abs(centers_px - CENTERS).max() < 1.5
+    assert (snr > 1.2).all()
+    # A simple unit's course is the planted one; a complex unit has no linear one.
+    for course in courses[:2]:
+        assert np.corrcoef(course, COURSE)[0, 1] > 0.9
+        assert np.linalg.norm(course) == pytest.approx(1.0, abs=1e-4)
+    assert not courses[2].any()
+
+
+def test_noise_is_not_clear(tmp_path: Path) -> None:
+    arrays = planted()["recording"]
+    arrays = {
+        **arrays,
+        "counts": np.random.default_rng(0).poisson(0.3, arrays["counts"].shape).astype(np.uint8),
+        "truth": None,
+    }
+    recording = Recording(write_recording(tmp_path / "noise.h5", **arrays))
+    _, _, snr = unit_centers(recording, spec_of(recording), duration_s=LAGS / RATE_HZ, max_frames=20_000)
+    assert (snr < 1.5).all()
+
+
+def test_fit_recovers_planted_filters_and_nears_the_truth(world: SimpleNamespace, fitted: LN) -> None:
+    head = fitted.head("planted")
+    index, inside = head.window_index()
+    for unit in range(2):
+        field = np.zeros(HEIGHT * WIDTH)
+        field[index[unit][inside[unit]]] = head.space_UP[unit][inside[unit]].detach().numpy()
+        kernel = np.outer(head.time_UL[unit].detach().numpy() * head.linear_U[unit].item(), field)
+        planted_kernel = np.outer(COURSE, world.fields[unit])
+        assert np.corrcoef(kernel.ravel(), planted_kernel.ravel())[0, 1] > 0.9
+    start, stop = 24 * TRIAL, 26 * TRIAL
+    clips = Clips(frames=torch.as_tensor(world.recording.frames(start, stop))[None])
+    with torch.no_grad():
+        predicted = fitted({"planted": clips})["planted"][0].numpy()
+    counts = world.recording.counts(start, stop)
+    scores = unit_scores(predicted, counts, np.ones(counts.shape, bool)).bps
+    truth = unit_scores(world.recording.truth("rate", start, stop), counts, np.ones(counts.shape, bool)).bps
+    assert (scores[:2] > 0.8 * truth[:2]).all()
+    assert 0 < scores[2] < truth[2]
+
+
+def test_fit_is_deterministic(world: SimpleNamespace, fitted: LN) -> None:
+    again = fit(world)
+    for name, value in fitted.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_missing_validation_split_is_refused(tmp_path: Path) -> None:
+    arrays = planted()["recording"]
+    trials = arrays["trials"]
+    split = np.where(trials.split == "val", "train", trials.split)
+    arrays["trials"] = Trials(trials.start, trials.stop, trials.stimulus_id, split)
+    recording = Recording(write_recording(tmp_path / "noval.h5", **arrays))
+    data: Any = SimpleNamespace(recordings=[recording], specs=[spec_of(recording)])
+    with pytest.raises(ValueError, match="no val trial"):
+        fit_ln(data, duration_s=0.2, patch=5, progress=False)

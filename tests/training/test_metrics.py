@@ -1,0 +1,189 @@
+"""Scores against independent float64 computations on cases made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from vivit_core.training.metrics import (
+    Repeats,
+    UnitMetrics,
+    fraction_of_knowable,
+    mean_known,
+    median_known,
+    repeat_scores,
+    unit_scores,
+)
+
+
+def bps_reference(rate, counts):
+    """Log-likelihood ratio against the unit's own mean, by scipy's Poisson, in bits a spike."""
+    model = stats.poisson.logpmf(counts, rate).sum()
+    own = stats.poisson.logpmf(counts, counts.mean()).sum()
+    return (model - own) / (counts.sum() * math.log(2))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(5, 40))
+@settings(max_examples=40, deadline=None)
+def test_unit_scores_are_the_textbook_ones(seed, units, bins):
+    rng = np.random.default_rng(seed)
+    rate = rng.uniform(0.05, 3, (bins, units))
+    counts = rng.poisson(rate).astype(float)
+    counts[:2] = [[0.0], [2.0]]
+    mask = rng.random(rate.shape) < 0.7
+    mask[:3] = True
+    dirty = np.where(mask, counts, np.nan)
+    scores = unit_scores(np.where(mask, rate, np.nan), dirty, mask)
+    for u in range(units):
+        m = mask[:, u]
+        assert scores.bps[u] == pytest.approx(bps_reference(rate[m, u], counts[m, u]), rel=1e-9, abs=1e-12)
+        assert scores.correlation[u] == pytest.approx(np.corrcoef(rate[m, u], counts[m, u])[0, 1], rel=1e-7, abs=1e-9)
+        assert scores.loss[u] == pytest.approx(np.mean(rate[m, u] - counts[m, u] * np.log(rate[m, u])), rel=1e-9)
+        assert scores.bins[u] == m.sum() and scores.spikes[u] == counts[m, u].sum()
+
+
+def test_bits_per_spike_by_hand():
+    """Two bins, spikes only in the second: knowing that is worth one bit a spike; the wrong way round costs without
+    bound."""
+    counts = np.array([[0.0], [4.0]])
+    ones = np.ones((2, 1), bool)
+    assert unit_scores(np.array([[1e-12], [4.0]]), counts, ones).bps[0] == pytest.approx(1.0, abs=1e-9)
+    assert unit_scores(np.array([[2.0], [2.0]]), counts, ones).bps[0] == pytest.approx(0.0, abs=1e-12)
+    assert unit_scores(np.array([[4.0], [0.01]]), counts, ones).bps[0] < -5
+
+
+def test_silent_and_constant_units_are_left_out_and_counted():
+    rng = np.random.default_rng(0)
+    rate = rng.uniform(0.1, 2, (50, 5))
+    counts = rng.poisson(rate).astype(float)
+    counts[:, 1] = 0.0  # silent
+    counts[:, 2] = 3.0  # constant, with spikes
+    rate[:, 3] = 0.7  # a constant prediction …
+    rate[:, 4] = np.float32(0.7) + np.float32(1e-8) * rng.normal(size=50)  # … but for rounding
+    scores = unit_scores(rate, counts, np.ones((50, 5), bool))
+    assert np.isnan(scores.bps).tolist() == [False, True, False, False, False]
+    assert np.isnan(scores.correlation).tolist() == [False, True, True, True, True]
+    assert scores.silent == 1
+    assert mean_known(scores.bps) == pytest.approx(np.mean(scores.bps[[0, 2, 3, 4]]))
+    assert mean_known(scores.correlation) == scores.correlation[0]
+    assert median_known(scores.bps) == pytest.approx(np.median(scores.bps[[0, 2, 3, 4]]))
+    assert math.isnan(mean_known(np.array([np.nan]))) and math.isnan(median_known(np.array([])))
+
+
+def test_sums_add_up_over_batches_and_resets():
+    rng = np.random.default_rng(1)
+    rate, counts = rng.uniform(0.1, 2, (6, 10, 3)), rng.poisson(1.0, (6, 10, 3)).astype(float)
+    mask = rng.random(rate.shape) < 0.5
+    metric = UnitMetrics(3)
+    for i in range(6):
+        metric.update(*(torch.as_tensor(x[i]) for x in (rate, counts, mask)))
+    whole = unit_scores(rate, counts, mask)
+    for got, expected in zip(metric.compute(), whole, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+    metric.reset()
+    assert metric.sums.abs().sum() == 0 and metric.sums.dtype == torch.float64
+
+
+def test_sums_stay_float64_where_float32_would_fail():
+    """A million bins, then one spike: float32 sums of the rate would have lost it."""
+    metric = UnitMetrics(1)
+    for value in (3e7, 1.0):
+        metric.update(torch.tensor([[value]]), torch.tensor([[value]]), torch.tensor([[True]]))
+    assert metric.compute().spikes[0] == 3e7 + 1.0
+
+
+def test_one_unit_stays_an_array():
+    metric = UnitMetrics(1)
+    metric.update(torch.tensor([[0.5], [1.0]]), torch.tensor([[0.0], [1.0]]), torch.ones(2, 1, dtype=torch.bool))
+    assert metric.compute().bps.shape == (1,)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="3 units last"):
+        UnitMetrics(3).update(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool))
+
+
+def test_fraction_of_knowable_is_a_ratio_of_sums():
+    model = np.array([0.5, 0.2, np.nan, 0.4, -0.1])
+    truth = np.array([1.0, 0.5, 0.7, -0.2, 0.1])
+    assert fraction_of_knowable(model, truth) == pytest.approx((0.5 + 0.2 - 0.1) / (1.0 + 0.5 + 0.1))
+    assert fraction_of_knowable(truth[:3], truth[:3]) == 1.0
+    assert math.isnan(fraction_of_knowable(np.array([0.1]), np.array([np.nan])))
+
+
+# Repeats
+
+
+def repeat_reference(stimuli, u):
+    """Bin by bin in plain Python: for each bin the repeats that count, then the formulas of the docstring."""
+    means, predictions, spreads, left = [], [], [], []
+    for s in stimuli:
+        for t in range(s.counts.shape[1]):
+            m = s.mask[:, t, u]
+            if m.sum() >= 2:
+                y = s.counts[m, t, u]
+                means.append(np.mean(y))
+                predictions.append(np.mean(s.predicted[m, t, u]))
+                spreads.append(np.var(y, ddof=1))
+                left.append(np.var(y, ddof=1) / m.sum())
+    signal = np.var(means, ddof=1) - np.mean(left)
+    normalised = (
+        np.cov(predictions, means)[0, 1] / np.sqrt(np.var(predictions, ddof=1) * signal) if signal > 0 else math.nan
+    )
+    return np.corrcoef(predictions, means)[0, 1], signal / (signal + np.mean(spreads)), normalised, len(means)
+
+
+def planted(rng, repeats, bins, units, noise=1.0):
+    rate = rng.uniform(0.5, 6, (bins, units))
+    counts = rate + noise * rng.normal(size=(repeats, bins, units))
+    return Repeats(np.broadcast_to(rate, counts.shape), counts, np.ones(counts.shape, bool))
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_repeat_scores_with_unequal_repeats_and_masked_bins(seed):
+    rng = np.random.default_rng(seed)
+    stimuli = []
+    for repeats, bins in ((2, 12), (5, 7), (3, 9)):
+        s = planted(rng, repeats, bins, 3)
+        mask = rng.random(s.counts.shape) < 0.8
+        dirty = np.where(mask, s.counts, np.nan)
+        stimuli.append(Repeats(s.predicted + 0.5 * rng.normal(size=s.predicted.shape), dirty, mask))
+    scores = repeat_scores(stimuli)
+    for u in range(3):
+        for got, expected in zip((x[u] for x in scores), repeat_reference(stimuli, u), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_signal_power_is_unbiased_and_the_truth_has_normalised_correlation_one():
+    """Few and unequal repeats bias the correlation to the average downwards, but neither the variance nor the
+    normalised correlation."""
+    rng = np.random.default_rng(3)
+    true = 5.5**2 / 12 / (5.5**2 / 12 + 4.0)  # variance of the uniform rates over that of a trial
+    stimuli = [planted(rng, r, 400, 200, noise=2.0) for r in (2, 6)]
+    scores = repeat_scores(stimuli)
+    assert np.mean(scores.explainable_variance) == pytest.approx(true, abs=0.01)
+    assert np.mean(scores.normalised_correlation) == pytest.approx(1.0, abs=0.01)
+    assert np.mean(scores.correlation_to_average) < 0.9
+
+
+def test_unit_without_signal_has_no_normalised_correlation():
+    counts = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])[..., None]
+    rate = np.broadcast_to(np.array([1.0, 2.0, 3.0, 4.0])[:, None], counts.shape)
+    scores = repeat_scores([Repeats(rate, counts, np.ones(counts.shape, bool))])
+    assert scores.explainable_variance[0] < 0
+    assert math.isnan(scores.normalised_correlation[0]) and math.isnan(scores.correlation_to_average[0])
+
+
+def test_a_single_repeat_says_nothing():
+    s = planted(np.random.default_rng(0), 1, 10, 2)
+    scores = repeat_scores([s])
+    assert all(np.isnan(x).all() for x in scores[:3]) and (scores.bins == 0).all()
+    with pytest.raises(ValueError, match="at least one"):
+        repeat_scores([])

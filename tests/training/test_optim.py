@@ -1,0 +1,138 @@
+"""Which parameter is treated how, and the learning rate's course."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import make_twin, optimization
+from torch import nn
+
+from vivit_core.training.optim import parameter_groups
+
+CONV_STEM = {
+    "_target_": "vivit_core.models.tokenizer.ConvStem",
+    "patch_size": [2, 4, 4],
+    "channels": 4,
+    "kernel": 3,
+    "stride": 2,
+}
+
+
+@pytest.mark.parametrize("model", [{}, {"tokenizer": CONV_STEM}, {"modulator": None, "frontend": None}])
+def test_every_parameter_is_in_exactly_one_group(model):
+    twin = make_twin(**model)
+    groups = parameter_groups(twin)
+    names = [name for members in groups.values() for name in members]
+    assert sorted(names) == sorted(name for name, _ in twin.named_parameters())
+    optimizer, _ = optimization().build(twin, 2, 3)
+    assert [g["name"] for g in optimizer.param_groups] == list(groups)
+    assert [p for g in optimizer.param_groups for p in g["params"]] == [
+        p for members in groups.values() for p in members.values()
+    ]
+
+
+def test_groups_by_name():
+    """The list, written by hand: what decays, and what must not."""
+    groups = parameter_groups(make_twin(tokenizer=CONV_STEM))
+    assert set(groups) == {"core/decay", "core/plain", "readouts/plain"}
+    decay = {
+        "core.tokenizer.fields.weight",
+        "core.tokenizer.mix.weight",
+        "core.tokenizer.embed.weight",
+        *(
+            f"core.{block}.0.{w}.weight"
+            for block in ("spatial", "temporal")
+            for w in ("attention.qkv", "attention.out", "ff.0", "ff.3")
+        ),
+        *(f"modulator.{w}.weight" for w in ("input", "behavior", "recur", "out", "gain.0", "gain.2")),
+    }
+    assert set(groups["core/decay"]) == decay
+    plain = groups["core/plain"]
+    assert {
+        "core.registers",
+        "core.frontend.weight_KL",
+        "core.norm.weight",
+        "core.spatial.0.attention.q_norm.weight",
+    } <= set(plain)
+    assert all(name.startswith(("core.", "modulator.")) for name in plain)
+    kinds = {name.split(".")[2] for name in groups["readouts/plain"]}
+    assert kinds == {"mean", "log_std", "angle", "features", "bias"}
+
+
+def test_a_convolution_in_any_dimension_decays():
+    module = nn.ModuleDict(
+        {"core": nn.Sequential(nn.Conv1d(1, 1, 3), nn.Conv3d(1, 1, 3), nn.ConvTranspose2d(1, 1, 3), nn.LayerNorm(3))}
+    )
+    groups = parameter_groups(module)
+    assert set(groups["core/decay"]) == {"core.0.weight", "core.1.weight", "core.2.weight"}
+
+
+def test_groups_get_their_rates():
+    optimizer, _ = optimization(lr=0.1, core_lr_scale=0.25, weight_decay=0.3, warmup_epochs=0).build(make_twin(), 2, 3)
+    got = {g["name"]: (g["lr"], g["weight_decay"], g["betas"]) for g in optimizer.param_groups}
+    betas = (0.9, 0.95)
+    assert got == {
+        "core/decay": (pytest.approx(0.025), 0.3, betas),
+        "core/plain": (pytest.approx(0.025), 0.0, betas),
+        "readouts/plain": (0.1, 0.0, betas),
+    }
+
+
+def rates(epochs, steps_per_epoch, **changed):
+    optimizer, schedule = optimization(lr=1.0, core_lr_scale=1.0, **changed).build(make_twin(), epochs, steps_per_epoch)
+    seen = []
+    for _ in range(epochs * steps_per_epoch):
+        seen.append(optimizer.param_groups[-1]["lr"])
+        optimizer.step()
+        schedule.step()
+    return np.array(seen)
+
+
+def test_warm_up_then_cosine_to_the_floor():
+    lr = rates(5, 4, warmup_epochs=1.5, min_lr_fraction=0.1)
+    np.testing.assert_allclose(lr[:6], np.arange(1, 7) / 7, rtol=1e-12)
+    steps = np.arange(14)
+    np.testing.assert_allclose(lr[6:], 0.1 + 0.9 * 0.5 * (1 + np.cos(math.pi * steps / 13)), rtol=1e-12)
+    assert lr[0] > 0 and lr.max() == lr[6] == 1.0 and lr[-1] == pytest.approx(0.1)
+
+
+def test_no_warm_up_starts_at_the_peak():
+    assert rates(2, 5, warmup_epochs=0, min_lr_fraction=0.0)[0] == 1.0
+
+
+def test_a_warm_up_longer_than_the_training_is_said():
+    with pytest.warns(UserWarning, match="still rising"):
+        lr = rates(2, 2, warmup_epochs=10)
+    assert (np.diff(lr) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lr", 0.0),
+        ("weight_decay", -1.0),
+        ("betas", [0.9]),
+        ("betas", [0.9, 1.0]),
+        ("core_lr_scale", -0.1),
+        ("warmup_epochs", -1),
+        ("min_lr_fraction", 1.5),
+    ],
+)
+def test_numbers_out_of_range_are_named(key, value):
+    with pytest.raises(ValueError, match=f"optim.{key}"):
+        optimization(**{key: value})
+
+
+def test_plain_parameters_do_not_decay():
+    """Without gradients but with decay, a step changes the decaying group alone."""
+    twin = make_twin()
+    before = {name: p.detach().clone() for name, p in twin.named_parameters()}
+    optimizer, _ = optimization(weight_decay=0.5, warmup_epochs=0).build(twin, 1, 1)
+    for p in twin.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    changed = {name for name, p in twin.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {n for n in parameter_groups(twin)["core/decay"] if before[n].any()}

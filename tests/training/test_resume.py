@@ -1,0 +1,133 @@
+"""Interrupted and resumed equals uninterrupted, to the bit."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from tiny_training import SignalAt, make_batch, train
+
+from vivit_core.training.callbacks import TrainingStopped
+
+
+def outcome(module, trainer):
+    keep = trainer.checkpoint_callback
+    return {
+        "weights": module.state_dict(),
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "schedule": trainer.lr_scheduler_configs[0].scheduler.last_epoch,
+        "best": float(keep.best_model_score),
+        "kept": sorted((Path(path).name, float(score)) for path, score in keep.best_k_models.items()),
+        "patience": trainer.early_stopping_callback.wait_count,
+        "skipped": module.skipped_steps,
+        "step": trainer.global_step,
+        "epoch": trainer.current_epoch,
+        "loader": trainer.train_dataloader.state_dict(),
+    }
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def assert_continues(folder, stops, epochs=3, steps=4, **options):
+    """Train in one go, and with an interruption at each of ``stops`` (epoch, batch)."""
+    whole = train(folder / "whole", epochs, steps, **options)
+    resume = None
+    for stop in stops:
+        with pytest.raises(TrainingStopped) as caught:
+            train(
+                folder / "parts",
+                epochs,
+                steps,
+                resume=resume,
+                **{**options, "callbacks": [*options.get("callbacks", []), SignalAt(*stop)]},
+            )
+        resume = caught.value.checkpoint
+        assert resume == folder / "parts" / "last.ckpt"
+    parts = train(folder / "parts", epochs, steps, resume=resume, **options)
+    expected, got = outcome(*whole[:2]), outcome(*parts[:2])
+    for name in expected:
+        assert same(expected[name], got[name]), f"{name}: {expected[name]} in one go, {got[name]} resumed"
+    assert whole[2].losses[-len(parts[2].losses) :] == parts[2].losses
+    assert whole[2].scores[-len(parts[2].scores) :] == parts[2].scores
+    assert not list((folder / "parts").glob("last-v*"))
+    return whole, parts
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "stops"),
+    [
+        (1, [(0, 0)]),
+        (1, [(1, 1), (1, 2), (2, 0)]),
+        (1, [(1, 3)]),  # an epoch's last step: put off until the validation has counted
+        (2, [(1, 2)]),  # in the middle of an accumulation
+        (3, [(0, 1), (2, 7)]),
+    ],
+)
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, accumulate, stops):
+    assert_continues(tmp_path, stops, accumulate=accumulate)
+
+
+@pytest.mark.parametrize("stop", [(1, 0), (1, 1), (1, 2)])
+def test_resume_around_validations_within_an_epoch(tmp_path, stop):
+    whole, _ = assert_continues(tmp_path, [stop], val_check_interval=0.5)
+    assert len(whole[2].scores) == 6
+
+
+def test_sigterm_stops_like_ctrl_c(tmp_path):
+    with pytest.raises(TrainingStopped, match=r"after step 6 of 12 .*resume=auto"):
+        train(tmp_path, callbacks=[SignalAt(1, 1, signal.SIGTERM)])
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_resume_from_the_checkpoint_of_an_epoch(tmp_path):
+    """After a crash there is only what ModelCheckpoint wrote at the end of an epoch."""
+    whole = train(tmp_path / "whole")
+
+    class Crash(SignalAt):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if (trainer.current_epoch, batch_idx) == self.at:
+                raise RuntimeError("power failure")
+
+    with pytest.raises(RuntimeError, match="power failure"):
+        train(tmp_path / "parts", callbacks=[Crash(2, 1)])
+    parts = train(tmp_path / "parts", resume=tmp_path / "parts" / "last.ckpt")
+    expected, got = outcome(*whole[:2]), outcome(*parts[:2])
+    for name in expected:
+        assert same(expected[name], got[name]), name
+
+
+def test_resume_keeps_the_count_of_skipped_steps(tmp_path):
+    def batches(k):
+        batch = make_batch(k)
+        if k == 1:
+            batch["a"]["frames"][0, 0, 0, 0, 0] = torch.nan
+        return batch
+
+    _, parts = assert_continues(tmp_path, [(1, 0)], batches=batches)
+    assert parts[0].skipped_steps == 1
+
+
+def test_weight_averaging_resumes_exactly_too(tmp_path):
+    class Averaging(EMAWeightAveraging):
+        def __init__(self):
+            super().__init__(decay=0.9)
+
+    whole = train(tmp_path / "whole", callbacks=[Averaging()])
+    with pytest.raises(TrainingStopped) as caught:
+        train(tmp_path / "parts", callbacks=[Averaging(), SignalAt(1, 1)])
+    parts = train(tmp_path / "parts", callbacks=[Averaging()], resume=caught.value.checkpoint)
+    plain = train(tmp_path / "plain")
+    assert same(whole[0].state_dict(), parts[0].state_dict())
+    assert not same(whole[0].state_dict(), plain[0].state_dict())

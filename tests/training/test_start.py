@@ -1,0 +1,108 @@
+"""What training starts from: typical fields, time courses, unit variances, readouts at their receptive fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import BASIS, READOUT, STEM, vivit
+
+from vivit_core.data.recording import Recording, Trials, write_recording
+from vivit_core.models.baselines import LN
+from vivit_core.models.tokenizer import ConvStem
+from vivit_core.models.twin import Twin
+from vivit_core.specs import RecordingSpec
+from vivit_core.training.machine import keep_freed_memory
+from vivit_core.training.start import contrast, head_fields, principal_courses, prototypes, start_from_data
+
+CENTERS = np.array([[4.0, 3.0], [11.0, 8.0]])  # x, y
+HEIGHT, WIDTH, BINS = 12, 16, 4000
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """White noise seen by two units, each through one pixel, a frame late."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (BINS, HEIGHT, WIDTH), dtype=np.uint8)
+    seen = np.stack([frames[:, int(y), int(x)] for x, y in CENTERS], 1) / 64.0 - 2.0
+    rate = 0.3 * np.exp(0.8 * np.roll(seen, 1, axis=0))
+    starts = np.arange(0, BINS, 500)
+    split = np.array(["train"] * 6 + ["val", "test"])
+    path = write_recording(
+        tmp_path_factory.mktemp("start") / "a.h5",
+        recording_id="a",
+        frame_rate_hz=60.0,
+        frames=frames,
+        counts=rng.poisson(rate).astype(np.uint8),
+        trials=Trials(starts, starts + 500, np.arange(len(starts)), split),
+    )
+    return Recording(path)
+
+
+@pytest.fixture
+def spec(recording: Recording) -> RecordingSpec:
+    return RecordingSpec("a", 60.0, (1, HEIGHT, WIDTH), recording.info.unit_ids, (0.4, 0.4), 127.5, 74.0)
+
+
+def test_readouts_filters_and_scales_start_from_training_trials(recording: Recording, spec: RecordingSpec) -> None:
+    torch.manual_seed(0)
+    twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, [spec])
+    start_from_data(twin, [recording], ln=None)
+    np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
+    stem = twin.core.tokenizer
+    assert isinstance(stem, ConvStem)
+    with torch.no_grad():
+        x, _ = stem.same(twin.core.frontend(contrast(twin, recording)))
+        torch.testing.assert_close(stem.fields(x).std((0, 2, 3)), torch.ones(6), rtol=1e-3, atol=1e-3)
+        mixed = stem.mix(stem.rectify(stem.fields(x)))
+        torch.testing.assert_close(mixed.std((0, 2, 3)), torch.ones(6), rtol=1e-3, atol=1e-3)
+
+
+def test_the_stem_takes_over_the_baselines_fields(recording: Recording, spec: RecordingSpec) -> None:
+    torch.manual_seed(0)
+    twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, [spec])
+    ln = LN([spec], duration_s=0.1, patch=3)
+    head = ln.head("a")
+    with torch.no_grad():
+        head.time_UL[:, -2] = 1.0
+        head.space_UP[0, 4] = 1.0  # the middle pixel
+        head.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
+    start_from_data(twin, [recording], ln)
+    taken = twin.core.tokenizer.fields.weight[:2].detach().flatten(1)
+    expected = torch.nn.functional.pad(
+        head_fields(head, twin.core.frontend.weight_KL.detach(), 5), (1, 1, 1, 1)
+    ).flatten(1)
+    likeness = torch.nn.functional.cosine_similarity(taken[:, None], expected[None], dim=-1).abs()
+    assert likeness.amax(0).min() > 0.99
+
+
+def test_prototypes_take_a_field_and_its_negative_for_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.linalg.qr(torch.randn(18, 3, generator=generator)).Q.T.view(3, 2, 3, 3)
+    which = torch.arange(30) % 3
+    sign = torch.where(torch.rand(30, generator=generator) < 0.5, -1.0, 1.0)
+    fields = true[which] * sign[:, None, None, None] + 0.02 * torch.randn(30, 2, 3, 3, generator=generator)
+    outlier = torch.randn(1, 2, 3, 3, generator=generator)
+    found = prototypes(torch.cat([fields, outlier]), torch.cat([torch.ones(30), torch.zeros(1)]), 3)
+    likeness = (found.flatten(1) @ true.flatten(1).T).abs()
+    assert likeness.amax(0).min() > 0.99
+    assert len(prototypes(fields, torch.ones(30), 100)) == 30
+    assert len(prototypes(fields, torch.zeros(30), 100)) == 0
+
+
+def test_principal_courses_span_the_units() -> None:
+    rng = np.random.default_rng(0)
+    two = rng.standard_normal((2, 9))
+    courses = rng.standard_normal((20, 2)) @ two
+    found = principal_courses(courses, 2)
+    assert found is not None
+    np.testing.assert_allclose(courses @ found.T @ found, courses, atol=1e-5)
+    assert principal_courses(courses, 3) is None
+
+
+def test_freed_memory_is_kept_where_glibc_is(tmp_path: Path) -> None:
+    import platform
+
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
