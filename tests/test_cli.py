@@ -182,6 +182,7 @@ def test_import(command, tmp_path):
         (["data.recordings=[none.h5]"], "none.h5"),
         (["task=evaluate", "checkpoint=none.ckpt"], "none.ckpt"),
         (["task=import", "source=a", "out=b"], "importer=arrays"),
+        (["predict=last"], "data.evaluation_burn_in=299"),
         (["trainer.device=cuda"], "no GPU"),
         (["-m", "trainer.devices=2", "seed=0,1"], "sweep with trainer.devices=1"),
     ],
