@@ -66,6 +66,15 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     assert code == 0, printed
     assert list(json.loads((run_folder(printed) / "summary.json").read_text())["recordings"]) == ["sim1"]
 
+    code, printed = command(
+        "task=stream", f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", "recording=sim1", "bins=60"
+    )
+    assert code == 0 and "bins/s" in printed, printed
+    streamed = json.loads((run_folder(printed) / "stream.json").read_text())
+    assert streamed["bins"] == 60 and streamed["recording"] == "sim1" and streamed["largest_difference"] < 1e-4
+    assert streamed["p50_ms"] <= streamed["p99_ms"] <= streamed["most_ms"]
+    assert (run_folder(printed) / "pictures" / "latency.png").is_file()
+
     code, printed = command(*train, "resume=auto")
     assert code == 0 and "already finished" in printed and str(run) in printed
     assert len(list(run.parent.iterdir())) == 1  # no empty folder is left
@@ -181,6 +190,7 @@ def test_import(command, tmp_path):
         (["trainer.precision=16-mixed"], "bf16-mixed"),
         (["data.recordings=[none.h5]"], "none.h5"),
         (["task=evaluate", "checkpoint=none.ckpt"], "none.ckpt"),
+        (["task=stream", "checkpoint=none.ckpt"], "none.ckpt"),
         (["task=import", "source=a", "out=b"], "importer=arrays"),
         (["predict=last"], "data.evaluation_burn_in=299"),
         (["trainer.device=cuda"], "no GPU"),

@@ -128,7 +128,7 @@ class Root:
     trainer: Trainer
     callbacks: dict[str, Node | None]
     logger: dict[str, Node | None]
-    task: Literal["train", "evaluate", "plan", "import"]
+    task: Literal["train", "evaluate", "stream", "plan", "import"]
     baseline: Node | None = None
     importer: Node | None = None
 
@@ -145,12 +145,19 @@ class Evaluate(Root):
 
 
 @dataclasses.dataclass(frozen=True)
+class Stream(Root):
+    checkpoint: str = MISSING
+    recording: str | None = None
+    bins: int = 300
+
+
+@dataclasses.dataclass(frozen=True)
 class Import(Root):
     source: str = MISSING
     out: str = MISSING
 
 
-ROOTS: dict[str, type[Root]] = {"train": Train, "evaluate": Evaluate, "plan": Root, "import": Import}
+ROOTS: dict[str, type[Root]] = {"train": Train, "evaluate": Evaluate, "stream": Stream, "plan": Root, "import": Import}
 
 
 # Where it lies ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""What a user can do, one function each: train, evaluate, plan, import. ``main`` composes settings and calls one."""
+"""What a user can do, one function each: train, evaluate, stream, plan, import. ``main`` composes, and calls one."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -32,6 +33,7 @@ from rich.table import Table
 from vivit_core import runs
 from vivit_core.analysis import pictures
 from vivit_core.analysis.evaluate import evaluate as evaluate_twin
+from vivit_core.analysis.latency import measure_stream
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.baselines import LN
@@ -40,7 +42,7 @@ from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import Twin, load_twin, read_checkpoint
 from vivit_core.training.callbacks import TrainingStopped
 from vivit_core.training.ln import fit_ln
-from vivit_core.training.machine import keep_freed_memory
+from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
 from vivit_core.training.start import start_from_data
 
@@ -143,7 +145,7 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None) -> float | N
     if not alone and data["recordings"] is None and data["root"] is None:
         # The sizes of recordings that are yet to be simulated are known: what cannot be is refused first.
         check_geometry(settings["model"], settings["readout"], **expected_sizes(data))
-    if device == "cpu":
+    if device == "cpu" and not settings["model"].get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
     datamodule = make_datamodule(data)
     datamodule.configure(batch_size=budget.batch_size, batches_per_epoch=budget.steps_per_epoch * budget.accumulate)
@@ -154,6 +156,12 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None) -> float | N
         return fit_baseline_alone(settings, run, datamodule, device)
     twin = Twin(settings["model"], settings["readout"], datamodule.specs, predict=settings["predict"])
     twin.check_geometry(datamodule.clip_length)
+    passes = budget.epochs * budget.steps_per_epoch * budget.accumulate
+    if compiles(twin.core.compile_choice, device, passes):
+        console.print(
+            "the blocks are compiled: the first step takes about a minute (model.compile=false leaves it out)"
+        )
+        twin.core.compile_blocks()
     ln: LN | None = None
     if checkpoint is not None:
         kept = read_checkpoint(checkpoint)["ln"]
@@ -348,6 +356,14 @@ def evaluate(settings: Settings) -> float | None:
     else:
         twin = load_twin(path)
     device, budget = machine_of(settings["trainer"])
+    run, datamodule = data_of_checkpoint(settings, content, twin, budget)
+    return report(run, datamodule, twin, ln, device=device, split=settings["split"], checkpoint=path)
+
+
+def data_of_checkpoint(
+    settings: Settings, content: Mapping[str, Any], twin: Twin | LN, budget: Budget
+) -> tuple[runs.Run, RecordingsDataModule]:
+    """A run folder, described, and the data that a checkpoint's model is to be shown."""
     settings = {**settings, "data": data_of_evaluation(settings["data"], content.get("settings"), overridden())}
     run = runs.Run(Path(settings["run_dir"]))
     describe(run, settings)
@@ -355,7 +371,7 @@ def evaluate(settings: Settings) -> float | None:
     datamodule.configure(batch_size=budget.batch_size, specs=list(twin.specs.values()))
     datamodule.prepare_data()
     datamodule.setup()
-    return report(run, datamodule, twin, ln, device=device, split=settings["split"], checkpoint=path)
+    return run, datamodule
 
 
 def data_of_evaluation(now: Settings, trained: Settings | None, said: set[str]) -> Settings:
@@ -428,6 +444,49 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
     return table
 
 
+# Stream -------------------------------------------------------------------------------------------------------------
+
+
+def stream(settings: Settings) -> None:
+    """Predict a test trial bin by bin; print the distribution of the times, draw them, write ``stream.json``."""
+    if settings["bins"] < 2:
+        raise ValueError(f"bins={settings['bins']}: a stream to be timed has at least 2 bins")
+    path = Path(settings["checkpoint"])
+    content = read_checkpoint(path)
+    if content["twin"].get("_target_") == LN_TARGET:
+        raise ValueError(f"checkpoint={path}: model=ln has no stream; give the checkpoint of a twin")
+    device, budget = machine_of(settings["trainer"])
+    twin = load_twin(path, device)
+    run, datamodule = data_of_checkpoint(settings, content, twin, budget)
+    known = {recording.recording_id: recording for recording in datamodule.recordings}
+    name = settings["recording"] or next(iter(known))
+    if name not in known:
+        raise ValueError(f"recording={name}: the data has {sorted(known)}")
+    trials = known[name].info.trials.of("test")
+    if not len(trials):
+        raise ValueError(f"recording {name} has no test trial to stream; choose another with recording=…")
+    longest = int((trials.stop - trials.start).argmax())
+    start = int(trials.start[longest])
+    stop = min(int(trials.stop[longest]), start + settings["bins"])
+    clips = known[name].read(start, stop, twin.specs[name].behavior)
+    bin_s = 1.0 / twin.specs[name].frame_rate_hz
+    measured = measure_stream(twin, name, clips["frames"], clips["behavior"])
+    summary = {"recording": name, "device": device, "bin_ms": bin_s * 1e3, **measured.summary()}
+    (run.path / "stream.json").write_text(json.dumps(summary, indent=2) + "\n")
+    pictures.latency(run.path / "pictures" / "latency.png", measured.seconds, measured.clip_seconds, bin_s)
+    table = Table("time of a bin, ms", title=f"{name}, {measured.bins} bins of {bin_s * 1e3:.2f} ms, on {device}")
+    for title in ("mean", "median", "95 %", "99 %", "most"):
+        table.add_column(title, justify="right")
+    table.add_row("stream", *(f"{summary[k]:.2f}" for k in ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "most_ms")))
+    console.print(table)
+    console.print(
+        f"{summary['bins_per_s']:.0f} bins/s; running the clip again takes {summary['clip_ms']:.1f} ms, "
+        f"{1 / summary['stream_over_clip']:.0f} times a bin of the stream; "
+        f"largest difference from the clip's rates {summary['largest_difference']:.1e} of the largest rate"
+    )
+    console.print(f"run folder: {run.path}")
+
+
 # Plan, import -------------------------------------------------------------------------------------------------------
 
 
@@ -497,6 +556,7 @@ def import_recording(settings: Settings) -> None:
 TASKS: dict[str, Callable[[Settings], float | None]] = {
     "train": train,
     "evaluate": evaluate,
+    "stream": stream,
     "plan": plan,
     "import": import_recording,
 }

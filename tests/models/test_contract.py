@@ -4,6 +4,8 @@ numbers on every path.
 
 from __future__ import annotations
 
+import gc
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from tiny_models import (
 )
 
 from vivit_core.models.twin import Twin, load_twin, read_checkpoint
+from vivit_core.specs import Clips
 
 GEOMETRIES = [(31, 1), (37, 50), (36, 64), (51, 51)]
 models = pytest.mark.parametrize("model", MODELS_UNDER_CONTRACT.values(), ids=MODELS_UNDER_CONTRACT)
@@ -100,16 +103,92 @@ def test_state_dict_and_description_round_trip(model: dict[str, Any], tmp_path: 
         torch.testing.assert_close(loaded(batch(spec()))["a"], made(batch(spec()))["a"], rtol=0, atol=0)
 
 
+def gradients(model: dict[str, Any], compiled: bool = False) -> dict[str, torch.Tensor]:
+    """Of a training pass with every kind of dropout on."""
+    attention = model["attention"] | {"dropout": 0.2}
+    made = twin(model | {"ff_dropout": 0.2, "drop_path": 0.2, "patch_dropout": 0.2, "attention": attention})
+    if compiled:
+        made.core.compile_blocks()
+    torch.manual_seed(1)
+    made(batch(spec()))["a"].square().sum().backward()
+    return {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
+
+
 @models
 def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
-    gradients = []
-    for checkpointing in (False, True):
-        made = twin(model | {"checkpointing": checkpointing, "ff_dropout": 0.2, "drop_path": 0.2})
-        torch.manual_seed(1)
-        made(batch(spec()))["a"].square().sum().backward()
-        gradients.append([p.grad for p in made.parameters()])
-    for plain, again in zip(*gradients, strict=True):
-        torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradients(model | {"checkpointing": True}), gradients(model), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_blocks_compute_the_same(checkpointing: bool) -> None:
+    """Dropout included: an element's fate does not depend on how it is computed."""
+    model = vivit(window=12, checkpointing=checkpointing)
+    torch.testing.assert_close(gradients(model, compiled=True), gradients(model), rtol=1e-4, atol=1e-5)
+
+
+# Streams
+
+
+def streamed(made: Twin, of: Clips, bins: int) -> np.ndarray:
+    stream = made.stream("a", clip_length=bins)
+    return np.stack([stream.step(of["frames"][0, :, t].numpy(), of["behavior"][0, t].numpy()) for t in range(bins)])
+
+
+@models
+@pytest.mark.parametrize("window", [None, 8])
+@pytest.mark.parametrize("bins", [17, 64])
+def test_a_stream_equals_the_clip(model: dict[str, Any], window: int | None, bins: int) -> None:
+    made = twin(model | {"window": window})
+    one = clips(spec(), count=1, bins=bins)
+    expected = made.rates("a", one["frames"][0].numpy(), one["behavior"][0].numpy())
+    np.testing.assert_allclose(streamed(made, one, bins), expected, rtol=1e-4)
+
+
+def test_a_window_takes_away_what_lies_before() -> None:
+    """Two temporal blocks with windows of 2 tokens of 4 frames see 3 tokens; the whole clip sees them all."""
+    of = clips(spec(), count=1, bins=32)
+    changed = Clips(frames=of["frames"].clone(), behavior=of["behavior"])
+    changed["frames"][:, :, :4] = 255 - changed["frames"][:, :, :4]
+    for window, seen in ((8, 16), (None, 32)):
+        made = twin(vivit(window=window, modulator=None)).eval()
+        with torch.no_grad():
+            difference = (made({"a": changed})["a"] - made({"a": of})["a"]).abs().amax((0, 2))
+        assert difference[4:seen:4].min() > 0
+        assert seen == 32 or difference[seen:].max() == 0
+
+
+def test_an_endless_stream_holds_no_more_than_a_window() -> None:
+    made = twin(vivit(window=8))
+    one = clips(spec(), count=1, bins=200)
+    stream = made.stream("a")
+
+    def held() -> int:
+        gc.collect()
+        return sum(x.numel() for x in gc.get_objects() if type(x) is torch.Tensor)
+
+    sizes = []
+    for t in range(200):
+        stream.step(one["frames"][0, 0, t].numpy(), one["behavior"][0, t].numpy())
+        if t in (39, 199):
+            sizes.append(held())
+    assert sizes[0] == sizes[1]
+    assert stream.bins == 200
+
+
+def test_streams_that_cannot_be() -> None:
+    made = twin(vivit())
+    with pytest.raises(ValueError, match=r"model.causal=false"):
+        twin(vivit(causal=False)).stream("a")
+    with pytest.raises(ValueError, match="no readout for recording 'z'"):
+        made.stream("z")
+    with pytest.raises(ValueError, match=r"frames of shape \(1, 12, 16\)"):
+        made.stream("a").step(np.zeros((16, 12)), np.zeros(3))
+    with pytest.raises(ValueError, match=r"behaviour of shape \(3,\)"):
+        made.stream("a").step(np.zeros((12, 16)))
+    for changes in ({"window": 3}, {"window": 8, "causal": False}):
+        with pytest.raises(ValueError, match=r"model.window=null"):
+            twin(vivit(**changes))
 
 
 def test_checkpointing_stores_less() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import BASIS, STEM, TUBELET, batch, spec, twin, vivit
 
-from vivit_core.models.attention import Attention
+from vivit_core.models.attention import Attention, Reach
+from vivit_core.models.dropout import draw_seeds, drop
 from vivit_core.models.frontend import TemporalBasis, raised_cosines
-from vivit_core.models.layers import DropPath, Level, TokenDropout, centres, rope_space, rope_time, rotate
+from vivit_core.models.layers import Level, centres, rope_space, rope_time, rotation, turn
 from vivit_core.models.modulator import ConvGRU
 from vivit_core.models.readout import GaussianReadout
 from vivit_core.models.tokenizer import ConvStem, Tubelet
@@ -105,28 +107,48 @@ def test_temporal_basis_is_a_causal_convolution() -> None:
     assert raised_cosines(4, 16).argmax(1).tolist() == sorted(raised_cosines(4, 16).argmax(1).tolist(), reverse=True)
 
 
-@pytest.mark.parametrize("causal", [False, True])
+REACHES = {"all": Reach(False), "causal": Reach(True), "window": Reach(True, window=3)}
+
+
+@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
 @pytest.mark.parametrize("qk_norm", [False, True])
-def test_attention_is_softmax_of_scores(causal: bool, qk_norm: bool) -> None:
+@pytest.mark.parametrize("path", ["plain", "fused"])
+def test_attention_is_softmax_of_scores(
+    reach: Reach, qk_norm: bool, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vivit_core.models.attention.PLAIN_UP_TO", 0 if path == "fused" else 256)
     torch.manual_seed(0)
     attention = Attention(dim=24, heads=3, qk_norm=qk_norm).double()
+    if qk_norm:
+        with torch.no_grad():
+            attention.q_scale.uniform_(0.5, 2.0)
+            attention.k_scale.uniform_(0.5, 2.0)
     x = torch.randn(2, 7, 24, dtype=torch.float64)
-    cos, sin = (table.double() for table in rope_time(7, 8, 1000.0, x.device))
+    angle = rotation(torch.arange(7), 8, 1000.0)
     q, k, v = attention.qkv(x).chunk(3, dim=-1)
     expected = torch.zeros(2, 7, 24, dtype=torch.float64)
     for b in range(2):
         for h in range(3):
             part = slice(8 * h, 8 * h + 8)
-            qh, kh = attention.q_norm(q[b, :, part]), attention.k_norm(k[b, :, part])
             turned = []
-            for y in (qh, kh):
-                other = torch.cat([-y[:, 4:], y[:, :4]], dim=1)
-                turned.append(y * cos + other * sin)
+            for y, scale in ((q[b, :, part], attention.q_scale), (k[b, :, part], attention.k_scale)):
+                if scale is not None:
+                    y = y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt() * scale
+                first, second = y[:, :4], y[:, 4:]
+                turned.append(
+                    torch.cat(
+                        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], 1
+                    )
+                )
             score = turned[0] @ turned[1].T / math.sqrt(8)
-            if causal:
-                score[torch.triu(torch.ones(7, 7, dtype=torch.bool), 1)] = -math.inf
+            for query, key in itertools.product(range(7), range(7)):
+                lag = query - key
+                if reach.causal and (lag < 0 or lag >= (reach.window or 7)):
+                    score[query, key] = -math.inf
             expected[b, :, part] = score.softmax(-1) @ v[b, :, part]
-    torch.testing.assert_close(attention(x, (cos, sin), causal), attention.out(expected), rtol=1e-5, atol=1e-6)
+    rope = rope_time(torch.arange(7), 8, 1000.0)
+    found = attention(x, rope, reach, draw_seeds(device=x.device))
+    torch.testing.assert_close(found, attention.out(expected), rtol=1e-5, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=20)
@@ -134,14 +156,18 @@ def test_attention_is_softmax_of_scores(causal: bool, qk_norm: bool) -> None:
 def test_scores_depend_on_differences_of_positions_alone(shift: int) -> None:
     generator = torch.Generator().manual_seed(shift)
     q, k = torch.randn(12, 8, generator=generator), torch.randn(12, 8, generator=generator)
-    cos, sin = rope_time(12 + shift, 8, 1000.0, torch.device("cpu"))
-    here = rotate(q, (cos[:12], sin[:12])) @ rotate(k, (cos[:12], sin[:12])).T
-    later = rotate(q, (cos[shift:], sin[shift:])) @ rotate(k, (cos[shift:], sin[shift:])).T
-    torch.testing.assert_close(here, later, rtol=1e-4, atol=1e-4)
+    positions = torch.arange(12)
+
+    def scores(first: int) -> torch.Tensor:
+        rope = rope_time(positions + first, 8, 1000.0)
+        return turn(q[:, None], rope)[:, 0] @ turn(k[:, None], rope)[:, 0].T
+
+    torch.testing.assert_close(scores(0), scores(shift), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores(0), scores(10**9 + shift), rtol=1e-4, atol=1e-4)  # an endless stream
 
     one = torch.randn(8, generator=generator)
     grid = rope_space(4, 6, 2, 8, 100.0, torch.device("cpu"))
-    turned = rotate(one.expand(26, 8), grid)
+    turned = turn(one.expand(26, 1, 8), grid)[:, 0]
     torch.testing.assert_close(turned[:2], one.expand(2, 8))  # registers have no place
     turned = turned[2:].view(4, 6, 8)
     score = torch.einsum("ijd,kld->ijkl", turned, turned)
@@ -149,15 +175,37 @@ def test_scores_depend_on_differences_of_positions_alone(shift: int) -> None:
     assert abs(float(score[0, 0, 1, 2] - score[0, 0, 2, 1])) > 1e-6  # rows and columns are told apart
 
 
-def test_named_dropouts_drop_in_training_only() -> None:
-    torch.manual_seed(0)
-    tokens = torch.ones(4, 5, 6, 8)
-    dropped = TokenDropout(0.5)(tokens)
-    whole = (dropped == 0).all(-1) | (dropped == 2).all(-1)
-    assert whole.all() and 0.2 < float((dropped == 0).float().mean()) < 0.8
-    path = DropPath(0.5)(torch.ones(400, 3))
-    assert set(path.unique().tolist()) == {0.0, 2.0} and 0.8 < float(path.mean()) < 1.2
-    assert (TokenDropout(0.5).eval()(tokens) == 1).all() and (DropPath(0.5).eval()(tokens) == 1).all()
+@settings(deadline=None, max_examples=30)
+@given(p=st.floats(0.01, 0.95), seed=st.integers(0, 2**31 - 1))
+def test_drop_drops_its_share_and_keeps_the_mean(p: float, seed: int) -> None:
+    n = 40_000
+    torch.manual_seed(seed)
+    of = draw_seeds(device=torch.device("cpu"))
+    dropped = drop(torch.ones(n), p, of)
+    assert (
+        float(dropped[dropped > 0].max()) == float(dropped[dropped > 0].min()) == pytest.approx(1 / (1 - p), rel=1e-3)
+    )
+    share = float((dropped == 0).double().mean())
+    assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / n) + 2**-16
+    assert torch.equal(dropped, drop(torch.ones(n), p, of))  # a function of the seed
+    assert torch.equal(dropped > 0, drop(torch.ones(n), torch.tensor(p, dtype=torch.float64), of) > 0)
+
+
+def test_fates_are_independent() -> None:
+    seeds = draw_seeds(64, device=torch.device("cpu"))
+    kept = torch.stack([drop(torch.ones(4096), 0.5, seed) > 0 for seed in seeds]).double()
+    centred = kept - 0.5
+    between = centred @ centred.T / 4096 * 4  # correlation between seeds
+    assert float((between - torch.eye(64)).abs().max()) < 6 / math.sqrt(4096)
+    for lag in (1, 2, 3, 7, 16, 64, 192, 768):  # along the tensor
+        assert abs(float((centred[:, lag:] * centred[:, :-lag]).mean()) * 4) < 6 / math.sqrt(64 * 4096)
+
+
+def test_shared_fates() -> None:
+    seed = draw_seeds(device=torch.device("cpu"))
+    dropped = drop(torch.ones(400, 3, 5), 0.5, seed, shape=(400, 1, 1))
+    assert ((dropped == 0).all((1, 2)) | (dropped == 2).all((1, 2))).all()
+    assert 0.3 < float((dropped == 0).double().mean()) < 0.7
 
 
 @pytest.mark.parametrize(
@@ -182,7 +230,7 @@ def test_each_regulariser_changes_training_and_not_evaluation(changes: dict) -> 
 
 def test_drop_path_rises_to_its_value() -> None:
     core = twin(vivit(drop_path=0.3)).core
-    assert [b.drop_path.p for b in (*core.spatial, *core.temporal)] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert [float(b.drop_path) for b in (*core.spatial, *core.temporal)] == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def readout(channels: list[int], units: int = 4, **changes: object) -> GaussianReadout:

@@ -45,7 +45,7 @@ def test_groups_by_name():
         *(
             f"core.{block}.0.{w}.weight"
             for block in ("spatial", "temporal")
-            for w in ("attention.qkv", "attention.out", "ff.0", "ff.3")
+            for w in ("attention.qkv", "attention.out", "ff.enter", "ff.leave")
         ),
         *(f"modulator.{w}.weight" for w in ("input", "behavior", "recur", "out", "gain.0", "gain.2")),
     }
@@ -55,7 +55,7 @@ def test_groups_by_name():
         "core.registers",
         "core.frontend.weight_KL",
         "core.norm.weight",
-        "core.spatial.0.attention.q_norm.weight",
+        "core.spatial.0.attention.q_scale",
     } <= set(plain)
     assert all(name.startswith(("core.", "modulator.")) for name in plain)
     kinds = {name.split(".")[2] for name in groups["readouts/plain"]}

@@ -6,6 +6,7 @@ Shape letters: B clips, C channels, T frames, H W pixels, K bases, L lags.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
@@ -55,6 +56,21 @@ class TemporalBasis(nn.Module):
             band[rows, :, rows + lag] = self.weight_KL[:, lag].to(band.dtype)
         y = torch.einsum("tkj,bjn->btkn", band, padded)
         return rearrange(y, "(b c) t k (h w) -> b (c k) t h w", c=c, h=h)
+
+    def stream(self) -> Callable[[Tensor], Tensor]:
+        """Takes frames (1, C, 1, H, W) one by one; gives (1, C·K, 1, H, W) for each."""
+        past: Tensor | None = None
+
+        def advance(frame: Tensor) -> Tensor:
+            nonlocal past
+            if past is None:
+                _, c, _, h, w = frame.shape
+                past = frame.new_zeros(c, self.lags, h, w)
+            past = torch.cat([past[:, 1:], frame[0]], dim=1)
+            y = torch.einsum("kl,clhw->ckhw", self.weight_KL.to(past.dtype), past)
+            return y.flatten(0, 1)[None, :, None]
+
+        return advance
 
 
 def raised_cosines(bases: int, lags: int) -> Tensor:

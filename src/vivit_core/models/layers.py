@@ -1,6 +1,7 @@
-"""Small parts that several models share: levels, rotary positions, drop path, and building from a plain dict.
+"""Small parts that several models share: levels, rotary positions, and building from a plain dict.
 
-Shape letters: B clips, T steps in time, C channels, H W cells, N tokens, D embedding, F bins (frames) of a clip.
+Shape letters: B clips, T steps in time, C channels, H W cells, N tokens, D embedding, h heads,
+d numbers of a head, F bins (frames) of a clip.
 """
 
 from __future__ import annotations
@@ -91,22 +92,26 @@ def centres(cells: int, size: int, before: int, device: torch.device) -> Tensor:
     return (torch.arange(cells, device=device, dtype=torch.float32) + 0.5) * size - 0.5 - before
 
 
+Rope = tuple[Tensor, Tensor]
+"""Cosines and sines of the angles by which pairs of numbers are turned, (N, 1, 2, d / 2): see ``turn``."""
+
+
 def rotation(positions: Tensor, dim: int, base: float) -> Tensor:
-    """Angles of a one-dimensional rotary position encoding (Su et al. 2021): (N,) positions to (N, dim / 2)."""
-    frequency = base ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
-    return positions[:, None].float() * frequency
+    """Angles of a one-dimensional rotary position encoding (Su et al. 2021): (N,) positions to (N, dim / 2).
+
+    In float64, so that the positions of an endless stream lose nothing.
+    """
+    frequency = base ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float64) / dim)
+    return positions[:, None].double() * frequency
 
 
-def rope_time(steps: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, head_dim) for positions in time."""
-    angle = rotation(torch.arange(steps, device=device), head_dim, base)
-    return _tables(angle)
+def rope_time(positions: Tensor, head_dim: int, base: float) -> Rope:
+    """For positions in time, (T,)."""
+    return _tables(rotation(positions, head_dim, base))
 
 
-def rope_space(
-    height: int, width: int, registers: int, head_dim: int, base: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (registers + H·W, head_dim), axial: half of the pairs turn with the row, half with the column.
+def rope_space(height: int, width: int, registers: int, head_dim: int, base: float, device: torch.device) -> Rope:
+    """For registers + H·W tokens, axial: half of the pairs turn with the row, half with the column.
 
     Registers come first and are not turned: they have no place.
     """
@@ -116,44 +121,27 @@ def rope_space(
     return _tables(torch.cat([angle.new_zeros(registers, angle.shape[1]), angle]))
 
 
-def _tables(angle: Tensor) -> tuple[Tensor, Tensor]:
-    angle = torch.cat([angle, angle], dim=-1)
-    return angle.cos(), angle.sin()
+def _tables(angle: Tensor) -> Rope:
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, cos], 1)[:, None].float(), torch.stack([-sin, sin], 1)[:, None].float()
 
 
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the pairs (i, i + dim/2) of ``x`` (..., N, head_dim) by the tables' angles."""
+def turn(x_BNhd: Tensor, rope: Rope, scale_d: Tensor | None = None) -> Tensor:
+    """Turn the pairs (i, i + d/2) by the tables' angles; with a scale, first normalise to unit mean square.
+
+    The pairs have an axis of their own, of which one half is added to the flipped other: written so, it compiles into
+    one pass over memory in each direction.
+    """
     cos, sin = rope
-    first, second = x.chunk(2, dim=-1)
-    return x * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
+    x = at_least_float32(x_BNhd).unflatten(-1, (2, -1))
+    if scale_d is not None:
+        x = x * torch.rsqrt(x.square().mean((-2, -1), keepdim=True) + 1e-6) * scale_d.unflatten(0, (2, -1))
+    return (x * cos + x.flip(-2) * sin).flatten(-2).to(x_BNhd.dtype)
 
 
-class DropPath(nn.Module):
-    """Leave out a whole residual branch for a sample, with probability ``p``, in training (Huang et al. 2016)."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return x
-        keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.p
-        return x * (keep / (1.0 - self.p)).to(x.dtype)
-
-
-class TokenDropout(nn.Module):
-    """Silence whole tokens, with probability ``p``, in training; the others are scaled so that the mean stays."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x_BTND: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return x_BTND
-        keep = torch.rand(*x_BTND.shape[:-1], 1, device=x_BTND.device) >= self.p
-        return x_BTND * (keep / (1.0 - self.p)).to(x_BTND.dtype)
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor itself where its numbers are that wide."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def init_linear(module: nn.Module, depth_scale: float = 1.0) -> None:
@@ -165,9 +153,3 @@ def init_linear(module: nn.Module, depth_scale: float = 1.0) -> None:
         module.weight.normal_(0.0, std).clamp_(-2 * std, 2 * std)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
-
-
-def check_probability(**values: float) -> None:
-    for name, value in values.items():
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"{name}={value} is not a probability below 1; give a number in [0, 1)")

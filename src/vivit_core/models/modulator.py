@@ -9,6 +9,7 @@ channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -68,20 +69,47 @@ class ConvGRU(nn.Module):
         state = drive.new_zeros(b, self.hidden, height, width)
         states = []
         for drive_now in drive:
-            update_x, reset_x, new_x = drive_now.chunk(3, dim=1)
-            update_h, reset_h, new_h = self.recur(state).chunk(3, dim=1)
-            update = torch.sigmoid(update_x + update_h)
-            state = (1 - update) * torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h) + update * state
+            state = self.advance(state, drive_now)
             states.append(state)
         y = self.out(rearrange(torch.stack(states, 1), "b s g h w -> (b s) g h w"))
         changed = replace(level, x_BCTHW=level.x_BCTHW + rearrange(y, "(b s) c h w -> b c s h w", b=b))
-        return [*self.behavior_level(level, behavior_BTD), *finer, changed]
+        return [*self.behavior_level(behavior_BTD), *finer, changed]
 
-    def behavior_level(self, like: Level, behavior_BTD: Tensor) -> list[Level]:
+    def advance(self, state: Tensor, drive: Tensor) -> Tensor:
+        """One step of the recurrence: (B, G, H, W) from itself and the input's three drives, (B, 3G, H, W)."""
+        update_x, reset_x, new_x = drive.chunk(3, dim=1)
+        update_h, reset_h, new_h = self.recur(state).chunk(3, dim=1)
+        update = torch.sigmoid(update_x + update_h)
+        return (1 - update) * torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h) + update * state
+
+    def stream(self, old: int) -> Callable[[list[Level | None], Tensor], list[Level | None]]:
+        """See ``streaming.Stream``: takes the core's levels and the behaviour (1, 1, D) of each bin."""
+        state: Tensor | None = None
+        waiting: list[Tensor] = []
+
+        def advance(levels: list[Level | None], behavior: Tensor) -> list[Level | None]:
+            nonlocal old, state
+            waiting.extend([torch.zeros_like(behavior)] * old + [behavior])
+            old = 0
+            *finer, level = levels
+            own = list(self.behavior_level(behavior))
+            if level is None:
+                return [*own, *finer, None]
+            x = level.x_BCTHW[:, :, 0]
+            drive = self.input(x)
+            if self.behavior is not None:
+                drive = drive + self.behavior(torch.cat(waiting, dim=1).flatten(1))[..., None, None]
+            waiting.clear()
+            state = self.advance(drive.new_zeros(len(x), self.hidden, *x.shape[2:]) if state is None else state, drive)
+            return [*own, *finer, replace(level, x_BCTHW=(x + self.out(state))[:, :, None])]
+
+        return advance
+
+    def behavior_level(self, behavior_BTD: Tensor) -> list[Level]:
         if self.gain is None:
             return []
         x = repeat(self.gain(behavior_BTD), "b t g -> b g t 1 1")
-        middle = like.ys.new_zeros(1)
+        middle = x.new_zeros(1, dtype=torch.float32)
         return [Level(x, 0, 1, middle, middle, 1.0)]
 
     def penalty(self) -> Tensor:

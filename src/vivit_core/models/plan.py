@@ -6,6 +6,7 @@ that the plan cannot disagree with the code.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vivit_core.models.layers import Level
@@ -27,15 +30,8 @@ def _attention(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **opti
     return int(sdpa_flop_count(q, k, v))
 
 
-def _attention_backward(grad: Any, q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **options: Any) -> int:
-    return 2 * int(sdpa_flop_count(q, k, v))  # the model's own; what is computed again is not counted
-
-
 # Torch counts attention only where CUDA does it.
-ATTENTION_ON_CPU = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
+ATTENTION_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
 
 @dataclass(frozen=True)
@@ -57,9 +53,10 @@ class Plan:
     stages : what leaves each stage.
     parameters : of the whole twin.
     flops : floating-point operations of one pass forward and backward over the batch: those of matrix products,
-        convolutions and attention.
-    activation_bytes : what the forward pass keeps for the backward pass.
-    weight_bytes : weights, gradients and the optimizer's moments.
+        convolutions and attention, the backward pass counted as two forward ones, and nothing that is computed again.
+    activation_bytes : the most that one pass holds at a time besides weights and moments: what the forward pass keeps,
+        the backward pass's own, and the gradients made so far; of uncompiled blocks.
+    weight_bytes : weights and the optimizer's moments, and the gradients.
     """
 
     stages: list[Stage]
@@ -107,27 +104,18 @@ def plan(
         twin.check_geometry(clip_length)
         stages = _Stages(twin)
         batch = _batch(specs, frame_shape, clip_length, batch_size, units, behavior_dim)
-        kept: dict[int, tuple[Any, int]] = {}
-        own = {p.untyped_storage()._cdata for p in twin.parameters()}
-
-        def keep(x: Tensor) -> Tensor:
-            storage = x.untyped_storage()
-            if storage._cdata not in own:
-                # The storage itself is held, so that its address is not used again.
-                kept[storage._cdata] = (storage, storage.nbytes())
-            return x
-
         counter = FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU)
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
-        with counter:
-            with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        with _Peak() as peak:
+            with counter, autocast:
                 counts = twin(batch)
             loss = torch.stack([c.float().mean() for c in counts.values()]).sum() + twin.penalty()
             loss.backward()
         stages.readouts(twin, counts)
         parameters = sum(p.numel() for p in twin.parameters())
         weights = sum(p.numel() * p.element_size() for p in twin.parameters()) * ADAM_COPIES
-    return Plan(stages.rows, parameters, counter.get_total_flops(), sum(n for _, n in kept.values()), weights)
+    gradients = weights // ADAM_COPIES
+    return Plan(stages.rows, parameters, 3 * counter.get_total_flops(), peak.bytes - gradients, weights)
 
 
 def check_geometry(
@@ -181,6 +169,35 @@ def _batch(
                 behavior=torch.empty(clips, bins, behavior_dim),
             )
     return batch
+
+
+class _Peak(TorchDispatchMode):
+    """The most bytes that tensors made within hold at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.now = 0
+        self.alive: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor):
+                self.add(x.untyped_storage())
+        return out
+
+    def add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.alive:
+            return
+
+        def gone(_: Any) -> None:
+            del self.alive[key]
+            self.now -= size
+
+        self.alive[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.bytes = max(self.bytes, self.now)
 
 
 class _Stages:

@@ -6,6 +6,7 @@ Shape letters: B clips, F bins, T time steps of a level, C channels, H W cells, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -60,7 +61,8 @@ class GaussianReadout(nn.Module):
         self.std_min, self.std_max, self.std_settle = std_min_px, std_max_px, std_settle
         self.std_ceiling = max(std_max_px, float(max(height, width)))
         self.mean = nn.Parameter(torch.tensor([(width - 1) / 2, (height - 1) / 2]).repeat(units, 1))  # (U, 2) x, y
-        self.log_std = nn.Parameter(torch.full((units, 2), math.log(std_px)))
+        # A round window has no angle to learn: they start a little longer than wide.
+        self.log_std = nn.Parameter(math.log(std_px) + torch.tensor([0.05, -0.05]).repeat(units, 1))
         self.angle = nn.Parameter(torch.zeros(units))  # radians
         self.features = nn.ParameterList([torch.randn(units, c) * 0.1 * c**-0.5 for c in channels])
         rate = torch.tensor(mean_counts).clamp_min(1e-4)
@@ -99,16 +101,42 @@ class GaussianReadout(nn.Module):
         total: Tensor | float = 0.0
         for level, features_UC in zip(levels, self.features, strict=True):
             x = level.x_BCTHW[:, :, -1:] if last else level.x_BCTHW
-            weights = einsum(features_UC, self.window(level), "u c, u h w -> u h w c")
-            flat = rearrange(x, "b c t h w -> b t (h w c)")
-            values = nn.functional.linear(flat, rearrange(weights, "u h w c -> u (h w c)").to(flat.dtype)).float()
+            values = self.look(x, self.weights(level, features_UC))
             total = total + (values[:, 0] if last else level.to_bins(values, bins))
         assert isinstance(total, Tensor)
         return total + self.bias
 
+    def weights(self, level: Level, features_UC: Tensor) -> Tensor:
+        """Window and feature weights multiplied out, (U, H·W·C)."""
+        return einsum(features_UC, self.window(level), "u c, u h w -> u h w c").flatten(1)
+
+    @staticmethod
+    def look(x_BCTHW: Tensor, weights: Tensor) -> Tensor:
+        """Every unit's weighted sum of a level, (B, T, U), float32."""
+        flat = rearrange(x_BCTHW, "b c t h w -> b t (h w c)")
+        return nn.functional.linear(flat, weights.to(flat.dtype)).float()
+
+    def stream(self) -> Callable[[list[Level | None]], Tensor]:
+        """See ``streaming.Stream``: takes the levels that a bin changes, gives its expected counts (U,)."""
+        weights: list[Tensor | None] = [None] * len(self.features)
+        held = [torch.zeros_like(self.bias)] * len(self.features)  # a level's last word holds until it speaks again
+
+        def advance(levels: list[Level | None]) -> Tensor:
+            for i, (level, features_UC) in enumerate(zip(levels, self.features, strict=True)):
+                if level is None:
+                    continue
+                if (own := weights[i]) is None:
+                    own = weights[i] = self.weights(level, features_UC)
+                held[i] = self.look(level.x_BCTHW, own)[0, 0]
+            return self.counts(sum(held, self.bias))
+
+        return advance
+
     def forward(self, levels: list[Level], bins: int, last: bool) -> Tensor:
         """Expected counts a bin."""
-        drive = self.drive(levels, bins, last)
+        return self.counts(self.drive(levels, bins, last))
+
+    def counts(self, drive: Tensor) -> Tensor:
         if self.output == "exp":
             return drive.clamp(-15.0, 8.0).exp()
         return nn.functional.softplus(drive) + 1e-6

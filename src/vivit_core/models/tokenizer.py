@@ -10,6 +10,7 @@ Shape letters: B clips, C channels, T frames, H W pixels, N tokens a time step, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +18,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.models.layers import Level, centres, check_probability, init_linear
+from vivit_core.models.dropout import check_probability, draw_seeds, drop
+from vivit_core.models.layers import Level, centres, init_linear
 
 
 @dataclass
@@ -92,6 +94,16 @@ class Tokenizer(nn.Module):
             x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top, old, 0))
         return x_BCTHW, (old, top, left)
 
+    def forward(self, x_BCTHW: Tensor) -> Tokens:
+        raise NotImplementedError
+
+    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level], Tokens | None]]:
+        """Takes frames (1, C, 1, H, W) one by one; gives the finer levels at each, and tokens where some have ended.
+
+        ``old`` frames of padding stand before the first.
+        """
+        raise NotImplementedError
+
     def penalty(self) -> Tensor:
         """What the tokenizer adds to the loss: nothing, unless it says otherwise."""
         return torch.zeros(())
@@ -127,6 +139,21 @@ class Tubelet(Tokenizer):
         height, width = x.shape[3] // ph, x.shape[4] // pw
         x = rearrange(x, "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
         return self.place(self.embed(x), height, width, before, [])
+
+    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level], Tokens | None]]:
+        waiting: list[Tensor] = []
+
+        def advance(frame: Tensor) -> tuple[list[Level], Tokens | None]:
+            nonlocal old
+            waiting.extend([torch.zeros_like(frame)] * old + [frame])
+            old = 0
+            if len(waiting) < self.patch_size[0]:
+                return [], None
+            clip = torch.cat(waiting, dim=2)
+            waiting.clear()
+            return [], self(clip)
+
+        return advance
 
 
 class ConvStem(Tokenizer):
@@ -223,21 +250,50 @@ class ConvStem(Tokenizer):
         return torch.cat([F.elu(x), F.elu(-x)], dim=1)
 
     def forward(self, x_BCTHW: Tensor) -> Tokens:
+        level, before = self.fine(x_BCTHW)
+        pooled = F.pad(self.pool(level), (0, 0, 0, 0, 0, 0, before[0], 0))
+        return self.tokens(pooled, before, [level])
+
+    def fine(self, x_BCTHW: Tensor) -> tuple[Level, tuple[int, int, int]]:
+        """The map, (B, C, T, H, W), and what was padded before (time, rows, columns)."""
         b = x_BCTHW.shape[0]
         x, before = self.same(x_BCTHW)
-        old, top, left = before
         x = F.elu(self.mix(self.rectify(self.fields(x))))
         if self.training and self.dropout:
-            keep = torch.rand(b, 1, x.shape[1], 1, 1, device=x.device) >= self.dropout
-            x = (rearrange(x, "(b t) c h w -> b t c h w", b=b) * (keep / (1 - self.dropout)).to(x.dtype)).flatten(0, 1)
+            x = rearrange(x, "(b t) c h w -> b t c h w", b=b)
+            silent = (b, 1, x.shape[2], 1, 1)
+            x = drop(x, self.dropout, draw_seeds(device=x.device), shape=silent).flatten(0, 1)
         height, width = x.shape[2:]
-        device = x.device
-        # A patch's cells are averaged in space, its frames kept apart: place is the map's business.
-        pt, ph, pw = self.patch_size
-        pooled = F.avg_pool2d(x, (ph // self.stride, pw // self.stride))
-        pooled = F.pad(rearrange(pooled, "(b t) c h w -> b t h w c", b=b), (0, 0, 0, 0, 0, 0, old, 0))
-        tokens = self.embed(rearrange(pooled, "b (t pt) h w c -> b t (h w) (pt c)", pt=pt))
-        x_map = rearrange(x, "(b t) c h w -> b c t h w", b=b)
-        ys, xs = centres(height, self.stride, top, device), centres(width, self.stride, left, device)
-        fine = Level(x_map, 0, 1, ys, xs, float(self.stride))
-        return self.place(tokens, pooled.shape[2], pooled.shape[3], before, [fine])
+        _, top, left = before
+        ys, xs = centres(height, self.stride, top, x.device), centres(width, self.stride, left, x.device)
+        return Level(rearrange(x, "(b t) c h w -> b c t h w", b=b), 0, 1, ys, xs, float(self.stride)), before
+
+    def pool(self, level: Level) -> Tensor:
+        """A patch's cells averaged in space, (B, T, H', W', C): place is the map's business."""
+        _, ph, pw = self.patch_size
+        b = level.x_BCTHW.shape[0]
+        x = F.avg_pool2d(rearrange(level.x_BCTHW, "b c t h w -> (b t) c h w"), (ph // self.stride, pw // self.stride))
+        return rearrange(x, "(b t) c h w -> b t h w c", b=b)
+
+    def tokens(self, pooled_BTHWC: Tensor, before: tuple[int, int, int], levels: list[Level]) -> Tokens:
+        """A patch's frames side by side in one token."""
+        _, _, height, width, _ = pooled_BTHWC.shape
+        x = rearrange(pooled_BTHWC, "b (t pt) h w c -> b t (h w) (pt c)", pt=self.patch_size[0])
+        return self.place(self.embed(x), height, width, before, levels)
+
+    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level], Tokens | None]]:
+        waiting: list[Tensor] = []
+
+        def advance(frame: Tensor) -> tuple[list[Level], Tokens | None]:
+            nonlocal old
+            level, (_, top, left) = self.fine(frame)
+            pooled = self.pool(level)
+            waiting.extend([torch.zeros_like(pooled)] * old + [pooled])
+            old = 0
+            if len(waiting) < self.patch_size[0]:
+                return [level], None
+            tokens = self.tokens(torch.cat(waiting, dim=1), (0, top, left), [])
+            waiting.clear()
+            return [level], tokens
+
+        return advance

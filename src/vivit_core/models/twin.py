@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vivit_core.models.layers import build, part
 from vivit_core.models.readout import GaussianReadout
+from vivit_core.models.streaming import Stream
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
 FORMAT = "vivit-core twin 1"
@@ -159,6 +160,10 @@ class Twin(nn.Module):
         counts = self({recording_id: clips})[recording_id][0]
         self.train(training)
         return (counts * spec.frame_rate_hz).cpu().numpy()
+
+    def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
+        """Predict one recording bin by bin, endlessly: see :class:`vivit_core.models.streaming.Stream`."""
+        return Stream(self, recording_id, clip_length)
 
     def penalty(self) -> Tensor:
         """The regularisers of all parts, already weighted; the readouts' is a mean over recordings."""

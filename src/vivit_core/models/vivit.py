@@ -8,23 +8,29 @@
       norm           → (B, D, T', H', W')
 
 Departures from the paper: positions are rotary (axial in space, one axis in time) instead of learned and added;
-queries and keys
-are normalised; registers (Darcet et al. 2024) take part in the spatial blocks, where they are attended; no class
-token: every place is read out; temporal attention is causal.
+queries and keys are normalised; registers (Darcet et al. 2024) take part in the spatial blocks, where they are
+attended; no class token: every place is read out; temporal attention is causal and may be limited to a window.
 
 Shape letters: B clips, C channels, T frames, T' time steps, H W pixels, N tokens a time step, R registers, D embedding.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from vivit_core.models.attention import Attention, Block, run_block
+from vivit_core.models.attention import Attention, Block, Cache, Reach
+from vivit_core.models.dropout import check_probability, draw_seeds, drop
 from vivit_core.models.frontend import TemporalBasis
-from vivit_core.models.layers import Level, Part, TokenDropout, check_probability, rope_space, rope_time
+from vivit_core.models.layers import Level, Part, Rope, rope_space, rope_time
 from vivit_core.models.tokenizer import Tokenizer
+
+EVERYWHERE = Reach(causal=False)
 
 
 class ViViT(nn.Module):
@@ -44,6 +50,9 @@ class ViViT(nn.Module):
     patch_dropout : probability of silencing a whole token before the blocks.
     checkpointing : compute each block again in the backward pass instead of keeping its activations.
     causal : temporal attention sees no later token.
+    window : frames that temporal attention looks back over, in whole tokens, the token's own included; None: the whole
+        clip, so that what a stream has to remember grows without end.
+    compile : whether the blocks are compiled for training (``compile_blocks``); "auto": the training decides.
     """
 
     def __init__(
@@ -62,6 +71,8 @@ class ViViT(nn.Module):
         patch_dropout: float = 0.0,
         checkpointing: bool = False,
         causal: bool = True,
+        window: int | None = None,
+        compile: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
         check_probability(ff_dropout=ff_dropout, drop_path=drop_path, patch_dropout=patch_dropout)
@@ -69,11 +80,12 @@ class ViViT(nn.Module):
             raise ValueError(
                 f"model.registers={registers} would never be attended to without spatial blocks; set model.registers=0"
             )
-        self.causal, self.checkpointing = causal, checkpointing
+        self.causal, self.checkpointing, self.compile_choice = causal, checkpointing, compile
+        self.compiled: Callable[..., Tensor] | None = None
         self.frontend: TemporalBasis | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=embedding_dim)
-        self.patch_dropout = TokenDropout(patch_dropout)
+        self.patch_dropout = patch_dropout
         self.registers = nn.Parameter(torch.randn(registers, embedding_dim) * 0.02) if registers else None
         depth = spatial_depth + temporal_depth
         blocks = []
@@ -86,13 +98,21 @@ class ViViT(nn.Module):
         self.norm = nn.LayerNorm(embedding_dim)
         self.level_channels: list[int] = [*self.tokenizer.level_channels, embedding_dim]
         self.stride: int = self.tokenizer.patch_size[0]
+        if window is not None and (window < self.stride or not causal):
+            raise ValueError(
+                f"model.window={window}: a window holds at least one token of {self.stride} frames, and "
+                "only a causal model has one; set model.window=null, or at least the tokens' frames"
+            )
+        self.reach = Reach(causal, None if window is None else math.ceil(window / self.stride))
 
     def forward(self, x_BCTHW: Tensor) -> list[Level]:
         """Feature levels, finest first; the last is the transformer's own."""
         if self.frontend is not None:
             x_BCTHW = self.frontend(x_BCTHW)
         tokens = self.tokenizer(x_BCTHW)
-        x = self.patch_dropout(tokens.x_BTND)
+        x = tokens.x_BTND
+        if self.training and self.patch_dropout:
+            x = drop(x, self.patch_dropout, draw_seeds(device=x.device), shape=(*x.shape[:-1], 1))
         x = self.attend_space(x, tokens.height, tokens.width)
         x = self.attend_time(x)
         return [*tokens.levels, tokens.as_level(self.norm(x))]
@@ -108,8 +128,7 @@ class ViViT(nn.Module):
             x = torch.cat([repeat(self.registers.to(x.dtype), "r d -> s r d", s=x.shape[0]), x], dim=1)
         head = first_attention(self.spatial)
         rope = rope_space(height, width, r, head.head_dim, head.rope_base_space, x.device)
-        for block in self.spatial:
-            x = run_block(block, x, rope, False, self.checkpointing)
+        x = self.run(self.spatial, x, rope, EVERYWHERE)
         return rearrange(x[:, r:], "(b t) n d -> b t n d", b=b)
 
     def attend_time(self, x_BTND: Tensor) -> Tensor:
@@ -118,10 +137,55 @@ class ViViT(nn.Module):
         b, t = x_BTND.shape[:2]
         x = rearrange(x_BTND, "b t n d -> (b n) t d")
         head = first_attention(self.temporal)
-        rope = rope_time(t, head.head_dim, head.rope_base_time, x.device)
-        for block in self.temporal:
-            x = run_block(block, x, rope, self.causal, self.checkpointing)
+        rope = rope_time(torch.arange(t, device=x.device), head.head_dim, head.rope_base_time)
+        x = self.run(self.temporal, x, rope, self.reach)
         return rearrange(x, "(b n) t d -> b t n d", b=b)
+
+    def run(self, blocks: nn.ModuleList, x_BND: Tensor, rope: Rope, reach: Reach) -> Tensor:
+        """The blocks one after the other, as ``checkpointing`` and ``compile_blocks`` say."""
+        shape = (len(blocks), Block.SEEDS)
+        seeds = draw_seeds(*shape, device=x_BND.device)
+        # Evaluation meets many lengths, each of which would be compiled anew.
+        call = self.compiled if self.compiled is not None and self.training else call_block
+        for block, own in zip(blocks, seeds, strict=True):
+            if self.checkpointing and torch.is_grad_enabled():
+                x_BND = torch.utils.checkpoint.checkpoint(call, block, x_BND, rope, reach, own, use_reentrant=False)
+            else:
+                x_BND = call(block, x_BND, rope, reach, own)
+        return x_BND
+
+    def compile_blocks(self) -> None:
+        """From now on train with one compiled code for all spatial blocks and one for all temporal ones."""
+        self.compiled = torch.compile(call_block, dynamic=False)
+
+    def stream(self, old: int) -> Callable[[Tensor], list[Level | None]]:
+        """See ``streaming.Stream``: takes frames (1, C, 1, H, W) one by one and gives the levels that each one changes.
+
+        ``old`` frames of padding stand before the first.
+        """
+        if not self.causal:
+            raise ValueError("an acausal model (model.causal=false) sees later frames, and cannot be streamed")
+        filtered = self.frontend.stream() if self.frontend is not None else None
+        cut = self.tokenizer.stream(old)
+        caches = [Cache(self.reach.window) for _ in self.temporal]
+        step = 0
+
+        def advance(frame: Tensor) -> list[Level | None]:
+            nonlocal step
+            levels, tokens = cut(frame if filtered is None else filtered(frame))
+            if tokens is None:
+                return [*levels, None]
+            x = self.attend_space(tokens.x_BTND, tokens.height, tokens.width)[0].transpose(0, 1)  # (N, 1, D)
+            if self.temporal:
+                head = first_attention(self.temporal)
+                rope = rope_time(torch.tensor([step], device=x.device), head.head_dim, head.rope_base_time)
+                for block, cache in zip(self.temporal, caches, strict=True):
+                    assert isinstance(block, Block)
+                    x = block.step(x, rope, cache)
+            step += 1
+            return [*levels, tokens.as_level(self.norm(x.transpose(0, 1)[None]))]
+
+        return advance
 
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         """Raise ValueError, with a remedy, where a clip of this size leaves a stage nothing to do."""
@@ -129,6 +193,12 @@ class ViViT(nn.Module):
 
     def penalty(self) -> Tensor:
         return self.tokenizer.penalty()
+
+
+def call_block(block: nn.Module, x_BND: Tensor, rope: Rope, reach: Reach, seeds: Tensor) -> Tensor:
+    """One function for all blocks, so that they share compiled code."""
+    y: Tensor = block(x_BND, rope, reach, seeds)
+    return y
 
 
 def first_attention(blocks: nn.ModuleList) -> Attention:

@@ -1,0 +1,90 @@
+"""Streaming: a twin that takes one frame at a time and says at once what the units will do in that bin.
+
+Each part that looks back keeps what it needs and no more: the front end its last frames, the tokenizer the frames of
+the unfinished token, each temporal block the keys and values of its window, the modulator its state, the readout each
+level's last word. So a bin costs what is new in it, and an endless stream takes no more memory than a short one, unless
+``model.window`` is null. What comes out equals what the twin predicts for the whole clip at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vivit_core.specs import Clips
+
+if TYPE_CHECKING:
+    from vivit_core.models.twin import Twin
+
+
+class Stream:
+    """One recording's units, bin after bin. Made by ``twin.stream(recording_id)``, which puts the twin into evaluation.
+
+        stream = twin.stream("sim0")
+        for frame, behavior in camera:
+            rates_hz = stream.step(frame, behavior)
+
+    Parameters
+    ----------
+    twin : causal.
+    recording_id : whose units.
+    clip_length : bins of the clip that is to be reproduced. It matters only where that is no multiple of the tokens'
+        frames: a clip is padded at its old end, so that its first token ends early, while a stream, whose end nobody
+        knows, begins with a whole token.
+
+    Raises
+    ------
+    ValueError
+        For an acausal twin, an unknown recording, and frames or behaviour of a wrong shape.
+    """
+
+    def __init__(self, twin: Twin, recording_id: str, clip_length: int | None = None) -> None:
+        self.readout = twin.readout(recording_id).stream()
+        self.twin, self.recording_id, self.spec = twin.eval(), recording_id, twin.specs[recording_id]
+        old = 0 if clip_length is None else -clip_length % twin.core.stride
+        self.core = twin.core.stream(old)
+        self.modulator = twin.modulator.stream(old) if twin.modulator is not None else None
+        self.device = next(twin.parameters()).device
+        self.bins = 0  # so far
+
+    @torch.no_grad()
+    def step(self, frame: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
+        """The rates of the bin of this frame.
+
+        Parameters
+        ----------
+        frame : (H, W) or (C, H, W), raw pixel values as in the recording.
+        behavior : (D,) raw values in the order of ``twin.specs[recording_id].behavior``; None where the recording has
+            none.
+
+        Returns
+        -------
+        (U,) in Hz.
+        """
+        spec = self.spec
+        given = np.asarray(frame)
+        given = given[None] if given.ndim == 2 else given
+        if given.shape != spec.frame_shape:
+            raise ValueError(
+                f"recording {self.recording_id} has frames of shape {spec.frame_shape} (channels, height, width), "
+                f"not {given.shape}"
+            )
+        moved = np.zeros(0, np.float32) if behavior is None else np.asarray(behavior, np.float32)
+        if moved.shape != (spec.behavior_dim,):
+            raise ValueError(
+                f"recording {self.recording_id} needs behaviour of shape ({spec.behavior_dim},) for {spec.behavior}, "
+                f"not {moved.shape}"
+            )
+        clip = Clips(
+            frames=torch.as_tensor(given, device=self.device)[None, :, None],
+            behavior=torch.as_tensor(moved, device=self.device)[None, None],
+        )
+        pixels, behavior_11D = self.twin.adapt(self.recording_id, clip)
+        levels = self.core(pixels)
+        if self.modulator is not None:
+            levels = self.modulator(levels, behavior_11D)
+        counts: torch.Tensor = self.readout(levels)
+        self.bins += 1
+        return (counts * spec.frame_rate_hz).cpu().numpy()
