@@ -55,7 +55,7 @@ class Sizes:
     units: int = 100
     behavior: int = 42  # numbers
     repeats: int = 7
-    trials: int = 20  # of a recording, of ``bins`` bins each
+    trials: int = 60  # of a recording, of ``bins`` bins each
     gemm: int = 4096
     narrow: bool = False
 
@@ -222,7 +222,7 @@ def loader_of(folder: Path, sizes: Sizes, batches: int) -> RecordingsDataModule:
 
 def load_only(folder: Path, sizes: Sizes) -> dict[str, float]:
     """Bins a second of the loader alone, and this process's memory after it; in a process of its own."""
-    batches = 20 * sizes.trials
+    batches = 10 * sizes.trials
     module = loader_of(folder, sizes, batches)
     start = time.perf_counter()
     bins = sum(len(c["frames"]) * sizes.bins for batch in module.train_dataloader() for c in batch.values())

@@ -72,7 +72,7 @@ class Optimization:
             }
             for name, members in parameter_groups(twin).items()
         ]
-        optimizer = AdamW(groups, betas=(self.betas[0], self.betas[1]))
+        optimizer = AdamW(groups, betas=(self.betas[0], self.betas[1]), fused=True)  # one pass over all weights
         return optimizer, LambdaLR(optimizer, lambda step: self.lr_fraction(step, steps, warmup))
 
     def lr_fraction(self, step: int, steps: int, warmup: int) -> float:
