@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,11 @@ def run_folder(printed: str) -> Path:
     return Path(printed.rsplit("run folder: ", 1)[1].splitlines()[0])
 
 
+def sections_of(run: Path) -> list[str]:
+    """The sections of a run's report, in order."""
+    return re.findall(r'<section id="(\w+)">', (run / "report.html").read_text())
+
+
 def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     train = [*tiny, *SMALL, "model=vivit_small"]
     code, printed = command(*train)
@@ -41,6 +47,7 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     for name in ("config.yaml", "overrides.yaml", "environment.json", "metrics.csv", "units.csv", "summary.json"):
         assert (run / name).is_file(), name
     assert list((run / "pictures").glob("*.png"))
+    assert sections_of(run) == ["train", "evaluate"]
     assert {"best.ckpt", "last.ckpt"} <= {path.name for path in (run / "checkpoints").iterdir()}
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["embedding_dim"] == 24
     assert yaml.safe_load((run / "overrides.yaml").read_text()) == train
@@ -59,6 +66,8 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     ours, before = (json.loads((folder / "summary.json").read_text()) for folder in (evaluated, run))
     assert ours["bps_mean"] == pytest.approx(before["bps_mean"], abs=1e-6)
     assert ours["ln_bps_mean"] == pytest.approx(before["ln_bps_mean"], abs=1e-6)
+    assert sections_of(evaluated) == sections_of(run) == ["train", "evaluate"]
+    assert "2 recordings with 12 units" in (run / "report.html").read_text()
 
     code, printed = command(
         "task=evaluate", f"checkpoint={run / 'checkpoints' / 'last.ckpt'}", f"data.recordings=[{tiny_files[1]}]"

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 VERSIONS = (
@@ -115,6 +116,7 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 

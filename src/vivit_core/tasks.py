@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import traceback
@@ -33,7 +34,9 @@ from rich.table import Table
 from vivit_core import runs
 from vivit_core.analysis import pictures
 from vivit_core.analysis.evaluate import evaluate as evaluate_twin
+from vivit_core.analysis.evaluate import report_section
 from vivit_core.analysis.latency import measure_stream
+from vivit_core.analysis.report import publish
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.baselines import LN
@@ -414,7 +417,15 @@ def report(
     summary = evaluate_twin(
         twin, datamodule, ln=ln, split=split, device=device, out=run.path, checkpoint=str(checkpoint)
     )
+    # The evaluation that ends a training is done again by evaluating its checkpoint.
+    evaluation = (
+        command_line()
+        if checkpoint != run.best
+        else f"python run.py task=evaluate {shlex.quote(f'checkpoint={checkpoint}')}"
+    )
     console.print(table_of(summary, split))
+    page = publish(run.path, report_section(summary, run.path, evaluation), checkpoint)
+    console.print(f"report: {page}")
     console.print(f"run folder: {run.path}")
     bps: float | None = summary["bps_mean"]
     return bps
@@ -587,6 +598,11 @@ def is_first_rank() -> bool:
 def describe(run: runs.Run, settings: Settings) -> None:
     if is_first_rank():
         runs.describe(run, settings, HydraConfig.get().overrides.task, fingerprint(settings))
+
+
+def command_line() -> str:
+    """The command that does this run again."""
+    return "python run.py " + shlex.join(HydraConfig.get().overrides.task)
 
 
 def overridden() -> set[str]:

@@ -19,6 +19,7 @@ from einops import rearrange
 from rich.progress import track
 
 from vivit_core.analysis import pictures
+from vivit_core.analysis.report import Section, Table
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
 from vivit_core.models.baselines import LN
@@ -335,3 +336,24 @@ def draw(
             ln_bps=np.array([row["ln_bps"] for row in rows]),
             recording=[row["recording"] for row in rows],
         )
+
+
+def report_section(summary: dict[str, Any], folder: Path, command: str) -> Section:
+    """What an evaluation adds to a twin's report, from its ``summary.json`` and the pictures in its folder."""
+    columns = {
+        "units": "units",
+        "units_silent": "silent",
+        "bps_mean": "bits per spike",
+        "ln_bps_mean": "LN's",
+        "knowable_fraction": "of the knowable",
+        "corr_mean": "correlation",
+        "ln_corr_mean": "LN's",
+    }
+    rows = [(name, *(of[key] for key in columns)) for name, of in [*summary["recordings"].items(), ("all", summary)]]
+    text = [
+        f"{summary['bins']:,} bins of the {summary['split']} split were predicted, each once, "
+        f"those after the first {summary['burn_in']} of a trial."
+    ]
+    drawn = [(path, path.stem.replace("_", " ")) for path in sorted((folder / "pictures").glob("*.png"))]
+    table = Table("Means over units", ("recording", *columns.values()), rows)
+    return Section("evaluate", "How well it predicts", text, [table], drawn, command)

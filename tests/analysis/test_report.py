@@ -1,0 +1,225 @@
+"""The report: one page that stands alone, keeps what others wrote, and shows text as text."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vivit_core.analysis import report
+from vivit_core.analysis.report import Section, Table, publish
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HEADLESS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def picture(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def section(key: str = "evaluate", *, text: str = "plain", pictures: list[tuple[Path, str]] | None = None) -> Section:
+    table = Table("numbers", ("name", "bits", "units", "unknown"), [("a", 0.123456, 1234, None), ("b", -2.0, 5, None)])
+    return Section(key, f"the {key}", [text], [table], pictures or [], f"python run.py task={key}")
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text, self.images, self.open = "", [], []
+        self.sections: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.append(tag)
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(given["src"])
+        if tag == "section":
+            self.sections.append(given["id"])
+        for name in ("src", "href"):
+            assert given.get(name, "#").startswith(("#", "data:")), given
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_page_stands_alone_and_says_everything(tmp_path):
+    shown = [(picture(tmp_path / "a.png"), "first"), (picture(tmp_path / "b.gif"), "second")]
+    path = publish(tmp_path / "run", section(pictures=shown))
+    assert path == tmp_path / "run" / "report.html"
+    page = Page(path)
+    assert "script" not in page.tags and len(page.images) == 2
+    assert page.images[0].startswith("data:image/png;base64,") and page.images[1].startswith("data:image/gif;base64,")
+    for words in ("the evaluate", "plain", "0.1235", "1,234", "-2", "–", "first", "python run.py task=evaluate"):
+        assert words in page.text
+    assert not re.search(r"https?:", path.read_text())
+
+
+def test_all_text_is_escaped(tmp_path):
+    evil = (
+        '</p><script>alert("1")</script><!-- section x --> & <img src=http://x> -->\n<!-- end of section evaluate -->'
+    )
+    made = Section(
+        "evaluate", evil, [evil], [Table(evil, (evil,), [(evil,)])], [(picture(tmp_path / "a.png"), evil)], evil
+    )
+    publish(tmp_path, made)
+    page = Page(publish(tmp_path, section("compare")))
+    assert "script" not in page.tags and len(page.images) == 1
+    assert page.sections == ["evaluate", "compare"]
+    assert page.text.count(evil) == 8  # link, title, paragraph, table's title, column, cell, caption, command
+    assert "task=compare" in page.text
+
+
+def test_a_newer_section_takes_the_place_of_the_older_and_leaves_the_others(tmp_path):
+    for key in ("tuning", "zebra", "evaluate", "attention"):
+        publish(tmp_path, section(key, text=f"old {key}"))
+    page = Page(publish(tmp_path, section("evaluate", text="new \\1 \\g<0> words")))
+    assert page.sections == ["evaluate", "attention", "tuning", "zebra"]
+    assert "new \\1 \\g<0> words" in page.text and "old evaluate" not in page.text and "old attention" in page.text
+
+
+def test_tasks_that_publish_at_the_same_time_lose_nothing(tmp_path):
+    code = """if True:
+        import sys; from pathlib import Path; from vivit_core.analysis.report import Section, publish
+        for i in range(20):
+            publish(Path(sys.argv[1]), Section(sys.argv[2], sys.argv[2], [f"round {i}"], [], [], ""))
+    """
+    keys = [f"key{i}" for i in range(3)]
+    others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), key]) for key in keys]
+
+    def here(key: str) -> None:
+        for i in range(20):
+            publish(tmp_path, Section(key, key, [f"round {i}"], [], [], ""))
+
+    threads = [threading.Thread(target=here, args=(f"thread{i}",)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    pages = 0
+    while any(process.poll() is None for process in others):
+        if (tmp_path / "report.html").is_file():
+            Page(tmp_path / "report.html")  # never half a page
+            pages += 1
+    for thread in threads:
+        thread.join()
+    assert all(process.wait() == 0 for process in others) and pages
+    page = Page(tmp_path / "report.html")
+    assert page.sections == sorted([*keys, "thread0", "thread1", "thread2"])
+    assert page.text.count("round 19") == 6
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".report.lock", "report.html"]
+
+
+def test_a_failure_leaves_the_page_as_it_was(tmp_path, monkeypatch):
+    before = publish(tmp_path, section()).read_text()
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(report, "page_of", broken)
+    with pytest.raises(OSError, match="disk full"):
+        publish(tmp_path, section("compare"))
+    assert (tmp_path / "report.html").read_text() == before
+    assert not list(tmp_path.glob(".report-*"))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda path: section("two words"), "two words"),
+        (lambda path: section(pictures=[(path / "a.svg", "")]), "a.svg"),
+        (lambda path: Table("t", ("a", "b"), [("x",)]), "a row of 1 cells for 2 columns"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(make, named, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        make(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_left_with_a_warning(tmp_path, monkeypatch, caplog):
+    training = tmp_path / "training"
+    monkeypatch.setattr(report, "training_of", lambda _: training)
+    monkeypatch.setattr(report, "training_section", lambda _: section("train"))
+    training.mkdir()
+    write = report.write
+
+    def refused(folder, blocks):
+        if folder == training:
+            raise PermissionError("read-only")
+        return write(folder, blocks)
+
+    monkeypatch.setattr(report, "write", refused)
+    page = Page(publish(tmp_path / "own", section(), tmp_path / "x.ckpt"))
+    assert page.sections == ["train", "evaluate"] and "read-only" in caplog.text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+def test_a_browser_opens_it_without_complaint(tmp_path):
+    """Shows every picture, and writes nothing to its console."""
+    shown = [(picture(tmp_path / f"{i}.png", seed=i), f"picture {i}") for i in range(2)]
+    shown.append((picture(tmp_path / "film.gif"), "film"))
+    path = publish(tmp_path / "run", section(pictures=shown))
+    state = look(path, tmp_path)
+    assert state == {"widths": [30, 30, 30], "complaints": [], "title": "Digital twin run"}
+
+
+def look(path: Path, scratch: Path) -> dict[str, object]:
+    """What a browser says of a page: its pictures' widths, its console's lines."""
+    # The page itself allows no script; a copy that allows it and carries one reports on the rest.
+    probe = """<script>const complaints = [];
+    addEventListener("error", e => complaints.push(String(e.message || e.target.src)), true);
+    addEventListener("securitypolicyviolation", e => complaints.push(e.violatedDirective));
+    addEventListener("load", () => { document.documentElement.setAttribute("data-state", JSON.stringify({
+      widths: [...document.images].map(i => i.naturalWidth), complaints, title: document.title})); });</script>"""
+    text = path.read_text().replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
+    copy = scratch / "probe.html"
+    copy.write_text(text.replace("<title>", probe + "<title>", 1))
+    assert CHROMIUM is not None
+
+    def chromium(page: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        profile = scratch / f"profile-{page.stem}"
+        done = subprocess.run(
+            [CHROMIUM, *HEADLESS, f"--user-data-dir={profile}", *words, page.resolve().as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    found = re.search(r'data-state="([^"]*)"', chromium(copy, "--dump-dom").stdout)
+    assert found is not None
+    state: dict[str, object] = json.loads(html.unescape(found[1]))
+    screenshot = scratch / "screenshot.png"
+    words = ("--enable-logging=stderr", f"--screenshot={screenshot}", "--window-size=1100,1600")
+    console = [line for line in chromium(path, *words).stderr.splitlines() if "CONSOLE" in line]
+    state["complaints"] = [*state["complaints"], *console]  # type: ignore[misc]
+    assert Image.open(screenshot).size == (1100, 1600)
+    return state
