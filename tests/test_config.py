@@ -20,6 +20,7 @@ from vivit_core.tasks import LN_TARGET, make
 CONF = config.conf_dir()
 NEEDED = {
     "task=evaluate": ["checkpoint=some.ckpt"],
+    "task=receptive_fields": ["checkpoint=some.ckpt"],
     "task=stream": ["checkpoint=some.ckpt"],
     "task=import": [
         "importer=arrays",

@@ -26,6 +26,7 @@ def commands() -> list[str]:
 PYTHON = [c.removeprefix("python run.py ") for c in commands() if c.startswith("python run.py ")]
 MAKE = [c.removeprefix("make ") for c in commands() if c.startswith("make ")]
 SMALL = ["trainer=debug", "model.spatial_depth=1", "model.temporal_depth=1"]
+SHORT = {"task=receptive_fields": ["noise.clips=2", "noise.clip_s=0.5", "gradient_clips=2", "gradient_clip_s=0.3"]}
 
 
 def test_all_commands_are_known_to_this_test():
@@ -57,7 +58,8 @@ def trained(tmp_path_factory, tiny):
 @pytest.mark.parametrize("words", PYTHON)
 def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request):
     given = words.split()
-    if {"task=evaluate", "task=stream"} & set(given):
+    given += [word for task in given for word in SHORT.get(task, [])]
+    if {"task=evaluate", "task=stream", "task=receptive_fields"} & set(given):
         given = [word.replace("PATH", str(request.getfixturevalue("trained"))) for word in given]
     elif "task=import" in given:
         made = np.random.default_rng(0)

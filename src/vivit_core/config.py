@@ -128,7 +128,7 @@ class Root:
     trainer: Trainer
     callbacks: dict[str, Node | None]
     logger: dict[str, Node | None]
-    task: Literal["train", "evaluate", "stream", "plan", "import"]
+    task: Literal["train", "evaluate", "receptive_fields", "stream", "plan", "import"]
     baseline: Node | None = None
     importer: Node | None = None
 
@@ -151,13 +151,30 @@ class Stream(Root):
     bins: int = 300
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReceptiveFields(Root):
+    checkpoint: str
+    duration_s: float
+    gradient_clips: int
+    gradient_clip_s: float
+    measured: bool | Literal["auto"]
+    noise: Node | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Import(Root):
     source: str = MISSING
     out: str = MISSING
 
 
-ROOTS: dict[str, type[Root]] = {"train": Train, "evaluate": Evaluate, "stream": Stream, "plan": Root, "import": Import}
+ROOTS: dict[str, type[Root]] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "receptive_fields": ReceptiveFields,
+    "stream": Stream,
+    "plan": Root,
+    "import": Import,
+}
 
 
 # Where it lies ------------------------------------------------------------------------------------------------------

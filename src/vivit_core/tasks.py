@@ -33,10 +33,11 @@ from rich.table import Table
 
 from vivit_core import runs
 from vivit_core.analysis import pictures
+from vivit_core.analysis import receptive_fields as fields
 from vivit_core.analysis.evaluate import evaluate as evaluate_twin
 from vivit_core.analysis.evaluate import report_section
 from vivit_core.analysis.latency import measure_stream
-from vivit_core.analysis.report import publish
+from vivit_core.analysis.report import Section, cell, publish, training_of
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.baselines import LN
@@ -455,6 +456,51 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
     return table
 
 
+# Look inside --------------------------------------------------------------------------------------------------------
+
+
+def model_of(path: Path, content: Mapping[str, Any]) -> Twin | LN:
+    """The model in a checkpoint: a twin, or an LN model that was fitted alone."""
+    return LN.from_checkpoint(content["ln"]) if content["twin"].get("_target_") == LN_TARGET else load_twin(path)
+
+
+def receptive_fields(settings: Settings) -> None:
+    """Receptive fields of every unit, by several methods, beside the truth where it is known."""
+    path = Path(settings["checkpoint"])
+    content = read_checkpoint(path)
+    model = model_of(path, content)
+    noise = None if settings["noise"] is None else instantiate(settings["noise"], _convert_="all")
+    device, budget = machine_of(settings["trainer"])
+    run, datamodule = data_of_checkpoint(settings, content, model, budget)
+    summary = fields.receptive_fields(
+        model,
+        datamodule,
+        noise=noise,
+        duration_s=settings["duration_s"],
+        clips=settings["gradient_clips"],
+        clip_s=settings["gradient_clip_s"],
+        measured=settings["measured"],
+        out=run.path,
+        known=fields.known_fractions(training_of(path)),
+        device=device,
+    )
+    section = fields.report_section(summary, run.path, command_line())
+    show(section)
+    console.print(f"report: {publish(run.path, section, path)}")
+    console.print(f"run folder: {run.path}")
+
+
+def show(section: Section) -> None:
+    """Print a section's tables."""
+    for found in section.tables:
+        table = Table(found.columns[0], title=found.title)
+        for name in found.columns[1:]:
+            table.add_column(name, justify="right")
+        for row in found.rows:
+            table.add_row(*map(cell, row))
+        console.print(table)
+
+
 # Stream -------------------------------------------------------------------------------------------------------------
 
 
@@ -567,6 +613,7 @@ def import_recording(settings: Settings) -> None:
 TASKS: dict[str, Callable[[Settings], float | None]] = {
     "train": train,
     "evaluate": evaluate,
+    "receptive_fields": receptive_fields,
     "stream": stream,
     "plan": plan,
     "import": import_recording,

@@ -730,6 +730,12 @@ class Recording:
             columns.append(self._slice(f"behavior/{name}", start, stop).astype(np.float32, copy=False))
         return np.concatenate(columns, axis=1)
 
+    @property
+    def truths(self) -> list[str]:
+        """Names for ``truth``; none where the recording was not simulated."""
+        file = self._opened()
+        return sorted(file["truth"]) if "truth" in file else []
+
     def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
         """What the simulator knows: ``rate`` (T, U) over start … stop-1, any other name (U, ...).
 

@@ -1,0 +1,62 @@
+"""A twin's stand-in whose receptive fields and tuning are known exactly: an LN model with weights set by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from vivit_core.data.simulate.population import Population
+from vivit_core.models.baselines import LN
+from vivit_core.specs import RecordingSpec
+
+HEIGHT, WIDTH, RATE_HZ, PATCH, LAGS = 20, 26, 60.0, 19, 9
+CENTERS = np.array([[8.0, 9.0], [17.0, 11.0], [12.0, 8.0], [15.0, 10.0]], np.float32)  # x, y
+ORIENTATIONS = np.array([20.0, 65.0, 110.0, 160.0], np.float32)
+FREQUENCIES = np.array([0.12, 0.15, 0.12, 0.18], np.float32)  # cycles a pixel
+SIZES = np.array([8.0, 7.0, 9.0, 6.0], np.float32)  # px
+COURSE = np.array([0, 0, 0, 0, -0.2, -0.5, 0.3, 1.0, 0.4], np.float32)  # oldest lag first; peaks one bin back
+COURSE /= np.linalg.norm(COURSE)
+
+
+def population() -> Population:
+    """The simulator's own units at these places."""
+    from dataclasses import replace
+
+    drawn = Population.draw(4, (HEIGHT, WIDTH), RATE_HZ, np.random.default_rng(0))
+    return replace(
+        drawn,
+        center_px=CENTERS,
+        orientation_deg=ORIENTATIONS,
+        spatial_frequency=FREQUENCIES,
+        size_px=SIZES,
+    )
+
+
+def spec() -> RecordingSpec:
+    return RecordingSpec(
+        "known", RATE_HZ, (1, HEIGHT, WIDTH), tuple("abcd"), (0.2,) * 4, 120.0, 40.0, {"gaze": 1}, (0.5,), (1.0,)
+    )
+
+
+def fields_UHW() -> np.ndarray:
+    """The even Gabors of the simulator."""
+    return rearrange(population().gabors()[:, :4], "(h w) u -> u h w", h=HEIGHT)
+
+
+def known_ln(linear: float = 1.0, quadratic: float = 0.0, gain: float = 1.0) -> LN:
+    """log rate = log mean + linear · s + quadratic · s², s the Gabor's response at the lags of ``COURSE``."""
+    model = LN([spec()], duration_s=LAGS / RATE_HZ, patch=PATCH)
+    head = model.head("known")
+    fields = torch.as_tensor(fields_UHW())
+    corner = torch.as_tensor(np.round(CENTERS[:, ::-1].copy())).long() - PATCH // 2
+    padded = torch.nn.functional.pad(fields, (PATCH, PATCH, PATCH, PATCH))
+    with torch.no_grad():
+        head.corner_U2[:] = corner
+        for unit, (row, column) in enumerate(corner.tolist()):
+            window = padded[unit, row + PATCH : row + 2 * PATCH, column + PATCH : column + 2 * PATCH]
+            head.space_UP[unit] = gain * window.flatten()
+        head.time_UL[:] = torch.as_tensor(COURSE)
+        head.linear_U[:] = linear
+        head.quadratic_U[:] = quadratic
+    return model

@@ -1,0 +1,78 @@
+"""Places and orientations of maps, against the simulator's own Gabors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+
+from vivit_core.analysis import maps
+from vivit_core.data.simulate.population import Population
+
+HEIGHT, WIDTH = 30, 44
+
+
+@pytest.fixture(scope="module")
+def population() -> Population:
+    """Units of every orientation; some of them are cut by the border."""
+    return Population.draw(60, (HEIGHT, WIDTH), 120.0, np.random.default_rng(0))
+
+
+def gabors(population: Population) -> torch.Tensor:
+    """The even and the odd one of each unit, (U, 2, H, W)."""
+    return torch.as_tensor(rearrange(population.gabors(), "(h w) (k u) -> u k h w", h=HEIGHT, k=2))
+
+
+def test_envelope_finds_place_and_size_of_the_simulators_gabors(population: Population) -> None:
+    found = maps.fit_envelope(maps.energy(gabors(population)))
+    error = np.linalg.norm(found.center_U2 - population.center_px, axis=1)
+    assert np.median(error) < 0.1 and np.quantile(error, 0.9) < 1.0
+    inside = ((population.center_px > 3) & (population.center_px < np.array([WIDTH, HEIGHT]) - 4)).all(1)
+    ratio = 4 * np.sqrt(2) * found.std_U[inside] / population.size_px[inside]
+    assert 0.9 < np.median(ratio) < 1.1
+    assert (found.explained_U > 0.8).mean() > 0.9
+
+
+def test_a_field_cut_by_the_border_is_placed_where_it_is() -> None:
+    y, x = np.mgrid[:20, :30]
+    cut = torch.as_tensor(np.exp(-0.5 * ((x - 29.3) ** 2 + (y - 5.0) ** 2) / 2.5**2) + 0.2)[None]
+    found = maps.fit_envelope(cut)
+    np.testing.assert_allclose(found.center_U2, [[29.3, 5.0]], atol=1e-3)
+    np.testing.assert_allclose(found.std_U, 2.5, atol=1e-3)
+    mass = float((cut[0].numpy() * x).sum() / cut.sum())
+    assert mass < 27  # which the centre of mass does not say
+
+
+def test_a_flat_map_has_no_place() -> None:
+    found = maps.fit_envelope(torch.zeros(2, 8, 10))
+    assert np.isfinite(found.center_U2).all() and (found.explained_U == 0).all()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_orientation_follows_the_simulators_convention(population: Population, noise: float) -> None:
+    """A sign or an axis the wrong way round would leave only units near 0 and 90 degrees right."""
+    fields = gabors(population)
+    fields = fields + noise * torch.randn(fields.shape, generator=torch.Generator().manual_seed(0))
+    for kind, own in (("complex", fields), ("simple", fields[:, :1])):
+        found, coherence = maps.orientation(maps.structure(own), population.center_px, population.size_px / 4)
+        error = maps.orientation_error_deg(found, population.orientation_deg)
+        oriented = coherence > 0.3
+        assert oriented.mean() > 0.8, kind
+        assert np.median(error[oriented]) < 4 and np.quantile(error[oriented], 0.9) < 15, kind
+
+
+def test_orientation_of_a_grating_written_out() -> None:
+    """Phase grows upwards to the right, so the bars run downwards to the right: 135 degrees, counterclockwise."""
+    y, x = np.mgrid[:20, :20]
+    grating = torch.as_tensor(np.cos(2 * np.pi * 0.1 * (x - y)))[None, None]
+    found, coherence = maps.orientation(maps.structure(grating), np.array([[10.0, 10.0]]), np.array([3.0]))
+    assert maps.orientation_error_deg(found, np.array([135.0]))[0] < 1 and coherence[0] > 0.95
+
+
+def test_orientation_error_knows_the_circle() -> None:
+    assert maps.orientation_error_deg(np.array([179.0, 10.0, 0.0]), np.array([1.0, 100.0, 180.0])).tolist() == [
+        2,
+        90,
+        0,
+    ]
