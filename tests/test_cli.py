@@ -70,10 +70,16 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     assert "2 recordings with 12 units" in (run / "report.html").read_text()
 
     code, printed = command(
-        "task=evaluate", f"checkpoint={run / 'checkpoints' / 'last.ckpt'}", f"data.recordings=[{tiny_files[1]}]"
+        "task=evaluate",
+        f"checkpoint={run / 'checkpoints' / 'last.ckpt'}",
+        f"data.recordings=[{tiny_files[1]}]",
+        "behavior_controls=true",
     )
     assert code == 0, printed
-    assert list(json.loads((run_folder(printed) / "summary.json").read_text())["recordings"]) == ["sim1"]
+    summary = json.loads((run_folder(printed) / "summary.json").read_text())
+    assert list(summary["recordings"]) == ["sim1"]
+    assert list(summary["behavior"]) == ["shuffled", "none", "frozen_gaze"]
+    assert "with behaviour shuffled" in printed
 
     code, printed = command(
         "task=stream", f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", "recording=sim1", "bins=60"

@@ -142,6 +142,7 @@ class Train(Root):
 class Evaluate(Root):
     checkpoint: str = MISSING
     split: Literal["val", "test"] = "test"
+    behavior_controls: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

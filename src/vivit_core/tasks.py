@@ -361,7 +361,17 @@ def evaluate(settings: Settings) -> float | None:
         twin = load_twin(path)
     device, budget = machine_of(settings["trainer"])
     run, datamodule = data_of_checkpoint(settings, content, twin, budget)
-    return report(run, datamodule, twin, ln, device=device, split=settings["split"], checkpoint=path)
+    return report(
+        run,
+        datamodule,
+        twin,
+        ln,
+        device=device,
+        split=settings["split"],
+        checkpoint=path,
+        with_behavior_controls=settings["behavior_controls"],
+        seed=settings["seed"],
+    )
 
 
 def data_of_checkpoint(
@@ -413,10 +423,20 @@ def report(
     device: str,
     split: Literal["train", "val", "test"],
     checkpoint: Path,
+    with_behavior_controls: bool = False,
+    seed: int = 0,
 ) -> float | None:
-    """Evaluate, print the table; returns the mean bits per spike."""
+    """Evaluate, print the table, write the report; returns the mean bits per spike."""
     summary = evaluate_twin(
-        twin, datamodule, ln=ln, split=split, device=device, out=run.path, checkpoint=str(checkpoint)
+        twin,
+        datamodule,
+        ln=ln,
+        split=split,
+        device=device,
+        out=run.path,
+        checkpoint=str(checkpoint),
+        with_behavior_controls=with_behavior_controls,
+        seed=seed,
     )
     # The evaluation that ends a training is done again by evaluating its checkpoint.
     evaluation = (
@@ -425,7 +445,10 @@ def report(
         else f"python run.py task=evaluate {shlex.quote(f'checkpoint={checkpoint}')}"
     )
     console.print(table_of(summary, split))
-    page = publish(run.path, report_section(summary, run.path, evaluation), checkpoint)
+    for name, share in summary["behavior"].items():
+        left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
+        console.print(f"with behaviour {name.replace('_', ' ')}: {left} bits/spike")
+    page = publish(run.path, report_section(summary, run.path / "pictures", evaluation), checkpoint)
     console.print(f"report: {page}")
     console.print(f"run folder: {run.path}")
     bps: float | None = summary["bps_mean"]

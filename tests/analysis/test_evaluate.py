@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from tiny_models import spec, twin, vivit
 from torch import Tensor, nn
 
-from vivit_core.analysis.evaluate import evaluate, predict_split, runs
+from vivit_core.analysis.evaluate import centers_px, evaluate, report_section, runs
+from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.recording import Recording, Trials, write_recording
+from vivit_core.models.baselines import LN
 from vivit_core.specs import Batch, RecordingSpec
 
 UNITS, TRIAL, BURN_IN, CLIP = 4, 23, 5, 10
@@ -65,13 +69,15 @@ def arrays() -> dict[str, Any]:
     }
 
 
-def module_of(path: Path, clip_length: int = CLIP, burn_in: int = BURN_IN) -> RecordingsDataModule:
+def module_of(
+    path: Path, clip_length: int = CLIP, burn_in: int = BURN_IN, behavior: Sequence[str] = (), more: Sequence[Path] = ()
+) -> RecordingsDataModule:
     data = RecordingsDataModule(
-        recordings=[str(path)],
+        recordings=[str(path), *map(str, more)],
         root=None,
         simulator=None,
         cache="",
-        behavior=[],
+        behavior=list(behavior),
         clip_length=clip_length,
         burn_in=burn_in,
         evaluation_length=clip_length,
@@ -104,6 +110,14 @@ def plain_bps(rate: np.ndarray, counts: np.ndarray) -> float:
     return (model - own) / (counts.sum() * math.log(2))
 
 
+def predicted(twin: Any, data: RecordingsDataModule, split: Any = "test", **changes: Any) -> Predictions:
+    found = dict(
+        predict_split(twin, data, **({"ln": None, "split": split, "device": "cpu", "progress": False} | changes))
+    )
+    assert list(found) == ["hand"]
+    return found["hand"]
+
+
 def run(twin: Any, data: RecordingsDataModule, out: Path, **changes: Any) -> dict[str, Any]:
     return evaluate(twin, data, **({"ln": None, "out": out, "checkpoint": "best.ckpt", "progress": False} | changes))
 
@@ -111,7 +125,7 @@ def run(twin: Any, data: RecordingsDataModule, out: Path, **changes: Any) -> dic
 def test_each_bin_is_scored_once_with_its_own_prediction(data: RecordingsDataModule) -> None:
     twin: Any = PixelTwin(data.specs[0], [1.0, 2.0, 3.0, 4.0])
     for split in ("train", "val", "test"):
-        found = predict_split(twin, data, ln=None, split=split, device="cpu", progress=False)["hand"]  # type: ignore[arg-type]
+        found = predicted(twin, data, split)
         bins = scored_bins(split)
         assert np.array_equal(found.bins_N, bins)
         made = arrays()
@@ -164,7 +178,7 @@ def test_scores_agree_with_plain_computations(data: RecordingsDataModule, tmp_pa
     assert (summary["units"], summary["units_silent"], summary["bins"]) == (4, 1, len(bins))
     assert (summary["burn_in"], summary["causal"], summary["checkpoint"]) == (BURN_IN, True, "best.ckpt")
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
-    shared = {name: value for name, value in summary.items() if name != "recordings"}
+    shared = {name: value for name, value in summary.items() if name not in ("recordings", "methods")}
     assert summary["recordings"] == {"hand": shared}
 
 
@@ -222,11 +236,182 @@ def test_a_model_of_the_newest_bin(tmp_path: Path) -> None:
     path = write_recording(tmp_path / "hand.h5", **arrays())
     one_by_one = module_of(path, clip_length=BURN_IN + 1)
     twin: Any = PixelTwin(one_by_one.specs[0], [1.0, 2.0, 3.0, 4.0], predict="last")
-    found = predict_split(twin, one_by_one, ln=None, split="test", device="cpu", progress=False)["hand"]
+    found = predicted(twin, one_by_one)
     assert np.array_equal(found.bins_N, scored_bins("test"))
     assert np.allclose(found.predicted_NU[:, 1], (arrays()["frames"][found.bins_N, 0, 0] + 1.0) / 50)
     with pytest.raises(ValueError, match="evaluation_length - 1"):
-        predict_split(twin, module_of(path), ln=None, split="test", device="cpu", progress=False)
+        predicted(twin, module_of(path))
+
+
+# Behaviour's share
+
+TRIALS = [(0, 23, "a"), (23, 33, "b"), (40, 70, "a"), (70, 90, "c")]  # of unequal lengths, with a gap
+
+
+def moving(tmp_path: Path, names: list[str], trials: Any = TRIALS) -> RecordingsDataModule:
+    """A recording whose behaviours tell which bin they are from."""
+    rng = np.random.default_rng(0)
+    bins = 90
+    start, stop, stimulus = (np.array(column) for column in zip(*trials, strict=True))
+    behavior = {
+        "eye_position": np.stack([np.arange(bins), 1000.0 + np.arange(bins)], 1),
+        "eye_velocity": 2000.0 + np.arange(bins)[:, None],
+        "running": 3000.0 + np.arange(bins)[:, None],
+    }
+    path = write_recording(
+        tmp_path / "moving.h5",
+        recording_id="hand",
+        frame_rate_hz=50.0,
+        frames=rng.integers(0, 256, (bins + 20, 3, 4), dtype=np.uint8),
+        counts=rng.poisson(0.5, (bins + 20, UNITS)).astype(np.uint8),
+        behavior={
+            name: np.concatenate([behavior[name], np.zeros((20, behavior[name].shape[1]))]).astype(np.float32)
+            for name in names
+        },
+        trials=Trials(
+            np.append(start, 90),
+            np.append(stop, 110),
+            np.append(stimulus, "t"),
+            np.array(["test"] * len(start) + ["train"]),
+        ),
+        units={"id": np.array(["u0", "u1", "u2", "u3"])},
+    )
+    return module_of(path, behavior=names)
+
+
+class MovingTwin(PixelTwin):
+    """Predicts one behaviour number of the bin for each unit."""
+
+    offset = 0.0
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: clips["behavior"][..., :UNITS] + self.offset for name, clips in batch.items()}
+
+
+def test_each_control_shows_another_behaviour_of_the_right_bins(tmp_path: Path) -> None:
+    data = moving(tmp_path, ["running", "eye_position", "eye_velocity"])
+    twin: Any = MovingTwin(data.specs[0], [1.0] * UNITS)
+    found = predicted(twin, data, controls=behavior_controls(data, "test", 3))
+    assert np.array_equal(found.predicted_NU[:, 0], 3000.0 + found.bins_N)
+    assert list(found.controls) == ["shuffled", "none", "frozen_gaze"]
+
+    shuffled = found.controls["shuffled"]
+    chosen = {}
+    for start, stop, stimulus in TRIALS:
+        rows = (found.bins_N >= start) & (found.bins_N < stop)
+        source = shuffled[rows, 0] - 3000.0
+        partner = next(t for t in TRIALS if t[0] <= source[0] < t[1])
+        assert partner[2] != stimulus  # a repeat would have seen the same movements
+        place = found.bins_N[rows] - start
+        assert np.array_equal(source, partner[0] + place % (partner[1] - partner[0]))
+        assert np.array_equal(shuffled[rows, 1] + 1000.0, shuffled[rows, 2])  # all behaviours are of one bin
+        chosen[start] = partner[0]
+    again = predicted(twin, data, controls=behavior_controls(data, "test", 3)).controls["shuffled"]
+    assert np.array_equal(shuffled, again)
+    assert len(set(chosen.values())) > 1
+
+    assert np.allclose(found.controls["none"], np.array(data.specs[0].behavior_mean)[:UNITS])
+
+    frozen = found.controls["frozen_gaze"]
+    assert np.array_equal(frozen[:, 0], found.predicted_NU[:, 0])  # running is no gaze
+    for start, stop, _ in TRIALS:
+        rows = (found.bins_N >= start) & (found.bins_N < stop)
+        assert np.allclose(frozen[rows, 1], np.arange(start, stop).mean())  # burn-in included
+        assert np.allclose(frozen[rows, 2], 1000.0 + np.arange(start, stop).mean())
+    assert (frozen[:, 3] == 0).all()  # the velocity
+
+
+def test_behaviours_share_is_in_units_summary_pictures_and_report(tmp_path: Path) -> None:
+    data = moving(tmp_path, ["running", "eye_position", "eye_velocity"])
+    twin = MovingTwin(data.specs[0], [1.0] * UNITS)
+    twin.offset = 5000.0
+    summary = run(twin, data, tmp_path / "out", with_behavior_controls=True)
+    rows = list(csv.DictReader((tmp_path / "out" / "units.csv").open()))
+    found = predicted(twin, data, controls=behavior_controls(data, "test", 0))
+    for name, values in found.controls.items():
+        bps = [plain_bps(values[:, u], found.counts_NU[:, u]) for u in range(UNITS)]
+        assert [float(row[f"{name}_bps"]) for row in rows] == pytest.approx(bps, rel=1e-5)
+        lost = np.mean([float(row["bps"]) for row in rows]) - np.mean(bps)
+        assert summary["behavior"][name]["bps_lost_mean"] == pytest.approx(lost, rel=1e-4, abs=1e-2)
+    assert (tmp_path / "out" / "pictures" / "behavior_share.png").is_file()
+    section = report_section(summary, tmp_path / "out" / "pictures", "again")
+    assert any(table.title.startswith("Behaviour") for table in section.tables)
+
+
+def test_without_gaze_there_is_nothing_to_freeze(tmp_path: Path) -> None:
+    assert list(behavior_controls(moving(tmp_path, ["running"]), "test", 0)) == ["shuffled", "none"]
+
+
+def test_what_cannot_be_controlled_is_refused(data: RecordingsDataModule, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"sees no behaviour.*hand"):
+        behavior_controls(data, "test", 0)
+    with pytest.raises(ValueError, match="one test trial"):
+        behavior_controls(moving(tmp_path, ["running"], TRIALS[:1]), "test", 0)
+
+
+def test_partners_are_other_trials() -> None:
+    for stimuli in (["a", "a", "a", "b"], ["a"] * 5, ["a", "b"]):
+        chosen = partners(np.array(stimuli), [1, 2])
+        for trial, partner in enumerate(chosen):
+            assert partner != trial
+            assert stimuli[partner] != stimuli[trial] or len(set(stimuli)) == 1
+
+
+# Where a model looks
+
+
+def test_centers_are_in_pixels_of_the_recordings_own_frame(tmp_path: Path) -> None:
+    """Of a twin that sees the frames at half their size, and of an LN whose window leaves the frame."""
+    own = spec(height=24, width=32, units=2, behavior=0)
+    path = write_recording(
+        tmp_path / "a.h5",
+        recording_id="a",
+        frame_rate_hz=own.frame_rate_hz,
+        frames=np.zeros((60, 24, 32), np.uint8),
+        counts=np.ones((60, 2), np.uint8),
+        trials=Trials([0, 30], [30, 60], ["x", "y"], ["train", "test"]),
+        units={"id": np.array(["a1", "a0"])},  # another order than the model's
+    )
+    recording = Recording(path)
+    small = twin(vivit(modulator=None, frame_size=[12, 16]), own)
+    small.readout("a").start(torch.tensor([[0.0, 0.0], [15.0, 6.0]]))
+    assert centers_px(small, recording, "a").tolist() == [[30.5, 12.5], [0.5, 0.5]]
+
+    ln = LN([own], duration_s=0.05, patch=5)
+    head = ln.head("a")
+    head.corner_U2.copy_(torch.tensor([[-2, 10], [5, 6]]))
+    with torch.no_grad():
+        weights = torch.zeros(2, 5, 5)
+        weights[0, 0, 0] = 9.0  # outside of the frame: not seen
+        weights[0, 3, 1], weights[0, 3, 3] = 1.0, -1.0
+        weights[1, 4, 2] = 2.0
+        head.space_UP.copy_(weights.flatten(1))
+    assert centers_px(ln, recording, "a").tolist() == [[8.0, 9.0], [12.0, 1.0]]
+
+
+def test_ln_stands_beside_every_number_and_methods_are_named(data: RecordingsDataModule, tmp_path: Path) -> None:
+    twin, ln = (PixelTwin(data.specs[0], gains) for gains in ([0.4, 0.5, 0.6, 0.7], [0.3, 0.3, 0.3, 0.3]))
+    summary = run(twin, data, tmp_path, ln=ln)
+    row = next(csv.DictReader((tmp_path / "units.csv").open()))
+    for name in ("bps", "knowable_fraction", "corr", "corr_to_average", "normalised_corr", "center_error_px"):
+        assert f"ln_{name}" in row
+        assert name in summary["methods"] and f"ln_{name}" not in summary["methods"]
+    assert float(row["ln_corr_to_average"]) == pytest.approx(float(row["corr_to_average"]), rel=1e-6)  # same pixel
+    assert "Schoppe" in summary["methods"]["normalised_corr"]
+
+
+def test_one_recording_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    made = arrays()
+    paths = [write_recording(tmp_path / f"{name}.h5", **{**made, "recording_id": name}) for name in ("a", "b")]
+    data = module_of(paths[0], more=paths[1:])
+    twin: Any = PixelTwin(data.specs[0], [1.0] * UNITS)
+    twin.specs = {spec.recording_id: spec for spec in data.specs}
+    read: list[str] = []
+    forward = twin.forward
+    twin.forward = lambda batch: (read.extend(batch), forward(batch))[1]
+    found = predict_split(twin, data, ln=None, split="test", device="cpu", progress=False)
+    assert next(found)[0] == "a" and set(read) == {"a"}
+    assert next(found)[0] == "b"
 
 
 def test_runs_of_bins() -> None:

@@ -98,3 +98,116 @@ def test_twin_against_ln(tmp_path: Path, drawn: list[Figure]) -> None:
     axes = drawn[0].axes[0]
     assert axes.get_title() == "the twin is better for 2 of 3 units"
     assert axes.collections[0].get_offsets().tolist() == [[0.8, 1.0], [0.6, 0.5]]
+
+
+def test_distributions(tmp_path: Path, drawn: list[Figure]) -> None:
+    made = np.random.default_rng(0).normal(0.5, 0.2, 50)
+    path = pictures.distributions(
+        tmp_path / "distribution.png",
+        panels={
+            "bits": {"twin": np.append(made, [np.nan, -40.0]), "LN": made - 0.1},
+            "nothing": {"twin": np.full(3, np.nan)},
+        },
+    )
+    assert is_picture(path)
+    (axes,) = drawn[0].axes
+    assert sum(patch.get_height() for patch in axes.patches) == 51 + 50  # a unit far below is in the first bar
+    assert axes.lines[0].get_xdata()[0] == np.median(np.append(made, -40.0))
+
+
+def test_rasters_show_each_spike_once(tmp_path: Path, drawn: list[Figure]) -> None:
+    counts = np.random.default_rng(0).poisson(0.2, (5, 90, 3)).astype(float)
+    counts[2, :10] = np.nan  # not valid
+    ones = np.full((90, 3), 7.0)
+    path = pictures.rasters(
+        tmp_path / "rasters.png",
+        bin_s=0.01,
+        trials_hz=counts * 100,
+        predicted_hz=ones,
+        ln_hz=2 * ones,
+        titles=["a", "b", "c"],
+        title="r",
+    )
+    assert is_picture(path)
+    rasters = [axes for axes in drawn[0].axes if axes.get_ylabel() == "repeat"]
+    assert [axes.get_title(loc="left") for axes in rasters] == ["a", "b", "c"]
+    for unit, axes in enumerate(rasters):
+        assert len(axes.lines[0].get_xdata()) == int((np.nan_to_num(counts[..., unit]) > 0).sum())
+    averages = [axes for axes in drawn[0].axes if axes.get_ylabel() == "rate (Hz)"]
+    assert [line.get_ydata()[0] for line in averages[0].lines] == [14.0, 7.0]
+
+
+def test_rasters_of_a_trace_are_shaded(tmp_path: Path, drawn: list[Figure]) -> None:
+    trials = np.random.default_rng(0).gamma(1.0, 1.0, (4, 60, 1))
+    path = pictures.rasters(
+        tmp_path / "rasters.png",
+        bin_s=0.1,
+        trials_hz=trials,
+        predicted_hz=trials[0],
+        ln_hz=None,
+        titles=["a"],
+        title="r",
+    )
+    assert is_picture(path) and len(drawn[0].axes[0].images) == 1
+
+
+def test_averages(tmp_path: Path, drawn: list[Figure]) -> None:
+    trials = {name: np.random.default_rng(0).poisson(0.2, (n, 90, 2)) * 100.0 for name, n in (("s", 5), ("t", 3))}
+    predicted = {name: x.mean(0) for name, x in trials.items()}
+    path = pictures.averages(
+        tmp_path / "repeats.png",
+        bin_s=0.01,
+        trials_hz=trials,
+        predicted_hz=predicted,
+        ln_hz={},
+        titles=["good", "poor"],
+        title="r",
+    )
+    assert is_picture(path)
+    assert [axes.get_title(loc="right") for axes in drawn[0].axes[:2]] == ["s, 5 repeats", "t, 3 repeats"]
+    assert np.array_equal(drawn[0].axes[1].lines[1].get_ydata(), predicted["t"][:, 0])
+
+
+def test_smoothed_average_counts_invalid_bins_for_nothing() -> None:
+    trials = np.full((3, 200), 4.0)
+    trials[0, 50:60] = trials[1, :] = np.nan
+    mean, error = pictures.smoothed_average(trials, 0.01)
+    assert np.allclose(mean, 4.0) and np.allclose(error, 0.0)
+    trials[0], trials[2] = 3.0, 5.0
+    mean, error = pictures.smoothed_average(trials, 0.01)
+    assert np.allclose(mean, 4.0) and np.allclose(error, np.sqrt(2) / np.sqrt(2))
+
+
+def test_performance_and_center_errors(tmp_path: Path, drawn: list[Figure]) -> None:
+    made = np.random.default_rng(0)
+    rate, bps = np.exp(made.normal(size=60)), made.normal(0.5, 0.1, 60)
+    bps[0] = np.nan
+    path = pictures.performance(
+        tmp_path / "performance.png",
+        against={"distance (px)": made.uniform(0, 9, 60), "mean rate (Hz)": rate},
+        scores={"bits per spike": bps, "part": bps / 2},
+    )
+    assert is_picture(path)
+    assert len(drawn[0].axes) == 4 and drawn[0].axes[1].get_xscale() == "log"
+    assert all(len(axes.collections[0].get_offsets()) == 59 for axes in drawn[0].axes)
+    error, fraction = made.uniform(0, 4, 60), np.repeat([0.2, 0.8], 30)
+    path = pictures.center_errors(
+        tmp_path / "errors.png",
+        error_px=error,
+        ln_error_px=None,
+        knowable_fraction=fraction,
+        near_px=2.0,
+        half=0.5,
+    )
+    assert is_picture(path)
+    well = drawn[1].axes[0].lines[0]
+    assert np.array_equal(well.get_xdata(), np.sort(error[30:])) and well.get_ydata()[-1] == 1.0
+
+
+def test_behavior_share(tmp_path: Path, drawn: list[Figure]) -> None:
+    bps = np.array([0.5, 0.7, np.nan])
+    path = pictures.behavior_share(tmp_path / "share.png", bps=bps, controls={"frozen_gaze": bps - 0.2, "none": bps})
+    assert is_picture(path)
+    axes = drawn[0].axes[0]
+    assert [text.get_text() for text in axes.texts] == ["frozen gaze: mean 0.200", "none: mean 0.000"]
+    assert len(axes.collections[0].get_offsets()) == 2

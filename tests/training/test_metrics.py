@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from vivit_core.training import metrics
 from vivit_core.training.metrics import (
     Repeats,
     UnitMetrics,
@@ -157,7 +158,7 @@ def test_repeat_scores_with_unequal_repeats_and_masked_bins(seed):
         stimuli.append(Repeats(s.predicted + 0.5 * rng.normal(size=s.predicted.shape), dirty, mask))
     scores = repeat_scores(stimuli)
     for u in range(3):
-        for got, expected in zip((x[u] for x in scores), repeat_reference(stimuli, u), strict=True):
+        for got, expected in zip((x[u] for x in scores[:4]), repeat_reference(stimuli, u), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
@@ -173,6 +174,35 @@ def test_signal_power_is_unbiased_and_the_truth_has_normalised_correlation_one()
     assert np.mean(scores.correlation_to_average) < 0.9
 
 
+def test_signal_to_error_tells_signal_from_noise_and_is_rather_too_small():
+    """The standard error of the signal power, from one data set, is not below its scatter over many; a unit without
+    signal is not reliable, one with it is."""
+    rng = np.random.default_rng(5)
+    for rate, few in ((rng.uniform(0.2, 3, 300), 4), (np.full(300, 0.5), 4)):
+        counts = rng.poisson(rate[None, :, None], (few, 300, 400)).astype(float)
+        mask = rng.random(counts.shape) < 0.9
+        scores = repeat_scores([Repeats(np.ones(counts.shape), counts, mask)])
+        signal = np.empty(400)
+        for u in range(400):
+            own = np.where(mask[..., u], counts[..., u], np.nan)
+            n = mask[..., u].sum(0)
+            own, n = own[:, n >= 2], n[n >= 2]
+            signal[u] = np.nanmean(own, 0).var(ddof=1) - np.mean(np.nanvar(own, 0, ddof=1) / n)
+        error = np.median(signal / scores.signal_to_error)
+        assert signal.std() < error < 2 * signal.std()
+        assert scores.reliable.mean() == 1.0 if rate.std() > 0 else scores.reliable.mean() < 0.05
+
+
+def test_scores_do_not_depend_on_how_bins_are_pieced(monkeypatch):
+    rng = np.random.default_rng(2)
+    rate, counts = rng.uniform(0.1, 2, (3, 50, 4)), rng.poisson(1.0, (3, 50, 4)).astype(float)
+    mask = rng.random(rate.shape) < 0.5
+    whole = unit_scores(rate, counts, mask)
+    monkeypatch.setattr(metrics, "PIECE", 7)
+    for got, expected in zip(unit_scores(rate, counts, mask), whole, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
 def test_unit_without_signal_has_no_normalised_correlation():
     counts = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])[..., None]
     rate = np.broadcast_to(np.array([1.0, 2.0, 3.0, 4.0])[:, None], counts.shape)
@@ -184,6 +214,6 @@ def test_unit_without_signal_has_no_normalised_correlation():
 def test_a_single_repeat_says_nothing():
     s = planted(np.random.default_rng(0), 1, 10, 2)
     scores = repeat_scores([s])
-    assert all(np.isnan(x).all() for x in scores[:3]) and (scores.bins == 0).all()
+    assert all(np.isnan(x).all() for x in scores[:3]) and (scores.bins == 0).all() and not scores.reliable.any()
     with pytest.raises(ValueError, match="at least one"):
         repeat_scores([])

@@ -1,6 +1,6 @@
 """Evaluate a twin, and the LN baseline beside it, on a split: units.csv, summary.json, pictures.
 
-Shape letters: N scored bins of a recording, B clips, T bins of a clip, U units.
+Shape letters: N scored bins of a recording, U units, R repeats, T bins of a stimulus, H W pixels.
 """
 
 from __future__ import annotations
@@ -8,25 +8,23 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
-import torch
-from einops import rearrange
-from rich.progress import track
 
 from vivit_core.analysis import pictures
+from vivit_core.analysis.predict import Predictions, Split, behavior_controls, columns_of, predict_split
 from vivit_core.analysis.report import Section, Table
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
-from vivit_core.specs import Clips
 from vivit_core.training.metrics import (
+    RELIABLE,
     Repeats,
+    RepeatScores,
     UnitScores,
     fraction_of_knowable,
     mean_known,
@@ -37,17 +35,39 @@ from vivit_core.training.metrics import (
 
 CLIP_S = 5.0  # s of a trial shown in the pictures
 QUALITIES = {"good": 0.9, "middling": 0.5, "poor": 0.1}  # quantiles of bits per spike of the units that are drawn
+EXTREMES = 2  # best and worst units whose rasters are drawn
+STIMULI = 3  # repeated stimuli whose averages are drawn
+RECORDINGS_SHOWN = 4  # recordings whose own pictures stand in the report
+NEAR_PX = 2.0  # a readout nearer to the true centre than this looks at the right place
+HALF = 0.5  # of the knowable information: units that a twin knows well enough to say where it looks
 
-
-@dataclass
-class Predictions:
-    """What was measured and predicted in a split of one recording, in the order of time."""
-
-    bins_N: np.ndarray  # frames of the recording
-    counts_NU: np.ndarray
-    valid_NU: np.ndarray
-    predicted_NU: np.ndarray  # expected counts a bin, float32
-    ln_NU: np.ndarray | None
+METHODS = {  # what units.csv and summary.json hold
+    "bps": "bits per spike: Σ [(n ln r̂ − r̂) − (n ln n̄ − n̄)] / (Σ n · ln 2) over a unit's valid "
+    "bins, n the count, r̂ the prediction, n̄ the unit's own mean over the same bins (Pillow "
+    "et al. 2008). Not clamped. A silent unit has none, is left out of means, and is counted.",
+    "corr": "Pearson correlation of prediction and count over a unit's valid bins, single trials; "
+    "none where one is constant.",
+    "truth_bps": "the knowable information: bits per spike of the simulation's true rate, without its shared noise.",
+    "knowable_fraction": "of a unit bps / truth_bps; in means Σ bps / Σ truth_bps over units with a positive "
+    "truth_bps.",
+    "corr_to_average": "Pearson correlation of the mean prediction and the mean count over repeats, over bins "
+    "with at least two valid repeats. Few repeats leave noise in the mean, which lowers it.",
+    "explainable_variance": "S / (S + mean s²), S = var(mean count) − mean(s² / n) the signal power, s² the unbiased "
+    "variance over n repeats: unbiased with unequal repeats (Sahani and Linden 2003, without "
+    "subtracting trials' means).",
+    "normalised_corr": "CC_norm of Schoppe et al. 2016: covariance of mean prediction and mean count over "
+    "√(var(mean prediction) · S), all unbiased, so that few repeats do not lower it. None "
+    "where S ≤ 0. Dividing by the root of a noisy S biases it upwards, so means are over the "
+    f"units whose S is more than {RELIABLE:g} standard errors above zero (signal_to_error).",
+    "center_error_px": "distance of the readout's centre from the true receptive field's, in pixels of the "
+    "recording's own frame; LN's is the centre of gravity of its squared spatial filter.",
+    "border_px": "distance of the readout's centre from the nearest border of the recording's own frame, in pixels.",
+    "behavior": "the same bins predicted with another behaviour in the place of the animal's. shuffled: "
+    "the time course of another trial, of another stimulus where there is one. none: the "
+    "training trials' mean. frozen_gaze: eye_ behaviours held at their trial's mean, their "
+    "velocities zero. Frames stay as they were: where they move with the gaze, the model "
+    "still sees the movement.",
+}
 
 
 def evaluate(
@@ -55,13 +75,17 @@ def evaluate(
     datamodule: RecordingsDataModule,
     *,
     ln: LN | None,
-    split: Literal["train", "val", "test"] = "test",
+    split: Split = "test",
     device: str = "cpu",
     out: Path,
     checkpoint: str,
+    with_behavior_controls: bool = False,
+    seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Score a twin on every bin of a split, burn-in left out; write ``units.csv``, ``summary.json``, ``pictures/``.
+
+    Memory holds one recording's predictions at a time.
 
     Parameters
     ----------
@@ -72,6 +96,8 @@ def evaluate(
     device : where to compute, in float32.
     out : folder for the files.
     checkpoint : where the twin came from, for the summary.
+    with_behavior_controls : predict with other behaviours too, see :func:`predict.behavior_controls`.
+    seed : of the behaviour that is shuffled across trials.
     progress : show a bar.
 
     Returns
@@ -82,22 +108,31 @@ def evaluate(
     Raises
     ------
     ValueError
-        Where a model does not know a recording or some of its units.
+        Where a model does not know a recording or some of its units, or sees no behaviour that could be controlled.
     """
-    predictions = predict_split(twin, datamodule, ln=ln, split=split, device=device, progress=progress)
+    controls = {}
+    if with_behavior_controls:
+        if isinstance(twin, LN):
+            raise ValueError("behavior_controls=true: model=ln sees no behaviour; evaluate it without them")
+        controls = behavior_controls(datamodule, split, seed)
     rows: list[dict[str, Any]] = []
     recordings: dict[str, Any] = {}
     by_id = {
         spec.recording_id: recording for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
     }
-    for recording_id, found in predictions.items():
-        own = score_recording(by_id[recording_id], recording_id, found, split)
-        recordings[recording_id] = summarise(own, len(found.bins_N))
-        rows += own
+    bins = 0
+    found = predict_split(twin, datamodule, ln=ln, split=split, device=device, progress=progress, controls=controls)
+    for recording_id, own in found:
+        recording = by_id[recording_id]
+        scored = score_recording(twin, ln, recording, recording_id, own, split)
+        recordings[recording_id] = summarise(scored, len(own.bins_N))
+        draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
+        rows += scored
+        bins += len(own.bins_N)
     causal = bool(getattr(twin, "causal", True)) and all(spec.behavior_causal for spec in datamodule.specs)
     common = {"burn_in": datamodule.evaluation_burn_in, "causal": causal, "checkpoint": checkpoint, "split": split}
-    bins = sum(len(found.bins_N) for found in predictions.values())
     summary = summarise(rows, bins) | common | {"recordings": {name: s | common for name, s in recordings.items()}}
+    summary = without_nan(summary | {"methods": METHODS})
 
     out.mkdir(parents=True, exist_ok=True)
     with (out / "units.csv").open("w", newline="") as file:
@@ -106,123 +141,108 @@ def evaluate(
         writer.writerows(
             {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
         )
-    summary = without_nan(summary)
-    (out / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    draw(twin, by_id, predictions, rows, split, out / "pictures")
+    (out / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    draw_units(rows, out / "pictures")
     return summary
 
 
-@torch.no_grad()
-def predict_split(
-    twin: Twin | LN,
-    datamodule: RecordingsDataModule,
-    *,
-    ln: LN | None,
-    split: Literal["train", "val", "test"],
-    device: str,
-    progress: bool,
-) -> dict[str, Predictions]:
-    """Run the models over a split; for each recording, every scored bin once, in the order of time."""
-    models: list[Twin | LN] = [twin] if ln is None else [twin, ln]
-    columns = {
-        spec.recording_id: [columns_of(model, spec.recording_id, spec.unit_ids) for model in models]
-        for spec in datamodule.specs
-    }
-    training = [model.training for model in models]
-    for model in models:
-        model.to(device).eval()
-    parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
-    loader = datamodule.evaluation_dataloader(split)
-    for batch in track(loader, f"evaluate on {split}", total=len(loader), disable=not progress):
-        batch = {name: to_device(clips, device) for name, clips in batch.items()}
-        outputs = [model(batch) for model in models]
-        for recording_id, clips in batch.items():
-            score_BT = clips["score"]
-            clip_bins = score_BT.shape[1]
-            start_B1 = rearrange(clips["start"], "b -> b 1")
-            bins_BT = start_B1 + torch.arange(clip_bins, device=start_B1.device)
-            collected = [bins_BT[score_BT], clips["counts"][score_BT], clips["valid"][score_BT]]
-            for model, output, own in zip(models, outputs, columns[recording_id], strict=True):
-                counts = output[recording_id].float()[..., own]
-                collected.append(counts[score_BT] if model.predict == "all" else newest(counts, score_BT, recording_id))
-            parts.setdefault(recording_id, []).append(tuple(x.cpu().numpy() for x in collected))
-    for model, was in zip(models, training, strict=True):
-        model.train(was)
-    return {name: assembled(pieces) for name, pieces in parts.items()}
-
-
-def to_device(clips: Clips, device: str) -> Clips:
-    values: dict[str, Any] = dict(clips)
-    return cast(Clips, {name: value.to(device) for name, value in values.items()})
-
-
-def newest(counts_BU: torch.Tensor, score_BT: torch.Tensor, recording_id: str) -> torch.Tensor:
-    """The clips' newest bins, where they are scored; a model with ``predict="last"`` has no others."""
-    if score_BT[:, :-1].any():
-        raise ValueError(
-            f"recording {recording_id}: this model predicts a clip's newest bin alone (predict=last), "
-            "but clips are scored on more bins; set data.evaluation_burn_in to data.evaluation_length - 1"
-        )
-    return counts_BU[score_BT[:, -1]]
-
-
-def columns_of(model: Twin | LN, recording_id: str, unit_ids: Sequence[str]) -> list[int]:
-    """Where a recording's units stand among those the model knows under its id."""
-    if recording_id not in model.specs:
-        raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
-    place = {unit: i for i, unit in enumerate(model.specs[recording_id].unit_ids)}
-    missing = [unit for unit in unit_ids if unit not in place]
-    if missing:
-        raise ValueError(
-            f"recording {recording_id}: the model does not know {len(missing)} of its {len(unit_ids)} units: "
-            f"{', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}; "
-            "evaluate a recording of the units it was trained on"
-        )
-    return [place[unit] for unit in unit_ids]
-
-
-def assembled(pieces: Sequence[tuple[np.ndarray, ...]]) -> Predictions:
-    """One time line from the pieces of all batches."""
-    bins_N, *values = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    order = np.argsort(bins_N, kind="stable")
-    assert (np.diff(bins_N[order]) > 0).all(), "a bin was scored twice"
-    counts, valid, predicted, *rest = (value[order] for value in values)
-    return Predictions(bins_N[order], counts, valid, predicted, rest[0] if rest else None)
-
-
-def score_recording(recording: Recording, recording_id: str, found: Predictions, split: str) -> list[dict[str, Any]]:
+def score_recording(
+    twin: Twin | LN, ln: LN | None, recording: Recording, recording_id: str, found: Predictions, split: str
+) -> list[dict[str, Any]]:
     """A row for each unit of ``units.csv``."""
     units = found.counts_NU.shape[1]
     unknown = np.full(units, np.nan)
-    own = unit_scores(found.predicted_NU, found.counts_NU, found.valid_NU)
-    ln: UnitScores | None = None if found.ln_NU is None else unit_scores(found.ln_NU, found.counts_NU, found.valid_NU)
+
+    def scores(predicted_NU: np.ndarray | None) -> UnitScores:
+        if predicted_NU is None:
+            return UnitScores(unknown, unknown, unknown, unknown, unknown)
+        return unit_scores(predicted_NU, found.counts_NU, found.valid_NU)
+
+    def scores_over_repeats(predicted_NU: np.ndarray | None) -> RepeatScores:
+        if predicted_NU is None or not (stimuli := repeats(recording, found, predicted_NU, split)):
+            return RepeatScores(unknown, unknown, unknown, np.zeros(units), unknown)
+        return repeat_scores(stimuli)
+
+    own, baseline = scores(found.predicted_NU), scores(found.ln_NU)
     truth_bps = unknown
     if recording.info.has_truth:
         truth_NU = np.concatenate([recording.truth("rate", a, b) for a, b in runs(found.bins_N)])
-        truth_bps = unit_scores(truth_NU.astype(np.float32), found.counts_NU, found.valid_NU).bps
-    stimuli = repeats(recording, found, split)
-    repeated = repeat_scores(stimuli) if stimuli else None
+        truth_bps = scores(truth_NU.astype(np.float32)).bps
+    repeated, ln_repeated = scores_over_repeats(found.predicted_NU), scores_over_repeats(found.ln_NU)
+    place_U2 = centers_px(twin, recording, recording_id)
+    ln_place_U2 = np.full((units, 2), np.nan) if ln is None else centers_px(ln, recording, recording_id)
+    _, height, width = recording.info.frame_shape
+    border_px = np.minimum(place_U2, np.array([width, height]) - 1 - place_U2).min(1) + 0.5
+    true_U2 = recording.truth("center_px") if "center_px" in recording.truths else np.full((units, 2), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_rate_hz = own.spikes / own.bins * recording.info.frame_rate_hz
-        knowable = np.where(truth_bps > 0, own.bps / truth_bps, np.nan)
+        knowable, ln_knowable = (np.where(truth_bps > 0, bps / truth_bps, np.nan) for bps in (own.bps, baseline.bps))
     columns = {
         "bins": own.bins.astype(int),
         "spikes": own.spikes,
         "mean_rate_hz": mean_rate_hz,
         "bps": own.bps,
-        "corr": own.correlation,
-        "ln_bps": unknown if ln is None else ln.bps,
-        "ln_corr": unknown if ln is None else ln.correlation,
+        "ln_bps": baseline.bps,
         "truth_bps": truth_bps,
         "knowable_fraction": knowable,
-        "corr_to_average": unknown if repeated is None else repeated.correlation_to_average,
-        "explainable_variance": unknown if repeated is None else repeated.explainable_variance,
-        "normalised_corr": unknown if repeated is None else repeated.normalised_correlation,
+        "ln_knowable_fraction": ln_knowable,
+        "corr": own.correlation,
+        "ln_corr": baseline.correlation,
+        "repeated_bins": repeated.bins.astype(int),
+        "corr_to_average": repeated.correlation_to_average,
+        "ln_corr_to_average": ln_repeated.correlation_to_average,
+        "explainable_variance": repeated.explainable_variance,
+        "signal_to_error": repeated.signal_to_error,
+        "normalised_corr": repeated.normalised_correlation,
+        "ln_normalised_corr": ln_repeated.normalised_correlation,
+        "readout_x_px": place_U2[:, 0],
+        "readout_y_px": place_U2[:, 1],
+        "border_px": border_px,
+        "center_error_px": np.linalg.norm(place_U2 - true_U2, axis=1),
+        "ln_center_error_px": np.linalg.norm(ln_place_U2 - true_U2, axis=1),
     }
+    for name, controlled_NU in found.controls.items():
+        controlled = scores(controlled_NU)
+        columns |= {f"{name}_bps": controlled.bps, f"{name}_corr": controlled.correlation}
     return [
         {"recording": recording_id, "unit": unit} | {name: column[i].item() for name, column in columns.items()}
         for i, unit in enumerate(recording.info.unit_ids)
     ]
+
+
+def centers_px(model: Twin | LN, recording: Recording, recording_id: str) -> np.ndarray:
+    """Where a model looks for each unit of a recording, (U, 2) as x, y in pixels of the recording's own frame.
+
+    A twin's is its readout's mean, LN's the centre of gravity of its squared spatial filter.
+    """
+    own = columns_of(model, recording_id, recording.info.unit_ids)
+    if isinstance(model, Twin):
+        return gaussians_px(model, recording, recording_id)["mean_px"][own]
+    if not isinstance(model, LN):
+        return np.full((len(own), 2), np.nan)
+    head = model.head(recording_id)
+    index_UP, inside_UP = (x.cpu().numpy() for x in head.window_index())
+    weight_UP = head.space_UP.detach().double().cpu().numpy() ** 2 * inside_UP
+    total_U = weight_UP.sum(1)
+    width = recording.info.frame_shape[2]
+    with np.errstate(invalid="ignore"):
+        x, y = ((weight_UP * place_UP).sum(1) / total_U for place_UP in (index_UP % width, index_UP // width))
+    return np.stack([x, y], 1)[own]
+
+
+def gaussians_px(twin: Twin, recording: Recording, recording_id: str) -> dict[str, np.ndarray]:
+    """The readouts' Gaussians, in the model's order of units, in pixels of the recording's own frame.
+
+    They live on the twin's common frame, to which a recording's own may have been resized.
+    """
+    _, height, width = recording.info.frame_shape
+    scale = np.array([width / twin.frame_size[1], height / twin.frame_size[0]])
+    gaussians = twin.readout_gaussians(recording_id)
+    return {
+        "mean_px": (gaussians["mean_px"] + 0.5) * scale - 0.5,
+        "std_px": gaussians["std_px"] * scale.mean(),
+        "angle_deg": gaussians["angle_deg"],
+    }
 
 
 def runs(bins_N: np.ndarray) -> list[tuple[int, int]]:
@@ -231,52 +251,84 @@ def runs(bins_N: np.ndarray) -> list[tuple[int, int]]:
     return [(int(part[0]), int(part[-1]) + 1) for part in np.split(bins_N, breaks)]
 
 
-def repeats(recording: Recording, found: Predictions, split: str) -> list[Repeats]:
-    """The scored bins of stimuli that were shown more than once in the split."""
+def repeated_rows(recording: Recording, bins_N: np.ndarray, split: str) -> dict[str, list[slice]]:
+    """For each stimulus that was shown more than once in a split, its showings' rows among the scored bins.
+
+    Burn-in is left out of each trial alike, so the rows of all showings line up; the rest of a longer one has no
+    partner and is left out.
+    """
     trials = recording.info.trials
     by_stimulus: dict[str, list[tuple[int, int]]] = {}
     for start, stop, stimulus, own in zip(trials.start, trials.stop, trials.stimulus_id, trials.split, strict=True):
-        first, last = np.searchsorted(found.bins_N, [start, stop])
+        first, last = np.searchsorted(bins_N, [start, stop])
         if own == split and last > first:
             by_stimulus.setdefault(str(stimulus), []).append((int(first), int(last)))
-    stimuli = []
-    for shown in by_stimulus.values():
-        if len(shown) < 2:
-            continue
-        # Burn-in is left out of each trial alike, so rows line up; the rest of a longer showing has no partner.
-        bins = min(last - first for first, last in shown)
-        columns = (
-            np.stack([x[first : first + bins] for first, _ in shown])
-            for x in (found.predicted_NU, found.counts_NU, found.valid_NU)
-        )
-        stimuli.append(Repeats(*columns))
-    return stimuli
+    rows = {}
+    for stimulus, shown in by_stimulus.items():
+        if len(shown) >= 2:
+            bins = min(last - first for first, last in shown)
+            rows[stimulus] = [slice(first, first + bins) for first, _ in shown]
+    return rows
+
+
+def repeats(recording: Recording, found: Predictions, predicted_NU: np.ndarray, split: str) -> list[Repeats]:
+    """The scored bins of stimuli that were shown more than once in the split."""
+    return [
+        Repeats(*(np.stack([x[rows] for rows in shown]) for x in (predicted_NU, found.counts_NU, found.valid_NU)))
+        for shown in repeated_rows(recording, found.bins_N, split).values()
+    ]
 
 
 def summarise(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
     """Means and medians over units for which a score is defined."""
-    of = {
-        name: np.array([row[name] for row in rows], np.float64) for name in rows[0] if name not in ("recording", "unit")
-    }
-    return {
-        "bps_mean": mean_known(of["bps"]),
-        "bps_median": median_known(of["bps"]),
-        "corr_mean": mean_known(of["corr"]),
-        "corr_median": median_known(of["corr"]),
-        "ln_bps_mean": mean_known(of["ln_bps"]),
-        "ln_bps_median": median_known(of["ln_bps"]),
-        "ln_corr_mean": mean_known(of["ln_corr"]),
-        "ln_corr_median": median_known(of["ln_corr"]),
+    of = columns_of_rows(rows)
+    reliable = np.nan_to_num(of["signal_to_error"]) > RELIABLE
+    half = np.nan_to_num(of["knowable_fraction"]) >= HALF
+    near = of["center_error_px"][half & ~np.isnan(of["center_error_px"])] <= NEAR_PX
+    summary: dict[str, Any] = {}
+    for name in ("bps", "corr", "corr_to_average", "normalised_corr"):
+        use = reliable if name == "normalised_corr" else slice(None)
+        for column in (name, f"ln_{name}"):
+            summary[f"{column}_mean"] = mean_known(of[column][use])
+            summary[f"{column}_median"] = median_known(of[column][use])
+    return summary | {
         "truth_bps_mean": mean_known(of["truth_bps"]),
         "knowable_fraction": fraction_of_knowable(of["bps"], of["truth_bps"]),
         "ln_knowable_fraction": fraction_of_knowable(of["ln_bps"], of["truth_bps"]),
-        "corr_to_average_mean": mean_known(of["corr_to_average"]),
         "explainable_variance_mean": mean_known(of["explainable_variance"]),
-        "normalised_corr_mean": mean_known(of["normalised_corr"]),
+        "center_error_px_median": median_known(of["center_error_px"]),
+        "ln_center_error_px_median": median_known(of["ln_center_error_px"]),
+        "units_half_known": int(half.sum()),
+        "units_half_known_near": float(near.mean()) if len(near) else math.nan,
+        "behavior": {
+            name: {
+                "bps_mean": mean_known(of[f"{name}_bps"]),
+                "bps_median": median_known(of[f"{name}_bps"]),
+                "corr_mean": mean_known(of[f"{name}_corr"]),
+                "corr_median": median_known(of[f"{name}_corr"]),
+                "bps_lost_mean": mean_known(of["bps"] - of[f"{name}_bps"]),
+            }
+            for name in controls_of(of)
+        },
         "units": len(rows),
         "units_silent": int((of["spikes"] == 0).sum()),
+        "units_reliable": int(reliable.sum()),
         "bins": bins,
     }
+
+
+def columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Each number of all units, (U,) float64."""
+    return {
+        name: np.array([row[name] for row in rows], np.float64) for name in rows[0] if name not in ("recording", "unit")
+    }
+
+
+def controls_of(columns: Iterable[str]) -> list[str]:
+    """Names of the behaviours that stood in for the animal's."""
+    return [
+        name.removesuffix("_bps") for name in columns if name.endswith("_bps") and name not in ("ln_bps", "truth_bps")
+    ]
 
 
 def without_nan(value: Any) -> Any:
@@ -286,74 +338,221 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def draw(
+def draw_recording(
     twin: Twin | LN,
-    recordings: dict[str, Recording],
-    predictions: dict[str, Predictions],
+    recording: Recording,
+    recording_id: str,
+    found: Predictions,
     rows: Sequence[dict[str, Any]],
     split: str,
     folder: Path,
 ) -> None:
-    """The pictures of an evaluation."""
-    for recording_id, found in predictions.items():
-        recording = recordings[recording_id]
-        own = [row for row in rows if row["recording"] == recording_id]
-        first, last = runs(found.bins_N)[0]
-        rate_hz = recording.info.frame_rate_hz
+    """The pictures of one recording."""
+    rate_hz = recording.info.frame_rate_hz
+    first, last = runs(found.bins_N)[0]
+    order = [int(i) for i in np.argsort([row["bps"] for row in rows]) if not math.isnan(rows[i]["bps"])]
+    chosen = {quality: order[round(q * (len(order) - 1))] for quality, q in QUALITIES.items()} if order else {}
+    titles = [
+        f"{quality}: unit {rows[i]['unit']}, {rows[i]['bps']:.2f} bits per spike" for quality, i in chosen.items()
+    ]
+    units = list(chosen.values())
+    if order:
         shown = slice(0, min(last - first, round(CLIP_S * rate_hz)))
-        order = [i for i in np.argsort([row["bps"] for row in own]) if not math.isnan(own[i]["bps"])]
-        if order:
-            chosen = {quality: order[round(q * (len(order) - 1))] for quality, q in QUALITIES.items()}
-            pictures.rates(
-                folder / f"rates_{recording_id}.png",
-                times_s=np.arange(shown.stop) / rate_hz,
-                measured_hz=found.counts_NU[shown][:, list(chosen.values())] * rate_hz,
-                predicted_hz=found.predicted_NU[shown][:, list(chosen.values())] * rate_hz,
-                ln_hz=None if found.ln_NU is None else found.ln_NU[shown][:, list(chosen.values())] * rate_hz,
-                titles=[
-                    f"{quality}: unit {own[i]['unit']}, {own[i]['bps']:.2f} bits per spike"
-                    for quality, i in chosen.items()
-                ],
-                title=f"{recording_id}: a clip of the {split} split",
-            )
-        if isinstance(twin, Twin):
-            gaussians = twin.readout_gaussians(recording_id)
-            frame = recording.frames(first, first + 1)[:, 0].mean(0)
-            # Gaussians live on the twin's common frame, which a recording's own frames may have been resized to.
-            scale = np.array([frame.shape[1] / twin.frame_size[1], frame.shape[0] / twin.frame_size[0]])
-            pictures.receptive_fields(
-                folder / f"receptive_fields_{recording_id}.png",
-                frame=frame,
-                mean_px=(gaussians["mean_px"] + 0.5) * scale - 0.5,
-                std_px=gaussians["std_px"] * scale.mean(),
-                angle_deg=gaussians["angle_deg"],
-                title=f"{recording_id}: where the readouts look",
-            )
-    if any(found.ln_NU is not None for found in predictions.values()):
+        pictures.rates(
+            folder / f"rates_{recording_id}.png",
+            times_s=np.arange(shown.stop) / rate_hz,
+            measured_hz=found.counts_NU[shown][:, units] * rate_hz,
+            predicted_hz=found.predicted_NU[shown][:, units] * rate_hz,
+            ln_hz=None if found.ln_NU is None else found.ln_NU[shown][:, units] * rate_hz,
+            titles=titles,
+            title=f"{recording_id}: a clip of the {split} split",
+        )
+    stimuli = repeated_rows(recording, found.bins_N, split)
+    if order and stimuli:
+        stimuli = dict(sorted(stimuli.items(), key=lambda item: -len(item[1])))  # most repeats first
+        traces = {name: over_repeats(found, shown, rate_hz) for name, shown in list(stimuli.items())[:STIMULI]}
+        most = next(iter(traces.values()))
+        extremes = list(dict.fromkeys([*reversed(order[-EXTREMES:]), *reversed(order[:EXTREMES])]))
+        pictures.rasters(
+            folder / f"rasters_{recording_id}.png",
+            bin_s=1.0 / rate_hz,
+            trials_hz=most["trials"][..., extremes],
+            predicted_hz=most["predicted"][:, extremes],
+            ln_hz=most["ln"][:, extremes] if "ln" in most else None,
+            titles=[f"unit {rows[i]['unit']}: {rows[i]['bps']:.2f} bits per spike" for i in extremes],
+            title=f"{recording_id}: best and worst units, repeats of stimulus {next(iter(traces))}",
+        )
+        pictures.averages(
+            folder / f"repeats_{recording_id}.png",
+            bin_s=1.0 / rate_hz,
+            trials_hz={name: trace["trials"][..., units] for name, trace in traces.items()},
+            predicted_hz={name: trace["predicted"][:, units] for name, trace in traces.items()},
+            ln_hz={name: trace["ln"][:, units] for name, trace in traces.items() if "ln" in trace},
+            titles=titles,
+            title=f"{recording_id}: averages over repeats",
+        )
+    if isinstance(twin, Twin):
+        pictures.receptive_fields(
+            folder / f"receptive_fields_{recording_id}.png",
+            frame=recording.frames(first, first + 1)[:, 0].mean(0),
+            **gaussians_px(twin, recording, recording_id),
+            title=f"{recording_id}: where the readouts look",
+        )
+
+
+def over_repeats(found: Predictions, shown: Sequence[slice], rate_hz: float) -> dict[str, np.ndarray]:
+    """One stimulus: its ``trials`` (R, T, U), NaN where invalid, and mean predictions (T, U); all in Hz."""
+    bins = round(CLIP_S * rate_hz)
+    shown = [slice(rows.start, min(rows.stop, rows.start + bins)) for rows in shown]
+    valid = np.stack([found.valid_NU[rows] for rows in shown])
+    traces = {
+        "trials": np.where(valid, np.stack([found.counts_NU[rows] for rows in shown]) * rate_hz, np.nan),
+        "predicted": np.mean([found.predicted_NU[rows] for rows in shown], axis=0) * rate_hz,
+    }
+    if found.ln_NU is not None:
+        traces["ln"] = np.mean([found.ln_NU[rows] for rows in shown], axis=0) * rate_hz
+    return traces
+
+
+def draw_units(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """The pictures of all units of all recordings."""
+    of = columns_of_rows(rows)
+
+    def known(name: str) -> bool:
+        return bool((~np.isnan(of[name])).any())
+
+    reliable = np.where(np.nan_to_num(of["signal_to_error"]) > RELIABLE, 1.0, np.nan)
+    normalised = {"twin": of["normalised_corr"] * reliable, "LN": of["ln_normalised_corr"] * reliable}
+    pictures.distributions(
+        folder / "distribution.png",
+        panels={
+            "bits per spike": {"twin": of["bps"], "LN": of["ln_bps"], "true rate": of["truth_bps"]},
+            "correlation, single trials": {"twin": of["corr"], "LN": of["ln_corr"]},
+            "normalised correlation": normalised,
+        },
+    )
+    if known("ln_bps"):
         pictures.twin_against_ln(
             folder / "twin_against_ln.png",
-            twin_bps=np.array([row["bps"] for row in rows]),
-            ln_bps=np.array([row["ln_bps"] for row in rows]),
+            twin_bps=of["bps"],
+            ln_bps=of["ln_bps"],
             recording=[row["recording"] for row in rows],
         )
+    if known("border_px"):
+        fraction = {"part of the knowable information": of["knowable_fraction"]} if known("knowable_fraction") else {}
+        pictures.performance(
+            folder / "performance.png",
+            against={
+                "readout's distance from the frame's border (px)": of["border_px"],
+                "mean rate (Hz)": of["mean_rate_hz"],
+            },
+            scores={"bits per spike": of["bps"]} | fraction,
+        )
+    if known("center_error_px"):
+        pictures.center_errors(
+            folder / "center_errors.png",
+            error_px=of["center_error_px"],
+            ln_error_px=of["ln_center_error_px"] if known("ln_center_error_px") else None,
+            knowable_fraction=of["knowable_fraction"],
+            near_px=NEAR_PX,
+            half=HALF,
+        )
+    if controls := controls_of(of):
+        pictures.behavior_share(
+            folder / "behavior_share.png", bps=of["bps"], controls={name: of[f"{name}_bps"] for name in controls}
+        )
+
+
+CAPTIONS = {  # in the order of the report, by how a picture's name begins
+    "distribution": "The distribution of each score over units; the mark is its median. Of the normalised "
+    "correlation, units whose signal is certain enough.",
+    "twin_against_ln": "Bits per spike of the twin against the linear-nonlinear model fitted to the same trials,"
+    " a point a unit.",
+    "performance": "Scores by how far a unit's readout lies from the frame's border, and by its rate; the "
+    "line is a running median.",
+    "center_errors": "How far the readouts' centres lie from the true receptive fields' centres, and that "
+    "error beside what the twin knows of each unit.",
+    "behavior_share": "What each unit loses where another behaviour stands in for the animal's.",
+    "rasters": "The best and the worst units: spikes in each repeat, and the average over repeats, "
+    "measured and predicted.",
+    "repeats": "A good, a middling and a poor unit: averages over repeats, measured (with their standard"
+    " error) and predicted.",
+    "rates": "A good, a middling and a poor unit in single trials: what was measured, smoothed, and "
+    "what was predicted.",
+    "receptive_fields": "The readouts' Gaussians on a frame of the stimulus.",
+}
 
 
 def report_section(summary: dict[str, Any], folder: Path, command: str) -> Section:
     """What an evaluation adds to a twin's report, from its ``summary.json`` and the pictures in its folder."""
-    columns = {
+    scores = {
         "units": "units",
         "units_silent": "silent",
         "bps_mean": "bits per spike",
         "ln_bps_mean": "LN's",
-        "knowable_fraction": "of the knowable",
+        "truth_bps_mean": "knowable",
+        "knowable_fraction": "fraction known",
+        "ln_knowable_fraction": "LN's",
         "corr_mean": "correlation",
         "ln_corr_mean": "LN's",
     }
-    rows = [(name, *(of[key] for key in columns)) for name, of in [*summary["recordings"].items(), ("all", summary)]]
+    repeated = {
+        "corr_to_average_mean": "correlation to average",
+        "ln_corr_to_average_mean": "LN's",
+        "explainable_variance_mean": "explainable variance",
+        "normalised_corr_mean": "normalised correlation",
+        "ln_normalised_corr_mean": "LN's",
+        "units_reliable": "over units",
+    }
+    places = {
+        "center_error_px_median": "centre's error, median (px)",
+        "ln_center_error_px_median": "LN's",
+        "units_half_known": f"units with {HALF:.0%} known",
+        "units_half_known_near": f"of these within {NEAR_PX:g} px",
+    }
+    of = [*summary["recordings"].items(), ("all", summary)]
+
+    def table(title: str, shown: dict[str, str]) -> Table:
+        # A column of which nothing is known, such as the truth of what was not simulated, is left out.
+        shown = {key: name for key, name in shown.items() if any(own[key] is not None for _, own in of)}
+        return Table(title, ("recording", *shown.values()), [(name, *(own[key] for key in shown)) for name, own in of])
+
     text = [
-        f"{summary['bins']:,} bins of the {summary['split']} split were predicted, each once, "
-        f"those after the first {summary['burn_in']} of a trial."
+        f"{summary['bins']:,} bins of the {summary['split']} split were predicted, each once: those after the first "
+        f"{summary['burn_in']} of each trial. "
+        + {
+            "test": "Training never read this split.",
+            "val": "This split chose the checkpoint, so its scores are too good.",
+            "train": "The twin was trained on this split.",
+        }[summary["split"]]
     ]
-    drawn = [(path, path.stem.replace("_", " ")) for path in sorted((folder / "pictures").glob("*.png"))]
-    table = Table("Means over units", ("recording", *columns.values()), rows)
-    return Section("evaluate", "How well it predicts", text, [table], drawn, command)
+    tables = [table("Means over units", scores)]
+    if summary["corr_to_average_mean"] is not None:
+        tables.append(table("On repeated stimuli, means over units", repeated))
+    if summary["center_error_px_median"] is not None:
+        tables.append(table("Where the readouts look, beside the simulation's truth", places))
+    if summary["behavior"]:
+        shares = {"the animal's own": summary, **summary["behavior"]}
+        rows = [
+            (name.replace("_", " "), own["bps_mean"], own["corr_mean"], own.get("bps_lost_mean"))
+            for name, own in shares.items()
+        ]
+        columns = ("behaviour", "bits per spike", "correlation", "bits per spike lost")
+        tables.append(Table("Behaviour's share, means over units", columns, rows))
+    tables.append(
+        Table(
+            "How the numbers are defined",
+            ("number", "method"),
+            [(name, method) for name, method in METHODS.items() if name != "behavior" or summary["behavior"]],
+        )
+    )
+    shown = list(summary["recordings"])[:RECORDINGS_SHOWN]
+    if (more := len(summary["recordings"]) - len(shown)) > 0:
+        text.append(f"Pictures of the first {len(shown)} recordings follow; those of {more} more are in {folder}.")
+    drawn = [
+        (path, caption)
+        for name, caption in CAPTIONS.items()
+        for path in [folder / f"{name}.png", *(folder / f"{name}_{recording}.png" for recording in shown)]
+        if path.is_file()
+    ]
+    return Section("evaluate", "How well it predicts", text, tables, drawn, command)

@@ -745,8 +745,8 @@ class Recording:
             Where the recording has no such truth.
         """
         file = self._opened()
-        if f"truth/{name}" not in file:
-            known = sorted(file["truth"]) if "truth" in file else "nothing: it was not simulated"
+        if name not in self.truths:
+            known = self.truths or "nothing: it was not simulated"
             raise ValueError(f"{self.path}: no truth/{name}; it knows {known}")
         if name == "rate":
             return self._units(self._slice("truth/rate", start, self.info.n_frames if stop is None else stop), 1)

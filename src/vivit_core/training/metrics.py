@@ -18,6 +18,12 @@ CONSTANT = 1e-12
 """A trace counts as constant where its variance is below this part of its mean square (float32 rounding lies near
 1e-14)."""
 
+PIECE = 32768  # bins summed at once
+RELIABLE = 2.0
+"""A unit's normalised correlation enters a summary where its signal power is above this many of its standard errors:
+the bias of dividing by the square root of a noisy signal power, about ⅜ / RELIABLE² of the value, stays below a tenth.
+"""
+
 
 class UnitScores(NamedTuple):
     """One number a unit, (U,) float64; NaN where a score is not defined."""
@@ -71,7 +77,11 @@ class UnitMetrics(Metric):
 def unit_scores(predicted: np.ndarray, counts: np.ndarray, mask: np.ndarray) -> UnitScores:
     """The scores of :class:`UnitMetrics` for arrays: expected and measured counts and the pairs that count, each (...,
     U)."""
-    return scores_of_sums(unit_sums(torch.as_tensor(predicted), torch.as_tensor(counts), torch.as_tensor(mask)).numpy())
+    flat = [np.reshape(x, (-1, x.shape[-1])) for x in (predicted, counts, mask)]
+    sums = np.zeros((7, predicted.shape[-1]))
+    for first in range(0, len(flat[0]), PIECE):  # so that the float64 copies are of a piece alone
+        sums += unit_sums(*(torch.as_tensor(x[first : first + PIECE]) for x in flat)).numpy()
+    return scores_of_sums(sums)
 
 
 def unit_sums(predicted: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
@@ -151,6 +161,12 @@ class RepeatScores(NamedTuple):
     explainable_variance: np.ndarray
     normalised_correlation: np.ndarray
     bins: np.ndarray  # bins with at least two repeats
+    signal_to_error: np.ndarray  # signal power over its standard error
+
+    @property
+    def reliable(self) -> np.ndarray:
+        """Units whose signal power is far enough above zero to divide by."""
+        return np.nan_to_num(self.signal_to_error) > RELIABLE
 
 
 def repeat_scores(stimuli: Sequence[Repeats]) -> RepeatScores:
@@ -167,8 +183,12 @@ def repeat_scores(stimuli: Sequence[Repeats]) -> RepeatScores:
     - explainable variance: S / (S + mean(s²)), the part of a single trial's variance that the stimulus explains. An
       estimate for a unit without signal scatters around zero and can be negative.
     - normalised correlation, CC_norm of Schoppe et al. (2016) = CC_abs / CC_max (Hsu et al. 2004) = cov(ŷ, ȳ) /
-      √(var(ŷ) · S): the correlation with the mean that infinitely many repeats would have. Not clamped; NaN where S is
-      not positive. Where S is small it is noisy: read it beside the explainable variance.
+      √(var(ŷ) · S): the correlation with the mean that infinitely many repeats would have. Covariance, variance and S
+      are each unbiased, so few repeats do not lower it. Not clamped; NaN where S is not positive. Where S is small it
+      is noisy, and dividing by its root biases it upwards; ``reliable`` says for which units S is large enough.
+    - signal to error: S over its standard error. With m a bin's true mean about the mean over bins, and v its variance
+      over repeats, ȳ² − s²/n is the mean product of two different repeats, whose variance is 4 m² v / n +
+      2 v² / (n (n − 1)) whatever the noise, if repeats are independent. With s² for v the error is rather too large.
 
     References
     ----------
@@ -197,7 +217,11 @@ def repeat_scores(stimuli: Sequence[Repeats]) -> RepeatScores:
         explainable = np.where(bins >= 2, signal / (signal + noise), np.nan)
         knowable = (signal > 0) & ~np.isnan(correlation)
         normalised = correction * average(m * p) / np.sqrt(np.where(knowable, correction * average(p**2) * signal, 1.0))
-    return RepeatScores(correlation, explainable, np.where(knowable, normalised, np.nan), bins.astype(np.float64))
+        pairs = np.where(use, 2 * spread**2 / (n * np.maximum(n - 1, 1)), 0.0)
+        error = np.sqrt(np.where(use, 4 * np.maximum(m**2 - spread / n, 0.0) * spread / n + pairs, 0.0).sum(0)) / bins
+        signal_to_error = np.where(bins >= 2, signal / error, np.nan)
+    normalised = np.where(knowable, normalised, np.nan)
+    return RepeatScores(correlation, explainable, normalised, bins.astype(np.float64), signal_to_error)
 
 
 def _over_repeats(stimulus: Repeats) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

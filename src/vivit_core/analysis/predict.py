@@ -1,0 +1,262 @@
+"""What models predict for a split, one recording at a time, with the animal's behaviour or with another in its place.
+
+Shape letters: N scored bins of a recording, B clips, T bins of a clip, U units, D behaviour numbers.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from rich.progress import track
+
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording import Recording
+from vivit_core.models.baselines import LN
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Clips, RecordingSpec
+
+Split = Literal["train", "val", "test"]
+PIECE = 4096  # bins of behaviour read at once
+GAZE = "eye_"  # how the names of behaviours that tell of the gaze begin
+
+
+@dataclass
+class Predictions:
+    """What was measured and predicted in a split of one recording, in the order of time."""
+
+    bins_N: np.ndarray  # frames of the recording
+    counts_NU: np.ndarray
+    valid_NU: np.ndarray
+    predicted_NU: np.ndarray  # expected counts a bin, float32
+    ln_NU: np.ndarray | None
+    controls: dict[str, np.ndarray] = field(default_factory=dict)  # (N, U), as predicted, with another behaviour
+
+
+@torch.no_grad()
+def predict_split(
+    twin: Twin | LN,
+    datamodule: RecordingsDataModule,
+    *,
+    ln: LN | None,
+    split: Split,
+    device: str,
+    progress: bool,
+    controls: Mapping[str, Control] | None = None,
+) -> Iterator[tuple[str, Predictions]]:
+    """Run the models over a split; recording by recording, every scored bin once, in the order of time.
+
+    One recording's predictions are in memory at a time.
+
+    Parameters
+    ----------
+    twin, ln : the model, and the baseline beside it.
+    datamodule : set up.
+    split, device : what to score, and where to compute.
+    progress : show a bar.
+    controls : behaviours, by name, that the twin is shown instead of the animal's.
+    """
+    models: list[Twin | LN] = [twin] if ln is None else [twin, ln]
+    columns = {
+        spec.recording_id: [columns_of(model, spec.recording_id, spec.unit_ids) for model in models]
+        for spec in datamodule.specs
+    }
+    controls = controls or {}
+    training = [model.training for model in models]
+    for model in models:
+        model.to(device).eval()
+    parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
+    names = [*(["ln"] if ln is not None else []), *controls]
+    loader = datamodule.evaluation_dataloader(split)
+    for batch in track(loader, f"evaluate on {split}", total=len(loader), disable=not progress):
+        for done in [name for name in parts if name not in batch]:
+            yield done, assembled(parts.pop(done), names)
+        for recording_id, clips in batch.items():
+            score_BT = clips["score"]
+            start_B1 = rearrange(clips["start"], "b -> b 1")
+            bins_BT = start_B1 + torch.arange(score_BT.shape[1])
+            shown = to_device(clips, device)
+            views = [(model, shown) for model in models]
+            for control in controls.values():
+                behavior = torch.from_numpy(control(recording_id, clips)).to(device)
+                views.append((twin, cast(Clips, {**shown, "behavior": behavior})))
+            own = columns[recording_id] + [columns[recording_id][0]] * len(controls)
+            collected = [bins_BT[score_BT], clips["counts"][score_BT], clips["valid"][score_BT]]
+            for (model, view), units in zip(views, own, strict=True):
+                counts = model({recording_id: view})[recording_id].float()[..., units].cpu()
+                collected.append(counts[score_BT] if model.predict == "all" else newest(counts, score_BT, recording_id))
+            parts.setdefault(recording_id, []).append(tuple(x.numpy() for x in collected))
+    for model, was in zip(models, training, strict=True):
+        model.train(was)
+    for name, pieces in parts.items():
+        yield name, assembled(pieces, names)
+
+
+def to_device(clips: Clips, device: str) -> Clips:
+    values: dict[str, Any] = dict(clips)
+    return cast(Clips, {name: value.to(device) for name, value in values.items()})
+
+
+def newest(counts_BU: torch.Tensor, score_BT: torch.Tensor, recording_id: str) -> torch.Tensor:
+    """The clips' newest bins, where they are scored; a model with ``predict="last"`` has no others."""
+    if score_BT[:, :-1].any():
+        raise ValueError(
+            f"recording {recording_id}: this model predicts a clip's newest bin alone (predict=last), "
+            "but clips are scored on more bins; set data.evaluation_burn_in to data.evaluation_length - 1"
+        )
+    return counts_BU[score_BT[:, -1]]
+
+
+def columns_of(model: Twin | LN, recording_id: str, unit_ids: Sequence[str]) -> list[int]:
+    """Where a recording's units stand among those the model knows under its id."""
+    if recording_id not in model.specs:
+        raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
+    place = {unit: i for i, unit in enumerate(model.specs[recording_id].unit_ids)}
+    missing = [unit for unit in unit_ids if unit not in place]
+    if missing:
+        raise ValueError(
+            f"recording {recording_id}: the model does not know {len(missing)} of its {len(unit_ids)} units: "
+            f"{', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}; "
+            "evaluate a recording of the units it was trained on"
+        )
+    return [place[unit] for unit in unit_ids]
+
+
+def assembled(pieces: Sequence[tuple[np.ndarray, ...]], names: Sequence[str]) -> Predictions:
+    """One time line from the pieces of all batches; ``names`` of what follows the twin's own predictions."""
+    bins_N, *values = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    order = np.argsort(bins_N, kind="stable")
+    assert (np.diff(bins_N[order]) > 0).all(), "a bin was scored twice"
+    counts, valid, predicted, *rest = (value[order] for value in values)
+    others = dict(zip(names, rest, strict=True))
+    ln = others.pop("ln", None)
+    return Predictions(bins_N[order], counts, valid, predicted, ln, others)
+
+
+# Other behaviours in the place of the animal's ----------------------------------------------------------------------
+
+Control = Callable[[str, Clips], np.ndarray]
+"""The behaviour (B, T, D) that stands in for the one of these clips of a recording, raw as in the recording."""
+
+
+def behavior_controls(datamodule: RecordingsDataModule, split: Split, seed: int) -> dict[str, Control]:
+    """What tells a twin's use of behaviour apart: the same frames, with another behaviour beside them.
+
+    - ``shuffled``: the time course of another trial of the same recording and split, whose stimulus was another where
+      there is one; a shorter one is repeated from its start. It is drawn once a trial, from the seed.
+    - ``none``: every number at its mean over the training trials, which is zero after normalisation.
+    - ``frozen_gaze``, where a behaviour's name begins with ``eye_``: those that tell of velocity or speed are zero, and
+      the others stay at their trial's mean; the other behaviours are the animal's own.
+
+    Frames are the animal's own in each, so where they move with the gaze, the model still sees the eye's movement.
+
+    Parameters
+    ----------
+    datamodule : set up.
+    split : the split that will be predicted.
+    seed : of the shuffling.
+
+    Raises
+    ------
+    ValueError
+        Where the twin sees no behaviour, or a recording has a single trial in the split.
+    """
+    by_id = {
+        spec.recording_id: _Behavior(recording, spec, split, seed)
+        for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
+    }
+    blind = [name for name, own in by_id.items() if not own.spec.behavior_dim]
+    if blind:
+        raise ValueError(
+            f"behavior_controls=true, but this twin sees no behaviour (data.behavior was empty) in {', '.join(blind)}"
+        )
+    controls: dict[str, Control] = {
+        "shuffled": lambda name, clips: by_id[name].shuffled(clips),
+        "none": lambda name, clips: by_id[name].none(clips),
+    }
+    if any(name.startswith(GAZE) for own in by_id.values() for name in own.spec.behavior):
+        controls["frozen_gaze"] = lambda name, clips: by_id[name].frozen_gaze(clips)
+    return controls
+
+
+class _Behavior:
+    """The behaviour of one recording, and what can stand in for it."""
+
+    def __init__(self, recording: Recording, spec: RecordingSpec, split: Split, seed: int) -> None:
+        self.recording, self.spec = recording, spec
+        self.trials = recording.info.trials.of(split)
+        self.partners = partners(self.trials.stimulus_id, [seed, zlib.crc32(spec.recording_id.encode())])
+        if len(self.trials) == 1:
+            raise ValueError(
+                f"recording {spec.recording_id} has one {split} trial; to shuffle behaviour across trials takes two"
+            )
+        self._means: dict[int, np.ndarray] = {}
+
+    def trial_of(self, start: int) -> int:
+        return int(np.searchsorted(self.trials.start, start, side="right")) - 1
+
+    def shuffled(self, clips: Clips) -> np.ndarray:
+        bins = clips["behavior"].shape[1]
+        rows = []
+        for start in clips["start"].tolist():
+            trial = self.trial_of(start)
+            rows.append(self.course(int(self.partners[trial]), start - int(self.trials.start[trial]), bins))
+        return np.stack(rows)
+
+    def course(self, trial: int, offset: int, bins: int) -> np.ndarray:
+        """Bins of a trial's behaviour from ``offset`` on; after its end it begins anew."""
+        first, last = int(self.trials.start[trial]), int(self.trials.stop[trial])
+        pieces = []
+        while bins > 0:
+            start = first + offset % (last - first)
+            stop = min(start + bins, last)
+            pieces.append(self.recording.behavior(start, stop, self.spec.behavior))
+            offset, bins = offset + stop - start, bins - (stop - start)
+        return np.concatenate(pieces)
+
+    def none(self, clips: Clips) -> np.ndarray:
+        shape = clips["behavior"].shape
+        return np.broadcast_to(np.asarray(self.spec.behavior_mean, np.float32), shape).copy()
+
+    def frozen_gaze(self, clips: Clips) -> np.ndarray:
+        frozen = clips["behavior"].float().numpy().copy()
+        column = 0
+        for name, width in self.spec.behavior.items():
+            own = slice(column, column := column + width)
+            if not name.startswith(GAZE):
+                continue
+            if "velocity" in name or "speed" in name:
+                frozen[..., own] = 0.0
+            else:
+                means = np.stack([self.mean(self.trial_of(start))[own] for start in clips["start"].tolist()])
+                frozen[..., own] = repeat(means, "b d -> b t d", t=frozen.shape[1])
+        return frozen
+
+    def mean(self, trial: int) -> np.ndarray:
+        """Mean over a trial's bins, (D,)."""
+        if trial not in self._means:
+            first, last = int(self.trials.start[trial]), int(self.trials.stop[trial])
+            total = np.zeros(self.spec.behavior_dim)
+            for start in range(first, last, PIECE):
+                values = self.recording.behavior(start, min(start + PIECE, last), self.spec.behavior)
+                total += values.sum(0, dtype=np.float64)
+            self._means[trial] = (total / (last - first)).astype(np.float32)
+        return self._means[trial]
+
+
+def partners(stimulus_id: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+    """For each trial another one, of another stimulus where there is one: repeats may have seen equal movements."""
+    rng = np.random.default_rng(list(seed))
+    chosen = np.zeros(len(stimulus_id), np.int64)
+    for trial, stimulus in enumerate(stimulus_id):
+        others = np.flatnonzero(stimulus_id != stimulus)
+        if not len(others):
+            others = np.delete(np.arange(len(stimulus_id)), trial)
+        if len(others):
+            chosen[trial] = rng.choice(others)
+    return chosen
