@@ -366,12 +366,10 @@ def center_errors(
     scatter.scatter(knowable_fraction[both], error_px[both], s=12, alpha=0.6, lw=0, color=TWIN)
     scatter.axhline(near_px, color="0.6", lw=1)
     scatter.axvline(half, color="0.6", lw=1)
-    right = max(1.0, float(knowable_fraction[both].max())) if both.any() else 1.0
-    scatter.set(
-        xlabel="part of the knowable information",
-        ylabel="distance from the true centre (px)",
-        xlim=(-0.2, right + 0.02),
-    )
+    scatter.set(xlabel="part of the knowable information", ylabel="distance from the true centre (px)", ylim=(0, None))
+    if both.any():
+        low, high = knowable_fraction[both].min(), knowable_fraction[both].max()
+        scatter.set_xlim(max(min(low, 0.0), -0.5) - 0.02, max(high, 1.0) + 0.02)
     return save(figure, path)
 
 
