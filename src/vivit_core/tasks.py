@@ -40,6 +40,7 @@ from vivit_core.analysis.latency import measure_stream
 from vivit_core.analysis.report import Section, cell, publish, training_of
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.transforms import widths
 from vivit_core.models.baselines import LN
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
@@ -51,8 +52,10 @@ from vivit_core.training.module import TwinModule
 from vivit_core.training.start import start_from_data
 
 Settings = dict[str, Any]  # a composed, validated, plain configuration
-# How clips are cut from recordings.
-CUT = ("behavior", "clip_length", "burn_in", "evaluation_length", "evaluation_burn_in")
+# How clips are cut from recordings, and what they hold.
+CUT = (
+    "behavior", "transforms", "frame_rate_hz", "clip_length", "burn_in", "evaluation_length", "evaluation_burn_in",
+)  # fmt: skip
 LN_TARGET = f"{LN.__module__}.{LN.__qualname__}"
 console = Console(soft_wrap=True, highlight=False)
 
@@ -404,9 +407,9 @@ def data_of_evaluation(now: Settings, trained: Settings | None, said: set[str]) 
     """
     if trained is None:
         return now
-    own = {key.removeprefix("data.").split(".")[0] for key in said if key.startswith("data.")}
+    own = {key[len("data.") :].split(".")[0] for key in said if key.startswith(("data.", "data/"))}
     if "data" in said:
-        cut = {key: trained["data"][key] for key in CUT if key not in own}
+        cut = {key: trained["data"][key] for key in CUT if key not in own and key in trained["data"]}
         return {**now, **cut}
     data = {**trained["data"], **{key: now[key] for key in own}}
     if "root" in own and "recordings" not in own:
@@ -611,14 +614,17 @@ def plan(settings: Settings) -> None:
 def expected_sizes(data: Settings) -> dict[str, Any]:
     """The sizes of clips as ``data.geometry`` gives them, without reading any."""
     geometry = data["geometry"]
-    unknown = [name for name in data["behavior"] if name not in geometry["behavior"]]
+    transforms = {name: node for name, node in data.get("transforms", {}).items() if node is not None}
+    numbers = widths(instantiate(transforms, _convert_="all"), geometry["behavior"])
+    unknown = [name for name in data["behavior"] if name not in numbers]
     if unknown:
         raise ValueError(
-            f"data.geometry.behavior does not say how many numbers {unknown} have; it says {geometry['behavior']}"
+            f"data.geometry.behavior does not say how many numbers {unknown} have, or what they are made from; it says "
+            f"{geometry['behavior']}"
         )
     return {
         "frame_shape": tuple(geometry["frame_shape"]),
-        "behavior_dim": sum(geometry["behavior"][name] for name in data["behavior"]),
+        "behavior_dim": sum(numbers[name] for name in data["behavior"]),
         "clip_length": data["clip_length"],
     }
 

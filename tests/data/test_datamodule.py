@@ -335,7 +335,8 @@ def test_recordings_that_do_not_fit(make: Callable[..., Path]) -> None:
     first = make("a.h5")
     for changes, settings, message in (
         ({}, {}, r"a\.h5 and .*b\.h5 are both recording 'rec0'"),
-        ({"recording_id": "b", "frame_rate_hz": 50.0}, {}, r"a\.h5 has 100 Hz, .*b\.h5 has 50 Hz"),
+        ({"recording_id": "b"}, {"frame_rate_hz": 120.0}, r"a\.h5: it has 100 Hz and the model 120 Hz; counts cannot"),
+        ({"recording_id": "b"}, {"transforms": {"a": 3}}, r"data\.transforms\.a is 3; give it a _target_"),
         ({"recording_id": "b", "behavior": {"eye": np.zeros((120, 3))}}, {}, r"'eye' has a different width"),
         ({"recording_id": "b"}, {"behavior": ["pupil"]}, r"no recording has 'pupil'; there are eye"),
         ({"recording_id": "b"}, {"clip_length": 21}, r"a\.h5: its longest training trial has 20 bins"),
@@ -396,7 +397,7 @@ def test_evaluation_of_a_trained_twin_on_other_files(
             {"recording_id": "unknown", "units": {"id": ["x", "y", "w"]}},
             r"knows no recording 'unknown'.*knows mouse, rec1",
         ),
-        ({"recording_id": "rec1", "frame_rate_hz": 50.0}, r"frame rate \(Hz\) is 50"),
+        ({"recording_id": "rec1", "frame_rate_hz": 50.0}, r"it has 50 Hz and the model 100 Hz; counts cannot"),
         ({"recording_id": "rec1", "frames": np.zeros((120, 5, 6), np.uint8)}, r"frame shape .* is \(1, 5, 6\)"),
         (
             {"recording_id": "rec1", "behavior": {"eye": np.ones((120, 5))}},

@@ -73,10 +73,14 @@ def raised_cosine_basis(n: int, duration_s: float, frame_rate_hz: float, causal:
             f"{n} raised cosines do not fit {last - first + 1} lags ({duration_s} s at {frame_rate_hz} Hz): "
             f"give n between 2 and {max(last - first + 1, 2)} or a longer duration_s"
         )
-    lags = np.arange(first, last + 1)
+    return Basis(weights=cosines_over(np.arange(first, last + 1), first, last, n), first_lag=first)
+
+
+def cosines_over(places: NDArray, first: float, last: float, n: int) -> FloatArray:
+    """Raised cosines with centres from ``first`` to ``last``, which add up to 1 in between, at some places: (…, n)."""
     centres, spacing = np.linspace(first, last, n, retstep=True)
-    distance = np.minimum(np.abs(lags[:, None] - centres) / spacing, 1)
-    return Basis(weights=(0.5 + 0.5 * np.cos(np.pi * distance)).astype(np.float32), first_lag=first)
+    distance = np.minimum(np.abs(places[:, None] - centres) / spacing, 1)
+    return (0.5 + 0.5 * np.cos(np.pi * distance)).astype(np.float32)
 
 
 def split_by_sign(trace_TD: FloatArray) -> FloatArray:

@@ -20,6 +20,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from vivit_core.data.recording import Recording, RecordingInfo, validate_recording
 from vivit_core.data.sampler import TrainingSampler, Weighting
+from vivit_core.data.transforms import (
+    BehaviorTransform,
+    Clip,
+    CutMix,
+    FrameTransform,
+    TargetTransform,
+    Transform,
+)
+from vivit_core.data.view import View
 from vivit_core.data.windows import Window, evaluation_windows
 from vivit_core.specs import Batch, Clips, RecordingError, RecordingSpec
 
@@ -49,7 +58,8 @@ class RecordingsDataModule(LightningDataModule):
     cache
         Folder in which the simulator keeps its files.
     behavior
-        Names of the behaviours the twin sees. A recording that lacks one gets zeros; one that none has is an error.
+        Names of the behaviours the twin sees. A recording that lacks one gets its mean, and a line says so; one that
+        none has is an error.
     clip_length
         Bins of a clip.
     burn_in
@@ -63,6 +73,13 @@ class RecordingsDataModule(LightningDataModule):
         Processes that read ahead, for each loader; 0 reads in the training process. Batches do not depend on it.
     seed
         Of the training samples.
+    frame_rate_hz
+        Rate to which all recordings are brought, causally (:class:`view.View`); None for the lowest rate among them, so
+        that a bin lasts as long in each.
+    transforms
+        Name -> transform: behaviours made from stored ones, under their names; pixels; training targets.
+    augmentation
+        Mixes training clips; None for clips as they are.
     """
 
     def __init__(
@@ -79,6 +96,9 @@ class RecordingsDataModule(LightningDataModule):
         weighting: Weighting,
         num_workers: int,
         seed: int,
+        frame_rate_hz: float | None = None,
+        transforms: dict[str, Transform | None] | None = None,
+        augmentation: CutMix | None = None,
     ) -> None:
         super().__init__()
         for length, left_out, names in (
@@ -94,6 +114,15 @@ class RecordingsDataModule(LightningDataModule):
             raise ValueError(f"data.behavior names one twice: {behavior}")
         if num_workers < 0:
             raise ValueError(f"data.num_workers is {num_workers}; give 0 or more")
+        if frame_rate_hz is not None and not frame_rate_hz > 0:
+            raise ValueError(f"data.frame_rate_hz is {frame_rate_hz}; give a rate in Hz above 0, or null")
+        self._frame_rate_hz, self._augmentation = frame_rate_hz, augmentation
+        self._transforms = {name: t for name, t in (transforms or {}).items() if t is not None}
+        for name, transform in self._transforms.items():
+            if not isinstance(transform, BehaviorTransform | FrameTransform | TargetTransform):
+                raise ValueError(
+                    f"data.transforms.{name} is {transform!r}; give it a _target_ of vivit_core.data.transforms"
+                )
         self._patterns, self._root, self._simulator, self._cache = recordings, root, simulator, Path(cache)
         self._behavior = list(behavior)
         self.clip_length, self.burn_in = clip_length, burn_in
@@ -105,7 +134,7 @@ class RecordingsDataModule(LightningDataModule):
         self._known: dict[str, RecordingSpec] | None = None
         self._next_sample = 0  # where training continues
         self._training: TrainingLoader | None = None
-        self.recordings: list[Recording] = []
+        self.recordings: list[View] = []
         self.specs: list[RecordingSpec] = []
 
     def configure(
@@ -196,43 +225,78 @@ class RecordingsDataModule(LightningDataModule):
         _distinct([(r.path, r.recording_id) for r in recordings])
         self.recordings, self.specs = recordings, specs
 
-    def _described(self, infos: list[RecordingInfo]) -> tuple[list[Recording], list[RecordingSpec]]:
+    def _described(self, infos: list[RecordingInfo]) -> tuple[list[View], list[RecordingSpec]]:
         """Recordings to train on, with statistics of their training trials."""
-        rates = {info.frame_rate_hz for info in infos}
-        if len(rates) > 1:
-            raise ValueError(
-                "recordings trained together need one frame rate; "
-                + ", ".join(f"{info.path} has {info.frame_rate_hz:g} Hz" for info in infos)
-            )
-        widths = {name: _common_width(name, infos) for name in self._behavior}
-        for info in infos:
-            short = info.trials.of("train").stop - info.trials.of("train").start < self.clip_length
+        rates = [info.frame_rate_hz for info in infos]
+        rate_hz = self._frame_rate_hz or min(rates)
+        recordings = [View(info.path, rate_hz, self._transforms) for info in infos]
+        for view in recordings:
+            if not view.clock.same:
+                log.warning("%s", _resampled(view))
+        widths = {name: self._common_width(name, recordings) for name in self._behavior}
+        for view in recordings:
+            self._say_behavior(view, widths)
+            train = view.info.trials.of("train")
+            short = train.stop - train.start < self.clip_length
             if not len(short):
-                raise ValueError(f"{info.path} has no training trial; training statistics need some (trials/split)")
+                raise ValueError(f"{view.path} has no training trial; training statistics need some (trials/split)")
             if short.all():
-                longest = (info.trials.of("train").stop - info.trials.of("train").start).max()
+                longest = (train.stop - train.start).max()
                 raise ValueError(
-                    f"{info.path}: its longest training trial has {longest} bins, "
+                    f"{view.path}: its longest training trial has {longest} bins, "
                     f"and data.clip_length is {self.clip_length}; shorten the clip"
                 )
             if short.any():
                 log.warning(
                     "%s: %d of %d training trials are shorter than a clip of %d bins and are not trained on",
-                    info.path,
+                    view.path,
                     short.sum(),
                     len(short),
                     self.clip_length,
                 )
-        recordings = [Recording(info.path) for info in infos]
         specs = [training_statistics(recording, widths) for recording in recordings]
         for recording in recordings:
             recording.close()  # before worker processes are forked
         return recordings, specs
 
+    def _common_width(self, name: str, recordings: Sequence[View]) -> int:
+        widths = {view.path: view.info.behavior[name] for view in recordings if name in view.info.behavior}
+        if not widths:
+            there = sorted(set().union(*(view.info.behavior for view in recordings)))
+            made = self._transforms.get(name)
+            lacks = (
+                f"; data.transforms.{name} makes it from {made.source!r}, which no recording has"
+                if isinstance(made, BehaviorTransform)
+                else ""
+            )
+            raise ValueError(
+                f"data.behavior: no recording has {name!r}{lacks}; "
+                f"there are {', '.join(there) if there else 'none at all'}"
+            )
+        if len(set(widths.values())) > 1:
+            raise ValueError(
+                f"data.behavior: {name!r} has a different width in each of "
+                + ", ".join(f"{p} ({w})" for p, w in widths.items())
+                + "; one twin reads the same numbers of all: make it alike with data.transforms, or leave it out"
+            )
+        return next(iter(widths.values()))
+
+    def _say_behavior(self, view: View, widths: Mapping[str, int]) -> None:
+        """What a reader of the run's log must know of a recording's behaviours."""
+        for name in widths:
+            if name not in view.info.behavior:
+                log.warning("%s has no behaviour %r: its mean stands in", view.path, name)
+            elif not view.info.behavior_causal[name]:
+                log.warning(
+                    "%s: behaviour %r looks ahead in time: the twin knows the future, its reports say causal: false",
+                    view.path,
+                    name,
+                )
+
     def _matched(
         self, infos: list[RecordingInfo], known: Mapping[str, RecordingSpec]
-    ) -> tuple[list[Recording], list[RecordingSpec]]:
-        """Recordings of a trained twin: under its names, its order of units, its statistics."""
+    ) -> tuple[list[View], list[RecordingSpec]]:
+        """Recordings of a trained twin: under its names, its order of units, its rate, its statistics."""
         recordings, specs = [], []
         for info in infos:
             spec = known.get(info.recording_id)
@@ -247,22 +311,26 @@ class RecordingsDataModule(LightningDataModule):
                 log.info(
                     "%s (%s) has the units of the twin's recording %s", info.path, info.recording_id, spec.recording_id
                 )
-            for field, mine, theirs in (
-                ("frame shape (C, H, W)", info.frame_shape, spec.frame_shape),
-                ("frame rate (Hz)", info.frame_rate_hz, spec.frame_rate_hz),
-            ):
-                if mine != theirs:
-                    raise ValueError(
-                        f"{info.path}: {field} is {mine}, but the twin was trained on {spec.recording_id} "
-                        f"with {theirs}; resample the recording"
-                    )
+            if info.frame_shape != spec.frame_shape:
+                raise ValueError(
+                    f"{info.path}: frame shape (C, H, W) is {info.frame_shape}, but the twin was trained on "
+                    f"{spec.recording_id} with {spec.frame_shape}; resample the recording"
+                )
+            view = View(info.path, spec.frame_rate_hz, self._transforms, spec.recording_id, spec.unit_ids)
+            if not view.clock.same:
+                log.info("%s", _resampled(view))
             for name, width in spec.behavior.items():
-                if info.behavior.get(name, width) != width:
+                if view.info.behavior.get(name, width) != width:
                     raise ValueError(
-                        f"{info.path}: behaviour {name!r} has {info.behavior[name]} numbers, "
+                        f"{info.path}: behaviour {name!r} has {view.info.behavior[name]} numbers, "
                         f"but the twin was trained with {width}"
                     )
-            recordings.append(Recording(info.path, recording_id=spec.recording_id, unit_ids=spec.unit_ids))
+            self._say_behavior(view, spec.behavior)
+            ends = np.cumsum([0, *spec.behavior.values()])
+            view.absent = {
+                name: np.array(spec.behavior_mean[ends[i] : ends[i + 1]]) for i, name in enumerate(spec.behavior)
+            }
+            recordings.append(view)
             specs.append(spec)
         return recordings, specs
 
@@ -292,7 +360,12 @@ class RecordingsDataModule(LightningDataModule):
         )
         share = self._batch_size // world
         batches = TrainingBatches(
-            self.recordings, self.specs, sampler, self.clip_length, range(rank * share, (rank + 1) * share)
+            self.recordings,
+            self.specs,
+            sampler,
+            self.clip_length,
+            range(rank * share, (rank + 1) * share),
+            self._augmentation,
         )
         self._training = TrainingLoader(
             batches, self._batch_size, self._batches_per_epoch, self._num_workers, self._next_sample
@@ -341,19 +414,10 @@ class RecordingsDataModule(LightningDataModule):
         return EvaluationLoader(batches, self._num_workers)
 
 
-def _common_width(name: str, infos: Sequence[RecordingInfo]) -> int:
-    widths = {info.path: info.behavior[name] for info in infos if name in info.behavior}
-    if not widths:
-        there = sorted(set().union(*(info.behavior for info in infos)))
-        raise ValueError(
-            f"data.behavior: no recording has {name!r}; there are {', '.join(there) if there else 'none at all'}"
-        )
-    if len(set(widths.values())) > 1:
-        raise ValueError(
-            f"data.behavior: {name!r} has a different width in each of "
-            + ", ".join(f"{p} ({w})" for p, w in widths.items())
-        )
-    return next(iter(widths.values()))
+def _resampled(view: View) -> str:
+    p, q = view.clock.p, view.clock.q
+    how = f"{p} bins become one" if q == 1 else f"{p} bins become {q}, counts shared by overlap"
+    return f"{view.path}: {view.stored.frame_rate_hz:g} Hz is brought to {view.clock.frame_rate_hz:g} Hz ({how})"
 
 
 def _distinct(named: Sequence[tuple[Path, str]]) -> None:
@@ -435,9 +499,8 @@ def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, 
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-def _clips(recording: Recording, behavior: Mapping[str, int], ranges: Sequence[tuple[int, int]]) -> Clips:
-    """The clips of one recording, stacked."""
-    read = [recording.read(start, stop, behavior) for start, stop in ranges]
+def _stacked(read: Sequence[Clip]) -> Clips:
+    """The clips of one recording as one tensor each."""
     return Clips(
         frames=torch.from_numpy(np.stack([clip["frames"] for clip in read])),
         counts=torch.from_numpy(np.stack([clip["counts"] for clip in read])),
@@ -451,24 +514,44 @@ class TrainingBatches(Dataset[Batch]):
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[View],
         specs: Sequence[RecordingSpec],
         sampler: TrainingSampler,
         clip_length: int,
         share: range,
+        augmentation: CutMix | None = None,
     ) -> None:
         self.recordings, self.specs, self.sampler = recordings, specs, sampler
-        self.clip_length, self.share = clip_length, share
+        self.clip_length, self.share, self.augmentation = clip_length, share, augmentation
 
     def __getitem__(self, first_sample: int) -> Batch:
-        ranges: dict[int, list[tuple[int, int]]] = {}
-        for place in self.share:
-            index, start = self.sampler.sample(first_sample + place)
-            ranges.setdefault(index, []).append((start, start + self.clip_length))
+        samples = range(first_sample + self.share.start, first_sample + self.share.stop)
+        drawn = [(k, *self.sampler.sample(k)) for k in samples]
         return {
-            self.specs[i].recording_id: _clips(self.recordings[i], self.specs[i].behavior, ranges[i])
-            for i in sorted(ranges)
+            self.specs[i].recording_id: _stacked([self._sample(k, i, start) for k, index, start in drawn if index == i])
+            for i in sorted({index for _, index, _ in drawn})
         }
+
+    def _sample(self, k: int, index: int, start: int) -> Clip:
+        """Training sample k, a pure function of (seed, k)."""
+        clip = self._read(index, start)
+        if self.augmentation is None:
+            return clip
+        rng = self.sampler.generator(k)
+        if rng.random() >= self.augmentation.probability:
+            return clip
+        windows = self.sampler.windows[index]
+        other = self._read(index, windows[int(rng.integers(len(windows)))])
+        return self.augmentation(clip, other, rng, self.specs[index].frame_rate_hz)
+
+    def _read(self, index: int, start: int) -> Clip:
+        recording, stop = self.recordings[index], start + self.clip_length
+        return Clip(
+            frames=recording.frames(start, stop),
+            counts=recording.targets(start, stop),
+            valid=recording.valid(start, stop),
+            behavior=recording.behavior(start, stop, self.specs[index].behavior),
+        )
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -480,7 +563,7 @@ class EvaluationBatches(Dataset[Batch]):
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[View],
         specs: Sequence[RecordingSpec],
         split: str,
         clip_length: int,
@@ -507,7 +590,8 @@ class EvaluationBatches(Dataset[Batch]):
         mine = windows[self.rank * each : (self.rank + 1) * each]
         filler = Window(windows[0].start, windows[0].stop, windows[0].start, windows[0].start)
         mine = mine + [filler] * (each - len(mine))
-        clips = _clips(self.recordings[index], self.specs[index].behavior, [(w.start, w.stop) for w in mine])
+        recording, behavior = self.recordings[index], self.specs[index].behavior
+        clips = _stacked([Clip(**recording.read(w.start, w.stop, behavior)) for w in mine])
         bins = torch.stack([torch.arange(w.start, w.stop) for w in mine])
         first, last = (
             torch.tensor([getattr(w, name) for w in mine])[:, None] for name in ("score_start", "score_stop")

@@ -71,3 +71,7 @@ class TrainingSampler:
         windows = self.windows[recording]
         raw = int(np.random.Philox(key=self.seed, counter=k).random_raw())
         return recording, windows[raw * len(windows) >> 64]
+
+    def generator(self, k: int) -> np.random.Generator:
+        """Random numbers for whatever else sample k needs; none of them decides which clip it is."""
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=(1 << 192) + (k << 64)))

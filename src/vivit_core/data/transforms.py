@@ -1,0 +1,384 @@
+"""What a recording goes through on its way to a twin: behaviours made from stored ones, pixels, training targets, and
+training clips that are cut and mixed. ``data.transforms`` and ``data.augmentation`` choose them, `view.View` applies
+them.
+
+Shape letters: T bins, D numbers of a behaviour, N basis functions, C channels, H W pixels, U units, L lags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from vivit_core.data.behavior import Basis, FloatArray, cosines_over, expand, raised_cosine_basis, split_by_sign
+
+MEMORY = 5.0  # time constants after which an exponential is cut off: what is left is below 1 %
+BLOCK = 256  # bins smoothed at once
+
+
+class Transform(Protocol):
+    """Any of the three kinds below."""
+
+
+@runtime_checkable
+class BehaviorTransform(Transform, Protocol):
+    """Makes a behaviour from another one, inside a trial."""
+
+    @property
+    def source(self) -> str:
+        """Name of the behaviour it is made from: a stored one, or one that another transform makes."""
+        ...
+
+    def width(self, numbers: int) -> int:
+        """How many numbers it makes of so many."""
+        ...
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]:
+        """Bins of the past, and of the future, that a bin depends on."""
+        ...
+
+    def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
+        """A stretch of one trial, oldest first; beyond its ends there is nothing."""
+        ...
+
+
+@runtime_checkable
+class FrameTransform(Transform, Protocol):
+    """Changes the pixels of each frame by itself."""
+
+    def pixels(self, frames_CTHW: np.ndarray) -> FloatArray: ...
+
+
+@runtime_checkable
+class TargetTransform(Transform, Protocol):
+    """Changes what training aims at. Validation, test and the LN baseline keep what was measured."""
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]: ...
+
+    def targets(self, counts_TU: FloatArray, valid_TU: np.ndarray, frame_rate_hz: float) -> FloatArray: ...
+
+
+def widths(transforms: Mapping[str, Transform], stored: Mapping[str, int]) -> dict[str, int]:
+    """Numbers of each behaviour, stored or made, of a recording that stores these; what cannot be made is left out.
+
+    Raises
+    ------
+    ValueError
+        Where behaviours are made from each other in a circle.
+    """
+    known = dict(stored)
+    for name in transforms:
+        for made in reversed(chain(transforms, name)):
+            node = transforms[made]
+            assert isinstance(node, BehaviorTransform)
+            numbers = stored.get(made) if node.source == made else known.get(node.source)
+            if numbers is None:
+                known.pop(made, None)
+                break
+            known[made] = node.width(numbers)
+    return known
+
+
+def chain(transforms: Mapping[str, Transform], name: str) -> list[str]:
+    """The transforms behind a behaviour, the last one first; a transform of its own name's stored behaviour ends it."""
+    found: list[str] = []
+    while isinstance(node := transforms.get(name), BehaviorTransform):
+        if name in found:
+            raise ValueError(
+                f"data.transforms: {' ← '.join([*found, name])} is a circle; let one of them have a stored "
+                "behaviour as its source"
+            )
+        found.append(name)
+        if node.source == name:
+            break
+        name = node.source
+    return found
+
+
+def positive(values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}; give a number above 0")
+
+
+# --- behaviour -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Velocity:
+    """Change a second, from the bin before; 0 in a trial's first bin. Of eye position, of pupil size, of a wheel."""
+
+    source: str
+
+    def width(self, numbers: int) -> int:
+        return numbers
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]:
+        return 1, 0
+
+    def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
+        return (np.diff(trace_TD, axis=0, prepend=trace_TD[:1]) * frame_rate_hz).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The length of the source's numbers taken as one vector: running speed, eye speed. One number."""
+
+    source: str
+
+    def width(self, numbers: int) -> int:
+        return 1
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]:
+        return 0, 0
+
+    def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
+        return np.linalg.norm(trace_TD, axis=1, keepdims=True).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SplitBySign:
+    """The positive parts, then the negative parts as positive numbers."""
+
+    source: str
+
+    def width(self, numbers: int) -> int:
+        return 2 * numbers
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]:
+        return 0, 0
+
+    def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
+        return split_by_sign(trace_TD)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A running mean with exponential weights; a trial begins with what there is."""
+
+    source: str
+    tau_s: float  # time constant, s
+
+    def __post_init__(self) -> None:
+        positive({"tau_s": self.tau_s})
+
+    def width(self, numbers: int) -> int:
+        return numbers
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]:
+        return memory(self.tau_s, frame_rate_hz), 0
+
+    def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
+        return smoothed(trace_TD, np.ones((len(trace_TD), 1), bool), self.tau_s, frame_rate_hz)
+
+
+@dataclass(frozen=True)
+class RaisedCosines:
+    """The source smoothed by ``n`` raised cosines over lags (:func:`behavior.raised_cosine_basis`)."""
+
+    source: str
+    n: int  # cosines
+    duration_s: float  # from the first cosine's centre to the last one's, s
+    causal: bool  # false: the lags also run into the future, and every report of the run says so
+
+    def width(self, numbers: int) -> int:
+        return numbers * self.n
+
+    def basis(self, frame_rate_hz: float) -> Basis:
+        return raised_cosine_basis(self.n, self.duration_s, frame_rate_hz, self.causal)
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]:
+        basis = self.basis(frame_rate_hz)
+        return basis.first_lag + len(basis.weights) - 1, -basis.first_lag
+
+    def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
+        return expand(trace_TD, self.basis(frame_rate_hz), Whole(len(trace_TD)))
+
+
+@dataclass(frozen=True)
+class PositionBasis:
+    """Where in a span each number lies: ``n`` raised cosines that add up to 1, for example over the eye's range."""
+
+    source: str
+    n: int  # cosines
+    low: float  # centre of the first, in the source's unit; below it, it stays 1
+    high: float  # centre of the last
+
+    def __post_init__(self) -> None:
+        if self.n < 2 or not self.low < self.high:
+            raise ValueError(f"n is {self.n}, low {self.low}, high {self.high}; give 2 or more cosines and low < high")
+
+    def width(self, numbers: int) -> int:
+        return numbers * self.n
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]:
+        return 0, 0
+
+    def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
+        values = cosines_over(np.clip(trace_TD, self.low, self.high).ravel(), self.low, self.high, self.n)
+        return values.reshape(len(trace_TD), -1)
+
+
+class Whole:
+    """One trial that is all there is."""
+
+    def __init__(self, n_bins: int) -> None:
+        self.start, self.stop = np.array([0]), np.array([n_bins])
+
+
+# --- pixels ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Each frame less its mean, divided by its standard deviation, over the frame or around each pixel.
+
+    The twin divides by the recording's own standard deviation in any case; this one takes out what changes from frame
+    to frame: brightness and contrast. Frame by frame, so it is causal.
+
+    References
+    ----------
+    Jarrett et al. 2009, What is the best multi-stage architecture for object recognition? (local normalisation)
+    """
+
+    std_px: float | None  # of the Gaussian neighbourhood, px; null: the whole frame
+    floor: float  # added to the standard deviation, in pixel units, so that flat frames stay flat
+
+    def __post_init__(self) -> None:
+        positive({"floor": self.floor} | ({} if self.std_px is None else {"std_px": self.std_px}))
+
+    def pixels(self, frames_CTHW: np.ndarray) -> FloatArray:
+        x = frames_CTHW.astype(np.float32)
+        x = x - self.around(x)
+        return x / (np.sqrt(np.maximum(self.around(x**2), 0)) + np.float32(self.floor))
+
+    def around(self, x_CTHW: FloatArray) -> FloatArray:
+        if self.std_px is None:
+            mean: FloatArray = x_CTHW.mean((2, 3), keepdims=True)
+            return mean
+        near: FloatArray = gaussian_filter(x_CTHW, (0, 0, self.std_px, self.std_px), mode="nearest")
+        return near
+
+
+# --- training targets ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SmoothTargets:
+    """Training aims at a running mean of the responses with exponential weights; for calcium, whose noise is fast."""
+
+    tau_s: float  # time constant, s
+
+    def __post_init__(self) -> None:
+        positive({"tau_s": self.tau_s})
+
+    def reach(self, frame_rate_hz: float) -> tuple[int, int]:
+        return memory(self.tau_s, frame_rate_hz), 0
+
+    def targets(self, counts_TU: FloatArray, valid_TU: np.ndarray, frame_rate_hz: float) -> FloatArray:
+        return smoothed(counts_TU, valid_TU, self.tau_s, frame_rate_hz)
+
+
+def memory(tau_s: float, frame_rate_hz: float) -> int:
+    return int(np.ceil(MEMORY * tau_s * frame_rate_hz))
+
+
+def smoothed(trace_TD: FloatArray, valid_TD: np.ndarray, tau_s: float, frame_rate_hz: float) -> FloatArray:
+    """The mean of the valid bins up to each one, weighted by exp(-age / tau); 0 where there is none."""
+    lags = memory(tau_s, frame_rate_hz)
+    out_TD = np.empty(trace_TD.shape, np.float32)
+    for start in range(0, len(trace_TD), BLOCK):
+        stop = min(start + BLOCK, len(trace_TD))
+        first = max(0, start - lags)
+        age = np.arange(start, stop)[:, None] - np.arange(first, stop)
+        kept = (age >= 0) & (age <= lags)
+        weights_TT = np.where(kept, np.exp(-np.maximum(age, 0) / (tau_s * frame_rate_hz)), 0).astype(np.float32)
+        valid = valid_TD[first:stop].astype(np.float32)
+        total = weights_TT @ valid
+        mean = (weights_TT @ (trace_TD[first:stop] * valid)) / np.maximum(total, 1e-9)
+        out_TD[start:stop] = np.where(total > 0, mean, 0)
+    return out_TD
+
+
+# --- augmentation ----------------------------------------------------------------------------------------------------
+
+
+class Clip(TypedDict):
+    """What ``Recording.read`` gives: frames (C, T, H, W), counts (T, U), valid (T, U), behavior (T, D)."""
+
+    frames: np.ndarray
+    counts: np.ndarray
+    valid: np.ndarray
+    behavior: np.ndarray
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """Training clips into which a piece of another clip of the same recording is cut.
+
+    In time, a stretch of the other clip takes the place of this one's, with what the units did in it. After each seam
+    the units still answer to what was before it, so bins within ``settle_s`` do not count. In space, a box is cut in;
+    which of the two a unit saw is not known to the data, so its target is the mean of both responses, weighted by area
+    (as in the entry that won Sensorium 2023). Behaviour is treated like the responses. With both, a stretch of a box.
+
+    References
+    ----------
+    Yun et al. 2019, CutMix: regularization strategy to train strong classifiers with localizable features.
+    """
+
+    probability: float  # that a clip is mixed
+    alpha: float  # of the Beta(alpha, alpha) from which the share of the other clip is drawn; 1: uniform
+    space: bool  # cut a box out of the frames
+    time: bool  # cut a stretch of bins
+    settle_s: float  # after a seam in time, bins that do not count, s
+
+    def __post_init__(self) -> None:
+        positive({"alpha": self.alpha})
+        if not 0 < self.probability <= 1 or self.settle_s < 0:
+            raise ValueError(
+                f"probability is {self.probability} and settle_s {self.settle_s}; "
+                "give a probability above 0 and up to 1, and settle_s of 0 or more"
+            )
+        if not (self.space or self.time):
+            raise ValueError("space and time are both false: nothing would be mixed; set one to true")
+
+    def __call__(self, clip: Clip, other: Clip, rng: np.random.Generator, frame_rate_hz: float) -> Clip:
+        """The clip with a piece of the other in it; neither is changed."""
+        _, bins, height, width = clip["frames"].shape
+        share = rng.beta(self.alpha, self.alpha)
+        side = share ** (1 / (2 * self.space + self.time))  # the same part of each axis that is cut
+        rows = piece(height, side, rng) if self.space else slice(0, height)
+        columns = piece(width, side, rng) if self.space else slice(0, width)
+        times = piece(bins, side, rng) if self.time else slice(0, bins)
+        area = np.float32((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
+        if area == 0 or times.stop == times.start:
+            return clip
+        mixed = Clip(
+            frames=clip["frames"].copy(),
+            counts=clip["counts"].copy(),
+            valid=clip["valid"].copy(),
+            behavior=clip["behavior"].copy(),
+        )
+        mixed["frames"][:, times, rows, columns] = other["frames"][:, times, rows, columns]
+        if area == 1:
+            for name in ("counts", "valid", "behavior"):
+                mixed[name][times] = other[name][times]
+        else:
+            mixed["valid"][times] &= other["valid"][times]
+            for name in ("counts", "behavior"):
+                mixed[name][times] = (1 - area) * clip[name][times] + area * other[name][times]
+        settle = round(self.settle_s * frame_rate_hz)
+        for seam in {times.start, times.stop} - {0, bins}:
+            mixed["valid"][seam : seam + settle] = False
+        return mixed
+
+
+def piece(length: int, part: float, rng: np.random.Generator) -> slice:
+    """A stretch of about this part of an axis, anywhere on it."""
+    size = round(part * length)
+    start = int(rng.integers(length - size + 1))
+    return slice(start, start + size)

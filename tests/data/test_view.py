@@ -1,0 +1,177 @@
+"""A recording at another rate and with transforms equals plain loops over its trials; nothing crosses their borders."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vivit_core.data.recording import Recording, Trials
+from vivit_core.data.transforms import Contrast, RaisedCosines, Smooth, SmoothTargets, SplitBySign, Velocity
+from vivit_core.data.view import Clock, View
+
+TRIALS = Trials([0, 13, 45, 80], [13, 41, 80, 120], ["a", "b", "c", "d"], ["train", "train", "val", "test"])
+RATES = [100.0, 50.0, 100 / 3, 40.0, 60.0, 99.97, 8.0]
+
+
+def ratio(wanted: float) -> Fraction:
+    return Fraction(100.0 / wanted).limit_denominator(1000)
+
+
+def file_with_gaps(make: Callable[..., Path]) -> Path:
+    rng = np.random.default_rng(5)
+    return make(
+        trials=TRIALS,
+        valid=rng.random((120, 3)) < 0.9,
+        behavior={"eye": rng.standard_normal((120, 2)).astype(np.float32)},
+        truth={"rate": rng.random((120, 3)).astype(np.float32)},
+    )
+
+
+@pytest.mark.parametrize("wanted", RATES)
+def test_each_bin_is_made_of_the_time_it_covers(make: Callable[..., Path], wanted: float) -> None:
+    path = file_with_gaps(make)
+    stored, view = Recording(path), View(path, wanted)
+    width = ratio(wanted)
+    frames, counts = stored.frames(0, 120), stored.counts(0, 120)
+    valid, eye, rate = stored.valid(0, 120), stored.behavior(0, 120, {"eye": 2}), stored.truth("rate")
+    assert view.info.frame_rate_hz == pytest.approx(float(100 / width))
+    for trial, (start, stop) in enumerate(zip(TRIALS.start, TRIALS.stop, strict=True)):
+        low, high = int(view.info.trials.start[trial]), int(view.info.trials.stop[trial])
+        assert high - low == (stop - start) // width
+        clip = view.read(low, high, {"eye": 2})
+        true = view.truth("rate", low, high)
+        for j in range(high - low):
+            begin, end = start + j * width, start + (j + 1) * width
+            touched = [n for n in range(120) if n < end and n + 1 > begin]
+            share = np.array([float(min(n + 1, end) - max(n, begin)) for n in touched])[:, None]
+            began = [n for n in touched if n >= begin]
+            np.testing.assert_array_equal(clip["frames"][:, j], frames[:, touched[-1]])
+            np.testing.assert_allclose(clip["counts"][j], (share * counts[touched]).sum(0), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(true[j], (share * rate[touched]).sum(0), rtol=1e-5)
+            np.testing.assert_array_equal(clip["valid"][j], valid[touched].all(0))
+            np.testing.assert_allclose(clip["behavior"][j], eye[began].mean(0), rtol=1e-5, atol=1e-6)
+        whole = start + (high - low) * width  # what is left at the trial's end is dropped
+        if width.denominator == 1:
+            np.testing.assert_array_equal(clip["counts"].sum(0), counts[start : int(whole)].sum(0))
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_trials_stay_sorted_apart_and_inside(data: st.DataObject) -> None:
+    gaps = data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=6))
+    lengths = data.draw(st.lists(st.integers(1, 40), min_size=len(gaps), max_size=len(gaps)))
+    start = np.cumsum(gaps) + np.cumsum([0, *lengths[:-1]])
+    stop = start + lengths
+    n_frames = int(stop[-1]) + data.draw(st.integers(0, 5))
+    wanted = data.draw(st.floats(3, 30))
+    trials = Trials(start, stop, start, ["train"] * len(start))
+    if max(lengths) * wanted < 30:
+        with pytest.raises(ValueError, match="no trial of it is as long as a bin"):
+            Clock(trials, n_frames, 30.0, 0.99 * wanted)
+        return
+    clock = Clock(trials, n_frames, 30.0, wanted)
+    assert (clock.trials.stop[:-1] <= clock.trials.start[1:]).all()
+    assert clock.trials.stop[-1] <= clock.n_frames
+    newest = clock.newest(0, clock.n_frames)
+    for a, b, name in zip(clock.trials.start, clock.trials.stop, clock.trials.stimulus_id, strict=True):
+        row = list(map(str, start)).index(name)
+        assert start[row] <= newest[a] and newest[b - 1] < stop[row]
+    assert abs(clock.frame_rate_hz / wanted - 1) < 2e-3
+
+
+@pytest.mark.parametrize("wanted", [None, 50.0, 40.0])
+def test_a_window_does_not_change_what_is_in_it(make: Callable[..., Path], wanted: float | None) -> None:
+    view = View(file_with_gaps(make), wanted, TRANSFORMS)
+    names = {"cosines": 12, "smooth": 2, "eye": 2}
+    whole = view.read(0, view.info.n_frames, names)
+    targets = view.targets(0, view.info.n_frames)
+    for start, stop in ((0, 5), (3, 30), (17, 18), (20, view.info.n_frames)):
+        clip = view.read(start, stop, names)
+        np.testing.assert_allclose(clip["behavior"], whole["behavior"][start:stop], atol=1e-6)
+        np.testing.assert_array_equal(clip["counts"], whole["counts"][start:stop])
+        np.testing.assert_array_equal(clip["frames"], whole["frames"][:, start:stop])
+        np.testing.assert_allclose(view.targets(start, stop), targets[start:stop], atol=1e-6)
+    assert view.read(4, 4, names)["behavior"].shape == (0, 16)
+
+
+TRANSFORMS: dict[str, Any] = {
+    "speed": Velocity("eye"),
+    "directions": SplitBySign("speed"),
+    "cosines": RaisedCosines("directions", n=3, duration_s=0.06, causal=True),
+    "smooth": Smooth("eye", tau_s=0.02),
+    "contrast": Contrast(std_px=None, floor=1.0),
+    "calcium": SmoothTargets(tau_s=0.02),
+}
+
+
+def test_a_behaviour_reaches_only_into_its_own_trial_and_its_past(make: Callable[..., Path]) -> None:
+    eye = np.random.default_rng(0).standard_normal((120, 2)).astype(np.float32)
+    names = {"cosines": 12, "smooth": 2}
+
+    def seen(changed: np.ndarray, name: str) -> np.ndarray:
+        path = make(name, trials=TRIALS, behavior={"eye": changed})
+        return View(path, None, TRANSFORMS).behavior(0, 120, names)
+
+    before = seen(eye, "before.h5")
+    for place, reach in ((12, 13), (13, 41), (60, 80), (100, 120)):
+        other = eye.copy()
+        other[place] += 1
+        changed = np.flatnonzero((seen(other, "after.h5") != before).any(1))
+        assert changed.min() == place and changed.max() < reach
+
+
+def test_an_acausal_basis_is_known_as_one(make: Callable[..., Path]) -> None:
+    looks_ahead = {**TRANSFORMS, "cosines": RaisedCosines("directions", n=3, duration_s=0.06, causal=False)}
+    on = {"on": Smooth("cosines", tau_s=0.1)}
+    path = make(behavior={"eye": np.zeros((120, 2)), "ahead": np.zeros((120, 1))}, behavior_causal={"ahead": False})
+    causal = View(path, None, {**looks_ahead, **on, "of_ahead": Velocity("ahead")}).info.behavior_causal
+    assert {name for name, is_causal in causal.items() if not is_causal} == {"cosines", "on", "ahead", "of_ahead"}
+
+
+def test_a_transform_may_take_the_place_of_the_stored_behaviour(make: Callable[..., Path]) -> None:
+    path = make(behavior={"eye": np.arange(240.0).reshape(120, 2)})
+    view = View(path, None, {"eye": SplitBySign("eye"), "speed": Velocity("eye")})
+    assert view.info.behavior == {"eye": 4, "speed": 4}
+    np.testing.assert_array_equal(view.behavior(3, 5, {"eye": 4}), [[6, 7, 0, 0], [8, 9, 0, 0]])
+    np.testing.assert_allclose(view.behavior(3, 5, {"speed": 4}), [[200, 200, 0, 0]] * 2)
+
+
+def test_circles_and_missing_sources(make: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match=r"a ← b ← a is a circle"):
+        View(make(), None, {"a": Velocity("b"), "b": Velocity("a")})
+    view = View(make(), None, {"speed": Velocity("wheel"), "on": Smooth("speed", tau_s=1.0)})
+    assert view.info.behavior == {"eye": 2}
+    np.testing.assert_array_equal(view.behavior(0, 3, {"on": 2}), np.zeros((3, 2)))
+    view.absent = {"on": np.array([1.0, 2.0])}
+    np.testing.assert_array_equal(view.behavior(0, 2, {"on": 2}), [[1, 2], [1, 2]])
+
+
+def test_targets_are_smoothed_over_valid_bins_and_counts_are_not(make: Callable[..., Path]) -> None:
+    path = file_with_gaps(make)
+    view, stored = View(path, None, {"calcium": SmoothTargets(tau_s=0.03)}), Recording(path)
+    counts, valid = stored.counts(0, 120), stored.valid(0, 120)
+    np.testing.assert_array_equal(view.counts(0, 120), counts)
+    targets = view.targets(0, 120)
+    for start, stop in zip(TRIALS.start, TRIALS.stop, strict=True):
+        for t in range(start, stop):
+            past = np.arange(max(start, t - 15), t + 1)
+            weight = np.exp(-(t - past) / 3.0)[:, None] * valid[past]
+            total = weight.sum(0)
+            expected = np.where(total > 0, (weight * counts[past]).sum(0) / np.maximum(total, 1e-9), 0)
+            np.testing.assert_allclose(targets[t], expected, atol=1e-5)
+
+
+def test_a_view_can_be_pickled_and_keeps_units_order(make: Callable[..., Path]) -> None:
+    path = make()
+    view = View(path, 50.0, TRANSFORMS, "other", ["2", "0", "1"])
+    again = pickle.loads(pickle.dumps(view))
+    assert again.recording_id == "other"
+    np.testing.assert_array_equal(again.counts(0, 60), View(path, 50.0).counts(0, 60)[:, [2, 0, 1]])
