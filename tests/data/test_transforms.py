@@ -127,3 +127,11 @@ def test_cutmix_refuses_nonsense():
     ):
         with pytest.raises(ValueError, match=message):
             next(mixes(**changes))
+
+
+def test_the_shipped_cutmix_mixes(compose):
+    assert compose()["data"]["augmentation"] is None
+    node = compose("data/augmentation=cutmix", "data.augmentation.probability=1")["data"]["augmentation"]
+    cutmix = instantiate(node, _convert_="all")
+    mixed = cutmix(clip(1.0), clip(3.0), np.random.default_rng(0), 10.0)
+    assert 0 < (mixed["frames"] == 3).mean() < 1

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -591,7 +591,7 @@ class EvaluationBatches(Dataset[Batch]):
         filler = Window(windows[0].start, windows[0].stop, windows[0].start, windows[0].start)
         mine = mine + [filler] * (each - len(mine))
         recording, behavior = self.recordings[index], self.specs[index].behavior
-        clips = _stacked([Clip(**recording.read(w.start, w.stop, behavior)) for w in mine])
+        clips = _stacked([cast(Clip, recording.read(w.start, w.stop, behavior)) for w in mine])
         bins = torch.stack([torch.arange(w.start, w.stop) for w in mine])
         first, last = (
             torch.tensor([getattr(w, name) for w in mine])[:, None] for name in ("score_start", "score_stop")

@@ -252,9 +252,10 @@ class Contrast:
         positive({"floor": self.floor} | ({} if self.std_px is None else {"std_px": self.std_px}))
 
     def pixels(self, frames_CTHW: np.ndarray) -> FloatArray:
-        x = frames_CTHW.astype(np.float32)
+        x: FloatArray = frames_CTHW.astype(np.float32)
         x = x - self.around(x)
-        return x / (np.sqrt(np.maximum(self.around(x**2), 0)) + np.float32(self.floor))
+        x /= np.sqrt(np.maximum(self.around(x**2), 0)) + np.float32(self.floor)
+        return x
 
     def around(self, x_CTHW: FloatArray) -> FloatArray:
         if self.std_px is None:
@@ -365,12 +366,12 @@ class CutMix:
         )
         mixed["frames"][:, times, rows, columns] = other["frames"][:, times, rows, columns]
         if area == 1:
-            for name in ("counts", "valid", "behavior"):
-                mixed[name][times] = other[name][times]
+            mixed["counts"][times], mixed["valid"][times] = other["counts"][times], other["valid"][times]
+            mixed["behavior"][times] = other["behavior"][times]
         else:
+            mixed["counts"][times] += area * (other["counts"] - clip["counts"])[times]
             mixed["valid"][times] &= other["valid"][times]
-            for name in ("counts", "behavior"):
-                mixed[name][times] = (1 - area) * clip[name][times] + area * other[name][times]
+            mixed["behavior"][times] += area * (other["behavior"] - clip["behavior"])[times]
         settle = round(self.settle_s * frame_rate_hz)
         for seam in {times.start, times.stop} - {0, bins}:
             mixed["valid"][seam : seam + settle] = False

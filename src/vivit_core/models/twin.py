@@ -131,12 +131,14 @@ class Twin(nn.Module):
     def rates(self, recording_id: str, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
         """Predicted rates of a stretch of video, in one pass.
 
+        Time runs in the model's bins (``specs[recording_id].frame_rate_hz``), and frames and behaviour are what
+        ``data.transforms`` makes of the recording's (:class:`vivit_core.data.view.View` reads them so).
+
         Parameters
         ----------
         recording_id : whose units.
-        frames : (T, H, W) or (C, T, H, W), raw pixel values as in the recording.
-        behavior : (T, D) raw values in the order of ``specs[recording_id].behavior``; None where the recording has
-        none.
+        frames : (T, H, W) or (C, T, H, W), pixel values as the recording has them, not normalised.
+        behavior : (T, D) in the order of ``specs[recording_id].behavior``, not normalised; None where there is none.
 
         Returns
         -------
