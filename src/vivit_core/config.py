@@ -91,6 +91,7 @@ class Trainer:
 
     device: Literal["auto", "cpu", "cuda"]
     devices: int
+    num_nodes: int
     gradient_clip: float
     deterministic: bool
     epochs: int | None

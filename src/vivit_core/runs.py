@@ -156,8 +156,6 @@ def same_runs(outputs: Path, fingerprint: str) -> list[Run]:
     return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def newest_unfinished(runs: Sequence[Run], of_others: bool = False) -> Run | None:
-    """The first that has a checkpoint and has not finished; one that is being worked on only where ``of_others``."""
-    return next(
-        (run for run in runs if run.last.is_file() and not run.finished and (of_others or not run.is_held)), None
-    )
+def newest_unfinished(runs: Sequence[Run]) -> Run | None:
+    """The first that has a checkpoint, has not finished, and that no process works on."""
+    return next((run for run in runs if run.last.is_file() and not run.finished and not run.is_held), None)

@@ -45,10 +45,12 @@ from vivit_core.models.baselines import LN
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import Twin, load_twin, read_checkpoint
+from vivit_core.specs import RecordingSpec
 from vivit_core.training.callbacks import TrainingStopped
 from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
+from vivit_core.training.ranks import Ranks, ranks, started_from_outside
 from vivit_core.training.start import start_from_data
 
 Settings = dict[str, Any]  # a composed, validated, plain configuration
@@ -65,6 +67,11 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+# Validation's numbers are the same in all processes already, and 1×1 kernels have two ways to be laid out.
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")
+warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -99,19 +106,24 @@ def message_of(error: BaseException) -> str | None:
 def train(settings: Settings) -> float | None:
     """Train a twin, or continue an interrupted training; evaluate its best checkpoint on the test split."""
     refuse_sweep_of_ranks(settings)
-    run, checkpoint = where_to_train(settings)
-    if checkpoint is None and run.finished:
-        return best_score(run.last)
-    with run.held() if is_first_rank() else nullcontext():
-        settings = relocated(settings, str(run.path))
-        describe(run, settings)
-        try:
-            return fit(settings, run, checkpoint)
-        except TrainingStopped as stopped:
-            console.print(str(stopped))
-            raise SystemExit(130) from None  # what a shell expects of a program that was interrupted
-        finally:
-            finish_wandb()
+    trainer = settings["trainer"]
+    with ranks(machine_of(trainer)[0], trainer["devices"], trainer["num_nodes"]) as together:
+        console.quiet = together.rank > 0
+        run, checkpoint = together.first(lambda: where_to_train(settings))
+        if checkpoint is None and run.finished:
+            return best_score(run.last)
+        with run.held() if together.rank == 0 else nullcontext():
+            settings = relocated(settings, str(run.path))
+            describe(run, settings)
+            try:
+                return fit(settings, run, checkpoint, together)
+            except TrainingStopped as stopped:
+                console.print(str(stopped))
+                # What a shell expects of a program that was interrupted. Lightning would kill the first process where
+                # one that it started ends with a code of its own.
+                raise SystemExit(0 if started_from_outside() is None and together.rank else 130) from None
+            finally:
+                finish_wandb()
 
 
 def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
@@ -121,7 +133,7 @@ def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
         return new, None
     if resume == "auto":
         same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
-        found = runs.newest_unfinished(same, of_others=not is_first_rank())
+        found = runs.newest_unfinished(same)
         if found is None and (finished := next((run for run in same if run.finished), None)) is not None:
             console.print(f"resume=auto: the training of this configuration had already finished, in {finished.path}")
             return finished, None
@@ -142,7 +154,7 @@ def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
     return found, checkpoint
 
 
-def fit(settings: Settings, run: runs.Run, checkpoint: Path | None) -> float | None:
+def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ranks) -> float | None:
     """The training itself: data, baseline, twin, Lightning, evaluation."""
     check_scorable(settings)
     lightning.seed_everything(settings["seed"], workers=True, verbose=False)
@@ -156,11 +168,13 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None) -> float | N
         keep_freed_memory()
     datamodule = make_datamodule(data)
     datamodule.configure(batch_size=budget.batch_size, batches_per_epoch=budget.steps_per_epoch * budget.accumulate)
-    datamodule.prepare_data()
-    datamodule.setup()
+    specs = together.first(lambda: specs_of(datamodule))
+    if together.rank > 0:
+        datamodule.configure(specs=specs)
+        datamodule.setup()
 
     if alone:
-        return fit_baseline_alone(settings, run, datamodule, device)
+        return together.first(lambda: fit_baseline_alone(settings, run, datamodule, device))
     twin = Twin(settings["model"], settings["readout"], datamodule.specs, predict=settings["predict"])
     twin.check_geometry(datamodule.clip_length)
     passes = budget.epochs * budget.steps_per_epoch * budget.accumulate
@@ -174,9 +188,7 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None) -> float | N
         kept = read_checkpoint(checkpoint)["ln"]
         ln = LN.from_checkpoint(kept) if kept is not None else None
     else:
-        if settings.get("baseline") is not None:
-            ln = fit_ln(datamodule, **arguments(settings["baseline"]))
-        start_from_data(twin, datamodule.recordings, ln)
+        ln = together.first(lambda: start(twin, settings, datamodule))  # all take its weights when Lightning starts
 
     module = TwinModule(
         twin,
@@ -193,6 +205,9 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None) -> float | N
     trainer = lightning.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=settings["trainer"]["devices"],
+        num_nodes=settings["trainer"]["num_nodes"],
+        strategy=together.strategy(len(twin.specs)),
+        plugins=[together.environment],
         precision=budget.precision,
         max_epochs=budget.epochs,
         accumulate_grad_batches=budget.accumulate,
@@ -209,12 +224,30 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None) -> float | N
         callbacks=callbacks,
     )
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    if is_first_rank():
-        keep_best(trainer, run)
+    keep_best(trainer, run)
+
+    def conclude() -> float | None:
         if (metrics := run.path / "metrics.csv").is_file():
             pictures.learning_curve(run.path / "pictures" / "learning_curve.png", metrics)
         report(run, datamodule, load_twin(run.best), ln, device=device, split="test", checkpoint=run.best)
-    return best_score(run.last)
+        return best_score(run.last)
+
+    return together.first(conclude)
+
+
+def specs_of(datamodule: RecordingsDataModule) -> list[RecordingSpec]:
+    """Make the recordings where they are simulated, check them, and compute their statistics."""
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule.specs
+
+
+def start(twin: Twin, settings: Settings, datamodule: RecordingsDataModule) -> LN | None:
+    """Fit the baseline, and let the twin start from data."""
+    node = settings.get("baseline")
+    ln = fit_ln(datamodule, **arguments(node)) if node is not None else None
+    start_from_data(twin, datamodule.recordings, ln)
+    return ln
 
 
 def check_scorable(settings: Settings) -> None:
@@ -262,19 +295,20 @@ def machine_of(trainer: Mapping[str, Any], announce: bool = False) -> tuple[str,
         **{name: value if trainer[name] is None else trainer[name] for name, value in trainer[device].items()}
     )
     if announce:
+        processes = trainer["devices"] * trainer["num_nodes"]
+        where = f"{device} with {processes} processes" if processes > 1 else device
         passes = f"{budget.accumulate} × {budget.batch_size}" if budget.accumulate > 1 else f"{budget.batch_size}"
         limit = "" if budget.max_minutes == float("inf") else f", at most {budget.max_minutes:g} minutes"
         console.print(
-            f"{why}: training on {device}, {budget.epochs} epochs of {budget.steps_per_epoch} steps of {passes} clips, "
+            f"{why}: training on {where}, {budget.epochs} epochs of {budget.steps_per_epoch} steps of {passes} clips, "
             f"{budget.precision}{limit} (trainer.epochs=… and the like change it)"
         )
     return device, budget
 
 
 def refuse_sweep_of_ranks(settings: Settings) -> None:
-    config = HydraConfig.get()
-    from_outside = "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    if config.mode == RunMode.MULTIRUN and settings["trainer"]["devices"] > 1 and not from_outside:
+    trainer, sweep = settings["trainer"], HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweep and trainer["devices"] * trainer["num_nodes"] > 1 and started_from_outside() is None:
         raise ValueError(
             "a sweep (-m) with trainer.devices above 1 would run the whole sweep again in every process; "
             "sweep with trainer.devices=1, or let SLURM or torchrun start the processes"
@@ -287,7 +321,9 @@ def keep_best(trainer: lightning.Trainer, run: runs.Run) -> None:
     source = keeper.best_model_path if isinstance(keeper, ModelCheckpoint) else ""
     run.best.parent.mkdir(parents=True, exist_ok=True)
     if not source:  # no validation score was ever a number
-        trainer.save_checkpoint(run.best)
+        trainer.save_checkpoint(run.best)  # all processes together
+        return
+    if not trainer.is_global_zero:
         return
     run.best.unlink(missing_ok=True)
     try:

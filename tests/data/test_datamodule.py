@@ -132,7 +132,7 @@ def test_ranks_share_each_training_batch(three: list[Path]) -> None:
         assert all(sum(len(c["frames"]) for c in part.values()) == 2 for part in parts)
         assert joined(list(parts)) == plain(whole)
     with pytest.raises(ValueError, match="6 clips cannot be shared by 4 processes"):
-        as_rank(alone, 0, 4).train_dataloader()
+        as_rank(alone, 0, 4).configure(batch_size=6)
 
 
 @pytest.mark.parametrize("world", [1, 3])

@@ -156,6 +156,10 @@ class RecordingsDataModule(LightningDataModule):
         for name, value in (("batch_size", batch_size), ("batches_per_epoch", batches_per_epoch)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; give 1 or more")
+        if batch_size is not None and batch_size % self._ranks()[1]:
+            raise ValueError(
+                f"a batch of {batch_size} clips cannot be shared by {self._ranks()[1]} processes; make it a multiple"
+            )
         self._batch_size = batch_size or self._batch_size
         self._batches_per_epoch = batches_per_epoch or self._batches_per_epoch
         if specs is not None:
@@ -347,10 +351,6 @@ class RecordingsDataModule(LightningDataModule):
         if self._batches_per_epoch is None:
             raise ValueError("say the length of an epoch before training: configure(batches_per_epoch=…)")
         rank, world = self._ranks()
-        if self._batch_size % world:
-            raise ValueError(
-                f"a batch of {self._batch_size} clips cannot be shared by {world} processes; make it a multiple"
-            )
         sampler = TrainingSampler(
             self._seed,
             [r.info.trials for r in self.recordings],
@@ -383,19 +383,26 @@ class RecordingsDataModule(LightningDataModule):
         self._next_sample = int(state_dict["next_sample"])
 
     def val_dataloader(self) -> EvaluationLoader:
-        """Each bin of the validation trials, burn-in left out, scored once."""
-        return self.evaluation_dataloader("val")
+        """This process's share of the validation trials."""
+        return self.evaluation_dataloader("val", self._ranks())
 
     def test_dataloader(self) -> EvaluationLoader:
-        """Each bin of the test trials, burn-in left out, scored once."""
-        return self.evaluation_dataloader("test")
+        """This process's share of the test trials."""
+        return self.evaluation_dataloader("test", self._ranks())
 
-    def evaluation_dataloader(self, split: Literal["train", "val", "test"]) -> EvaluationLoader:
-        """Windows of a split in the order of recordings and time; one recording a batch.
+    def evaluation_dataloader(
+        self, split: Literal["train", "val", "test"], share: tuple[int, int] = (0, 1)
+    ) -> EvaluationLoader:
+        """Windows of a split in the order of recordings and time; one recording a batch. Each bin, burn-in left out, is
+        scored once.
 
-        All ranks get equally many batches of equally many clips; a clip that fills a place scores nothing.
+        Parameters
+        ----------
+        split : the split.
+        share : number of this process and of the processes that share the split. All get equally many batches of
+            equally many clips; a clip that fills a place scores nothing.
         """
-        rank, world = self._ranks()
+        rank, world = share
         batches = EvaluationBatches(
             self.recordings,
             self.specs,

@@ -1,0 +1,179 @@
+"""Processes that train together: who starts them, how many there must be, and what the first does for all.
+
+One process for each device. They are started by torchrun, by SLURM's ``srun``, by submitit, or, on one machine, by the
+command itself through Lightning. Each runs the whole program; what has to be done or decided once is
+:meth:`Ranks.first`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=7)  # how long the others wait for the first, which may fit baselines or simulate recordings
+
+
+class Started(NamedTuple):
+    """Processes that something else than this program started."""
+
+    by: str
+    nodes: int
+    processes: int
+
+
+def started_from_outside() -> Started | None:
+    """Who started several processes, or may have; None where this process is alone, as from a shell."""
+    if TorchElasticEnvironment.detect():
+        processes = int(os.environ["WORLD_SIZE"])
+        return Started("torchrun", processes // int(os.environ["LOCAL_WORLD_SIZE"]), processes)
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        return Started("submitit", 1, int(os.environ["SUBMITIT_LOCAL_NTASKS"]))
+    if SLURMEnvironment.job_id() is not None:  # not in an interactive shell
+        # Of the step, not of the job: a script without srun has the job's tasks in its environment, but runs once.
+        return Started(
+            "SLURM", int(os.environ.get("SLURM_STEP_NUM_NODES", 1)), int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+        )
+    return None
+
+
+def check_started(device: str, devices: int, num_nodes: int) -> None:
+    """Refuse a number of processes that is not the number of devices.
+
+    Raises
+    ------
+    ValueError
+        Says what was started, what is needed, and how to start that. Lightning would train with another number of
+        processes than asked for, or wait forever for those that are missing.
+    """
+    if devices < 1 or num_nodes < 1:
+        raise ValueError(f"trainer.devices={devices} and trainer.num_nodes={num_nodes} must be 1 or more")
+    wanted, started = devices * num_nodes, started_from_outside()
+    asked = f"trainer.devices={devices} and trainer.num_nodes={num_nodes} need {wanted}"
+    if started is None:
+        if num_nodes > 1:
+            raise ValueError(
+                f"{asked} processes on {num_nodes} machines, which this one cannot start: start one on each with "
+                f"torchrun --nnodes={num_nodes} --nproc-per-node={devices} …, or with SLURM (docs/cluster.md)"
+            )
+    elif (started.nodes, started.processes) != (num_nodes, wanted):
+        per_node = max(1, started.processes // started.nodes)
+        how = {
+            "torchrun": f"torchrun --nnodes={num_nodes} --nproc-per-node={devices} run.py …",
+            "submitit": f"hydra.launcher.tasks_per_node={devices}",
+            "SLURM": f"srun --nodes={num_nodes} --ntasks-per-node={devices} python run.py …, or with submitit "
+            f"hydra.launcher.nodes={num_nodes} hydra.launcher.tasks_per_node={devices}",
+        }[started.by]
+        raise ValueError(
+            f"{started.by} started {started.processes} on {started.nodes} machine(s), but {asked} processes, one for "
+            f"each device; start them with {how}, or set trainer.devices={per_node} trainer.num_nodes={started.nodes}"
+        )
+    elif started.by == "SLURM" and wanted > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(f"give srun --ntasks-per-node={devices} instead of -n: from that Lightning knows the ranks")
+    if device == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(
+            f"trainer.devices={devices}, but this process sees {torch.cuda.device_count()} GPU(s); every process must "
+            "see all GPUs of its machine (with SLURM: --gpus-per-node, and neither --gpus-per-task nor --gpu-bind)"
+        )
+
+
+def environment_of(wanted: int) -> ClusterEnvironment:
+    """How Lightning gets to know the ranks. It never requeues a SLURM job: that is the launcher's business."""
+    started = started_from_outside()
+    if wanted == 1 or started is None:
+        return LightningEnvironment()
+    if started.by == "torchrun":
+        return TorchElasticEnvironment()
+    if started.by == "SLURM":
+        return SLURMEnvironment(auto_requeue=False)
+    # submitit's tasks on this machine: the same words that torchrun would have used
+    os.environ["LOCAL_RANK"] = os.environ["RANK"] = os.environ["SUBMITIT_LOCAL_GLOBALID"]
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.environ["MASTER_PORT"] = str(20_000 + int(os.environ["SUBMITIT_LOCAL_JOB_ID"]) % 20_000)
+    return LightningEnvironment()
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of one training. With one process, all of this does nothing.
+
+    Attributes
+    ----------
+    rank, size : this process's number, and how many there are.
+    environment : for Lightning's trainer.
+    """
+
+    rank: int
+    size: int
+    environment: ClusterEnvironment
+    waiting: Any = None  # the group in which the others wait
+
+    def first(self, function: Callable[[], T]) -> T:
+        """What the function returns in the first process, in all of them; the others wait for it.
+
+        Where it raises there, the others leave without a word.
+        """
+        if self.size == 1:
+            return function()
+        answer: list[Any] = [None, True]
+        try:
+            if self.rank == 0:
+                answer = [function(), False]
+        finally:
+            dist.broadcast_object_list(answer, src=0, group=self.waiting)
+        if answer[1]:
+            raise SystemExit(0)
+        value: T = answer[0]
+        return value
+
+    def strategy(self, recordings: int) -> Strategy | str:
+        """Of Lightning's trainer, for a twin of so many recordings."""
+        if self.size == 1:
+            return "auto"
+        # A rank's share of a batch may lack a recording, whose readout then has no gradient there. Where no rank has a
+        # clip of it, it has none at all, as in one process.
+        return DDPStrategy(find_unused_parameters=recordings > 1, forward_sync_buffers=False)
+
+
+@contextmanager
+def ranks(device: str, devices: int, num_nodes: int) -> Iterator[Ranks]:
+    """Start the processes that are to train together, or join them.
+
+    Parameters
+    ----------
+    device : "cpu" or "cuda".
+    devices : processes on each machine.
+    num_nodes : machines.
+
+    Raises
+    ------
+    ValueError
+        Where other processes were started than these numbers need.
+    """
+    check_started(device, devices, num_nodes)
+    environment = environment_of(devices * num_nodes)
+    if devices * num_nodes == 1:
+        yield Ranks(0, 1, environment)
+        return
+    fabric = Fabric(accelerator=device, devices=devices, num_nodes=num_nodes, strategy="ddp", plugins=environment)
+    fabric.launch()
+    waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(fabric.global_rank, fabric.world_size, environment, waiting)
+    except BaseException:
+        for process in getattr(fabric.strategy.launcher, "procs", []):  # else they would wait for this one
+            process.kill()
+        raise

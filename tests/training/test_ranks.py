@@ -1,0 +1,180 @@
+"""Several processes: who started how many, and that they train as one process does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vivit_core import runs
+from vivit_core.training.ranks import check_started, environment_of
+
+RUN = Path(__file__).resolve().parents[2] / "run.py"
+SMALL = [
+    "model.embedding_dim=24",
+    "model.spatial_depth=1",
+    "model.temporal_depth=1",
+    "model.attention.heads=2",
+    "model.ff_dropout=0",
+    "model.drop_path=0",
+    "model.compile=false",
+    "trainer.device=cpu",
+    "trainer.batch_size=4",
+    "trainer.epochs=2",
+    "optim.lr=1e-3",
+]
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
+SRUN = {"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}
+SUBMITIT = {
+    "SUBMITIT_EXECUTOR": "local",
+    "SUBMITIT_LOCAL_NTASKS": "2",
+    "SUBMITIT_LOCAL_GLOBALID": "1",
+    "SUBMITIT_LOCAL_JOB_ID": "12345",
+}
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """``started(variables)``: as if something had started this process with these environment variables alone."""
+    for name in list(os.environ):
+        if name.startswith(("SLURM", "SUBMITIT", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name)
+    return lambda variables: [monkeypatch.setenv(*item) for item in variables.items()]
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "num_nodes"),
+    [({}, 1, 1), ({}, 2, 1), (TORCHRUN, 2, 2), (SRUN, 2, 2), (SUBMITIT, 2, 1), ({"SLURM_JOB_ID": "7"}, 1, 1)],
+)
+def test_as_many_processes_as_devices(started, variables, devices, num_nodes):
+    started(variables)
+    check_started("cpu", devices, num_nodes)
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "num_nodes", "advice"),
+    [
+        ({}, 0, 1, r"trainer\.devices=0"),
+        ({}, 2, 2, r"torchrun --nnodes=2 --nproc-per-node=2"),
+        (TORCHRUN, 1, 1, r"torchrun started 4 on 2 machine.*set trainer\.devices=2 trainer\.num_nodes=2"),
+        (TORCHRUN, 4, 1, "torchrun --nnodes=1 --nproc-per-node=4"),
+        (SRUN, 1, 1, r"SLURM started 4 on 2 machine.*trainer\.devices=2 trainer\.num_nodes=2"),
+        # srun -n1 -c2 python run.py trainer.devices=2, and a batch script without srun: Lightning would train alone
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}, 2, 1, "srun --nodes=1 --ntasks-per-node=2"),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, 2, 1, "srun --nodes=1 --ntasks-per-node=2"),
+        ({k: v for k, v in SRUN.items() if k != "SLURM_NTASKS_PER_NODE"}, 2, 2, "--ntasks-per-node=2 instead of -n"),
+        (SUBMITIT, 1, 1, r"submitit started 2.*set trainer\.devices=2"),
+        (SUBMITIT, 4, 1, r"hydra\.launcher\.tasks_per_node=4"),
+    ],
+)
+def test_another_number_of_processes_is_refused_with_advice(started, variables, devices, num_nodes, advice):
+    started(variables)
+    with pytest.raises(ValueError, match=advice):
+        check_started("cpu", devices, num_nodes)
+
+
+def test_more_gpus_than_are_seen_are_refused(started, monkeypatch):
+    started({})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"sees 1 GPU.*--gpus-per-node"):
+        check_started("cuda", 2, 1)
+
+
+def test_lightning_never_requeues_a_job(started):
+    started(SRUN)
+    assert environment_of(4).auto_requeue is False
+    assert not hasattr(environment_of(1), "auto_requeue")
+
+
+def test_submitits_tasks_know_their_ranks(started, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # so that it is taken back
+    started(SUBMITIT)
+    environment = environment_of(2)
+    assert environment.creates_processes_externally and environment.local_rank() == 1
+    assert environment.main_address == "127.0.0.1" and 20_000 <= environment.main_port < 40_000
+
+
+# The command line ---------------------------------------------------------------------------------------------------
+
+
+def run_command(words, folder, interrupt_at=None):
+    """The exit code and what was printed; Ctrl-C, which goes to all processes, where a line starts with a word."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SUBMITIT"))}
+    process = subprocess.Popen(
+        words,
+        cwd=folder,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if interrupt_at and line.startswith(interrupt_at):
+                os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return code, "".join(lines)
+
+
+def assert_alike(one: runs.Run, two: runs.Run) -> None:
+    """Weights, metrics, and the scores on the test split."""
+    weights = [torch.load(run.last, weights_only=True)["state_dict"] for run in (one, two)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    rows = [list(csv.DictReader((run.path / "metrics.csv").open())) for run in (one, two)]
+    assert len(rows[0]) == len(rows[1]) >= 4
+    for row, other in zip(*rows, strict=True):
+        for name in [n for n in row if row[n] and not n.startswith("system/")]:
+            assert float(other[name]) == pytest.approx(float(row[name]), abs=1e-6, rel=1e-6), name
+    summaries = [json.loads((run.path / "summary.json").read_text()) for run in (one, two)]
+    for name in ("bps_mean", "ln_bps_mean", "corr_mean", "bins", "units", "units_silent"):
+        assert summaries[1][name] == pytest.approx(summaries[0][name], abs=1e-6), name
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_train_as_one(tiny, tmp_path, command):
+    """Weights after eight steps, validation's metrics, the test split's scores; and one process alone writes."""
+    words = [*tiny, *SMALL, "trainer.steps_per_epoch=4"]
+    code, printed = run_command([sys.executable, str(RUN), *words, "trainer=ddp", "hydra.run.dir=two"], tmp_path)
+    assert code == 0, printed
+    assert "with 2 processes" in printed and printed.count("epoch 2/2") == printed.count("run folder:") == 1
+    code, printed = command(*words, "hydra.run.dir=one")
+    assert code == 0, printed
+    one, two = runs.Run(tmp_path / "one"), runs.Run(tmp_path / "two")
+    assert_alike(one, two)
+    assert {p.name for p in two.path.iterdir()} == {p.name for p in one.path.iterdir()}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_torchrun_stops_and_continues_as_if_nothing_had_happened(tiny, tmp_path):
+    """Started from outside, with accumulated batches; Ctrl-C in all processes, then ``resume=auto``."""
+    words = [
+        *[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(RUN)],
+        *[*tiny, *SMALL, "trainer=ddp", "trainer.steps_per_epoch=10", "trainer.accumulate=2", "data.clip_length=40"],
+    ]
+    code, printed = run_command([*words, "hydra.run.dir=whole", "outputs=elsewhere"], tmp_path)
+    assert code == 0, printed
+    code, printed = run_command([*words, "data.num_workers=0"], tmp_path, interrupt_at="epoch 1/2")
+    assert code != 0 and "resume=auto finds it" in printed, printed
+    (folder,) = (tmp_path / "outputs" / "train").iterdir()
+    assert 10 < torch.load(runs.Run(folder).last, weights_only=True)["global_step"] < 20
+    code, printed = run_command([*words, "data.num_workers=0", "resume=auto"], tmp_path)
+    assert code == 0 and f"continues the run {folder}" in printed, printed
+    assert_alike(runs.Run(tmp_path / "whole"), runs.Run(folder))
