@@ -9,6 +9,7 @@ Shape letters: B sequences, N tokens, D embedding, h heads, d numbers of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,14 @@ class Attention(nn.Module):
     qk_norm : normalise queries and keys for each head.
     dropout : probability with which an attention weight is dropped in training.
     rope_base_space, rope_base_time : longest wavelength of the rotation is about 2π times this, in tokens.
+
+    Attributes
+    ----------
+    watch : called in each forward pass with its queries, keys and reach, by whoever wants to see the weights
+        (``analysis.attention``); they are what ``weights`` makes of them, on every path.
     """
+
+    watch: Callable[[Tensor, Tensor, Reach], None] | None = None
 
     def __init__(
         self,
@@ -93,6 +101,8 @@ class Attention(nn.Module):
 
     def forward(self, x_BND: Tensor, rope: Rope, reach: Reach, seed: Tensor) -> Tensor:
         q, k, v = self.project(x_BND, rope)
+        if self.watch is not None:
+            self.watch(q, k, reach)
         tokens, dropout = x_BND.shape[1], self.dropout if self.training else 0.0
         if x_BND.device.type == "cpu" and (tokens <= PLAIN_UP_TO or dropout):
             weights = self.weights(q, k, reach.mask(tokens, x_BND.device))

@@ -1,0 +1,580 @@
+"""Attention: the maps of a forward pass, what they say of each head, and where an output looks (rollout).
+
+A twin's ViViT attends in two ways: in each time step every token sees all tokens of the step (spatial, with the
+registers before the places), and at each place every token sees itself and what was before (temporal).
+
+    maps = extract_attention(twin, batch)["sim0"]      # softmax(q kᵀ / √d) of this very pass
+    seen = rollout(maps, place=(1, 2))                 # (frames, height, width), sums to one
+    plot_attention(folder, maps, frames)               # pictures and a film
+
+Shape letters: B clips, L layers, h heads, T time steps, R registers, N places of a time step, M = R + N its tokens,
+Q queries, K keys, F frames, H W pixels, U units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from einops import einsum, reduce
+from torch import Tensor, nn
+
+from vivit_core.models.attention import Attention, Block, Reach
+from vivit_core.models.layers import Level
+from vivit_core.models.twin import Twin
+from vivit_core.models.vivit import ViViT
+from vivit_core.specs import Batch, Clips
+
+Kind = Literal["spatial", "temporal"]
+AT_ONCE = 64 * 2**20  # bytes of weights that are made at once, whatever the model and the clip
+
+
+# Where the tokens lie -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGrid:
+    """Which frames and pixels of a clip each token was cut from; what was padded belongs to no token.
+
+    A convolutional stem and a temporal front end let a token see a little more than its own block: half a kernel
+    around it, and the front end's lags before it.
+
+    Attributes
+    ----------
+    registers : tokens without a place, which stand before the others in spatial maps.
+    step_edges : (T + 1,) frames; step t is cut from frames ``step_edges[t]`` … ``step_edges[t + 1] - 1``.
+    row_edges, column_edges : pixels of the recording's own frames, pixel y reaching from y to y + 1.
+    """
+
+    registers: int
+    step_edges: np.ndarray
+    row_edges: np.ndarray
+    column_edges: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Time steps, rows and columns of tokens."""
+        return len(self.step_edges) - 1, len(self.row_edges) - 1, len(self.column_edges) - 1
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Frames, height and width of the clip."""
+        return int(self.step_edges[-1]), round(self.row_edges[-1]), round(self.column_edges[-1])
+
+    @property
+    def is_register(self) -> np.ndarray:
+        """(M,) true for the registers among a spatial map's queries and keys."""
+        _, rows, columns = self.shape
+        return np.arange(self.registers + rows * columns) < self.registers
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        """(M, 2) row and column of each token of a spatial map, -1 for registers. Temporal maps hold places alone."""
+        _, rows, columns = self.shape
+        places = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
+        return np.concatenate([np.full((self.registers, 2), -1), places])
+
+    @property
+    def centres_px(self) -> np.ndarray:
+        """(N, 2) y and x of the places' centres, in pixels of the recording's frames."""
+        y, x = ((edges[:-1] + edges[1:] - 1) / 2 for edges in (self.row_edges, self.column_edges))
+        return np.stack([np.repeat(y, len(x)), np.tile(x, len(y))], axis=1)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """(T,) the newest frame of each step; from then on it is read out."""
+        return self.step_edges[1:].astype(int) - 1
+
+    @cached_property
+    def _blocks(self) -> list[np.ndarray]:
+        """For time, rows and columns: (tokens, frames or pixels), each token spread evenly over its own."""
+        return [
+            spread(edges, size)
+            for edges, size in zip((self.step_edges, self.row_edges, self.column_edges), self.size, strict=True)
+        ]
+
+    def to_pixels(self, relevance: np.ndarray) -> np.ndarray:
+        """Spread what each token has over its frames and pixels: (T, rows, columns) to (F, H, W), the sum kept."""
+        in_time, down, across = self._blocks
+        return np.einsum("trc,tf,rh,cw->fhw", relevance, in_time, down, across, optimize=True)
+
+    def columns_to_pixels(self, weights: np.ndarray) -> np.ndarray:
+        """The same for one moment: (rows, columns) to (H, W)."""
+        _, down, across = self._blocks
+        return down.T @ weights @ across
+
+
+def spread(edges: np.ndarray, size: int) -> np.ndarray:
+    """(cells, size): the part of each cell, between two edges, that lies in each unit interval; rows sum to one."""
+    unit = np.arange(size)
+    inside = np.minimum(edges[1:, None], unit + 1) - np.maximum(edges[:-1, None], unit)
+    inside = np.clip(inside, 0.0, None)
+    return inside / inside.sum(axis=1, keepdims=True)
+
+
+def tokens_of(twin: Twin, recording_id: str, clips: Clips) -> Level:
+    """The tokens of one clip before any block: where they lie is the tokenizer's to say."""
+    core = attending_core(twin)
+    one = Clips(frames=clips["frames"][:1], behavior=clips["behavior"][:1])
+    frames, _ = twin.adapt(recording_id, on_device(one, next(twin.parameters()).device))
+    tokens = core.tokenizer(frames if core.frontend is None else core.frontend(frames))
+    return tokens.as_level(tokens.x_BTND)
+
+
+def token_grid(twin: Twin, recording_id: str, level: Level, frames: int) -> TokenGrid:
+    """Where the tokens of a level lie in a recording's clips of so many frames."""
+    core = attending_core(twin)
+    _, rows_px, columns_px = core.tokenizer.patch_size
+    _, height, width = twin.specs[recording_id].frame_shape
+
+    def edges(centres: Tensor, cell: int, common: int, own: int) -> np.ndarray:
+        first = float(centres[0]) - cell / 2 + 0.5
+        return np.clip((first + cell * np.arange(len(centres) + 1)) * own / common, 0, own)
+
+    steps = level.first_end + 1 + level.stride * np.arange(-1, level.x_BCTHW.shape[2])
+    return TokenGrid(
+        registers=0 if core.registers is None else len(core.registers),
+        step_edges=np.clip(steps, 0, frames),
+        row_edges=edges(level.ys, rows_px, twin.frame_size[0], height),
+        column_edges=edges(level.xs, columns_px, twin.frame_size[1], width),
+    )
+
+
+# The maps -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMaps:
+    """Attention weights of one recording's clips.
+
+    Attributes
+    ----------
+    spatial : (B, L, h, T, M, M) clip, layer, head, time step, query, key; registers first (``grid.is_register``),
+        then the places, row by row (``grid.coordinates``).
+    temporal : (B, L, h, N, T, T) clip, layer, head, place, query, key; oldest step first.
+    grid : where the tokens lie.
+    windows : (U, rows, columns) how much of each place each unit's readout reads.
+    layers, steps, places : which ones the maps hold, of those the model has.
+    whole : every layer, time step and place is there, as ``rollout`` needs them.
+    """
+
+    spatial: np.ndarray
+    temporal: np.ndarray
+    grid: TokenGrid
+    windows: np.ndarray
+    layers: dict[Kind, tuple[int, ...]]
+    steps: tuple[int, ...]
+    places: tuple[int, ...]
+    whole: bool
+
+
+@torch.no_grad()
+def extract_attention(
+    twin: Twin,
+    batch: Batch,
+    *,
+    layers: Sequence[int] | None = None,
+    steps: Sequence[int] | None = None,
+    places: Sequence[int] | None = None,
+    mean_of_heads: bool = False,
+    dtype: type[np.floating] = np.float32,
+) -> dict[str, AttentionMaps]:
+    """The attention weights of a forward pass, softmax(q kᵀ / √d), for each recording of the batch.
+
+    The pass is the model's own, in evaluation: each ``Attention`` shows the queries and keys that it goes on with
+    (after normalisation and rotation) and the mask of its reach, so that nothing is computed twice in two ways, and
+    the predictions do not change. On the path that writes attention out they are the very numbers; a fused kernel
+    never makes its weights, so there they are made from its queries and keys.
+
+    Memory: the maps, ``B · L · h · (T · M² + N · T²)`` numbers if everything is kept, and 64 MiB while they are made.
+    For long clips keep some ``layers``, ``steps`` and ``places``, the mean of the heads, or ``dtype=np.float16``; to
+    keep none, ``measure_attention`` sums up as it goes.
+
+    Parameters
+    ----------
+    twin : with a ViViT core.
+    batch : clips of some recordings, as ``twin`` takes them; counts are not needed.
+    layers : blocks to keep, counted within the spatial and within the temporal ones; negative from the end.
+    steps : time steps whose spatial maps are kept; negative from the newest.
+    places : places (row · columns + column) whose temporal maps are kept.
+    mean_of_heads : keep the heads' mean alone: h = 1.
+    dtype : of the maps; computed in float32.
+
+    Raises
+    ------
+    ValueError
+        For a core without attention, and for layers, steps or places that it does not have.
+    """
+    core = attending_core(twin)
+    rows = [len(clips["frames"]) for clips in batch.values()]
+    frames = next(iter(batch.values()))["frames"].shape[2]
+    level = tokens_of(twin, *next(iter(batch.items())))
+    grids = {name: token_grid(twin, name, level, frames) for name in batch}
+    grid = next(iter(grids.values()))
+    time, down, across = grid.shape
+    blocks = blocks_of(core)
+    kept_layers = {kind: chosen(layers, len(own), f"{kind} blocks") for kind, own in blocks.items()}
+    kept = {"spatial": chosen(steps, time, "time steps"), "temporal": chosen(places, down * across, "places")}
+    sequences = {"spatial": time, "temporal": down * across}  # of a clip
+    tokens = {"spatial": grid.is_register.size, "temporal": time}
+    heads = 1 if mean_of_heads else heads_of(core)
+    maps = {
+        kind: np.zeros((sum(rows), len(kept_layers[kind]), heads, len(kept[kind]), *(tokens[kind],) * 2), dtype)
+        for kind in blocks
+    }
+
+    def wanted(kind: Kind, layer: int) -> np.ndarray:
+        if layer not in kept_layers[kind]:
+            return np.zeros(0, int)
+        return (np.arange(sum(rows))[:, None] * sequences[kind] + np.array(kept[kind], int)).ravel()
+
+    def take(kind: Kind, layer: int, which: np.ndarray, weights_ShQK: Tensor) -> None:
+        made = weights_ShQK.mean(1, keepdim=True) if mean_of_heads else weights_ShQK
+        clip, sequence = np.divmod(which, sequences[kind])
+        place = np.searchsorted(kept[kind], sequence)
+        maps[kind][clip, kept_layers[kind].index(layer), :, place] = made.cpu().numpy()
+
+    watched_pass(twin, batch, take, wanted)
+    whole = all(len(kept_layers[kind]) == len(blocks[kind]) and len(kept[kind]) == sequences[kind] for kind in blocks)
+    found, first = {}, 0
+    for name, number in zip(batch, rows, strict=True):
+        own = slice(first, first := first + number)
+        found[name] = AttentionMaps(
+            spatial=maps["spatial"][own],
+            temporal=maps["temporal"][own],
+            grid=grids[name],
+            windows=twin.readout(name).window(level).cpu().numpy(),
+            layers=kept_layers,
+            steps=kept["spatial"],
+            places=kept["temporal"],
+            whole=whole,
+        )
+    return found
+
+
+def attending_core(twin: nn.Module) -> ViViT:
+    """The twin's ViViT.
+
+    Raises
+    ------
+    ValueError
+        Where its core does not attend.
+    """
+    core = getattr(twin, "core", None)
+    if not isinstance(core, ViViT) or not (len(core.spatial) or len(core.temporal)):
+        raise ValueError(
+            f"a core of {type(core if core is not None else twin).__name__} has no attention to look at; "
+            "give a twin with a ViViT core, for example of model=vivit_small"
+        )
+    return core
+
+
+def blocks_of(core: ViViT) -> dict[Kind, list[Attention]]:
+    def attentions(blocks: nn.ModuleList) -> list[Attention]:
+        return [block.attention for block in blocks if isinstance(block, Block)]
+
+    return {"spatial": attentions(core.spatial), "temporal": attentions(core.temporal)}
+
+
+def heads_of(core: ViViT) -> int:
+    """All blocks have the same number."""
+    return next(attention.heads for own in blocks_of(core).values() for attention in own)
+
+
+def chosen(given: Sequence[int] | None, count: int, what: str) -> tuple[int, ...]:
+    """The wanted ones of ``count`` things, in their order."""
+    if given is None:
+        return tuple(range(count))
+    if any(not -count <= i < count for i in given):
+        raise ValueError(f"the model has {count} {what}, and {list(given)} were asked for; give numbers below {count}")
+    return tuple(sorted({i % count for i in given}))
+
+
+Take = Callable[[Kind, int, np.ndarray, Tensor], None]
+"""Receives kind, layer, the numbers of some sequences (clip · sequences of a clip + own number) and their weights,
+(S, h, Q, K) float32."""
+
+
+def watched_pass(twin: Twin, batch: Batch, take: Take, wanted: Callable[[Kind, int], np.ndarray] | None = None) -> None:
+    """Predict a batch in evaluation while ``take`` sees the attention weights, a few sequences at a time.
+
+    Parameters
+    ----------
+    twin, batch : what to predict.
+    take : what to do with the weights.
+    wanted : the numbers of the sequences that ``take`` is to see of a kind and layer; None: all.
+    """
+    training, device = twin.training, next(twin.parameters()).device
+    twin.eval()
+    try:
+        with watched(attending_core(twin), take, wanted):
+            twin({name: on_device(clips, device) for name, clips in batch.items()})
+    finally:
+        twin.train(training)
+
+
+@contextmanager
+def watched(core: ViViT, take: Take, wanted: Callable[[Kind, int], np.ndarray] | None) -> Iterator[None]:
+    def watcher(kind: Kind, layer: int, attention: Attention) -> Callable[[Tensor, Tensor, Reach], None]:
+        def watch(q: Tensor, k: Tensor, reach: Reach) -> None:
+            sequences, heads, tokens, _ = q.shape
+            mask = reach.mask(tokens, q.device)
+            which = np.arange(sequences) if wanted is None else wanted(kind, layer)
+            several = max(1, AT_ONCE // (4 * heads * tokens**2))
+            for first in range(0, len(which), several):
+                some = which[first : first + several]
+                rows = torch.as_tensor(some, device=q.device)
+                take(kind, layer, some, attention.weights(q[rows], k[rows], mask))
+
+        return watch
+
+    attentions = blocks_of(core)
+    try:
+        for kind, own in attentions.items():
+            for layer, attention in enumerate(own):
+                attention.watch = watcher(kind, layer, attention)
+        yield
+    finally:
+        for own in attentions.values():
+            for attention in own:
+                attention.watch = None
+
+
+def on_device(clips: Clips, device: torch.device) -> Clips:
+    """What the twin predicts from, and no more."""
+    return Clips(frames=clips["frames"].to(device), behavior=clips["behavior"].to(device))
+
+
+# What the heads do --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionStatistics:
+    """What each head does on average, over clips, time steps and places.
+
+    Attributes
+    ----------
+    clips : that were averaged over.
+    entropy_bits : of a query's weights, by kind, (L, h). Of spatial heads over all tokens, registers included.
+    distance_px : (L, h) mean distance between the centres of query and key, in pixels of the recording, weighted by
+        attention; keys that are registers are left out.
+    to_registers : (L, h) attention that goes to registers.
+    lag_ms : (L, h) mean distance in time, weighted by attention.
+    lags_ms : (lags,) how far back the steps lie; negative where they lie ahead, which only an acausal model sees.
+    profile : (L, h, lags) attention by lag; sums to one.
+    uniform : what a head that attends evenly would have: ``spatial_entropy_bits``, ``distance_px``,
+        ``temporal_entropy_bits``, ``lag_ms``.
+    degrees_per_pixel : of the recording, where known.
+    """
+
+    clips: int
+    entropy_bits: dict[Kind, np.ndarray]
+    distance_px: np.ndarray
+    to_registers: np.ndarray
+    lag_ms: np.ndarray
+    lags_ms: np.ndarray
+    profile: np.ndarray
+    uniform: dict[str, float]
+    degrees_per_pixel: float | None
+
+    def summary(self) -> dict[str, Any]:
+        """Plain lists, a row a layer, a number a head."""
+        degrees = self.degrees_per_pixel
+        return {
+            "clips": self.clips,
+            "spatial": {
+                "entropy_bits": self.entropy_bits["spatial"].tolist(),
+                "distance_px": self.distance_px.tolist(),
+                "distance_deg": None if degrees is None else (self.distance_px * degrees).tolist(),
+                "to_registers": self.to_registers.tolist(),
+            },
+            "temporal": {
+                "entropy_bits": self.entropy_bits["temporal"].tolist(),
+                "lag_ms": self.lag_ms.tolist(),
+                "lags_ms": self.lags_ms.tolist(),
+                "profile": self.profile.tolist(),
+            },
+            "uniform": self.uniform,
+        }
+
+
+@torch.no_grad()
+def measure_attention(twin: Twin, recording_id: str, clips: Iterable[Clips]) -> AttentionStatistics:
+    """Entropy, distance and lags of each head, summed up on the way: no map is kept.
+
+    Temporal numbers are of queries that have their whole reach before them (the window, or the clip), so that each
+    had the same choice.
+
+    Parameters
+    ----------
+    twin : with a ViViT core.
+    recording_id : whose clips.
+    clips : some clips at a time, all of one length.
+
+    Raises
+    ------
+    ValueError
+        For a core without attention, and for clips of different lengths.
+    """
+    core, spec = attending_core(twin), twin.specs[recording_id]
+    device = next(twin.parameters()).device
+    rest = iter(clips)
+    some = next(rest, None)
+    if some is None:
+        raise ValueError(f"recording {recording_id}: there are no clips to look at")
+    length, seen = some["frames"].shape[2], 0
+    grid = token_grid(twin, recording_id, tokens_of(twin, recording_id, some), length)
+    time, *_ = grid.shape
+    reach = time if core.reach.window is None else min(time, core.reach.window)
+    lags = torch.arange(0 if core.causal else 1 - time, reach, device=device)
+    lag_QK = torch.arange(time, device=device)[:, None] - torch.arange(time, device=device)
+    of_lag = (lag_QK == lags[:, None, None]).float()  # (lags, Q, K)
+    distance_NN = torch.as_tensor(distances(grid.centres_px), dtype=torch.float32, device=device)
+    shape = {kind: (len(own), heads_of(core)) for kind, own in blocks_of(core).items()}
+    entropy = {kind: np.zeros(own) for kind, own in shape.items()}
+    distance, to_registers = np.zeros(shape["spatial"]), np.zeros(shape["spatial"])
+    profile = np.zeros((*shape["temporal"], len(lags)))
+    queries = {kind: np.zeros((depth, 1)) for kind, (depth, _) in shape.items()}
+
+    def take(kind: Kind, layer: int, which: np.ndarray, weights_ShQK: Tensor) -> None:
+        first = grid.registers if kind == "spatial" else reach - 1 if core.causal else 0
+        w = weights_ShQK[:, :, first:]
+        queries[kind][layer] += w.shape[0] * w.shape[2]
+        entropy[kind][layer] -= summed(torch.special.xlogy(w, w), "s h q k -> h") / np.log(2)
+        if kind == "spatial":
+            places = w[..., grid.registers :]
+            to_registers[layer] += summed(w[..., : grid.registers], "s h q k -> h")
+            distance[layer] += summed((places * distance_NN).sum(-1) / places.sum(-1), "s h q -> h")
+        else:
+            profile[layer] += einsum(w.sum(0), of_lag[:, first:], "h q k, lag q k -> h lag").double().cpu().numpy()
+
+    while some is not None:
+        if some["frames"].shape[2] != length:
+            raise ValueError(f"heads are compared over clips of one length; got {length} and {some['frames'].shape[2]}")
+        seen += len(some["frames"])
+        watched_pass(twin, {recording_id: some}, take)
+        some = next(rest, None)
+
+    step_ms = 1e3 * core.stride / spec.frame_rate_hz
+    back = lags.cpu().numpy()
+    even = np.ones(len(back)) if core.causal else time - np.abs(back)
+    profile /= np.maximum(queries["temporal"], 1)[..., None]
+    return AttentionStatistics(
+        clips=seen,
+        entropy_bits={kind: entropy[kind] / np.maximum(queries[kind], 1) for kind in shape},
+        distance_px=distance / np.maximum(queries["spatial"], 1),
+        to_registers=to_registers / np.maximum(queries["spatial"], 1),
+        lag_ms=profile @ np.abs(back) * step_ms,
+        lags_ms=back * step_ms,
+        profile=profile,
+        uniform={
+            "spatial_entropy_bits": float(np.log2(grid.is_register.size)),
+            "distance_px": float(distance_NN.mean()),
+            "temporal_entropy_bits": float(np.log2(reach)),
+            "lag_ms": float(even @ np.abs(back) / even.sum() * step_ms),
+        },
+        degrees_per_pixel=spec.degrees_per_pixel,
+    )
+
+
+def summed(values: Tensor, pattern: str) -> np.ndarray:
+    return reduce(values.double(), pattern, "sum").cpu().numpy()
+
+
+def distances(centres_px: np.ndarray) -> np.ndarray:
+    """(N, N) between the places' centres."""
+    return np.linalg.norm(centres_px[:, None] - centres_px, axis=-1)
+
+
+# Rollout ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """Where an output looks.
+
+    Attributes
+    ----------
+    tokens : (T, rows, columns) relevance of each token; sums to one.
+    relevance : (F, H, W) the same spread over the frames and pixels that the tokens were cut from; sums to one.
+    to_registers : the part that ended at registers, which see no pixels, before what is left was scaled to one.
+    """
+
+    tokens: np.ndarray
+    relevance: np.ndarray
+    to_registers: float
+
+
+def rollout(
+    maps: AttentionMaps,
+    place: tuple[int, int] | np.ndarray,
+    step: int = -1,
+    *,
+    clip: int = 0,
+    residual: float = 0.5,
+) -> Rollout:
+    """Attention rollout (Abnar & Zuidema 2020) of a factorised model: from an output token to frames and pixels.
+
+    Each block passes on ``residual`` of a token itself and the rest of what it attends to, the heads averaged. From
+    the output backwards: through the temporal blocks of each place to its time steps, then, in each time step, through
+    the spatial blocks to all places. Registers take part in every spatial block; what is left at them in the end came
+    from their learned start, not from the clip. It is a bookkeeping of attention: values, feed-forward layers, and
+    what a readout or modulator does with the tokens are not in it.
+
+    Parameters
+    ----------
+    maps : whole, as ``extract_attention`` gives them without a choice; ``mean_of_heads`` does.
+    place : row and column of the output token, or weights of several, (rows, columns): a unit's ``maps.windows[u]``.
+    step : time step of the output; negative from the newest.
+    clip : which of the maps' clips.
+    residual : 0 for attention alone, 1 for the token itself.
+
+    References
+    ----------
+    Abnar & Zuidema (2020), Quantifying attention flow in transformers, ACL.
+
+    Raises
+    ------
+    ValueError
+        Where the maps are not whole, and for a place, step or clip that they do not have.
+    """
+    if not maps.whole:
+        raise ValueError(
+            "a rollout goes through every layer, time step and place; extract the maps without layers=, steps= and "
+            "places= (mean_of_heads=True keeps them small)"
+        )
+    time, rows, columns = maps.grid.shape
+    weights = np.zeros((rows, columns))
+    if isinstance(place, np.ndarray):
+        if place.shape != (rows, columns) or place.min() < 0 or not place.sum() > 0:
+            raise ValueError(
+                f"weights of the output's places are {rows}×{columns} numbers, none negative, not all zero"
+            )
+        weights = place / place.sum()
+    elif not (0 <= place[0] < rows and 0 <= place[1] < columns):
+        raise ValueError(f"place={place}: the tokens lie on {rows} rows and {columns} columns, counted from 0")
+    else:
+        weights[place] = 1.0
+    if not (-time <= step < time and -len(maps.spatial) <= clip < len(maps.spatial)):
+        raise ValueError(f"step={step}, clip={clip}: there are {time} time steps and {len(maps.spatial)} clips")
+
+    def back(relevance: np.ndarray, maps_LhSQK: np.ndarray) -> np.ndarray:
+        """(S, Q) of the last block's output to (S, K) of the first one's input."""
+        for map_hSQK in maps_LhSQK[::-1]:
+            attended = np.einsum("sq,sqk->sk", relevance, map_hSQK.mean(0, dtype=np.float64))
+            relevance = residual * relevance + (1 - residual) * attended
+        return relevance
+
+    start = np.zeros((rows * columns, time))
+    start[:, step] = weights.ravel()
+    in_time = back(start, maps.temporal[clip])  # (N, T)
+    without_place = np.zeros((time, maps.grid.registers))
+    tokens = back(np.concatenate([without_place, in_time.T], axis=1), maps.spatial[clip])  # (T, M)
+    kept = tokens[:, maps.grid.registers :].reshape(time, rows, columns)
+    total = kept.sum()
+    return Rollout(kept / total, maps.grid.to_pixels(kept / total), float(1.0 - total))

@@ -1,0 +1,457 @@
+"""Attention: maps beside an independent computation in float64, rollouts beside matrices multiplied out, the task.
+
+Shape letters as in analysis/attention.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import ATTENTION, STEM, TUBELET, batch, clips, spec, twin, vivit
+
+from vivit_core.analysis import attention as looking
+from vivit_core.analysis.attention import AttentionMaps, TokenGrid, extract_attention, measure_attention, rollout
+from vivit_core.models.baselines import LN as LNModel
+from vivit_core.models.twin import Twin
+
+# An independent computation ------------------------------------------------------------------------------------------
+
+
+class Float64:
+    """A ViViT's blocks written out once more, from nothing but the weights' names and numbers."""
+
+    def __init__(self, made: Twin, heads: int) -> None:
+        self.w = {name: x.double().numpy() for name, x in made.core.state_dict().items()}
+        self.heads = heads
+
+    def norm(self, x: np.ndarray, name: str) -> np.ndarray:
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
+
+    def linear(self, x: np.ndarray, name: str) -> np.ndarray:
+        return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
+
+    def heads_of(self, x: np.ndarray, scale: np.ndarray | None, angles: np.ndarray) -> np.ndarray:
+        """Normalise and rotate one head after the other; angles are (N, d / 2)."""
+        n, dim = x.shape
+        d = dim // self.heads
+        made = np.zeros((self.heads, n, d))
+        for h in range(self.heads):
+            y = x[:, h * d : (h + 1) * d]
+            if scale is not None:
+                y = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * scale
+            z = (y[:, : d // 2] + 1j * y[:, d // 2 :]) * np.exp(1j * angles)
+            made[h] = np.concatenate([z.real, z.imag], axis=1)
+        return made
+
+    def block(self, x: np.ndarray, name: str, angles: np.ndarray, sees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, D) to the same after the block, and its attention (h, N, N)."""
+        dim = x.shape[1]
+        q, k, v = np.split(self.linear(self.norm(x, f"{name}.norm_attention"), f"{name}.attention.qkv"), 3, axis=1)
+        q, k = (self.heads_of(y, self.w.get(f"{name}.attention.{s}_scale"), angles) for y, s in ((q, "q"), (k, "k")))
+        scores = np.where(sees, np.einsum("hqd,hkd->hqk", q, k) / np.sqrt(dim // self.heads), -np.inf)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        y = np.concatenate([weights[h] @ np.split(v, self.heads, axis=1)[h] for h in range(self.heads)], axis=1)
+        x = x + self.linear(y, f"{name}.attention.out")
+        y = self.linear(self.norm(x, f"{name}.norm_ff"), f"{name}.ff.enter")
+        erf = torch.erf(torch.as_tensor(y / np.sqrt(2))).numpy()
+        return x + self.linear(0.5 * y * (1 + erf), f"{name}.ff.leave"), weights
+
+    def maps(
+        self, x_TND: np.ndarray, rows: int, columns: int, window: int | None, causal: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """From tokens of one clip: spatial (L, h, T, M, M) and temporal (L, h, N, T, T)."""
+        time, _, dim = x_TND.shape
+        d = dim // self.heads
+        registers = self.w.get("registers", np.zeros((0, dim)))
+        spatial = depth_of(self.w, "spatial")
+        temporal = depth_of(self.w, "temporal")
+        found: dict[str, list[Any]] = {
+            "spatial": [[] for _ in range(spatial)],
+            "temporal": [[] for _ in range(temporal)],
+        }
+        slow = 100.0 ** (-np.arange(0, d // 2, 2) / (d // 2))
+        angles = np.zeros((len(registers) + rows * columns, d // 2))
+        for i in range(rows * columns):
+            angles[len(registers) + i] = np.concatenate([i // columns * slow, i % columns * slow])
+        out = np.zeros_like(x_TND)
+        for t in range(time):
+            x = np.concatenate([registers, x_TND[t]])
+            for layer in range(spatial):
+                x, weights = self.block(x, f"spatial.{layer}", angles, np.ones((len(x), len(x)), bool))
+                found["spatial"][layer].append(weights)
+            out[t] = x[len(registers) :]
+        sees = np.zeros((time, time), bool)
+        for t in range(time):
+            for s in range(time):
+                sees[t, s] = not causal or (s <= t and (window is None or t - s < window))
+        angles = np.arange(time)[:, None] * 1000.0 ** (-np.arange(0, d, 2) / d)
+        for n in range(rows * columns):
+            x = out[:, n]
+            for layer in range(temporal):
+                x, weights = self.block(x, f"temporal.{layer}", angles, sees)
+                found["temporal"][layer].append(weights)
+        return tuple(
+            np.array(found[kind]).transpose(0, 2, 1, 3, 4) if found[kind] else np.zeros(0)
+            for kind in ("spatial", "temporal")
+        )  # type: ignore[return-value]
+
+
+def depth_of(weights: dict[str, np.ndarray], kind: str) -> int:
+    return len({name.split(".")[1] for name in weights if name.startswith(f"{kind}.")})
+
+
+def tokens_of_tubelets(made: Twin, frames_CTHW: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    """(T, N, D): each tubelet of a normalised and padded clip, one after the other."""
+    c, f, h, w = frames_CTHW.shape
+    pt, ph, pw = size
+    old, rows, columns = -f % pt, -h % ph, -w % pw
+    padded = np.zeros((c, f + old, h + rows, w + columns))
+    padded[:, old:, rows // 2 : rows // 2 + h, columns // 2 : columns // 2 + w] = frames_CTHW
+    blocks = rearrange(padded, "c (t pt) (h ph) (w pw) -> t (h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
+    weight = {name: x.double().numpy() for name, x in made.core.tokenizer.embed.state_dict().items()}
+    return blocks @ weight["weight"].T + weight["bias"]
+
+
+def lively(made: Twin) -> Twin:
+    """Larger weights, so that attention is far from even, and biases and scales that are not at their start."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in made.core.named_parameters():
+            if name.startswith(("spatial", "temporal")) and p.dim() == 1:
+                p.add_(0.3 * torch.randn(p.shape, generator=generator))
+            elif ".attention.qkv" in name:
+                p.mul_(2.0)
+    return made.eval()
+
+
+GEOMETRIES = [
+    (31, 1, 17, [4, 4, 1], {}),
+    (37, 50, 17, [4, 8, 8], {"registers": 3, "window": 8}),
+    (51, 51, 9, [4, 4, 4], {"registers": 1}),
+    (51, 51, 9, [4, 3, 3], {"registers": 2, "window": 5}),  # over 256 tokens: torch's fused kernel
+    (12, 16, 18, [2, 4, 4], {"registers": 0, "window": 4, "attention": ATTENTION | {"qk_norm": False}}),
+    (12, 16, 17, [4, 4, 4], {"causal": False}),
+]
+
+
+@pytest.mark.parametrize(("height", "width", "bins", "patch", "changes"), GEOMETRIES)
+def test_maps_equal_an_independent_computation(height, width, bins, patch, changes):
+    of = spec(height=height, width=width, behavior=0)
+    model = vivit(tokenizer=TUBELET | {"patch_size": patch}, modulator=None, **changes)
+    made = lively(twin(model, of, predict="last" if bins == 18 else "all"))
+    given = batch(of, bins=bins)
+    maps = extract_attention(made, given)["a"]
+    frames = (given["a"]["frames"].double().numpy() - of.pixel_mean) / of.pixel_std
+    window = changes.get("window")
+    for clip in range(2):
+        _, rows, columns = maps.grid.shape
+        tokens = tokens_of_tubelets(made, frames[clip], tuple(patch))
+        expected = Float64(made, heads=2).maps(
+            tokens, rows, columns, None if window is None else -(-window // patch[0]), changes.get("causal", True)
+        )
+        for ours, theirs in zip((maps.spatial[clip], maps.temporal[clip]), expected, strict=True):
+            assert ours.shape == theirs.shape
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+            assert theirs.max() > 2.0 / theirs.shape[-1]  # far from even, else the comparison says little
+            np.testing.assert_allclose(ours.sum(-1), 1.0, atol=1e-6)
+    steps = maps.temporal.shape[-1]
+    future = np.triu_indices(steps, 1)
+    assert (maps.temporal[..., future[0], future[1]] == 0).all() == changes.get("causal", True)
+    assert maps.grid.is_register.tolist() == [True] * changes.get("registers", 2) + [False] * (rows * columns)
+
+
+@pytest.mark.parametrize("tokenizer", [TUBELET, STEM])
+@pytest.mark.parametrize("predict", ["all", "last"])
+def test_predictions_do_not_change(tokenizer, predict):
+    made = twin(vivit(tokenizer=tokenizer, window=8), predict=predict).train()
+    assert made.core.spatial[0].attention.watch is None
+    given = batch(spec())
+    with torch.no_grad():
+        made.eval()
+        before = made(given)["a"]
+        seen: list[torch.Tensor] = []
+        hook = made.register_forward_hook(lambda module, args, counts: seen.append(counts["a"]))
+        made.train()
+        extract_attention(made, given)
+        hook.remove()
+        assert made.training  # as it was
+        after = made.eval()(given)["a"]
+    assert torch.equal(seen[0], before) and torch.equal(after, before)
+    assert all(module.watch is None for module in made.modules() if isinstance(module, looking.Attention))
+
+
+def test_an_error_on_the_way_leaves_nothing_behind():
+    made = twin(vivit()).train()
+    with pytest.raises(ZeroDivisionError):
+        looking.watched_pass(made, batch(spec()), lambda *_: 1 / 0)
+    assert made.training
+    assert all(module.watch is None for module in made.modules() if isinstance(module, looking.Attention))
+
+
+def test_a_batch_of_several_recordings():
+    """Each has its own clips and its own pixels: b's frames are twice as large as the twin's."""
+    first, second = spec("a"), spec("b", height=24, width=32)
+    made = twin(vivit(frame_size=[12, 16]), first, second).eval()
+    given = {"a": clips(first, count=1), "b": clips(second, count=3, seed=1)}
+    together = extract_attention(made, given)
+    assert {name: len(maps.spatial) for name, maps in together.items()} == {"a": 1, "b": 3}
+    for name in given:
+        alone = extract_attention(made, {name: given[name]})[name]
+        np.testing.assert_allclose(together[name].spatial, alone.spatial, atol=1e-6)
+        np.testing.assert_allclose(together[name].temporal, alone.temporal, atol=1e-6)
+    assert together["a"].grid.size == (17, 12, 16) and together["b"].grid.size == (17, 24, 32)
+    np.testing.assert_array_equal(together["b"].grid.row_edges, 2 * together["a"].grid.row_edges)
+
+
+def test_a_choice_is_a_part_of_the_whole(monkeypatch):
+    made = twin(vivit(spatial_depth=2, temporal_depth=2)).eval()
+    given = batch(spec())
+    whole = extract_attention(made, given)["a"]
+    monkeypatch.setattr(looking, "AT_ONCE", 5000)  # several pieces
+    some = extract_attention(made, given, layers=[-1], steps=[0, -2], places=[3, 7, 11], dtype=np.float16)["a"]
+    assert (some.layers, some.steps, some.places) == ({"spatial": (1,), "temporal": (1,)}, (0, 3), (3, 7, 11))
+    assert some.spatial.dtype == np.float16 and whole.whole and not some.whole
+    np.testing.assert_allclose(some.spatial, whole.spatial[:, 1:, :, [0, 3]], atol=1e-3)
+    np.testing.assert_allclose(some.temporal, whole.temporal[:, 1:, :, [3, 7, 11]], atol=1e-3)
+    mean = extract_attention(made, given, mean_of_heads=True)["a"]
+    np.testing.assert_allclose(mean.spatial, whole.spatial.mean(2, keepdims=True), atol=1e-6)
+    with pytest.raises(ValueError, match="without layers="):
+        rollout(some, (0, 0))
+    for wrong in ({"layers": [2]}, {"steps": [5]}, {"places": [12]}):
+        with pytest.raises(ValueError, match="were asked for"):
+            extract_attention(made, given, **wrong)
+
+
+def test_a_core_without_attention_is_refused():
+    ln = LNModel([spec()], duration_s=0.05, patch=5, nonlinearity="exp")
+    with pytest.raises(ValueError, match="has no attention to look at"):
+        extract_attention(ln, batch(spec()))  # type: ignore[arg-type]
+    bare = twin(vivit(spatial_depth=0, temporal_depth=0, registers=0))
+    with pytest.raises(ValueError, match="has no attention to look at"):
+        measure_attention(bare, "a", [clips(spec())])
+
+
+# Where tokens lie ----------------------------------------------------------------------------------------------------
+
+
+def test_tokens_lie_where_they_were_cut_from():
+    """A clip of 18 frames in tokens of 4, padded at its old end; 37×50 px in patches of 8, padded on both sides."""
+    of = spec(height=37, width=50, behavior=0)
+    made = twin(vivit(tokenizer=TUBELET | {"patch_size": [4, 8, 8]}, modulator=None, temporal_depth=0), of).eval()
+    given = batch(of, count=1, bins=18)
+    grid = extract_attention(made, given)["a"].grid
+    assert grid.step_edges.tolist() == [0, 2, 6, 10, 14, 18] and grid.ends.tolist() == [1, 5, 9, 13, 17]
+    assert grid.row_edges.tolist() == [0, 7, 15, 23, 31, 37] and grid.column_edges.tolist() == [
+        0,
+        5,
+        13,
+        21,
+        29,
+        37,
+        45,
+        50,
+    ]
+    assert grid.coordinates[2:].tolist()[:8] == [[0, 0], [0, 1], [0, 2], [0, 3], [0, 4], [0, 5], [0, 6], [1, 0]]
+    assert grid.coordinates[:2].tolist() == [[-1, -1]] * 2
+    assert grid.centres_px[8].tolist() == [10.5, 8.5]
+    # A token changes with the pixels of its own block, and with no others.
+    core = made.core
+    base = torch.zeros(1, 1, 18, 37, 50)
+    with torch.no_grad():
+        before = core.tokenizer(base).x_BTND
+        for frame, y, x in ((0, 0, 0), (1, 6, 4), (2, 7, 5), (17, 36, 49), (9, 22, 20)):
+            changed = base.clone()
+            changed[0, 0, frame, y, x] = 1.0
+            (token,) = torch.argwhere((core.tokenizer(changed).x_BTND - before).abs().amax(-1)[0] > 0).tolist()
+            inside = np.zeros(grid.shape)
+            inside[token[0]].flat[token[1]] = 1.0
+            pixels = grid.to_pixels(inside)
+            assert pixels[frame, y, x] > 0 and pixels.sum() == pytest.approx(1.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 60), st.integers(0, 8))
+def test_spread_keeps_the_sum(cells, size, own, before):
+    before = min(before, size - 1)
+    total = cells * size - before  # of the frame in the twin's pixels
+    edges = np.clip((np.arange(cells + 1) * size - before) * own / total, 0, own)
+    spread = looking.spread(edges, own)
+    assert spread.shape == (cells, own) and (spread >= 0).all()
+    np.testing.assert_allclose(spread.sum(1), 1.0)
+
+
+# Rollout -------------------------------------------------------------------------------------------------------------
+
+GRID = TokenGrid(
+    registers=1,
+    step_edges=np.array([0, 1, 3, 5]),
+    row_edges=np.array([0.0, 2.0, 4.0]),
+    column_edges=np.array([0.0, 1.0, 3.0]),
+)
+
+
+def made_maps(spatial_LhTMM: np.ndarray, temporal_LhNTT: np.ndarray, grid: TokenGrid = GRID) -> AttentionMaps:
+    return AttentionMaps(
+        spatial=spatial_LhTMM[None],
+        temporal=temporal_LhNTT[None],
+        grid=grid,
+        windows=np.zeros((0, 2, 2)),
+        layers={"spatial": (0, 1), "temporal": (0, 1)},
+        steps=(0, 1, 2),
+        places=(0, 1, 2, 3),
+        whole=True,
+    )
+
+
+def test_rollout_of_identity_is_the_token_itself():
+    maps = made_maps(np.tile(np.eye(5), (2, 2, 3, 1, 1)), np.tile(np.eye(3), (2, 2, 4, 1, 1)))
+    found = rollout(maps, (0, 1), step=1)
+    expected = np.zeros((5, 4, 3))
+    expected[1:3, 0:2, 1:3] = 1 / 8
+    np.testing.assert_allclose(found.relevance, expected, atol=1e-15)
+    assert found.to_registers == pytest.approx(0.0)
+
+
+def test_rollout_of_even_attention_is_even():
+    maps = made_maps(np.full((1, 2, 3, 5, 5), 1 / 5), np.full((1, 2, 4, 3, 3), 1 / 3))
+    found = rollout(maps, (1, 0), residual=0.0)
+    np.testing.assert_allclose(found.tokens, 1 / 12)
+    assert found.to_registers == pytest.approx(1 / 5)
+    # Half of it stays at each block: ½ at the newest step and ½ even over steps, then the same over places.
+    found = rollout(maps, (1, 0))
+    in_time = np.array([1, 1, 4]) / 6
+    in_space = np.array([1, 1, 6, 1]) / 10
+    expected = in_time[:, None] * in_space
+    np.testing.assert_allclose(found.tokens.reshape(3, 4), expected / expected.sum())
+    assert found.to_registers == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.5, 0.8])
+def test_rollout_equals_the_matrices_multiplied_out(residual):
+    """All tokens of a clip in one long vector, each block one large matrix."""
+    rng = np.random.default_rng(0)
+    spatial = rng.dirichlet(np.ones(5) * 0.3, (2, 2, 3, 5))
+    temporal = np.tril(rng.random((2, 2, 4, 3, 3)))
+    temporal /= temporal.sum(-1, keepdims=True)
+    maps = made_maps(spatial, temporal)
+    everything = np.eye(15)  # (time, token) with the register first
+    for layer in range(2):
+        block = np.zeros((3, 5, 3, 5))
+        for t in range(3):
+            block[t, :, t, :] = spatial[layer, :, t].mean(0)
+        everything = (residual * np.eye(15) + (1 - residual) * block.reshape(15, 15)) @ everything
+    for layer in range(2):
+        block = np.zeros((3, 5, 3, 5))
+        for n in range(4):
+            block[:, n + 1, :, n + 1] = temporal[layer, :, n].mean(0)
+        block[np.arange(3), 0, np.arange(3), 0] = 1.0
+        everything = (residual * np.eye(15) + (1 - residual) * block.reshape(15, 15)) @ everything
+    every = everything.reshape(3, 5, 3, 5)
+    for step in range(3):
+        for n in range(4):
+            expected = every[step, n + 1, :, 1:]
+            found = rollout(maps, (n // 2, n % 2), step=step, residual=residual)
+            np.testing.assert_allclose(found.tokens.reshape(3, 4), expected / expected.sum(), atol=1e-12)
+            assert found.to_registers == pytest.approx(1 - expected.sum())
+            assert found.relevance.sum() == pytest.approx(1.0)
+            assert (found.tokens[step + 1 :] == 0).all()  # nothing from the future
+    window = np.array([[0.1, 0.2], [0.3, 0.4]])
+    several = sum(window.flat[n] * every[2, n + 1, :, 1:] for n in range(4))
+    np.testing.assert_allclose(
+        rollout(maps, 2 * window, residual=residual).tokens.reshape(3, 4), several / several.sum(), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"place": (2, 0)}, "2 rows and 2 columns"),
+        ({"place": (0, 0), "step": 3}, "3 time steps"),
+        ({"place": (0, 0), "clip": 1}, "1 clips"),
+        ({"place": np.zeros((2, 2))}, "not all zero"),
+        ({"place": np.ones((2, 3))}, "2×2 numbers"),
+    ],
+)
+def test_rollout_names_what_is_wrong(arguments, named):
+    maps = made_maps(np.tile(np.eye(5), (2, 2, 3, 1, 1)), np.tile(np.eye(3), (2, 2, 4, 1, 1)))
+    with pytest.raises(ValueError, match=named):
+        rollout(maps, **arguments)
+
+
+# What the heads do ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"window": 8}, {"causal": False}, {"registers": 0}])
+def test_statistics_equal_those_of_the_maps(changes, monkeypatch):
+    of = spec(behavior=0)
+    made = lively(twin(vivit(modulator=None, **changes), of))
+    given = clips(of, count=3, bins=18)
+    maps = extract_attention(made, {"a": given})["a"]
+    monkeypatch.setattr(looking, "AT_ONCE", 5000)
+    pieces = [{name: x[i : i + 2] for name, x in given.items()} for i in (0, 2)]
+    found = measure_attention(made, "a", pieces)  # type: ignore[arg-type]
+    registers, steps, causal = changes.get("registers", 2), 5, changes.get("causal", True)
+    reach = 2 if "window" in changes else steps
+    assert found.clips == 3
+    centres = maps.grid.centres_px
+    for layer in range(2):
+        for head in range(2):
+            entropy, distance, to_registers = [], [], []
+            for weights in maps.spatial[:, layer, head].astype(np.float64).reshape(-1, registers + 12, registers + 12):
+                for n in range(12):
+                    row = weights[registers + n]
+                    entropy.append(-sum(x * np.log2(x) for x in row if x > 0))
+                    far = [np.hypot(*(centres[n] - centres[m])) for m in range(12)]
+                    distance.append(np.average(far, weights=row[registers:]))
+                    to_registers.append(row[:registers].sum())
+            assert found.entropy_bits["spatial"][layer, head] == pytest.approx(np.mean(entropy), rel=1e-5)
+            assert found.distance_px[layer, head] == pytest.approx(np.mean(distance), rel=1e-5)
+            assert found.to_registers[layer, head] == pytest.approx(np.mean(to_registers), rel=1e-5, abs=1e-9)
+            rows = maps.temporal[:, layer, head].astype(np.float64).reshape(-1, steps, steps)
+            rows = rows[:, reach - 1 :] if causal else rows
+            entropy = [-sum(x * np.log2(x) for x in row if x > 0) for row in rows.reshape(-1, steps)]
+            assert found.entropy_bits["temporal"][layer, head] == pytest.approx(np.mean(entropy), rel=1e-5)
+            profile: dict[int, list[float]] = {}
+            for q in range(rows.shape[1]):
+                for k in range(steps):
+                    lag = q + (reach - 1 if causal else 0) - k
+                    profile.setdefault(lag, []).extend(rows[:, q, k])
+            number = rows.shape[0] * rows.shape[1]
+            lags = np.round(found.lags_ms / (1e3 * 4 / 120)).astype(int)
+            expected = [sum(profile[lag]) / number for lag in lags]
+            np.testing.assert_allclose(found.profile[layer, head], expected, rtol=1e-5)
+            assert found.lag_ms[layer, head] == pytest.approx(np.abs(lags) @ expected * 1e3 * 4 / 120, rel=1e-5)
+    np.testing.assert_allclose(found.profile.sum(-1), 1.0, rtol=1e-5)
+    assert len(found.lags_ms) == (reach if causal else 2 * steps - 1)
+
+
+def test_even_heads_have_the_even_heads_numbers():
+    of = spec(behavior=0)
+    made = twin(vivit(modulator=None), of)
+    with torch.no_grad():
+        for name, p in made.core.named_parameters():
+            if "_scale" in name:
+                p.zero_()
+    found = measure_attention(made, "a", [clips(of)])
+    even = found.uniform
+    np.testing.assert_allclose(found.entropy_bits["spatial"], even["spatial_entropy_bits"], rtol=1e-5)
+    np.testing.assert_allclose(found.distance_px, even["distance_px"], rtol=1e-5)
+    np.testing.assert_allclose(found.entropy_bits["temporal"], even["temporal_entropy_bits"], rtol=1e-5)
+    np.testing.assert_allclose(found.lag_ms, even["lag_ms"], rtol=1e-5)
+    np.testing.assert_allclose(found.to_registers, 2 / 14, rtol=1e-5)
+
+
+def test_clips_of_different_lengths_are_refused():
+    made = twin(vivit())
+    with pytest.raises(ValueError, match="of one length"):
+        measure_attention(made, "a", [clips(spec()), clips(spec(), bins=20)])
+    with pytest.raises(ValueError, match="no clips"):
+        measure_attention(made, "a", [])
