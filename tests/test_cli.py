@@ -90,6 +90,30 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     assert streamed["p50_ms"] <= streamed["p99_ms"] <= streamed["most_ms"]
     assert (run_folder(printed) / "pictures" / "latency.png").is_file()
 
+    look = ["task=attention", f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", "clips=2", "units=2", "megabytes=0.01"]
+    code, printed = command(*look)
+    assert code == 0 and "spatial 0" in printed, printed
+    looked = run_folder(printed)
+    found = json.loads((looked / "attention.json").read_text())
+    assert found["recording"] == "sim0" and found["clips"] == 2 and found["tokens"]["steps"] == 6
+    with np.load(looked / "attention.npz") as kept:
+        assert kept["spatial"].nbytes + kept["temporal"].nbytes <= 10_000 and kept["steps"][-1] == 5
+        np.testing.assert_allclose(kept["spatial"].astype(np.float32).sum(-1), 1.0, atol=2e-3)
+        np.testing.assert_allclose(kept["rollout"].sum(), 1.0)
+    drawn = {path.name for path in (looked / "pictures").iterdir()}
+    assert drawn == {"attention.gif"} | {
+        f"attention_{name}.png" for name in ("by_head", "heads", "lags", "rollout", "units")
+    }
+    for page in (looked, run):
+        assert "Where it attends" in (page / "report.html").read_text()
+    for wrong, named in (
+        ("trial=3", "has 3 test trials"),
+        ("place=[9,0]", "rows and"),
+        ("clips=0", "clips=0 should be"),
+    ):
+        code, printed = command(*look, wrong)
+        assert code == 1 and named in printed and "Traceback" not in printed
+
     code, printed = command(*train, "resume=auto")
     assert code == 0 and "already finished" in printed and str(run) in printed
     assert len(list(run.parent.iterdir())) == 1  # no empty folder is left
@@ -99,7 +123,10 @@ def test_the_baseline_alone(command, tiny):
     code, printed = command(*tiny, "trainer=debug", "model=ln")
     assert code == 0, printed
     summary = json.loads((run_folder(printed) / "summary.json").read_text())
-    code, printed = command("task=evaluate", f"checkpoint={run_folder(printed) / 'checkpoints' / 'best.ckpt'}")
+    checkpoint = f"checkpoint={run_folder(printed) / 'checkpoints' / 'best.ckpt'}"
+    code, printed = command("task=attention", checkpoint)
+    assert code == 1 and "LN has no attention" in printed and "Traceback" not in printed
+    code, printed = command("task=evaluate", checkpoint)
     assert code == 0, printed
     assert json.loads((run_folder(printed) / "summary.json").read_text())["bps_mean"] == pytest.approx(
         summary["bps_mean"], abs=1e-6
@@ -206,6 +233,7 @@ def test_import(command, tmp_path):
         (["data.recordings=[none.h5]"], "none.h5"),
         (["task=evaluate", "checkpoint=none.ckpt"], "none.ckpt"),
         (["task=stream", "checkpoint=none.ckpt"], "none.ckpt"),
+        (["task=attention", "checkpoint=none.ckpt"], "none.ckpt"),
         (["task=import", "source=a", "out=b"], "importer=arrays"),
         (["predict=last"], "data.evaluation_burn_in=299"),
         (["trainer.device=cuda"], "no GPU"),

@@ -59,7 +59,7 @@ def trained(tmp_path_factory, tiny):
 def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request):
     given = words.split()
     given += [word for task in given for word in SHORT.get(task, [])]
-    if {"task=evaluate", "task=stream", "task=receptive_fields"} & set(given):
+    if {"task=evaluate", "task=stream", "task=receptive_fields", "task=attention"} & set(given):
         given = [word.replace("PATH", str(request.getfixturevalue("trained"))) for word in given]
     elif "task=import" in given:
         made = np.random.default_rng(0)

@@ -62,6 +62,8 @@ def refuse_fp16(precision: Any) -> Any:
     return precision
 
 
+Count = Annotated[int, pydantic.Field(gt=0)]
+Positive = Annotated[float, pydantic.Field(gt=0)]
 Precision = Annotated[Literal["32-true", "bf16-mixed"], pydantic.BeforeValidator(refuse_fp16)]
 
 
@@ -129,7 +131,7 @@ class Root:
     trainer: Trainer
     callbacks: dict[str, Node | None]
     logger: dict[str, Node | None]
-    task: Literal["train", "evaluate", "receptive_fields", "stream", "plan", "import"]
+    task: Literal["train", "evaluate", "receptive_fields", "attention", "stream", "plan", "import"]
     baseline: Node | None = None
     importer: Node | None = None
 
@@ -163,6 +165,18 @@ class ReceptiveFields(Root):
     noise: Node | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attention(Root):
+    checkpoint: str
+    recording: str | None
+    trial: int
+    place: tuple[int, int] | None
+    clips: Count
+    heads: Count
+    units: Count
+    megabytes: Positive
+
+
 @dataclasses.dataclass(frozen=True)
 class Import(Root):
     source: str = MISSING
@@ -173,6 +187,7 @@ ROOTS: dict[str, type[Root]] = {
     "train": Train,
     "evaluate": Evaluate,
     "receptive_fields": ReceptiveFields,
+    "attention": Attention,
     "stream": Stream,
     "plan": Root,
     "import": Import,

@@ -1,4 +1,4 @@
-"""What a user can do, one function each: train, evaluate, stream, plan, import. ``main`` composes, and calls one."""
+"""What a user can do, one function each (``TASKS`` lists them). ``main`` composes, and calls one."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from vivit_core import runs
+from vivit_core.analysis import attention as attending
 from vivit_core.analysis import pictures
 from vivit_core.analysis import receptive_fields as fields
 from vivit_core.analysis.evaluate import evaluate as evaluate_twin
@@ -40,12 +42,14 @@ from vivit_core.analysis.latency import measure_stream
 from vivit_core.analysis.report import Section, cell, publish, training_of
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording import Recording, Trials
 from vivit_core.data.transforms import widths
+from vivit_core.data.windows import evaluation_windows
 from vivit_core.models.baselines import LN
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import Twin, load_twin, read_checkpoint
-from vivit_core.specs import RecordingSpec
+from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.training.callbacks import TrainingStopped
 from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import compiles, keep_freed_memory
@@ -552,6 +556,48 @@ def receptive_fields(settings: Settings) -> None:
     console.print(f"run folder: {run.path}")
 
 
+def attention(settings: Settings) -> None:
+    """Look at a checkpoint's attention; write ``attention.npz``, ``attention.json``, pictures and a report."""
+    path = Path(settings["checkpoint"])
+    content = read_checkpoint(path)
+    twin = model_of(path, content)
+    attending.attending_core(twin)
+    assert isinstance(twin, Twin)
+    device, budget = machine_of(settings["trainer"])
+    twin.to(device)
+    run, datamodule = data_of_checkpoint(settings, content, twin, budget)
+    recording, trials = tested(datamodule, settings["recording"])
+    name, length = recording.recording_id, datamodule.evaluation_length
+    if not 0 <= settings["trial"] < len(trials):
+        raise ValueError(f"trial={settings['trial']}: recording {name} has {len(trials)} test trials, counted from 0")
+
+    def clips_at(start: int, stop: int) -> Clips:
+        read = recording.read(start, stop, twin.specs[name].behavior)
+        return Clips(frames=torch.as_tensor(read["frames"])[None], behavior=torch.as_tensor(read["behavior"])[None])
+
+    start, stop = int(trials.start[settings["trial"]]), int(trials.stop[settings["trial"]])
+    windows = evaluation_windows(trials, "test", length, datamodule.evaluation_burn_in)
+    longest = max(window.stop - window.start for window in windows)
+    windows = [window for window in windows if window.stop - window.start == longest]
+    number = min(settings["clips"], len(windows))
+    averaged = [windows[i * len(windows) // number] for i in range(number)]
+    summary, drawn = attending.study_attention(
+        twin,
+        name,
+        clips_at(start, min(stop, start + length)),
+        (clips_at(w.start, w.stop) for w in track(averaged, "attention")),
+        out=run.path,
+        place=settings["place"] and (settings["place"][0], settings["place"][1]),
+        heads=settings["heads"],
+        units=settings["units"],
+        megabytes=settings["megabytes"],
+    )
+    section = attending.report_section(summary, drawn, command_line())
+    show(section)
+    console.print(f"report: {publish(run.path, section, path)}")
+    console.print(f"run folder: {run.path}")
+
+
 def show(section: Section) -> None:
     """Print a section's tables."""
     for found in section.tables:
@@ -577,17 +623,12 @@ def stream(settings: Settings) -> None:
     device, budget = machine_of(settings["trainer"])
     twin = load_twin(path, device)
     run, datamodule = data_of_checkpoint(settings, content, twin, budget)
-    known = {recording.recording_id: recording for recording in datamodule.recordings}
-    name = settings["recording"] or next(iter(known))
-    if name not in known:
-        raise ValueError(f"recording={name}: the data has {sorted(known)}")
-    trials = known[name].info.trials.of("test")
-    if not len(trials):
-        raise ValueError(f"recording {name} has no test trial to stream; choose another with recording=…")
+    recording, trials = tested(datamodule, settings["recording"])
+    name = recording.recording_id
     longest = int((trials.stop - trials.start).argmax())
     start = int(trials.start[longest])
     stop = min(int(trials.stop[longest]), start + settings["bins"])
-    clips = known[name].read(start, stop, twin.specs[name].behavior)
+    clips = recording.read(start, stop, twin.specs[name].behavior)
     bin_s = 1.0 / twin.specs[name].frame_rate_hz
     measured = measure_stream(twin, name, clips["frames"], clips["behavior"])
     summary = {"recording": name, "device": device, "bin_ms": bin_s * 1e3, **measured.summary()}
@@ -604,6 +645,18 @@ def stream(settings: Settings) -> None:
         f"largest difference from the clip's rates {summary['largest_difference']:.1e} of the largest rate"
     )
     console.print(f"run folder: {run.path}")
+
+
+def tested(datamodule: RecordingsDataModule, name: str | None) -> tuple[Recording, Trials]:
+    """The recording of a name (None: the first), and its test trials, of which there are some."""
+    known = {recording.recording_id: recording for recording in datamodule.recordings}
+    name = name or next(iter(known))
+    if name not in known:
+        raise ValueError(f"recording={name}: the data has {sorted(known)}")
+    trials = known[name].info.trials.of("test")
+    if not len(trials):
+        raise ValueError(f"recording {name} has no test trial; choose another with recording=…")
+    return known[name], trials
 
 
 # Plan, import -------------------------------------------------------------------------------------------------------
@@ -680,6 +733,7 @@ TASKS: dict[str, Callable[[Settings], float | None]] = {
     "evaluate": evaluate,
     "receptive_fields": receptive_fields,
     "stream": stream,
+    "attention": attention,
     "plan": plan,
     "import": import_recording,
 }

@@ -13,10 +13,12 @@ Q queries, K keys, F frames, H W pixels, U units.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,8 @@ import torch
 from einops import einsum, reduce
 from torch import Tensor, nn
 
+from vivit_core.analysis import attention_pictures as pictures
+from vivit_core.analysis.report import Section, Table
 from vivit_core.models.attention import Attention, Block, Reach
 from vivit_core.models.layers import Level
 from vivit_core.models.twin import Twin
@@ -578,3 +582,341 @@ def rollout(
     kept = tokens[:, maps.grid.registers :].reshape(time, rows, columns)
     total = kept.sum()
     return Rollout(kept / total, maps.grid.to_pixels(kept / total), float(1.0 - total))
+
+
+# Pictures -----------------------------------------------------------------------------------------------------------
+
+Drawn = list[tuple[Path, str]]
+"""Pictures and their captions."""
+
+
+def plot_attention(
+    folder: Path,
+    maps: AttentionMaps,
+    frames: np.ndarray,
+    *,
+    frame_rate_hz: float,
+    place: tuple[int, int] | None = None,
+    clip: int = 0,
+    of_heads: AttentionMaps | None = None,
+    most_heads: int = 8,
+) -> Drawn:
+    """Attention on the stimulus: each head's, the rollout's, and the rollout as a film.
+
+    Parameters
+    ----------
+    folder : where ``attention_heads.png``, ``attention_rollout.png`` and ``attention.gif`` are written.
+    maps : whole (of the heads, or of their mean).
+    frames : (F, H, W) or (C, F, H, W) of the clip, as recorded.
+    frame_rate_hz : of the recording.
+    place : row and column of the token that looks; None: where most readouts look.
+    clip : which of the maps' clips.
+    of_heads : maps that hold the heads one by one, and the newest time step; None: ``maps``.
+    most_heads : heads drawn, the first ones.
+
+    Returns
+    -------
+    Pictures and their captions.
+    """
+    frames_FHW = np.asarray(frames, np.float32)
+    frames_FHW = frames_FHW.mean(0) if frames_FHW.ndim == 4 else frames_FHW
+    if frames_FHW.shape != maps.grid.size:
+        raise ValueError(f"the maps are of a clip of (frames, height, width) {maps.grid.size}, not {frames_FHW.shape}")
+    place = most_read(maps) if place is None else place
+    newest = rollout(maps, place, clip=clip)  # says what is wrong with the place
+    row, column = place
+    box = (
+        maps.grid.column_edges[column],
+        maps.grid.row_edges[row],
+        maps.grid.column_edges[column + 1],
+        maps.grid.row_edges[row + 1],
+    )
+    time, rows, columns = maps.grid.shape
+    frame_ms = 1e3 / frame_rate_hz
+    where = f"row {row}, column {column}"
+    drawn: Drawn = []
+    single = maps if of_heads is None else of_heads
+    if single.spatial.shape[1]:
+        registers = maps.grid.registers
+        weights = single.spatial[clip, :, :most_heads, -1, registers + row * columns + column].astype(np.float64)
+        on_places = weights[..., registers:].reshape(*weights.shape[:2], rows, columns)
+        even = maps.grid.columns_to_pixels(np.full((rows, columns), 1.0 / weights.shape[-1]))
+        seen = np.array([[maps.grid.columns_to_pixels(head) for head in layer] for layer in on_places]) / even
+        path = pictures.heads(
+            folder / "attention_heads.png",
+            frame_HW=frames_FHW[-1],
+            weights_LhHW=seen,
+            to_registers_Lh=weights[..., :registers].sum(-1),
+            box=box,
+            title=f"spatial attention of the newest token at {where}",
+        )
+        drawn.append((path, f"Where the token in the box ({where}) looks in its own time step, by block and head."))
+    path = pictures.rolled(
+        folder / "attention_rollout.png",
+        frames_FHW=frames_FHW,
+        relevance_FHW=newest.relevance,
+        step_edges=maps.grid.step_edges,
+        step=time - 1,
+        frame_ms=frame_ms,
+        box=box,
+        title=f"rollout of the newest output at {where}",
+    )
+    note = f" {newest.to_registers:.0%} of it ended at registers and is left out." if maps.grid.registers else ""
+    drawn.append(
+        (path, f"Rollout (Abnar & Zuidema 2020) from the newest output in the box to pixels and frames.{note}")
+    )
+    path = pictures.film(
+        folder / "attention.gif",
+        frames_FHW=frames_FHW,
+        relevance_TFHW=[rollout(maps, place, step, clip=clip).relevance for step in range(time)],
+        step_edges=maps.grid.step_edges,
+        frame_ms=frame_ms,
+        box=box,
+    )
+    drawn.append((path, f"The same as time goes on: where, and at which frames, the output at {where} looks."))
+    return drawn
+
+
+def most_read(maps: AttentionMaps) -> tuple[int, int]:
+    """Row and column of the place that all readouts together read most."""
+    row, column = np.unravel_index(int(maps.windows.sum(0).argmax()), maps.windows.shape[1:])
+    return int(row), int(column)
+
+
+def plot_statistics(folder: Path, statistics: AttentionStatistics) -> Drawn:
+    """Entropy, distance and lags of each head: ``attention_by_head.png`` and ``attention_lags.png``."""
+    even, degrees = statistics.uniform, statistics.degrees_per_pixel
+    by, unit = (1.0, "px") if degrees is None else (degrees, "degrees")
+    path = pictures.by_head(
+        folder / "attention_by_head.png",
+        measures=[
+            ("spatial entropy (bits)", statistics.entropy_bits["spatial"], even["spatial_entropy_bits"]),
+            (f"spatial distance ({unit})", statistics.distance_px * by, even["distance_px"] * by),
+            ("temporal entropy (bits)", statistics.entropy_bits["temporal"], even["temporal_entropy_bits"]),
+            ("mean lag (ms)", statistics.lag_ms, even["lag_ms"]),
+        ],
+    )
+    drawn = [(path, f"Each head (a point) and their mean (line), over {statistics.clips} test clips.")]
+    if statistics.profile.size:
+        path = pictures.lags(folder / "attention_lags.png", lags_ms=statistics.lags_ms, profile_LhT=statistics.profile)
+        drawn.append((path, "How far back each head of the temporal blocks looks."))
+    return drawn
+
+
+@torch.no_grad()
+def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
+    """How much of each unit's drive comes through the attended tokens.
+
+    A readout adds up what it reads from several levels: a stem's fine map, behaviour, and the tokens after all blocks
+    (and the modulator). This is the variance over the clips' bins of what the tokens add, as a part of the sum of all
+    levels' variances.
+
+    Returns
+    -------
+    (U,) from 0 to 1; NaN for a unit that nothing drives.
+    """
+    readout, variances = twin.readout(recording_id), []
+
+    def look(module: nn.Module, given: tuple[list[Level], int], keywords: dict[str, Any]) -> None:
+        levels, bins = given
+        for level, features_UC in zip(levels, readout.features, strict=True):
+            added = level.to_bins(readout.look(level.x_BCTHW, readout.weights(level, features_UC)), bins)
+            variances.append(added[:, max(0, levels[-1].first_end) :].double().flatten(0, 1).var(0).cpu().numpy())
+
+    hook = readout.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        watched_pass(twin, {recording_id: clips}, lambda *_: None, lambda *_: np.zeros(0, int))
+    finally:
+        hook.remove()
+    with np.errstate(invalid="ignore"):
+        return variances[-1] / np.sum(variances, axis=0)
+
+
+def plot_readouts(
+    folder: Path,
+    twin: Twin,
+    recording_id: str,
+    maps: AttentionMaps,
+    frames: np.ndarray,
+    units: Sequence[int],
+    shares: np.ndarray,
+    *,
+    clip: int = 0,
+) -> Drawn:
+    """Where some units look through the attention: their windows on the tokens pulled back through the rollout.
+
+    Parameters
+    ----------
+    folder : where ``attention_units.png`` is written.
+    twin, recording_id : whose readouts.
+    maps : whole.
+    frames : (F, H, W) or (C, F, H, W) of the clip.
+    units : numbers of the units.
+    shares : (U,) of all units, from ``token_share``.
+    clip : which of the maps' clips.
+    """
+    frames_FHW = np.asarray(frames, np.float32)
+    frames_FHW = frames_FHW.mean(0) if frames_FHW.ndim == 4 else frames_FHW
+    spec, gaussians = twin.specs[recording_id], twin.readout_gaussians(recording_id)
+    found = [rollout(maps, maps.windows[unit].astype(np.float64), clip=clip).relevance for unit in units]
+    # Gaussians live on the twin's common frame, which the recording's own frames may have been resized to.
+    scale = np.array([spec.frame_shape[2] / twin.frame_size[1], spec.frame_shape[1] / twin.frame_size[0]])
+    path = pictures.readouts(
+        folder / "attention_units.png",
+        frame_HW=frames_FHW[-1],
+        relevance_UHW=np.stack([relevance.sum(0) for relevance in found]),
+        in_time_UF=np.stack([relevance.sum((1, 2)) for relevance in found]),
+        frame_ms=1e3 / spec.frame_rate_hz,
+        mean_px=(gaussians["mean_px"][list(units)] + 0.5) * scale - 0.5,
+        std_px=gaussians["std_px"][list(units)] * scale.mean(),
+        angle_deg=gaussians["angle_deg"][list(units)],
+        names=[f"unit {spec.unit_ids[unit]}, {shares[unit]:.0%} of its drive" for unit in units],
+        title=f"{recording_id}: where readouts look through the attention",
+    )
+    return [
+        (path, "Readout windows (ellipses, 1 standard deviation) pulled back through the rollout of the newest token.")
+    ]
+
+
+# All of it -----------------------------------------------------------------------------------------------------------
+
+
+def study_attention(
+    twin: Twin,
+    recording_id: str,
+    clip: Clips,
+    clips: Iterable[Clips],
+    *,
+    out: Path,
+    place: tuple[int, int] | None,
+    heads: int,
+    units: int,
+    megabytes: float,
+) -> tuple[dict[str, Any], Drawn]:
+    """Look at a twin's attention: write ``attention.npz``, ``attention.json`` and the pictures of all the above.
+
+    ``attention.npz`` holds of the clip that is drawn: ``spatial`` (L, h, steps, M, M) and ``temporal``
+    (L, h, places, T, T) in float16, which ``steps`` and ``places`` those are, ``is_register``, ``coordinates`` and the
+    edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``, and the readouts'
+    ``windows`` (U, rows, columns) with their ``token_share`` (U,).
+
+    Parameters
+    ----------
+    twin, recording_id : whose attention.
+    clip : one clip, to draw.
+    clips : clips of one length, to average over.
+    out : folder for the files.
+    place : row and column of the token drawn; None: where most readouts look.
+    heads : heads drawn, the first ones.
+    units : units drawn, those whose drive comes most through the tokens.
+    megabytes : of maps in ``attention.npz``, at most; time steps and places are left out evenly until they fit, the
+        newest step and the last place excepted.
+
+    Returns
+    -------
+    The content of ``attention.json``, and the pictures with their captions.
+    """
+    batch = {recording_id: clip}
+    frames = clip["frames"][0].cpu().numpy()
+    maps = extract_attention(twin, batch, mean_of_heads=True)[recording_id]
+    place = most_read(maps) if place is None else place
+    newest = rollout(maps, place)
+    statistics = measure_attention(twin, recording_id, clips)
+    shares = token_share(twin, recording_id, clip)
+
+    time, rows, columns = maps.grid.shape
+    depth = {kind: len(kept) for kind, kept in maps.layers.items()}
+    count = heads_of(attending_core(twin))
+    half = megabytes * 1e6 / 2
+    kept = extract_attention(
+        twin,
+        batch,
+        steps=thinned(time, half, 2 * depth["spatial"] * count * maps.grid.is_register.size**2),
+        places=thinned(rows * columns, half, 2 * depth["temporal"] * count * time**2),
+        dtype=np.float16,
+    )[recording_id]
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        out / "attention.npz",
+        spatial=kept.spatial[0],
+        temporal=kept.temporal[0],
+        steps=kept.steps,
+        places=kept.places,
+        is_register=maps.grid.is_register,
+        coordinates=maps.grid.coordinates,
+        step_edges=maps.grid.step_edges,
+        row_edges=maps.grid.row_edges,
+        column_edges=maps.grid.column_edges,
+        rollout=newest.tokens,
+        windows=maps.windows,
+        token_share=shares,
+    )
+    summary = {
+        "recording": recording_id,
+        "tokens": {"steps": time, "rows": rows, "columns": columns, "registers": maps.grid.registers},
+        "causal": twin.causal,
+        "place": list(place),
+        "token_share_median": float(np.nanmedian(shares)) if np.isfinite(shares).any() else None,
+        "rollout_to_registers": newest.to_registers,
+        "rollout_by_step": newest.tokens.sum((1, 2)).tolist(),
+        **statistics.summary(),
+    }
+    (out / "attention.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+    folder = out / "pictures"
+    rate_hz = twin.specs[recording_id].frame_rate_hz
+    drawn = plot_attention(folder, maps, frames, frame_rate_hz=rate_hz, place=place, of_heads=kept, most_heads=heads)
+    drawn += plot_statistics(folder, statistics)
+    most = np.argsort(np.nan_to_num(-shares), kind="stable")[:units]
+    drawn += plot_readouts(folder, twin, recording_id, maps, frames, [int(unit) for unit in most], shares)
+    return summary, drawn
+
+
+def thinned(count: int, most: float, each: float) -> list[int]:
+    """As many of ``count`` things of ``each`` bytes as fit into ``most``, evenly, the last one always."""
+    number = count if each * count <= most else max(1, int(most // each))
+    return sorted({count - 1 - round(i * count / number) for i in range(number)})
+
+
+def table_by_block(summary: dict[str, Any]) -> Table:
+    """Means over the heads of each block."""
+    spatial, temporal = summary["spatial"], summary["temporal"]
+    degrees = spatial["distance_deg"] is not None
+    distance = spatial["distance_deg" if degrees else "distance_px"]
+    rows: list[list[str | float | None]] = []
+    for layer, entropy in enumerate(spatial["entropy_bits"]):
+        of_places = [float(np.mean(x[layer])) for x in (distance, spatial["to_registers"])]
+        rows.append([f"spatial {layer}", float(np.mean(entropy)), *of_places, None])
+    for layer, entropy in enumerate(temporal["entropy_bits"]):
+        lag = float(np.mean(temporal["lag_ms"][layer]))
+        rows.append([f"temporal {layer}", float(np.mean(entropy)), None, None, lag])
+    even = summary["uniform"]
+    columns = ["block", "entropy (bits)", f"distance ({'deg' if degrees else 'px'})", "to registers", "mean lag (ms)"]
+    return Table(
+        f"Means over heads (even attention: {even['spatial_entropy_bits']:.2f} and "
+        f"{even['temporal_entropy_bits']:.2f} bits, {even['lag_ms']:.0f} ms)",
+        columns,
+        rows,
+    )
+
+
+def report_section(summary: dict[str, Any], drawn: Drawn, command: str) -> Section:
+    """What a look at the attention adds to a twin's report."""
+    tokens = summary["tokens"]
+    share = summary["token_share_median"]
+    text = [
+        f"Recording {summary['recording']}: {tokens['steps']} time steps of {tokens['rows']}×{tokens['columns']} tokens"
+        f" and {tokens['registers']} registers a clip. Numbers are over {summary['clips']} test clips; pictures are of "
+        "one. The weights are softmax(q kᵀ / √d) of the model's own forward pass; 1 in a picture is what even "
+        "attention would give.",
+        "Rollout follows attention and residual paths alone; it says what could have reached an output, not what did. "
+        "In causal attention it piles up at the oldest steps, to which all later ones pass on a part of theirs."
+        + (
+            ""
+            if share is None
+            else f" Of the median unit's drive {share:.0%} of the variance comes through the tokens."
+        ),
+    ]
+    if not summary["causal"]:
+        text.append("This model is acausal: temporal attention also sees later tokens.")
+    return Section("attention", "Where it attends", text, [table_by_block(summary)], drawn, command)
