@@ -21,6 +21,7 @@ CONF = config.conf_dir()
 NEEDED = {
     "task=evaluate": ["checkpoint=some.ckpt"],
     "task=receptive_fields": ["checkpoint=some.ckpt"],
+    "task=tuning": ["checkpoint=some.ckpt"],
     "task=stream": ["checkpoint=some.ckpt"],
     "task=attention": ["checkpoint=some.ckpt"],
     "task=import": [

@@ -26,7 +26,19 @@ def commands() -> list[str]:
 PYTHON = [c.removeprefix("python run.py ") for c in commands() if c.startswith("python run.py ")]
 MAKE = [c.removeprefix("make ") for c in commands() if c.startswith("make ")]
 SMALL = ["trainer=debug", "model.spatial_depth=1", "model.temporal_depth=1"]
-SHORT = {"task=receptive_fields": ["noise.clips=2", "noise.clip_s=0.5", "gradient_clips=2", "gradient_clip_s=0.3"]}
+SHORT = {
+    "task=receptive_fields": ["noise.clips=2", "noise.clip_s=0.5", "gradient_clips=2", "gradient_clip_s=0.3"],
+    "task=tuning": [
+        "gratings.directions=4",
+        "gratings.spatial_frequencies=[0.1]",
+        "gratings.temporal_frequencies_hz=[4]",
+        "gratings.contrasts=[0.2,0.5]",
+        "gratings.sizes_px=[8]",
+        "mei.steps=2",
+        "mei_units=2",
+        "natural=3",
+    ],
+}
 
 
 def test_all_commands_are_known_to_this_test():
@@ -59,7 +71,7 @@ def trained(tmp_path_factory, tiny):
 def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request):
     given = words.split()
     given += [word for task in given for word in SHORT.get(task, [])]
-    if {"task=evaluate", "task=stream", "task=receptive_fields", "task=attention"} & set(given):
+    if {"task=evaluate", "task=stream", "task=attention", *SHORT} & set(given):
         given = [word.replace("PATH", str(request.getfixturevalue("trained"))) for word in given]
     elif "task=import" in given:
         made = np.random.default_rng(0)

@@ -131,7 +131,7 @@ class Root:
     trainer: Trainer
     callbacks: dict[str, Node | None]
     logger: dict[str, Node | None]
-    task: Literal["train", "evaluate", "receptive_fields", "attention", "stream", "plan", "import"]
+    task: Literal["train", "evaluate", "receptive_fields", "tuning", "attention", "stream", "plan", "import"]
     baseline: Node | None = None
     importer: Node | None = None
 
@@ -177,6 +177,15 @@ class Attention(Root):
     megabytes: Positive
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tuning(Root):
+    checkpoint: str
+    gratings: Node
+    mei: Node | None
+    mei_units: int
+    natural: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Import(Root):
     source: str = MISSING
@@ -188,6 +197,7 @@ ROOTS: dict[str, type[Root]] = {
     "evaluate": Evaluate,
     "receptive_fields": ReceptiveFields,
     "attention": Attention,
+    "tuning": Tuning,
     "stream": Stream,
     "plan": Root,
     "import": Import,

@@ -40,6 +40,8 @@ from vivit_core.analysis.evaluate import evaluate as evaluate_twin
 from vivit_core.analysis.evaluate import report_section
 from vivit_core.analysis.latency import measure_stream
 from vivit_core.analysis.report import Section, cell, publish, training_of
+from vivit_core.analysis.tuning import report_section as tuning_section
+from vivit_core.analysis.tuning import tune
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording, Trials
@@ -598,6 +600,32 @@ def attention(settings: Settings) -> None:
     console.print(f"run folder: {run.path}")
 
 
+def tuning(settings: Settings) -> None:
+    """Tuning of every unit to gratings, and the pictures that excite a few units most."""
+    path = Path(settings["checkpoint"])
+    content = read_checkpoint(path)
+    model = model_of(path, content)
+    gratings = instantiate(settings["gratings"], _convert_="all")
+    mei = None if settings["mei"] is None else instantiate(settings["mei"], _convert_="all")
+    device, budget = machine_of(settings["trainer"])
+    run, datamodule = data_of_checkpoint(settings, content, model, budget)
+    summary = tune(
+        model,
+        datamodule,
+        gratings=gratings,
+        mei=mei,
+        mei_units=settings["mei_units"],
+        natural=settings["natural"],
+        out=run.path,
+        known=fields.known_fractions(training_of(path)),
+        device=device,
+    )
+    section = tuning_section(summary, run.path, command_line())
+    show(section)
+    console.print(f"report: {publish(run.path, section, path)}")
+    console.print(f"run folder: {run.path}")
+
+
 def show(section: Section) -> None:
     """Print a section's tables."""
     for found in section.tables:
@@ -732,6 +760,7 @@ TASKS: dict[str, Callable[[Settings], float | None]] = {
     "train": train,
     "evaluate": evaluate,
     "receptive_fields": receptive_fields,
+    "tuning": tuning,
     "stream": stream,
     "attention": attention,
     "plan": plan,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import torch
 from einops import rearrange
 
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording import Trials, write_recording
 from vivit_core.data.simulate.population import Population
 from vivit_core.models.baselines import LN
-from vivit_core.specs import RecordingSpec
+from vivit_core.specs import Clips, RecordingSpec
 
 HEIGHT, WIDTH, RATE_HZ, PATCH, LAGS = 20, 26, 60.0, 19, 9
 CENTERS = np.array([[8.0, 9.0], [17.0, 11.0], [12.0, 8.0], [15.0, 10.0]], np.float32)  # x, y
@@ -21,8 +26,6 @@ COURSE /= np.linalg.norm(COURSE)
 
 def population() -> Population:
     """The simulator's own units at these places."""
-    from dataclasses import replace
-
     drawn = Population.draw(4, (HEIGHT, WIDTH), RATE_HZ, np.random.default_rng(0))
     return replace(
         drawn,
@@ -60,3 +63,50 @@ def known_ln(linear: float = 1.0, quadratic: float = 0.0, gain: float = 1.0) -> 
         head.linear_U[:] = linear
         head.quadratic_U[:] = quadratic
     return model
+
+
+def recorded(folder: Path, white: bool = True) -> Path:
+    """Counts of the known model to noise, with some bins invalid and wrong."""
+    rng = np.random.default_rng(1)
+    bins = 6000
+    frames = rng.integers(0, 2, (bins, HEIGHT, WIDTH), dtype=np.uint8) * 96 + 72
+    if not white:
+        frames = np.repeat(frames[:, :1], HEIGHT, 1)
+    rate = known_ln(gain=0.4)({"known": Clips(frames=torch.as_tensor(frames)[None, None])})["known"][0].detach().numpy()
+    counts = rng.poisson(rate).astype(np.uint8)
+    valid = rng.random((bins, 4)) > 0.2
+    counts[~valid] = 50
+    start = np.arange(0, bins, 1500)
+    return write_recording(
+        folder / "known.h5",
+        recording_id="known",
+        frame_rate_hz=RATE_HZ,
+        frames=frames,
+        counts=counts,
+        valid=valid,
+        behavior={"gaze": np.zeros((bins, 1))},
+        trials=Trials(start, start + 1500, np.arange(4), np.array(["train", "train", "val", "test"])),
+        units={"id": list("abcd")},
+        truth={"rate": rate, "center_px": CENTERS, "orientation_deg": ORIENTATIONS, "complex": np.array([0, 0, 1, 0])},
+        degrees_per_pixel=0.5,
+    )
+
+
+def data_of(path: Path) -> RecordingsDataModule:
+    data = RecordingsDataModule(
+        recordings=[str(path)],
+        root=None,
+        simulator=None,
+        cache="",
+        behavior=["gaze"],
+        clip_length=100,
+        burn_in=20,
+        evaluation_length=100,
+        evaluation_burn_in=20,
+        weighting="units",
+        num_workers=0,
+        seed=0,
+    )
+    data.configure(batch_size=4, specs=[spec()])
+    data.setup()
+    return data

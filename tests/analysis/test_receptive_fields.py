@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from known_models import CENTERS, COURSE, HEIGHT, LAGS, ORIENTATIONS, RATE_HZ, WIDTH, fields_UHW, known_ln, spec
+from known_models import (
+    CENTERS,
+    COURSE,
+    HEIGHT,
+    LAGS,
+    ORIENTATIONS,
+    RATE_HZ,
+    WIDTH,
+    data_of,
+    fields_UHW,
+    known_ln,
+    recorded,
+)
 
 from vivit_core.analysis import maps
 from vivit_core.analysis.insilico import Screen, natural_clips, pixel_range
@@ -20,11 +32,9 @@ from vivit_core.analysis.receptive_fields import (
     is_white,
     measured_fields,
     noise_fields,
-    readout_windows,
     receptive_fields,
 )
-from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import Recording, Trials, write_recording
+from vivit_core.data.recording import Recording
 from vivit_core.specs import Clips
 
 WHITE: dict[str, Any] = {
@@ -79,7 +89,7 @@ def test_screen_reads_every_bin_of_a_model_that_predicts_the_last() -> None:
 def test_gradient_of_a_linear_model_is_its_filter() -> None:
     found = gradient_fields(screen(), natural(5), LAGS, progress=False)
     np.testing.assert_allclose(found.map_ULHW, true_map(), atol=1e-4)
-    assert (found.snr_U > 1e6).all()  # every clip has the same gradient
+    assert (found.snr_U > 1e5).all()  # every clip has the same gradient
     assert (found.peak_lag_U == 1).all()
     assert np.linalg.norm(found.center_U2 - CENTERS, axis=1).max() < 0.1
     assert maps.orientation_error_deg(found.orientation_U, ORIENTATIONS).max() < 5
@@ -138,33 +148,6 @@ def test_noise_has_its_variance_and_holds() -> None:
 # Recordings -----------------------------------------------------------------------------------------------------------
 
 
-def recorded(folder: Path, white: bool = True) -> Path:
-    """Counts of the known model to noise, with some bins invalid and wrong."""
-    rng = np.random.default_rng(1)
-    bins = 6000
-    frames = rng.integers(0, 2, (bins, HEIGHT, WIDTH), dtype=np.uint8) * 96 + 72
-    if not white:
-        frames = np.repeat(frames[:, :1], HEIGHT, 1)
-    rate = known_ln(gain=0.4)({"known": Clips(frames=torch.as_tensor(frames)[None, None])})["known"][0].detach().numpy()
-    counts = rng.poisson(rate).astype(np.uint8)
-    valid = rng.random((bins, 4)) > 0.2
-    counts[~valid] = 50
-    start = np.arange(0, bins, 1500)
-    return write_recording(
-        folder / "known.h5",
-        recording_id="known",
-        frame_rate_hz=RATE_HZ,
-        frames=frames,
-        counts=counts,
-        valid=valid,
-        behavior={"gaze": np.zeros((bins, 1))},
-        trials=Trials(start, start + 1500, np.arange(4), np.array(["train", "train", "val", "test"])),
-        units={"id": list("abcd")},
-        truth={"rate": rate, "center_px": CENTERS, "orientation_deg": ORIENTATIONS, "complex": np.array([0, 0, 1, 0])},
-        degrees_per_pixel=0.5,
-    )
-
-
 def test_measured_average_finds_the_filters(tmp_path: Path) -> None:
     recording = Recording(recorded(tmp_path))
     assert is_white(recording) and not is_white(Recording(recorded(tmp_path, white=False)))
@@ -183,26 +166,6 @@ def test_natural_clips_lie_inside_trials(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no test trial is as long as a clip of 1501 bins"):
         natural_clips(screen(), recording, "test", 1501, 10)
     assert pixel_range(recording) == (0.0, 255.0)
-
-
-def data_of(path: Path) -> RecordingsDataModule:
-    data = RecordingsDataModule(
-        recordings=[str(path)],
-        root=None,
-        simulator=None,
-        cache="",
-        behavior=["gaze"],
-        clip_length=100,
-        burn_in=20,
-        evaluation_length=100,
-        evaluation_burn_in=20,
-        weighting="units",
-        num_workers=0,
-        seed=0,
-    )
-    data.configure(batch_size=4, specs=[spec()])
-    data.setup()
-    return data
 
 
 def test_everything_is_written(tmp_path: Path) -> None:
@@ -234,14 +197,3 @@ def test_everything_is_written(tmp_path: Path) -> None:
         assert arrays["known/gradient"].shape == (4, LAGS, HEIGHT, WIDTH)
         assert arrays["known/unit_ids"].tolist() == list("abcd")
     assert {p.name for p in (tmp_path / "out" / "pictures").iterdir()} == {"fields_known.png", "errors.png"}
-
-
-def test_windows_are_in_the_recordings_own_pixels() -> None:
-    from tiny_models import spec as tiny_spec
-    from tiny_models import twin, vivit
-
-    made = twin(vivit(frame_size=[12, 16]), tiny_spec(height=24, width=32))
-    windows = readout_windows(made, "a")
-    assert windows is not None
-    np.testing.assert_allclose(windows["mean_px"], [[15.5, 11.5]] * 5)  # the middle stays the middle
-    assert readout_windows(known_ln(), "known") is None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from torch import Tensor
 
 SIZES_PX = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # standard deviations that the fit of an envelope starts from
@@ -153,6 +153,9 @@ def energy(maps_UKHW: Tensor) -> Tensor:
 
 
 def peak_over_chance(maps_UKHW: Tensor, chance_UKHW: Tensor) -> np.ndarray:
-    """Signal to noise (U,): the largest energy of any pixel, over that of the maps that chance makes. 1 is chance."""
-    peak_U, chance_U = (rearrange(energy(m), "u h w -> u (h w)").amax(1) for m in (maps_UKHW, chance_UKHW))
-    return (peak_U / chance_U.clamp_min(torch.finfo(chance_U.dtype).tiny)).double().cpu().numpy()
+    """Signal to noise (U,): the largest energy of any pixel, over that of the maps that chance makes.
+
+    1 is chance; a million is said of maps without any noise.
+    """
+    peak_U, chance_U = (energy(m).flatten(1).amax(1).double().cpu() for m in (maps_UKHW, chance_UKHW))
+    return (peak_U / torch.maximum(chance_U, 1e-6 * peak_U).clamp_min(1e-300)).numpy()

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vivit_core.analysis import field_pictures as pictures
 from vivit_core.analysis import maps
-from vivit_core.analysis.evaluate import without_nan
+from vivit_core.analysis.evaluate import gaussians_px, without_nan
 from vivit_core.analysis.insilico import BINS_AT_ONCE, Screen, natural_clips, pixel_range
 from vivit_core.analysis.report import Section, Table
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -306,24 +306,6 @@ def is_white(recording: Recording, pairs: int = 64) -> bool:
     )
 
 
-def readout_windows(model: Twin | LN, recording_id: str) -> dict[str, np.ndarray] | None:
-    """The readouts' Gaussians in pixels of the recording's own frames; None where a model has no such readouts.
-
-    ``mean_px`` (U, 2) as x, y; ``std_px`` (U, 2) along the two axes; ``angle_deg`` (U,) from the x axis towards the y
-    axis, which points down.
-    """
-    if not isinstance(model, Twin):
-        return None
-    found = model.readout_gaussians(recording_id)
-    _, height, width = model.specs[recording_id].frame_shape
-    scale = np.array([width / model.frame_size[1], height / model.frame_size[0]])  # frames may have been resized
-    return {
-        "mean_px": (found["mean_px"] + 0.5) * scale - 0.5,
-        "std_px": found["std_px"] * scale.mean(),
-        "angle_deg": found["angle_deg"],
-    }
-
-
 # --- the whole: files, pictures, summary ------------------------------------------------------------------------------
 
 
@@ -373,7 +355,7 @@ def receptive_fields(
             found["sta"] = noise_fields(screen, noise, lags, progress)
         if measured is True or (measured == "auto" and is_white(recording)):
             found["measured"] = measured_fields(screen, recording, lags, progress)
-        windows = readout_windows(model, spec.recording_id)
+        windows = gaussians_px(model, recording, spec.recording_id) if isinstance(model, Twin) else None
         truth = truth_of(recording)
         rows += rows_of(recording, windows, found, truth, known)
         for method, fields in found.items():

@@ -1,0 +1,289 @@
+"""Tuning and most exciting pictures of units that are known exactly: the simulator's own, and LN models."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from known_models import (
+    CENTERS,
+    COURSE,
+    HEIGHT,
+    LAGS,
+    RATE_HZ,
+    WIDTH,
+    data_of,
+    fields_UHW,
+    known_ln,
+    population,
+    recorded,
+    spec,
+)
+from tiny_models import MODELS_UNDER_CONTRACT
+from tiny_models import spec as tiny_spec
+from tiny_models import twin as make_twin
+from torch import Tensor, nn
+
+from vivit_core.analysis import maps
+from vivit_core.analysis.insilico import Screen
+from vivit_core.analysis.receptive_fields import gradient_fields
+from vivit_core.analysis.synthesis import Ascent, best_natural, most_exciting, roughness
+from vivit_core.analysis.tuning import (
+    Gratings,
+    Responses,
+    against_truth,
+    grating,
+    half_width_deg,
+    measure,
+    naka_rushton,
+    peak_of,
+    preferences,
+    report_section,
+    tune,
+)
+from vivit_core.data.simulate.population import Population
+from vivit_core.specs import Batch
+
+GRATINGS = Gratings(
+    directions=16,
+    spatial_frequencies=[0.06, 0.09, 0.13, 0.19],
+    temporal_frequencies_hz=[2.0, 4.0, 8.0],
+    contrast=0.5,
+    contrasts=[0.1, 0.2, 0.4, 0.8],
+    sizes_px=[2.0, 4.0, 8.0, 14.0],
+    settle_s=0.25,
+    analysed_s=0.5,
+)
+
+
+class SimulatedUnits(nn.Module):
+    """The simulator's filters, without normalisation, under the twin's contract."""
+
+    def __init__(self, units: Population) -> None:
+        super().__init__()
+        self.units, self.specs, self.predict = units, {"known": spec()}, "all"
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        frames_NTHW = batch["known"]["frames"][:, 0].numpy()
+        energy_NTU, _ = self.units.filter(frames_NTHW)
+        return {"known": torch.as_tensor(0.05 + 0.1 * energy_NTU)}
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[dict[str, np.ndarray], Population]:
+    """Two simple and two complex units; one of each prefers a direction."""
+    units = replace(population(), complex=np.array([0, 1, 0, 1], bool), direction=np.array([0, 1, -1, 0], np.int8))
+    model: Any = SimulatedUnits(units)
+    tuning = measure(Screen(model, "known", (0.0, 255.0)), GRATINGS, CENTERS, progress=False)
+    preferred = preferences(tuning)
+    return preferred | against_truth(preferred, units.truth()), units
+
+
+def test_orientation_direction_and_kind_of_the_simulators_units(found: Any) -> None:
+    preferred, _ = found
+    assert preferred["orientation_error_deg"].max() < 6
+    assert (
+        preferred["direction_error_deg"][[1, 2]].max() < 25 and np.isnan(preferred["direction_error_deg"][[0, 3]]).all()
+    )
+    assert preferred["dsi"][[1, 2]].min() > 0.5 > 0.1 > preferred["dsi"][[0, 3]].max()
+    assert preferred["kind_right"].all()
+    assert (preferred["modulation_ratio"][[0, 2]] > 1.5).all()  # of a half-squared sine: 1.70
+    assert (preferred["modulation_ratio"][[1, 3]] < 0.2).all()
+    assert (preferred["osi"] > 0.8).all() and (preferred["circular_variance"] < 0.4).all()
+
+
+def test_frequencies_of_the_simulators_units(found: Any) -> None:
+    preferred, _ = found
+    assert np.abs(preferred["spatial_frequency_error_octaves"]).max() < 0.4
+    assert np.abs(preferred["temporal_frequency_error_octaves"]).max() < 0.8
+    widths = preferred["spatial_frequency_bandwidth_octaves"]
+    assert (widths[np.isfinite(widths)] > 0.5).all()
+
+
+def test_size_tuning_without_a_surround(found: Any) -> None:
+    preferred, _ = found
+    assert np.abs(preferred["suppression_index"]).max() < 0.1
+    assert preferred["blank_hz"] == pytest.approx(0.05 * RATE_HZ, rel=1e-3)
+
+
+def test_gratings_move_where_they_say() -> None:
+    """45 degrees is to the right and upwards, and upwards is towards smaller y."""
+    clip = grating((15, 15), np.arange(8) / 80, 45.0, 0.1, 10.0, 1.0).numpy()
+    step = 10.0 / 0.1 / 80 / np.sqrt(2)  # px a frame, along each axis
+    y, x = np.mgrid[:15, :15] - 7.0
+    expected = np.cos(2 * np.pi * 0.1 * ((x - 3 * step) - (y + 3 * step)) / np.sqrt(2))
+    np.testing.assert_allclose(clip[3], expected, atol=1e-5)
+
+
+def test_modulation_of_a_sine() -> None:
+    times = np.arange(60) / 60
+    rates = (5 + 3 * np.cos(2 * np.pi * 4 * times + 0.7))[:, None]
+    found = Responses.of(rates, times, 4.0)
+    assert (found.f0[0], found.f1[0], found.phase[0]) == pytest.approx((5, 3, 0.7))
+
+
+def test_half_width() -> None:
+    directions = np.deg2rad(np.arange(0, 360, 15))
+    curve = np.exp(3 * (np.cos(2 * (directions - 0.3)) - 1))  # falls to half where cos = 1 - ln 2 / 3
+    expected = np.rad2deg(np.arccos(1 - np.log(2) / 3) / 2)
+    np.testing.assert_allclose(half_width_deg(np.stack([curve, np.ones(24)], 1)), [expected, np.nan], atol=1)
+
+
+def test_peak_and_width_on_octaves() -> None:
+    values = 2.0 ** np.arange(-4, 1)
+    gaussian = np.exp(-0.5 * ((np.log2(values) + 2.2) / 0.8) ** 2)
+    peaks, widths = peak_of(values, np.stack([gaussian, np.arange(5.0), np.zeros(5)], 1))
+    np.testing.assert_allclose(np.log2(peaks[0]), -2.2, atol=0.1)
+    np.testing.assert_allclose(widths[0], 2.355 * 0.8, atol=0.3)
+    assert peaks[1] == 1.0 and np.isnan(widths[1]) and np.isnan(peaks[2])
+
+
+def test_contrast_response() -> None:
+    contrasts = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    response = 20 * contrasts**2 / (contrasts**2 + 0.2**2)
+    found = naka_rushton(contrasts, np.stack([response, np.zeros(5)], 1))
+    assert found["contrast_c50"][0] == pytest.approx(0.2, rel=0.1)
+    assert found["contrast_exponent"][0] == pytest.approx(2.0, abs=0.2)
+    assert found["contrast_rmax_hz"][0] == pytest.approx(20, rel=0.05)
+    assert np.isnan(found["contrast_c50"][1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"directions": 6}, "directions=6"),
+        ({"spatial_frequencies": [0.7]}, r"0\.7"),
+        ({"temporal_frequencies_hz": [3.0]}, "3.0 Hz has 1.5 cycles"),
+        ({"contrast": 0.0}, "contrast=0.0"),
+    ],
+)
+def test_gratings_that_cannot_be_are_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        replace(GRATINGS, **changes)
+
+
+QUICK = replace(
+    GRATINGS, directions=4, spatial_frequencies=[0.1], temporal_frequencies_hz=[4.0], contrasts=[0.5], sizes_px=[6.0]
+)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS_UNDER_CONTRACT))
+def test_every_model_can_be_looked_into(name: str) -> None:
+    """Gradients, gratings and pictures need nothing but the twin's contract, whatever its core and its frames' size."""
+    twin = make_twin(
+        MODELS_UNDER_CONTRACT[name] | {"frame_size": [12, 16]}, tiny_spec(height=14, width=18), predict="last"
+    )
+    screen = Screen(twin, "a", (0.0, 255.0))
+    natural = 0.4 * torch.randn(3, 20, 14, 18, generator=torch.Generator().manual_seed(0))
+    fields = gradient_fields(screen, natural, 10, progress=False)
+    assert fields.map_ULHW.shape == (5, 10, 14, 18) and np.square(fields.map_ULHW).sum((1, 2, 3)).min() > 0
+    found = preferences(measure(screen, QUICK, np.full((5, 2), 7.0), progress=False))
+    assert np.isfinite(found["best_hz"]).all() and found["orientation_deg"].shape == (5,)
+    ascent = replace(ASCENT, steps=8, picture_s=0.1)
+    _, best_hz = most_exciting(screen, [0, 3], ascent, "clip", progress=False)
+    assert (best_hz >= found["blank_hz"][[0, 3]] * 0.99).all()
+
+
+def test_everything_is_written(tmp_path: Path) -> None:
+    summary = tune(
+        known_ln(gain=0.2),
+        data_of(recorded(tmp_path)),
+        gratings=replace(GRATINGS, directions=8),
+        mei=replace(ASCENT, steps=5),
+        mei_units=2,
+        natural=6,
+        out=tmp_path / "out",
+        known={("known", "a"): 0.7},
+        progress=False,
+    )
+    rows = list(csv.DictReader((tmp_path / "out" / "tuning.csv").open()))
+    assert [row["unit"] for row in rows] == list("abcd")
+    assert float(rows[0]["orientation_deg"]) == pytest.approx(20, abs=6)
+    assert rows[0]["truth_spatial_frequency"] == "" and rows[1]["knowable_fraction"] == ""
+    assert json.loads((tmp_path / "out" / "tuning.json").read_text()) == summary
+    assert summary["groups"]["all"]["orientation_within_15deg"] == 1.0
+    assert summary["groups"]["all, half of the knowable"]["units"] == 1
+    assert len(summary["most_exciting"]) == 4
+    with np.load(tmp_path / "out" / "tuning.npz") as arrays:
+        assert arrays["known/f0_DSFU"].shape == (8, 4, 3, 4)
+        assert arrays["known/mei_clip"].shape == (2, LAGS, HEIGHT, WIDTH)
+    written = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+    assert written == {"tuning_known.png", "population.png", "exciting_known.png", "clips_known.gif"}
+    section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
+    assert len(section.pictures) == 4 and len(section.tables) == 2
+
+
+# Most exciting pictures -----------------------------------------------------------------------------------------------
+
+ASCENT = Ascent(
+    steps=20,
+    step=0.5,
+    budget=0.2,
+    jitter_px=0,
+    total_variation=0.0,
+    max_cycles_per_px=0.5,
+    settle_s=0.1,
+    picture_s=LAGS / RATE_HZ,
+    seed=0,
+)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def test_most_exciting_pictures_of_a_linear_unit_are_its_filter() -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    clips, hz = most_exciting(screen, [0, 2], ASCENT, "clip", progress=False)
+    for clip, unit in zip(clips.numpy(), (0, 2), strict=True):
+        assert cosine(clip, COURSE[:, None, None] * fields_UHW()[unit]) > 0.95
+    images, _ = most_exciting(screen, [0, 2], ASCENT, "image", progress=False)
+    for image, unit in zip(images.numpy(), (0, 2), strict=True):
+        assert abs(cosine(image[0], fields_UHW()[unit])) > 0.95
+    # The response that is told is that of the picture, and as large as the budget allows.
+    norm = 0.2 * screen.natural_contrast * (HEIGHT * WIDTH * LAGS) ** 0.5
+    np.testing.assert_allclose(clips.flatten(1).norm(dim=1), norm, rtol=1e-3)
+    np.testing.assert_allclose(hz, 0.2 * RATE_HZ * np.exp(0.2 * norm * 120 / 40), rtol=0.1)
+
+
+def test_pictures_keep_their_budget_range_and_frequencies() -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    ascent = replace(ASCENT, budget=0.9, max_cycles_per_px=0.2, jitter_px=1, total_variation=0.1)
+    images, _ = most_exciting(screen, [1], ascent, "image", progress=False)
+    assert images.abs().max() <= 1 + 1e-6
+    assert images.square().mean().sqrt() <= 0.9 * screen.natural_contrast + 1e-6
+    # Cutting at the pixels' range brings a little back.
+    spectrum = torch.fft.fft2(images[0, 0]).abs().square()
+    fy, fx = torch.fft.fftfreq(HEIGHT)[:, None], torch.fft.fftfreq(WIDTH)
+    high = (fy.square() + fx.square()).sqrt() > 0.2
+    assert spectrum[high].sum() < 0.05 * spectrum.sum()
+    rough, _ = most_exciting(screen, [1], replace(ascent, total_variation=0.0), "image", progress=False)
+    assert roughness(images) < roughness(rough)
+
+
+def test_best_natural_picture() -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    generator = torch.Generator().manual_seed(0)
+    natural = 0.3 * torch.randn(60, LAGS, HEIGHT, WIDTH, generator=generator)
+    natural[17] = torch.as_tensor(COURSE[:, None, None] * fields_UHW()[3])
+    clips, hz = best_natural(screen, natural, [3], ASCENT, "clip", progress=False)
+    assert torch.equal(clips[0], natural[17])
+    assert hz[0] == pytest.approx(0.2 * RATE_HZ * np.exp(0.2 * 3), rel=0.01)
+
+
+def test_ascent_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="budget=0"):
+        replace(ASCENT, budget=0.0)
+
+
+def test_orientation_of_known_units_by_maps_agrees() -> None:
+    """Tuning and maps count orientation alike."""
+    fields = torch.as_tensor(fields_UHW())[:, None]
+    by_map, _ = maps.orientation(maps.structure(fields), CENTERS, population().size_px / 4)
+    assert maps.orientation_error_deg(by_map, population().orientation_deg).max() < 5
