@@ -13,6 +13,14 @@ MODELS = "vivit_core.models."
 TUBELET = {"_target_": MODELS + "tokenizer.Tubelet", "patch_size": [4, 4, 4]}
 STEM = {"_target_": MODELS + "tokenizer.ConvStem", "patch_size": [4, 4, 4], "channels": 6, "kernel": 5, "stride": 2}
 BASIS = {"_target_": MODELS + "frontend.TemporalBasis", "bases": 3, "lags": 7}
+RESIDUAL_STEM = {
+    "_target_": MODELS + "resnet.ResidualStem",
+    "patch_size": [4, 4, 4],
+    "stem": STEM | {"patch_size": [2, 2, 2]},
+    "width": 6,
+    "depth": 2,
+    "kernel": [3, 3],
+}
 ATTENTION = {"_target_": MODELS + "attention.Attention", "heads": 2}
 GRU = {"_target_": MODELS + "modulator.ConvGRU", "hidden": 5, "gain": 3}
 READOUT = {
@@ -42,6 +50,19 @@ def vivit(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def resnet(**changes: Any) -> dict[str, Any]:
+    return {
+        "_target_": MODELS + "resnet.ResNet",
+        "widths": [8, 12],
+        "depth": 2,
+        "kernel": [3, 3],
+        "tokenizer": TUBELET,
+        "frontend": None,
+        "modulator": GRU,
+        "frame_size": None,
+    } | changes
+
+
 # Every core and modulator there is, in the combinations that are shipped.
 MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "bare": vivit(modulator=None),
@@ -51,7 +72,23 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "stem-full-resolution": vivit(tokenizer=STEM | {"stride": 1}, modulator=None),
     "spatial-only": vivit(temporal_depth=0),
     "temporal-only": vivit(spatial_depth=0, registers=0),
+    "cnn-vivit": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS),
+    "resnet": resnet(tokenizer=STEM, frontend=BASIS),
+    "resnet-bare": resnet(modulator=None),
 }
+
+
+# What may be dropped in training, for each core.
+DROPOUTS = {
+    "vivit.ViViT": {"ff_dropout": 0.2, "drop_path": 0.2, "patch_dropout": 0.2},
+    "resnet.ResNet": {"dropout": 0.2, "drop_path": 0.2},
+}
+
+
+def dropping(model: dict[str, Any]) -> dict[str, Any]:
+    """The model with every kind of dropout on."""
+    changed = model | DROPOUTS[model["_target_"].removeprefix(MODELS)]
+    return changed | ({"attention": model["attention"] | {"dropout": 0.2}} if "attention" in model else {})
 
 
 def spec(name: str = "a", height: int = 12, width: int = 16, units: int = 5, behavior: int = 3) -> RecordingSpec:

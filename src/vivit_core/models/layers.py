@@ -146,7 +146,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def init_linear(module: nn.Module, depth_scale: float = 1.0) -> None:
     """Normal with variance 1 / inputs, times ``depth_scale``, clipped at two standard deviations; biases at zero."""
-    assert isinstance(module, nn.Linear | nn.Conv2d)
+    assert isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)
     fan_in = module.weight[0].numel()
     std = depth_scale * fan_in**-0.5
     with torch.no_grad():

@@ -97,7 +97,7 @@ class Tokenizer(nn.Module):
     def forward(self, x_BCTHW: Tensor) -> Tokens:
         raise NotImplementedError
 
-    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level], Tokens | None]]:
+    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level | None], Tokens | None]]:
         """Takes frames (1, C, 1, H, W) one by one; gives the finer levels at each, and tokens where some have ended.
 
         ``old`` frames of padding stand before the first.
@@ -140,10 +140,10 @@ class Tubelet(Tokenizer):
         x = rearrange(x, "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
         return self.place(self.embed(x), height, width, before, [])
 
-    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level], Tokens | None]]:
+    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level | None], Tokens | None]]:
         waiting: list[Tensor] = []
 
-        def advance(frame: Tensor) -> tuple[list[Level], Tokens | None]:
+        def advance(frame: Tensor) -> tuple[list[Level | None], Tokens | None]:
             nonlocal old
             waiting.extend([torch.zeros_like(frame)] * old + [frame])
             old = 0
@@ -281,10 +281,10 @@ class ConvStem(Tokenizer):
         x = rearrange(pooled_BTHWC, "b (t pt) h w c -> b t (h w) (pt c)", pt=self.patch_size[0])
         return self.place(self.embed(x), height, width, before, levels)
 
-    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level], Tokens | None]]:
+    def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level | None], Tokens | None]]:
         waiting: list[Tensor] = []
 
-        def advance(frame: Tensor) -> tuple[list[Level], Tokens | None]:
+        def advance(frame: Tensor) -> tuple[list[Level | None], Tokens | None]:
             nonlocal old
             level, (_, top, left) = self.fine(frame)
             pooled = self.pool(level)

@@ -25,6 +25,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from vivit_core.models.attention import Attention, Block, Cache, Reach
+from vivit_core.models.core import Core
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
 from vivit_core.models.frontend import TemporalBasis
 from vivit_core.models.layers import Level, Part, Rope, rope_space, rope_time
@@ -33,7 +34,7 @@ from vivit_core.models.tokenizer import Tokenizer
 EVERYWHERE = Reach(causal=False)
 
 
-class ViViT(nn.Module):
+class ViViT(Core):
     """Factorised video transformer.
 
     Parameters
@@ -74,14 +75,12 @@ class ViViT(nn.Module):
         window: int | None = None,
         compile: bool | Literal["auto"] = "auto",
     ) -> None:
-        super().__init__()
+        super().__init__(causal, checkpointing, compile)
         check_probability(ff_dropout=ff_dropout, drop_path=drop_path, patch_dropout=patch_dropout)
         if registers and not spatial_depth:
             raise ValueError(
                 f"model.registers={registers} would never be attended to without spatial blocks; set model.registers=0"
             )
-        self.causal, self.checkpointing, self.compile_choice = causal, checkpointing, compile
-        self.compiled: Callable[..., Tensor] | None = None
         self.frontend: TemporalBasis | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=embedding_dim)
@@ -96,8 +95,8 @@ class ViViT(nn.Module):
         self.spatial = nn.ModuleList(blocks[:spatial_depth])
         self.temporal = nn.ModuleList(blocks[spatial_depth:])
         self.norm = nn.LayerNorm(embedding_dim)
-        self.level_channels: list[int] = [*self.tokenizer.level_channels, embedding_dim]
-        self.stride: int = self.tokenizer.patch_size[0]
+        self.level_channels = [*self.tokenizer.level_channels, embedding_dim]
+        self.stride = self.tokenizer.patch_size[0]
         if window is not None and (window < self.stride or not causal):
             raise ValueError(
                 f"model.window={window}: a window holds at least one token of {self.stride} frames, and "
@@ -142,29 +141,15 @@ class ViViT(nn.Module):
         return rearrange(x, "(b n) t d -> b t n d", b=b)
 
     def run(self, blocks: nn.ModuleList, x_BND: Tensor, rope: Rope, reach: Reach) -> Tensor:
-        """The blocks one after the other, as ``checkpointing`` and ``compile_blocks`` say."""
+        """The blocks one after the other."""
         shape = (len(blocks), Block.SEEDS)
         seeds = draw_seeds(*shape, device=x_BND.device)
-        # Evaluation meets many lengths, each of which would be compiled anew.
-        call = self.compiled if self.compiled is not None and self.training else call_block
         for block, own in zip(blocks, seeds, strict=True):
-            if self.checkpointing and torch.is_grad_enabled():
-                x_BND = torch.utils.checkpoint.checkpoint(call, block, x_BND, rope, reach, own, use_reentrant=False)
-            else:
-                x_BND = call(block, x_BND, rope, reach, own)
+            x_BND = self.call(block, x_BND, rope, reach, own)
         return x_BND
 
-    def compile_blocks(self) -> None:
-        """From now on train with one compiled code for all spatial blocks and one for all temporal ones."""
-        self.compiled = torch.compile(call_block, dynamic=False)
-
     def stream(self, old: int) -> Callable[[Tensor], list[Level | None]]:
-        """See ``streaming.Stream``: takes frames (1, C, 1, H, W) one by one and gives the levels that each one changes.
-
-        ``old`` frames of padding stand before the first.
-        """
-        if not self.causal:
-            raise ValueError("an acausal model (model.causal=false) sees later frames, and cannot be streamed")
+        self.refuse_acausal_stream()
         filtered = self.frontend.stream() if self.frontend is not None else None
         cut = self.tokenizer.stream(old)
         caches = [Cache(self.reach.window) for _ in self.temporal]
@@ -188,17 +173,10 @@ class ViViT(nn.Module):
         return advance
 
     def check_geometry(self, frames: int, height: int, width: int) -> None:
-        """Raise ValueError, with a remedy, where a clip of this size leaves a stage nothing to do."""
         self.tokenizer.grid(frames, height, width)
 
     def penalty(self) -> Tensor:
         return self.tokenizer.penalty()
-
-
-def call_block(block: nn.Module, x_BND: Tensor, rope: Rope, reach: Reach, seeds: Tensor) -> Tensor:
-    """One function for all blocks, so that they share compiled code."""
-    y: Tensor = block(x_BND, rope, reach, seeds)
-    return y
 
 
 def first_attention(blocks: nn.ModuleList) -> Attention:
