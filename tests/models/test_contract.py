@@ -20,6 +20,7 @@ from tiny_models import (
     batch,
     clips,
     dropping,
+    factorized,
     resnet,
     spec,
     twin,
@@ -39,7 +40,7 @@ def narrowed(model: dict[str, Any], width: int) -> dict[str, Any]:
     for key, value in model.items():
         if key == "patch_size":
             changed[key] = [*value[:2], min(value[2], width)]
-        elif key == "stride" and width == 1:
+        elif key == "stride" and width == 1 and "patch_size" in model:
             changed[key] = 1
         elif key in ("tokenizer", "stem"):
             changed[key] = narrowed(value, width)
@@ -133,7 +134,7 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("model", [vivit(window=12), resnet()], ids=["vivit", "resnet"])
+@pytest.mark.parametrize("model", [vivit(window=12), resnet(), factorized()], ids=["vivit", "resnet", "factorized"])
 def test_compiled_blocks_compute_the_same(model: dict[str, Any], checkpointing: bool) -> None:
     """Dropout included: an element's fate does not depend on how it is computed."""
     model = model | {"checkpointing": checkpointing}
@@ -148,13 +149,15 @@ def streamed(made: Twin, of: Clips, bins: int) -> np.ndarray:
     return np.stack([stream.step(of["frames"][0, :, t].numpy(), of["behavior"][0, t].numpy()) for t in range(bins)])
 
 
-@models
-@pytest.mark.parametrize("window", [None, 8])
+STREAMED = MODELS_UNDER_CONTRACT | {
+    f"{name}-window": model | {"window": 8} for name, model in MODELS_UNDER_CONTRACT.items() if "attention" in model
+}
+
+
+@pytest.mark.parametrize("model", STREAMED.values(), ids=STREAMED)
 @pytest.mark.parametrize("bins", [17, 64])
-def test_a_stream_equals_the_clip(model: dict[str, Any], window: int | None, bins: int) -> None:
-    if window is not None and "attention" not in model:
-        pytest.skip("a window is attention's")
-    made = twin(model | ({"window": window} if window is not None else {}))
+def test_a_stream_equals_the_clip(model: dict[str, Any], bins: int) -> None:
+    made = twin(model)
     one = clips(spec(), count=1, bins=bins)
     expected = made.rates("a", one["frames"][0].numpy(), one["behavior"][0].numpy())
     np.testing.assert_allclose(streamed(made, one, bins), expected, rtol=1e-4)

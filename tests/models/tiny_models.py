@@ -63,6 +63,19 @@ def resnet(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def factorized(**changes: Any) -> dict[str, Any]:
+    return {
+        "_target_": MODELS + "factorized.FactorizedCNN",
+        "channels": [4, 6, 8],
+        "first_kernel": [5, 5],
+        "kernel": [3, 3],
+        "stride": 2,
+        "smoothness": 0.01,
+        "modulator": GRU | {"kernel": 1},
+        "frame_size": None,
+    } | changes
+
+
 # Every core and modulator there is, in the combinations that are shipped.
 MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "bare": vivit(modulator=None),
@@ -75,6 +88,7 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "cnn-vivit": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS),
     "resnet": resnet(tokenizer=STEM, frontend=BASIS),
     "resnet-bare": resnet(modulator=None),
+    "factorized": factorized(),
 }
 
 
@@ -82,6 +96,7 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
 DROPOUTS = {
     "vivit.ViViT": {"ff_dropout": 0.2, "drop_path": 0.2, "patch_dropout": 0.2},
     "resnet.ResNet": {"dropout": 0.2, "drop_path": 0.2},
+    "factorized.FactorizedCNN": {},
 }
 
 

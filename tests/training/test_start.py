@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import BASIS, READOUT, STEM, vivit
+from tiny_models import BASIS, READOUT, RESIDUAL_STEM, STEM, factorized, resnet, vivit
 
 from vivit_core.data.recording import Recording, Trials, write_recording
 from vivit_core.models.baselines import LN
@@ -76,6 +77,54 @@ def test_the_stem_takes_over_the_baselines_fields(recording: Recording, spec: Re
     ).flatten(1)
     likeness = torch.nn.functional.cosine_similarity(taken[:, None], expected[None], dim=-1).abs()
     assert likeness.amax(0).min() > 0.99
+
+
+@pytest.mark.parametrize(
+    "model", [resnet(tokenizer=STEM, frontend=BASIS), vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS)]
+)
+def test_rivals_stems_start_as_the_vivits_own(model: dict[str, Any], recording: Recording, spec: RecordingSpec) -> None:
+    made = []
+    ln = LN([spec], duration_s=0.1, patch=3)
+    with torch.no_grad():
+        ln.head("a").time_UL[:, -2] = 1.0
+        ln.head("a").space_UP[:] = torch.eye(9)[[4, 5]]
+    for one in (model, vivit(tokenizer=STEM, frontend=BASIS)):
+        torch.manual_seed(0)
+        twin = Twin(one | {"modulator": None}, READOUT, [spec])
+        stem = next(module for module in twin.core.modules() if isinstance(module, ConvStem))
+        with torch.no_grad():
+            for i, parameter in enumerate((stem.fields.weight, stem.fields.bias)):
+                torch.manual_seed(i)
+                parameter.normal_()
+        start_from_data(twin, [recording], ln)
+        np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
+        made.append(stem.fields.weight)
+    torch.testing.assert_close(made[0], made[1])
+
+
+def test_the_factorised_cnn_starts_with_the_baselines_fields_and_unit_variances(
+    recording: Recording, spec: RecordingSpec
+) -> None:
+    torch.manual_seed(0)
+    twin = Twin(factorized(modulator=None), READOUT, [spec])
+    ln = LN([spec], duration_s=0.1, patch=3)
+    head = ln.head("a")
+    with torch.no_grad():
+        head.time_UL[:, -2] = 1.0
+        head.space_UP[0, 4] = 1.0
+        head.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
+    start_from_data(twin, [recording], ln)
+    np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
+    first = twin.core.first
+    with torch.no_grad():
+        fields = torch.einsum("okl,khw->olhw", first.time.weight[..., 0, 0], first.space.weight[:, 0, 0]).flatten(1)
+        expected = torch.nn.functional.pad(head_fields(head, torch.eye(5), 5), (1, 1, 1, 1)).flatten(1)
+        likeness = torch.nn.functional.cosine_similarity(fields[:, None], expected[None], dim=-1)
+        assert likeness.amax(0).min() > 0.95 and likeness.amin(0).max() < -0.95  # each with its negative
+        x = contrast(twin, recording)
+        for layer in twin.core.layers:
+            torch.testing.assert_close(layer.time(layer.space(x)).std((0, 2, 3, 4)), torch.ones(len(layer.time.bias)))
+            x = layer(x)
 
 
 def test_prototypes_take_a_field_and_its_negative_for_the_same() -> None:

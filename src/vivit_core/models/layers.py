@@ -139,6 +139,14 @@ def turn(x_BNhd: Tensor, rope: Rope, scale_d: Tensor | None = None) -> Tensor:
     return (x * cos + x.flip(-2) * sin).flatten(-2).to(x_BNhd.dtype)
 
 
+def roughness(fields_OIHW: Tensor) -> Tensor:
+    """Squared Laplacian of receptive fields, relative to their energy, as a mean over them (Sinz et al. 2018)."""
+    fields = fields_OIHW.flatten(0, 1)[:, None].float()
+    laplacian = fields.new_tensor([[0.25, 0.5, 0.25], [0.5, -3.0, 0.5], [0.25, 0.5, 0.25]])
+    rough = nn.functional.conv2d(fields, laplacian[None, None], padding=1).square().sum((1, 2, 3))
+    return (rough / fields.square().sum((1, 2, 3)).clamp_min(1e-8)).mean()
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """The tensor itself where its numbers are that wide."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

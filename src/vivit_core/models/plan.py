@@ -209,10 +209,13 @@ class _Stages:
         for name, module in core.named_children():
             if name in ("frontend", "tokenizer"):
                 module.register_forward_hook(self._note(name))
-        for kind in ("spatial", "temporal"):
-            blocks = getattr(core, kind, None)
-            if blocks:
-                blocks[-1].register_forward_hook(self._note(f"{len(blocks)} {kind} blocks", blocks))
+        for name, blocks in core.named_children():
+            if name in ("spatial", "temporal") and isinstance(blocks, nn.ModuleList) and blocks:
+                blocks[-1].register_forward_hook(self._note(f"{len(blocks)} {name} blocks", blocks))
+            elif name in ("stages", "layers"):
+                for i, stage in enumerate(blocks.children(), 1):
+                    last = stage[-1] if isinstance(stage, nn.ModuleList) else stage
+                    last.register_forward_hook(self._note(f"{name.removesuffix('s')} {i}", stage))
         core.register_forward_hook(self._note("core"))
         if twin.modulator is not None:
             twin.modulator.register_forward_hook(self._note("modulator"))

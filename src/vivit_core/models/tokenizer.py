@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
-from vivit_core.models.layers import Level, centres, init_linear
+from vivit_core.models.layers import Level, centres, init_linear, roughness
 
 
 @dataclass
@@ -174,8 +174,6 @@ class ConvStem(Tokenizer):
     smoothness : weight of the squared Laplacian of the receptive fields in the loss.
     """
 
-    laplacian: Tensor
-
     def __init__(
         self,
         in_channels: int,
@@ -203,8 +201,6 @@ class ConvStem(Tokenizer):
         self.embed = nn.Linear(channels * self.patch_size[0], dim)
         for module in (self.fields, self.mix, self.embed):
             init_linear(module)
-        laplacian = torch.tensor([[0.25, 0.5, 0.25], [0.5, -3.0, 0.5], [0.25, 0.5, 0.25]])
-        self.register_buffer("laplacian", laplacian[None, None], persistent=False)
 
     @torch.no_grad()
     def start(self, fields_OIHW: Tensor) -> None:
@@ -229,12 +225,9 @@ class ConvStem(Tokenizer):
         self.mix.weight /= mixed.std((0, 2, 3)).clamp_min(1e-6)[:, None, None, None]
 
     def penalty(self) -> Tensor:
-        """Squared Laplacian of the receptive fields, relative to their energy (Sinz et al. 2018)."""
-        if self.smoothness == 0.0 or self.kernel < 3:
-            return self.fields.weight.new_zeros(())
-        fields = rearrange(self.fields.weight, "o i h w -> (o i) 1 h w").float()
-        rough = F.conv2d(fields, self.laplacian, padding=1).square().sum((1, 2, 3))
-        return self.smoothness * (rough / fields.square().sum((1, 2, 3)).clamp_min(1e-8)).mean()
+        """The roughness of the receptive fields."""
+        weight = self.fields.weight
+        return self.smoothness * roughness(weight) if self.smoothness else weight.new_zeros(())
 
     def same(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """Frames (B·T, C, H, W), padded so that the map's cell i lies over pixels i·stride … (i+1)·stride-1."""

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from vivit_core.data.recording import Recording
 from vivit_core.models.baselines import LN, LNHead
+from vivit_core.models.factorized import FactorizedCNN
+from vivit_core.models.frontend import TemporalBasis
 from vivit_core.models.tokenizer import ConvStem
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
@@ -34,10 +36,11 @@ def start_from_data(twin: Twin, recordings: Sequence[Recording], ln: LN | None, 
     ----------
     twin : changed in place.
     recordings : files of the twin's recordings; only training trials are read.
-    ln : the fitted baseline, whose receptive fields the stem takes over; None leaves the stem's random.
+    ln : the fitted baseline, whose receptive fields the first convolution takes over; None leaves it random.
     max_frames : most frames of a recording that are used.
     """
-    frontend, stem = twin.core.frontend, twin.core.tokenizer
+    core = twin.core
+    frontend: TemporalBasis | None = getattr(core, "frontend", None)
     courses, clear = [], []
     for recording in recordings:
         spec = twin.specs[recording.info.recording_id]
@@ -47,20 +50,35 @@ def start_from_data(twin: Twin, recordings: Sequence[Recording], ln: LN | None, 
         twin.readout(spec.recording_id).start(torch.as_tensor((centers_U2 + 0.5) * scale - 0.5))
         clear.append(np.clip(snr_U - 1.0, 0.0, 3.0))
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
+    clear_U = torch.as_tensor(np.concatenate(clear))
+    if {twin.specs[r.info.recording_id].frame_shape[0] for r in recordings} != {1}:  # LN sees grey
+        ln = None
+    if isinstance(core, FactorizedCNN):
+        if ln is not None:
+            start_factorized(core, [ln.head(r.info.recording_id) for r in recordings], clear_U)
+        core.normalise(torch.cat([contrast(twin, r) for r in recordings]))
     if frontend is None:
         return
     filters_KL = principal_courses(np.concatenate(courses), frontend.bases)
     if filters_KL is not None:
         frontend.start(torch.as_tensor(filters_KL))
-    if isinstance(stem, ConvStem):
-        channels = {twin.specs[r.info.recording_id].frame_shape[0] for r in recordings}
-        if ln is not None and channels == {1}:  # LN sees grey
+    for stem in (module for module in core.modules() if isinstance(module, ConvStem)):
+        if ln is not None:
             weight_KL = frontend.weight_KL.detach()
             fields = [head_fields(ln.head(r.info.recording_id), weight_KL, stem.kernel) for r in recordings]
-            stem.start(prototypes(torch.cat(fields), torch.as_tensor(np.concatenate(clear)), stem.fields.out_channels))
+            stem.start(prototypes(torch.cat(fields), clear_U, stem.fields.out_channels))
         with torch.no_grad():
             for_scale = torch.cat([frontend(contrast(twin, r)) for r in recordings])
             stem.normalise(for_scale)
+
+
+def start_factorized(core: FactorizedCNN, heads: Sequence[LNHead], clear_U: Tensor) -> None:
+    """The first layer takes over the units' typical fields, each with its negative, separated into space and time."""
+    lags, side = core.first.time.kernel_size[0], core.first.space.kernel_size[1]
+    fields_ULPP = torch.cat([head_fields(head, torch.eye(lags), side) for head in heads])
+    typical_CLPP = prototypes(fields_ULPP, clear_U, core.first.space.out_channels // 2)
+    time_CLK, _, space_CKF = torch.linalg.svd(typical_CLPP.flatten(2), full_matrices=False)
+    core.start(space_CKF[:, 0].view(-1, *typical_CLPP.shape[2:]), time_CLK[:, :, 0])
 
 
 def principal_courses(courses_UL: np.ndarray, bases: int) -> np.ndarray | None:
