@@ -10,7 +10,7 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from csv import DictReader
 from datetime import timedelta
@@ -58,6 +58,7 @@ from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
 from vivit_core.training.ranks import Ranks, ranks, started_from_outside
 from vivit_core.training.start import start_from_data
+from vivit_core.training.tracking import WandbRun, finish_wandb
 
 Settings = dict[str, Any]  # a composed, validated, plain configuration
 # How clips are cut from recordings, and what they hold.
@@ -129,7 +130,7 @@ def train(settings: Settings) -> float | None:
                 # one that it started ends with a code of its own.
                 raise SystemExit(0 if started_from_outside() is None and together.rank else 130) from None
             finally:
-                finish_wandb()
+                finish_wandb(failed=sys.exc_info()[0] is not None)
 
 
 def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
@@ -236,6 +237,7 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         if (metrics := run.path / "metrics.csv").is_file():
             pictures.learning_curve(run.path / "pictures" / "learning_curve.png", metrics)
         report(run, datamodule, load_twin(run.best), ln, device=device, split="test", checkpoint=run.best)
+        send_results(trainer.loggers, run)
         return best_score(run.last)
 
     return together.first(conclude)
@@ -353,8 +355,6 @@ def best_score(checkpoint: Path) -> float | None:
 
 
 def make_loggers(settings: Settings, run: runs.Run, resumed: bool) -> list[Logger]:
-    if any("Wandb" in node["_target_"] for node in settings["logger"].values() if node is not None):
-        offline_without_account()
     metrics = run.path / "metrics.csv"
     rows: list[dict[str, Any]] = []
     if resumed and metrics.is_file():
@@ -365,29 +365,18 @@ def make_loggers(settings: Settings, run: runs.Run, resumed: bool) -> list[Logge
         if isinstance(logger, CSVLogger) and is_first_rank():
             logger.experiment.metrics.extend(rows)  # Lightning deletes the file where it starts again
             logger.save()
+        if isinstance(logger, WandbRun):
+            logger.log_settings(settings)
     return loggers
 
 
-def offline_without_account() -> None:
-    """Let W&B log to the disk where it cannot log in."""
-    import wandb  # only here, because it takes long to import
-
-    if "WANDB_MODE" in os.environ:
-        return
-    why = "no W&B account on this machine (`wandb login` makes it known)"
-    try:
-        if wandb.login(prompt=False):
-            return
-    except wandb.errors.AuthenticationError as error:
-        why = f"W&B does not let us in ({error})"
-    os.environ["WANDB_MODE"] = "offline"
-    console.print(f"{why}: its log stays offline, for `wandb sync`")
-
-
-def finish_wandb() -> None:
-    """Else the runs of a sweep would be merged into one."""
-    if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
-        sys.modules["wandb"].finish()
+def send_results(loggers: Sequence[Logger], run: runs.Run) -> None:
+    """The end of a training to W&B, where it is one of the loggers."""
+    for logger in loggers:
+        if isinstance(logger, WandbRun):
+            summary = json.loads((run.path / "summary.json").read_text())
+            drawn = sorted(p for p in (run.path / "pictures").glob("*.png") if not p.name.startswith("validation_"))
+            logger.log_results(summary, best_score(run.last), drawn, run.best)
 
 
 # Evaluate -----------------------------------------------------------------------------------------------------------
