@@ -72,6 +72,7 @@ def test_the_real_agent_runs_them(name, tiny, tmp_path):
         "WANDB_ENTITY": ENTITY,
         "WANDB_PROJECT": PROJECT,
         "WANDB_AGENT_DISABLE_FLAPPING": "true",
+        "WANDB_SILENT": "false",
     }
 
     def wandb(*words: str, **also: str) -> str:
