@@ -736,13 +736,11 @@ def expected_sizes(data: Settings) -> dict[str, Any]:
 
 
 def import_recording(settings: Settings) -> None:
-    """Make a recording file from a foreign format."""
+    """Make recording files from a foreign format."""
     if settings.get("importer") is None:
-        raise ValueError("task=import needs an importer; choose one: importer=arrays")
-    source = Path(settings["source"])
-    if not source.is_file():
-        raise ValueError(f"source={source}: there is no such file (seen from {Path.cwd()})")
-    instantiate(settings["importer"], _convert_="all")(source, Path(settings["out"]))
+        known = ", ".join(sorted(path.stem for path in (conf_dir() / "importer").glob("*.yaml")))
+        raise ValueError(f"task=import needs an importer; choose one with importer=…: {known}")
+    instantiate(settings["importer"], _convert_="all")(Path(settings["source"]), Path(settings["out"]))
 
 
 TASKS: dict[str, Callable[[Settings], float | None]] = {

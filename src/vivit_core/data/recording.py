@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import h5py
 import numpy as np
 from einops import rearrange
 
+from vivit_core.data.partial import Sliceable, pieces, write_in_pieces
 from vivit_core.specs import RecordingError
 
 log = logging.getLogger(__name__)
@@ -28,21 +28,7 @@ SPLITS = ("train", "val", "test")
 KINDS = ("spikes", "calcium")
 
 _COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
-_CHUNK_FRAMES = 64  # frames a chunk; 300-frame windows read fastest from uncompressed chunks of 32-128 frames
-_CHUNK_BYTES = 1 << 20  # larger chunks do not fit HDF5's chunk cache
 _TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
-
-
-class Sliceable(Protocol):
-    """Anything with a shape, a dtype and slices along its first axis: an array, a memmap, an h5py dataset."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> Any: ...
-
-    def __getitem__(self, key: slice, /) -> Any: ...
 
 
 def _strings(values: Any) -> np.ndarray:
@@ -165,11 +151,13 @@ def write_recording(
     source: str = "",
     licence: str = "",
     degrees_per_pixel: float | None = None,
+    import_key: str | None = None,
+    progress: str | None = None,
 ) -> Path:
     """Write a recording file, whole or not at all.
 
-    The file is written beside ``path`` under a temporary name, validated, synced to disk and renamed. Large arrays may
-    be anything that can be sliced along time; they are copied in pieces.
+    The file is written beside ``path`` under a temporary name, read back and compared, validated, synced to disk and
+    renamed. Large arrays may be anything that can be sliced along time; they are copied in pieces.
 
     Parameters
     ----------
@@ -188,6 +176,9 @@ def write_recording(
     kind : what ``counts`` holds.
     subject, area, species, source, licence : free text.
     degrees_per_pixel : visual angle of a pixel.
+    import_key : identifies the source and how it is read; kept in the file. A process that was killed leaves its
+        partial file, and a later write under the same key goes on where it stopped. None always starts anew.
+    progress : what a progress bar says; None shows none.
 
     Returns
     -------
@@ -200,7 +191,6 @@ def write_recording(
         Where the result would not be a valid recording (see :func:`validate_recording`).
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     behavior = behavior or {}
     for option, given in (("units", behavior_units), ("names", behavior_names), ("causal", behavior_causal)):
         unknown = sorted(set(given or {}) - set(behavior))
@@ -222,70 +212,53 @@ def write_recording(
     if degrees_per_pixel is not None:
         attrs["degrees_per_pixel"] = float(degrees_per_pixel)
 
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs.update(attrs)
-            _copy(file, "stimulus/frames", frames)
-            _copy(file, "responses/counts", counts)
-            file["responses/counts"].attrs["kind"] = kind
-            _copy(file, "responses/valid", np.ones((frames.shape[0], 1), bool) if valid is None else valid)
-            for name, values in behavior.items():
-                column = values if len(values.shape) == 2 else np.asarray(values)[:, None]
-                _copy(file, f"behavior/{name}", column, np.float32)
-                file[f"behavior/{name}"].attrs.update(
-                    unit=(behavior_units or {}).get(name, ""),
-                    names=list((behavior_names or {}).get(name, [f"{name}_{d}" for d in range(column.shape[1])])),
-                    causal=(behavior_causal or {}).get(name, True),
-                )
-            for name in ("start", "stop", "stimulus_id", "split"):
-                _small(file, f"trials/{name}", getattr(trials, name))
-            for name, values in units.items():
-                _small(file, f"units/{name}", values)
-            for name, values in (truth or {}).items():
-                if name == "rate":
-                    _copy(file, "truth/rate", values, np.float32)
-                else:
-                    _small(file, f"truth/{name}", values)
+    if import_key is not None:
+        attrs["import_key"] = import_key
+
+    columns = {
+        name: values if len(values.shape) == 2 else np.asarray(values)[:, None] for name, values in behavior.items()
+    }
+    float32 = np.dtype(np.float32)
+    large: dict[str, tuple[Sliceable, np.dtype]] = {
+        "stimulus/frames": (frames, _stored_dtype(np.dtype(frames.dtype))),
+        "responses/counts": (counts, _stored_dtype(np.dtype(counts.dtype))),
+    }
+    marks = np.ones((frames.shape[0], 1), bool) if valid is None else valid
+    large["responses/valid"] = (marks, np.dtype(marks.dtype))
+    large |= {f"behavior/{name}": (values, float32) for name, values in columns.items()}
+    if truth is not None and "rate" in truth:
+        large["truth/rate"] = (truth["rate"], float32)
+
+    def layout(file: h5py.File) -> None:
+        file.attrs.update(attrs)
+        file["responses/counts"].attrs["kind"] = kind
+        for name, values in columns.items():
+            file[f"behavior/{name}"].attrs.update(
+                unit=(behavior_units or {}).get(name, ""),
+                names=list((behavior_names or {}).get(name, [f"{name}_{d}" for d in range(values.shape[1])])),
+                causal=(behavior_causal or {}).get(name, True),
+            )
+        for name in ("start", "stop", "stimulus_id", "split"):
+            _small(file, f"trials/{name}", getattr(trials, name))
+        for name, values in units.items():
+            _small(file, f"units/{name}", values)
+        for name, values in (truth or {}).items():
+            if name != "rate":
+                _small(file, f"truth/{name}", values)
+
+    def check(written: Path) -> None:
         try:
-            validate_recording(temporary)
+            validate_recording(written)
         except RecordingError as error:
             raise RecordingError(path, error.field, error.problem, error.remedy) from None
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp made it readable by its owner alone
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_in_pieces(path, layout, large, check, piece_bytes=_COPY_BYTES, key=import_key, progress=progress)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _stored_dtype(dtype: np.dtype) -> np.dtype:
     """Floats of any width are stored as float32; other types as they are, for the validator to judge."""
     return np.dtype(np.float32) if dtype.kind == "f" else dtype
-
-
-def _copy(file: h5py.File, name: str, values: Sliceable, dtype: Any = None) -> None:
-    """Copy a (T, ...) array in pieces into an uncompressed dataset with chunks along time."""
-    shape = tuple(values.shape)
-    stored = np.dtype(dtype) if dtype is not None else _stored_dtype(np.dtype(values.dtype))
-    row_bytes = max(1, int(np.prod(shape[1:])) * stored.itemsize)
-    # Uncompressed: light compression makes a window 5 to 20 times slower to read.
-    if 0 in shape:
-        dataset = file.create_dataset(name, shape, stored)
-    else:
-        chunk = max(1, min(shape[0], _CHUNK_FRAMES if row_bytes > 512 else 1024, _CHUNK_BYTES // row_bytes))
-        dataset = file.create_dataset(name, shape, stored, chunks=(chunk, *shape[1:]))
-    for start, stop in _pieces(shape[0], row_bytes):
-        dataset[start:stop] = np.asarray(values[start:stop]).astype(stored, copy=False)
 
 
 def _small(file: h5py.File, name: str, values: Any) -> None:
@@ -294,12 +267,6 @@ def _small(file: h5py.File, name: str, values: Any) -> None:
         file.create_dataset(name, data=_strings(array).astype(object), dtype=h5py.string_dtype())
     else:
         file.create_dataset(name, data=array)
-
-
-def _pieces(n: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    step = max(1, _COPY_BYTES // max(1, row_bytes))
-    for start in range(0, n, step):
-        yield start, min(n, start + step)
 
 
 # --- checking --------------------------------------------------------------------------------------------------------
@@ -522,7 +489,7 @@ def _check_values(path: Path, file: h5py.File, name: str, non_negative: bool, re
     if dataset.dtype.kind == "u":
         return
     row_bytes = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
-    for start, stop in _pieces(dataset.shape[0], row_bytes):
+    for start, stop in pieces(dataset.shape[0], row_bytes, _COPY_BYTES):
         piece = dataset[start:stop]
         if piece.dtype.kind == "f" and not np.isfinite(piece).all():
             where = np.argwhere(~np.isfinite(piece))[0]

@@ -1,4 +1,4 @@
-"""From plain arrays in an .npz file to a recording file.
+"""From plain arrays, in an .npz file or a folder of .npy files, to a recording file.
 
 Shape letters: T frames, H W pixels, C channels, U units, D behaviour numbers, N trials.
 """
@@ -6,58 +6,46 @@ Shape letters: T frames, H W pixels, C channels, U units, D behaviour numbers, N
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from vivit_core.data.recording import SPLITS, Trials, write_recording
+from vivit_core.data.importers.common import Found, Importer, converted, open_npy, pixel_type, split_by_stimulus
+from vivit_core.data.recording import Trials
 
 
 @dataclass(frozen=True)
-class ArraysImporter:
-    """Import an .npz file of plain arrays.
+class ArraysImporter(Importer):
+    """Import plain arrays: an .npz file, or a folder of .npy files for arrays larger than memory.
 
-    The file holds ``frames`` (T, H, W) or (T, H, W, C) and ``counts`` (see ``counts_axis``); optionally ``valid`` (like
+    There are ``frames`` (T, H, W) or (T, H, W, C) and ``counts`` (see ``counts_axis``); optionally ``valid`` (like
     ``counts``, or (T,)), ``trial_start`` (N,) the first frame of each trial, ``stimulus_id`` (N,), ``split`` (N,),
-    ``behavior_<name>`` (T,) or (T, D), and ``unit_<name>`` (U, ...) such as ``unit_id``. Nothing in it is unpickled.
+    ``behavior_<name>`` (T,) or (T, D), and ``unit_<name>`` (U, ...) such as ``unit_id``. Nothing is unpickled.
     """
 
     recording_id: str  # name of the recording
     frame_rate_hz: float  # frames a second; counts have one bin a frame
     counts_axis: Literal["time_unit", "unit_time"] = "time_unit"  # order of the axes of counts and valid
-    trial_length: int | None = None  # frames; cuts the recording into trials where the file has no trial_start
+    trial_length: int | None = None  # frames; cuts the recording into trials where the source has no trial_start
     split: Literal["train", "val", "test"] | None = None  # puts all trials into one split
     val_fraction: float = 0.1  # of the distinct stimuli; whole trials, repeats of a stimulus stay together
     test_fraction: float = 0.1  # as val_fraction
     seed: int = 0  # of the draw of val and test trials
     kind: Literal["spikes", "calcium"] = "spikes"  # what counts holds
-    degrees_per_pixel: float | None = None  # visual angle of a pixel
-    subject: str = ""  # free text, like the next four
-    area: str = ""
-    species: str = ""
-    source: str = ""  # who recorded it, where it was published
-    licence: str = ""
 
-    def __call__(self, source: str | Path, out: str | Path) -> Path:
-        """Import ``source`` into the recording file ``out`` and say on the console what was written and what left out.
-
-        Raises
-        ------
-        ValueError
-            Where the arrays do not fit each other or the settings.
-        RecordingError
-            Where their values cannot make a recording (negative counts, NaN, …).
-        """
-        arrays = _load(Path(source))
+    @contextmanager
+    def read(self, source: Path) -> Iterator[Found]:
+        arrays = _load(source)
         frames = _frames(arrays.pop("frames"), source)
         n_frames = len(frames)
         counts = self._time_first(arrays.pop("counts"), n_frames, "counts", source)
         valid = arrays.pop("valid", None)
         if valid is not None:
             valid = valid[:, None] if valid.ndim == 1 else self._time_first(valid, n_frames, "valid", source)
-            valid = valid.astype(bool)
         starts, stops = self._trials(arrays.pop("trial_start", None), n_frames, source)
         stimulus_id = _per_trial(arrays.pop("stimulus_id", None), len(starts), "stimulus_id", source)
         given_split = _per_trial(arrays.pop("split", None), len(starts), "split", source)
@@ -71,60 +59,38 @@ class ArraysImporter:
             split = split_by_stimulus(stimulus_id, self.val_fraction, self.test_fraction, self.seed)
         behavior = {}
         units = {"id": np.array([str(u) for u in range(counts.shape[1])])}
-        left_out = []
+        left_out, notes = [], []
         for name in list(arrays):
             kind, _, rest = name.partition("_")
             if kind == "behavior" and rest:
-                behavior[rest] = arrays[name]
+                behavior[rest] = arrays[name] if arrays[name].ndim == 2 else arrays[name].reshape(-1, 1)
             elif kind == "unit" and rest:
-                units[rest] = arrays[name]
+                units[rest] = np.asarray(arrays[name])
             else:
                 left_out.append(
                     f"{name} {arrays[name].shape}: not a name this importer knows; "
                     "unit_<name> and behavior_<name> are kept"
                 )
-
-        path = write_recording(
-            out,
+        if starts[0] > 0:
+            left_out.append(f"frames 0:{starts[0]} belong to no trial")
+        if self.split is not None and given_split is not None:
+            left_out.append(f"split: importer.split={self.split} stands above the source's")
+        lengths = stops - starts
+        if len(lengths) > 1 and lengths[-1] < lengths[0] and self.trial_length is not None:
+            notes.append(f"the last trial has {lengths[-1]} bins: what {self.trial_length} did not divide")
+        yield Found(
             recording_id=self.recording_id,
             frame_rate_hz=self.frame_rate_hz,
-            frames=frames,
+            frames=converted(frames, pixel_type(frames)),
             counts=counts,
-            valid=valid,
+            valid=None if valid is None else converted(valid, bool),
             trials=Trials(starts, stops, stimulus_id, split),
             behavior=behavior,
             units=units,
             kind=self.kind,
-            degrees_per_pixel=self.degrees_per_pixel,
-            subject=self.subject,
-            area=self.area,
-            species=self.species,
-            source=self.source,
-            licence=self.licence,
+            left_out=left_out,
+            notes=notes,
         )
-        if starts[0] > 0:
-            left_out.append(f"frames 0:{starts[0]} belong to no trial")
-        if self.split is not None and given_split is not None:
-            left_out.append(f"split: importer.split={self.split} stands above the file's")
-        seconds, shape = n_frames / self.frame_rate_hz, "×".join(map(str, frames.shape[1:]))
-        mean = f"{counts.mean() * self.frame_rate_hz:.2f} Hz on average" if self.kind == "spikes" else "calcium"
-        print(
-            f"wrote {path}: recording {self.recording_id!r}, {n_frames} frames of {shape} "
-            f"({seconds:.0f} s at {self.frame_rate_hz:g} Hz), {counts.shape[1]} units, {mean}"
-        )
-        sizes = [
-            f"{name} {int((split == name).sum())} ({int((stops - starts)[split == name].sum())} bins)"
-            for name in SPLITS
-        ]
-        print(f"  trials: {', '.join(sizes)}; {len(set(stimulus_id.tolist()))} distinct stimuli")
-        lengths = stops - starts
-        if len(lengths) > 1 and lengths[-1] < lengths[0] and self.trial_length is not None:
-            print(f"  the last trial has {lengths[-1]} bins: what {self.trial_length} did not divide")
-        if behavior:
-            print(f"  behaviour: {', '.join(f'{name} {values.shape}' for name, values in behavior.items())}")
-        for line in left_out:
-            print(f"  left out: {line}")
-        return path
 
     def _time_first(self, values: np.ndarray, n_frames: int, name: str, source: str | Path) -> np.ndarray:
         if values.ndim != 2:
@@ -166,15 +132,21 @@ class ArraysImporter:
 
 
 def _load(source: Path) -> dict[str, np.ndarray]:
-    if not source.is_file():
-        raise ValueError(f"{source}: there is no such file")
-    if not zipfile.is_zipfile(source):
-        raise ValueError(f"{source} is not a whole .npz file (np.savez writes one)")
-    try:
-        with np.load(source, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:  # unreadable, pickled objects, a damaged member
-        raise ValueError(f"{source} cannot be read: {error}") from error
+    """The arrays by name; those of a folder stay on the disk."""
+    if source.is_dir():
+        what = "an array of numbers, or of text for ids"
+        names = sorted(path.stem for path in source.glob("*.npy"))
+        arrays = {name: open_npy(source, f"{name}.npy", range(5), "biufUS", what) for name in names}
+    else:
+        if not zipfile.is_zipfile(source):
+            raise ValueError(
+                f"{source} is not a whole .npz file (np.savez writes one), nor a folder of .npy files (np.save)"
+            )
+        try:
+            with np.load(source, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:  # unreadable, pickled objects, a damaged member
+            raise ValueError(f"{source} cannot be read: {error}") from error
     missing = {"frames", "counts"} - set(arrays)
     if missing:
         raise ValueError(f"{source} lacks {sorted(missing)}; it holds {sorted(arrays)}")
@@ -186,9 +158,6 @@ def _frames(frames: np.ndarray, source: str | Path) -> np.ndarray:
         raise ValueError(f"{source}: frames has shape {frames.shape}; it needs (T, H, W) or (T, H, W, C)")
     if frames.dtype.kind not in "biuf":
         raise ValueError(f"{source}: frames has type {frames.dtype}; it needs numbers")
-    if frames.dtype.kind in "biu":
-        fits = frames.dtype.kind == "b" or (frames.min() >= 0 and frames.max() <= 255)
-        return frames.astype(np.uint8 if fits else np.float32, copy=False)
     return frames
 
 
@@ -198,36 +167,3 @@ def _per_trial(values: np.ndarray | None, n_trials: int, name: str, source: str 
     if values.shape != (n_trials,):
         raise ValueError(f"{source}: {name} has shape {values.shape}; give one value for each of the {n_trials} trials")
     return values
-
-
-def split_by_stimulus(stimulus_id: np.ndarray, val_fraction: float, test_fraction: float, seed: int) -> np.ndarray:
-    """Give each trial to train, val or test; all repeats of a stimulus go to the same.
-
-    Parameters
-    ----------
-    stimulus_id : (N,), equal for repeats.
-    val_fraction, test_fraction : of the distinct stimuli, rounded, but at least one where the fraction is not 0.
-    seed : of the draw.
-
-    Returns
-    -------
-    (N,) array of "train", "val", "test".
-
-    Raises
-    ------
-    ValueError
-        Where a fraction is negative, or nothing is left for training.
-    """
-    stimuli = list(dict.fromkeys(np.asarray(stimulus_id).tolist()))
-    if val_fraction < 0 or test_fraction < 0:
-        raise ValueError(f"val_fraction {val_fraction} and test_fraction {test_fraction} must not be negative")
-    n_val, n_test = (max(1, round(f * len(stimuli))) if f > 0 else 0 for f in (val_fraction, test_fraction))
-    if n_val + n_test >= len(stimuli):
-        raise ValueError(
-            f"{len(stimuli)} distinct stimuli cannot give {n_val} to val, {n_test} to test and some to train; "
-            "use shorter trials or smaller fractions, or put all into one with split=…"
-        )
-    order = np.random.default_rng(seed).permutation(len(stimuli))
-    of = dict.fromkeys(stimuli, "train")
-    of |= {stimuli[i]: "val" for i in order[:n_val]} | {stimuli[i]: "test" for i in order[n_val : n_val + n_test]}
-    return np.array([of[s] for s in np.asarray(stimulus_id).tolist()])

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from vivit_core.data.importers.arrays import ArraysImporter, split_by_stimulus
+from vivit_core.data.importers.arrays import ArraysImporter
+from vivit_core.data.importers.common import split_by_stimulus
 from vivit_core.data.recording import Recording
 from vivit_core.specs import RecordingError
 
@@ -23,7 +26,7 @@ def save(tmp_path: Path, **changes: Any) -> Path:
 
 def imported(tmp_path: Path, arrays: dict[str, Any], **settings: Any) -> Recording:
     importer = ArraysImporter(recording_id="r", frame_rate_hz=30, **({"trial_length": 10} | settings))
-    return Recording(importer(save(tmp_path, **arrays), tmp_path / "out" / "y.h5"))
+    return Recording(importer(save(tmp_path, **arrays), tmp_path / "out" / "y.h5")[0])
 
 
 def test_arrays_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,3 +153,72 @@ def test_bad_values_and_bad_files(tmp_path: Path) -> None:
     (tmp_path / "damaged.npz").write_bytes(whole[:300] + bytes(200) + whole[500:])
     with pytest.raises(ValueError, match=r"damaged\.npz cannot be read: Bad CRC"):
         importer(tmp_path / "damaged.npz", tmp_path / "y.h5")
+
+
+def folder(tmp_path: Path, **arrays: Any) -> Path:
+    (tmp_path / "x").mkdir()
+    for name, values in arrays.items():
+        np.save(tmp_path / "x" / f"{name}.npy", values)
+    return tmp_path / "x"
+
+
+def test_a_folder_of_npy_files_gives_the_same(tmp_path: Path) -> None:
+    arrays = {
+        "frames": FRAMES.astype(np.float64),
+        "counts": COUNTS.T,
+        "valid": RNG.random(105) > 0.1,
+        "behavior_run": np.arange(105.0),
+        "unit_id": ["a", "b"],
+    }
+    importer = ArraysImporter("r", 30.0, counts_axis="unit_time", trial_length=10)
+    one = Recording(importer(save(tmp_path, **arrays), tmp_path / "1.h5")[0])
+    two = Recording(importer(folder(tmp_path, **arrays), tmp_path / "2.h5")[0])
+    assert two.info.unit_ids == ("a", "b") and two.info.frame_dtype == "uint8"
+    for name, values in one.read(0, 105, {"run": 1}).items():
+        np.testing.assert_array_equal(two.read(0, 105, {"run": 1})[name], values)
+
+
+def test_a_folder_larger_than_the_memory_it_may_take(tmp_path: Path) -> None:
+    """Frames of 160 MB are imported while memory grows by a fraction of it."""
+    source = folder(tmp_path, counts=np.ones((40_000, 3), np.float32))
+    made = np.lib.format.open_memmap(source / "frames.npy", "w+", np.float32, (40_000, 32, 32))
+    made[:, 0, 0] = 0.5
+    made.flush()
+    del made
+    code = (
+        "import re, resource, sys\n"
+        "from pathlib import Path\n"
+        "from vivit_core.data.importers.arrays import ArraysImporter\n"
+        "now_kb = int(re.search(r'VmData:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, ((now_kb << 10) + (90 << 20),) * 2)\n"
+        "ArraysImporter('r', 30.0, trial_length=5000)(sys.argv[1], sys.argv[2])\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(source), str(tmp_path / "y.h5")], check=True, capture_output=True)
+    assert Recording(tmp_path / "y.h5").frames(39_000, 39_001)[0, 0, 0, 0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"frames": FRAMES}, r"lacks \['counts'\]"),
+        ({"frames": FRAMES, "counts": np.array([{}, 1], object)}, r"counts\.npy: array: cannot be read"),
+        ({"frames": FRAMES.astype("complex"), "counts": COUNTS}, r"frames\.npy: array: has shape .* complex128"),
+    ],
+)
+def test_broken_folders_are_named(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        ArraysImporter("r", 30.0, trial_length=10)(folder(tmp_path, **arrays), tmp_path / "y.h5")
+
+
+def test_other_settings_or_another_file_import_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    importer, out = ArraysImporter("r", 30.0, trial_length=10), tmp_path / "y.h5"
+    importer(save(tmp_path), out)
+    importer(save(tmp_path), out)  # written anew: another time of change
+    assert "imported already" not in capsys.readouterr().out
+    importer(tmp_path / "x.npz", out)
+    assert "imported already" in capsys.readouterr().out
+    ArraysImporter("r", 30.0, trial_length=20)(tmp_path / "x.npz", out)
+    assert len(Recording(out).info.trials) == 6
+    out.write_bytes(out.read_bytes()[:2000])
+    ArraysImporter("r", 30.0, trial_length=20)(tmp_path / "x.npz", out)
+    assert len(Recording(out).info.trials) == 6
