@@ -738,8 +738,8 @@ def expected_sizes(data: Settings) -> dict[str, Any]:
 def import_recording(settings: Settings) -> None:
     """Make recording files from a foreign format."""
     if settings.get("importer") is None:
-        known = ", ".join(sorted(path.stem for path in (conf_dir() / "importer").glob("*.yaml")))
-        raise ValueError(f"task=import needs an importer; choose one with importer=…: {known}")
+        known = sorted(path.stem for path in (conf_dir() / "importer").glob("*.yaml"))
+        raise ValueError(f"task=import needs an importer; choose one: importer={' | importer='.join(known)}")
     instantiate(settings["importer"], _convert_="all")(Path(settings["source"]), Path(settings["out"]))
 
 
