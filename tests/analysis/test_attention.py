@@ -5,6 +5,7 @@ Shape letters as in analysis/attention.py.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,22 @@ import torch
 from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
 from tiny_models import ATTENTION, STEM, TUBELET, batch, clips, spec, twin, vivit
 
 from vivit_core.analysis import attention as looking
-from vivit_core.analysis.attention import AttentionMaps, TokenGrid, extract_attention, measure_attention, rollout
+from vivit_core.analysis import attention_pictures
+from vivit_core.analysis.attention import (
+    AttentionMaps,
+    TokenGrid,
+    extract_attention,
+    measure_attention,
+    plot_attention,
+    rollout,
+    study_attention,
+)
+from vivit_core.analysis.report import publish
 from vivit_core.models.baselines import LN as LNModel
 from vivit_core.models.twin import Twin
 
@@ -455,3 +468,75 @@ def test_clips_of_different_lengths_are_refused():
         measure_attention(made, "a", [clips(spec()), clips(spec(), bins=20)])
     with pytest.raises(ValueError, match="no clips"):
         measure_attention(made, "a", [])
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_drawn_are_the_weights(tmp_path, monkeypatch):
+    drawn: dict[str, Figure] = {}
+    save = attention_pictures.save
+
+    def keep(figure: Figure, path: Path) -> Path:
+        drawn[path.stem] = figure
+        return save(figure, path)
+
+    monkeypatch.setattr(attention_pictures, "save", keep)
+    of = spec(behavior=0)
+    made = lively(twin(vivit(modulator=None), of))
+    given = clips(of, count=1)
+    maps = extract_attention(made, {"a": given})["a"]
+    frames = given["frames"][0].numpy()
+    shown = plot_attention(tmp_path, maps, frames, frame_rate_hz=120.0, place=(1, 2))
+    assert [path.name for path, _ in shown] == ["attention_heads.png", "attention_rollout.png", "attention.gif"]
+    panels = [axes for axes in drawn["attention_heads"].axes if len(axes.images) == 2]
+    assert len(panels) == 4
+    for axes, (layer, head) in zip(panels, np.ndindex(2, 2), strict=True):
+        frame, heat = (image.get_array() for image in axes.images)
+        np.testing.assert_array_equal(frame, frames[0, -1])
+        weights = maps.spatial[0, layer, head, -1, 2 + 1 * 4 + 2]
+        np.testing.assert_allclose(heat[::4, ::4], 14 * weights[2:].reshape(3, 4), rtol=1e-5)  # 4×4 px a token
+        assert axes.get_xlabel() == f"{weights[:2].sum():.0%} to registers"
+        (box,) = axes.patches
+        assert (*box.get_xy(), box.get_width(), box.get_height()) == (8.0, 4.0, 4.0, 4.0)  # type: ignore[attr-defined]
+    seen = rollout(maps, (1, 2)).relevance
+    collapsed = drawn["attention_rollout"].axes[0].images[1].get_array()
+    np.testing.assert_allclose(collapsed, seen.sum(0) * 12 * 16)
+    with Image.open(tmp_path / "attention.gif") as film:
+        assert film.n_frames == 17 and film.info["duration"] == 100  # type: ignore[attr-defined]
+        pixels = [np.asarray(film.convert("RGB"), float) for i in range(2) if film.seek(8 * i) is None]
+    assert np.abs(pixels[0] - pixels[1]).max() > 50 and max(x.shape[0] for x in pixels) < 400
+    with pytest.raises(ValueError, match="not \\(16, 12, 16\\)"):
+        plot_attention(tmp_path, maps, frames[:, 1:], frame_rate_hz=120.0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "changes"),
+    [(31, 1, {"temporal_depth": 0}), (12, 16, {"spatial_depth": 0, "registers": 0}), (12, 16, {"causal": False})],
+)
+def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path):
+    of = spec(height=height, width=width)
+    made = twin(vivit(tokenizer=STEM | {"patch_size": [4, 4, min(4, width)], "stride": 1}, **changes), of)
+    one = clips(of, count=1)
+    summary, drawn = study_attention(made, "a", one, [one], out=tmp_path, place=None, heads=1, units=2, megabytes=1.0)
+    assert all(path.stat().st_size > 2000 for path, _ in drawn)
+    section = looking.report_section(summary, drawn, "python run.py task=attention")
+    assert len(section.tables[0].rows) == 4 - 2 * ("spatial_depth" in changes or "temporal_depth" in changes)
+    assert any("acausal" in words for words in section.text) == (not changes.get("causal", True))
+    page = publish(tmp_path, section)
+    assert page.read_text().count("<figure>") == len(drawn)
+
+
+def test_token_share_is_the_tokens_part_of_the_drive():
+    of = spec()
+    made = twin(vivit(tokenizer=STEM), of)
+    readout = made.readout("a")
+    assert len(readout.features) == 3  # behaviour, the stem's map, tokens
+    with torch.no_grad():
+        for level in (0, 1):
+            readout.features[level][0].zero_()
+        readout.features[2][1].zero_()
+        for level in range(3):
+            readout.features[level][2].zero_()
+    share = looking.token_share(made, "a", clips(of))
+    assert share[0] == 1.0 and share[1] == 0.0 and np.isnan(share[2]) and ((share[3:] > 0) & (share[3:] < 1)).all()
