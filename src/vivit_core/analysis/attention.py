@@ -580,8 +580,9 @@ def rollout(
     without_place = np.zeros((time, maps.grid.registers))
     tokens = back(np.concatenate([without_place, in_time.T], axis=1), maps.spatial[clip])  # (T, M)
     kept = tokens[:, maps.grid.registers :].reshape(time, rows, columns)
-    total = kept.sum()
-    return Rollout(kept / total, maps.grid.to_pixels(kept / total), float(1.0 - total))
+    kept = kept / kept.sum()
+    lost = tokens[:, : maps.grid.registers].sum() / tokens.sum()
+    return Rollout(kept, maps.grid.to_pixels(kept), float(lost))
 
 
 # Pictures -----------------------------------------------------------------------------------------------------------
@@ -885,8 +886,8 @@ def table_by_block(summary: dict[str, Any]) -> Table:
     distance = spatial["distance_deg" if degrees else "distance_px"]
     rows: list[list[str | float | None]] = []
     for layer, entropy in enumerate(spatial["entropy_bits"]):
-        of_places = [float(np.mean(x[layer])) for x in (distance, spatial["to_registers"])]
-        rows.append([f"spatial {layer}", float(np.mean(entropy)), *of_places, None])
+        to_registers = float(np.mean(spatial["to_registers"][layer])) if summary["tokens"]["registers"] else None
+        rows.append([f"spatial {layer}", float(np.mean(entropy)), float(np.mean(distance[layer])), to_registers, None])
     for layer, entropy in enumerate(temporal["entropy_bits"]):
         lag = float(np.mean(temporal["lag_ms"][layer]))
         rows.append([f"temporal {layer}", float(np.mean(entropy)), None, None, lag])

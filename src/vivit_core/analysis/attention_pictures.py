@@ -308,8 +308,9 @@ def film(
             figure.draw_artist(artist)
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
     # One palette for all frames: smaller, and the grey does not flicker.
-    few = np.concatenate([np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 6)]])
-    palette = Image.fromarray(few).quantize(96)
+    few = [np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 6)]]
+    greys = np.linspace(0, 255, few[0].shape[1]).astype(np.uint8)  # else the darkest would be shown as red
+    palette = Image.fromarray(np.concatenate([*few, np.broadcast_to(greys[:, None], few[0].shape)])).quantize(96)
     drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn[0].save(path, save_all=True, append_images=drawn[1:], duration=FILM_MS, loop=0, optimize=True)
