@@ -81,6 +81,15 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     assert list(summary["behavior"]) == ["shuffled", "none", "frozen_gaze"]
     assert "with behaviour shuffled" in printed
 
+    both = [str(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last")]
+    code, printed = command("task=compare", f"checkpoints=[{','.join(both)}]", "names=[best,last]", "resamples=50")
+    assert code == 0 and "Gains, unit by unit" in printed, printed
+    compared = json.loads((run_folder(printed) / "compare.json").read_text())
+    assert compared["models"]["best"]["bps_mean"] == pytest.approx(before["bps_mean"], abs=1e-6)
+    assert compared["models"]["best"]["flops_per_bin"] > 0 and compared["units"] == 12
+    assert (run_folder(printed) / "compare.csv").is_file()
+    assert sections_of(run_folder(printed)) == ["compare"] and sections_of(run) == ["train", "evaluate", "compare"]
+
     code, printed = command(
         "task=stream", f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", "recording=sim1", "bins=60"
     )
@@ -234,6 +243,8 @@ def test_import(command, tmp_path):
         (["task=evaluate", "checkpoint=none.ckpt"], "none.ckpt"),
         (["task=stream", "checkpoint=none.ckpt"], "none.ckpt"),
         (["task=attention", "checkpoint=none.ckpt"], "none.ckpt"),
+        (["task=compare", "checkpoints=[none.ckpt,some.ckpt]"], "none.ckpt"),
+        (["task=compare", "checkpoints=[a.ckpt,b.ckpt]", "names=[a]"], "1 names for 2 checkpoints"),
         (["task=import", "source=a", "out=b"], "importer=arrays"),
         (["predict=last"], "data.evaluation_burn_in=299"),
         (["trainer.device=cuda"], "no GPU"),

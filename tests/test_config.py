@@ -22,6 +22,7 @@ NEEDED = {
     "task=evaluate": ["checkpoint=some.ckpt"],
     "task=receptive_fields": ["checkpoint=some.ckpt"],
     "task=tuning": ["checkpoint=some.ckpt"],
+    "task=compare": ["checkpoints=[some.ckpt,other.ckpt]"],
     "task=stream": ["checkpoint=some.ckpt"],
     "task=attention": ["checkpoint=some.ckpt"],
     "task=import": [

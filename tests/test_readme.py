@@ -27,6 +27,7 @@ PYTHON = [c.removeprefix("python run.py ") for c in commands() if c.startswith("
 MAKE = [c.removeprefix("make ") for c in commands() if c.startswith("make ")]
 SMALL = ["trainer=debug", "model.spatial_depth=1", "model.temporal_depth=1"]
 SHORT = {
+    "task=compare": ["resamples=20"],
     "task=receptive_fields": ["noise.clips=2", "noise.clip_s=0.5", "gradient_clips=2", "gradient_clip_s=0.3"],
     "task=tuning": [
         "gratings.directions=4",
@@ -72,7 +73,10 @@ def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request
     given = words.split()
     given += [word for task in given for word in SHORT.get(task, [])]
     if {"task=evaluate", "task=stream", "task=attention", *SHORT} & set(given):
-        given = [word.replace("PATH", str(request.getfixturevalue("trained"))) for word in given]
+        best = request.getfixturevalue("trained")
+        paths = {"PATH2": best.with_name("last.ckpt"), "PATH": best}
+        for name, path in paths.items():
+            given = [word.replace(name, str(path)) for word in given]
     elif "task=import" in given:
         made = np.random.default_rng(0)
         np.savez(

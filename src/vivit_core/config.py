@@ -132,7 +132,7 @@ class Root:
     trainer: Trainer
     callbacks: dict[str, Node | None]
     logger: dict[str, Node | None]
-    task: Literal["train", "evaluate", "receptive_fields", "tuning", "attention", "stream", "plan", "import"]
+    task: Literal["train", "evaluate", "compare", "receptive_fields", "tuning", "attention", "stream", "plan", "import"]
     baseline: Node | None = None
     importer: Node | None = None
 
@@ -147,6 +147,14 @@ class Evaluate(Root):
     checkpoint: str = MISSING
     split: Literal["val", "test"] = "test"
     behavior_controls: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare(Root):
+    checkpoints: list[str]
+    names: list[str] | None
+    split: Literal["val", "test"]
+    resamples: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +207,7 @@ ROOTS: dict[str, type[Root]] = {
     "receptive_fields": ReceptiveFields,
     "attention": Attention,
     "tuning": Tuning,
+    "compare": Compare,
     "stream": Stream,
     "plan": Root,
     "import": Import,

@@ -34,6 +34,7 @@ from rich.table import Table
 
 from vivit_core import runs
 from vivit_core.analysis import attention as attending
+from vivit_core.analysis import compare as comparison
 from vivit_core.analysis import pictures
 from vivit_core.analysis import receptive_fields as fields
 from vivit_core.analysis.evaluate import evaluate as evaluate_twin
@@ -415,11 +416,16 @@ def data_of_checkpoint(
     settings = {**settings, "data": data_of_evaluation(settings["data"], content.get("settings"), overridden())}
     run = runs.Run(Path(settings["run_dir"]))
     describe(run, settings)
-    datamodule = make_datamodule(settings["data"])
+    return run, data_for(settings["data"], twin, budget)
+
+
+def data_for(data: Mapping[str, Any], twin: Twin | LN, budget: Budget) -> RecordingsDataModule:
+    """The recordings that a model knows, ready to be read."""
+    datamodule = make_datamodule(data)
     datamodule.configure(batch_size=budget.batch_size, specs=list(twin.specs.values()))
     datamodule.prepare_data()
     datamodule.setup()
-    return run, datamodule
+    return datamodule
 
 
 def data_of_evaluation(now: Settings, trained: Settings | None, said: set[str]) -> Settings:
@@ -626,6 +632,46 @@ def show(section: Section) -> None:
         console.print(table)
 
 
+# Compare ------------------------------------------------------------------------------------------------------------
+
+
+def compare(settings: Settings) -> float | None:
+    """Several checkpoints on the same test bins; returns by how many bits per spike the last is above the first."""
+    paths = [Path(path) for path in settings["checkpoints"]]
+    names = settings["names"] or names_of(paths)
+    if len(names) != len(paths):
+        raise ValueError(f"names={names}: {len(names)} names for {len(paths)} checkpoints; give one for each, or null")
+    device, budget = machine_of(settings["trainer"])
+    run = runs.Run(Path(settings["run_dir"]))
+    contenders = []
+    for name, path in zip(names, paths, strict=True):
+        content = read_checkpoint(path)
+        model = model_of(path, content)
+        data = data_of_evaluation(settings["data"], content.get("settings"), overridden())
+        contenders.append(comparison.Contender(name, str(path), model, data_for(data, model, budget)))
+    describe(run, settings)
+    summary = comparison.compare(
+        contenders,
+        split=settings["split"],
+        device=device,
+        out=run.path,
+        resamples=settings["resamples"],
+        seed=settings["seed"],
+    )
+    section = comparison.report_section(summary, run.path / "pictures", command_line())
+    show(section)
+    console.print(f"report: {publish(run.path, section, paths)}")
+    console.print(f"run folder: {run.path}")
+    gain: float | None = summary["pairs"][len(paths) - 2]["bps_gain_mean"]
+    return gain
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Short distinct names for checkpoints: the folders' in which their paths differ, or the whole paths."""
+    folders = [p.parent.parent.name if p.parent.name == "checkpoints" else p.stem for p in map(Path.resolve, paths)]
+    return folders if len(set(folders)) == len(folders) else [str(path) for path in paths]
+
+
 # Stream -------------------------------------------------------------------------------------------------------------
 
 
@@ -748,6 +794,7 @@ TASKS: dict[str, Callable[[Settings], float | None]] = {
     "evaluate": evaluate,
     "receptive_fields": receptive_fields,
     "tuning": tuning,
+    "compare": compare,
     "stream": stream,
     "attention": attention,
     "plan": plan,

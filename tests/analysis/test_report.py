@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -177,6 +178,24 @@ def test_a_folder_that_cannot_be_written_is_left_with_a_warning(tmp_path, monkey
     monkeypatch.setattr(report, "write", refused)
     page = Page(publish(tmp_path / "own", section(), tmp_path / "x.ckpt"))
     assert page.sections == ["train", "evaluate"] and "read-only" in caplog.text
+
+
+def test_a_section_on_several_checkpoints_goes_to_each_ones_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "training_of", lambda checkpoint: checkpoint.parent)
+    monkeypatch.setattr(report, "training_section", lambda run: section("train", text=f"of {run.name}"))
+    checkpoints = [tmp_path / name / "best.ckpt" for name in ("a", "b")]
+    publish(tmp_path / "a", section())
+    assert Page(publish(tmp_path / "own", section("compare"), checkpoints)).sections == ["compare"]
+    pages = {name: Page(tmp_path / name / "report.html") for name in ("a", "b")}
+    assert pages["a"].sections == ["train", "evaluate", "compare"] and pages["b"].sections == ["train", "compare"]
+    assert "of a" in pages["a"].text and "of b" in pages["b"].text
+
+
+def test_notes_stand_below_the_pictures(tmp_path):
+    made = section(pictures=[(picture(tmp_path / "a.png"), "shown")])
+    made = dataclasses.replace(made, notes=[Table("a note", ("x",), [("y",)])])
+    text = Page(publish(tmp_path, made)).text
+    assert text.index("numbers") < text.index("shown") < text.index("a note")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")

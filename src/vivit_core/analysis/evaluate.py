@@ -335,6 +335,8 @@ def without_nan(value: Any) -> Any:
     """The same with None for each NaN: JSON knows none."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -539,13 +541,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         ]
         columns = ("behaviour", "bits per spike", "correlation", "bits per spike lost")
         tables.append(Table("Behaviour's share, means over units", columns, rows))
-    tables.append(
-        Table(
-            "How the numbers are defined",
-            ("number", "method"),
-            [(name, method) for name, method in METHODS.items() if name != "behavior" or summary["behavior"]],
-        )
-    )
+    methods = [(name, method) for name, method in METHODS.items() if name != "behavior" or summary["behavior"]]
+    notes = [Table("How the numbers are defined", ("number", "method"), methods)]
     shown = list(summary["recordings"])[:RECORDINGS_SHOWN]
     if (more := len(summary["recordings"]) - len(shown)) > 0:
         text.append(f"Pictures of the first {len(shown)} recordings follow; those of {more} more are in {folder}.")
@@ -555,4 +552,4 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         for path in [folder / f"{name}.png", *(folder / f"{name}_{recording}.png" for recording in shown)]
         if path.is_file()
     ]
-    return Section("evaluate", "How well it predicts", text, tables, drawn, command)
+    return Section("evaluate", "How well it predicts", text, tables, drawn, command, notes)

@@ -48,6 +48,7 @@ def predict_split(
     device: str,
     progress: bool,
     controls: Mapping[str, Control] | None = None,
+    label: str = "evaluate",
 ) -> Iterator[tuple[str, Predictions]]:
     """Run the models over a split; recording by recording, every scored bin once, in the order of time.
 
@@ -60,6 +61,7 @@ def predict_split(
     split, device : what to score, and where to compute.
     progress : show a bar.
     controls : behaviours, by name, that the twin is shown instead of the animal's.
+    label : of the bar.
     """
     models: list[Twin | LN] = [twin] if ln is None else [twin, ln]
     columns = {
@@ -73,7 +75,7 @@ def predict_split(
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
     names = [*(["ln"] if ln is not None else []), *controls]
     loader = datamodule.evaluation_dataloader(split)
-    for batch in track(loader, f"evaluate on {split}", total=len(loader), disable=not progress):
+    for batch in track(loader, f"{label} on {split}", total=len(loader), disable=not progress):
         for done in [name for name in parts if name not in batch]:
             yield done, assembled(parts.pop(done), names)
         for recording_id, clips in batch.items():

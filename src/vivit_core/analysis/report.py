@@ -60,6 +60,7 @@ class Section:
     tables: Sequence[Table]
     pictures: Sequence[tuple[Path, str]]  # PNG or GIF, and its caption
     command: str  # the command line that does it again
+    notes: Sequence[Table] = ()  # tables that stand below the pictures
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.key):
@@ -69,7 +70,7 @@ class Section:
                 raise ValueError(f"{path}: a report shows {' and '.join(MEDIA)} files")
 
 
-def publish(folder: Path, section: Section, checkpoint: Path | None = None) -> Path:
+def publish(folder: Path, section: Section, checkpoint: Path | Sequence[Path] | None = None) -> Path:
     """Write a section into ``folder/report.html``, and into the report of the training that the checkpoint is from.
 
     Where the checkpoint lies in a training's run folder (…/checkpoints/x.ckpt beside environment.json), that training's
@@ -80,19 +81,25 @@ def publish(folder: Path, section: Section, checkpoint: Path | None = None) -> P
     ----------
     folder : the task's own run folder.
     section : what was found.
-    checkpoint : the twin it was found with.
+    checkpoint : the twin it was found with; of several, each one's training gets the section, and the task's own report
+        tells of no training.
 
     Returns
     -------
     Path
         Of the task's own report.
     """
-    blocks = {section.key: block_of(section)}
-    training = None if checkpoint is None else training_of(checkpoint)
-    if training is not None and section.key != "train":
-        blocks = {"train": block_of(training_section(training)), **blocks}
-    page = write(folder, blocks)
-    if training is not None and training != folder.resolve():
+    own = block_of(section)
+    checkpoints = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint or ())
+    trainings = [found for found in dict.fromkeys(map(training_of, checkpoints)) if found is not None]
+    sections = {
+        found: {section.key: own} | ({} if section.key == "train" else {"train": block_of(training_section(found))})
+        for found in trainings
+    }
+    page = write(folder, sections[trainings[0]] if len(checkpoints) == 1 and trainings else {section.key: own})
+    for training, blocks in sections.items():
+        if training == folder.resolve():
+            continue
         try:
             write(training, blocks)
         except OSError as error:
@@ -167,12 +174,16 @@ def training_section(run: Path) -> Section:
             + "."
         ),
     ]
+    own = {key: value for key, value in settings["model"].items() if key != "_target_"}
+    parts = {key: value for key, value in own.items() if isinstance(value, Mapping)}
+    plain = {key: value for key, value in own.items() if key not in parts}
     last = run / "checkpoints" / "last.ckpt"
     facts: list[tuple[str, str | float | int | None]] = [
-        ("model", name),
+        ("model", f"{name}: " + ", ".join(f"{key} {shown(value)}" for key, value in plain.items())),
+        *((f"model.{key}", shown(value)) for key, value in parts.items()),
+        ("readout", shown(settings["readout"])),
         ("parameters", parameters),
         ("causal", "yes" if model_causal and behavior_causal else "no"),
-        *((f"model.{key}", shown(settings["model"][key])) for key in settings["model"] if key != "_target_"),
         ("predict", str(settings.get("predict", "all"))),
         ("behaviour", ", ".join(settings["data"]["behavior"]) or "none"),
         ("clip", f"{settings['data']['clip_length']} bins, the first {settings['data']['burn_in']} not in the loss"),
@@ -294,6 +305,7 @@ def block_of(section: Section) -> str:
     parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in section.text]
     parts += [table_html(table) for table in section.tables]
     parts += [picture_html(path, caption) for path, caption in section.pictures]
+    parts += [table_html(table) for table in section.notes]
     parts += [
         f'<footer><p>Made {html.escape(made)}. To do it again:</p><pre tabindex="0"><code>'
         f"{html.escape(section.command)}</code></pre></footer>",

@@ -1,0 +1,192 @@
+"""Comparisons against the same computed trial by trial, and what cannot be compared."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of
+
+from vivit_core.analysis import compare as comparison
+from vivit_core.analysis.compare import Contender, Sums, compare, report_section, resampled
+from vivit_core.data.recording import write_recording
+from vivit_core.tasks import names_of
+from vivit_core.training.metrics import fraction_of_knowable, unit_scores, unit_sums
+
+GAINS = {"a": [0.4, 0.5, 0.6, 0.7], "b": [0.3, 0.9, 0.5, 0.7]}
+LONGER = BURN_IN + 3
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_recording(tmp_path / "hand.h5", **arrays())
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "MEASURED_S", 0.01)
+
+
+def contender(name: str, path: Path, burn_in: int = BURN_IN, gains: list[float] | None = None) -> Contender:
+    data = module_of(path, clip_length=burn_in + 6, burn_in=burn_in)
+    model: Any = PixelTwin(data.specs[0], gains or GAINS[name])
+    return Contender(name, f"{name}.ckpt", model, data)
+
+
+def run(contenders: list[Contender], out: Path, **changes: Any) -> dict[str, Any]:
+    return compare(contenders, **({"out": out, "resamples": 40, "progress": False} | changes))
+
+
+def test_scores_are_of_the_bins_that_all_can_predict(path: Path, tmp_path: Path) -> None:
+    summary = run([contender("a", path), contender("b", path, LONGER)], tmp_path / "out")
+    made = arrays()
+    trials = [np.arange(i * TRIAL + LONGER, (i + 1) * TRIAL) for i, split in enumerate(SPLITS) if split == "test"]
+    bins = np.concatenate(trials)
+    assert (summary["burn_in"], summary["bins"], summary["units"]) == (LONGER, len(bins), 4)
+    pixel = (made["frames"][bins, 0, 0, None] + 1.0) / 100
+    expected = {
+        name: unit_scores(pixel * gains, made["counts"][bins].astype(float), made["valid"][bins])
+        for name, gains in GAINS.items()
+    }
+    truth = unit_scores(made["truth"]["rate"][bins], made["counts"][bins].astype(float), made["valid"][bins]).bps
+    for name, scores in expected.items():
+        own = summary["models"][name]
+        assert own["bps_mean"] == pytest.approx(np.nanmean(scores.bps), rel=1e-5)
+        assert own["corr_mean"] == pytest.approx(np.nanmean(scores.correlation), rel=1e-5)
+        assert own["knowable_fraction"] == pytest.approx(fraction_of_knowable(scores.bps, truth), rel=1e-4)
+        assert own["bps_interval"][0] < own["bps_mean"] < own["bps_interval"][1]
+        assert own["bins_per_s"] > 0 and own["parameters"] == 4
+    gain = expected["b"].bps - expected["a"].bps
+    (pair,) = summary["pairs"]
+    assert (pair["of"], pair["to"]) == ("b", "a")
+    assert pair["bps_gain_mean"] == pytest.approx(np.nanmean(gain), rel=1e-4)
+    assert (pair["bps_units_better"], pair["bps_units_worse"]) == ((gain > 0).sum(), (gain < 0).sum())
+    rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
+    assert [row["unit"] for row in rows] == ["u0", "u1", "u2", "u3"]
+    assert [float(row["b_bps_gain"]) for row in rows[:3]] == pytest.approx(gain[:3], rel=1e-4)
+    for row in rows[:3]:
+        assert float(row["b_bps_gain_low"]) <= float(row["b_bps_gain_high"])
+    assert rows[3]["a_bps"] == rows[3]["b_bps_gain_low"] == ""  # the silent unit
+    assert json.loads((tmp_path / "out" / "compare.json").read_text()) == summary
+    section = report_section(summary, tmp_path / "out" / "pictures", "again")
+    assert all(picture.is_file() for picture, _ in section.pictures)
+
+
+def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
+    """Each resampling equals the scores of the chosen trials' bins laid end to end, the same trials for all models."""
+    rng = np.random.default_rng(0)
+    rate, counts = rng.uniform(0.1, 2, (5, 30, 3)), rng.poisson(0.8, (5, 30, 3)).astype(float)
+    mask = rng.random(rate.shape) < 0.8
+    mask[2, 20:] = False  # trials of unequal length
+
+    def sums(predicted: np.ndarray) -> Sums:
+        own = [unit_sums(*map(torch.as_tensor, (predicted[k], counts[k], mask[k]))).numpy() for k in range(5)]
+        return Sums(("x", "y", "z"), 150, np.stack(own), None)
+
+    models = {"a": {"r": sums(rate)}, "b": {"r": sums(rate[::-1].copy())}}
+    drawn = resampled(models, resamples=30, seed=7, progress=False)
+    weights = np.random.default_rng([7, 0]).multinomial(5, np.full(5, 0.2), size=30)
+    assert weights.sum(1).tolist() == [5] * 30 and len({tuple(w) for w in weights.tolist()}) > 20
+    for r, weight in enumerate(weights):
+        chosen = np.repeat(np.arange(5), weight)
+        for name, predicted in (("a", rate), ("b", rate[::-1])):
+            scores = unit_scores(predicted[chosen], counts[chosen], mask[chosen])
+            assert drawn[name][r, 0] == pytest.approx(scores.bps, rel=1e-5)
+            assert drawn[name][r, 1] == pytest.approx(scores.correlation, rel=1e-4, abs=1e-6)
+
+
+def test_pieces_do_not_change_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = np.random.default_rng(0).uniform(1, 2, (6, 7, 4))
+    found = {"a": {"r": Sums(("x",) * 4, 6, sums, None)}}
+    whole = resampled(found, resamples=25, seed=1, progress=False)["a"]
+    monkeypatch.setattr(comparison, "AT_ONCE", 7 * 4 * 3)
+    assert np.array_equal(whole, resampled(found, resamples=25, seed=1, progress=False)["a"], equal_nan=True)
+
+
+def test_the_interval_covers_the_truth() -> None:
+    """Of experiments with 30 trials, about 95 % of the intervals of a gain hold the gain of endless data."""
+    rng = np.random.default_rng(3)
+    held, experiments = 0, 60
+    rate = rng.uniform(0.2, 2.0, 20)
+    endless = rng.poisson(rate, (20000, 20)).astype(float)
+
+    def gain(counts_KT: np.ndarray) -> dict[str, dict[str, Sums]]:
+        found = {}
+        for name, predicted in (("a", np.full(20, rate.mean())), ("b", rate)):
+            # Trials in the place of units: the sums of each.
+            values = (torch.as_tensor(np.repeat(predicted[:, None], len(counts_KT), 1)), torch.as_tensor(counts_KT.T))
+            sums_7K = unit_sums(*values, torch.ones(values[0].shape, dtype=torch.bool)).numpy()
+            found[name] = {"r": Sums(("x",), 20, sums_7K.T[..., None], None)}
+        return found
+
+    everything = np.ones(endless.shape, bool).reshape(-1, 1)
+    tiled = np.tile(rate, 20000)[:, None]
+    true = (
+        unit_scores(tiled, endless.reshape(-1, 1), everything).bps
+        - unit_scores(np.full_like(tiled, rate.mean()), endless.reshape(-1, 1), everything).bps
+    )[0]
+    for i in range(experiments):
+        drawn = resampled(gain(rng.poisson(rate, (30, 20)).astype(float)), 200, i, progress=False)
+        low, high = np.percentile(drawn["b"][:, 0, 0] - drawn["a"][:, 0, 0], [2.5, 97.5])
+        held += low <= true <= high
+    assert 0.85 * experiments <= held <= experiments
+
+
+def test_units_are_matched_by_id_and_the_rest_is_counted(path: Path, tmp_path: Path) -> None:
+    a, b = contender("a", path), contender("b", path)
+    made = arrays()
+    other = write_recording(
+        tmp_path / "other.h5",
+        **{
+            **made,
+            "counts": made["counts"][:, [2, 0]],
+            "valid": made["valid"][:, [2, 0]],
+            "units": {"id": np.array(["u2", "u0"])},
+            "truth": {"rate": made["truth"]["rate"][:, [2, 0]]},
+        },
+    )
+    narrow = contender("b", other, gains=[GAINS["b"][2], GAINS["b"][0]])
+    whole, part = run([a, b], tmp_path / "whole"), run([contender("a", path), narrow], tmp_path / "part")
+    assert part["units"] == 2 and part["left_out"] == {"recordings": 0, "units": 2}
+    rows = {}
+    for name in ("whole", "part"):
+        with (tmp_path / name / "compare.csv").open() as file:
+            rows[name] = {row["unit"]: row for row in csv.DictReader(file)}
+    assert list(rows["part"]) == ["u0", "u2"]
+    for unit, row in rows["part"].items():
+        assert float(row["b_bps_gain"]) == pytest.approx(float(rows["whole"][unit]["b_bps_gain"]), rel=1e-6)
+    assert whole["left_out"] == {"recordings": 0, "units": 0}
+
+
+def test_what_cannot_be_compared_is_refused(path: Path, tmp_path: Path) -> None:
+    a = contender("a", path)
+    with pytest.raises(ValueError, match="at least two"):
+        run([a], tmp_path)
+    with pytest.raises(ValueError, match="distinct names"):
+        run([a, contender("a", path)], tmp_path)
+
+    made = arrays()
+    made["counts"][5 * TRIAL + 10 : 5 * TRIAL + 20, 0] += 1
+    changed = write_recording(tmp_path / "changed.h5", **made)
+    with pytest.raises(ValueError, match=r"recording hand: the test data of a and of b differ"):
+        run([a, contender("b", changed)], tmp_path)
+
+    other = write_recording(tmp_path / "other.h5", **{**arrays(), "recording_id": "foot"})
+    with pytest.raises(ValueError, match=r"share no recording.*a: hand; b: foot"):
+        run([a, contender("b", other)], tmp_path)
+
+    renamed = write_recording(tmp_path / "renamed.h5", **{**arrays(), "units": {"id": np.array(list("wxyz"))}})
+    with pytest.raises(ValueError, match="none of the same units"):
+        run([a, contender("b", renamed)], tmp_path)
+
+
+def test_names_of_checkpoints() -> None:
+    one, two = Path("x/r1/checkpoints/best.ckpt"), Path("x/r2/checkpoints/best.ckpt")
+    assert names_of([one, two]) == ["r1", "r2"]
+    last = Path("x/r1/checkpoints/last.ckpt")
+    assert names_of([one, last]) == [str(one), str(last)]
