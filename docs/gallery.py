@@ -1,0 +1,112 @@
+"""Make docs/gallery.md: what the analyses of a trained checkpoint look like.
+
+    python docs/gallery.py CHECKPOINT [key=value …]
+
+Runs each task of TASKS on the checkpoint, with the given overrides, into outputs/gallery/, and copies their pictures,
+made small, into docs/gallery/. A task whose pictures are there already is not run again; delete its folder for that.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+OUTPUTS = ROOT / "outputs" / "gallery"
+WIDTH = 1000  # px; most width of a picture
+MOST_BYTES = 140_000  # of a picture
+
+# task -> (title, its overrides, pictures: glob below the run's folder, and caption)
+TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
+    "evaluate": (
+        "How well it predicts",
+        ["behavior_controls=true"],
+        [
+            ("distribution.png", "Scores over units, beside the linear-nonlinear model's and the true rates'."),
+            ("rasters_*.png", "The best and the worst units: repeats of a stimulus, and averages over them."),
+            ("repeats_*.png", "A good, a middling and a poor unit: averages over repeats, measured and predicted."),
+            ("performance.png", "Scores by the readout's distance from the frame's border, and by rate."),
+            ("center_errors.png", "How far the readouts lie from the true receptive fields."),
+            ("behavior_share.png", "What is lost where another behaviour stands in for the animal's."),
+        ],
+    ),
+    "attention": (
+        "Where it attends",
+        [],
+        [
+            ("attention_heads.png", "Attention of each head over the stimulus."),
+            ("attention_rollout.png", "Attention of all blocks together, rolled out to pixels and frames."),
+            ("attention_by_head.png", "How widely, how far and how far back each head looks."),
+            ("attention_units.png", "Where some units' readouts look, through the blocks."),
+        ],
+    ),
+    "receptive_fields": (
+        "What its units see",
+        [],
+        [
+            ("readouts_*.png", "Where each unit's readout looks."),
+            ("fields_*.png", "Receptive fields of a few units by each method."),
+            ("errors.png", "How far they are from the truth."),
+        ],
+    ),
+    "tuning": (
+        "What its units prefer",
+        [],
+        [
+            ("tuning_*.png", "Responses of a few units to drifting gratings."),
+            ("exciting_*.png", "The images that excite a few units most, beside the best natural ones."),
+            ("population.png", "What all units prefer."),
+        ],
+    ),
+}
+
+
+def main() -> None:
+    checkpoint, overrides = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    (DOCS / "gallery").mkdir(exist_ok=True)
+    text = [
+        "# Gallery",
+        "",
+        "What the analyses give for the twin that `make train` leaves, on simulated recordings. Each task writes its",
+        "pictures into its run folder, and all of them stand in one page, the training's `report.html`. Made by",
+        "",
+        f"    python docs/gallery.py CHECKPOINT {' '.join(overrides)}".rstrip(),
+    ]
+    for task, (title, own, pictures) in TASKS.items():
+        folder = OUTPUTS / task
+        command = ["run.py", f"task={task}", *own, *overrides]
+        if not list((folder / "pictures").glob("*.png")):
+            words = [sys.executable, *command, f"checkpoint={checkpoint}", f"hydra.run.dir={folder}"]
+            done = subprocess.run(words, cwd=ROOT, check=False)
+            if done.returncode:
+                print(f"task={task} ended with {done.returncode}: it has no place in the gallery")
+                continue
+        text += ["", f"## {title}", "", f"    python run.py task={task} checkpoint=PATH {' '.join(own)}".rstrip(), ""]
+        for pattern, caption in pictures:
+            for path in sorted((folder / "pictures").glob(pattern))[:1]:
+                name = path.name if path.stem.startswith(task) else f"{task}_{path.name}"
+                (DOCS / "gallery" / name).write_bytes(small(path))
+                text += [f"![{caption}](gallery/{name})", "", caption, ""]
+    (DOCS / "gallery.md").write_text("\n".join(text).rstrip() + "\n")
+
+
+def small(path: Path) -> bytes:
+    """A picture of at most WIDTH px and MOST_BYTES."""
+    picture = Image.open(path).convert("RGB")
+    for width in (WIDTH, 800, 640, 480):
+        scale = min(1.0, width / picture.width)
+        size = (round(picture.width * scale), round(picture.height * scale))
+        buffer = io.BytesIO()
+        picture.resize(size, Image.Resampling.LANCZOS).quantize(128).save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MOST_BYTES:
+            break
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()
