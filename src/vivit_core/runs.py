@@ -19,6 +19,8 @@ from typing import Any
 import torch
 import yaml
 
+from vivit_core.files import write_text
+
 VERSIONS = (
     "vivit-core",
     "torch",
@@ -93,11 +95,11 @@ def describe(run: Run, settings: Mapping[str, Any], overrides: Sequence[str], fi
     if environment_file.is_file():
         first = run.environment
         first["continued"] = [*first.get("continued", []), now]
-        environment_file.write_text(json.dumps(first, indent=2))
+        write_text(environment_file, json.dumps(first, indent=2))
         return
     (run.path / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
     (run.path / "overrides.yaml").write_text(yaml.safe_dump(list(overrides), allow_unicode=True))
-    environment_file.write_text(json.dumps({**now, "seed": settings["seed"]}, indent=2))
+    write_text(environment_file, json.dumps({**now, "seed": settings["seed"]}, indent=2))
 
 
 def environment() -> dict[str, Any]:

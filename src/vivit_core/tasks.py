@@ -48,11 +48,12 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording, Trials
 from vivit_core.data.transforms import widths
 from vivit_core.data.windows import evaluation_windows
+from vivit_core.files import whole
 from vivit_core.models.baselines import LN
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import Twin, load_twin, read_checkpoint
-from vivit_core.specs import Clips, RecordingSpec
+from vivit_core.specs import Clips, RecordingError, RecordingSpec
 from vivit_core.training.callbacks import TrainingStopped
 from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import compiles, keep_freed_memory
@@ -101,6 +102,8 @@ def message_of(error: BaseException) -> str | None:
     """The message of a user's mistake (a ValueError that this package raised), None for anything else."""
     if isinstance(error, HydraException) and error.__cause__ is not None:  # from a constructor that Hydra called
         return message_of(error.__cause__)
+    if isinstance(error, RecordingError):  # also from a loader's worker, whose traceback ends in torch
+        return str(error)
     if not isinstance(error, ValueError):
         return None
     frames = list(traceback.walk_tb(error.__traceback__))
@@ -338,7 +341,8 @@ def keep_best(trainer: lightning.Trainer, run: runs.Run) -> None:
     try:
         os.link(source, run.best)
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, run.best)
+        with whole(run.best) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def best_score(checkpoint: Path) -> float | None:

@@ -18,7 +18,7 @@ import torch.distributed
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from vivit_core.data.recording import Recording, RecordingInfo, validate_recording
+from vivit_core.data.recording import Recording, RecordingInfo, check_recording
 from vivit_core.data.sampler import TrainingSampler, Weighting
 from vivit_core.data.transforms import (
     BehaviorTransform,
@@ -195,6 +195,14 @@ class RecordingsDataModule(LightningDataModule):
             if not found:
                 what = "holds no *.h5 file" if Path(self._root).is_dir() else "is not a folder"
                 raise ValueError(f"data.root: {self._root} {what}; give a folder of recording files, or null")
+            for path in found:
+                if not path.resolve().is_relative_to(Path(self._root).resolve()):
+                    raise RecordingError(
+                        path,
+                        "file",
+                        f"is a link that leads out of data.root, to {path.resolve()}",
+                        "Name the file itself in data.recordings, or put it into the folder",
+                    )
             return found
         if self._simulator is None:
             raise ValueError("no recordings: give data.recordings, data.root or data.simulator")
@@ -213,7 +221,7 @@ class RecordingsDataModule(LightningDataModule):
         infos, problems = [], []
         for path in self._paths():
             try:
-                infos.append(validate_recording(path, frames=False))
+                infos.append(check_recording(path))
             except RecordingError as error:
                 problems.append(error)
         if len(problems) == 1:

@@ -9,9 +9,12 @@ checksum, and only then the file gets its name.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import resource
+import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,9 +26,12 @@ import h5py
 import numpy as np
 from rich.progress import track
 
+from vivit_core.data.seal import BLOCK
 from vivit_core.specs import RecordingError
 
 _CHUNK_FRAMES = 64  # frames a chunk; 300-frame windows read fastest from uncompressed chunks of 32-128 frames
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_STRUCTURE_BYTES = 1 << 14  # HDF5's own, at least
 _CHUNK_BYTES = 1 << 20  # larger chunks do not fit HDF5's chunk cache
 
 
@@ -118,9 +124,13 @@ def write_in_pieces(
                         )
             check(partial)
             os.replace(partial, path)
-        except Exception:  # not where the process is interrupted: it may go on later
+        except Exception as error:  # not where the process is interrupted: it may go on later
             partial.unlink(missing_ok=True)
             journal_path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise RecordingError(
+                    path, "file", f"cannot be written ({error})", "Make room on the disk, or write elsewhere"
+                ) from error
             raise
         except BaseException:
             if key is None:
@@ -159,12 +169,25 @@ def _begin(
     if lines and lines[0] == key and partial.is_file():
         return {(name, start, stop): crc for name, start, stop, crc in lines[1:]}
     journal.truncate(0)
-    with h5py.File(partial, "w") as file:
+    _check_room(partial, sum(values.shape[0] * _row_bytes(values, dtype) for values, dtype in arrays.values()))
+    # The user block is for the seal. Later versions of HDF5's format refuse what a killed writer left.
+    with h5py.File(partial, "w", libver=("v108", "v108"), userblock_size=BLOCK) as file:
         for name, (values, dtype) in arrays.items():
             _make_place(file, name, tuple(values.shape), dtype)
         layout(file)
     _note(journal, key)
     return {}
+
+
+def _check_room(partial: Path, size: int) -> None:
+    """Refuse what the disk cannot hold before it is full: HDF5 does not survive a disk that fills up."""
+    free = shutil.disk_usage(partial.parent).free
+    if (limit := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) != resource.RLIM_INFINITY:
+        free = min(free, limit)
+    if size + _STRUCTURE_BYTES > free:
+        raise OSError(
+            errno.ENOSPC, f"{size / 1e6:.1f} MB are to be written, and the disk has place for {free / 1e6:.1f} MB"
+        )
 
 
 def _make_place(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 from einops import rearrange
 
 from vivit_core.data.partial import Sliceable, pieces, write_in_pieces
+from vivit_core.data.seal import difference, in_another_process, seal, seal_holds
+from vivit_core.files import known_whole, remember_whole
 from vivit_core.specs import RecordingError
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,13 @@ SPLITS = ("train", "val", "test")
 KINDS = ("spikes", "calcium")
 
 _COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
+# What no recording has, and a damaged or hostile file may claim.
+_MOST_FRAMES_BYTES = 1 << 40  # of stimulus/frames, and
+_MOST_BYTES = 1 << 36  # of any other array along time, unless so much is really stored
+_MOST_ROW_BYTES = 1 << 28  # one frame, or all units' numbers of one bin
+_MOST_CHUNK_BYTES = 1 << 30  # HDF5 reads whole chunks
+_MOST_TABLE_BYTES = 1 << 28  # trials/…, units/… and truth/… but its rate
+_MOST_TRIALS = 1 << 20
 _TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
 
 
@@ -248,7 +257,8 @@ def write_recording(
 
     def check(written: Path) -> None:
         try:
-            validate_recording(written)
+            _examine(written, frames=True)
+            seal(written)
         except RecordingError as error:
             raise RecordingError(path, error.field, error.problem, error.remedy) from None
 
@@ -280,13 +290,16 @@ def _open(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except (RuntimeError, KeyError) as error:  # h5py's other ways to say that the inside of a file is damaged
+    except RecordingError:
+        raise
+    # What h5py raises where the inside of a file is damaged.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> RecordingError:
+    if not path.is_file():
+        return RecordingError(path, "file", "it is gone", "Put it back, and continue with resume=auto")
     if isinstance(error, PermissionError):
         return RecordingError(path, "file", "you may not read it", "Ask its owner for the right to read it")
     if not h5py.is_hdf5(path):
@@ -324,7 +337,44 @@ def _dataset(file: h5py.File, path: Path, name: str, ndim: tuple[int, ...], kind
         raise RecordingError(path, name, f"has shape {dataset.shape}", f"Write {what}")
     if kind not in kinds:
         raise RecordingError(path, name, f"has type {dataset.dtype}", f"Write {what}")
+    _check_size(path, name, dataset)
     return dataset
+
+
+def _check_size(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    """Refuse what could not be read in bounded memory and time: a few bytes of a file can claim anything."""
+
+    def claims(what: str, size: int, most: int) -> RecordingError:
+        return RecordingError(
+            path,
+            name,
+            f"claims {what} of {size:.3g} bytes; at most {most:.3g} are read",
+            "Write the file again with what was recorded; a file that claims so much is damaged",
+        )
+
+    item = max(1, dataset.dtype.itemsize)
+    size = int(np.prod(dataset.shape, dtype=object)) * item
+    if dataset.chunks is not None and (chunk := int(np.prod(dataset.chunks, dtype=object)) * item) > _MOST_CHUNK_BYTES:
+        raise RecordingError(
+            path, name, f"is stored in chunks of {chunk:.3g} bytes", "Write it in chunks of about a megabyte"
+        )
+    along_time = name in ("stimulus/frames", "responses/counts", "responses/valid", "truth/rate") or name.startswith(
+        "behavior/"
+    )
+    if not along_time:
+        if size > _MOST_TABLE_BYTES:
+            raise claims("a table", size, _MOST_TABLE_BYTES)
+        if name.startswith("trials/") and dataset.shape[0] > _MOST_TRIALS:
+            raise RecordingError(
+                path, name, f"claims {dataset.shape[0]} trials; at most {_MOST_TRIALS} are read", "Write longer trials"
+            )
+        return
+    row = int(np.prod(dataset.shape[1:], dtype=object)) * item
+    if row > _MOST_ROW_BYTES:
+        raise claims("a bin", row, _MOST_ROW_BYTES)
+    most = _MOST_FRAMES_BYTES if name == "stimulus/frames" else _MOST_BYTES
+    if size > most and size > 1000 * dataset.id.get_storage_size():
+        raise claims("content", size, most)
 
 
 def _length(path: Path, name: str, n: int, expected: int, of: str) -> None:
@@ -503,25 +553,7 @@ def _check_values(path: Path, file: h5py.File, name: str, non_negative: bool, re
             )
 
 
-def validate_recording(path: str | Path, *, frames: bool = True) -> RecordingInfo:
-    """Check a recording file; memory use does not depend on its size.
-
-    Parameters
-    ----------
-    path : the file.
-    frames : also read every float frame in search of NaN. False is the quick check at the start of every training:
-        structure, trials, counts, behaviour; the reader then refuses a bad frame when it meets it.
-
-    Returns
-    -------
-    RecordingInfo
-
-    Raises
-    ------
-    RecordingError
-        The first thing that is wrong: file, field, row, and what to do about it.
-    """
-    path = Path(path)
+def _examine(path: Path, frames: bool) -> RecordingInfo:
     with _open(path) as file:
         info = _describe(file, path)
         _check_values(
@@ -543,6 +575,66 @@ def validate_recording(path: str | Path, *, frames: bool = True) -> RecordingInf
             _check_values(path, file, "truth/rate", True, "Store finite rates ≥ 0")
         if frames:
             _check_values(path, file, "stimulus/frames", False, "Store finite pixel values")
+    return info
+
+
+def validate_recording(path: str | Path, *, frames: bool = True) -> RecordingInfo:
+    """Check a recording file; memory use does not depend on its size.
+
+    Parameters
+    ----------
+    path : the file.
+    frames : check the whole file: its seal, and every frame in search of NaN. False is the quick check of structure,
+        trials, counts, behaviour; the reader then refuses a bad frame when it meets it.
+
+    Returns
+    -------
+    RecordingInfo
+
+    Raises
+    ------
+    RecordingError
+        The first thing that is wrong: file, field, row, and what to do about it.
+    """
+    path = Path(path)
+    if not frames:
+        return _examine(path, frames=False)
+    if not path.is_file():
+        raise RecordingError(path, "file", "there is no such file", "Check the path")
+    sealed = seal_holds(path)
+    if sealed:
+        return _examine(path, frames=True)
+    # HDF5 itself can hang or crash in a file that is damaged, so it meets one that nobody vouches for elsewhere first.
+    try:
+        in_another_process(path, lambda: _examine(path, frames=True))
+    except RecordingError as error:
+        if sealed is None or error.field not in ("file", "attribute format"):
+            raise
+    if sealed is False:
+        raise RecordingError(
+            path,
+            "file",
+            difference(path),
+            "Copy or import it again; if you changed it yourself, call vivit_core.data.recording.seal(path)",
+        )
+    with _open(path) as file:
+        return _describe(file, path)
+
+
+def check_recording(path: str | Path) -> RecordingInfo:
+    """:func:`validate_recording` for the start of a training: with every frame the first time a file is seen, and again
+    after it has changed; quickly otherwise.
+
+    Raises
+    ------
+    RecordingError
+        As :func:`validate_recording`.
+    """
+    path = Path(path)
+    seen = known_whole(path)
+    info = validate_recording(path, frames=not seen)
+    if not seen:
+        remember_whole(path)
     return info
 
 
@@ -622,7 +714,7 @@ class Recording:
             if name not in self._datasets:
                 self._datasets[name] = file[name]
             return self._datasets[name][start:stop]
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise RecordingError(
                 self.path, name, f"frames {start}:{stop} cannot be read ({error})", "Copy or import the file again"
             ) from error

@@ -18,24 +18,27 @@ from torch import Tensor, nn
 Part = Callable[..., Any]
 """A constructor whose remaining arguments (sizes) the enclosing module gives."""
 
-PACKAGE = "vivit_core."
+PACKAGE = "vivit_core.models."
 
 
-def resolve(target: str) -> Any:
-    """The class or function named ``package.module.Name``.
+def resolve(target: str) -> type[nn.Module]:
+    """The module class named ``package.module.Name``.
 
     Raises
     ------
     ValueError
-        When the name lies outside this package (a checkpoint may not run foreign code) or does not exist.
+        When it is not a module class of ``vivit_core.models`` (a checkpoint may run nothing else) or does not exist.
     """
-    if not target.startswith(PACKAGE):
-        raise ValueError(f"_target_ {target!r} lies outside {PACKAGE[:-1]!r}; models are built from this package alone")
+    if not isinstance(target, str) or not target.startswith(PACKAGE):
+        raise ValueError(f"_target_ {target!r} lies outside {PACKAGE[:-1]!r}; models are built from its modules alone")
     module, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"_target_ {target!r} does not exist: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"_target_ {target!r} is no module; models are built from modules alone")
+    return found
 
 
 def part(spec: Mapping[str, Any]) -> Part:

@@ -7,6 +7,7 @@ Shape letters: B clips, C channels, T bins, H W pixels, D behaviour numbers, U u
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,6 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from vivit_core.models.layers import build, part
@@ -211,15 +213,44 @@ def load_twin(path: str | Path, device: str = "cpu") -> Twin:
         Where the file is not a checkpoint of a twin, or its weights do not fit the model it describes.
     """
     content = read_checkpoint(path)
-    twin = Twin.from_description(content["twin"])
     state = {
         name.removeprefix("twin."): value for name, value in content["state_dict"].items() if name.startswith("twin.")
     }
-    try:
-        twin.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: the weights do not fit the model that the checkpoint describes: {error}") from error
+    check_description(path, content["twin"], state)
+    twin = Twin.from_description(content["twin"])
+    twin.load_state_dict(state, strict=True)
     return twin.to(device).eval()
+
+
+def check_description(path: str | Path, description: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Make the twin without its numbers and compare it with the weights, so that no description takes more memory than
+    the weights that come with it.
+
+    Raises
+    ------
+    ValueError
+        Where the description makes no twin, or one of other weights.
+    """
+    try:
+        depth = sum(size for name, size in description["model"].items() if "depth" in name)
+        if depth > len(state):
+            raise ValueError(f"{depth} blocks, but {len(state)} tensors")
+        with FakeTensorMode():
+            expected = {name: value.shape for name, value in Twin.from_description(description).state_dict().items()}
+    # A description that was tampered with can fail anywhere in the constructors.
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"{path}: the checkpoint describes no twin that can be made ({type(error).__name__}: {error}); "
+            "take another of its run, for example last.ckpt"
+        ) from error
+    given = {name: getattr(value, "shape", None) for name, value in state.items()}
+    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"{path}: the weights do not fit the model that the checkpoint describes: {len(wrong)} of {len(expected)} "
+            f"tensors differ, the first is {first} (described {expected.get(first)}, held {given.get(first)})"
+        )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -230,9 +261,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "outputs/train/…/checkpoints/best.ckpt"
         )
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > Path(path).stat().st_size:
+                raise ValueError("it would take more memory than the file has bytes")
+            if (bad := archive.testzip()) is not None:
+                raise ValueError(f"{bad} is damaged: its checksum differs")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the broken bytes lead to
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error)[:200]})") from error
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error)[:200]}); "
+            "take another of its run, for example last.ckpt"
+        ) from error
     if not isinstance(content, dict) or "twin" not in content or "state_dict" not in content:
         raise ValueError(
             f"{path}: not a checkpoint of a twin (it lacks 'twin' or 'state_dict'); give one that task=train wrote"
