@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -54,11 +55,13 @@ from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import Twin, load_twin, read_checkpoint
 from vivit_core.specs import Clips, RecordingError, RecordingSpec
+from vivit_core.sweeps import Job
 from vivit_core.training.callbacks import TrainingStopped
 from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
 from vivit_core.training.ranks import Ranks, ranks, started_from_outside
+from vivit_core.training.requeue import requeue
 from vivit_core.training.start import start_from_data
 from vivit_core.training.tracking import WandbRun, finish_wandb
 
@@ -86,16 +89,56 @@ warnings.filterwarnings("ignore", message="The `srun` command is available on yo
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Compose, validate, run one task; returns the number that a sweep maximises (of a training, ``val/bps_mean``)."""
+    return run_task(cfg)  # and no more, because submitit takes this function apart to send it to another machine
+
+
+def run_task(cfg: DictConfig) -> float | None:
+    """One task, and what its end means to whoever asked for it.
+
+    As a job of a sweep, it writes down what it came to, and returns NaN where it came to nothing: the other jobs go on.
+    """
+    job = job_of_sweep()
     try:
+        note(job, status="running", reason=None, run=HydraConfig.get().runtime.output_dir)
         settings = validate(cfg)
-        return TASKS[settings["task"]](settings)
+        score = TASKS[settings["task"]](settings)
+        note(job, status="finished", score=score)
+        return score
+    except TrainingStopped as stopped:
+        console.print(str(stopped))
+        note(job, status="interrupted", reason=str(stopped))
+        requeue(stopped.signals)
+        # What a shell expects of a program that was interrupted. Lightning would kill the first process where one that
+        # it started ends with a code of its own.
+        raise SystemExit(130 if is_first_rank() or started_from_outside() is not None else 0) from None
     except Exception as error:
-        if cfg.get("debug") is True or (message := message_of(error)) is None:
+        message = message_of(error)
+        if job is not None:
+            if message is None:
+                traceback.print_exc()
+                note(job, status="failed", reason="".join(traceback.format_exception_only(error)).strip())
+            else:
+                console.print(message, markup=False)
+                note(job, status="refused", reason=message)
+            return float("nan")
+        if cfg.get("debug") is True or message is None:
             raise
         raise CompactHydraException(message) from error  # Hydra shows the message without a traceback, and exits with 1
     finally:
         with suppress(OSError):  # Hydra has made a run folder; where nothing was written into it, it goes
             Path(HydraConfig.get().runtime.output_dir).rmdir()
+
+
+def job_of_sweep() -> Job | None:
+    """This job of a sweep; None outside of one."""
+    config = HydraConfig.get()
+    return Job(Path(config.sweep.dir).absolute(), config.job.num) if config.mode == RunMode.MULTIRUN else None
+
+
+def note(job: Job | None, **changes: Any) -> None:
+    if job is not None and is_first_rank():
+        score = changes.get("score")
+        job.note(**changes | ({"score": None} if score is not None and not math.isfinite(score) else {}))
 
 
 def message_of(error: BaseException) -> str | None:
@@ -121,18 +164,14 @@ def train(settings: Settings) -> float | None:
     with ranks(machine_of(trainer)[0], trainer["devices"], trainer["num_nodes"]) as together:
         console.quiet = together.rank > 0
         run, checkpoint = together.first(lambda: where_to_train(settings))
+        note(job_of_sweep(), run=str(run.path))
         if checkpoint is None and run.finished:
-            return best_score(run.last)
+            return selecting_score(run)
         with run.held() if together.rank == 0 else nullcontext():
             settings = relocated(settings, str(run.path))
             describe(run, settings)
             try:
                 return fit(settings, run, checkpoint, together)
-            except TrainingStopped as stopped:
-                console.print(str(stopped))
-                # What a shell expects of a program that was interrupted. Lightning would kill the first process where
-                # one that it started ends with a code of its own.
-                raise SystemExit(0 if started_from_outside() is None and together.rank else 130) from None
             finally:
                 finish_wandb(failed=sys.exc_info()[0] is not None)
 
@@ -140,7 +179,11 @@ def train(settings: Settings) -> float | None:
 def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
     """The run folder, and the checkpoint to continue from."""
     new, resume = runs.Run(Path(settings["run_dir"])), settings["resume"]
-    if resume is None:
+    if new.last.is_file():  # a scheduler has stopped this job, and started it again
+        return again(new, settings)
+    if resume is None and job_of_sweep() is not None:
+        resume = "auto"
+    if resume in (None, "never"):
         return new, None
     if resume == "auto":
         same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
@@ -163,6 +206,20 @@ def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
             )
     console.print(f"continues the run {found.path} from {checkpoint.name}")
     return found, checkpoint
+
+
+def again(run: runs.Run, settings: Settings) -> tuple[runs.Run, Path | None]:
+    """The same job once more, in the folder where it was before."""
+    if run.environment.get("fingerprint") != fingerprint(settings):
+        raise ValueError(
+            f"{run.path} holds a training with other settings (conf/ may have changed since it started); "
+            "give this one another folder, or leave out hydra.run.dir"
+        )
+    if run.finished:
+        console.print(f"the training in {run.path} had already finished")
+        return run, None
+    console.print(f"continues the run {run.path} from {run.last.name}")
+    return run, run.last
 
 
 def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ranks) -> float | None:
@@ -282,7 +339,13 @@ def fit_baseline_alone(
     torch.save(
         {"twin": ln.description(), "state_dict": weights, "ln": ln.to_checkpoint(), "settings": settings}, run.best
     )
-    return report(run, datamodule, ln, None, device=device, split="test", checkpoint=run.best)
+    report(run, datamodule, ln, None, device=device, split="test", checkpoint=run.best)
+    # It has no epochs whose validation a sweep could select by.
+    scores = evaluate_twin(
+        ln, datamodule, ln=None, split="val", device=device, out=run.path / "validation", checkpoint=str(run.best)
+    )
+    bps: float | None = scores["bps_mean"]
+    return bps
 
 
 class KeepSettings(Callback):
@@ -354,6 +417,15 @@ def best_score(checkpoint: Path) -> float | None:
         (state["best_model_score"] for name, state in states.items() if name.startswith("ModelCheckpoint")), None
     )
     return None if score is None else float(score)
+
+
+def selecting_score(run: runs.Run) -> float | None:
+    """The ``val/bps_mean`` by which a sweep selects a finished run."""
+    of_the_baseline = run.path / "validation" / "summary.json"
+    if not of_the_baseline.is_file():
+        return best_score(run.last)
+    bps: float | None = json.loads(of_the_baseline.read_text())["bps_mean"]
+    return bps
 
 
 # Loggers ------------------------------------------------------------------------------------------------------------

@@ -106,4 +106,4 @@ def test_a_worker_of_the_loader_takes_no_notice(capfd):
     stop._process = os.getpid() + 1
     stop._receive(signal.SIGINT, None)
     stop._receive(signal.SIGINT, None)
-    assert stop.received is None and capfd.readouterr().err == ""
+    assert not stop.received and capfd.readouterr().err == ""

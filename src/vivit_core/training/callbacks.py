@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -25,25 +25,36 @@ from vivit_core.specs import Batch, Clips
 
 
 class TrainingStopped(Exception):
-    """The training was stopped from outside; ``checkpoint`` continues it exactly."""
+    """The training was stopped from outside; ``checkpoint`` continues it exactly.
 
-    def __init__(self, checkpoint: Path, summary: str) -> None:
-        self.checkpoint = checkpoint
+    Attributes
+    ----------
+    checkpoint : what to continue from.
+    signals : what had been received, by any of the ranks.
+    """
+
+    def __init__(self, checkpoint: Path, summary: str, signals: frozenset[signal.Signals]) -> None:
+        self.checkpoint, self.signals = checkpoint, signals
         super().__init__(summary)
 
 
+# SIGUSR2 is what SLURM sends, on submitit's behalf, before the time is up and before it takes the machine away.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
 class StopSignals(Callback):
-    """Ctrl-C or SIGTERM stops the training at the end of an optimizer step, with a checkpoint; a second one leaves at
-    once.
+    """Ctrl-C, SIGTERM or SIGUSR2 stops the training at the end of an optimizer step, with a checkpoint; a second Ctrl-C
+    leaves at once.
 
     The step where it stops is the first that is followed by neither a validation nor an epoch's end: there, and not in
     the middle of an accumulation, the checkpoint continues as if nothing had happened. ``fit`` then raises
     :class:`TrainingStopped`. On several ranks a signal to any of them stops all, at the same step. After the last step
-    that qualifies, a stopped training simply ends.
+    that qualifies, a stopped training simply ends; but after SIGUSR2 it stops there too, because what follows a
+    training may take longer than is left.
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+        self.received: set[signal.Signals] = set()
         self._before: dict[signal.Signals, Any] = {}
         self._began, self._process = 0.0, 0
 
@@ -51,10 +62,12 @@ class StopSignals(Callback):
         self._began, self._process = time.monotonic(), os.getpid()
         # Here, because Lightning sets its own handler of SIGTERM just before: it would stop within an accumulation.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._receive) for number in STOPS}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()
+        if signal.SIGUSR2 in (received := self._of_all_ranks(trainer)):
+            self._stop(trainer, self._last(trainer), received)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()
@@ -67,13 +80,22 @@ class StopSignals(Callback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a loader's worker, to which Ctrl-C goes too: it reads on, and ends with the training
-        if self.received is not None:
+        if number == signal.SIGINT and number in self.received:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number)
-        # os.write, because print is not safe in a handler that may have interrupted a print
-        os.write(
-            2,
-            f"\n{self.received.name}: stopping after this step, with a checkpoint; once more leaves at once\n".encode(),
+        # A scheduler may send several, one after the other: only a person who repeats Ctrl-C wants to leave at once.
+        first, received = not self.received, signal.Signals(number)
+        self.received.add(received)
+        if first:
+            # os.write, because print is not safe in a handler that may have interrupted a print
+            at_once = "; Ctrl-C once more leaves at once" if received == signal.SIGINT else ""
+            os.write(2, f"\n{received.name}: stopping after this step, with a checkpoint{at_once}\n".encode())
+
+    def _of_all_ranks(self, trainer: Trainer) -> frozenset[signal.Signals]:
+        """What any of the ranks has received."""
+        if not trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):
+            return frozenset()
+        return frozenset(
+            number for number in STOPS if trainer.strategy.reduce_boolean_decision(number in self.received, all=False)
         )
 
     def on_train_batch_end(
@@ -81,25 +103,33 @@ class StopSignals(Callback):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches or _validation_follows(trainer, batch_idx):
             return
-        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            return
-        path = self._save(trainer)
+        if received := self._of_all_ranks(trainer):
+            self._stop(trainer, self._save(trainer), received)
+
+    def _stop(self, trainer: Trainer, path: Path, received: frozenset[signal.Signals]) -> NoReturn:
         total = trainer.estimated_stepping_batches
         minutes = (time.monotonic() - self._began) / 60
         raise TrainingStopped(
             path,
             f"stopped after step {trainer.global_step} of {total:.0f} "
-            f"(epoch {trainer.current_epoch + 1}, {minutes:.1f} min in this run); "
+            f"(epoch {min(trainer.current_epoch + 1, trainer.max_epochs or 1)}, {minutes:.1f} min in this run); "
             f"{_best(trainer)}continue from {path} (resume=auto finds it)",
+            received,
         )
 
-    def _save(self, trainer: Trainer) -> Path:
+    def _last(self, trainer: Trainer) -> Path:
+        """Where the newest checkpoint lies."""
         keeper = trainer.checkpoint_callback
         if not isinstance(keeper, ModelCheckpoint) or keeper.dirpath is None:
             raise ValueError(
                 "StopSignals saves where ModelCheckpoint does, and the trainer has none; add it to the callbacks"
             )
-        path = Path(keeper.dirpath) / f"{keeper.CHECKPOINT_NAME_LAST}{keeper.FILE_EXTENSION}"
+        return Path(keeper.dirpath) / f"{keeper.CHECKPOINT_NAME_LAST}{keeper.FILE_EXTENSION}"
+
+    def _save(self, trainer: Trainer) -> Path:
+        path = self._last(trainer)
+        keeper = trainer.checkpoint_callback
+        assert isinstance(keeper, ModelCheckpoint)
         # Else the resumed run would take the file for another run's, and write last-v1.
         keeper.last_model_path = str(path)
         trainer.save_checkpoint(path)

@@ -1,0 +1,181 @@
+"""How a sweep (``-m``) of vivit-core runs: every combination, by SLURM or on this machine, with a summary at its end.
+
+Hydra looks for such classes in this namespace only, and imports them in every program that it starts: so the package
+itself is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.errors import CompactHydraException
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+from omegaconf import OmegaConf
+
+log = logging.getLogger(__name__)
+
+NAN = float("nan")  # what a job without a score returns to a sweeper
+POLL_S = 1.0  # how often to look for results
+ASK_S = 30.0  # how often to ask the scheduler, which knows of jobs that were killed; one question for all jobs
+
+
+class Grid(BasicSweeper):
+    """Every combination of the swept values. No job ends the sweep; in the end there is a summary of all of them."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run all jobs; the exit code is 1 where one failed or was interrupted, or none finished."""
+        from vivit_core.tasks import console
+
+        unexpected = "ended without a word: killed, or out of memory?"
+        try:
+            returned = super().sweep(arguments)
+        except BaseException:
+            unexpected = "the sweep was left before this job had ended"
+            raise
+        finally:
+            rows = self.conclude(unexpected, console)
+        statuses = {row.outcome.status for row in rows}
+        if statuses - {"finished", "refused"} or "finished" not in statuses:
+            raise SystemExit(1)
+        return returned
+
+    def conclude(self, unexpected: str, console: Any) -> list[Any]:
+        from vivit_core import sweeps
+
+        assert self.config is not None
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        if not (folder / "outcomes").is_dir():  # nothing was started
+            return []
+        jobs = [words for batch in self.overrides or () for words in batch]
+        for number in range(len(jobs)):
+            sweeps.Job(folder, number).give_up("interrupted" if "left" in unexpected else "failed", unexpected)
+        return sweeps.summarise(folder, jobs, console)
+
+
+class PatientLauncher(BaseSubmititLauncher):
+    """submitit's launcher, but a job that ended badly is a job that ended: the others are waited for.
+
+    Parameters
+    ----------
+    jobs_at_once : how many run at a time; None leaves that to the scheduler.
+    params : of Hydra's submitit launcher.
+    """
+
+    def __init__(self, jobs_at_once: int | None = None, **params: Any) -> None:
+        super().__init__(**params)
+        self.jobs_at_once = jobs_at_once
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Start the jobs, and return when all have ended, whatever they came to."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        from vivit_core.sweeps import Job
+        from vivit_core.tasks import console
+
+        assert self.config is not None
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        executor = self.executor()
+        calls = [
+            (list(words), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
+            for number, words in enumerate(job_overrides, initial_job_idx)
+        ]
+        left = list(calls)
+        running: dict[int, Any] = {}
+        returned: dict[int, JobReturn] = {}
+        (folder / "outcomes").mkdir(parents=True, exist_ok=True)
+        with Progress(
+            TextColumn("jobs ended"), MofNCompleteColumn(), BarColumn(), console=console, transient=True
+        ) as progress:
+            bar, asked = progress.add_task("", total=len(calls)), time.monotonic()
+            while left or running:
+                count = len(left) if self.jobs_at_once is None else self.jobs_at_once - len(running)
+                started, left = left[:count], left[count:]
+                if started:
+                    jobs = self.submit(executor, started)
+                    running.update({call[2]: job for call, job in zip(started, jobs, strict=True)})
+                if time.monotonic() - asked > ASK_S:
+                    next(iter(running.values())).task(0).done(force_check=True)
+                    asked = time.monotonic()
+                for number in [number for number, job in running.items() if job.task(0).done()]:
+                    returned[number] = self.returned(Job(folder, number), running.pop(number))
+                    outcome = Job(folder, number).outcome()
+                    said = outcome.reason or ("" if outcome.score is None else f"val/bps_mean {outcome.score:.4f}")
+                    progress.console.print(f"job {number} {outcome.status}: {said}", markup=False)
+                    progress.advance(bar)
+                time.sleep(POLL_S)
+        return [returned[number] for number in sorted(returned)]
+
+    def executor(self) -> Any:
+        """submitit's, with the settings of the launcher."""
+        import submitit
+
+        generic = set(OmegaConf.structured(BaseQueueConf)) - {"submitit_folder"}
+        own = {key: value for key, value in self.params.items() if key not in ("submitit_folder", "max_num_timeout")}
+        try:
+            executor = submitit.AutoExecutor(
+                folder=self.params["submitit_folder"],
+                cluster=self._EXECUTOR,
+                **{f"{self._EXECUTOR}_max_num_timeout": self.params["max_num_timeout"]},
+            )
+            executor.update_parameters(
+                **{key if key in generic else f"{self._EXECUTOR}_{key}": value for key, value in own.items()}
+            )
+        except (RuntimeError, NameError, ValueError) as error:  # there is no srun here; a parameter that is none
+            raise CompactHydraException(
+                f"{error}\nhydra/launcher=slurm is for a machine that knows sbatch, srun and sacct, with the "
+                "settings of conf/hydra/launcher/slurm.yaml; hydra/launcher=slurm_local runs the jobs on this one"
+            ) from error
+        return executor
+
+    def submit(self, executor: Any, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Hand jobs to the scheduler."""
+        import submitit
+
+        try:
+            jobs: list[Any] = executor.map_array(self, *zip(*calls, strict=True))
+        except submitit.core.utils.FailedJobError as error:  # of the command sbatch
+            raise CompactHydraException(
+                f"the scheduler did not take the jobs: {error}\nthe settings of the queue are in "
+                "conf/hydra/launcher/slurm.yaml; hydra.launcher.partition=… and the like change them"
+            ) from error
+        for call, job in zip(calls, jobs, strict=True):
+            words = " ".join(filter_overrides(call[0]))
+            log.info(f"job {call[2]}: {words}  ({self._EXECUTOR} {job.job_id}, log {job.task(0).paths.stdout})")
+        return jobs
+
+    def returned(self, noted: Any, job: Any) -> JobReturn:
+        """What an ended job returned; NaN, and a note, where it ended without returning."""
+        import submitit
+
+        try:
+            value: JobReturn = job.task(0).result()
+        except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
+            state = str(job.state)
+            last = str(error).strip("- \n").splitlines()[-1] if job.task(0).paths.result_pickle.exists() else ""
+            reason = f"{self._EXECUTOR} {job.job_id} ended as {state}; its log is {job.task(0).paths.stderr}"
+            noted.give_up(
+                "interrupted" if state.startswith("CANCELLED") else "failed", f"{last}; {reason}" if last else reason
+            )
+            value = JobReturn(status=JobStatus.COMPLETED)
+            value.return_value = NAN
+        return value
+
+
+class SlurmLauncher(PatientLauncher):
+    """A sweep's jobs as a SLURM array."""
+
+    _EXECUTOR = "slurm"
+
+
+class LocalLauncher(PatientLauncher):
+    """A sweep's jobs as processes of this machine."""
+
+    _EXECUTOR = "local"

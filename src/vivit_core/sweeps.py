@@ -1,0 +1,167 @@
+"""Sweeps: what each job came to, which the job itself writes down, and the summary of all of them.
+
+A sweep's folder holds ``outcomes/<job>.json``, one file a job, and when all have ended ``sweep_summary.csv`` and a
+picture for each swept key.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from vivit_core.analysis import pictures
+
+Status = Literal["waiting", "running", "finished", "refused", "failed", "interrupted"]
+ENDED = ("finished", "refused", "failed", "interrupted")
+SCORE = "val/bps_mean"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to.
+
+    Attributes
+    ----------
+    status : finished; refused by the program, which says why (a combination that cannot be, a missing file); failed by
+        itself; interrupted from outside.
+    reason : why it did not finish; None where it did.
+    run : its run folder, which is another sweep's where the same training had finished there.
+    score : ``val/bps_mean`` of the best checkpoint.
+    """
+
+    status: Status = "waiting"
+    reason: str | None = None
+    run: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """The file of one job of a sweep."""
+
+    sweep: Path
+    number: int
+
+    @property
+    def file(self) -> Path:
+        return self.sweep / "outcomes" / f"{self.number}.json"
+
+    def outcome(self) -> Outcome:
+        """What is known of it; ``waiting`` where it has not begun."""
+        return Outcome(**json.loads(self.file.read_text())) if self.file.is_file() else Outcome()
+
+    def note(self, **changes: Any) -> Outcome:
+        """Change what is known of it; the names are those of :class:`Outcome`."""
+        outcome = replace(self.outcome(), **changes)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.file.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+        unfinished.replace(self.file)
+        return outcome
+
+    def give_up(self, status: Status, reason: str) -> Outcome:
+        """For a job that has ended without a word; what it said itself stays."""
+        outcome = self.outcome()
+        return outcome if outcome.status in ENDED else self.note(status=status, reason=reason)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job in the summary."""
+
+    job: int
+    values: dict[str, str]  # what this job sets of the swept keys
+    outcome: Outcome
+    test_bps: float | None
+
+
+def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """The keys that differ between jobs, which are lists of ``key=value``."""
+    seen: dict[str, set[str]] = {}
+    for key, value in (word.split("=", 1) for words in jobs for word in words):
+        seen.setdefault(key, set()).add(value)
+    return [key for key, values in seen.items() if len(values) > 1]
+
+
+def summarise(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> list[Row]:
+    """Write ``sweep_summary.csv`` and a picture for each swept key, and print a table, best first.
+
+    Parameters
+    ----------
+    sweep : the sweep's folder.
+    jobs : for each job its settings, as ``key=value``.
+    """
+    keys = swept_keys(jobs)
+    rows = []
+    for number, words in enumerate(jobs):
+        outcome = Job(sweep, number).outcome()
+        values = {key: value for key, value in (word.split("=", 1) for word in words) if key in keys}
+        rows.append(Row(number, values, outcome, test_bps_of(outcome)))
+    rows.sort(key=lambda row: (row.outcome.score is None, -(row.outcome.score or 0.0), row.job))
+    write_csv(sweep / "sweep_summary.csv", keys, rows)
+    console.print(table_of(keys, rows))
+    for row in rows:
+        if row.outcome.reason is not None:
+            console.print(f"job {row.job} {row.outcome.status}: {row.outcome.reason}", markup=False)
+    scored = [row for row in rows if row.outcome.status == "finished" and row.outcome.score is not None]
+    for key in keys if scored else ():
+        pictures.sweep_axis(
+            sweep / "pictures" / f"{key.replace('/', '.')}.png",
+            key=key,
+            values=[row.values[key] for row in scored],
+            others=[tuple(value for name, value in row.values.items() if name != key) for row in scored],
+            scores=[row.outcome.score or 0.0 for row in scored],
+            score_name=SCORE,
+        )
+    console.print(f"sweep summary: {sweep / 'sweep_summary.csv'}")
+    return rows
+
+
+def test_bps_of(outcome: Outcome) -> float | None:
+    """Mean bits per spike on the split that the run was evaluated on at its end."""
+    summary = Path(outcome.run) / "summary.json" if outcome.run is not None else None
+    if outcome.status != "finished" or summary is None or not summary.is_file():
+        return None
+    bps: float | None = json.loads(summary.read_text())["bps_mean"]
+    return bps
+
+
+def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["job", *keys, "status", "reason", SCORE, "test/bps_mean", "run"])
+        for row in rows:
+            run = row.outcome.run if row.outcome.run is not None and Path(row.outcome.run).is_dir() else None
+            known = (row.outcome.reason, row.outcome.score, row.test_bps, run)
+            reason, *rest = ("" if value is None else value for value in known)
+            writer.writerow([row.job, *(row.values.get(key, "") for key in keys), row.outcome.status, reason, *rest])
+
+
+def table_of(keys: Sequence[str], rows: Sequence[Row]) -> Table:
+    table = Table("job", title=f"{len(rows)} jobs, best first")
+    for name in short_names(keys):
+        table.add_column(name, overflow="fold")
+    table.add_column("status", no_wrap=True)
+    for name in (SCORE, "test bps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        scores = ("–" if value is None else f"{value:.4f}" for value in (row.outcome.score, row.test_bps))
+        table.add_row(str(row.job), *(row.values.get(key, "") for key in keys), row.outcome.status, *scores)
+    return table
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """The last words of the keys, as many as tell them apart."""
+    for count in range(1, max((key.count(".") for key in keys), default=0) + 2):
+        names = [".".join(key.split(".")[-count:]) for key in keys]
+        if len(set(names)) == len(names):
+            break
+    return names if keys else []

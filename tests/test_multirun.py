@@ -1,0 +1,345 @@
+"""A sweep's jobs write down what they came to, and its end tells of all of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher
+from vivit_core import config, sweeps, tasks
+from vivit_core.analysis import pictures
+from vivit_core.models.plan import check_geometry
+from vivit_core.sweeps import Job, Outcome
+from vivit_core.training.callbacks import TrainingStopped
+from vivit_core.training.requeue import requeue
+
+CONF = config.conf_dir()
+SMALL = ["trainer=debug", "baseline=null", "model.spatial_depth=1", "model.temporal_depth=1", "model.attention.heads=2"]
+
+
+def summary_of(printed: str) -> list[dict[str, str]]:
+    path = Path(printed.rsplit("sweep summary: ", 1)[1].splitlines()[0])
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def statuses(rows: list[dict[str, str]]) -> dict[str, str]:
+    return {row["model.embedding_dim"]: row["status"] for row in rows}
+
+
+def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny, tmp_path, monkeypatch):
+    """24 and 16 can be trained, 25 cannot be split into heads, 32 runs out of memory the first time."""
+    words = ["-m", "model.embedding_dim=24,25,32,16", *tiny, *SMALL]
+    trained: list[int] = []
+    fit = tasks.fit
+
+    def counted(settings, run, *rest):
+        width = settings["model"]["embedding_dim"]
+        trained.append(width)
+        if width == 32 and len(trained) < 5:
+            raise RuntimeError("out of memory")
+        return fit(settings, run, *rest)
+
+    monkeypatch.setattr(tasks, "fit", counted)
+    code, printed = command(*words)
+    assert code == 1 and trained == [24, 25, 32, 16], printed
+    rows = summary_of(printed)
+    assert statuses(rows) == {"24": "finished", "16": "finished", "25": "refused", "32": "failed"}
+    of = {row["model.embedding_dim"]: row for row in rows}
+    assert "does not split into 2 heads" in of["25"]["reason"] and of["32"]["reason"] == "RuntimeError: out of memory"
+    assert "job 1 refused: embedding_dim=25" in printed and "Traceback" in printed  # of the failure alone
+    for width in ("24", "16"):
+        run = Path(of[width]["run"])
+        assert float(of[width]["test/bps_mean"]) == json.loads((run / "summary.json").read_text())["bps_mean"]
+        with (run / "metrics.csv").open() as file:
+            best = max(float(row["val/bps_mean"]) for row in csv.DictReader(file) if row["val/bps_mean"])
+        assert float(of[width]["val/bps_mean"]) == pytest.approx(best, abs=1e-6)
+    scores = [float(row["val/bps_mean"]) for row in rows if row["val/bps_mean"]]
+    assert scores == sorted(scores, reverse=True) and [bool(row["val/bps_mean"]) for row in rows] == [1, 1, 0, 0]
+    (sweep,) = (tmp_path / "outputs" / "train").iterdir()
+    assert [path.name for path in (sweep / "pictures").iterdir()] == ["model.embedding_dim.png"]
+
+    code, printed = command(*words)
+    assert code == 0 and trained == [24, 25, 32, 16, 25, 32], printed
+    again = summary_of(printed)
+    assert statuses(again) == {"24": "finished", "16": "finished", "25": "refused", "32": "finished"}
+    assert {row["run"] for row in again if row["model.embedding_dim"] in ("24", "16")} == {
+        of["24"]["run"],
+        of["16"]["run"],
+    }
+
+    trained.clear()
+    monkeypatch.setattr(tasks, "fit", lambda settings, run, *rest: trained.append(run.path.name))
+    code, printed = command(*words[:1], "model.embedding_dim=16,24", "resume=never", *words[2:])
+    assert code == 0 and trained == ["0", "1"]
+
+
+def test_a_sweep_that_is_left_says_what_it_has(command, tiny, monkeypatch):
+    def stopped(settings, run, *rest):
+        if settings["seed"] == 1:
+            raise TrainingStopped(run.last, "stopped after step 3", frozenset({signal.SIGINT}))
+        return 0.5
+
+    monkeypatch.setattr(tasks, "fit", stopped)
+    code, printed = command("-m", "seed=0,1,2", *tiny, *SMALL)
+    assert code == 130
+    rows = {row["seed"]: row for row in summary_of(printed)}
+    assert [rows[seed]["status"] for seed in "012"] == ["finished", "interrupted", "interrupted"]
+    assert rows["1"]["reason"] == "stopped after step 3" and "before this job had ended" in rows["2"]["reason"]
+
+
+def test_a_sweep_without_scores(command):
+    code, printed = command("-m", "task=plan", "data.clip_length=32", "trainer=debug", "model.spatial_depth=1,2,0.5")
+    assert code == 0, printed
+    rows = summary_of(printed)
+    assert [row["status"] for row in rows] == ["finished", "finished", "refused"]
+    assert "model.spatial_depth=0.5 should be a valid integer" in rows[2]["reason"] and not rows[0]["run"]
+
+
+def test_the_baseline_is_selected_by_its_validation(command, tiny):
+    words = ["-m", "model.patch=5,7", "model=ln", *tiny, "trainer=debug"]
+    code, printed = command(*words)
+    assert code == 0, printed
+    rows = summary_of(printed)
+    for row in rows:
+        validation, test = (
+            json.loads((Path(row["run"]) / name / "summary.json").read_text())["bps_mean"]
+            for name in ("validation", "")
+        )
+        assert (float(row["val/bps_mean"]), float(row["test/bps_mean"])) == (validation, test)
+        assert validation != test
+    code, printed = command(*words)
+    assert code == 0 and [row["val/bps_mean"] for row in summary_of(printed)] == [r["val/bps_mean"] for r in rows]
+
+
+def test_a_run_folder_holds_one_training(command, tiny, tmp_path):
+    """What a scheduler starts again goes on in the same folder."""
+    here = ["hydra.run.dir=here", *tiny, *SMALL, "model.embedding_dim=16"]
+    code, printed = command(*here)
+    assert code == 0, printed
+    code, printed = command(*here)
+    assert code == 0 and "had already finished" in printed
+    (tmp_path / "here" / "summary.json").unlink()
+    code, printed = command(*here)
+    assert code == 0 and "continues the run" in printed and (tmp_path / "here" / "summary.json").is_file()
+    code, printed = command(*here, "seed=1")
+    assert code == 1 and "holds a training with other settings" in printed
+
+
+# Outcomes and the summary -------------------------------------------------------------------------------------------
+
+
+def test_outcomes(tmp_path):
+    job = Job(tmp_path, 3)
+    assert job.outcome() == Outcome("waiting")
+    job.note(status="running", run="a")
+    assert job.give_up("failed", "killed") == job.outcome() == Outcome("failed", "killed", "a")
+    job.note(status="finished", score=0.5, reason=None)
+    assert job.give_up("failed", "too late") == Outcome("finished", None, "a", 0.5)
+    assert [path.name for path in job.file.parent.iterdir()] == ["3.json"]
+
+
+def test_names_of_swept_keys():
+    jobs = [["a.lr=1", "model.tokenizer.patch_size=[1,2,3]", "seed=0"], ["a.lr=2", "model.tokenizer.patch_size=x=y"]]
+    assert sweeps.swept_keys(jobs) == ["a.lr", "model.tokenizer.patch_size"]
+    assert sweeps.short_names(["a.lr", "model.tokenizer.patch_size"]) == ["lr", "patch_size"]
+    assert sweeps.short_names(["a.b.lr", "a.c.lr", "seed"]) == ["b.lr", "c.lr", "seed"]
+    assert sweeps.short_names(["lr", "a.lr"]) == ["lr", "a.lr"] and sweeps.short_names([]) == []
+
+
+def test_a_summary_of_two_axes(tmp_path):
+    jobs = [[f"lr={lr}", f"p={p}", "same=1"] for lr in ("1e-3", "1e-2") for p in ("[4,4]", "[8,8]")]
+    for number, score in enumerate([0.1, 0.4, None, 0.3]):
+        job = Job(tmp_path, number)
+        job.note(status="finished", score=score) if score else job.note(status="failed", reason="[bold]lost")
+    rows = sweeps.summarise(tmp_path, jobs, console := Console(record=True, width=100))
+    assert [row.job for row in rows] == [1, 3, 0, 2]
+    assert "job 2 failed: [bold]lost" in console.export_text()
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["lr.png", "p.png"]
+    assert next(csv.DictReader((tmp_path / "sweep_summary.csv").open())) == {
+        "job": "1", "lr": "1e-3", "p": "[8,8]", "status": "finished", "reason": "", "val/bps_mean": "0.4",
+        "test/bps_mean": "", "run": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "places", "ticks"),
+    [
+        (["1e-3", "0.1", "1e-3"], [0.001, 0.1, 0.001], {0.001: "1e-3", 0.1: "0.1"}),
+        (["[8,8]", "[4,4]", "nan"], [1.0, 0.0, 2.0], {1.0: "[8,8]", 0.0: "[4,4]", 2.0: "nan"}),
+    ],
+)
+def test_places_on_an_axis(values, places, ticks):
+    assert pictures._places(values) == (places, ticks)
+
+
+# The shipped searches and launchers ---------------------------------------------------------------------------------
+
+
+def jobs_of(*words: str) -> list[list[str]]:
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    (jobs,) = Grid.split_arguments(parsed, None)
+    return jobs
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONF / "hparams_search").glob("*.yaml")])
+def test_every_combination_of_a_shipped_search_can_be(name, compose):
+    params = yaml.safe_load((CONF / "hparams_search" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    jobs = jobs_of(*(f"{key}={values}" for key, values in params.items()))
+    assert len(jobs) == {"patch_depth_lr": 18, "embedding_dim": 4}[name]
+    fingerprints = set()
+    for words in jobs:
+        settings = compose(f"hparams_search={name}", *words)
+        fingerprints.add(config.fingerprint(settings))
+        if {"optim.lr=1e-3", "model.spatial_depth=2"} <= set(words) or name == "embedding_dim":
+            check_geometry(settings["model"], settings["readout"], **tasks.expected_sizes(settings["data"]))
+    assert len(fingerprints) == len(jobs)
+    if name == "patch_depth_lr":
+        assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6
+
+
+def launcher(name: str, *words: str) -> dict[str, object]:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=[f"hydra/launcher={name}", *words], return_hydra_config=True)
+    node = OmegaConf.to_container(cfg.hydra.launcher, resolve=False)
+    assert isinstance(node, dict)
+    return node
+
+
+def test_slurms_launcher_has_all_keys_of_hydras_with_a_comment_each():
+    text = (CONF / "hydra" / "launcher" / "slurm.yaml").read_text()
+    written = yaml.safe_load(text)
+    assert set(written) - {"defaults"} == set(OmegaConf.structured(SlurmQueueConf))
+    assert all(
+        "#" in line for line in text.splitlines() if line[:1].isalpha() and not line.startswith(("_", "defaults"))
+    )
+    node = launcher("slurm", "hydra.launcher.partition=gpu")
+    assert node["partition"] == "gpu" and node["max_num_timeout"] > 0
+    assert node["tasks_per_node"] == "${trainer.devices}"
+    with pytest.raises(Exception, match="timeout_min"):
+        launcher("slurm", "hydra.launcher.timeout_min=abc")
+
+
+def test_sbatchs_script_says_what_the_launcher_was_told(tmp_path, monkeypatch):
+    """As submitit would hand it to sbatch; there need be no SLURM."""
+    (tmp_path / "srun").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    from hydra_plugins.vivit_core_sweeps import SlurmLauncher
+
+    params = {key: value for key, value in launcher("slurm").items() if key != "_target_"}
+    params |= {"submitit_folder": str(tmp_path), "tasks_per_node": 2, "gpus_per_node": 2, "nodes": 1, "account": "lab"}
+    executor = SlurmLauncher(**params).executor()
+    script = executor._executor._make_submission_file_text("run", "id")
+    for line in ("account=lab", "ntasks-per-node=2", "gpus-per-node=2", "mem=32GB", "time=720", "signal=USR2@180"):
+        assert f"#SBATCH --{line}\n" in script, line
+    assert "#SBATCH --requeue\n" in script and "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK\n" in script
+    assert executor._executor.max_num_timeout == 20
+
+
+def test_without_slurm_it_says_so(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, printed = command("-m", "seed=0,1", "hydra/launcher=slurm")
+    assert code == 1 and "slurm_local" in printed and "Traceback" not in printed
+
+
+class FakeJob:
+    """Ends at the second look."""
+
+    def __init__(self, log: list[int], number: int) -> None:
+        self.log, self.number, self.looks = log, number, 0
+
+    def task(self, number):
+        return self
+
+    def done(self, force_check=False):
+        self.looks += 1
+        if self.looks == 2:
+            self.log.append(-self.number)
+        return self.looks >= 2
+
+
+def test_jobs_at_once(tmp_path, monkeypatch):
+    log: list[int] = []
+
+    class Fake(PatientLauncher):
+        def executor(self):
+            return None
+
+        def submit(self, executor, calls):
+            log.extend(call[2] for call in calls)
+            return [FakeJob(log, call[2]) for call in calls]
+
+        def returned(self, noted, job):
+            return job.number
+
+    monkeypatch.setattr("hydra_plugins.vivit_core_sweeps.POLL_S", 0.0)
+    made = Fake(jobs_at_once=2)
+    made.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    assert made.launch([["a=1"]] * 4, 1) == [1, 2, 3, 4]
+    assert log == [1, 2, -1, -2, 3, 4, -3, -4]
+    log.clear()
+    made.jobs_at_once = None
+    made.launch([["a=1"]] * 3, 0)
+    assert log[:3] == [0, 1, 2]
+
+
+# Back into the queue ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("executor", "rank", "state", "signals", "queued"),
+    [
+        ("slurm", 0, "RUNNING", {signal.SIGUSR2}, True),
+        ("slurm", 0, "COMPLETING", {signal.SIGUSR2, signal.SIGTERM}, True),
+        ("slurm", 0, "RUNNING", {signal.SIGTERM}, True),  # it was signalled, not cancelled
+        ("slurm", 0, "COMPLETING", {signal.SIGTERM}, False),
+        ("slurm", 0, "RUNNING", {signal.SIGINT}, False),
+        ("local", 0, "", {signal.SIGUSR2}, True),
+        ("local", 0, "", {signal.SIGTERM}, False),
+        ("slurm", 1, "RUNNING", {signal.SIGUSR2}, "leaves"),
+        (None, 0, "RUNNING", {signal.SIGUSR2}, False),
+    ],
+)
+def test_requeue(executor, rank, state, signals, queued, monkeypatch, tmp_path):
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\necho {state}\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
+    if executor:
+        monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    monkeypatch.setattr("vivit_core.training.requeue.rank_zero_only.rank", rank)
+    caught: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: caught.append(number))
+    try:
+        if queued == "leaves":
+            with pytest.raises(SystemExit) as left:
+                requeue(signals)
+            assert left.value.code == 0 and not caught
+        else:
+            requeue(signals)
+            assert bool(caught) == queued
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_the_plugin_alone_imports_little():
+    """Hydra imports it in every program that is started in this environment."""
+    code = "import sys, hydra_plugins.vivit_core_sweeps; print('torch' in sys.modules, 'submitit' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
