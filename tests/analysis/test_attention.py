@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
-from tiny_models import ATTENTION, STEM, TUBELET, batch, clips, spec, twin, vivit
+from tiny_models import ATTENTION, MODELS_UNDER_CONTRACT, STEM, TUBELET, batch, clips, spec, twin, vivit
 
 from vivit_core.analysis import attention as looking
 from vivit_core.analysis import attention_pictures
@@ -179,6 +179,32 @@ def test_maps_equal_an_independent_computation(height, width, bins, patch, chang
     future = np.triu_indices(steps, 1)
     assert (maps.temporal[..., future[0], future[1]] == 0).all() == changes.get("causal", True)
     assert maps.grid.is_register.tolist() == [True] * changes.get("registers", 2) + [False] * (rows * columns)
+
+
+@pytest.mark.parametrize("model", MODELS_UNDER_CONTRACT.values(), ids=MODELS_UNDER_CONTRACT)
+def test_every_model_shows_its_attention_or_says_that_it_has_none(model):
+    """Whatever the tokenizer; the independent computation starts from its tokens here."""
+    made = lively(twin(model))
+    given = batch(spec(), count=1)
+    if not model["_target_"].endswith("ViViT"):
+        with pytest.raises(ValueError, match="has no attention to look at"):
+            extract_attention(made, given)
+        return
+    maps = extract_attention(made, given)["a"]
+    with torch.no_grad():
+        frames, _ = made.adapt("a", given["a"])
+        tokens = made.core.tokenizer(frames if made.core.frontend is None else made.core.frontend(frames))
+    expected = Float64(made, heads=2).maps(tokens.x_BTND[0].double().numpy(), tokens.height, tokens.width, None, True)
+    for ours, theirs in zip((maps.spatial[0], maps.temporal[0]), expected, strict=True):
+        if theirs.size:
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+        else:
+            assert not ours.size
+    assert maps.grid.shape == (*tokens.x_BTND.shape[1:2], tokens.height, tokens.width)
+    np.testing.assert_allclose(maps.grid.centres_px.reshape(tokens.height, -1, 2)[:, 0, 0], tokens.ys)
+    np.testing.assert_allclose(maps.grid.centres_px.reshape(tokens.height, -1, 2)[0, :, 1], tokens.xs)
+    assert maps.grid.ends[0] == tokens.first_end and maps.grid.ends[-1] == 16
+    assert rollout(maps, (0, 0)).relevance.sum() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("tokenizer", [TUBELET, STEM])
