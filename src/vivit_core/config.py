@@ -132,7 +132,9 @@ class Root:
     trainer: Trainer
     callbacks: dict[str, Node | None]
     logger: dict[str, Node | None]
-    task: Literal["train", "evaluate", "compare", "receptive_fields", "tuning", "attention", "stream", "plan", "import"]
+    task: Literal[
+        "train", "evaluate", "compare", "receptive_fields", "tuning", "attention", "stream", "plan", "inspect", "import"
+    ]  # fmt: skip
     baseline: Node | None = None
     importer: Node | None = None
 
@@ -195,6 +197,12 @@ class Tuning(Root):
     natural: int
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspect(Root):
+    duration_s: Positive
+    max_frames: Count
+
+
 @dataclasses.dataclass(frozen=True)
 class Import(Root):
     source: str = MISSING
@@ -210,6 +218,7 @@ ROOTS: dict[str, type[Root]] = {
     "compare": Compare,
     "stream": Stream,
     "plan": Root,
+    "inspect": Inspect,
     "import": Import,
 }
 

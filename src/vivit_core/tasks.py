@@ -40,6 +40,8 @@ from vivit_core.analysis import pictures
 from vivit_core.analysis import receptive_fields as fields
 from vivit_core.analysis.evaluate import evaluate as evaluate_twin
 from vivit_core.analysis.evaluate import report_section
+from vivit_core.analysis.inspect import inspect as inspect_recordings
+from vivit_core.analysis.inspect import report_section as inspect_section
 from vivit_core.analysis.latency import measure_stream
 from vivit_core.analysis.report import Section, cell, publish, training_of
 from vivit_core.analysis.tuning import report_section as tuning_section
@@ -857,6 +859,21 @@ def expected_sizes(data: Settings) -> dict[str, Any]:
     }
 
 
+def inspect(settings: Settings) -> None:
+    """Look at recordings before anything is trained on them."""
+    paths = make_datamodule(settings["data"]).paths()
+    run = runs.Run(Path(settings["run_dir"]))
+    describe(run, settings)
+    summary = inspect_recordings(
+        paths, duration_s=settings["duration_s"], max_frames=settings["max_frames"], out=run.path
+    )
+    section = inspect_section(summary, command_line())
+    show(section)
+    console.print(section.text[0])
+    console.print(f"report: {publish(run.path, section)}")
+    console.print(f"run folder: {run.path}")
+
+
 def import_recording(settings: Settings) -> None:
     """Make recording files from a foreign format."""
     if settings.get("importer") is None:
@@ -874,6 +891,7 @@ TASKS: dict[str, Callable[[Settings], float | None]] = {
     "stream": stream,
     "attention": attention,
     "plan": plan,
+    "inspect": inspect,
     "import": import_recording,
 }
 

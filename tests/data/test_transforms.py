@@ -56,7 +56,7 @@ def test_the_shipped_eye_velocity_is_the_simulators(compose, tiny, tiny_files: l
 
 
 def test_widths_of_shipped_transforms(compose):
-    stored = {"eye_position": 2, "running_speed": 1, "pupil": 1}
+    stored = {"eye_position": 2, "running_speed": 1, "pupil_dilation": 1}
     for choice, expected in (
         ("eye_velocity", {"eye_velocity": 40, "eye_position": 2}),
         ("locomotion", {"running": 1, "pupil_size": 1, "pupil_change": 1}),

@@ -169,13 +169,14 @@ class RecordingsDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Make the simulated recordings where they are needed and missing; called in one process."""
         if self._simulated:
-            self._paths()
+            self.paths()
 
     @property
     def _simulated(self) -> bool:
         return self._patterns is None and self._root is None
 
-    def _paths(self) -> list[Path]:
+    def paths(self) -> list[Path]:
+        """The recording files that the settings name; simulated ones are made where they are missing."""
         if self._patterns is not None:
             if not self._patterns:
                 raise ValueError("data.recordings is an empty list; name at least one file, or set it to null")
@@ -219,7 +220,7 @@ class RecordingsDataModule(LightningDataModule):
         if self.recordings:
             return
         infos, problems = [], []
-        for path in self._paths():
+        for path in self.paths():
             try:
                 infos.append(check_recording(path))
             except RecordingError as error:
