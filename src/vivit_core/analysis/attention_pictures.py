@@ -307,10 +307,13 @@ def film(
         for artist in moving:
             figure.draw_artist(artist)
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    # One palette for all frames: smaller, and the grey does not flicker.
-    few = [np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 6)]]
-    greys = np.linspace(0, 255, few[0].shape[1]).astype(np.uint8)  # else the darkest would be shown as red
-    palette = Image.fromarray(np.concatenate([*few, np.broadcast_to(greys[:, None], few[0].shape)])).quantize(96)
+    # One palette for all frames: smaller, and the grey does not flicker. Of a few frames, and of every tint of every
+    # grey, so that what is rare in them is not shown in another colour.
+    few = np.concatenate([np.asarray(picture).reshape(-1, 3) for picture in pictures[:: max(1, len(pictures) // 6)]])
+    heat_C4, greys = HEAT(np.linspace(0, 1, 16)), np.linspace(0, 1, 32)
+    tints = heat_C4[:, None, :3] * heat_C4[:, None, 3:] + greys[:, None] * (1 - heat_C4[:, None, 3:])
+    tints = np.repeat((255 * tints).astype(np.uint8).reshape(-1, 3), len(few) // 1024, axis=0)
+    palette = Image.fromarray(np.concatenate([few, tints])[None]).quantize(128)
     drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn[0].save(path, save_all=True, append_images=drawn[1:], duration=FILM_MS, loop=0, optimize=True)
