@@ -80,14 +80,14 @@ def in_another_process(path: Path, examine: Callable[[], Any]) -> None:
     RecordingError
         What ``examine`` raises; or where the process crashed, took too long or too much memory.
     """
+    allowed = _SECONDS + _SECONDS_A_GIGABYTE * path.stat().st_size / 2**30
     listen, tell = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads of this process are not needed in the other
         child = os.fork()
     if child == 0:
-        _answer(tell, examine)
+        _answer(tell, examine, allowed)
     os.close(tell)
-    allowed = _SECONDS + _SECONDS_A_GIGABYTE * path.stat().st_size / 2**30
     end, answer = time.monotonic() + allowed, b""
     with os.fdopen(listen, "rb", buffering=0) as pipe:
         while (left := end - time.monotonic()) > 0 and select.select([pipe], [], [], left)[0]:
@@ -107,8 +107,10 @@ def in_another_process(path: Path, examine: Callable[[], Any]) -> None:
     raise RecordingError(path, "file", "damaged: HDF5 crashed while reading it", again)
 
 
-def _answer(tell: int, examine: Callable[[], Any]) -> None:
+def _answer(tell: int, examine: Callable[[], Any], allowed: float) -> None:
     """In the fork: examine, tell, and end without whatever this process would do at its end."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(int(allowed) + 2)  # ends it, in C code too, where the process that waits for it is gone
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the C library's last words on a crash
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
