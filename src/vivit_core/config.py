@@ -142,6 +142,7 @@ class Root:
 @dataclasses.dataclass(frozen=True)
 class Train(Root):
     resume: str | None = None
+    init_from: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,10 +62,12 @@ from vivit_core.training.callbacks import TrainingStopped
 from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
+from vivit_core.training.optim import CORE
 from vivit_core.training.ranks import Ranks, ranks, started_from_outside
 from vivit_core.training.requeue import requeue
 from vivit_core.training.start import start_from_data
 from vivit_core.training.tracking import WandbRun, finish_wandb
+from vivit_core.training.transfer import Pretrained, adopted_model, load_parts, pretrained
 
 Settings = dict[str, Any]  # a composed, validated, plain configuration
 # How clips are cut from recordings, and what they hold.
@@ -81,6 +83,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+warnings.filterwarnings("ignore", message=r"Found .* module\(s\) in eval mode")  # a frozen core
 # Validation's numbers are the same in all processes already, and 1×1 kernels have two ways to be laid out.
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")
@@ -165,6 +168,7 @@ def train(settings: Settings) -> float | None:
     trainer = settings["trainer"]
     with ranks(machine_of(trainer)[0], trainer["devices"], trainer["num_nodes"]) as together:
         console.quiet = together.rank > 0
+        settings = with_model_of_init_from(settings)
         run, checkpoint = together.first(lambda: where_to_train(settings))
         note(job_of_sweep(), run=str(run.path))
         if checkpoint is None and run.finished:
@@ -176,6 +180,22 @@ def train(settings: Settings) -> float | None:
                 return fit(settings, run, checkpoint, together)
             finally:
                 finish_wandb(failed=sys.exc_info()[0] is not None)
+
+
+def with_model_of_init_from(settings: Settings) -> Settings:
+    """The settings with the model that comes with ``init_from`` in the place of the composed one."""
+    path, experiment = settings["init_from"], HydraConfig.get().runtime.choices.get("experiment")
+    if path is None:
+        if experiment == "finetune" or settings["optim"].get("core_lr_scale") == 0:
+            raise ValueError(
+                "what is to be finetuned? Say init_from=CHECKPOINT: a core that is not trained cannot stay"
+            )
+        return settings
+    words = [key.replace("/", ".").split(".", 1) for key in overridden()]
+    said = {word[1] if len(word) > 1 else "" for word in words if word[0] == "model"}
+    if experiment not in (None, "finetune"):
+        said = {""}  # a recipe for a model of its own
+    return {**settings, "model": adopted_model(read_checkpoint(path), settings["model"], said, path)}
 
 
 def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
@@ -247,8 +267,11 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         return together.first(lambda: fit_baseline_alone(settings, run, datamodule, device))
     twin = Twin(settings["model"], settings["readout"], datamodule.specs, predict=settings["predict"])
     twin.check_geometry(datamodule.clip_length)
+    optimization = instantiate(settings["optim"], _convert_="all")
+    source = settings["init_from"]
+    trained = pretrained(twin, read_checkpoint(source), source) if source is not None else None
     passes = budget.epochs * budget.steps_per_epoch * budget.accumulate
-    if compiles(twin.core.compile_choice, device, passes):
+    if optimization.core_lr_scale > 0 and compiles(twin.core.compile_choice, device, passes):
         console.print(
             "the blocks are compiled: the first step takes about a minute (model.compile=false leaves it out)"
         )
@@ -258,15 +281,17 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         kept = read_checkpoint(checkpoint)["ln"]
         ln = LN.from_checkpoint(kept) if kept is not None else None
     else:
-        ln = together.first(lambda: start(twin, settings, datamodule))  # all take its weights when Lightning starts
+        # In the first process alone, whose weights all take over when Lightning starts.
+        ln = together.first(lambda: start(twin, settings, datamodule, trained))
 
     module = TwinModule(
         twin,
-        instantiate(settings["optim"], _convert_="all"),
+        optimization,
         burn_in=datamodule.burn_in,
         epochs=budget.epochs,
         steps_per_epoch=budget.steps_per_epoch,
         seed=settings["seed"],
+        scaled=CORE if trained is None else trained.parts,
     )
     module.ln = ln.to_checkpoint() if ln is not None else None
     callbacks: list[Callback] = [*make(settings["callbacks"]), KeepSettings(settings)]
@@ -313,11 +338,19 @@ def specs_of(datamodule: RecordingsDataModule) -> list[RecordingSpec]:
     return datamodule.specs
 
 
-def start(twin: Twin, settings: Settings, datamodule: RecordingsDataModule) -> LN | None:
-    """Fit the baseline, and let the twin start from data."""
+def start(twin: Twin, settings: Settings, datamodule: RecordingsDataModule, trained: Pretrained | None) -> LN | None:
+    """Fit the baseline, and let the twin start from data and from what is trained already."""
+    if trained is not None:
+        path, scale = settings["init_from"], settings["optim"]["core_lr_scale"]
+        loaded = load_parts(twin, read_checkpoint(path), trained.parts, path)
+        fresh = ["the readouts", *([trained.fresh] if trained.fresh else [])]
+        how = f"learns at {scale:g} of the readouts' rate" if scale else "is frozen, and without dropout"
+        console.print(
+            f"init_from={path}: loaded {loaded}; what was loaded {how} (optim.core_lr_scale); fresh: {', '.join(fresh)}"
+        )
     node = settings.get("baseline")
     ln = fit_ln(datamodule, **arguments(node)) if node is not None else None
-    start_from_data(twin, datamodule.recordings, ln)
+    start_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
     return ln
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
 from vivit_core.training.losses import counted, poisson_loss
 from vivit_core.training.metrics import UnitMetrics, UnitScores, mean_known
-from vivit_core.training.optim import Optimization
+from vivit_core.training.optim import CORE, Optimization
 
 
 class TwinModule(LightningModule):
@@ -42,6 +43,8 @@ class TwinModule(LightningModule):
         because asking the trainer (``estimated_stepping_batches``) makes it start the loader before the loader's state
         is restored.
     seed : of the dropout.
+    scaled : parts of the twin that learn at ``core_lr_scale``. Where that is 0 they are frozen: nothing of them
+        changes, and they compute as in evaluation, without dropout.
     max_skipped : this many skipped steps in a row stop the run.
 
     Attributes
@@ -62,6 +65,7 @@ class TwinModule(LightningModule):
         epochs: int,
         steps_per_epoch: int,
         seed: int = 0,
+        scaled: Collection[str] = CORE,
         max_skipped: int = 20,
     ) -> None:
         super().__init__()
@@ -69,6 +73,12 @@ class TwinModule(LightningModule):
         self.optimization = optimization
         self.burn_in, self.seed, self.max_skipped = burn_in, seed, max_skipped
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.scaled = scaled
+        parts = [getattr(twin, name) for name in scaled] if optimization.core_lr_scale == 0 else []
+        self.frozen: list[nn.Module] = [part for part in parts if part is not None]
+        for part in self.frozen:
+            part.requires_grad_(False)
+        self.train()
         self.ln: dict[str, Any] | None = None
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
@@ -83,6 +93,12 @@ class TwinModule(LightningModule):
         return predicted
 
     # Training
+
+    def train(self, mode: bool = True) -> TwinModule:
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def on_train_start(self) -> None:
         trainer = self.trainer
@@ -203,7 +219,7 @@ class TwinModule(LightningModule):
     # Optimizer and checkpoint
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer, schedule = self.optimization.build(self.twin, self.epochs, self.steps_per_epoch)
+        optimizer, schedule = self.optimization.build(self.twin, self.epochs, self.steps_per_epoch, self.scaled)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

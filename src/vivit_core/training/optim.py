@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -10,6 +11,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+
+CORE = ("core", "modulator")  # the parts of a twin that its recordings share
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Optimization:
     lr : peak learning rate of the readouts.
     weight_decay : AdamW's, on the weights of linear and convolutional layers alone.
     betas : AdamW's two decay rates of the moments.
-    core_lr_scale : learning rate of core and modulator as a part of the readouts'.
+    core_lr_scale : learning rate of core and modulator as a part of the readouts'; 0 freezes them.
     warmup_epochs : epochs over which the learning rate rises linearly, from its first part at the first step; may be a
         fraction.
     min_lr_fraction : part of the peak that the cosine ends at, with the last step.
@@ -55,8 +58,17 @@ class Optimization:
         if not 0 <= self.min_lr_fraction <= 1:
             raise ValueError(f"optim.min_lr_fraction={self.min_lr_fraction} must lie in [0, 1]")
 
-    def build(self, twin: nn.Module, epochs: int, steps_per_epoch: int) -> tuple[AdamW, LambdaLR]:
-        """The optimizer and its schedule, which takes one step after each optimizer step."""
+    def build(
+        self, twin: nn.Module, epochs: int, steps_per_epoch: int, scaled: Collection[str] = CORE
+    ) -> tuple[AdamW, LambdaLR]:
+        """The optimizer and its schedule, which takes one step after each optimizer step.
+
+        Parameters
+        ----------
+        twin : whose parameters are optimized, those that require a gradient.
+        epochs, steps_per_epoch : length of the training.
+        scaled : parts of the twin that learn at ``core_lr_scale``.
+        """
         steps, warmup = epochs * steps_per_epoch, round(self.warmup_epochs * steps_per_epoch)
         if warmup >= steps:
             rank_zero_warn(
@@ -66,11 +78,12 @@ class Optimization:
         groups = [
             {
                 "name": name,
-                "params": list(members.values()),
+                "params": [parameter for parameter in members.values() if parameter.requires_grad],
                 "lr": self.lr * (self.core_lr_scale if name.startswith("core") else 1.0),
                 "weight_decay": self.weight_decay if name.endswith("/decay") else 0.0,
             }
-            for name, members in parameter_groups(twin).items()
+            for name, members in parameter_groups(twin, scaled).items()
+            if any(parameter.requires_grad for parameter in members.values())
         ]
         optimizer = AdamW(groups, betas=(self.betas[0], self.betas[1]), fused=True)  # one pass over all weights
         return optimizer, LambdaLR(optimizer, lambda step: self.lr_fraction(step, steps, warmup))
@@ -83,13 +96,14 @@ class Optimization:
         return self.min_lr_fraction + (1 - self.min_lr_fraction) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def parameter_groups(twin: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[str, dict[str, nn.Parameter]]:
     """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``readouts/decay``,
     ``readouts/plain``.
 
     What decays is decided by the module's type: the weights of linear and convolutional layers (also a ConvGRU's).
     Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' means, stds, angles
-    and features (which have an L1 of their own). ``core`` is the core and the modulator. Empty groups are left out.
+    and features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names. Empty groups are
+    left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
         f"{part}/{kind}": {} for part in ("core", "readouts") for kind in ("decay", "plain")
@@ -100,6 +114,6 @@ def parameter_groups(twin: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
         if isinstance(module, nn.Linear | _ConvNd) and isinstance(module.weight, nn.Parameter)
     }
     for name, parameter in twin.named_parameters():  # names a shared parameter once
-        part = "core" if name.split(".")[0] in ("core", "modulator") else "readouts"
+        part = "core" if name.split(".")[0] in scaled else "readouts"
         groups[f"{part}/{'decay' if id(parameter) in decays else 'plain'}"][name] = parameter
     return {name: members for name, members in groups.items() if members}

@@ -29,7 +29,9 @@ DURATION_S = 0.2  # length of the kernels where the model has no front end that 
 SCALE_FRAMES = 256  # frames of each recording on which the stem's scale is set
 
 
-def start_from_data(twin: Twin, recordings: Sequence[Recording], ln: LN | None, max_frames: int = 60_000) -> None:
+def start_from_data(
+    twin: Twin, recordings: Sequence[Recording], ln: LN | None, readouts_only: bool = False, max_frames: int = 60_000
+) -> None:
     """Let every readout look at its unit's receptive field, and let the core's first filters be like the units' own.
 
     Parameters
@@ -37,6 +39,7 @@ def start_from_data(twin: Twin, recordings: Sequence[Recording], ln: LN | None, 
     twin : changed in place.
     recordings : files of the twin's recordings; only training trials are read.
     ln : the fitted baseline, whose receptive fields the first convolution takes over; None leaves it random.
+    readouts_only : leave the core as it is, because it is trained already.
     max_frames : most frames of a recording that are used.
     """
     core = twin.core
@@ -50,6 +53,8 @@ def start_from_data(twin: Twin, recordings: Sequence[Recording], ln: LN | None, 
         twin.readout(spec.recording_id).start(torch.as_tensor((centers_U2 + 0.5) * scale - 0.5))
         clear.append(np.clip(snr_U - 1.0, 0.0, 3.0))
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
+    if readouts_only:
+        return
     clear_U = torch.as_tensor(np.concatenate(clear))
     if {twin.specs[r.info.recording_id].frame_shape[0] for r in recordings} != {1}:  # LN sees grey
         ln = None

@@ -1,0 +1,165 @@
+"""New recordings on a trained core: the model that comes with a checkpoint, and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vivit_core.models.twin import FORMAT, Twin, common_frame_size
+from vivit_core.specs import RecordingSpec
+
+# What may differ from the checkpoint's model, because the trained weights do not depend on it.
+FREE = {"ff_dropout", "drop_path", "patch_dropout", "dropout", "smoothness", "checkpointing", "compile", "frame_size"}
+
+
+def adopted_model(
+    content: Mapping[str, Any], composed: Mapping[str, Any], said: Collection[str], path: str | Path
+) -> dict[str, Any]:
+    """The model node of a training that starts from a checkpoint: the checkpoint's.
+
+    Parameters
+    ----------
+    content : of the checkpoint.
+    composed : this command's model node.
+    said : the keys of the model that the command sets, dotted, for example ``tokenizer.patch_size``, or ``tokenizer``
+        for all below it, or the empty word for all.
+    path : of the checkpoint, for messages.
+
+    Raises
+    ------
+    ValueError
+        Where the checkpoint holds no twin with a core, or the command wants another model than it holds.
+    """
+    if content["twin"].get("format") != FORMAT:
+        raise ValueError(
+            f"init_from={path} holds no core to start from; give the checkpoint of a twin, not of model=ln"
+        )
+    own, wanted = dict(leaves(content["twin"]["model"])), dict(leaves(composed))
+    keys = {key for key in own | wanted if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}
+    differ = sorted(key for key in keys if own.get(key) != wanted.get(key))
+    fixed = [f"{key} is {own.get(key)} there and {wanted.get(key)} here" for key in differ if not is_free(key)]
+    if fixed:
+        raise ValueError(
+            f"init_from={path}: this command's model is another one: {'; '.join(fixed)}. "
+            "Leave these keys out, because the model comes with the checkpoint, or train anew without init_from"
+        )
+    model: dict[str, Any] = copied(content["twin"]["model"])
+    for key in differ:
+        node = model
+        *above, last = key.split(".")
+        for word in above:
+            node = node[word]
+        node[last] = wanted.get(key)
+    return model
+
+
+def is_free(key: str) -> bool:
+    return key.rpartition(".")[2] in FREE
+
+
+def leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def copied(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: copied(value) if isinstance(value, Mapping) else value for key, value in node.items()}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Which parts of a twin a checkpoint's weights fit.
+
+    Attributes
+    ----------
+    parts : ``core``, and ``modulator`` where the twin has one that sees the behaviours it was trained with.
+    fresh : why another part starts anew, or None.
+    """
+
+    parts: tuple[str, ...]
+    fresh: str | None
+
+
+def pretrained(twin: Twin, content: Mapping[str, Any], path: str | Path) -> Pretrained:
+    """What a twin, made with :func:`adopted_model`, can take over from a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        Where its recordings do not suit the core: another frame rate, other channels, or frames of another size where
+        ``model.frame_size`` does not say what to do with them.
+    """
+    known = [RecordingSpec.from_dict(values) for values in content["twin"]["recordings"]]
+    there, here = known[0], next(iter(twin.specs.values()))
+    if here.frame_rate_hz != there.frame_rate_hz:
+        raise ValueError(
+            f"init_from={path}: its core was trained at {there.frame_rate_hz:g} frames a second, and these recordings "
+            f"have {here.frame_rate_hz:g}; set data.frame_rate_hz={there.frame_rate_hz:g} to resample them"
+        )
+    if here.frame_shape[0] != there.frame_shape[0]:
+        raise ValueError(
+            f"init_from={path}: its core sees frames of {there.frame_shape[0]} channels, and these recordings have "
+            f"{here.frame_shape[0]}; write the recordings with as many"
+        )
+    trained_size = common_frame_size(content["twin"]["model"].get("frame_size"), known)
+    if twin.frame_size != trained_size and twin.description()["model"].get("frame_size") is None:
+        raise ValueError(
+            f"init_from={path}: its core was trained on frames of {size(trained_size)} px, and these recordings have "
+            f"{size(twin.frame_size)}; set model.frame_size=[{trained_size[0]},{trained_size[1]}] to resize them, or "
+            f"model.frame_size=[{twin.frame_size[0]},{twin.frame_size[1]}] to keep them, where a pixel is as large"
+        )
+    if twin.modulator is None:
+        return Pretrained(("core",), None)
+    if list(there.behavior.items()) == list(here.behavior.items()):
+        return Pretrained(("core", "modulator"), None)
+    return Pretrained(("core",), f"the modulator, which saw {there.behavior} there and sees {here.behavior} here")
+
+
+def size(pixels: tuple[int, int]) -> str:
+    return f"{pixels[0]}×{pixels[1]}"
+
+
+def load_parts(twin: Twin, content: Mapping[str, Any], parts: Collection[str], path: str | Path) -> str:
+    """Give parts of a twin the weights of a checkpoint, all of them; returns what was loaded, in words.
+
+    Raises
+    ------
+    ValueError
+        Where the checkpoint holds no weights of a part, or others than the part has, by name.
+    """
+    loaded = []
+    for name in parts:
+        module: nn.Module = getattr(twin, name)
+        prefix = f"twin.{name}."
+        state: dict[str, Tensor] = {
+            key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)
+        }
+        own = module.state_dict()
+        if not state:
+            raise ValueError(
+                f"init_from={path} holds not one tensor of the {name}; give a checkpoint that task=train wrote"
+            )
+        problems = [f"{key} is missing" for key in own if key not in state]
+        problems += [f"{key} is unknown" for key in state if key not in own]
+        problems += [
+            f"{key} is {tuple(state[key].shape)} there and {tuple(own[key].shape)} here"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ]
+        if problems:
+            shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+            raise ValueError(
+                f"init_from={path}: the weights of the {name} do not fit this twin's: {shown}. Use recordings of the "
+                "kind that the core was trained on, and leave model=… out, because the model comes with the checkpoint"
+            )
+        module.load_state_dict(state)
+        numbers = sum(value.numel() for value in state.values())
+        loaded.append(f"{len(state)} tensors of the {name} ({numbers:,} numbers)")
+    return " and ".join(loaded)
