@@ -100,7 +100,7 @@ def test_every_model_is_built_and_stepped(choice, compose, tiny):
     assert not without
 
 
-@pytest.mark.parametrize("choice", ["callbacks=default", "logger=csv"])
+@pytest.mark.parametrize("choice", ["callbacks=default", "callbacks=ema", "logger=csv"])
 def test_callbacks_and_loggers_are_made(choice, compose):
     group = choice.split("=")[0]
     assert len(make(compose(choice)[group])) == len(compose(choice)[group])

@@ -149,6 +149,7 @@ class Train(Root):
 class Evaluate(Root):
     checkpoint: str = MISSING
     split: Literal["val", "test"] = "test"
+    average: bool = False
     behavior_controls: bool = False
 
 

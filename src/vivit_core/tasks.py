@@ -55,7 +55,7 @@ from vivit_core.files import whole
 from vivit_core.models.baselines import LN
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
-from vivit_core.models.twin import Twin, load_twin, read_checkpoint
+from vivit_core.models.twin import AVERAGE, Twin, load_twin, read_checkpoint
 from vivit_core.specs import Clips, RecordingError, RecordingSpec
 from vivit_core.sweeps import Job
 from vivit_core.training.callbacks import TrainingStopped
@@ -324,6 +324,12 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
     def conclude() -> float | None:
         if (metrics := run.path / "metrics.csv").is_file():
             pictures.learning_curve(run.path / "pictures" / "learning_curve.png", metrics)
+        if AVERAGE in read_checkpoint(run.best):
+            averaged = load_twin(run.best, average=True)
+            scores = evaluate_twin(
+                averaged, datamodule, ln=ln, device=device, out=run.path / AVERAGE, checkpoint=str(run.best)
+            )
+            console.print("With the averaged weights (task=evaluate average=true):", table_of(scores, "test"))
         report(run, datamodule, load_twin(run.best), ln, device=device, split="test", checkpoint=run.best)
         send_results(trainer.loggers, run)
         return best_score(run.last)
@@ -500,11 +506,11 @@ def evaluate(settings: Settings) -> float | None:
     content = read_checkpoint(path)
     ln = LN.from_checkpoint(content["ln"]) if content.get("ln") is not None else None
     twin: Twin | LN
-    if content["twin"].get("_target_") == LN_TARGET:
+    if content["twin"].get("_target_") == LN_TARGET and not settings["average"]:
         assert ln is not None
         twin, ln = ln, None
     else:
-        twin = load_twin(path)
+        twin = load_twin(path, average=settings["average"])
     device, budget = machine_of(settings["trainer"])
     run, datamodule = data_of_checkpoint(settings, content, twin, budget)
     return report(
@@ -515,6 +521,7 @@ def evaluate(settings: Settings) -> float | None:
         device=device,
         split=settings["split"],
         checkpoint=path,
+        average=settings["average"],
         with_behavior_controls=settings["behavior_controls"],
         seed=settings["seed"],
     )
@@ -574,10 +581,14 @@ def report(
     device: str,
     split: Literal["train", "val", "test"],
     checkpoint: Path,
+    average: bool = False,
     with_behavior_controls: bool = False,
     seed: int = 0,
 ) -> float | None:
-    """Evaluate, print the table, write the report; returns the mean bits per spike."""
+    """Evaluate, print the table, write the report; returns the mean bits per spike.
+
+    Averaged weights leave the report beside the checkpoint alone: it is of the others.
+    """
     summary = evaluate_twin(
         twin,
         datamodule,
@@ -599,7 +610,8 @@ def report(
     for name, share in summary["behavior"].items():
         left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
         console.print(f"with behaviour {name.replace('_', ' ')}: {left} bits/spike")
-    page = publish(run.path, report_section(summary, run.path / "pictures", evaluation), checkpoint)
+    section = report_section(summary, run.path / "pictures", evaluation)
+    page = publish(run.path, section, None if average else checkpoint)
     console.print(f"report: {page}")
     console.print(f"run folder: {run.path}")
     bps: float | None = summary["bps_mean"]

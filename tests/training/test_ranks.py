@@ -150,7 +150,7 @@ def assert_alike(one: runs.Run, two: runs.Run) -> None:
 @pytest.mark.timeout(300)
 def test_two_processes_train_as_one(tiny, tmp_path, command):
     """Weights after eight steps, validation's metrics, the test split's scores; and one process alone writes."""
-    words = [*tiny, *SMALL, "trainer.steps_per_epoch=4"]
+    words = [*tiny, *SMALL, "trainer.steps_per_epoch=4", "callbacks=ema", "callbacks.averaging.decay=0.7"]
     code, printed = run_command([sys.executable, str(RUN), *words, "trainer=ddp", "hydra.run.dir=two"], tmp_path)
     assert code == 0, printed
     assert "with 2 processes" in printed and printed.count("epoch 2/2") == printed.count("run folder:") == 1
@@ -158,6 +158,13 @@ def test_two_processes_train_as_one(tiny, tmp_path, command):
     assert code == 0, printed
     one, two = runs.Run(tmp_path / "one"), runs.Run(tmp_path / "two")
     assert_alike(one, two)
+    averages = [json.loads((run.path / "average" / "summary.json").read_text())["bps_mean"] for run in (one, two)]
+    assert averages[1] == pytest.approx(averages[0], abs=1e-6)
+    code, printed = command("task=evaluate", f"checkpoint={one.best}", "average=true", "hydra.run.dir=averaged")
+    assert code == 0, printed
+    bps = json.loads((tmp_path / "averaged" / "summary.json").read_text())["bps_mean"]
+    assert bps == pytest.approx(averages[0], abs=1e-6)
+    assert bps != pytest.approx(json.loads((one.path / "summary.json").read_text())["bps_mean"], abs=1e-4)
     assert {p.name for p in two.path.iterdir()} == {p.name for p in one.path.iterdir()}
 
 

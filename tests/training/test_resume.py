@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny_training import SignalAt, make_batch, train
 
 from vivit_core.training.callbacks import TrainingStopped
@@ -117,17 +116,3 @@ def test_resume_keeps_the_count_of_skipped_steps(tmp_path):
 
     _, parts = assert_continues(tmp_path, [(1, 0)], batches=batches)
     assert parts[0].skipped_steps == 1
-
-
-def test_weight_averaging_resumes_exactly_too(tmp_path):
-    class Averaging(EMAWeightAveraging):
-        def __init__(self):
-            super().__init__(decay=0.9)
-
-    whole = train(tmp_path / "whole", callbacks=[Averaging()])
-    with pytest.raises(TrainingStopped) as caught:
-        train(tmp_path / "parts", callbacks=[Averaging(), SignalAt(1, 1)])
-    parts = train(tmp_path / "parts", callbacks=[Averaging()], resume=caught.value.checkpoint)
-    plain = train(tmp_path / "plain")
-    assert same(whole[0].state_dict(), parts[0].state_dict())
-    assert not same(whole[0].state_dict(), plain[0].state_dict())

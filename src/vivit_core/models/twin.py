@@ -24,6 +24,7 @@ from vivit_core.models.streaming import Stream
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
 FORMAT = "vivit-core twin 1"
+AVERAGE = "average"  # where a checkpoint keeps averaged weights (training/averaging.py)
 
 
 class Twin(nn.Module):
@@ -202,20 +203,22 @@ class Twin(nn.Module):
         return cls(description["model"], description["readout"], recordings, description["predict"])
 
 
-def load_twin(path: str | Path, device: str = "cpu") -> Twin:
-    """The twin in a checkpoint, ready to predict.
+def load_twin(path: str | Path, device: str = "cpu", average: bool = False) -> Twin:
+    """The twin in a checkpoint, ready to predict; with its averaged weights, where ``average`` and it holds some.
 
     Reads with ``weights_only=True`` and builds classes of this package alone: a checkpoint cannot run code.
 
     Raises
     ------
     ValueError
-        Where the file is not a checkpoint of a twin, or its weights do not fit the model it describes.
+        Where the file is not a checkpoint of a twin, its weights do not fit the model it describes, or it holds no
+        average.
     """
     content = read_checkpoint(path)
-    state = {
-        name.removeprefix("twin."): value for name, value in content["state_dict"].items() if name.startswith("twin.")
-    }
+    if average and AVERAGE not in content:
+        raise ValueError(f"{path} holds no averaged weights; callbacks=ema keeps them in training")
+    weights = content[AVERAGE]["state_dict"] if average else content["state_dict"]
+    state = {name.removeprefix("twin."): value for name, value in weights.items() if name.startswith("twin.")}
     check_description(path, content["twin"], state)
     twin = Twin.from_description(content["twin"])
     twin.load_state_dict(state, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -189,20 +189,9 @@ class TwinModule(LightningModule):
             self._metric(recording_id).update(rate, counts, mask)
 
     def on_validation_epoch_end(self) -> None:
-        scores: dict[str, UnitScores] = {}
-        for recording_id in self.twin.specs:
-            metric = self._metric(recording_id)
-            scores[recording_id] = metric.compute()
-            metric.reset()
-            self._log_validation(f"bps_{recording_id}", mean_known(scores[recording_id].bps))
-        loss, bins, bps, correlation = (
-            np.concatenate([getattr(s, name) for s in scores.values()])
-            for name in ("loss", "bins", "bps", "correlation")
-        )
-        self._log_validation("loss", float(np.nansum(loss * bins) / bins.sum()) if bins.any() else math.nan)
-        self._log_validation("bps_mean", mean_known(bps))
-        self._log_validation("corr_mean", mean_known(correlation))
-        self._log_validation("units_silent", float(sum(s.silent for s in scores.values())))
+        # float64 sums are the same on every rank already: nothing to reduce
+        for name, value in validation_numbers({name: self._metric(name) for name in self.twin.specs}).items():
+            self.log(f"val/{name}", value, batch_size=1, rank_zero_only=False)
 
     def on_validation_end(self) -> None:
         self._clock = time.perf_counter()  # validation is no waiting for data
@@ -211,10 +200,6 @@ class TwinModule(LightningModule):
         metric = self.unit_metrics[list(self.twin.specs).index(recording_id)]
         assert isinstance(metric, UnitMetrics)
         return metric
-
-    def _log_validation(self, name: str, value: float) -> None:
-        # float64 sums are the same on every rank already: nothing to reduce
-        self.log(f"val/{name}", value, batch_size=1, rank_zero_only=False)
 
     # Optimizer and checkpoint
 
@@ -236,6 +221,24 @@ class TwinModule(LightningModule):
             )
         self.ln = checkpoint["ln"]
         self.skipped_steps, self.skipped_in_a_row = checkpoint["skipped_steps"]
+
+
+def validation_numbers(metrics: Mapping[str, UnitMetrics]) -> dict[str, float]:
+    """What a validation reports of each recording's metrics and of all units together; empties the metrics."""
+    scores: dict[str, UnitScores] = {}
+    for recording_id, metric in metrics.items():
+        scores[recording_id] = metric.compute()
+        metric.reset()
+    loss, bins, bps, correlation = (
+        np.concatenate([getattr(s, name) for s in scores.values()]) for name in ("loss", "bins", "bps", "correlation")
+    )
+    return {
+        **{f"bps_{recording_id}": mean_known(own.bps) for recording_id, own in scores.items()},
+        "loss": float(np.nansum(loss * bins) / bins.sum()) if bins.any() else math.nan,
+        "bps_mean": mean_known(bps),
+        "corr_mean": mean_known(correlation),
+        "units_silent": float(sum(s.silent for s in scores.values())),
+    }
 
 
 def _mixed(*numbers: int) -> int:
