@@ -63,7 +63,7 @@ from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import CORE
-from vivit_core.training.ranks import Ranks, ranks, started_from_outside
+from vivit_core.training.ranks import FirstFailed, Ranks, ranks, started_from_outside
 from vivit_core.training.requeue import requeue
 from vivit_core.training.start import start_from_data
 from vivit_core.training.tracking import WandbRun, finish_wandb
@@ -116,6 +116,10 @@ def run_task(cfg: DictConfig) -> float | None:
         # What a shell expects of a program that was interrupted. Lightning would kill the first process where one that
         # it started ends with a code of its own.
         raise SystemExit(130 if is_first_rank() or started_from_outside() is not None else 0) from None
+    except FirstFailed:
+        if job is not None:
+            return float("nan")  # as in the first process
+        raise SystemExit(0) from None
     except Exception as error:
         message = message_of(error)
         if job is not None:

@@ -23,8 +23,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from vivit_core.training.callbacks import TrainingStopped
+
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # how long the others wait for the first, which may fit baselines or simulate recordings
+
+
+class FirstFailed(Exception):
+    """What the first process was to do for all has failed there, and it says why."""
 
 
 class Started(NamedTuple):
@@ -124,7 +130,10 @@ class Ranks:
     def first(self, function: Callable[[], T]) -> T:
         """What the function returns in the first process, in all of them; the others wait for it.
 
-        Where it raises there, the others leave without a word.
+        Raises
+        ------
+        FirstFailed
+            In the others, where it raised in the first.
         """
         if self.size == 1:
             return function()
@@ -135,7 +144,7 @@ class Ranks:
         finally:
             dist.broadcast_object_list(answer, src=0, group=self.waiting)
         if answer[1]:
-            raise SystemExit(0)
+            raise FirstFailed
         value: T = answer[0]
         return value
 
@@ -173,6 +182,8 @@ def ranks(device: str, devices: int, num_nodes: int) -> Iterator[Ranks]:
     waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
         yield Ranks(fabric.global_rank, fabric.world_size, environment, waiting)
+    except TrainingStopped:
+        raise  # all have stopped
     except BaseException:
         for process in getattr(fabric.strategy.launcher, "procs", []):  # else they would wait for this one
             process.kill()
