@@ -236,6 +236,25 @@ def test_fit_recovers_planted_filters_and_nears_the_truth(world: SimpleNamespace
     assert 0 < scores[2] < truth[2]
 
 
+def test_a_unit_without_a_spike_is_no_harm(world: SimpleNamespace, tmp_path: Path) -> None:
+    """It has no place and no time course; the others' stay what they are."""
+    made = planted()["recording"]
+    counts = np.concatenate([made["counts"], np.zeros((len(made["counts"]), 1), np.uint8)], 1)
+    silent = {k: v for k, v in made.items() if k != "truth"} | {"counts": counts}
+    settings: dict[str, Any] = {"duration_s": LAGS / RATE_HZ, "max_frames": 60_000}
+    recording = Recording(write_recording(tmp_path / "silent.h5", **silent))
+    centers_U2, courses_UL, snr_U = unit_centers(recording, spec_of(recording), **settings)
+    height, width = made["frames"].shape[1:3]
+    np.testing.assert_allclose(centers_U2[-1], [(width - 1) / 2, (height - 1) / 2], atol=1.0)
+    assert snr_U[-1] == 0 and not courses_UL[-1].any()
+    for own, without in zip(
+        (centers_U2, courses_UL, snr_U),
+        unit_centers(world.recording, world.spec, **settings),
+        strict=True,
+    ):
+        np.testing.assert_allclose(own[:-1], without, rtol=1e-4, atol=1e-4)
+
+
 def test_fit_is_deterministic(world: SimpleNamespace, fitted: LN) -> None:
     again = fit(world)
     for name, value in fitted.state_dict().items():

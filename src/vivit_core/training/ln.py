@@ -145,7 +145,9 @@ def place(x_CTHW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> tuple[Ten
     both_TU = torch.cat([rest_TU, rest_TU.roll(len(rest_TU) // 2, 0)], dim=1)
     maps_CUHW = torch.stack([project(kernels(x_THW, both_TU, lags, ridge)) for x_THW in x_CTHW])
     centers_U2, peak_U = locate(maps_CUHW.square().sum(0))
-    return centers_U2[:units], peak_U[:units] / peak_U[units:].median(), maps_CUHW[0, :units]
+    chance = peak_U[units:][rest_TU.any(0)]  # of units that fire at all
+    clear_U = peak_U[:units] / chance.median() if len(chance) else torch.zeros(units)
+    return centers_U2[:units], clear_U, maps_CUHW[0, :units]
 
 
 def kernels(x_THW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> Tensor:
@@ -229,7 +231,8 @@ def locate(energy_UHW: Tensor) -> tuple[Tensor, Tensor]:
     energy_UP = rearrange(blur(height, 1.0) @ energy_UHW @ blur(width, 1.0).T, "u h w -> u (h w)")
     peak_U = energy_UP.amax(1)
     weight_UP = (energy_UP - 0.5 * peak_U[:, None]).clamp_min(0) * near(energy_UP.argmax(1), height, width, 4.0)
-    weight_UP = weight_UP / weight_UP.sum(1, keepdim=True)
+    total_U1 = weight_UP.sum(1, keepdim=True)
+    weight_UP = torch.where(total_U1 > 0, weight_UP / total_U1, 1 / weight_UP.shape[1])  # silent units: the middle
     pixel = torch.arange(height * width)
     return torch.stack(
         [weight_UP @ (pixel % width).float(), weight_UP @ (pixel // width).float()], dim=1
@@ -251,7 +254,7 @@ def courses(data: Stretches, spec: RecordingSpec, map_UHW: Tensor, lags: int) ->
     )
     power_UL = torch.stack([torch.linalg.vecdot(seen_TU[lag:], seen_TU[: bins - lag], dim=0) for lag in range(lags)], 1)
     distance = (torch.arange(lags)[:, None] - torch.arange(lags)[None]).abs()
-    covariance_ULL = power_UL[:, distance] + 0.3 * power_UL[:, :1, None] * torch.eye(lags)
+    covariance_ULL = power_UL[:, distance] + 0.3 * power_UL[:, :1, None].clamp_min(1e-12) * torch.eye(lags)
     return F.normalize(torch.linalg.solve(covariance_ULL, triggered_UL), dim=1)
 
 

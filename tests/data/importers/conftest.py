@@ -31,7 +31,7 @@ def importer(compose: Callable[..., dict[str, Any]]) -> Callable[..., Importer]:
     """``importer("name", "key=value", …)``: made of its file in conf/, with some settings changed."""
 
     def make(name: str, *changes: str) -> Importer:
-        words = [f"importer.{change}" for change in changes]
+        words = [f"{'+' * change.startswith('+')}importer.{change.lstrip('+')}" for change in changes]
         return instantiate(
             compose("task=import", f"importer={name}", "source=a", "out=b", *words)["importer"], _convert_="all"
         )

@@ -139,6 +139,10 @@ def test_mistakes_are_named(arrays: dict[str, Any], settings: dict[str, Any], me
 
 
 def test_bad_values_and_bad_files(tmp_path: Path) -> None:
+    hole = FRAMES.astype(float)
+    hole[7, 1, 2] = np.nan
+    with pytest.raises(RecordingError, match=r"y\.h5: stimulus/frames: row 7, index \[1, 2\] is nan"):
+        imported(tmp_path, {"frames": hole})
     with pytest.raises(RecordingError, match=r"y\.h5: responses/counts: row 0, unit 0 is negative"):
         imported(tmp_path, {"counts": COUNTS.astype(float) - 50})
     importer = ArraysImporter("r", 30.0, trial_length=10)

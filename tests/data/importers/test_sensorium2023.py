@@ -71,7 +71,7 @@ def test_everything_comes_back(
     assert trials.split.tolist() == ["train", "train", "val", "val", "val", "test", "train"]
     same = trials.stimulus_id[:, None] == trials.stimulus_id
     assert np.array_equal(same, np.array([SHOWS[k] for k in kept])[:, None] == np.array([SHOWS[k] for k in kept]))
-    behaviors = {"pupil_dilation": 1, "running_speed": 1, "pupil_center": 2}
+    behaviors = {"pupil": 1, "running_speed": 1, "pupil_center": 2}
     assert info.behavior == behaviors
     for k, start, stop in zip(kept, trials.start, trials.stop, strict=True):
         put, got = arrays_of(k), recording.read(int(start), int(stop), behaviors)
@@ -101,7 +101,7 @@ def test_gaps_inside_are_not_valid(
     expected[7, 1] = expected[:2] = expected[20:22] = False
     np.testing.assert_array_equal(valid, expected)
     assert counts[8, 2] == 0 and counts[7, 1] == counts[6, 1]
-    behavior = recording.behavior(0, 40, {"pupil_dilation": 1, "pupil_center": 2})
+    behavior = recording.behavior(0, 40, {"pupil": 1, "pupil_center": 2})
     assert (behavior[:2, 0] == 0).all()
     np.testing.assert_allclose(behavior[20:22, 2], arrays["pupil_center"][1, 19], rtol=1e-6)
     said = capsys.readouterr().out

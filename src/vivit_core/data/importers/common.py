@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -133,7 +134,7 @@ class Importer(ABC):
 
     def _key(self, source: Path) -> str:
         """Identifies the settings and the files: an import under the same key makes the same recording."""
-        files = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in
+        files = [(os.path.relpath(path, source), path.stat().st_size, path.stat().st_mtime_ns) for path in
                  self.files(source)]  # fmt: skip
         said = {"version": VERSION, "importer": type(self).__name__, "settings": asdict(self), "files": files}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
@@ -234,14 +235,14 @@ def converted(values: Sliceable, dtype: Any) -> Sliceable:
 
 
 def span(values: Sliceable) -> tuple[float, float, bool]:
-    """The least and the largest value, and whether all are whole numbers; NaN counts as none. Reads in pieces."""
+    """The least and the largest value, NaN left out, and whether all are whole numbers. Reads in pieces."""
     least, most, whole = np.inf, -np.inf, True
     row_bytes = int(np.prod(values.shape[1:])) * np.dtype(values.dtype).itemsize
     for start, stop in pieces(values.shape[0], row_bytes, _PIECE_BYTES):
         piece = np.asarray(values[start:stop])
         if piece.dtype.kind == "f":
+            whole = whole and bool((piece == np.rint(piece)).all())  # which NaN is not
             piece = piece[~np.isnan(piece)]
-            whole = whole and bool((piece == np.rint(piece)).all())
         if piece.size:
             least, most = min(least, float(piece.min())), max(most, float(piece.max()))
     return least, most, whole

@@ -35,7 +35,7 @@ from vivit_core.data.recording import Trials
 from vivit_core.specs import RecordingError
 
 BEHAVIOR = {  # name -> file, its rows, their names
-    "pupil_dilation": ("behavior", slice(0, 1), ["pupil_dilation"]),
+    "pupil": ("behavior", slice(0, 1), ["pupil"]),
     "running_speed": ("behavior", slice(1, 2), ["running_speed"]),
     "pupil_center": ("pupil_center", slice(0, 2), ["x", "y"]),
 }

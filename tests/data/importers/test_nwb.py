@@ -1,0 +1,308 @@
+"""NWB files written by pynwb."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from vivit_core.data.importers import nwb as nwb_module
+from vivit_core.data.importers.nwb import Sampled, make_clock
+from vivit_core.data.recording import Recording
+from vivit_core.specs import RecordingError
+
+pynwb = pytest.importorskip("pynwb")
+
+F, H, W, U, RATE = 400, 6, 8, 3, 50.0
+RNG = np.random.default_rng(0)
+FRAMES = RNG.integers(0, 256, (F, H, W), dtype=np.uint8)
+REGULAR = 3.0 + np.arange(F) / RATE
+SPIKES = [np.sort(RNG.uniform(2.5, 12.0, n)) for n in (150, 0, 90)]
+TRIALS = [(3.0 + 0.8 * i, 3.0 + 0.8 * (i + 1) - 0.1) for i in range(10)]  # the last 0.1 s of each belong to none
+SHOWN = [0, 1, 2, 3, 0, 1, 2, 3, 4, 5]
+SPEED_S = 2.9 + np.sort(RNG.uniform(0, 8.6, 300))
+SPEED = RNG.normal(size=300)
+
+
+def build(**changes: Any) -> Any:
+    """An NWB file in memory."""
+    given: dict[str, Any] = {
+        "stimulus": pynwb.image.OpticalSeries(
+            name="movie", data=FRAMES, timestamps=REGULAR, unit="n.a.", distance=0.2, field_of_view=[1.0, 1.0],
+            orientation="upright",
+        ),
+        "trials": TRIALS,
+        "spikes": SPIKES,
+        "obs": None,
+    } | changes  # fmt: skip
+    nwb = pynwb.NWBFile(
+        "a test", "test-7", datetime(2026, 1, 1, tzinfo=UTC), lab="a lab",
+        subject=pynwb.file.Subject(subject_id="m1", species="Mus musculus"),
+    )  # fmt: skip
+    if given["stimulus"] is not None:
+        nwb.add_stimulus(given["stimulus"])
+    if given["trials"] is not None:
+        nwb.add_trial_column("image", "what was shown")
+        nwb.add_trial_column("part", "split")
+        for i, (start, stop) in enumerate(given["trials"]):
+            nwb.add_trial(start_time=start, stop_time=stop, image=SHOWN[i], part=["train", "val", "test"][i % 3])
+    if given["spikes"] is not None:
+        nwb.add_unit_column("quality", "by hand")
+        for u, times in enumerate(given["spikes"]):
+            obs = {} if given["obs"] is None else {"obs_intervals": given["obs"][u]}
+            nwb.add_unit(spike_times=times, quality=["good", "good", "mua"][u], **obs)
+    module = nwb.create_processing_module("behavior", "what the animal did")
+    speed = pynwb.TimeSeries(name="speed", data=SPEED, timestamps=SPEED_S, unit="cm/s", conversion=2.0)
+    module.add(pynwb.behavior.BehavioralTimeSeries(time_series=speed, name="running"))
+    pupil = np.stack([np.arange(1000.0), -np.arange(1000.0)], 1)
+    eye = pynwb.behavior.SpatialSeries(name="eye", data=pupil, starting_time=2.0, rate=100.0, reference_frame="screen")
+    module.add(pynwb.behavior.EyeTracking(spatial_series=eye))
+    return nwb
+
+
+def write(path: Path, **changes: Any) -> Path:
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(build(**changes))
+    return path
+
+
+def counted(clock: list[tuple[float, float]], spikes: list[np.ndarray]) -> np.ndarray:
+    """Slow and plain: spikes in each bin."""
+    return np.array([[((s >= a) & (s < b)).sum() for s in spikes] for a, b in clock])
+
+
+def test_everything_comes_back(
+    tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nwb_module, "BLOCK", 32)  # many blocks
+    obs = [np.array([[2.0, 5.0], [6.0, 20.0]]), np.array([[0.0, 20.0]]), np.array([[3.0, 4.0]])]
+    path = write(tmp_path / "a.nwb", obs=obs)
+    make = importer("nwb", "stimulus_column=image", "split_column=part", "longest_hold_s=10")
+    recording = Recording(make(path, tmp_path / "x.h5")[0])
+    info, trials = recording.info, recording.info.trials
+    assert (info.recording_id, info.subject, info.species, info.source) == ("a", "m1", "Mus musculus", "a lab, test-7")
+    assert info.frame_rate_hz == pytest.approx(RATE) and info.frame_shape == (1, H, W) and info.frame_dtype == "uint8"
+    assert info.behavior == {"speed": 1, "eye": 2}
+    onsets = REGULAR
+    bins = [f for f in range(F) if any(a <= onsets[f] + 0.01 < b for a, b in TRIALS)]
+    assert (trials.stop - trials.start).tolist() == [35] * 10 and len(bins) == 350
+    assert trials.stimulus_id.tolist() == [str(s) for s in SHOWN]
+    assert trials.split.tolist() == [["train", "val", "test"][i % 3] for i in range(10)]
+    got = recording.read(0, 350, {"speed": 1, "eye": 2})
+    np.testing.assert_array_equal(got["frames"][0], FRAMES[bins])
+    clock = [(onsets[f], onsets[f] + 1 / RATE) for f in bins]
+    np.testing.assert_array_equal(got["counts"], counted(clock, SPIKES))
+    expected = [[any(a >= p - 1e-6 and b <= q + 1e-6 for p, q in obs[u]) for u in range(U)] for a, b in clock]
+    np.testing.assert_array_equal(got["valid"], expected)
+    for t, (_, end) in enumerate(clock):  # the newest sample at the bin's end, nothing later
+        np.testing.assert_allclose(got["behavior"][t, 0], 2 * SPEED[end >= SPEED_S][-1], rtol=1e-6)
+        eye = np.floor((end - 2.0) * 100 + 1e-6)
+        assert got["behavior"][t, 1] in (eye, eye - 1) and got["behavior"][t, 2] == -got["behavior"][t, 1]
+    said = capsys.readouterr().out
+    assert "left out: 50 bins in no trial" in said
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert [q.decode() for q in file["units/quality"][()]] == ["good", "good", "mua"]
+
+
+def test_units_are_chosen_by_a_column(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    path = write(tmp_path / "a.nwb")
+    recording = Recording(importer("nwb", "+keep_units.quality=[mua]", "behavior=[]")(path, tmp_path / "x.h5")[0])
+    assert recording.info.unit_ids == ("2",) and recording.info.behavior == {}
+    assert set(recording.info.trials.split.tolist()) == {"train", "val", "test"}
+    clock = [(REGULAR[f], REGULAR[f] + 1 / RATE) for f in range(35)]
+    np.testing.assert_array_equal(recording.counts(0, 35), counted(clock, SPIKES[2:]))
+
+
+def test_dropped_frames_and_gaps(
+    tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = REGULAR + RNG.uniform(-0.001, 0.001, F)
+    times[10:] += 2 / RATE  # frame 9 stays for three bins
+    times[60:] += 0.5 / RATE  # frame 59 stays for a bin and a half
+    times[100:] += 5.0  # a break
+    movie = pynwb.image.ImageSeries(name="movie", data=FRAMES, timestamps=times, unit="n.a.")
+    path = write(tmp_path / "a.nwb", stimulus=movie, trials=[(0.0, 20.0)])
+    make = importer("nwb", "behavior=[]", "val_fraction=0", "test_fraction=0")
+    recording = Recording(make(path, tmp_path / "x.h5")[0])
+    trials = recording.info.trials
+    half = 2 if times[60] - times[59] >= 1.5 / RATE else 1
+    shown = [f for f in range(F) for _ in range({9: 3, 59: half}.get(f, 1))]
+    np.testing.assert_array_equal(recording.frames(0, recording.info.n_frames)[0], FRAMES[shown])
+    assert trials.stop.tolist() == [101 + half, len(shown)]
+    assert trials.stimulus_id.tolist() == ["trial 0", "trial 0 part 2"]
+    edges: list[tuple[float, float]] = []
+    median = float(np.median(np.diff(times)))
+    for f in range(F):
+        n = shown.count(f)
+        stay = times[f + 1] - times[f] if f + 1 < F and f != 99 else median
+        edges += [(times[f] + k * stay / n, times[f] + (k + 1) * stay / n) for k in range(n)]
+    np.testing.assert_array_equal(recording.counts(0, len(shown)), counted(edges, SPIKES))
+    assert np.flatnonzero(~recording.valid(0, len(shown))[:, 0]).tolist() == ([61, 62] if half == 2 else [61])[:half]
+    said = capsys.readouterr().out
+    assert "frames stayed for more than one bin" in said and "1 gaps of the stimulus cut trials in two" in said
+
+
+@pytest.mark.parametrize("how", ["images", "series"])
+def test_templates_by_index(how: str, tmp_path: Path, importer: Callable[..., Any]) -> None:
+    """Pictures that stay for 0.2 s, at 50 bins a second; width first, in colour."""
+    pictures = RNG.integers(0, 256, (4, W, H, 3), dtype=np.uint8)
+    index = RNG.integers(0, 4, 40)
+    nwb = build(stimulus=None)
+    if how == "images":
+        listed = [pynwb.image.RGBImage(name=f"p{9 - i}", data=p) for i, p in enumerate(pictures)]
+        order = pynwb.base.ImageReferences(name="order_of_images", data=listed)
+        images = pynwb.base.Images(name="pictures", images=listed, order_of_images=order)
+        nwb.add_stimulus_template(images)
+        series = pynwb.image.IndexSeries(
+            name="shown", data=index.astype(np.uint32), indexed_images=images, unit="N/A", starting_time=3.0, rate=5.0
+        )
+        nwb.add_stimulus(series)
+        with pynwb.NWBHDF5IO(tmp_path / "a.nwb", "w") as io:
+            io.write(nwb)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is deprecated; older files have it
+            template = pynwb.image.ImageSeries(name="pictures", data=pictures, rate=1.0, unit="n.a.")
+            nwb.add_stimulus_template(template)
+            series = pynwb.image.IndexSeries.__new__(
+                pynwb.image.IndexSeries, parent=None, object_id=None, container_source=None, in_construct_mode=True
+            )
+            series.__init__(
+                name="shown", data=index.astype(np.uint32), indexed_timeseries=template, unit="N/A", starting_time=3.0,
+                rate=5.0,
+            )  # fmt: skip
+            nwb.add_stimulus(series)
+            with pynwb.NWBHDF5IO(tmp_path / "a.nwb", "w") as io:
+                io.write(nwb)
+    make = importer("nwb", "frame_rate_hz=50", "axes=t w h", "behavior=[]")
+    recording = Recording(make(tmp_path / "a.nwb", tmp_path / "x.h5")[0])
+    assert recording.info.frame_shape == (3, H, W) and recording.info.frame_rate_hz == 50
+    bins = [f for f in range(F) if any(a <= REGULAR[f] + 0.01 < b for a, b in TRIALS)]
+    expected = pictures[index[np.array(bins) // 10]].transpose(3, 0, 2, 1)
+    np.testing.assert_array_equal(recording.frames(0, 350), expected)
+    clock = [(REGULAR[f], REGULAR[f] + 1 / RATE) for f in bins]
+    assert np.abs(recording.counts(0, 350) - counted(clock, SPIKES)).sum() <= 2  # rounding of 3.0 + k / 5 + i / 50
+    with pytest.raises(ValueError, match=r"frame_rate_hz=2, but the stimulus has 5 frames a second"):
+        importer("nwb", "frame_rate_hz=2")(tmp_path / "a.nwb", tmp_path / "y.h5")
+
+
+def test_without_trials(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    path = write(tmp_path / "a.nwb", trials=None)
+    trials = Recording(importer("nwb", "trial_s=1")(path, tmp_path / "x.h5")[0]).info.trials
+    assert trials.stop.tolist() == list(range(50, 401, 50))
+    with pytest.raises(RecordingError, match=r"intervals/trials/image: missing; there are no trials"):
+        importer("nwb", "stimulus_column=image")(path, tmp_path / "y.h5")
+
+
+def test_samples_are_never_from_the_future() -> None:
+    times = np.array([1.0, 1.1, 1.2, 2.0])
+    data = np.array([1.0, 2.0, np.nan, 4.0])
+    ends = np.array([0.5, 1.0, 1.15, 1.25, 1.55, 1.8, 2.0, 2.4, 9.0])
+    sampled = Sampled(data, times, ends, longest_s=0.5, scale=10.0, shift=1.0)
+    np.testing.assert_array_equal(sampled.known(0, 9), [False, True, True, True, True, False, True, True, False])
+    values = sampled.values(0, 9)[:, 0]
+    np.testing.assert_array_equal(values[[0, 1, 2, 3, 4, 6, 7]], [0, 11, 21, 21, 21, 41, 41])
+
+
+def test_clock_of_frames_too_close() -> None:
+    notes: list[str] = []
+    clock = make_clock(np.array([0.0, 1.0, 1.001, 2.0, 3.0]), None, 10.0, notes)
+    assert clock.frame.tolist() == [0, 2, 3, 4]
+    assert notes == ["1 frames were replaced within half a bin and are not shown"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "message"),
+    [
+        ({"stimulus": None}, [], "stimulus/presentation: holds 0 series of pictures"),
+        ({}, ["stimulus=film"], r"stimulus/presentation/film: missing. There are \['movie'\]"),
+        ({"spikes": None}, [], "units/spike_times: missing"),
+        ({"spikes": [np.array([3.0, 2.0])] * 3}, [], "units/spike_times, row 0: has times that fall"),
+        ({"spikes": [np.array([3.0, np.nan])] * 3}, [], "units/spike_times, row 0: has times that fall"),
+        ({"trials": [(3.0, 5.0), (4.0, 6.0)]}, [], "intervals/trials: row 1 starts before row 0 ends"),
+        ({"trials": [(30.0, 31.0)]}, [], "intervals/trials: no trial holds a frame"),
+        ({}, ["split_column=image"], "intervals/trials/image: trials/split: row 0 says '0'"),
+        ({}, ["stimulus_column=picture"], "intervals/trials/picture: missing; the columns are"),
+        ({}, ["behavior=[lick]"], r"processing: has no time series \['lick'\]. There are \['eye', 'speed'\]"),
+        ({}, ["+keep_units.quality=[poor]"], "units: none is left"),
+        ({}, ["+keep_units.depth=[a]"], "units/depth: missing"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    changes: dict[str, Any], words: list[str], message: str, tmp_path: Path, importer: Callable[..., Any]
+) -> None:
+    path = write(tmp_path / "a.nwb", **changes)
+    with pytest.raises(RecordingError, match=r"a\.nwb: " + message):
+        importer("nwb", *words)(path, tmp_path / "x.h5")
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_external_frames_falling_times_and_broken_files(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    make = importer("nwb")
+    film = pynwb.image.ImageSeries(
+        name="movie", external_file=["film.avi"], format="external", timestamps=REGULAR, unit="n.a.", starting_frame=[0]
+    )
+    with pytest.raises(RecordingError, match=r"stimulus/presentation/movie: its frames lie in film\.avi"):
+        make(write(tmp_path / "a.nwb", stimulus=film), tmp_path / "x.h5")
+    times = REGULAR.copy()
+    times[7] = times[5]
+    film = pynwb.image.ImageSeries(name="movie", data=FRAMES, timestamps=times, unit="n.a.")
+    with pytest.raises(RecordingError, match=r"movie/timestamps: do not rise at entry 7"):
+        make(write(tmp_path / "b.nwb", stimulus=film), tmp_path / "x.h5")
+    whole = write(tmp_path / "c.nwb")
+    content = whole.read_bytes()
+    for broken in (content[: len(content) // 2], content[:100], b"", b"hello"):
+        whole.write_bytes(broken)
+        with pytest.raises(RecordingError, match=r"c\.nwb: file: (cannot be read as NWB|is not an NWB file)"):
+            make(whole, tmp_path / "x.h5")
+    with h5py.File(tmp_path / "d.nwb", "w") as file:
+        file["x"] = 1
+    with pytest.raises(RecordingError, match=r"d\.nwb: file: cannot be read as NWB"):
+        make(tmp_path / "d.nwb", tmp_path / "x.h5")
+
+
+def test_data_in_another_file(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    path = write(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file, h5py.File(tmp_path / "other.h5", "w") as other:
+        data = file["stimulus/presentation/movie/data"]
+        other["data"] = data[()]
+        attributes = dict(data.attrs)
+        other["data"].attrs.update(attributes)
+        del file["stimulus/presentation/movie/data"]
+        file["stimulus/presentation/movie/data"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "data")
+    with pytest.raises(RecordingError, match=r"movie/data: lies in another file|cannot be read as NWB"):
+        importer("nwb")(path, tmp_path / "x.h5")
+
+
+def test_an_interrupted_import_goes_on(
+    tmp_path: Path, importer: Callable[..., Any], interrupted: Callable[[int], None]
+) -> None:
+    path, make = write(tmp_path / "a.nwb"), importer("nwb")
+    make(path, tmp_path / "whole.h5")
+    interrupted(7)
+    with pytest.raises(KeyboardInterrupt):
+        make(path, tmp_path / "x.h5")
+    assert (tmp_path / ".x.h5.partial").exists() and not (tmp_path / "x.h5").exists()
+    make(path, tmp_path / "x.h5")
+    a, b = Recording(tmp_path / "whole.h5"), Recording(tmp_path / "x.h5")
+    for name, values in a.read(0, 350, a.info.behavior).items():
+        np.testing.assert_array_equal(values, b.read(0, 350, a.info.behavior)[name])
+
+
+def test_end_to_end(
+    tmp_path: Path, command: Callable[..., tuple[int, str]], train_and_evaluate: Callable[..., dict[str, Any]]
+) -> None:
+    write(tmp_path / "a.nwb")
+    code, printed = command(
+        "task=import", "importer=nwb", "source=a.nwb", "out=data/a.h5", "importer.split_column=part"
+    )
+    assert code == 0, printed
+    cut = ["data.clip_length=20", "data.burn_in=5", "data.evaluation_length=35"]
+    summary = train_and_evaluate("data.root=data", "data.behavior=[speed,eye]", *cut)
+    assert summary["units"] == U and summary["units_silent"] == 1 and summary["bins"] == 3 * 30

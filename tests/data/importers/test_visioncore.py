@@ -1,0 +1,215 @@
+"""Data sets as VisionCore saves them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from vivit_core.data.recording import Recording
+from vivit_core.specs import RecordingError
+
+U, SIDE = 5, 7
+LENGTHS = {"backimage": [41, 30, 36, 38], "gaborium": [32, 33], "fixrsvp": [30, 31, 29]}  # bins of each trial
+
+
+def dset(name: str, **changes: Any) -> dict[str, Any]:
+    lengths = LENGTHS[name]
+    made, bins = torch.Generator().manual_seed(len(name)), sum(lengths)
+    trial = torch.repeat_interleave(torch.arange(len(lengths)) * 3 + 2, torch.tensor(lengths))
+    within = torch.cat([torch.arange(n) for n in lengths])
+    if name == "fixrsvp":
+        within[:30] += 1  # the first showing was caught a bin late
+    covariates = {
+        "stim": torch.randint(0, 255, (bins, SIDE, SIDE), generator=made, dtype=torch.uint8),
+        "robs": torch.poisson(torch.full((bins, U), 0.4), generator=made),
+        "eyepos": torch.randn(bins, 2, generator=made, dtype=torch.float64),
+        "dpi_valid": torch.ones(bins),
+        "trial_inds": trial,
+        "t_bins": (torch.arange(bins, dtype=torch.float64) + trial * 100) / 240,
+        "roi": torch.zeros(bins, 2, 2),
+    }
+    if name == "fixrsvp":
+        covariates["psth_inds"] = within
+    covariates |= changes
+    metadata = {"name": name, "cids": np.arange(U), "scale": np.float64(2.0), "names": np.array(["a", "b"])}
+    return {"covariates": {k: v for k, v in covariates.items() if v is not None}, "metadata": metadata}
+
+
+def write(folder: Path, names: tuple[str, ...] = tuple(LENGTHS), **changes: Any) -> Path:
+    """``changes``: of the covariates of backimage."""
+    folder.mkdir(parents=True)
+    for name in names:
+        torch.save(dset(name, **(changes if name == "backimage" else {})), folder / f"{name}.dset")
+    return folder
+
+
+def pooled(covariates: dict[str, Any], start: int, stop: int, pool: int = 2) -> dict[str, np.ndarray]:
+    """Slow and plain: what bins start … stop-1 of a file become."""
+    out: dict[str, list[Any]] = {"frames": [], "counts": [], "behavior": [], "valid": []}
+    for first in range(start, stop - pool + 1, pool):
+        own = slice(first, first + pool)
+        out["frames"].append(covariates["stim"][first + pool - 1].numpy())
+        out["counts"].append(covariates["robs"][own].numpy().sum(0))
+        out["behavior"].append(covariates["eyepos"][first + pool - 1].numpy())
+        out["valid"].append([bool((covariates["dpi_valid"][own] > 0).all())] * U)
+    return {name: np.array(values) for name, values in out.items()}
+
+
+def test_everything_comes_back(
+    tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    dpi = torch.ones(sum(LENGTHS["backimage"]))
+    dpi[[4, 11, 90]] = 0
+    folder = write(tmp_path / "Allen_2022" / "datasets", dpi_valid=dpi)
+    recording = Recording(importer("visioncore", "test_fraction=0.2")(folder, tmp_path / "x.h5")[0])
+    info, trials = recording.info, recording.info.trials
+    assert (info.recording_id, info.frame_rate_hz, info.frame_shape) == ("Allen_2022", 120.0, (1, SIDE, SIDE))
+    assert (info.frame_dtype, info.n_units, info.behavior) == ("uint8", U, {"eyepos": 2})
+    ranges = []
+    for name, lengths in LENGTHS.items():
+        ends = np.cumsum(lengths)
+        for i, (start, stop) in enumerate(zip(ends - lengths, ends, strict=True)):
+            late = name == "fixrsvp" and i == 0  # its first bin is the second half of a pair
+            ranges.append((name, int(start) + late, int(stop)))
+    assert (trials.stop - trials.start).tolist() == [(stop - start) // 2 for _, start, stop in ranges]
+    for (name, start, stop), first, last in zip(ranges, trials.start, trials.stop, strict=True):
+        covariates = dset(name, **({"dpi_valid": dpi} if name == "backimage" else {}))["covariates"]
+        put, got = pooled(covariates, start, stop), recording.read(int(first), int(last), {"eyepos": 2})
+        np.testing.assert_array_equal(got["frames"][0], put["frames"])
+        np.testing.assert_array_equal(got["counts"], put["counts"])
+        np.testing.assert_array_equal(got["valid"], put["valid"])
+        np.testing.assert_allclose(got["behavior"], put["behavior"], rtol=1e-6)
+    assert trials.stimulus_id.tolist()[:2] == ["backimage trial 2", "backimage trial 5"]
+    assert trials.stimulus_id.tolist()[-3:] == ["fixrsvp from bin 1", "fixrsvp from bin 0", "fixrsvp from bin 0"]
+    split = trials.split.tolist()
+    assert split[-3:] == ["test"] * 3 and sorted(split[:-3]) == ["test", "train", "train", "train", "train", "val"]
+    said = capsys.readouterr().out
+    assert "left out: type gratings: there is no gratings.dset" in said
+    assert "left out: type backimage: 1 bins at trials' borders" in said
+    assert "valid: 97." in said or "valid: 98." in said
+
+
+def test_gaps_cut_a_trial(tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    covariates = dset("backimage")["covariates"]
+    times = covariates["t_bins"].clone()
+    times[20:] += 0.5
+    eyepos = covariates["eyepos"].clone()
+    eyepos[50] = float("nan")
+    folder = write(tmp_path / "a", ("backimage",), t_bins=times, eyepos=eyepos)
+    recording = Recording(importer("visioncore", "recording_id=r")(folder, tmp_path / "x.h5")[0])
+    trials = recording.info.trials
+    assert (trials.stop - trials.start).tolist() == [10, 10, 15, 18, 19]
+    assert trials.stimulus_id.tolist()[:2] == ["backimage trial 2", "backimage trial 2 part 2"]
+    assert trials.split[0] == trials.split[1]
+    start = int(trials.start[2])
+    valid = recording.valid(start, start + 15)[:, 0]
+    assert np.flatnonzero(~valid).tolist() == [(50 - 41) // 2]
+    behavior = recording.behavior(start, start + 15, {"eyepos": 2})
+    np.testing.assert_allclose(behavior[4], eyepos[49].numpy() if (50 - 41) % 2 else eyepos[50 - 41 + 41 + 1].numpy())
+    assert "1 gaps of t_bins" in capsys.readouterr().out
+
+
+def test_units_of_the_sessions_file(
+    tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    robs = dset("backimage")["covariates"]["robs"].clone()
+    robs[:, 3] = 0
+    robs[7, 3] = 1
+    folder = write(tmp_path / "a", ("backimage",), robs=robs)
+    lists = {"session": "a", "visual": [0, 2, 3, 4], "qcmissing": [0, 1, 3, 4], "qccontam": [0, 3, 4], "cids": [1]}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(lists))
+    own = f"units_file={tmp_path}/a.yaml"
+    recording = Recording(importer("visioncore", own, "min_rate_hz=5")(folder, tmp_path / "x.h5")[0])
+    assert recording.info.unit_ids == ("0", "4")
+    np.testing.assert_array_equal(recording.counts(0, 3), robs[:6, [0, 4]].numpy().reshape(3, 2, 2).sum(1))
+    said = capsys.readouterr().out
+    assert "left out: 1 units that are not in visual" in said and "1 units that fire below" in said
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"visual": [0, 99]}))
+    with pytest.raises(RecordingError, match=r"a\.yaml: visual: is not a list of columns"):
+        importer("visioncore", own)(folder, tmp_path / "y.h5")
+    with pytest.raises(RecordingError, match=r"a\.yaml: cids: is missing"):
+        importer("visioncore", own, "unit_lists=[cids]")(folder, tmp_path / "y.h5")
+    with pytest.raises(ValueError, match="no unit is left"):
+        importer("visioncore", "min_rate_hz=1000")(folder, tmp_path / "y.h5")
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_is_unpickled(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    folder = write(tmp_path / "a", ())
+    for metadata in ({"sess": Evil(tmp_path / "touched")}, {"odd": OrderedDict(a=Evil(tmp_path / "touched"))}):
+        torch.save(dset("backimage") | {"metadata": metadata}, folder / "backimage.dset")
+        with pytest.raises(RecordingError, match=r"backimage\.dset: file: holds objects of .*pathlib"):
+            importer("visioncore")(folder, tmp_path / "x.h5")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"robs": None}, r"backimage\.dset: covariates/robs: missing"),
+        ({"stim": torch.zeros(9, SIDE, SIDE)}, r"covariates/robs: has 145 bins, and stim 9"),
+        ({"stim": torch.zeros(145)}, r"covariates/stim: has shape \(145,\)"),
+        ({"robs": torch.zeros(145, U, dtype=torch.complex64)}, "covariates/robs: has shape .*complex64"),
+        ({"robs": torch.full((145, U), -1.0)}, "responses/counts: row 0, unit 0 is negative"),
+        ({"t_bins": torch.full((145,), float("nan"))}, "covariates/t_bins: bin 0 is nan"),
+        ({"stim": torch.zeros(145, SIDE + 1, SIDE)}, r"gaborium\.dset: stim: has \(7, 7\) in each bin"),
+        ({"stim": torch.zeros(1, 1, 1).expand(145, SIDE, SIDE)}, "covariates/stim: declares more numbers"),
+        ({"stim": torch.full((145, SIDE, SIDE), float("nan"))}, "stimulus/frames: row 0, index"),
+        ({"dfs": torch.ones(145, 2)}, "covariates/dfs: has 2 columns"),
+    ],
+)
+def test_broken_covariates_are_named(
+    changes: dict[str, Any], message: str, tmp_path: Path, importer: Callable[..., Any]
+) -> None:
+    with pytest.raises(RecordingError, match=message):
+        importer("visioncore")(write(tmp_path / "a", **changes), tmp_path / "x.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_broken_files_are_named(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    make, folder = importer("visioncore"), write(tmp_path / "a")
+    file = folder / "backimage.dset"
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"hello", whole[:200] + bytes(400) + whole[600:]):
+        file.write_bytes(content)
+        with pytest.raises(RecordingError, match=r"backimage\.dset: file: (is damaged|is in torch's format)"):
+            make(folder, tmp_path / "x.h5")
+    torch.save(dset("backimage"), file, _use_new_zipfile_serialization=False)
+    with pytest.raises(RecordingError, match=r"backimage\.dset: file: is in torch's format of before 2020"):
+        make(folder, tmp_path / "x.h5")
+    torch.save([1], file)
+    with pytest.raises(RecordingError, match="covariates: missing"):
+        make(folder, tmp_path / "x.h5")
+    with pytest.raises(RecordingError, match="source: holds none of"):
+        importer("visioncore", "types=[dots]", "repeats=[]")(folder, tmp_path / "x.h5")
+    with pytest.raises(ValueError, match=r"importer\.repeats names \['dots'\]"):
+        importer("visioncore", "repeats=[dots]")(folder, tmp_path / "x.h5")
+
+
+def test_end_to_end(
+    tmp_path: Path, command: Callable[..., tuple[int, str]], train_and_evaluate: Callable[..., dict[str, Any]]
+) -> None:
+    write(tmp_path / "Allen_2022")
+    words = ["importer=visioncore", "source=Allen_2022", "out=data/a.h5", "importer.test_fraction=0.2"]
+    code, printed = command("task=import", *words)
+    assert code == 0, printed
+    cut = ["data.clip_length=14", "data.burn_in=3", "data.evaluation_length=15", "data.evaluation_burn_in=5"]
+    cut += ["baseline.duration_s=0.05", "model.frontend.lags=4"]
+    summary = train_and_evaluate("data.root=data", "data.behavior=[eyepos]", *cut)
+    assert summary["units"] == U and summary["corr_to_average_mean"] is not None
