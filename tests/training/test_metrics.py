@@ -211,6 +211,29 @@ def test_unit_without_signal_has_no_normalised_correlation():
     assert math.isnan(scores.normalised_correlation[0]) and math.isnan(scores.correlation_to_average[0])
 
 
+def test_silent_constant_and_noiseless_units_over_repeats():
+    """A silent or constant unit has no score; one without noise has all its variance explained; a constant prediction
+    correlates with nothing, and the measurement's own scores stay."""
+    rng = np.random.default_rng(4)
+    rate = np.broadcast_to(rng.uniform(0.5, 4, (1, 40, 4)), (3, 40, 4)).copy()
+    counts = rng.poisson(rate).astype(float)
+    counts[..., 0] = 0.0  # silent
+    counts[..., 1] = 2.0  # constant
+    counts[..., 2] = counts[:1, :, 2]  # every repeat the same
+    rate[..., 3] = 0.7  # a constant prediction
+    mask = np.ones(counts.shape, bool)
+    mask[1, ::3] = False
+    scores = repeat_scores([Repeats(rate, counts, mask)])
+    assert np.isnan(scores.correlation_to_average).tolist() == [True, True, False, True]
+    assert np.isnan(scores.explainable_variance).tolist() == [True, True, False, False]
+    assert np.isnan(scores.normalised_correlation).tolist() == [True, True, False, True]
+    assert scores.explainable_variance[2] == 1.0
+    assert scores.normalised_correlation[2] == pytest.approx(scores.correlation_to_average[2])
+    assert scores.reliable.tolist()[:3] == [False, False, True]
+    expected = repeat_reference([Repeats(rate, counts, mask)], 3)
+    assert scores.explainable_variance[3] == pytest.approx(expected[1])
+
+
 def test_a_single_repeat_says_nothing():
     s = planted(np.random.default_rng(0), 1, 10, 2)
     scores = repeat_scores([s])
