@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivit_core.data.recording import Trials
-from vivit_core.data.windows import TrainingWindows, Window, evaluation_windows
+from vivit_core.data.windows import TrainingWindows, Window, ends_of_trials, evaluation_windows
 
 
 def trials_of(lengths: list[int], gaps: list[int], splits: list[str]) -> Trials:
@@ -73,3 +73,25 @@ def test_training_windows_are_all_windows(trials: Trials, clip_length: int) -> N
     assert [windows[i] for i in range(len(windows))] == expected
     with pytest.raises(IndexError):
         windows[len(windows)]
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=40), st.integers(50, 3000), st.integers(1, 200))
+def test_ends_of_trials_fit_and_none_is_too_short(lengths: list[int], max_frames: int, least: int) -> None:
+    stop = np.cumsum(np.array(lengths) + 3)
+    start = stop - lengths
+    trials = Trials(start, stop, start, ["train"] * len(lengths))
+    ends = ends_of_trials(trials, "train", max_frames, least)
+    kept = np.array([b - a for a, b in ends])
+    assert {b for _, b in ends} <= set(stop.tolist()) and ends == sorted(ends)
+    assert kept.sum() <= max(max_frames + len(ends), 1)
+    if sum(lengths) <= max_frames:
+        assert kept.tolist() == lengths
+    elif min(lengths) == max(lengths) and max_frames >= min(least, lengths[0]):
+        assert kept.min() >= min(least, lengths[0]) - 1
+
+
+def test_ends_of_very_many_trials_keep_some_past() -> None:
+    start = np.arange(14_000) * 640
+    ends = ends_of_trials(Trials(start, start + 640, start, ["train"] * 14_000), "train", 60_000, 288)
+    assert 200 < len(ends) < 212 and min(b - a for a, b in ends) >= 280
+    assert ends[0][1] == 640 and ends[-1][1] == 14_000 * 640  # from the first trial to the last

@@ -26,6 +26,7 @@ from vivit_core.analysis.evaluate import without_nan
 from vivit_core.analysis.inspect_pictures import page
 from vivit_core.analysis.report import Section, Table
 from vivit_core.data.recording import SPLITS, Recording, validate_recording
+from vivit_core.data.windows import ends_of_trials
 from vivit_core.specs import RecordingError, RecordingSpec
 from vivit_core.training.ln import CLEAR, MAP_LAGS, Stretches, contrast_energies, place, pooled
 
@@ -411,11 +412,11 @@ def stimulus(recording: Recording, look: Look) -> None:
     if blank > 0.01 * len(place_K):
         look.find(
             "blank_frames",
-            "fault",
+            "note",
             f"stimulus/frames, {blank / len(place_K):.0%} of the bins in trials",
             "are one flat grey or black",
-            "If nothing was shown there, mark the bins in responses/valid or cut the "
-            "trials shorter; if it was shown, all is well",
+            "Where nothing was shown, mark the bins in responses/valid or cut the trials shorter; "
+            "where a flat frame was shown, all is well",
         )
     if same > 0.5 * pairs:
         look.find(
@@ -437,13 +438,16 @@ def across_splits(recording: Recording, look: Look) -> None:
     shared = [name for name, splits in names.items() if len(splits) > 1]
     offsets = np.unique(np.linspace(0, (trials.stop - trials.start).min() - 1, TRIAL_FRAMES).astype(int))
     groups: dict[str, list[int]] = {}
+    blank: list[str] = []
     for n, start in enumerate(trials.start.tolist()):
         digest, flat = hashlib.blake2b(digest_size=16), True
         for offset in offsets.tolist():
             frame = recording.frames(start + offset, start + offset + 1)
             flat &= bool((frame == frame.flat[0]).all())
             digest.update(np.ascontiguousarray(frame).tobytes())
-        if not flat:  # blank trials are alike, and are another finding
+        if flat:
+            blank.append(str(n))
+        else:
             groups.setdefault(digest.hexdigest(), []).append(n)
     leaks, unmarked = [], []
     for group in groups.values():
@@ -455,6 +459,14 @@ def across_splits(recording: Recording, look: Look) -> None:
                 leaks.append(f"trials {first} ({trials.split[first]}) and {n} ({trials.split[n]})")
             elif trials.stimulus_id[n] != trials.stimulus_id[first]:
                 unmarked.append(f"trials {first} and {n}")
+    if blank:
+        look.find(
+            "blank_trials",
+            "fault",
+            f"trials {some(blank)}",
+            "show flat grey or black frames alone",
+            "Leave them out, or mark them in responses/valid: nothing was shown, or the frames were lost",
+        )
     if shared:
         look.find(
             "stimulus_in_two_splits",
@@ -559,13 +571,10 @@ def alignment(recording: Recording, spec: RecordingSpec, look: Look, split: str,
     but cannot move its peak to before the response.
     """
     info = recording.info
-    trials = info.trials.of(split)
     window = round(WINDOW_S * info.frame_rate_hz)
     units = np.argsort(-look.mean_rate_hz_U, kind="stable")[:ALIGNED_UNITS]
-    part = min(1.0, few / trials.n_bins)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    for first, last in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):
-        start = last - max(1, int((last - first) * part))
+    for start, last in ends_of_trials(info.trials, split, few, least=4 * window):
         if last - start > window + 2:
             counts = (recording.counts(start, last) * recording.valid(start, last))[:, units]
             seen.append((features(recording.frames(start, last), spec), counts))

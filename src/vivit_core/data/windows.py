@@ -61,6 +61,24 @@ def _bounds(trials: Trials, split: str) -> tuple[list[int], list[int]]:
     return chosen.start.tolist(), chosen.stop.tolist()
 
 
+def ends_of_trials(trials: Trials, split: str, max_frames: int, least: int) -> list[tuple[int, int]]:
+    """The ends of a split's trials, the same part of each, so that together they have at most ``max_frames``.
+
+    Where that would leave less than ``least`` frames of a trial, fewer trials, spread evenly over the recording, keep
+    more of theirs.
+    """
+    chosen = trials.of(split)
+    lengths = chosen.stop - chosen.start
+    if lengths.sum() > max_frames:
+        most = max(1, int(max_frames // min(least, float(lengths.mean()))))
+        rows = np.unique(np.linspace(0, len(lengths) - 1, min(most, len(lengths))).astype(int))
+        chosen = Trials(chosen.start[rows], chosen.stop[rows], chosen.stimulus_id[rows], chosen.split[rows])
+        lengths = lengths[rows]
+    part = min(1.0, max_frames / max(1, int(lengths.sum())))
+    kept = np.maximum(1, (lengths * part).astype(int))
+    return list(zip((chosen.stop - kept).tolist(), chosen.stop.tolist(), strict=True))
+
+
 class TrainingWindows:
     """All windows of ``clip_length`` bins inside the training trials, numbered in the order of time but never listed.
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
+from vivit_core.data.windows import ends_of_trials
 from vivit_core.models.baselines import LN, LNHead, lags_of
 from vivit_core.specs import RecordingSpec
 
@@ -45,15 +46,9 @@ class Stretches:
 
     @classmethod
     def read(cls, recording: Recording, split: Literal["train", "val"], lags: int, max_frames: int) -> Stretches:
-        """The end of every trial of a split, the same part of each, so that all of them fit into ``max_frames``."""
-        trials = recording.info.trials
-        chosen = [
-            (int(a), int(b)) for a, b, s in zip(trials.start, trials.stop, trials.split, strict=True) if s == split
-        ]
-        part = min(1.0, max_frames / max(1, sum(stop - start for start, stop in chosen)))
+        """The ends of a split's trials, evenly over the recording, in at most ``max_frames``."""
         frames, counts, use = [], [], []
-        for start, stop in chosen:
-            start = stop - max(1, int((stop - start) * part))
+        for start, stop in ends_of_trials(recording.info.trials, split, max_frames, least=8 * lags):
             grey = recording.frames(start, stop)
             frames.append(grey[0] if len(grey) == 1 else reduce(grey.astype(np.float32), "c t h w -> t h w", "mean"))
             counts.append(recording.counts(start, stop))
