@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -295,6 +297,44 @@ def test_jobs_at_once(tmp_path, monkeypatch):
     made.jobs_at_once = None
     made.launch([["a=1"]] * 3, 0)
     assert log[:3] == [0, 1, 2]
+
+
+# docs/cluster.md -----------------------------------------------------------------------------------------------------
+
+
+def documented() -> list[list[str]]:
+    """Every command line of docs/cluster.md, in words."""
+    text = (CONF.parent / "docs" / "cluster.md").read_text()
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_the_clusters_page_names_what_there_is():
+    others = {" ".join(words[:2]) for words in documented() if words[0] != "python"}
+    assert others == {"git clone", "make setup", "source .venv/bin/activate"}
+    keys = set(OmegaConf.structured(SlurmQueueConf))
+    table = re.findall(r"^\| (`.*?) \|", (CONF.parent / "docs" / "cluster.md").read_text(), flags=re.MULTILINE)
+    named = {key for cell in table for key in re.findall(r"`([a-z_]+)`", cell)}
+    assert len(named) >= 10 and named <= keys
+
+
+@pytest.mark.parametrize("words", [words[2:] for words in documented() if words[0] == "python"], ids=" ".join)
+def test_the_clusters_commands_compose(words, compose):
+    sweep = "-m" in words
+    plain = [word for word in words if word != "-m"]
+    chosen = dict(word.split("=", 1) for word in plain)
+    assert sweep == ("hydra/launcher" in chosen)
+    (job, *_) = jobs_of(*(word for word in plain if not word.startswith("hydra")))
+    compose(*job)
+    if sweep:
+        from hydra import compose as hydra_compose
+        from hydra import initialize_config_dir
+
+        queue = [word for word in plain if word.startswith("hydra")]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra_compose("config", overrides=[*job, *queue], return_hydra_config=True)
+        assert cfg.hydra.launcher.tasks_per_node == cfg.trainer.devices
+        assert cfg.hydra.launcher.nodes == cfg.trainer.num_nodes
 
 
 # Back into the queue ------------------------------------------------------------------------------------------------
