@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -11,15 +12,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from omegaconf import OmegaConf
 from rich.console import Console
+from submitit.core.utils import UncompletedJobError
 
-from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher
+from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher, SlurmLauncher
 from vivit_core import config, sweeps, tasks
 from vivit_core.analysis import pictures
 from vivit_core.models.plan import check_geometry
@@ -240,8 +244,6 @@ def test_sbatchs_script_says_what_the_launcher_was_told(tmp_path, monkeypatch):
     """As submitit would hand it to sbatch; there need be no SLURM."""
     (tmp_path / "srun").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    from hydra_plugins.vivit_core_sweeps import SlurmLauncher
-
     params = {key: value for key, value in launcher("slurm").items() if key != "_target_"}
     params |= {"submitit_folder": str(tmp_path), "tasks_per_node": 2, "gpus_per_node": 2, "nodes": 1, "account": "lab"}
     executor = SlurmLauncher(**params).executor()
@@ -297,6 +299,46 @@ def test_jobs_at_once(tmp_path, monkeypatch):
     made.jobs_at_once = None
     made.launch([["a=1"]] * 3, 0)
     assert log[:3] == [0, 1, 2]
+
+
+class EndedJob(FakeJob):
+    """Its result is what was given, or raised."""
+
+    def __init__(self, result: object, state: str = "FAILED") -> None:
+        super().__init__([], 0)
+        self.given, self.state, self.job_id = result, state, "7_0"
+        self.paths = SimpleNamespace(result_pickle=Path("nowhere"), stderr="its.log")
+
+    def result(self):
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+
+def job_return(value: object) -> JobReturn:
+    made = JobReturn(status=JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED)
+    made.return_value = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("said", "job", "status", "reason"),
+    [
+        ("finished", EndedJob(job_return(0.5)), "finished", None),
+        ("running", EndedJob(UncompletedJobError("no output"), "OUT_OF_MEMORY"), "failed", "ended as OUT_OF_MEMORY"),
+        ("waiting", EndedJob(UncompletedJobError("no output"), "CANCELLED by 0"), "interrupted", "CANCELLED by 0"),
+        ("interrupted", EndedJob(job_return(UncompletedJobError("timed out too often"))), "interrupted", "too often"),
+        ("running", EndedJob(job_return(RuntimeError("lost"))), "failed", "lost"),
+    ],
+)
+def test_what_an_ended_job_returns(said, job, status, reason, tmp_path):
+    noted = Job(tmp_path, 0)
+    noted.note(status=said, reason=None if said != "interrupted" else "stopped after step 3")
+    value = SlurmLauncher().returned(noted, job).return_value
+    assert value == 0.5 if status == "finished" else math.isnan(value)
+    outcome = noted.outcome()
+    assert outcome.status == status and (reason is None or reason in (outcome.reason or ""))
+    assert said != "interrupted" or (outcome.reason or "").startswith("stopped after step 3; ")
 
 
 # docs/cluster.md -----------------------------------------------------------------------------------------------------

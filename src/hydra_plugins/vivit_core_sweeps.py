@@ -157,6 +157,11 @@ class PatientLauncher(BaseSubmititLauncher):
 
         try:
             value: JobReturn = job.task(0).result()
+            if value.status != JobStatus.FAILED:
+                return value
+            # submitit's own word that the job was not queued again, after the task had said why it stopped
+            known, error = noted.give_up("failed", ""), value._return_value
+            noted.note(reason="; ".join(filter(None, (known.reason, str(error)))))
         except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
             state = str(job.state)
             last = str(error).strip("- \n").splitlines()[-1] if job.task(0).paths.result_pickle.exists() else ""
@@ -164,8 +169,8 @@ class PatientLauncher(BaseSubmititLauncher):
             noted.give_up(
                 "interrupted" if state.startswith("CANCELLED") else "failed", f"{last}; {reason}" if last else reason
             )
-            value = JobReturn(status=JobStatus.COMPLETED)
-            value.return_value = NAN
+        value = JobReturn(status=JobStatus.COMPLETED)
+        value.return_value = NAN
         return value
 
 
