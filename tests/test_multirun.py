@@ -407,7 +407,14 @@ def test_requeue(executor, rank, state, signals, queued, monkeypatch, tmp_path):
         monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
     monkeypatch.setattr("vivit_core.training.requeue.rank_zero_only.rank", rank)
     caught: list[int] = []
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: caught.append(number))
+
+    def submitits(number, frame):
+        caught.append(number)
+        for again in (signal.SIGUSR2, signal.SIGTERM):
+            os.kill(os.getpid(), again)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    signal.signal(signal.SIGUSR2, submitits)
     try:
         if queued == "leaves":
             with pytest.raises(SystemExit) as left:
@@ -415,9 +422,10 @@ def test_requeue(executor, rank, state, signals, queued, monkeypatch, tmp_path):
             assert left.value.code == 0 and not caught
         else:
             requeue(signals)
-            assert bool(caught) == queued
+            assert caught == ([signal.SIGUSR2] if queued else [])
     finally:
-        signal.signal(signal.SIGUSR2, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_the_plugin_alone_imports_little():

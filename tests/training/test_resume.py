@@ -57,8 +57,8 @@ def assert_continues(folder, stops, epochs=3, steps=4, **options):
     expected, got = outcome(*whole[:2]), outcome(*parts[:2])
     for name in expected:
         assert same(expected[name], got[name]), f"{name}: {expected[name]} in one go, {got[name]} resumed"
-    assert whole[2].losses[-len(parts[2].losses) :] == parts[2].losses
-    assert whole[2].scores[-len(parts[2].scores) :] == parts[2].scores
+    assert whole[2].losses[len(whole[2].losses) - len(parts[2].losses) :] == parts[2].losses
+    assert whole[2].scores[len(whole[2].scores) - len(parts[2].scores) :] == parts[2].scores
     assert not list((folder / "parts").glob("last-v*"))
     return whole, parts
 
@@ -75,6 +75,20 @@ def assert_continues(folder, stops, epochs=3, steps=4, **options):
 )
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, accumulate, stops):
     assert_continues(tmp_path, stops, accumulate=accumulate)
+
+
+def test_a_scheduler_stops_it_after_the_last_step_too(tmp_path):
+    """Because what follows may take longer than is left; Ctrl-C lets a training end there."""
+    assert_continues(tmp_path, [(1, 2, signal.SIGUSR2), (2, 3, signal.SIGUSR2)])
+    train(tmp_path / "ended", callbacks=[SignalAt(2, 3, signal.SIGINT)])
+
+
+def test_a_scheduler_may_send_several_signals(tmp_path):
+    """Before a job is killed, SLURM sends SIGCONT and SIGTERM, and SIGUSR2 where it is asked to."""
+    several = [SignalAt(1, 1, number) for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM)]
+    with pytest.raises(TrainingStopped, match="after step 6 of 12") as stopped:
+        train(tmp_path, callbacks=several)
+    assert stopped.value.signals == {signal.SIGTERM, signal.SIGUSR2}
 
 
 @pytest.mark.parametrize("stop", [(1, 0), (1, 1), (1, 2)])

@@ -33,8 +33,11 @@ def requeue(signals: Set[signal.Signals]) -> None:
         return
     if getattr(rank_zero_only, "rank", 0) != 0:
         raise SystemExit(0)  # not a return, which submitit would take for a result; the first rank queues the job again
-    if signal.SIGUSR2 in signals or runs_on():
-        signal.raise_signal(signal.SIGUSR2)
+    owner = signal.getsignal(signal.SIGUSR2)
+    if callable(owner) and (signal.SIGUSR2 in signals or runs_on()):
+        for number in (signal.SIGUSR2, signal.SIGTERM):  # schedulers repeat themselves, and once is enough for submitit
+            signal.signal(number, signal.SIG_IGN)
+        owner(signal.SIGUSR2, None)
 
 
 def runs_on() -> bool:
