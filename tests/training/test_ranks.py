@@ -147,7 +147,7 @@ def assert_alike(one: runs.Run, two: runs.Run) -> None:
         assert summaries[1][name] == pytest.approx(summaries[0][name], abs=1e-6), name
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # the machine may be busy
 def test_two_processes_train_as_one(tiny, tmp_path, command):
     """Weights after eight steps, validation's metrics, the test split's scores; and one process alone writes."""
     words = [*tiny, *SMALL, "trainer.steps_per_epoch=4", "callbacks=ema", "callbacks.averaging.decay=0.7"]
@@ -169,7 +169,7 @@ def test_two_processes_train_as_one(tiny, tmp_path, command):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_torchrun_stops_and_continues_as_if_nothing_had_happened(tiny, tmp_path):
     """Started from outside, with accumulated batches; Ctrl-C in all processes, then ``resume=auto``."""
     words = [
