@@ -9,6 +9,7 @@ made small, into docs/gallery/. A task whose pictures are there already is not r
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,8 @@ def main() -> None:
         "What the analyses give for the twin that `make train` leaves, on simulated recordings. Each task writes its",
         "pictures into its run folder, and all of them stand in one page, the training's `report.html`. Made by",
         "",
-        f"    python docs/gallery.py CHECKPOINT {' '.join(overrides)}".rstrip(),
+        f"    python docs/gallery.py CHECKPOINT {shlex.join(overrides)}".rstrip(),
+        "",
     ]
     for task, (title, own, pictures) in TASKS.items():
         folder = OUTPUTS / task
@@ -86,7 +88,7 @@ def main() -> None:
             if done.returncode:
                 print(f"task={task} ended with {done.returncode}: it has no place in the gallery")
                 continue
-        text += ["", f"## {title}", "", f"    python run.py task={task} checkpoint=PATH {' '.join(own)}".rstrip(), ""]
+        text += [f"## {title}", "", f"    python run.py task={task} checkpoint=PATH {' '.join(own)}".rstrip(), ""]
         for pattern, caption in pictures:
             for path in sorted((folder / "pictures").glob(pattern))[:1]:
                 name = path.name if path.stem.startswith(task) else f"{task}_{path.name}"
