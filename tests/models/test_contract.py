@@ -15,6 +15,7 @@ import torch
 from tiny_models import (
     MODELS_UNDER_CONTRACT,
     READOUT,
+    RESIDUAL_STEM,
     STEM,
     TUBELET,
     batch,
@@ -27,6 +28,7 @@ from tiny_models import (
     vivit,
 )
 
+from vivit_core.models.convolution import Conv3d
 from vivit_core.models.twin import Twin, load_twin, read_checkpoint
 from vivit_core.specs import Clips
 
@@ -290,6 +292,59 @@ def test_normalisation_is_the_recordings_own() -> None:
 def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         twin(vivit(**changes))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (resnet(widths=[]), r"model.widths=\[\], model.depth=2"),
+        (resnet(kernel=[3]), r"kernel=\[3\] must be two numbers"),
+        (resnet(kernel=[3, 4]), r"3 steps and 4 cells: cells must be odd"),
+        (resnet(kernel=[2, 3], causal=False), r"2 steps and 3 cells: .* model.causal=false"),
+        (factorized(channels=[]), r"model.channels=\[\]"),
+        (factorized(kernel=[3, 3, 3]), r"kernel=\[3, 3, 3\] must be two numbers"),
+        (
+            vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [3, 4, 4]}),
+            r"multiples of tokenizer.stem.patch_size=\[2, 2, 2\]",
+        ),
+    ],
+)
+def test_impossible_rivals_are_refused_with_a_reason(model: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        twin(model)
+
+
+@pytest.mark.parametrize("model", [resnet(), factorized()], ids=["resnet", "factorized"])
+def test_acausal_rivals_see_the_future_and_do_not_stream(model: dict[str, Any]) -> None:
+    made = twin(model | {"causal": False}).eval()
+    before, after = batch(spec()), batch(spec())
+    after["a"]["frames"][:, :, 12:] = 0
+    with torch.no_grad():
+        assert (made(after)["a"] - made(before)["a"])[:, 8:12].abs().max() > 0
+    with pytest.raises(ValueError, match=r"model.causal=false"):
+        made.stream("a")
+
+
+def test_a_convolutions_outputs_are_centred_on_every_second_cell() -> None:
+    convolution = Conv3d(1, 1, (1, 5), stride=2)
+    torch.nn.init.ones_(convolution.weight)
+    x = torch.zeros(1, 1, 1, 13, 15, requires_grad=True)
+    y = convolution(x)
+    assert y.shape[3:] == (7, 8)
+    (seen,) = torch.autograd.grad(y[0, 0, 0, 3, 2], x)
+    assert seen[0, 0, 0].nonzero().float().mean(0).tolist() == [6, 4]
+
+
+def test_levels_lie_where_their_cells_are() -> None:
+    frame = torch.zeros(1, 1, 8, 13, 15)
+    (level,) = twin(factorized(), spec(height=13, width=15)).core(frame)
+    assert (level.ys.tolist(), level.xs.tolist()) == (list(range(0, 13, 2)), list(range(0, 15, 2)))
+    first, second = twin(resnet(), spec(height=13, width=15)).core(frame)
+    assert first.ys.tolist() == [0.5, 4.5, 8.5, 12.5]  # 16 rows, the first of them put before the frame
+    assert second.ys.tolist() == [0.5, 8.5] and second.cell == 2 * first.cell == 8
+    fine, residual, tokens = twin(MODELS_UNDER_CONTRACT["cnn-vivit"], spec(height=13, width=15)).core(frame)
+    assert fine.ys.tolist() == residual.ys.tolist() == [2 * i - 0.5 for i in range(8)]
+    assert tokens.ys.tolist() == first.ys.tolist()
 
 
 def test_impossible_geometry_is_refused_with_a_remedy() -> None:
