@@ -13,6 +13,7 @@ import torch
 from vivit_core.data.recording import Recording, Trials, write_recording
 from vivit_core.models.baselines import LN
 from vivit_core.specs import Clips, RecordingSpec
+from vivit_core.training import ln
 from vivit_core.training.ln import Stretches, fit_ln, through_time, unit_centers
 from vivit_core.training.metrics import unit_scores
 
@@ -183,7 +184,9 @@ def test_through_time_is_a_causal_filter() -> None:
         assert np.allclose(through_time(x_TK, filter_L), expected, atol=1e-5)
 
 
-def test_only_the_asked_split_is_read_and_in_bounded_number(world: SimpleNamespace) -> None:
+def test_only_the_asked_split_is_read_and_in_bounded_number(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = Stretches.read(world.recording, "train", LAGS, max_frames=2200)
     assert len(data.frames_THW) == 2200  # 100 of each of 22 trials
     assert np.array_equal(data.frames_THW[:100], world.recording.frames(TRIAL - 100, TRIAL)[0])
@@ -191,6 +194,9 @@ def test_only_the_asked_split_is_read_and_in_bounded_number(world: SimpleNamespa
     assert data.use_TU.reshape(22, 100, 3)[:, LAGS - 1 :].all()
     val = Stretches.read(world.recording, "val", LAGS, max_frames=10_000)
     assert np.array_equal(val.frames_THW, world.recording.frames(22 * TRIAL, 24 * TRIAL)[0])
+    pixels = data.frames_THW[0].size
+    monkeypatch.setattr(ln, "PIXELS", 2200.0 * pixels)  # frames of any size take the same memory
+    assert np.array_equal(Stretches.read(world.recording, "train", LAGS, 20_000).frames_THW, data.frames_THW)
 
 
 def test_centers_of_simple_and_complex_units(world: SimpleNamespace) -> None:

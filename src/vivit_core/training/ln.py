@@ -23,6 +23,7 @@ from vivit_core.data.windows import ends_of_trials
 from vivit_core.models.baselines import LN, LNHead, lags_of
 from vivit_core.specs import RecordingSpec
 
+PIXELS = 5e8  # most pixels of a recording's split held at once: frames of any size take the same memory
 MAP_LAGS = 10  # lags of the maps that place a unit; finer time does not place it better and costs its square
 RIDGES = (1000.0, 300.0, 100.0, 30.0)  # nats; the validation trials choose for each unit
 PIXEL_LENGTH = 1.0  # px over which a spatial filter is smooth a priori
@@ -46,7 +47,8 @@ class Stretches:
 
     @classmethod
     def read(cls, recording: Recording, split: Literal["train", "val"], lags: int, max_frames: int) -> Stretches:
-        """The ends of a split's trials, evenly over the recording, in at most ``max_frames``."""
+        """The ends of a split's trials, evenly over the recording: at most ``max_frames``, fewer of very large ones."""
+        max_frames = min(max_frames, int(PIXELS / np.prod(recording.info.frame_shape[1:])))
         frames, counts, use = [], [], []
         for start, stop in ends_of_trials(recording.info.trials, split, max_frames, least=8 * lags):
             grey = recording.frames(start, stop)
