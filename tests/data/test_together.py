@@ -122,4 +122,4 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, task: str) -> N
             words += ["trainer=debug", "model.spatial_depth=1", "model.temporal_depth=1", "model/modulator=none"]
         peaks[n_bytes] = peak_bytes(f"task={task}", *words, cwd=tmp_path)
     print(f"{task}: {', '.join(f'{n / 1e9:g} GB of frames: {peak / 2**20:.0f} MiB' for n, peak in peaks.items())}")
-    assert peaks[2e10] < 1.1 * peaks[2e8], peaks
+    assert peaks[2e10] < 1.15 * peaks[2e8], peaks
