@@ -169,7 +169,7 @@ def test_a_cancelled_job_stays_cancelled_and_the_next_sweep_continues_it(slurm, 
     rows = summary_of(sweep)
     assert (rows[0]["status"], rows[1]["status"]) == ("interrupted", "finished"), printed
     assert "resume=auto" in rows[0]["reason"]
-    assert ask(slurm, "squeue", "--noheader") == ""
+    assert f"{array}_0" not in ask(slurm, "squeue", "--noheader", "--format=%i").split()
 
     process = start([*words, "hydra/launcher=slurm_local", "hydra.launcher.gpus_per_node=0"], tmp_path, slurm)
     printed = process.communicate(timeout=PATIENCE_S)[0]
