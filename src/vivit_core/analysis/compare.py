@@ -157,8 +157,8 @@ def compare(
             **{name: METHODS[name] for name in ("bps", "corr", "knowable_fraction")},
             "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings of the trials, "
             "with replacement, within each recording, the same for all models",
-            "flops_per_bin": "floating-point operations of matrix products, convolutions and attention in the forward pass of "
-            "evaluation clips, divided by their bins",
+            "flops_per_bin": "floating-point operations of matrix products, convolutions and attention in the forward "
+            "pass of evaluation clips, divided by their bins",
             "bins_per_s": "bins of evaluation clips predicted a second: the median of rounds in which the models took "
             "turns, after one to warm up",
         },
