@@ -216,7 +216,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     written = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
     assert written == {"tuning_known.png", "population.png", "exciting_known.png", "clips_known.gif"}
     section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
-    assert len(section.pictures) == 4 and len(section.tables) == 2
+    assert len(section.pictures) == 4 and len(section.tables) == 3
 
 
 # Most exciting pictures -----------------------------------------------------------------------------------------------

@@ -550,28 +550,36 @@ def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
 
 def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Section:
     """What tuning adds to a twin's report, from its summary and the pictures in ``folder``."""
-    columns = {
+    preferred = {
         "units": "number",
         "osi_median": "OSI",
         "dsi_median": "DSI",
         "orientation_bandwidth_deg_median": "half width (°)",
         "modulated_share": "F1/F0 > 1",
-        "spatial_frequency_median": "cycles a pixel",
+        "spatial_frequency_median": "cycles/px",
         "temporal_frequency_hz_median": "Hz",
         "contrast_c50_median": "c50",
         "suppression_index_median": "suppression",
-        "orientation_error_deg_median": "orientation error (°)",
+    }
+    errors = {
+        "units": "number",
+        "orientation_error_deg_median": "orientation (°)",
         f"orientation_within_{ORIENTED_DEG:g}deg": f"within {ORIENTED_DEG:g}°",
-        "spatial_frequency_error_octaves_median": "spatial (octaves)",
-        "temporal_frequency_error_octaves_median": "temporal (octaves)",
+        "direction_within_45deg": "direction within 45°",
+        "spatial_frequency_error_octaves_median": "spatial (oct)",
+        "temporal_frequency_error_octaves_median": "temporal (oct)",
         "kind_right_share": "kind right",
     }
-    rows = [(group, *(of[name] for name in columns)) for group, of in summary["groups"].items()]
-    tables = [Table("Tuning: medians over units", ("units", *columns.values()), rows)]
+    tables = []
+    for title, columns in (("Tuning: medians over units", preferred), ("Tuning against the truth", errors)):
+        rows = [(group, *(of[name] for name in columns)) for group, of in summary["groups"].items()]
+        if any(value is not None for row in rows for value in row[2:]):
+            tables.append(Table(title, ("units", *columns.values()), rows))
     text = [
         "Drifting gratings were shown to the twin, with behaviour at its mean. The response is F1 (the amplitude at "
         "the grating's temporal frequency) of units whose F1 exceeds F0 less the rate at grey, and F0 less that rate "
-        "of all others.",
+        "of all others. A twin was trained on natural films; gratings lie outside of them, and rates far above those "
+        "of the training are extrapolation.",
     ]
     if summary["most_exciting"]:
         text.append(
