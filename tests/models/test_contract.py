@@ -285,7 +285,7 @@ def test_normalisation_is_the_recordings_own() -> None:
         ({"tokenizer": TUBELET | {"patch_size": [4, 4]}}, r"patch_size=\[4, 4\]"),
         ({"tokenizer": STEM | {"kernel": 4}}, r"kernel=4 must be odd"),
         ({"tokenizer": STEM | {"patch_size": [4, 5, 4]}}, r"multiples of tokenizer.stride=2"),
-        ({"tokenizer": {"_target_": "os.system"}}, r"lies outside 'vivit_core'"),
+        ({"tokenizer": {"_target_": "os.system"}}, r"lies outside 'vivit_core.models'"),
         ({"tokenizer": {"_target_": "vivit_core.models.tokenizer.Tublet"}}, r"does not exist"),
     ],
 )

@@ -236,7 +236,7 @@ def check_description(path: str | Path, description: Mapping[str, Any], state: M
     """
     try:
         depth = sum(size for name, size in description["model"].items() if "depth" in name)
-        if depth > len(state):
+        if depth > max(len(state), 64):
             raise ValueError(f"{depth} blocks, but {len(state)} tensors")
         with FakeTensorMode():
             expected = {name: value.shape for name, value in Twin.from_description(description).state_dict().items()}

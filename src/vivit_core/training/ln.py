@@ -515,9 +515,14 @@ class Fitter:
         )
 
     def write(self, unit: int, filters: Filters, range_2: Tensor) -> None:
-        self.head.space_UP[unit] = self.space_PK @ filters.space_K
+        """Keep a unit's filters, with the sign for which its rate rises: the other one says the same, and rounding must
+        not decide between them."""
+        bias, linear, quadratic = filters.point_3
+        sign = -1.0 if linear < 0 else 1.0
+        self.head.space_UP[unit] = sign * (self.space_PK @ filters.space_K)
         self.head.time_UL[unit] = self.time_LJ @ filters.time_J
-        self.head.bias_U[unit], self.head.linear_U[unit], self.head.quadratic_U[unit] = filters.point_3
+        self.head.bias_U[unit], self.head.linear_U[unit], self.head.quadratic_U[unit] = bias, sign * linear, quadratic
+        range_2 = range_2 if sign > 0 else -range_2.flip(0)
         self.head.range_U2[unit] = range_2
 
 
