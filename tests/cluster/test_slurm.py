@@ -106,11 +106,14 @@ def test_a_sweep_outlives_preemption(slurm, tiny, tmp_path):
     until(lambda: trains(sweep, 0), process)
     # scancel tries to send it again and again while the job leaves, and is not waited for.
     sending = subprocess.Popen(["scancel", "--signal=USR2", f"{array}_0"], env=slurm)
+    log = sweep / ".submitit" / f"{array}_0" / f"{array}_0_0_log.out"
+    until(lambda: log.is_file() and "Requeued job" in log.read_text(), process)
+    sending.kill()  # else it would greet the job's second start as well, before that has a handler
+    sending.wait()
     # The machine is taken away: SLURM sends SIGTERM, and queues the job again itself.
     until(lambda: trains(sweep, 1), process)
     ask(slurm, "scontrol", "requeue", f"{array}_1")
     printed = process.communicate(timeout=PATIENCE_S)[0]
-    sending.wait(PATIENCE_S)
     assert process.returncode == 0, printed
 
     rows = summary_of(sweep)

@@ -14,7 +14,15 @@ from typing import Literal
 
 import numpy as np
 
-from vivit_core.data.importers.common import Found, Importer, converted, open_npy, pixel_type, split_by_stimulus
+from vivit_core.data.importers.common import (
+    DAMAGED_NPY,
+    Found,
+    Importer,
+    converted,
+    open_npy,
+    pixel_type,
+    split_by_stimulus,
+)
 from vivit_core.data.recording import Trials
 
 
@@ -145,7 +153,7 @@ def _load(source: Path) -> dict[str, np.ndarray]:
         try:
             with np.load(source, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:  # unreadable, pickled objects, a damaged member
+        except DAMAGED_NPY as error:
             raise ValueError(f"{source} cannot be read: {error}") from error
     missing = {"frames", "counts"} - set(arrays)
     if missing:

@@ -12,6 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tokenize
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +29,11 @@ from vivit_core.data.partial import Sliceable, pieces
 from vivit_core.data.recording import SPLITS, Recording, RecordingInfo, Trials, validate_recording, write_recording
 from vivit_core.specs import RecordingError
 
+# What numpy raises where the bytes of an .npy or .npz file are damaged, or are pickled objects.
+DAMAGED_NPY = (
+    *(OSError, ValueError, EOFError, SyntaxError, OverflowError, MemoryError, KeyError, NotImplementedError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 VERSION = 1  # of what importers make; another number imports everything again
 _PIECE_BYTES = 1 << 24  # what is held of one array at a time
 
@@ -292,7 +300,7 @@ def open_npy(folder: Path, name: str, ndim: Sequence[int], kinds: str, what: str
     require_file(folder, path, what)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, OverflowError, MemoryError) as error:
+    except DAMAGED_NPY as error:
         raise RecordingError(
             path, "array", f"cannot be read: {error}", f"Write it again by np.save(…, allow_pickle=False): {what}"
         ) from error
