@@ -5,8 +5,6 @@ Shape letters: N scored bins of a recording, U units, R repeats, T bins of a sti
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +15,9 @@ import numpy as np
 from vivit_core.analysis import pictures
 from vivit_core.analysis.predict import Predictions, Split, behavior_controls, columns_of, predict_split
 from vivit_core.analysis.report import Section, Table
+from vivit_core.analysis.tables import write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
-from vivit_core.files import write_text
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
 from vivit_core.training.metrics import (
@@ -135,15 +133,8 @@ def evaluate(
     summary = summarise(rows, bins) | common | {"recordings": {name: s | common for name, s in recordings.items()}}
     summary = without_nan(summary | {"methods": METHODS})
 
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "units.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(
-            {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
-        )
-    # Whole or not at all: a run with a summary counts as finished.
-    write_text(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_units(out / "units.csv", rows)
+    write_summary(out / "summary.json", summary)  # the last of both: a run with a summary counts as finished
     draw_units(rows, out / "pictures")
     return summary
 

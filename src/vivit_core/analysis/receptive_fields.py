@@ -11,9 +11,8 @@ Shape letters: B clips, T bins, L lags (oldest first), H W pixels, P = H · W, U
 from __future__ import annotations
 
 import csv
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,13 +28,14 @@ from vivit_core.analysis import maps
 from vivit_core.analysis.evaluate import gaussians_px, without_nan
 from vivit_core.analysis.insilico import BINS_AT_ONCE, Screen, natural_clips, pixel_range
 from vivit_core.analysis.report import Section, Table
+from vivit_core.analysis.tables import by_group, write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
 
 WHITE = 0.1  # largest correlation between neighbouring pixels and successive frames of what counts as white noise
-NEAR_PX, ORIENTED_DEG, HALF_KNOWN = 2.0, 15.0, 0.5  # what counts as the right place, the right orientation, a good unit
+NEAR_PX, ORIENTED_DEG = 2.0, 15.0  # what counts as the right place, and the right orientation
 METHODS = ("gradient", "sta", "measured")
 CHUNK_BINS = 4096  # bins of a recording read at once
 
@@ -372,29 +372,19 @@ def receptive_fields(
                 truth=truth,
             )
         )
-    summary = summarise(rows)
+    summary = by_group(rows, summary_of)
     summary["recordings"] = {
-        spec.recording_id: summarise([row for row in rows if row["recording"] == spec.recording_id])
+        spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
         for spec in datamodule.specs
     }
     summary = without_nan(summary)
-    write(out, rows, summary, arrays)
+    write_units(out / "receptive_fields.csv", rows)
+    write_summary(out / "receptive_fields.json", summary)
+    np.savez_compressed(out / "receptive_fields.npz", allow_pickle=False, **arrays)
     for fields_of_recording in drawn:
         pictures.plot_receptive_fields(out / "pictures", fields_of_recording)
     pictures.plot_errors(out / "pictures", rows)
     return summary
-
-
-def write(out: Path, rows: Sequence[dict[str, Any]], summary: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "receptive_fields.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(
-            {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
-        )
-    (out / "receptive_fields.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    np.savez_compressed(out / "receptive_fields.npz", allow_pickle=False, **arrays)
 
 
 TRUTHS = (
@@ -492,18 +482,6 @@ def likeness(one: Fields, other: Fields, where: Fields) -> np.ndarray:
     a_UP, b_UP = (rearrange(x.map_ULHW * inside_UHW[:, None], "u l h w -> u (l h w)") for x in (one, other))
     norm_U = np.linalg.norm(a_UP, axis=1) * np.linalg.norm(b_UP, axis=1)
     return (a_UP * b_UP).sum(1) / np.maximum(norm_U, np.finfo(np.float32).tiny)
-
-
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Medians over units, and how many fields lie where they should, by kind of unit and for units the twin knows."""
-    of = {name: np.array([row[name] for row in rows], float) for name in rows[0] if name not in ("recording", "unit")}
-    groups = {"all": np.ones(len(rows), bool)}
-    if np.isfinite(of["truth_complex"]).all():
-        groups |= {"simple": of["truth_complex"] == 0, "complex": of["truth_complex"] == 1}
-    if np.isfinite(of["knowable_fraction"]).any():
-        half = of["knowable_fraction"] >= HALF_KNOWN
-        groups |= {f"{name}, half of the knowable": own & half for name, own in groups.items()}
-    return {"units": len(rows), "groups": {name: summary_of(of, own) for name, own in groups.items() if own.any()}}
 
 
 def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:

@@ -12,8 +12,6 @@ U units.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +26,10 @@ from vivit_core.analysis import maps
 from vivit_core.analysis import tuning_pictures as pictures
 from vivit_core.analysis.evaluate import centers_px, without_nan
 from vivit_core.analysis.insilico import Screen, natural_clips, pixel_range
-from vivit_core.analysis.receptive_fields import HALF_KNOWN, ORIENTED_DEG, truth_of
+from vivit_core.analysis.receptive_fields import ORIENTED_DEG, truth_of
 from vivit_core.analysis.report import Section, Table
 from vivit_core.analysis.synthesis import Ascent, Kind, best_natural, most_exciting
+from vivit_core.analysis.tables import by_group, write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
@@ -487,39 +486,17 @@ def tune(
             bin_s=1 / spec.frame_rate_hz,
         )  # fmt: skip
     pictures.plot_population(out / "pictures" / "population.png", rows)
-    summary = summarise(rows)
+    summary = by_group(rows, summary_of)
     summary["recordings"] = {
-        spec.recording_id: summarise([row for row in rows if row["recording"] == spec.recording_id])
+        spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
         for spec in datamodule.specs
     }
     summary["most_exciting"] = excited
     summary = without_nan(summary)
-    write(out, rows, summary, arrays)
-    return summary
-
-
-def write(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], arrays: dict[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "tuning.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(
-            {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
-        )
-    (out / "tuning.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_units(out / "tuning.csv", rows)
+    write_summary(out / "tuning.json", summary)
     np.savez_compressed(out / "tuning.npz", allow_pickle=False, **arrays)
-
-
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Medians and shares over units, by kind of unit where it is known, and for units that the twin knows half of."""
-    of = {name: np.array([row[name] for row in rows], float) for name in rows[0] if name not in ("recording", "unit")}
-    groups = {"all": np.ones(len(rows), bool)}
-    if np.isfinite(of["truth_complex"]).all():
-        groups |= {"simple": of["truth_complex"] == 0, "complex": of["truth_complex"] == 1}
-    if np.isfinite(of["knowable_fraction"]).any():
-        half = of["knowable_fraction"] >= HALF_KNOWN
-        groups |= {f"{name}, half of the knowable": own & half for name, own in groups.items()}
-    return {"units": len(rows), "groups": {name: summary_of(of, own) for name, own in groups.items() if own.any()}}
+    return summary
 
 
 def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:

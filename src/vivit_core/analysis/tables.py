@@ -1,0 +1,52 @@
+"""Numbers of units to files, and over groups of units."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vivit_core.files import write_text
+
+HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
+
+
+def write_units(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV file with a row for each unit; what is not defined (NaN) stays empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(
+            {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
+        )
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    write_text(path, json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def by_group(
+    rows: Sequence[Mapping[str, Any]], summary_of: Callable[[Mapping[str, np.ndarray], np.ndarray], dict[str, Any]]
+) -> dict[str, Any]:
+    """``summary_of`` the units' numbers for all units, by kind where it is known, and for those the twin knows half of.
+
+    Parameters
+    ----------
+    rows : one a unit, with ``truth_complex`` and ``knowable_fraction`` among the numbers.
+    summary_of : takes each number as an array over units, and which units are meant.
+    """
+    of = {name: np.array([row[name] for row in rows], float) for name in rows[0] if name not in ("recording", "unit")}
+    groups = {"all": np.ones(len(rows), bool)}
+    if np.isfinite(of["truth_complex"]).all():
+        groups |= {"simple": of["truth_complex"] == 0, "complex": of["truth_complex"] == 1}
+    if np.isfinite(of["knowable_fraction"]).any():
+        half = of["knowable_fraction"] >= HALF_KNOWN
+        groups |= {f"{name}, half of the knowable": own & half for name, own in groups.items()}
+    return {"units": len(rows), "groups": {name: summary_of(of, own) for name, own in groups.items() if own.any()}}
