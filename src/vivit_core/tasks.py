@@ -675,8 +675,13 @@ def receptive_fields(settings: Settings) -> None:
         device=device,
     )
     section = fields.report_section(summary, run.path, command_line())
+    announce(section, run, path)
+
+
+def announce(section: Section, run: runs.Run, checkpoint: Path) -> None:
+    """The end of an analysis: its section on the console and in the reports, and where they are."""
     show(section)
-    console.print(f"report: {publish(run.path, section, path)}")
+    console.print(f"report: {publish(run.path, section, checkpoint)}")
     console.print(f"run folder: {run.path}")
 
 
@@ -717,9 +722,7 @@ def attention(settings: Settings) -> None:
         megabytes=settings["megabytes"],
     )
     section = attending.report_section(summary, drawn, command_line())
-    show(section)
-    console.print(f"report: {publish(run.path, section, path)}")
-    console.print(f"run folder: {run.path}")
+    announce(section, run, path)
 
 
 def tuning(settings: Settings) -> None:
@@ -743,9 +746,7 @@ def tuning(settings: Settings) -> None:
         device=device,
     )
     section = tuning_section(summary, run.path, command_line())
-    show(section)
-    console.print(f"report: {publish(run.path, section, path)}")
-    console.print(f"run folder: {run.path}")
+    announce(section, run, path)
 
 
 def show(section: Section) -> None:
