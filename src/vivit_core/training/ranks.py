@@ -7,6 +7,7 @@ command itself through Lightning. Each runs the whole program; what has to be do
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ def environment_of(wanted: int) -> ClusterEnvironment:
     return LightningEnvironment()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ranks:
     """The processes of one training. With one process, all of this does nothing.
 
@@ -180,11 +181,26 @@ def ranks(device: str, devices: int, num_nodes: int) -> Iterator[Ranks]:
     fabric = Fabric(accelerator=device, devices=devices, num_nodes=num_nodes, strategy="ddp", plugins=environment)
     fabric.launch()
     waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
+    together = Ranks(fabric.global_rank, fabric.world_size, environment, waiting)
+    del waiting
     try:
-        yield Ranks(fabric.global_rank, fabric.world_size, environment, waiting)
+        yield together
+        part(together)
     except TrainingStopped:
+        part(together)
         raise  # all have stopped
     except BaseException:
         for process in getattr(fabric.strategy.launcher, "procs", []):  # else they would wait for this one
             process.kill()
         raise
+
+
+def part(together: Ranks) -> None:
+    """End the threads of the process groups.
+
+    One that still lets go of the last exchange's tensors while Python ends aborts the process, and with it, under
+    torchrun, a training that had gone well. They end when nothing holds their group any more.
+    """
+    together.waiting = None
+    gc.collect()  # the trainer's strategy holds one
+    dist.destroy_process_group()
