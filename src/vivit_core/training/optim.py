@@ -12,6 +12,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from vivit_core.models.readout import GaussianReadout
+
 CORE = ("core", "modulator")  # the parts of a twin that its recordings share
 
 
@@ -25,6 +27,8 @@ class Optimization:
     weight_decay : AdamW's, on the weights of linear and convolutional layers alone.
     betas : AdamW's two decay rates of the moments.
     core_lr_scale : learning rate of core and modulator as a part of the readouts'; 0 freezes them.
+    place_lr_scale : learning rate of the places where readouts look, in ``lr``. They are in pixels, and Adam moves them
+        by at most about their learning rate in a step.
     warmup_epochs : epochs over which the learning rate rises linearly, from its first part at the first step; may be a
         fraction.
     min_lr_fraction : part of the peak that the cosine ends at, with the last step.
@@ -39,6 +43,7 @@ class Optimization:
     weight_decay: float
     betas: list[float]
     core_lr_scale: float
+    place_lr_scale: float
     warmup_epochs: float
     min_lr_fraction: float
 
@@ -52,6 +57,10 @@ class Optimization:
         if self.core_lr_scale < 0:
             raise ValueError(
                 f"optim.core_lr_scale={self.core_lr_scale} must not be negative; 0 leaves the core as it is"
+            )
+        if self.place_lr_scale < 0:
+            raise ValueError(
+                f"optim.place_lr_scale={self.place_lr_scale} must not be negative; 0 leaves readouts where they start"
             )
         if self.warmup_epochs < 0:
             raise ValueError(f"optim.warmup_epochs={self.warmup_epochs} must not be negative")
@@ -75,11 +84,12 @@ class Optimization:
                 "the learning rate is still rising when the training ends: "
                 f"optim.warmup_epochs={self.warmup_epochs} of {epochs}"
             )
+        scales = {"core": self.core_lr_scale, "places": self.place_lr_scale}
         groups = [
             {
                 "name": name,
                 "params": [parameter for parameter in members.values() if parameter.requires_grad],
-                "lr": self.lr * (self.core_lr_scale if name.startswith("core") else 1.0),
+                "lr": self.lr * scales.get(name.split("/")[0], 1.0),
                 "weight_decay": self.weight_decay if name.endswith("/decay") else 0.0,
             }
             for name, members in parameter_groups(twin, scaled).items()
@@ -98,22 +108,23 @@ class Optimization:
 
 def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[str, dict[str, nn.Parameter]]:
     """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``readouts/decay``,
-    ``readouts/plain``.
+    ``readouts/plain``, ``places/plain``.
 
     What decays is decided by the module's type: the weights of linear and convolutional layers (also a ConvGRU's).
     Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' means, stds, angles
-    and features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names. Empty groups are
-    left out.
+    and features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, ``places`` the
+    means of the readouts' windows. Empty groups are left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
-        f"{part}/{kind}": {} for part in ("core", "readouts") for kind in ("decay", "plain")
+        f"{part}/{kind}": {} for part in ("core", "readouts", "places") for kind in ("decay", "plain")
     }
+    places = {id(module.mean) for module in twin.modules() if isinstance(module, GaussianReadout)}
     decays = {
         id(module.weight)
         for module in twin.modules()
         if isinstance(module, nn.Linear | _ConvNd) and isinstance(module.weight, nn.Parameter)
     }
     for name, parameter in twin.named_parameters():  # names a shared parameter once
-        part = "core" if name.split(".")[0] in scaled else "readouts"
+        part = "core" if name.split(".")[0] in scaled else "places" if id(parameter) in places else "readouts"
         groups[f"{part}/{'decay' if id(parameter) in decays else 'plain'}"][name] = parameter
     return {name: members for name, members in groups.items() if members}
