@@ -80,7 +80,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_accumulated_pairs(tmp_
         {"optim": {"weight_decay": 0.9}},
         {"optim": {"betas": [0.5, 0.95]}},
         {"optim": {"core_lr_scale": 0.1}},
-        {"optim": {"place_lr_scale": 9.0}},
+        {"optim": {"window_lr_scale": 9.0}},
         {"optim": {"warmup_epochs": 1.5}},
         {"optim": {"min_lr_fraction": 1.0}},
         {"module": {"seed": 1}},

@@ -37,7 +37,7 @@ def test_every_parameter_is_in_exactly_one_group(model):
 def test_groups_by_name():
     """The list, written by hand: what decays, and what must not."""
     groups = parameter_groups(make_twin(tokenizer=CONV_STEM))
-    assert set(groups) == {"core/decay", "core/plain", "readouts/plain", "places/plain"}
+    assert set(groups) == {"core/decay", "core/plain", "readouts/plain", "windows/plain"}
     decay = {
         "core.tokenizer.fields.weight",
         "core.tokenizer.mix.weight",
@@ -59,8 +59,8 @@ def test_groups_by_name():
     } <= set(plain)
     assert all(name.startswith(("core.", "modulator.")) for name in plain)
     kinds = {name.split(".")[2] for name in groups["readouts/plain"]}
-    assert kinds == {"log_std", "angle", "features", "bias"}
-    assert {name.split(".", 2)[2] for name in groups["places/plain"]} == {"mean"}
+    assert kinds == {"features", "bias"}
+    assert {name.split(".", 2)[2] for name in groups["windows/plain"]} == {"mean", "log_std", "angle"}
 
 
 def test_a_convolution_in_any_dimension_decays():
@@ -72,7 +72,7 @@ def test_a_convolution_in_any_dimension_decays():
 
 
 def test_groups_get_their_rates():
-    made = optimization(lr=0.1, core_lr_scale=0.25, place_lr_scale=20.0, weight_decay=0.3, warmup_epochs=0)
+    made = optimization(lr=0.1, core_lr_scale=0.25, window_lr_scale=20.0, weight_decay=0.3, warmup_epochs=0)
     optimizer, _ = made.build(make_twin(), 2, 3)
     got = {g["name"]: (g["lr"], g["weight_decay"], g["betas"]) for g in optimizer.param_groups}
     betas = (0.9, 0.95)
@@ -80,7 +80,7 @@ def test_groups_get_their_rates():
         "core/decay": (pytest.approx(0.025), 0.3, betas),
         "core/plain": (pytest.approx(0.025), 0.0, betas),
         "readouts/plain": (0.1, 0.0, betas),
-        "places/plain": (pytest.approx(2.0), 0.0, betas),
+        "windows/plain": (pytest.approx(2.0), 0.0, betas),
     }
 
 
@@ -120,7 +120,7 @@ def test_a_warm_up_longer_than_the_training_is_said():
         ("betas", [0.9]),
         ("betas", [0.9, 1.0]),
         ("core_lr_scale", -0.1),
-        ("place_lr_scale", -0.1),
+        ("window_lr_scale", -0.1),
         ("warmup_epochs", -1),
         ("min_lr_fraction", 1.5),
     ],

@@ -27,8 +27,8 @@ class Optimization:
     weight_decay : AdamW's, on the weights of linear and convolutional layers alone.
     betas : AdamW's two decay rates of the moments.
     core_lr_scale : learning rate of core and modulator as a part of the readouts'; 0 freezes them.
-    place_lr_scale : learning rate of the places where readouts look, in ``lr``. They are in pixels, and Adam moves them
-        by at most about their learning rate in a step.
+    window_lr_scale : learning rate of the readouts' windows (place, size and angle), in ``lr``. Adam moves a number by at
+        most about its learning rate in a step, and a place is in pixels.
     warmup_epochs : epochs over which the learning rate rises linearly, from its first part at the first step; may be a
         fraction.
     min_lr_fraction : part of the peak that the cosine ends at, with the last step.
@@ -43,7 +43,7 @@ class Optimization:
     weight_decay: float
     betas: list[float]
     core_lr_scale: float
-    place_lr_scale: float
+    window_lr_scale: float
     warmup_epochs: float
     min_lr_fraction: float
 
@@ -58,9 +58,9 @@ class Optimization:
             raise ValueError(
                 f"optim.core_lr_scale={self.core_lr_scale} must not be negative; 0 leaves the core as it is"
             )
-        if self.place_lr_scale < 0:
+        if self.window_lr_scale < 0:
             raise ValueError(
-                f"optim.place_lr_scale={self.place_lr_scale} must not be negative; 0 leaves readouts where they start"
+                f"optim.window_lr_scale={self.window_lr_scale} must not be negative; 0 leaves windows as they start"
             )
         if self.warmup_epochs < 0:
             raise ValueError(f"optim.warmup_epochs={self.warmup_epochs} must not be negative")
@@ -84,7 +84,7 @@ class Optimization:
                 "the learning rate is still rising when the training ends: "
                 f"optim.warmup_epochs={self.warmup_epochs} of {epochs}"
             )
-        scales = {"core": self.core_lr_scale, "places": self.place_lr_scale}
+        scales = {"core": self.core_lr_scale, "windows": self.window_lr_scale}
         groups = [
             {
                 "name": name,
@@ -108,23 +108,24 @@ class Optimization:
 
 def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[str, dict[str, nn.Parameter]]:
     """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``readouts/decay``,
-    ``readouts/plain``, ``places/plain``.
+    ``readouts/plain``, ``windows/plain``.
 
     What decays is decided by the module's type: the weights of linear and convolutional layers (also a ConvGRU's).
     Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' means, stds, angles
-    and features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, ``places`` the
-    means of the readouts' windows. Empty groups are left out.
+    and features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, ``windows`` the
+    readouts' means, stds and angles. Empty groups are left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
-        f"{part}/{kind}": {} for part in ("core", "readouts", "places") for kind in ("decay", "plain")
+        f"{part}/{kind}": {} for part in ("core", "readouts", "windows") for kind in ("decay", "plain")
     }
-    places = {id(module.mean) for module in twin.modules() if isinstance(module, GaussianReadout)}
+    heads = [module for module in twin.modules() if isinstance(module, GaussianReadout)]
+    windows = {id(parameter) for head in heads for parameter in (head.mean, head.log_std, head.angle)}
     decays = {
         id(module.weight)
         for module in twin.modules()
         if isinstance(module, nn.Linear | _ConvNd) and isinstance(module.weight, nn.Parameter)
     }
     for name, parameter in twin.named_parameters():  # names a shared parameter once
-        part = "core" if name.split(".")[0] in scaled else "places" if id(parameter) in places else "readouts"
+        part = "core" if name.split(".")[0] in scaled else "windows" if id(parameter) in windows else "readouts"
         groups[f"{part}/{'decay' if id(parameter) in decays else 'plain'}"][name] = parameter
     return {name: members for name, members in groups.items() if members}
