@@ -297,7 +297,7 @@ def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], me
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (resnet(widths=[]), r"model.widths=\[\], model.depth=2"),
+        (resnet(widths=[]), r"widths=\[\], depth=2"),
         (resnet(kernel=[3]), r"kernel=\[3\] must be two numbers"),
         (resnet(kernel=[3, 4]), r"3 steps and 4 cells: cells must be odd"),
         (resnet(kernel=[2, 3], causal=False), r"2 steps and 3 cells: .* model.causal=false"),
@@ -305,7 +305,11 @@ def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], me
         (factorized(kernel=[3, 3, 3]), r"kernel=\[3, 3, 3\] must be two numbers"),
         (
             vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [3, 4, 4]}),
-            r"multiples of tokenizer.stem.patch_size=\[2, 2, 2\]",
+            r"must be multiples of \[2, 2, 2\]: tokenizer.stem.patch_size=\[2, 2, 2\]",
+        ),
+        (
+            vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 4, 6], "widths": [4, 6]}),
+            r"must be multiples of \[2, 4, 4\]: .* tokenizer.widths=\[4, 6\]",
         ),
     ],
 )

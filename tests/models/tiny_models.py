@@ -17,7 +17,7 @@ RESIDUAL_STEM = {
     "_target_": MODELS + "resnet.ResidualStem",
     "patch_size": [4, 4, 4],
     "stem": STEM | {"patch_size": [2, 2, 2]},
-    "width": 6,
+    "widths": [6],
     "depth": 2,
     "kernel": [3, 3],
 }
@@ -86,6 +86,7 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "spatial-only": vivit(temporal_depth=0),
     "temporal-only": vivit(spatial_depth=0, registers=0),
     "cnn-vivit": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS),
+    "cnn-vivit-two-stages": vivit(tokenizer=RESIDUAL_STEM | {"widths": [4, 6], "depth": 1}, modulator=None),
     "resnet": resnet(tokenizer=STEM, frontend=BASIS),
     "resnet-bare": resnet(modulator=None),
     "factorized": factorized(),

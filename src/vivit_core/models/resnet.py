@@ -32,7 +32,54 @@ from vivit_core.models.layers import Level, Part, init_linear
 from vivit_core.models.tokenizer import Tokenizer, Tokens
 
 
-class ResNet(Core):
+class Stages:
+    """Residual stages over a map, for a core or a tokenizer; each after the first halves the map's sides."""
+
+    stages: nn.ModuleList
+    down: nn.ModuleList
+    norms: nn.ModuleList
+
+    def make_stages(
+        self, widths: list[int], depth: int, kernel: list[int], causal: bool, dropout: float, drop_path: float
+    ) -> None:
+        """``depth`` blocks for each of ``widths``; the probability ``drop_path`` rises linearly over all of them."""
+        check_probability(dropout=dropout, drop_path=drop_path)
+        if not widths or min(widths) < 1 or depth < 1:
+            raise ValueError(f"widths={list(widths)}, depth={depth}: a stage has channels and blocks")
+        total = len(widths) * depth
+        path = [drop_path * i / max(1, total - 1) for i in range(total)]
+        self.stages = nn.ModuleList(
+            residual_blocks(width, kernel, causal, dropout, path[i * depth : (i + 1) * depth], total)
+            for i, width in enumerate(widths)
+        )
+        self.down = nn.ModuleList(
+            Conv3d(narrow, wide, (1, 3), stride=2, causal=causal) for narrow, wide in pairwise(widths)
+        )
+        for convolution in self.down:
+            init_linear(convolution)
+        self.norms = nn.ModuleList(ChannelNorm(width) for width in widths)
+
+    def blocks(self) -> list[list[ResidualBlock]]:
+        """The blocks of each stage."""
+        return [cast(list[ResidualBlock], list(cast(nn.ModuleList, stage))) for stage in self.stages]
+
+    def stage_streams(self) -> list[Step]:
+        """Each stage as a stream."""
+        return [in_turn([block.stream() for block in stage]) for stage in self.blocks()]
+
+    def climb(self, level: Level, stages: list[Step]) -> list[Level]:
+        """Through all stages; a level from each."""
+        levels = []
+        for i, (stage, norm) in enumerate(zip(stages, self.norms, strict=True)):
+            if i:
+                x = self.down[i - 1](level.x_BCTHW)
+                level = replace(level, x_BCTHW=x, ys=level.ys[::2], xs=level.xs[::2], cell=2 * level.cell)
+            level = replace(level, x_BCTHW=stage(level.x_BCTHW))
+            levels.append(replace(level, x_BCTHW=norm(level.x_BCTHW)))
+        return levels
+
+
+class ResNet(Core, Stages):
     """Residual CNN over space and time, causal (after He et al. 2016 and Tran et al. 2018).
 
     Parameters
@@ -62,24 +109,10 @@ class ResNet(Core):
         compile: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(causal, checkpointing, compile)
-        check_probability(dropout=dropout, drop_path=drop_path)
-        if not widths or min(widths) < 1 or depth < 1:
-            raise ValueError(f"model.widths={list(widths)}, model.depth={depth}: a stage has channels and blocks")
         self.frontend: TemporalBasis | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
-        self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=widths[0])
-        total = len(widths) * depth
-        path = [drop_path * i / max(1, total - 1) for i in range(total)]
-        self.stages = nn.ModuleList(
-            residual_blocks(width, kernel, causal, dropout, path[i * depth : (i + 1) * depth], total)
-            for i, width in enumerate(widths)
-        )
-        self.down = nn.ModuleList(
-            Conv3d(narrow, wide, (1, 3), stride=2, causal=causal) for narrow, wide in pairwise(widths)
-        )
-        for convolution in self.down:
-            init_linear(convolution)
-        self.norms = nn.ModuleList(ChannelNorm(width) for width in widths)
+        self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=widths[0] if widths else 1)
+        self.make_stages(widths, depth, kernel, causal, dropout, drop_path)
         self.level_channels = [*self.tokenizer.level_channels, *widths]
         self.stride = self.tokenizer.patch_size[0]
 
@@ -88,25 +121,10 @@ class ResNet(Core):
         if self.frontend is not None:
             x_BCTHW = self.frontend(x_BCTHW)
         tokens = self.tokenizer(x_BCTHW)
-        return [*tokens.levels, *self.climb(tokens, [self.run(stage) for stage in self.blocks()])]
-
-    def climb(self, tokens: Tokens, stages: list[Callable[[Tensor], Tensor]]) -> list[Level]:
-        """Through all stages; a level from each."""
         level = tokens.as_level(tokens.x_BTND)
-        levels = []
-        for i, (stage, norm) in enumerate(zip(stages, self.norms, strict=True)):
-            if i:
-                x = self.down[i - 1](level.x_BCTHW)
-                level = replace(level, x_BCTHW=x, ys=level.ys[::2], xs=level.xs[::2], cell=2 * level.cell)
-            level = replace(level, x_BCTHW=stage(level.x_BCTHW))
-            levels.append(replace(level, x_BCTHW=norm(level.x_BCTHW)))
-        return levels
+        return [*tokens.levels, *self.climb(level, [self.run(stage) for stage in self.blocks()])]
 
-    def blocks(self) -> list[list[ResidualBlock]]:
-        """The blocks of each stage."""
-        return [cast(list[ResidualBlock], list(cast(nn.ModuleList, stage))) for stage in self.stages]
-
-    def run(self, blocks: list[ResidualBlock]) -> Callable[[Tensor], Tensor]:
+    def run(self, blocks: list[ResidualBlock]) -> Step:
         def stage(x_BCTHW: Tensor) -> Tensor:
             seeds = draw_seeds(len(blocks), ResidualBlock.SEEDS, device=x_BCTHW.device)
             for block, own in zip(blocks, seeds, strict=True):
@@ -119,13 +137,13 @@ class ResNet(Core):
         self.refuse_acausal_stream()
         filtered = self.frontend.stream() if self.frontend is not None else None
         cut = self.tokenizer.stream(old)
-        stages = [in_turn([block.stream() for block in stage]) for stage in self.blocks()]
+        stages = self.stage_streams()
 
         def advance(frame: Tensor) -> list[Level | None]:
             levels, tokens = cut(frame if filtered is None else filtered(frame))
             if tokens is None:
                 return [*levels, *[None] * len(stages)]
-            return [*levels, *self.climb(tokens, stages)]
+            return [*levels, *self.climb(tokens.as_level(tokens.x_BTND), stages)]
 
         return advance
 
@@ -136,17 +154,17 @@ class ResNet(Core):
         return self.tokenizer.penalty()
 
 
-class ResidualStem(Tokenizer):
-    """Tokens cut from the map of a small residual CNN (Xiao et al. 2021, "Early convolutions help transformers see
-    better"); readouts see the map too.
+class ResidualStem(Tokenizer, Stages):
+    """Tokens cut from the last map of a residual CNN (Xiao et al. 2021, "Early convolutions help transformers see
+    better"; Dai et al. 2021, "CoAtNet"); readouts see its maps too.
 
     Parameters
     ----------
     in_channels, dim : given by the model.
-    patch_size : frames, pixels down and pixels across of a token; multiples of the inner stem's.
+    patch_size : frames, pixels down and pixels across of a token; whole cells of the last map.
     stem : constructor of the inner tokenizer, which makes the map that the blocks work on.
-    width : channels of that map.
-    depth : residual blocks.
+    widths : channels of each stage.
+    depth : residual blocks of each stage.
     kernel : time steps, and cells down and across, of a block's convolutions.
     dropout : probability, between a block's convolutions.
     """
@@ -157,41 +175,45 @@ class ResidualStem(Tokenizer):
         dim: int,
         patch_size: list[int],
         stem: Part,
-        width: int,
+        widths: list[int],
         depth: int,
         kernel: list[int],
         dropout: float = 0.0,
     ) -> None:
         super().__init__(patch_size)
-        check_probability(dropout=dropout)
-        self.stem: Tokenizer = stem(in_channels=in_channels, dim=width)
-        if any(outer % inner for outer, inner in zip(self.patch_size, self.stem.patch_size, strict=True)):
+        self.stem: Tokenizer = stem(in_channels=in_channels, dim=widths[0] if widths else 1)
+        self.make_stages(widths, depth, kernel, True, dropout, 0.0)
+        halved = 2 ** (len(widths) - 1)
+        t, h, w = self.stem.patch_size
+        cell = (t, h * halved, w * halved)  # of the last map
+        if any(outer % inner for outer, inner in zip(self.patch_size, cell, strict=True)):
             raise ValueError(
-                f"tokenizer.patch_size={list(patch_size)} must be multiples of "
-                f"tokenizer.stem.patch_size={list(self.stem.patch_size)}"
+                f"tokenizer.patch_size={list(patch_size)} must be multiples of {list(cell)}: "
+                f"tokenizer.stem.patch_size={list(self.stem.patch_size)}, its pixels halved in resolution by each of "
+                f"tokenizer.widths={list(widths)} after the first"
             )
-        t, h, w = (outer // inner for outer, inner in zip(self.patch_size, self.stem.patch_size, strict=True))
-        self.cells = (t, h, w)  # of the map in a token
-        self.blocks = residual_blocks(width, kernel, True, dropout, [0.0] * depth, depth)
-        self.norm = ChannelNorm(width)
-        self.embed = nn.Linear(width * t, dim)
+        self.cells = (patch_size[0] // cell[0], patch_size[1] // cell[1], patch_size[2] // cell[2])  # in a token
+        self.embed = nn.Linear(widths[-1] * self.cells[0], dim)
         init_linear(self.embed)
-        self.level_channels = [*self.stem.level_channels, width]
+        self.level_channels = [*self.stem.level_channels, *widths]
 
     def forward(self, x_BCTHW: Tensor) -> Tokens:
         x, before = self.pad_space(x_BCTHW)
         inner = self.stem(x)  # pads its own steps in time
-        seeds = draw_seeds(len(self.blocks), ResidualBlock.SEEDS, device=x.device)
-
-        def through(y: Tensor) -> Tensor:
-            for block, own in zip(self.blocks, seeds, strict=True):
-                y = block(y, own)
-            return y
-
-        level = self.map(inner, through)
+        levels = self.climb(inner.as_level(inner.x_BTND), [self.run(stage) for stage in self.blocks()])
         old = -x.shape[2] % self.patch_size[0]
-        pooled = F.pad(self.pool(level), (0, 0, 0, 0, 0, 0, old // level.stride, 0))
-        return self.tokens(pooled, (old, *before), [shifted(each, before) for each in (*inner.levels, level)])
+        pooled = F.pad(self.pool(levels[-1]), (0, 0, 0, 0, 0, 0, old // inner.stride, 0))
+        return self.tokens(pooled, (old, *before), [shifted(each, before) for each in (*inner.levels, *levels)])
+
+    @staticmethod
+    def run(blocks: list[ResidualBlock]) -> Step:
+        def stage(x_BCTHW: Tensor) -> Tensor:
+            seeds = draw_seeds(len(blocks), ResidualBlock.SEEDS, device=x_BCTHW.device)
+            for block, own in zip(blocks, seeds, strict=True):
+                x_BCTHW = block(x_BCTHW, own)
+            return x_BCTHW
+
+        return stage
 
     def pad_space(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pad to whole tokens around the frame alone; returns the video and what was put before (rows, columns)."""
@@ -200,11 +222,6 @@ class ResidualStem(Tokenizer):
         rows, columns = -h % ph, -w % pw
         top, left = rows // 2, columns // 2
         return F.pad(x_BCTHW, (left, columns - left, top, rows - top)), (top, left)
-
-    def map(self, inner: Tokens, through: Step) -> Level:
-        """The inner stem's map after the blocks."""
-        level = inner.as_level(inner.x_BTND)
-        return replace(level, x_BCTHW=self.norm(through(level.x_BCTHW)))
 
     def pool(self, level: Level) -> Tensor:
         """A token's cells averaged in space, (B, T, H', W', C): place is the map's business."""
@@ -223,7 +240,7 @@ class ResidualStem(Tokenizer):
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level | None], Tokens | None]]:
         step = self.stem.patch_size[0]
         cut = self.stem.stream(old % step)
-        through = in_turn([block.stream() for block in cast(list[ResidualBlock], list(self.blocks))])
+        stages = self.stage_streams()
         waiting: list[Tensor] = []
 
         def advance(frame: Tensor) -> tuple[list[Level | None], Tokens | None]:
@@ -232,10 +249,10 @@ class ResidualStem(Tokenizer):
             finer, inner = cut(x)
             levels = [None if each is None else shifted(each, before) for each in finer]
             if inner is None:
-                return [*levels, None], None
-            level = self.map(inner, through)
-            levels.append(shifted(level, before))
-            pooled = self.pool(level)
+                return [*levels, *[None] * len(stages)], None
+            maps = self.climb(inner.as_level(inner.x_BTND), stages)
+            levels.extend(shifted(each, before) for each in maps)
+            pooled = self.pool(maps[-1])
             waiting.extend([torch.zeros_like(pooled)] * (old // step) + [pooled])
             old = 0
             if len(waiting) < self.cells[0]:

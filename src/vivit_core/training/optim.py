@@ -27,8 +27,8 @@ class Optimization:
     weight_decay : AdamW's, on the weights of linear and convolutional layers alone.
     betas : AdamW's two decay rates of the moments.
     core_lr_scale : learning rate of core and modulator as a part of the readouts'; 0 freezes them.
-    window_lr_scale : learning rate of the readouts' windows (place, size and angle), in ``lr``. Adam moves a number by at
-        most about its learning rate in a step, and a place is in pixels.
+    window_lr_scale : learning rate of the readouts' windows (place, size and angle), in ``lr``. Adam moves a number by
+        at most about its learning rate in a step, and a place is in pixels.
     warmup_epochs : epochs over which the learning rate rises linearly, from its first part at the first step; may be a
         fraction.
     min_lr_fraction : part of the peak that the cosine ends at, with the last step.
