@@ -97,6 +97,16 @@ def main(cfg: DictConfig) -> float | None:
     return run_task(cfg)  # and no more, because submitit takes this function apart to send it to another machine
 
 
+def refuse_several_processes(task: str) -> None:
+    """What only training shares among processes: anything else each of them would do, into the same folder."""
+    started = started_from_outside()
+    if task != "train" and started is not None and started.processes > 1:
+        raise ValueError(
+            f"task={task} is one process's work, but {started.by} started {started.processes}; start it with "
+            "python run.py alone (with SLURM: srun --ntasks=1)"
+        )
+
+
 def run_task(cfg: DictConfig) -> float | None:
     """One task, and what its end means to whoever asked for it.
 
@@ -106,6 +116,7 @@ def run_task(cfg: DictConfig) -> float | None:
     try:
         note(job, status="running", reason=None, run=HydraConfig.get().runtime.output_dir)
         settings = validate(cfg)
+        refuse_several_processes(settings["task"])
         score = TASKS[settings["task"]](settings)
         note(job, status="finished", score=score)
         return score

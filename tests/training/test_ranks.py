@@ -81,6 +81,13 @@ def test_another_number_of_processes_is_refused_with_advice(started, variables, 
         check_started("cpu", devices, num_nodes)
 
 
+@pytest.mark.parametrize("variables", [TORCHRUN, SRUN, SUBMITIT])
+def test_only_training_takes_several_processes(started, command, variables):
+    started(variables)
+    code, printed = command("task=evaluate", "checkpoint=none.ckpt")
+    assert code == 1 and "task=evaluate is one process's work" in printed, printed
+
+
 def test_more_gpus_than_are_seen_are_refused(started, monkeypatch):
     started({})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -16,12 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import rich.progress
+
 from vivit_core.specs import RecordingError
 
 BLOCK = 512  # bytes that HDF5 leaves to the program
 _MARK = b"vivit-core recording: HDF5 from byte 512 on, "
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PIECE = 1 << 18  # bytes read at once
+_LONG = 1 << 30  # bytes from which on reading shows a bar
 _SECONDS, _SECONDS_A_GIGABYTE = 8.0, 60.0  # that examining a file may take, and more for each gigabyte of it
 _MEMORY = 4 << 30  # bytes that examining may take
 
@@ -63,8 +66,9 @@ def difference(path: Path) -> str:
 
 
 def _text_of(path: str | Path) -> bytes:
-    crc = 0
-    with open(path, "rb") as file:
+    crc, short = 0, os.path.getsize(path) < _LONG
+    bar = f"checksum of {Path(path).name}"
+    with rich.progress.open(path, "rb", description=bar, transient=True, disable=short) as file:
         file.seek(BLOCK)
         while piece := file.read(_PIECE):
             crc = zlib.crc32(piece, crc)
