@@ -44,6 +44,8 @@ def narrowed(model: dict[str, Any], width: int) -> dict[str, Any]:
             changed[key] = [*value[:2], min(value[2], width)]
         elif key == "stride" and width == 1 and "patch_size" in model:
             changed[key] = 1
+        elif key == "widths" and width == 1 and "stem" in model:
+            changed[key] = value[:1]  # a second stage would have half a cell
         elif key in ("tokenizer", "stem"):
             changed[key] = narrowed(value, width)
     return changed
