@@ -98,7 +98,7 @@ def test_a_frozen_core_does_not_move_and_drops_nothing(tmp_path):
     lit, trainer, _ = train(tmp_path, twin=twin, optim={"core_lr_scale": 0.0, "weight_decay": 0.9})
     assert equal(part(twin, "core"), before["core"]) and equal(part(twin, "modulator"), before["modulator"])
     assert not equal(part(twin, "readouts"), before["readouts"])
-    assert {g["name"].split("/")[0] for g in trainer.optimizers[0].param_groups} == {"readouts"}
+    assert {g["name"].split("/")[0] for g in trainer.optimizers[0].param_groups} == {"readouts", "windows"}
     lit.train()
     assert lit.twin.readouts.training and not lit.twin.core.training
     batch = make_batch(0)
