@@ -33,7 +33,7 @@ HYDRA_KEYS = {"_target_", "_convert_", "_recursive_", "_partial_"}
 GIVEN: dict[str, set[str]] = {
     "model": {"in_channels", "recordings", "predict"},
     "model.tokenizer": {"in_channels", "dim"},
-    "model.tokenizer.stem": {"in_channels", "dim"},
+    "model.tokenizer.stem": {"in_channels", "dim", "patch_size"},
     "model.attention": {"dim"},
     "model.frontend": {"in_channels"},
     "model.modulator": {"channels", "behavior_dim", "stride"},

@@ -42,10 +42,8 @@ def narrowed(model: dict[str, Any], width: int) -> dict[str, Any]:
     for key, value in model.items():
         if key == "patch_size":
             changed[key] = [*value[:2], min(value[2], width)]
-        elif key == "stride" and width == 1 and "patch_size" in model:
+        elif key == "stride" and width == 1 and "kernel" in model:
             changed[key] = 1
-        elif key == "widths" and width == 1 and "stem" in model:
-            changed[key] = value[:1]  # a second stage would have half a cell
         elif key in ("tokenizer", "stem"):
             changed[key] = narrowed(value, width)
     return changed
@@ -299,19 +297,19 @@ def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], me
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (resnet(widths=[]), r"widths=\[\], depth=2"),
+        (resnet(widths=[]), r"widths=\[\], model.depth=2"),
         (resnet(kernel=[3]), r"kernel=\[3\] must be two numbers"),
         (resnet(kernel=[3, 4]), r"3 steps and 4 cells: cells must be odd"),
         (resnet(kernel=[2, 3], causal=False), r"2 steps and 3 cells: .* model.causal=false"),
         (factorized(channels=[]), r"model.channels=\[\]"),
         (factorized(kernel=[3, 3, 3]), r"kernel=\[3, 3, 3\] must be two numbers"),
         (
-            vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [3, 4, 4]}),
-            r"must be multiples of \[2, 2, 2\]: tokenizer.stem.patch_size=\[2, 2, 2\]",
+            vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 5, 8]}),
+            r"patch_size=\[4, 5, 8\] with tokenizer.cell=4 asks for a map of 1×4 px: .* tokenizer.stride=2",
         ),
         (
-            vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 4, 6], "widths": [4, 6]}),
-            r"must be multiples of \[2, 4, 4\]: .* tokenizer.widths=\[4, 6\]",
+            vivit(tokenizer=RESIDUAL_STEM | {"width": 0}),
+            r"width=0 and depth=2 must be at least 1",
         ),
     ],
 )

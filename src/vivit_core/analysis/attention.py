@@ -30,6 +30,8 @@ from vivit_core.analysis import attention_pictures as pictures
 from vivit_core.analysis.report import Section, Table
 from vivit_core.models.attention import Attention, Block, Reach
 from vivit_core.models.layers import Level
+from vivit_core.models.readout import GaussianReadout
+from vivit_core.models.tokenizer import Tokens
 from vivit_core.models.twin import Twin
 from vivit_core.models.vivit import ViViT
 from vivit_core.specs import Batch, Clips
@@ -121,18 +123,29 @@ def spread(edges: np.ndarray, size: int) -> np.ndarray:
     return inside / inside.sum(axis=1, keepdims=True)
 
 
-def tokens_of(twin: Twin, recording_id: str, clips: Clips) -> Level:
+def tokens_of(twin: Twin, recording_id: str, clips: Clips) -> Tokens:
     """The tokens of one clip before any block: where they lie is the tokenizer's to say."""
     core = attending_core(twin)
     one = Clips(frames=clips["frames"][:1], behavior=clips["behavior"][:1])
     frames, _ = twin.adapt(recording_id, on_device(one, next(twin.parameters()).device))
-    tokens = core.tokenizer(frames if core.frontend is None else core.frontend(frames))
-    return tokens.as_level(tokens.x_BTND)
+    tokens: Tokens = core.tokenizer(frames if core.frontend is None else core.frontend(frames))
+    return tokens
 
 
-def token_grid(twin: Twin, recording_id: str, level: Level, frames: int) -> TokenGrid:
-    """Where the tokens of a level lie in a recording's clips of so many frames."""
-    core = attending_core(twin)
+def windows_on(tokens: Tokens, readout: GaussianReadout) -> np.ndarray:
+    """How much of each token's place each unit's readout reads, (U, rows, columns); sums to one for each unit.
+
+    Where tokens write back to the map that they were cut from, a token's place is its cells of that map.
+    """
+    read = readout.window(tokens.map or tokens.as_level(tokens.x_BTND))
+    _, rows, columns = read.shape
+    down, across = rows // tokens.height, columns // tokens.width
+    return reduce(read, "u (h ph) (w pw) -> u h w", "sum", ph=down, pw=across).cpu().numpy()
+
+
+def token_grid(twin: Twin, recording_id: str, tokens: Tokens, frames: int) -> TokenGrid:
+    """Where tokens lie in a recording's clips of so many frames."""
+    core, level = attending_core(twin), tokens.as_level(tokens.x_BTND)
     _, rows_px, columns_px = core.tokenizer.patch_size
     _, height, width = twin.specs[recording_id].frame_shape
 
@@ -217,8 +230,8 @@ def extract_attention(
     core = attending_core(twin)
     rows = [len(clips["frames"]) for clips in batch.values()]
     frames = next(iter(batch.values()))["frames"].shape[2]
-    level = tokens_of(twin, *next(iter(batch.items())))
-    grids = {name: token_grid(twin, name, level, frames) for name in batch}
+    cut = tokens_of(twin, *next(iter(batch.items())))
+    grids = {name: token_grid(twin, name, cut, frames) for name in batch}
     grid = next(iter(grids.values()))
     time, down, across = grid.shape
     blocks = blocks_of(core)
@@ -252,7 +265,7 @@ def extract_attention(
             spatial=maps["spatial"][own],
             temporal=maps["temporal"][own],
             grid=grids[name],
-            windows=twin.readout(name).window(level).cpu().numpy(),
+            windows=windows_on(cut, twin.readout(name)),
             layers=kept_layers,
             steps=kept["spatial"],
             places=kept["temporal"],
@@ -706,11 +719,11 @@ def plot_statistics(folder: Path, statistics: AttentionStatistics) -> Drawn:
 
 @torch.no_grad()
 def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
-    """How much of each unit's drive comes through the attended tokens.
+    """How much of each unit's drive comes through the level that attention reaches.
 
-    A readout adds up what it reads from several levels: a stem's fine map, behaviour, and the tokens after all blocks
-    (and the modulator). This is the variance over the clips' bins of what the tokens add, as a part of the sum of all
-    levels' variances.
+    A readout adds up what it reads from several levels: a stem's fine map, behaviour, and the tokens after all blocks,
+    or the map that they wrote to (and the modulator). This is the variance over the clips' bins of what that last level
+    adds, as a part of the sum of all levels' variances.
 
     Returns
     -------
@@ -915,7 +928,7 @@ def report_section(summary: dict[str, Any], drawn: Drawn, command: str) -> Secti
         + (
             ""
             if share is None
-            else f" Of the median unit's drive {share:.0%} of the variance comes through the tokens."
+            else f" Of the median unit's drive {share:.0%} of the variance comes through what attention reaches."
         ),
     ]
     if not summary["causal"]:

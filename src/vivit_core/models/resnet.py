@@ -1,4 +1,4 @@
-"""Residual 3-D CNN: as a core, the ViViT's rival, and as a stem that the ViViT's tokens are cut from.
+"""Residual 3-D CNN: as a core, the ViViT's rival, and as a stem whose map the ViViT's tokens are cut from.
 
     video (B, C, T, H, W)
       front end      optional causal temporal filters
@@ -14,72 +14,26 @@ Shape letters: B clips, C channels, T frames, T' time steps, H W pixels or cells
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal, cast
 
-import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.convolution import ChannelNorm, Conv3d, ResidualBlock, Step, in_turn
-from vivit_core.models.core import Core
+from vivit_core.models.core import Core, call_block
 from vivit_core.models.dropout import check_probability, draw_seeds
 from vivit_core.models.frontend import TemporalBasis
 from vivit_core.models.layers import Level, Part, init_linear
 from vivit_core.models.tokenizer import Tokenizer, Tokens
 
 
-class Stages:
-    """Residual stages over a map, for a core or a tokenizer; each after the first halves the map's sides."""
-
-    stages: nn.ModuleList
-    down: nn.ModuleList
-    norms: nn.ModuleList
-
-    def make_stages(
-        self, widths: list[int], depth: int, kernel: list[int], causal: bool, dropout: float, drop_path: float
-    ) -> None:
-        """``depth`` blocks for each of ``widths``; the probability ``drop_path`` rises linearly over all of them."""
-        check_probability(dropout=dropout, drop_path=drop_path)
-        if not widths or min(widths) < 1 or depth < 1:
-            raise ValueError(f"widths={list(widths)}, depth={depth}: a stage has channels and blocks")
-        total = len(widths) * depth
-        path = [drop_path * i / max(1, total - 1) for i in range(total)]
-        self.stages = nn.ModuleList(
-            residual_blocks(width, kernel, causal, dropout, path[i * depth : (i + 1) * depth], total)
-            for i, width in enumerate(widths)
-        )
-        self.down = nn.ModuleList(
-            Conv3d(narrow, wide, (1, 3), stride=2, causal=causal) for narrow, wide in pairwise(widths)
-        )
-        for convolution in self.down:
-            init_linear(convolution)
-        self.norms = nn.ModuleList(ChannelNorm(width) for width in widths)
-
-    def blocks(self) -> list[list[ResidualBlock]]:
-        """The blocks of each stage."""
-        return [cast(list[ResidualBlock], list(cast(nn.ModuleList, stage))) for stage in self.stages]
-
-    def stage_streams(self) -> list[Step]:
-        """Each stage as a stream."""
-        return [in_turn([block.stream() for block in stage]) for stage in self.blocks()]
-
-    def climb(self, level: Level, stages: list[Step]) -> list[Level]:
-        """Through all stages; a level from each."""
-        levels = []
-        for i, (stage, norm) in enumerate(zip(stages, self.norms, strict=True)):
-            if i:
-                x = self.down[i - 1](level.x_BCTHW)
-                level = replace(level, x_BCTHW=x, ys=level.ys[::2], xs=level.xs[::2], cell=2 * level.cell)
-            level = replace(level, x_BCTHW=stage(level.x_BCTHW))
-            levels.append(replace(level, x_BCTHW=norm(level.x_BCTHW)))
-        return levels
-
-
-class ResNet(Core, Stages):
+class ResNet(Core):
     """Residual CNN over space and time, causal (after He et al. 2016 and Tran et al. 2018).
 
     Parameters
@@ -112,7 +66,21 @@ class ResNet(Core, Stages):
         self.frontend: TemporalBasis | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=widths[0] if widths else 1)
-        self.make_stages(widths, depth, kernel, causal, dropout, drop_path)
+        check_probability(dropout=dropout, drop_path=drop_path)
+        if not widths or min(widths) < 1 or depth < 1:
+            raise ValueError(f"model.widths={list(widths)}, model.depth={depth}: a stage has channels and blocks")
+        total = len(widths) * depth
+        path = [drop_path * i / max(1, total - 1) for i in range(total)]
+        self.stages = nn.ModuleList(
+            residual_blocks(width, kernel, causal, dropout, path[i * depth : (i + 1) * depth], total)
+            for i, width in enumerate(widths)
+        )
+        self.down = nn.ModuleList(
+            Conv3d(narrow, wide, (1, 3), stride=2, causal=causal) for narrow, wide in pairwise(widths)
+        )
+        for convolution in self.down:
+            init_linear(convolution)
+        self.norms = nn.ModuleList(ChannelNorm(width) for width in widths)
         self.level_channels = [*self.tokenizer.level_channels, *widths]
         self.stride = self.tokenizer.patch_size[0]
 
@@ -122,22 +90,31 @@ class ResNet(Core, Stages):
             x_BCTHW = self.frontend(x_BCTHW)
         tokens = self.tokenizer(x_BCTHW)
         level = tokens.as_level(tokens.x_BTND)
-        return [*tokens.levels, *self.climb(level, [self.run(stage) for stage in self.blocks()])]
+        return [
+            *tokens.levels,
+            *self.climb(level, [partial(run_blocks, each, call=self.call) for each in self.blocks()]),
+        ]
 
-    def run(self, blocks: list[ResidualBlock]) -> Step:
-        def stage(x_BCTHW: Tensor) -> Tensor:
-            seeds = draw_seeds(len(blocks), ResidualBlock.SEEDS, device=x_BCTHW.device)
-            for block, own in zip(blocks, seeds, strict=True):
-                x_BCTHW = self.call(block, x_BCTHW, own)
-            return x_BCTHW
+    def blocks(self) -> list[list[ResidualBlock]]:
+        """The blocks of each stage."""
+        return [cast(list[ResidualBlock], list(cast(nn.ModuleList, stage))) for stage in self.stages]
 
-        return stage
+    def climb(self, level: Level, stages: list[Step]) -> list[Level]:
+        """Through all stages; a level from each."""
+        levels = []
+        for i, (stage, norm) in enumerate(zip(stages, self.norms, strict=True)):
+            if i:
+                x = self.down[i - 1](level.x_BCTHW)
+                level = replace(level, x_BCTHW=x, ys=level.ys[::2], xs=level.xs[::2], cell=2 * level.cell)
+            level = replace(level, x_BCTHW=stage(level.x_BCTHW))
+            levels.append(replace(level, x_BCTHW=norm(level.x_BCTHW)))
+        return levels
 
     def stream(self, old: int) -> Callable[[Tensor], list[Level | None]]:
         self.refuse_acausal_stream()
         filtered = self.frontend.stream() if self.frontend is not None else None
         cut = self.tokenizer.stream(old)
-        stages = self.stage_streams()
+        stages = [in_turn([block.stream() for block in stage]) for stage in self.blocks()]
 
         def advance(frame: Tensor) -> list[Level | None]:
             levels, tokens = cut(frame if filtered is None else filtered(frame))
@@ -154,19 +131,29 @@ class ResNet(Core, Stages):
         return self.tokenizer.penalty()
 
 
-class ResidualStem(Tokenizer, Stages):
-    """Tokens cut from the last map of a residual CNN (Xiao et al. 2021, "Early convolutions help transformers see
-    better"; Dai et al. 2021, "CoAtNet"); readouts see its maps too.
+class ResidualStem(Tokenizer):
+    """Tokens cut from the map of a small residual CNN, and written back to it.
+
+    Convolutions see what is near, at fine places; the blocks see what is around and before, at coarse ones. A token
+    takes the whole of its patch of the map, cell by cell, and after the blocks adds to every cell of it, so that
+    readouts and the modulator find both on one fine map (Xiao et al. 2021, "Early convolutions help transformers see
+    better"; Ranftl et al. 2021, "Vision transformers for dense prediction").
 
     Parameters
     ----------
     in_channels, dim : given by the model.
-    patch_size : frames, pixels down and pixels across of a token; whole cells of the last map.
-    stem : constructor of the inner tokenizer, which makes the map that the blocks work on.
-    widths : channels of each stage.
-    depth : residual blocks of each stage.
+    patch_size : frames, pixels down and pixels across of a token.
+    stem : constructor of the inner tokenizer, which makes the map that the residual blocks work on.
+    cell : side of the map's cells, px; halved until whole cells fill a token.
+    width : channels of the map.
+    depth : residual blocks.
     kernel : time steps, and cells down and across, of a block's convolutions.
     dropout : probability, between a block's convolutions.
+
+    Raises
+    ------
+    ValueError
+        For sizes below one, and cells that the inner tokenizer cannot make.
     """
 
     def __init__(
@@ -175,45 +162,41 @@ class ResidualStem(Tokenizer, Stages):
         dim: int,
         patch_size: list[int],
         stem: Part,
-        widths: list[int],
+        cell: int,
+        width: int,
         depth: int,
         kernel: list[int],
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(patch_size)
-        self.stem: Tokenizer = stem(in_channels=in_channels, dim=widths[0] if widths else 1)
-        self.make_stages(widths, depth, kernel, True, dropout, 0.0)
-        halved = 2 ** (len(widths) - 1)
-        t, h, w = self.stem.patch_size
-        cell = (t, h * halved, w * halved)  # of the last map
-        if any(outer % inner for outer, inner in zip(self.patch_size, cell, strict=True)):
+        super().__init__(patch_size, dim)
+        check_probability(dropout=dropout)
+        if min(cell, width, depth) < 1:
+            raise ValueError(f"tokenizer: cell={cell}, width={width} and depth={depth} must be at least 1")
+        frames, *sides = self.patch_size
+        h, w = (math.gcd(cell, side) for side in sides)
+        try:
+            self.stem: Tokenizer = stem(in_channels=in_channels, dim=width, patch_size=[frames, h, w])
+        except ValueError as error:
             raise ValueError(
-                f"tokenizer.patch_size={list(patch_size)} must be multiples of {list(cell)}: "
-                f"tokenizer.stem.patch_size={list(self.stem.patch_size)}, its pixels halved in resolution by each of "
-                f"tokenizer.widths={list(widths)} after the first"
-            )
-        self.cells = (patch_size[0] // cell[0], patch_size[1] // cell[1], patch_size[2] // cell[2])  # in a token
-        self.embed = nn.Linear(widths[-1] * self.cells[0], dim)
+                f"tokenizer.patch_size={list(patch_size)} with tokenizer.cell={cell} asks for a map of "
+                f"{h}×{w} px: {error}"
+            ) from error
+        self.cells = (sides[0] // h, sides[1] // w)  # down and across in a token
+        self.blocks = residual_blocks(width, kernel, True, dropout, [0.0] * depth, depth)
+        self.embed = nn.Linear(width * math.prod(self.cells), dim)
+        self.unembed = nn.Linear(dim, width * math.prod(self.cells))
         init_linear(self.embed)
-        self.level_channels = [*self.stem.level_channels, *widths]
+        init_linear(self.unembed, 0.5)
+        self.enter_norm, self.leave_norm = ChannelNorm(width), ChannelNorm(width)
+        self.level_channels, self.out_channels = self.stem.level_channels, width
 
     def forward(self, x_BCTHW: Tensor) -> Tokens:
         x, before = self.pad_space(x_BCTHW)
-        inner = self.stem(x)  # pads its own steps in time
-        levels = self.climb(inner.as_level(inner.x_BTND), [self.run(stage) for stage in self.blocks()])
-        old = -x.shape[2] % self.patch_size[0]
-        pooled = F.pad(self.pool(levels[-1]), (0, 0, 0, 0, 0, 0, old // inner.stride, 0))
-        return self.tokens(pooled, (old, *before), [shifted(each, before) for each in (*inner.levels, *levels)])
+        inner = self.stem(x)
+        return self.tokens(inner, run_blocks(self.residual_blocks(), inner.as_level(inner.x_BTND).x_BCTHW), before)
 
-    @staticmethod
-    def run(blocks: list[ResidualBlock]) -> Step:
-        def stage(x_BCTHW: Tensor) -> Tensor:
-            seeds = draw_seeds(len(blocks), ResidualBlock.SEEDS, device=x_BCTHW.device)
-            for block, own in zip(blocks, seeds, strict=True):
-                x_BCTHW = block(x_BCTHW, own)
-            return x_BCTHW
-
-        return stage
+    def residual_blocks(self) -> list[ResidualBlock]:
+        return cast(list[ResidualBlock], list(self.blocks))
 
     def pad_space(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pad to whole tokens around the frame alone; returns the video and what was put before (rows, columns)."""
@@ -223,43 +206,39 @@ class ResidualStem(Tokenizer, Stages):
         top, left = rows // 2, columns // 2
         return F.pad(x_BCTHW, (left, columns - left, top, rows - top)), (top, left)
 
-    def pool(self, level: Level) -> Tensor:
-        """A token's cells averaged in space, (B, T, H', W', C): place is the map's business."""
-        _, h, w = self.cells
-        return reduce(level.x_BCTHW, "b c t (h ph) (w pw) -> b t h w c", "mean", ph=h, pw=w)
+    def tokens(self, inner: Tokens, map_BCTHW: Tensor, before: tuple[int, int]) -> Tokens:
+        """Cut the tokens from the blocks' map; ``inner`` says where its cells lie in the padded frame."""
+        level = replace(inner.as_level(inner.x_BTND), x_BCTHW=self.enter_norm(map_BCTHW))
+        h, w = self.cells
+        x = rearrange(level.x_BCTHW, "b c t (h ph) (w pw) -> b t (h w) (c ph pw)", ph=h, pw=w)
+        old = self.patch_size[0] - 1 - inner.first_end
+        tokens = self.place(self.embed(x), inner.height // h, inner.width // w, (old, *before), [])
+        return replace(tokens, levels=[shifted(each, before) for each in inner.levels], map=shifted(level, before))
 
-    def tokens(self, pooled_BTHWC: Tensor, before: tuple[int, int, int], levels: list[Level]) -> Tokens:
-        """A token's steps of the map side by side."""
-        _, _, height, width, _ = pooled_BTHWC.shape
-        x = rearrange(pooled_BTHWC, "b (t pt) h w c -> b t (h w) (pt c)", pt=self.cells[0])
-        return self.place(self.embed(x), height, width, before, levels)
+    def restore(self, tokens: Tokens, x_BTND: Tensor) -> Level:
+        """The map with every token's part of it added, (B, width, T', H, W)."""
+        level = tokens.map
+        assert level is not None
+        h, w = self.cells
+        added = rearrange(
+            self.unembed(x_BTND), "b t (h w) (c ph pw) -> b c t (h ph) (w pw)", h=tokens.height, ph=h, pw=w
+        )
+        return replace(level, x_BCTHW=self.leave_norm(level.x_BCTHW + added))
 
     def penalty(self) -> Tensor:
         return self.stem.penalty()
 
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level | None], Tokens | None]]:
-        step = self.stem.patch_size[0]
-        cut = self.stem.stream(old % step)
-        stages = self.stage_streams()
-        waiting: list[Tensor] = []
+        cut = self.stem.stream(old)
+        advance_blocks = in_turn([block.stream() for block in self.residual_blocks()])
 
         def advance(frame: Tensor) -> tuple[list[Level | None], Tokens | None]:
-            nonlocal old
             x, before = self.pad_space(frame)
             finer, inner = cut(x)
             levels = [None if each is None else shifted(each, before) for each in finer]
             if inner is None:
-                return [*levels, *[None] * len(stages)], None
-            maps = self.climb(inner.as_level(inner.x_BTND), stages)
-            levels.extend(shifted(each, before) for each in maps)
-            pooled = self.pool(maps[-1])
-            waiting.extend([torch.zeros_like(pooled)] * (old // step) + [pooled])
-            old = 0
-            if len(waiting) < self.cells[0]:
                 return levels, None
-            tokens = self.tokens(torch.cat(waiting, dim=1), (0, *before), [])
-            waiting.clear()
-            return levels, tokens
+            return levels, self.tokens(inner, advance_blocks(inner.as_level(inner.x_BTND).x_BCTHW), before)
 
         return advance
 
@@ -268,6 +247,14 @@ def shifted(level: Level, before: tuple[int, int]) -> Level:
     """A level of the padded frame in the coordinates of the frame itself."""
     top, left = before
     return replace(level, ys=level.ys - top, xs=level.xs - left)
+
+
+def run_blocks(blocks: list[ResidualBlock], x_BCTHW: Tensor, call: Callable[..., Tensor] = call_block) -> Tensor:
+    """One block after the other, each called by ``call``."""
+    seeds = draw_seeds(len(blocks), ResidualBlock.SEEDS, device=x_BCTHW.device)
+    for block, own in zip(blocks, seeds, strict=True):
+        x_BCTHW = call(block, x_BCTHW, own)
+    return x_BCTHW
 
 
 def residual_blocks(

@@ -24,7 +24,11 @@ from vivit_core.models.layers import Level, centres, init_linear, roughness
 
 @dataclass
 class Tokens:
-    """Tokens and their geometry; ``levels`` are finer feature maps that a readout may look at as well."""
+    """Tokens and their geometry.
+
+    ``levels`` are finer feature maps that a readout may look at as well; ``map`` is the one that the tokens were cut
+    from, where ``Tokenizer.restore`` writes back to it.
+    """
 
     x_BTND: Tensor
     height: int
@@ -35,6 +39,7 @@ class Tokens:
     xs: Tensor
     cell: float
     levels: list[Level] = field(default_factory=list)
+    map: Level | None = None
 
     def as_level(self, x_BTND: Tensor) -> Level:
         x = rearrange(x_BTND, "b t (h w) d -> b d t h w", h=self.height)
@@ -47,11 +52,18 @@ class Tokenizer(nn.Module):
     Parameters
     ----------
     patch_size : frames, pixels down and pixels across of a tubelet.
+    dim : numbers of a token.
+
+    Attributes
+    ----------
+    level_channels : channels of the finer levels that come with the tokens.
+    out_channels : channels of the level that ``restore`` makes.
     """
 
-    level_channels: list[int]  # channels of the finer levels that come with the tokens
+    level_channels: list[int]
+    out_channels: int
 
-    def __init__(self, patch_size: list[int]) -> None:
+    def __init__(self, patch_size: list[int], dim: int) -> None:
         super().__init__()
         if len(patch_size) != 3 or min(patch_size) < 1:
             raise ValueError(
@@ -59,6 +71,7 @@ class Tokenizer(nn.Module):
                 "pixels down, pixels across]"
             )
         self.patch_size = (patch_size[0], patch_size[1], patch_size[2])
+        self.out_channels = dim
 
     def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Tokens in time, down and across.
@@ -97,6 +110,10 @@ class Tokenizer(nn.Module):
     def forward(self, x_BCTHW: Tensor) -> Tokens:
         raise NotImplementedError
 
+    def restore(self, tokens: Tokens, x_BTND: Tensor) -> Level:
+        """The feature level that readouts see of what the blocks made of the tokens: (B, out_channels, T', H', W')."""
+        return tokens.as_level(x_BTND)
+
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level | None], Tokens | None]]:
         """Takes frames (1, C, 1, H, W) one by one; gives the finer levels at each, and tokens where some have ended.
 
@@ -128,7 +145,7 @@ class Tubelet(Tokenizer):
     """
 
     def __init__(self, in_channels: int, dim: int, patch_size: list[int]) -> None:
-        super().__init__(patch_size)
+        super().__init__(patch_size, dim)
         self.embed = nn.Linear(in_channels * math.prod(self.patch_size), dim)
         self.level_channels = []
         init_linear(self.embed)
@@ -185,7 +202,7 @@ class ConvStem(Tokenizer):
         dropout: float = 0.0,
         smoothness: float = 0.0,
     ) -> None:
-        super().__init__(patch_size)
+        super().__init__(patch_size, dim)
         check_probability(dropout=dropout)
         _, ph, pw = self.patch_size
         if kernel % 2 == 0 or kernel < 1:

@@ -5,7 +5,7 @@
       tokenizer      tubelets → tokens (B, T', N, D)
       spatial blocks every time step's N tokens (and registers) attend to each other
       temporal blocks every place's T' tokens attend to themselves and what was before
-      norm           → (B, D, T', H', W')
+      norm           → (B, D, T', H', W'), or added to the map that the tokens were cut from (``ResidualStem``)
 
 Departures from the paper: positions are rotary (axial in space, one axis in time) instead of learned and added;
 queries and keys are normalised; registers (Darcet et al. 2024) take part in the spatial blocks, where they are
@@ -95,7 +95,7 @@ class ViViT(Core):
         self.spatial = nn.ModuleList(blocks[:spatial_depth])
         self.temporal = nn.ModuleList(blocks[spatial_depth:])
         self.norm = nn.LayerNorm(embedding_dim)
-        self.level_channels = [*self.tokenizer.level_channels, embedding_dim]
+        self.level_channels = [*self.tokenizer.level_channels, self.tokenizer.out_channels]
         self.stride = self.tokenizer.patch_size[0]
         if window is not None and (window < self.stride or not causal):
             raise ValueError(
@@ -105,7 +105,7 @@ class ViViT(Core):
         self.reach = Reach(causal, None if window is None else math.ceil(window / self.stride))
 
     def forward(self, x_BCTHW: Tensor) -> list[Level]:
-        """Feature levels, finest first; the last is the transformer's own."""
+        """Feature levels, finest first; the last is the transformer's own, or the map that it wrote to."""
         if self.frontend is not None:
             x_BCTHW = self.frontend(x_BCTHW)
         tokens = self.tokenizer(x_BCTHW)
@@ -114,7 +114,7 @@ class ViViT(Core):
             x = drop(x, self.patch_dropout, draw_seeds(device=x.device), shape=(*x.shape[:-1], 1))
         x = self.attend_space(x, tokens.height, tokens.width)
         x = self.attend_time(x)
-        return [*tokens.levels, tokens.as_level(self.norm(x))]
+        return [*tokens.levels, self.tokenizer.restore(tokens, self.norm(x))]
 
     def attend_space(self, x_BTND: Tensor, height: int, width: int) -> Tensor:
         if not self.spatial:
@@ -168,7 +168,7 @@ class ViViT(Core):
                     assert isinstance(block, Block)
                     x = block.step(x, rope, cache)
             step += 1
-            return [*levels, tokens.as_level(self.norm(x.transpose(0, 1)[None]))]
+            return [*levels, self.tokenizer.restore(tokens, self.norm(x.transpose(0, 1)[None]))]
 
         return advance
 
