@@ -39,7 +39,8 @@ NEEDED = {
 def choices() -> list[str]:
     """``group=name`` for each file in the tree."""
     files = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
-    return [f"{path.parent}={path.name}" for path in files]
+    placed = {"model/stem": "model/stem@model.tokenizer.stem"}  # a group that is chosen for a place in another
+    return [f"{placed.get(str(path.parent), path.parent)}={path.name}" for path in files]
 
 
 def recordings_of(data: dict[str, Any]) -> list[RecordingSpec]:

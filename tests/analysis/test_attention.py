@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
-from tiny_models import ATTENTION, MODELS_UNDER_CONTRACT, STEM, TUBELET, batch, clips, spec, twin, vivit
+from tiny_models import ATTENTION, MODELS_UNDER_CONTRACT, RESIDUAL_STEM, STEM, TUBELET, batch, clips, spec, twin, vivit
 
 from vivit_core.analysis import attention as looking
 from vivit_core.analysis import attention_pictures
@@ -534,6 +534,22 @@ def test_what_is_drawn_are_the_weights(tmp_path, monkeypatch):
     assert np.abs(pixels[0] - pixels[1]).max() > 50 and max(x.shape[0] for x in pixels) < 400
     with pytest.raises(ValueError, match="not \\(16, 12, 16\\)"):
         plot_attention(tmp_path, maps, frames[:, 1:], frame_rate_hz=120.0)
+
+
+def test_windows_are_what_readouts_read_of_each_token():
+    """Tokens of 8×8 px that write to cells of 4×4: a unit in the middle of a cell reads the token around it."""
+    of = spec(height=16, width=24, units=2)
+    made = twin(vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 8, 8]}), of).eval()
+    readout = made.readout("a")
+    with torch.no_grad():
+        readout.mean[0] = torch.tensor([9.5, 5.5])  # x, y: the second token across, the first down
+        readout.mean[1] = torch.tensor([15.5, 7.5])  # the corner of four tokens
+        readout.log_std.fill_(np.log(0.3))
+    windows = extract_attention(made, batch(of))["a"].windows
+    assert windows.shape == (2, 2, 3)
+    np.testing.assert_allclose(windows.sum((1, 2)), 1.0, rtol=1e-5)
+    assert windows[0, 0, 1] > 0.7
+    np.testing.assert_allclose(windows[1, :, 1:], 0.25, atol=1e-3)
 
 
 @pytest.mark.parametrize(

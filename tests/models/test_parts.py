@@ -10,14 +10,15 @@ import torch
 from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import BASIS, STEM, TUBELET, batch, spec, twin, vivit
+from tiny_models import BASIS, RESIDUAL_STEM, STEM, TUBELET, batch, spec, twin, vivit
 
 from vivit_core.models.attention import Attention, Reach
 from vivit_core.models.dropout import draw_seeds, drop
 from vivit_core.models.frontend import TemporalBasis, raised_cosines
-from vivit_core.models.layers import Level, centres, rope_space, rope_time, rotation, turn
+from vivit_core.models.layers import Level, build, centres, rope_space, rope_time, rotation, turn
 from vivit_core.models.modulator import ConvGRU
 from vivit_core.models.readout import GaussianReadout
+from vivit_core.models.resnet import ResidualStem
 from vivit_core.models.tokenizer import ConvStem, Tubelet
 
 QUICK_START = {"bare": TUBELET}
@@ -77,6 +78,39 @@ def test_the_stems_cells_lie_where_they_say(stride: int) -> None:
     weight = seen / seen.sum()
     assert abs(float((weight.sum(1) * level.ys).sum()) - 6) <= (stride - 1) / 2 + 1e-5
     assert abs(float((weight.sum(0) * level.xs).sum()) - 11) <= (stride - 1) / 2 + 1e-5
+
+
+def residual_stem(**changes: object) -> ResidualStem:
+    made = build(RESIDUAL_STEM | changes, in_channels=1, dim=16)
+    assert isinstance(made, ResidualStem)
+    return made.eval()
+
+
+@pytest.mark.parametrize(
+    ("patch", "cell", "expected"),
+    [([4, 8, 8], 4, (4, 4)), ([4, 6, 10], 4, (2, 2)), ([4, 12, 16], 8, (4, 8)), ([4, 2, 4], 4, (2, 4))],
+)
+def test_cells_fill_tokens(patch: list[int], cell: int, expected: tuple[int, int]) -> None:
+    stem = residual_stem(patch_size=patch, cell=cell)
+    assert stem.stem.patch_size == (4, *expected)
+    assert stem.cells == (patch[1] // expected[0], patch[2] // expected[1])
+
+
+@torch.no_grad()
+def test_a_token_writes_to_its_own_patch_of_the_map_alone() -> None:
+    """Token (1, 2) of time step 3 on a padded frame: cells within its 8×8 px change, all others stay."""
+    stem = residual_stem(patch_size=[4, 8, 8])
+    tokens = stem(torch.randn(2, 1, 18, 37, 50))  # 5×7 tokens of 5 steps, padded by 3 px and 6 px
+    assert (tokens.height, tokens.width, tokens.x_BTND.shape[:3]) == (5, 7, (2, 5, 35))
+    x = torch.zeros_like(tokens.x_BTND)
+    without = stem.restore(tokens, x)
+    x[1, 3, 1 * 7 + 2] = torch.randn(16)
+    level = stem.restore(tokens, x)
+    assert level.x_BCTHW.shape == (2, 6, 5, 10, 14)
+    b, t, h, w = (level.x_BCTHW != without.x_BCTHW).any(1).nonzero(as_tuple=True)
+    assert set(b.tolist()) == {1} and set(t.tolist()) == {3} and len(b) == 4
+    assert (level.ys[h] - tokens.ys[1]).abs().max() == 2.0 and (level.xs[w] - tokens.xs[2]).abs().max() == 2.0
+    assert level.ys[0] == -1 - 0.5 + 2 and level.xs[0] == -3 - 0.5 + 2  # half of what was padded, then half a cell
 
 
 def test_bins_are_served_once_by_the_newest_ended_token() -> None:
