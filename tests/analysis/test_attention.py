@@ -201,8 +201,16 @@ def test_every_model_shows_its_attention_or_says_that_it_has_none(model):
         else:
             assert not ours.size
     assert maps.grid.shape == (*tokens.x_BTND.shape[1:2], tokens.height, tokens.width)
-    np.testing.assert_allclose(maps.grid.centres_px.reshape(tokens.height, -1, 2)[:, 0, 0], tokens.ys)
-    np.testing.assert_allclose(maps.grid.centres_px.reshape(tokens.height, -1, 2)[0, :, 1], tokens.xs)
+
+    def on_frame(centres: torch.Tensor, side: int, size: int) -> np.ndarray:
+        """Middles of what lies on the frame; the rest of a token's side was padded."""
+        middle = centres.numpy() + 0.5
+        return (np.clip(middle - side / 2, 0, size) + np.clip(middle + side / 2, 0, size)) / 2 - 0.5
+
+    _, down, across = made.core.tokenizer.patch_size
+    at = maps.grid.centres_px.reshape(tokens.height, -1, 2)
+    np.testing.assert_allclose(at[:, 0, 0], on_frame(tokens.ys, down, 12), atol=1e-6)
+    np.testing.assert_allclose(at[0, :, 1], on_frame(tokens.xs, across, 16), atol=1e-6)
     assert maps.grid.ends[0] == tokens.first_end and maps.grid.ends[-1] == 16
     assert rollout(maps, (0, 0)).relevance.sum() == pytest.approx(1.0)
 
@@ -539,7 +547,7 @@ def test_what_is_drawn_are_the_weights(tmp_path, monkeypatch):
 def test_windows_are_what_readouts_read_of_each_token():
     """Tokens of 8×8 px that write to cells of 4×4: a unit in the middle of a cell reads the token around it."""
     of = spec(height=16, width=24, units=2)
-    made = twin(vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 8, 8]}), of).eval()
+    made = twin(vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 8, 8], "widths": [6]}), of).eval()
     readout = made.readout("a")
     with torch.no_grad():
         readout.mean[0] = torch.tensor([9.5, 5.5])  # x, y: the second token across, the first down

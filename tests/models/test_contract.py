@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import (
+    BASIS,
     MODELS_UNDER_CONTRACT,
     READOUT,
     RESIDUAL_STEM,
@@ -44,6 +45,8 @@ def narrowed(model: dict[str, Any], width: int) -> dict[str, Any]:
             changed[key] = [*value[:2], min(value[2], width)]
         elif key == "stride" and width == 1 and "kernel" in model:
             changed[key] = 1
+        elif key == "widths" and width == 1 and "stem" in model:
+            changed[key] = value[:1]  # a second stage would have half a cell
         elif key in ("tokenizer", "stem"):
             changed[key] = narrowed(value, width)
     return changed
@@ -297,7 +300,7 @@ def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], me
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (resnet(widths=[]), r"widths=\[\], model.depth=2"),
+        (resnet(widths=[]), r"widths=\[\], depth=2"),
         (resnet(kernel=[3]), r"kernel=\[3\] must be two numbers"),
         (resnet(kernel=[3, 4]), r"3 steps and 4 cells: cells must be odd"),
         (resnet(kernel=[2, 3], causal=False), r"2 steps and 3 cells: .* model.causal=false"),
@@ -305,11 +308,15 @@ def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], me
         (factorized(kernel=[3, 3, 3]), r"kernel=\[3, 3, 3\] must be two numbers"),
         (
             vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 5, 8]}),
-            r"patch_size=\[4, 5, 8\] with tokenizer.cell=4 asks for a map of 1×4 px: .* tokenizer.stride=2",
+            r"patch_size=\[4, 5, 8\], .* sides are multiples of 2, because each of tokenizer.widths=\[4, 6\] after",
         ),
         (
-            vivit(tokenizer=RESIDUAL_STEM | {"width": 0}),
-            r"width=0 and depth=2 must be at least 1",
+            vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 6, 8]}),
+            r"patch_size=\[4, 6, 8\], .* cells of 1×4 px: .* multiples of tokenizer.stride=2",
+        ),
+        (
+            vivit(tokenizer=RESIDUAL_STEM | {"depth": 0}),
+            r"widths=\[4, 6\], depth=0: a stage has channels and blocks",
         ),
     ],
 )
@@ -346,9 +353,11 @@ def test_levels_lie_where_their_cells_are() -> None:
     first, second = twin(resnet(), spec(height=13, width=15)).core(frame)
     assert first.ys.tolist() == [0.5, 4.5, 8.5, 12.5]  # 16 rows, the first of them put before the frame
     assert second.ys.tolist() == [0.5, 8.5] and second.cell == 2 * first.cell == 8
-    fine, restored = twin(MODELS_UNDER_CONTRACT["residual-stem"], spec(height=13, width=15)).core(frame)
+    stem = vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 8, 8]}, frontend=BASIS)
+    fine, first_map, restored = twin(stem, spec(height=13, width=15)).core(frame)
     assert fine.ys.tolist() == [2 * i - 0.5 for i in range(8)]
-    assert restored.ys.tolist() == first.ys.tolist() and restored.xs.tolist() == first.xs.tolist()
+    for level, theirs in ((first_map, first), (restored, second)):
+        assert level.ys.tolist() == theirs.ys.tolist() and level.xs.tolist() == theirs.xs.tolist()
 
 
 def test_impossible_geometry_is_refused_with_a_remedy() -> None:

@@ -88,29 +88,40 @@ def residual_stem(**changes: object) -> ResidualStem:
 
 @pytest.mark.parametrize(
     ("patch", "cell", "expected"),
-    [([4, 8, 8], 4, (4, 4)), ([4, 6, 10], 4, (2, 2)), ([4, 12, 16], 8, (4, 8)), ([4, 2, 4], 4, (2, 4))],
+    [([4, 8, 16], 4, (4, 4)), ([4, 12, 8], 4, (2, 4)), ([4, 24, 16], 8, (4, 8)), ([4, 4, 8], 4, (2, 4))],
 )
 def test_cells_fill_tokens(patch: list[int], cell: int, expected: tuple[int, int]) -> None:
     stem = residual_stem(patch_size=patch, cell=cell)
     assert stem.stem.patch_size == (4, *expected)
-    assert stem.cells == (patch[1] // expected[0], patch[2] // expected[1])
+    assert stem.cells == (patch[1] // expected[0] // 2, patch[2] // expected[1] // 2)  # a second stage halves the map
 
 
 @torch.no_grad()
 def test_a_token_writes_to_its_own_patch_of_the_map_alone() -> None:
-    """Token (1, 2) of time step 3 on a padded frame: cells within its 8×8 px change, all others stay."""
-    stem = residual_stem(patch_size=[4, 8, 8])
-    tokens = stem(torch.randn(2, 1, 18, 37, 50))  # 5×7 tokens of 5 steps, padded by 3 px and 6 px
-    assert (tokens.height, tokens.width, tokens.x_BTND.shape[:3]) == (5, 7, (2, 5, 35))
+    """Cells within the 16×16 px of one token change, all others stay; the frame is no whole number of tokens."""
+    stem = residual_stem(patch_size=[4, 16, 16])
+    tokens = stem(torch.randn(2, 1, 18, 37, 50))
+    assert (tokens.height, tokens.width, tokens.x_BTND.shape[:3]) == (3, 4, (2, 5, 12))
     x = torch.zeros_like(tokens.x_BTND)
     without = stem.restore(tokens, x)
-    x[1, 3, 1 * 7 + 2] = torch.randn(16)
+    assert without.x_BCTHW.shape == (2, 6, 5, 5, 7)  # cells of 8 px, of which the last token across holds one
+    x[1, 3, 1 * 4 + 2] = 100 * torch.randn(16)
     level = stem.restore(tokens, x)
-    assert level.x_BCTHW.shape == (2, 6, 5, 10, 14)
     b, t, h, w = (level.x_BCTHW != without.x_BCTHW).any(1).nonzero(as_tuple=True)
     assert set(b.tolist()) == {1} and set(t.tolist()) == {3} and len(b) == 4
-    assert (level.ys[h] - tokens.ys[1]).abs().max() == 2.0 and (level.xs[w] - tokens.xs[2]).abs().max() == 2.0
-    assert level.ys[0] == -1 - 0.5 + 2 and level.xs[0] == -3 - 0.5 + 2  # half of what was padded, then half a cell
+    assert (level.ys[h] - tokens.ys[1]).abs().tolist() == (level.xs[w] - tokens.xs[2]).abs().tolist() == [4.0] * 4
+
+
+@torch.no_grad()
+def test_a_token_is_cut_from_its_own_patch_of_the_map() -> None:
+    stem = residual_stem(patch_size=[4, 16, 16])
+    tokens = stem(torch.randn(1, 1, 8, 37, 50))
+    level = tokens.map
+    assert level is not None
+    middle = (level.ys[2:4].mean(), level.xs[4:6].mean())
+    assert middle == (tokens.ys[1], tokens.xs[2])
+    cells = rearrange(level.x_BCTHW[0, :, 1, 2:4, 4:6], "c h w -> (c h w)")
+    torch.testing.assert_close(stem.embed(cells), tokens.x_BTND[0, 1, 1 * 4 + 2])
 
 
 def test_bins_are_served_once_by_the_newest_ended_token() -> None:

@@ -18,7 +18,7 @@ RESIDUAL_STEM = {
     "patch_size": [4, 4, 8],
     "stem": {key: value for key, value in STEM.items() if key != "patch_size"},
     "cell": 4,
-    "width": 6,
+    "widths": [4, 6],
     "depth": 2,
     "kernel": [3, 3],
 }
@@ -87,7 +87,9 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "spatial-only": vivit(temporal_depth=0),
     "temporal-only": vivit(spatial_depth=0, registers=0),
     "residual-stem": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS),
-    "residual-stem-fine": vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [3, 6, 4], "depth": 1}, modulator=None),
+    "residual-stem-fine": vivit(
+        tokenizer=RESIDUAL_STEM | {"patch_size": [3, 6, 4], "widths": [6], "depth": 1}, modulator=None
+    ),
     "resnet": resnet(tokenizer=STEM, frontend=BASIS),
     "resnet-bare": resnet(modulator=None),
     "factorized": factorized(),

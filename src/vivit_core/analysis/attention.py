@@ -14,6 +14,7 @@ Q queries, K keys, F frames, H W pixels, U units.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from einops import einsum, reduce
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vivit_core.analysis import attention_pictures as pictures
 from vivit_core.analysis.report import Section, Table
@@ -138,9 +140,11 @@ def windows_on(tokens: Tokens, readout: GaussianReadout) -> np.ndarray:
     Where tokens write back to the map that they were cut from, a token's place is its cells of that map.
     """
     read = readout.window(tokens.map or tokens.as_level(tokens.x_BTND))
-    _, rows, columns = read.shape
-    down, across = rows // tokens.height, columns // tokens.width
-    return reduce(read, "u (h ph) (w pw) -> u h w", "sum", ph=down, pw=across).cpu().numpy()
+    down, across = (
+        math.ceil(cells / places) for cells, places in zip(read.shape[1:], (tokens.height, tokens.width), strict=True)
+    )
+    padding = (0, tokens.width * across - read.shape[2], 0, tokens.height * down - read.shape[1])
+    return reduce(F.pad(read, padding), "u (h ph) (w pw) -> u h w", "sum", ph=down, pw=across).cpu().numpy()
 
 
 def token_grid(twin: Twin, recording_id: str, tokens: Tokens, frames: int) -> TokenGrid:

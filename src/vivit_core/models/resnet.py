@@ -21,6 +21,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal, cast
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +34,54 @@ from vivit_core.models.layers import Level, Part, init_linear
 from vivit_core.models.tokenizer import Tokenizer, Tokens
 
 
-class ResNet(Core):
+class Stages:
+    """Residual stages over a map, for a core or a tokenizer; each after the first halves the map's sides."""
+
+    stages: nn.ModuleList
+    down: nn.ModuleList
+    norms: nn.ModuleList
+
+    def make_stages(
+        self, widths: list[int], depth: int, kernel: list[int], causal: bool, dropout: float, drop_path: float
+    ) -> None:
+        """``depth`` blocks for each of ``widths``; the probability ``drop_path`` rises linearly over all of them."""
+        check_probability(dropout=dropout, drop_path=drop_path)
+        if not widths or min(widths) < 1 or depth < 1:
+            raise ValueError(f"widths={list(widths)}, depth={depth}: a stage has channels and blocks")
+        total = len(widths) * depth
+        path = [drop_path * i / max(1, total - 1) for i in range(total)]
+        self.stages = nn.ModuleList(
+            residual_blocks(width, kernel, causal, dropout, path[i * depth : (i + 1) * depth], total)
+            for i, width in enumerate(widths)
+        )
+        self.down = nn.ModuleList(
+            Conv3d(narrow, wide, (1, 3), stride=2, causal=causal) for narrow, wide in pairwise(widths)
+        )
+        for convolution in self.down:
+            init_linear(convolution)
+        self.norms = nn.ModuleList(ChannelNorm(width) for width in widths)
+
+    def blocks(self) -> list[list[ResidualBlock]]:
+        """The blocks of each stage."""
+        return [cast(list[ResidualBlock], list(cast(nn.ModuleList, stage))) for stage in self.stages]
+
+    def stage_streams(self) -> list[Step]:
+        """Each stage as a stream."""
+        return [in_turn([block.stream() for block in stage]) for stage in self.blocks()]
+
+    def climb(self, level: Level, stages: list[Step]) -> list[Level]:
+        """Through all stages; a level from each."""
+        levels = []
+        for i, (stage, norm) in enumerate(zip(stages, self.norms, strict=True)):
+            if i:
+                x = self.down[i - 1](level.x_BCTHW)
+                level = replace(level, x_BCTHW=x, ys=level.ys[::2], xs=level.xs[::2], cell=2 * level.cell)
+            level = replace(level, x_BCTHW=stage(level.x_BCTHW))
+            levels.append(replace(level, x_BCTHW=norm(level.x_BCTHW)))
+        return levels
+
+
+class ResNet(Core, Stages):
     """Residual CNN over space and time, causal (after He et al. 2016 and Tran et al. 2018).
 
     Parameters
@@ -66,21 +114,7 @@ class ResNet(Core):
         self.frontend: TemporalBasis | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=widths[0] if widths else 1)
-        check_probability(dropout=dropout, drop_path=drop_path)
-        if not widths or min(widths) < 1 or depth < 1:
-            raise ValueError(f"model.widths={list(widths)}, model.depth={depth}: a stage has channels and blocks")
-        total = len(widths) * depth
-        path = [drop_path * i / max(1, total - 1) for i in range(total)]
-        self.stages = nn.ModuleList(
-            residual_blocks(width, kernel, causal, dropout, path[i * depth : (i + 1) * depth], total)
-            for i, width in enumerate(widths)
-        )
-        self.down = nn.ModuleList(
-            Conv3d(narrow, wide, (1, 3), stride=2, causal=causal) for narrow, wide in pairwise(widths)
-        )
-        for convolution in self.down:
-            init_linear(convolution)
-        self.norms = nn.ModuleList(ChannelNorm(width) for width in widths)
+        self.make_stages(widths, depth, kernel, causal, dropout, drop_path)
         self.level_channels = [*self.tokenizer.level_channels, *widths]
         self.stride = self.tokenizer.patch_size[0]
 
@@ -95,26 +129,11 @@ class ResNet(Core):
             *self.climb(level, [partial(run_blocks, each, call=self.call) for each in self.blocks()]),
         ]
 
-    def blocks(self) -> list[list[ResidualBlock]]:
-        """The blocks of each stage."""
-        return [cast(list[ResidualBlock], list(cast(nn.ModuleList, stage))) for stage in self.stages]
-
-    def climb(self, level: Level, stages: list[Step]) -> list[Level]:
-        """Through all stages; a level from each."""
-        levels = []
-        for i, (stage, norm) in enumerate(zip(stages, self.norms, strict=True)):
-            if i:
-                x = self.down[i - 1](level.x_BCTHW)
-                level = replace(level, x_BCTHW=x, ys=level.ys[::2], xs=level.xs[::2], cell=2 * level.cell)
-            level = replace(level, x_BCTHW=stage(level.x_BCTHW))
-            levels.append(replace(level, x_BCTHW=norm(level.x_BCTHW)))
-        return levels
-
     def stream(self, old: int) -> Callable[[Tensor], list[Level | None]]:
         self.refuse_acausal_stream()
         filtered = self.frontend.stream() if self.frontend is not None else None
         cut = self.tokenizer.stream(old)
-        stages = [in_turn([block.stream() for block in stage]) for stage in self.blocks()]
+        stages = self.stage_streams()
 
         def advance(frame: Tensor) -> list[Level | None]:
             levels, tokens = cut(frame if filtered is None else filtered(frame))
@@ -131,22 +150,23 @@ class ResNet(Core):
         return self.tokenizer.penalty()
 
 
-class ResidualStem(Tokenizer):
-    """Tokens cut from the map of a small residual CNN, and written back to it.
+class ResidualStem(Tokenizer, Stages):
+    """Tokens cut from the last map of a small residual CNN, and written back to it.
 
     Convolutions see what is near, at fine places; the blocks see what is around and before, at coarse ones. A token
     takes the whole of its patch of the map, cell by cell, and after the blocks adds to every cell of it, so that
     readouts and the modulator find both on one fine map (Xiao et al. 2021, "Early convolutions help transformers see
-    better"; Ranftl et al. 2021, "Vision transformers for dense prediction").
+    better"; Ranftl et al. 2021, "Vision transformers for dense prediction"). What it adds is next to
+    nothing at the start, so that the model begins as the CNN alone, and learns how attention can better it.
 
     Parameters
     ----------
     in_channels, dim : given by the model.
     patch_size : frames, pixels down and pixels across of a token.
     stem : constructor of the inner tokenizer, which makes the map that the residual blocks work on.
-    cell : side of the map's cells, px; halved until whole cells fill a token.
-    width : channels of the map.
-    depth : residual blocks.
+    cell : side of the first map's cells, px; smaller where whole cells of the last map would not fill a token.
+    widths : channels of each stage's map; each stage after the first halves the map's sides.
+    depth : residual blocks of each stage.
     kernel : time steps, and cells down and across, of a block's convolutions.
     dropout : probability, between a block's convolutions.
 
@@ -163,90 +183,99 @@ class ResidualStem(Tokenizer):
         patch_size: list[int],
         stem: Part,
         cell: int,
-        width: int,
+        widths: list[int],
         depth: int,
         kernel: list[int],
         dropout: float = 0.0,
     ) -> None:
         super().__init__(patch_size, dim)
-        check_probability(dropout=dropout)
-        if min(cell, width, depth) < 1:
-            raise ValueError(f"tokenizer: cell={cell}, width={width} and depth={depth} must be at least 1")
+        halved = 2 ** max(0, len(widths) - 1)
         frames, *sides = self.patch_size
-        h, w = (math.gcd(cell, side) for side in sides)
+        if cell < 1 or any(side % halved for side in sides):
+            raise ValueError(
+                f"tokenizer.patch_size={list(patch_size)}, tokenizer.cell={cell}: cells have at least a pixel, and a "
+                f"token's sides are multiples of {halved}, because each of tokenizer.widths={list(widths)} after the "
+                "first halves the map; set other sides, or fewer widths"
+            )
+        h, w = (math.gcd(cell, side // halved) for side in sides)
         try:
-            self.stem: Tokenizer = stem(in_channels=in_channels, dim=width, patch_size=[frames, h, w])
+            self.stem: Tokenizer = stem(
+                in_channels=in_channels, dim=widths[0] if widths else 1, patch_size=[frames, h, w]
+            )
         except ValueError as error:
             raise ValueError(
-                f"tokenizer.patch_size={list(patch_size)} with tokenizer.cell={cell} asks for a map of "
-                f"{h}×{w} px: {error}"
+                f"tokenizer.patch_size={list(patch_size)}, tokenizer.cell={cell} and tokenizer.widths={list(widths)} "
+                f"ask for a first map with cells of {h}×{w} px: {error}"
             ) from error
-        self.cells = (sides[0] // h, sides[1] // w)  # down and across in a token
-        self.blocks = residual_blocks(width, kernel, True, dropout, [0.0] * depth, depth)
-        self.embed = nn.Linear(width * math.prod(self.cells), dim)
-        self.unembed = nn.Linear(dim, width * math.prod(self.cells))
+        self.make_stages(widths, depth, kernel, True, dropout, 0.0)
+        self.cells = (sides[0] // (h * halved), sides[1] // (w * halved))  # down and across in a token
+        self.embed = nn.Linear(widths[-1] * math.prod(self.cells), dim)
+        self.unembed = nn.Linear(dim, widths[-1] * math.prod(self.cells))
         init_linear(self.embed)
-        init_linear(self.unembed, 0.5)
-        self.enter_norm, self.leave_norm = ChannelNorm(width), ChannelNorm(width)
-        self.level_channels, self.out_channels = self.stem.level_channels, width
+        init_linear(self.unembed, 0.02)
+        self.norm = ChannelNorm(widths[-1])
+        self.level_channels, self.out_channels = [*self.stem.level_channels, *widths[:-1]], widths[-1]
 
     def forward(self, x_BCTHW: Tensor) -> Tokens:
-        x, before = self.pad_space(x_BCTHW)
-        inner = self.stem(x)
-        return self.tokens(inner, run_blocks(self.residual_blocks(), inner.as_level(inner.x_BTND).x_BCTHW), before)
+        inner = self.stem(x_BCTHW)
+        levels = self.climb(inner.as_level(inner.x_BTND), [partial(run_blocks, stage) for stage in self.blocks()])
+        return self.tokens([*inner.levels, *levels])
 
-    def residual_blocks(self) -> list[ResidualBlock]:
-        return cast(list[ResidualBlock], list(self.blocks))
-
-    def pad_space(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Pad to whole tokens around the frame alone; returns the video and what was put before (rows, columns)."""
-        *_, h, w = x_BCTHW.shape
-        _, ph, pw = self.patch_size
-        rows, columns = -h % ph, -w % pw
-        top, left = rows // 2, columns // 2
-        return F.pad(x_BCTHW, (left, columns - left, top, rows - top)), (top, left)
-
-    def tokens(self, inner: Tokens, map_BCTHW: Tensor, before: tuple[int, int]) -> Tokens:
-        """Cut the tokens from the blocks' map; ``inner`` says where its cells lie in the padded frame."""
-        level = replace(inner.as_level(inner.x_BTND), x_BCTHW=self.enter_norm(map_BCTHW))
+    def tokens(self, levels: list[Level]) -> Tokens:
+        """Cut the tokens from the last of the levels, padded to whole tokens at its right and lower ends."""
+        *finer, level = levels
         h, w = self.cells
-        x = rearrange(level.x_BCTHW, "b c t (h ph) (w pw) -> b t (h w) (c ph pw)", ph=h, pw=w)
-        old = self.patch_size[0] - 1 - inner.first_end
-        tokens = self.place(self.embed(x), inner.height // h, inner.width // w, (old, *before), [])
-        return replace(tokens, levels=[shifted(each, before) for each in inner.levels], map=shifted(level, before))
+        _, _, _, rows, columns = level.x_BCTHW.shape
+        x = F.pad(level.x_BCTHW, (0, -columns % w, 0, -rows % h))
+        x = self.embed(rearrange(x, "b c t (h ph) (w pw) -> b t (h w) (c ph pw)", ph=h, pw=w))
+        height, width = math.ceil(rows / h), math.ceil(columns / w)
+        _, ph, pw = self.patch_size
+
+        def middles(cells: Tensor, number: int, of: int, side: int) -> Tensor:
+            first = cells[0] + (of - 1) * side / of / 2
+            return first + side * torch.arange(number, device=cells.device)
+
+        return Tokens(
+            x_BTND=x,
+            height=height,
+            width=width,
+            first_end=level.first_end,
+            stride=level.stride,
+            ys=middles(level.ys, height, h, ph),
+            xs=middles(level.xs, width, w, pw),
+            cell=math.sqrt(ph * pw),
+            levels=finer,
+            map=level,
+        )
 
     def restore(self, tokens: Tokens, x_BTND: Tensor) -> Level:
-        """The map with every token's part of it added, (B, width, T', H, W)."""
+        """The map with every token's part of it added, (B, widths[-1], T', H, W)."""
         level = tokens.map
         assert level is not None
         h, w = self.cells
+        _, _, _, rows, columns = level.x_BCTHW.shape
         added = rearrange(
             self.unembed(x_BTND), "b t (h w) (c ph pw) -> b c t (h ph) (w pw)", h=tokens.height, ph=h, pw=w
         )
-        return replace(level, x_BCTHW=self.leave_norm(level.x_BCTHW + added))
+        return replace(level, x_BCTHW=self.norm(level.x_BCTHW + added[..., :rows, :columns]))
 
     def penalty(self) -> Tensor:
         return self.stem.penalty()
 
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[Level | None], Tokens | None]]:
         cut = self.stem.stream(old)
-        advance_blocks = in_turn([block.stream() for block in self.residual_blocks()])
+        stages = self.stage_streams()
 
         def advance(frame: Tensor) -> tuple[list[Level | None], Tokens | None]:
-            x, before = self.pad_space(frame)
-            finer, inner = cut(x)
-            levels = [None if each is None else shifted(each, before) for each in finer]
+            finer, inner = cut(frame)
             if inner is None:
-                return levels, None
-            return levels, self.tokens(inner, advance_blocks(inner.as_level(inner.x_BTND).x_BCTHW), before)
+                return [*finer, *[None] * (len(stages) - 1)], None
+            known = [level for level in finer if level is not None]
+            assert len(known) == len(finer)  # a stem's maps are at least as fast as what is cut from them
+            tokens = self.tokens([*known, *self.climb(inner.as_level(inner.x_BTND), stages)])
+            return list(tokens.levels), tokens
 
         return advance
-
-
-def shifted(level: Level, before: tuple[int, int]) -> Level:
-    """A level of the padded frame in the coordinates of the frame itself."""
-    top, left = before
-    return replace(level, ys=level.ys - top, xs=level.xs - left)
 
 
 def run_blocks(blocks: list[ResidualBlock], x_BCTHW: Tensor, call: Callable[..., Tensor] = call_block) -> Tensor:
