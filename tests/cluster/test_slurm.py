@@ -34,7 +34,7 @@ SETTINGS = [
 ]
 QUEUE = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1"]
 # The last patch leaves one step of time: two combinations of six cannot be.
-PATCHES, RATES = ["[10,6,8]", "[5,6,8]", "[40,6,8]"], ["0.001", "0.003"]
+PATCHES, RATES = ["[8,8,8]", "[4,8,8]", "[40,8,8]"], ["0.001", "0.003"]
 PATIENCE_S = 900
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]

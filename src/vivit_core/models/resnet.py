@@ -205,7 +205,8 @@ class ResidualStem(Tokenizer, Stages):
         except ValueError as error:
             raise ValueError(
                 f"tokenizer.patch_size={list(patch_size)}, tokenizer.cell={cell} and tokenizer.widths={list(widths)} "
-                f"ask for a first map with cells of {h}×{w} px: {error}"
+                f"ask for a first map with cells of {h}×{w} px: {error}; "
+                f"a token whose sides are multiples of {cell * halved} px fits"
             ) from error
         self.make_stages(widths, depth, kernel, True, dropout, 0.0)
         self.cells = (sides[0] // (h * halved), sides[1] // (w * halved))  # down and across in a token

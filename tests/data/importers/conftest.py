@@ -19,6 +19,7 @@ SMALL = [
     "model.attention.heads=2",
     "model.spatial_depth=1",
     "model.temporal_depth=1",
+    "model/tokenizer=stem",
     "model.tokenizer.channels=4",
     "model.tokenizer.kernel=3",
     "model.tokenizer.stride=1",
