@@ -36,7 +36,8 @@ def test_each_beats_its_own_ln(command, tmp_path: Path) -> None:
     code, printed = command(
         f"data.recordings=[{tmp_path}/fast.h5,{tmp_path}/slow.h5]", "data.clip_length=150", "data.burn_in=25",
         "model.frame_size=[18,32]", "model.frontend.lags=12", "model/tokenizer=stem",
-        "model.tokenizer.patch_size=[5,6,8]", "model.tokenizer.channels=24", "model.window=150", "model.embedding_dim=48", "model.spatial_depth=2",
+        "model.tokenizer.patch_size=[5,6,8]", "model.tokenizer.channels=24", "model.window=150",
+        "model.embedding_dim=48", "model.spatial_depth=2",
         "model.temporal_depth=2", "model.compile=false", "trainer.batch_size=4", "trainer.epochs=4",
         "trainer.steps_per_epoch=80", "trainer.max_minutes=60",
     )  # fmt: skip
