@@ -106,7 +106,7 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     found = json.loads((looked / "attention.json").read_text())
     assert found["recording"] == "sim0" and found["clips"] == 2 and found["tokens"]["steps"] == 60 // 4
     with np.load(looked / "attention.npz") as kept:
-        assert kept["spatial"].nbytes + kept["temporal"].nbytes <= 10_000 and kept["steps"][-1] == 60 // 5 - 1
+        assert kept["spatial"].nbytes + kept["temporal"].nbytes <= 10_000 and kept["steps"][-1] == 60 // 4 - 1
         np.testing.assert_allclose(kept["spatial"].astype(np.float32).sum(-1), 1.0, atol=2e-3)
         np.testing.assert_allclose(kept["rollout"].sum(), 1.0)
     drawn = {path.name for path in (looked / "pictures").iterdir()}
