@@ -24,6 +24,7 @@ SMALL = [
     "model.attention.heads=2",
     "model.ff_dropout=0",
     "model.drop_path=0",
+    "model.tokenizer.dropout=0",
     "model.compile=false",
     "trainer.device=cpu",
     "trainer.batch_size=4",
