@@ -203,9 +203,11 @@ def test_every_model_shows_its_attention_or_says_that_it_has_none(model):
     assert maps.grid.shape == (*tokens.x_BTND.shape[1:2], tokens.height, tokens.width)
 
     def on_frame(centres: torch.Tensor, side: int, size: int) -> np.ndarray:
-        """Middles of what lies on the frame; the rest of a token's side was padded."""
-        middle = centres.numpy() + 0.5
-        return (np.clip(middle - side / 2, 0, size) + np.clip(middle + side / 2, 0, size)) / 2 - 0.5
+        """Middles of what lies on the frame; the frame's ends belong to the outer tokens."""
+        between = (centres[:-1] + centres[1:]).numpy() / 2 + 0.5
+        np.testing.assert_allclose(np.diff(centres.numpy()), side)
+        edges = np.concatenate([[0], between, [size]])
+        return (edges[:-1] + edges[1:]) / 2 - 0.5
 
     _, down, across = made.core.tokenizer.patch_size
     at = maps.grid.centres_px.reshape(tokens.height, -1, 2)
@@ -542,6 +544,17 @@ def test_what_is_drawn_are_the_weights(tmp_path, monkeypatch):
     assert np.abs(pixels[0] - pixels[1]).max() > 50 and max(x.shape[0] for x in pixels) < 400
     with pytest.raises(ValueError, match="not \\(16, 12, 16\\)"):
         plot_attention(tmp_path, maps, frames[:, 1:], frame_rate_hz=120.0)
+
+
+def test_tokens_of_a_halved_map_cover_the_frame(tmp_path):
+    """The default's geometry: the last map's cells lie 2 px towards the frame's origin, and no pixel is left out."""
+    of = spec(height=36, width=64)
+    made = twin(vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 16, 16]}), of).eval()
+    given = batch(of, count=1)
+    maps = extract_attention(made, given)["a"]
+    assert maps.grid.size == (17, 36, 64)
+    assert maps.grid.column_edges.tolist() == [0, 14, 30, 46, 64] and maps.grid.row_edges.tolist() == [0, 14, 30, 36]
+    plot_attention(tmp_path, maps, given["a"]["frames"][0, 0].numpy(), frame_rate_hz=120.0)
 
 
 def test_windows_are_what_readouts_read_of_each_token():

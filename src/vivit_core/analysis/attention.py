@@ -155,7 +155,12 @@ def token_grid(twin: Twin, recording_id: str, tokens: Tokens, frames: int) -> To
 
     def edges(centres: Tensor, cell: int, common: int, own: int) -> np.ndarray:
         first = float(centres[0]) - cell / 2 + 0.5
-        return np.clip((first + cell * np.arange(len(centres) + 1)) * own / common, 0, own)
+        found = np.clip((first + cell * np.arange(len(centres) + 1)) * own / common, 0, own)
+        found[[0, -1]] = (
+            0,
+            own,
+        )  # a residual stem's last map may end a little before the frame, which it sees all the same
+        return found
 
     steps = level.first_end + 1 + level.stride * np.arange(-1, level.x_BCTHW.shape[2])
     return TokenGrid(
