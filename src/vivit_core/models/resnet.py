@@ -213,7 +213,7 @@ class ResidualStem(Tokenizer, Stages):
         self.embed = nn.Linear(widths[-1] * math.prod(self.cells), dim)
         self.unembed = nn.Linear(dim, widths[-1] * math.prod(self.cells))
         init_linear(self.embed)
-        init_linear(self.unembed, 0.02)
+        init_linear(self.unembed, 0.02)  # not zero, so that the blocks learn from the first step on
         self.norm = ChannelNorm(widths[-1])
         self.level_channels, self.out_channels = [*self.stem.level_channels, *widths[:-1]], widths[-1]
 
