@@ -159,6 +159,7 @@ class Compare(Root):
     names: list[str] | None
     split: Literal["val", "test"]
     resamples: int
+    piece_s: Positive
 
 
 @dataclasses.dataclass(frozen=True)

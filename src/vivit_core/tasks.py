@@ -31,7 +31,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from vivit_core import runs
 from vivit_core.analysis import attention as attending
@@ -74,8 +74,11 @@ Settings = dict[str, Any]  # a composed, validated, plain configuration
 CUT = (
     "behavior", "transforms", "frame_rate_hz", "clip_length", "burn_in", "evaluation_length", "evaluation_burn_in",
 )  # fmt: skip
+LOG_WIDTH = 160  # characters of a line in a log file, where no terminal says how many there are
 LN_TARGET = f"{LN.__module__}.{LN.__qualname__}"
 console = Console(soft_wrap=True, highlight=False)
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console.width = LOG_WIDTH
 
 
 # Lightning's advertisements and its notices of what is not there; what matters we say ourselves.
@@ -271,6 +274,8 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         check_geometry(settings["model"], settings["readout"], **expected_sizes(data))
     if device == "cpu" and not settings["model"].get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
+    # Where algorithms are deterministic, torch by default fills all new memory first, which takes a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     datamodule = make_datamodule(data)
     datamodule.configure(batch_size=budget.batch_size, batches_per_epoch=budget.steps_per_epoch * budget.accumulate)
     specs = together.first(lambda: specs_of(datamodule))
@@ -635,7 +640,10 @@ def report(
 
 def table_of(summary: Mapping[str, Any], split: str) -> Table:
     """Per recording: units, bits per spike, the LN baseline's, and the fraction of the knowable information."""
-    table = Table("recording", title=f"{split} split, bins after the first {summary['burn_in']} of a trial")
+    table = Table(
+        Column("recording", overflow="fold"),
+        title=f"{split} split, bins after the first {summary['burn_in']} of a trial",
+    )
     for name in ("units", "bits/spike", "LN bits/spike", "of knowable", "correlation"):
         table.add_column(name, justify="right", no_wrap=True)
 
@@ -763,9 +771,10 @@ def tuning(settings: Settings) -> None:
 def show(section: Section) -> None:
     """Print a section's tables."""
     for found in section.tables:
-        table = Table(found.columns[0], title=found.title)
-        for name in found.columns[1:]:
-            table.add_column(name, justify="right")
+        table = Table(title=found.title)
+        for name in found.columns:
+            # Folded where there is no room, because a number that is cut off is lost.
+            table.add_column(name, justify="left" if name == found.columns[0] else "right", overflow="fold")
         for row in found.rows:
             table.add_row(*map(cell, row))
         console.print(table)
@@ -795,6 +804,7 @@ def compare(settings: Settings) -> float | None:
         device=device,
         out=run.path,
         resamples=settings["resamples"],
+        piece_s=settings["piece_s"],
         seed=settings["seed"],
     )
     section = comparison.report_section(summary, run.path / "pictures", command_line())

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of
 
 from vivit_core.analysis import compare as comparison
-from vivit_core.analysis.compare import Contender, Sums, compare, report_section, resampled
-from vivit_core.data.recording import write_recording
+from vivit_core.analysis.compare import Contender, Sums, compare, pieces, report_section, resampled
+from vivit_core.data.recording import Trials, write_recording
 from vivit_core.tasks import names_of
 from vivit_core.training.metrics import fraction_of_knowable, unit_scores, unit_sums
 
@@ -39,7 +42,7 @@ def contender(name: str, path: Path, burn_in: int = BURN_IN, gains: list[float] 
 
 
 def run(contenders: list[Contender], out: Path, **changes: Any) -> dict[str, Any]:
-    return compare(contenders, **({"out": out, "resamples": 40, "progress": False} | changes))
+    return compare(contenders, **({"out": out, "resamples": 40, "piece_s": 10.0, "progress": False} | changes))
 
 
 def test_scores_are_of_the_bins_that_all_can_predict(path: Path, tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
 
     def sums(predicted: np.ndarray) -> Sums:
         own = [unit_sums(*map(torch.as_tensor, (predicted[k], counts[k], mask[k]))).numpy() for k in range(5)]
-        return Sums(("x", "y", "z"), 150, np.stack(own), None)
+        return Sums(("x", "y", "z"), 5, 150, np.stack(own), None)
 
     models = {"a": {"r": sums(rate)}, "b": {"r": sums(rate[::-1].copy())}}
     drawn = resampled(models, resamples=30, seed=7, progress=False)
@@ -102,10 +105,27 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
 
 def test_pieces_do_not_change_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = np.random.default_rng(0).uniform(1, 2, (6, 7, 4))
-    found = {"a": {"r": Sums(("x",) * 4, 6, sums, None)}}
+    found = {"a": {"r": Sums(("x",) * 4, 6, 6, sums, None)}}
     whole = resampled(found, resamples=25, seed=1, progress=False)["a"]
     monkeypatch.setattr(comparison, "AT_ONCE", 7 * 4 * 3)
     assert np.array_equal(whole, resampled(found, resamples=25, seed=1, progress=False)["a"], equal_nan=True)
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(0, 9), st.floats(0.3, 40), st.integers(0, 1000)
+)
+def test_pieces_hold_each_scored_bin_once(lengths: list[int], burn_in: int, longest: float, first: int) -> None:
+    stop = first + np.cumsum(lengths)
+    many = len(lengths)
+    trials = Trials(stop - lengths, stop, np.array(["film"] * many), np.array(["test"] * many))
+    cuts = pieces(trials, burn_in, longest)
+    bins = [bin for a, b in cuts for bin in range(a, b)]
+    assert bins == [bin for a, b in zip(trials.start, stop, strict=True) for bin in range(a + burn_in, b)]
+    sizes = [b - a for a, b in cuts]
+    assert all(1 <= size <= max(1, np.ceil(longest)) for size in sizes)
+    for a, b in zip(trials.start, stop, strict=True):
+        own = [size for (first, _), size in zip(cuts, sizes, strict=True) if a <= first < b]
+        assert not own or max(own) - min(own) <= 1
 
 
 def test_the_interval_covers_the_truth() -> None:
@@ -121,7 +141,7 @@ def test_the_interval_covers_the_truth() -> None:
             # Trials in the place of units: the sums of each.
             values = (torch.as_tensor(np.repeat(predicted[:, None], len(counts_KT), 1)), torch.as_tensor(counts_KT.T))
             sums_7K = unit_sums(*values, torch.ones(values[0].shape, dtype=torch.bool)).numpy()
-            found[name] = {"r": Sums(("x",), 20, sums_7K.T[..., None], None)}
+            found[name] = {"r": Sums(("x",), len(counts_KT), 20, sums_7K.T[..., None], None)}
         return found
 
     everything = np.ones(endless.shape, bool).reshape(-1, 1)
@@ -135,6 +155,23 @@ def test_the_interval_covers_the_truth() -> None:
         low, high = np.percentile(drawn["b"][:, 0, 0] - drawn["a"][:, 0, 0], [2.5, 97.5])
         held += low <= true <= high
     assert 0.85 * experiments <= held <= experiments
+
+
+def test_one_long_trial_is_drawn_in_pieces(tmp_path: Path) -> None:
+    """A recording of one film has a spread too, and where it cannot have one, none is claimed."""
+    made = arrays()
+    splits = np.array(["train", "train", "val", "train", "test", "train", "train"])
+    path = write_recording(tmp_path / "film.h5", **made | {"trials": replace(made["trials"], split=splits)})
+    both = [contender("a", path), contender("b", path)]
+    summary = run(both, tmp_path / "out", piece_s=0.1)  # 5 bins at 50 Hz
+    assert summary["recordings"]["hand"] == {"units": 4, "trials": 1, "pieces": 4}
+    assert summary["bins"] == TRIAL - BURN_IN
+    for own in summary["models"].values():
+        assert own["bps_interval"][0] < own["bps_interval"][1]
+    with pytest.raises(ValueError, match=r"recording hand: .*a single piece of at most 10 s.*piece_s=1"):
+        run(both, tmp_path / "out", piece_s=10.0)
+    with pytest.raises(ValueError, match="piece_s=0 s"):
+        run(both, tmp_path / "out", piece_s=0.0)
 
 
 def test_units_are_matched_by_id_and_the_rest_is_counted(path: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Compare models on the same test bins, unit by unit, with intervals by a bootstrap over trials, beside what they cost.
 
 Scores follow from sums that add up over trials (``metrics.unit_sums``), so a resampling of trials is a weighted sum.
+Long trials are drawn in pieces: a recording of one film has one trial, and drawing that again and again says nothing.
 
-Shape letters: N scored bins of a recording, U units, K trials, R resamplings, 7 sums of ``unit_sums``.
+Shape letters: N scored bins of a recording, U units, K trials or their pieces, R resamplings, 7 sums of ``unit_sums``.
 """
 
 from __future__ import annotations
@@ -60,9 +61,10 @@ class Contender:
 
 @dataclass
 class Sums:
-    """What one model's predictions of one recording add up to, trial by trial."""
+    """What one model's predictions of one recording add up to, piece by piece."""
 
     unit_ids: tuple[str, ...]
+    trials: int
     bins: int
     sums_K7U: np.ndarray
     truth_K7U: np.ndarray | None
@@ -75,15 +77,16 @@ def compare(
     device: str = "cpu",
     out: Path,
     resamples: int,
+    piece_s: float,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Score models on the bins that all of them can predict; write ``compare.csv``, ``compare.json``, ``pictures/``.
 
     Units are matched by recording id and unit id; bins are those after the longest burn-in of all. Recordings or units
-    that not all models know are left out and counted. Differences are to the first model. Trials are drawn with
-    replacement within each recording, the same for all models; of a score, the interval is where 95 % of the
-    resamplings lie.
+    that not all models know are left out and counted. Differences are to the first model. Trials, long ones in
+    pieces, are drawn with replacement within each recording, the same for all models; of a score, the interval is
+    where 95 % of the resamplings lie.
 
     Parameters
     ----------
@@ -92,6 +95,7 @@ def compare(
     device : where to compute, in float32.
     out : folder for the files.
     resamples : of the trials.
+    piece_s : s; a trial that is longer is drawn in pieces of at most this, because one trial alone has no spread.
     seed : of the resampling.
     progress : show bars.
 
@@ -103,24 +107,27 @@ def compare(
     Raises
     ------
     ValueError
-        Where the models share no recording or unit, or were shown different data under the same name.
+        Where the models share no recording or unit, were shown different data under the same name, or where a
+        recording's trials are a single piece.
     """
     names = [contender.name for contender in contenders]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"a comparison takes at least two models by distinct names, not {names}")
     if resamples < 1:
         raise ValueError(f"resamples={resamples}: give at least 1")
+    if not piece_s > 0:
+        raise ValueError(f"piece_s={piece_s:g} s: a piece has a length")
     burn_in = max(contender.datamodule.evaluation_burn_in for contender in contenders)
-    found = {c.name: sums_of(c, burn_in, split, device, progress) for c in contenders}
-    shared, left_out = matched(found)
-    scores = {name: {rid: scores_of_trials(own[rid].sums_K7U) for rid in shared} for name, own in found.items()}
+    found = {c.name: sums_of(c, burn_in, split, piece_s, device, progress) for c in contenders}
+    shared, left_out = matched(found, piece_s)
+    scores = {name: {rid: scores_of_pieces(own[rid].sums_K7U) for rid in shared} for name, own in found.items()}
     drawn = resampled(
         {name: {rid: own[rid] for rid in shared} for name, own in found.items()}, resamples, seed, progress
     )
     first = found[names[0]]
     truth_U = np.concatenate(
         [
-            np.full(len(units), np.nan) if (truth := first[rid].truth_K7U) is None else scores_of_trials(truth)[0]
+            np.full(len(units), np.nan) if (truth := first[rid].truth_K7U) is None else scores_of_pieces(truth)[0]
             for rid, units in shared.items()
         ]
     )
@@ -147,7 +154,10 @@ def compare(
         "pairs": pairs,
         "split": split,
         "burn_in": burn_in,
-        "recordings": {rid: {"units": len(units), "trials": len(first[rid].sums_K7U)} for rid, units in shared.items()},
+        "recordings": {
+            rid: {"units": len(units), "trials": first[rid].trials, "pieces": len(first[rid].sums_K7U)}
+            for rid, units in shared.items()
+        },
         "units": int(truth_U.size),
         "left_out": left_out,
         "bins": sum(first[rid].bins for rid in shared),
@@ -155,8 +165,9 @@ def compare(
         "device": device_name(device),
         "methods": {
             **{name: METHODS[name] for name in ("bps", "corr", "knowable_fraction")},
-            "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings of the trials, "
-            "with replacement, within each recording, the same for all models",
+            "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings of the trials "
+            f"(in pieces of at most {piece_s:g} s), with replacement, within each recording, the same for all models; "
+            "repeats of a stimulus count as trials of their own",
             "flops_per_bin": "floating-point operations of matrix products, convolutions and attention in the forward "
             "pass of evaluation clips, divided by their bins",
             "bins_per_s": "bins of evaluation clips predicted a second: the median of rounds in which the models took "
@@ -174,7 +185,9 @@ def compare(
 # Scores -------------------------------------------------------------------------------------------------------------
 
 
-def sums_of(contender: Contender, burn_in: int, split: Split, device: str, progress: bool) -> dict[str, Sums]:
+def sums_of(
+    contender: Contender, burn_in: int, split: Split, piece_s: float, device: str, progress: bool
+) -> dict[str, Sums]:
     """Each recording's sums, over the bins after a trial's first ``burn_in``."""
     data = contender.datamodule
     by_id = {spec.recording_id: recording for recording, spec in zip(data.recordings, data.specs, strict=True)}
@@ -188,33 +201,44 @@ def sums_of(contender: Contender, burn_in: int, split: Split, device: str, progr
             truth_NU = np.concatenate([by_id[rid].truth("rate", a, b) for a, b in runs(own.bins_N)])
         trials = info.trials.of(split)
         after = trials.start[np.searchsorted(trials.start, own.bins_N, side="right") - 1] + burn_in
+        cuts = pieces(trials, burn_in, piece_s * info.frame_rate_hz)
         sums[rid] = Sums(
             info.unit_ids,
+            len(trials.start),
             int((own.bins_N >= after).sum()),
-            trial_sums(own, own.predicted_NU, trials, burn_in),
-            None if truth_NU is None else trial_sums(own, truth_NU.astype(np.float32), trials, burn_in),
+            piece_sums(own, own.predicted_NU, cuts),
+            None if truth_NU is None else piece_sums(own, truth_NU.astype(np.float32), cuts),
         )
     return sums
 
 
-def trial_sums(found: Predictions, predicted_NU: np.ndarray, trials: Trials, burn_in: int) -> np.ndarray:
-    """``unit_sums`` of each trial's bins after its first ``burn_in``, (K, 7, U)."""
-    sums = []
-    for start, stop in zip(trials.start, trials.stop, strict=True):
-        first, last = np.searchsorted(found.bins_N, [start + burn_in, stop])
-        rows = slice(first, max(first, last))
+def pieces(trials: Trials, burn_in: int, longest: float) -> list[tuple[int, int]]:
+    """First bin and end of each piece: every trial's bins after its first ``burn_in``, cut evenly."""
+    cuts: list[tuple[int, int]] = []
+    for start, stop in zip(trials.start + burn_in, trials.stop, strict=True):
+        if start < stop:
+            edges = np.linspace(start, stop, math.ceil((stop - start) / max(1.0, longest)) + 1).round().astype(int)
+            cuts += itertools.pairwise(edges.tolist())
+    return cuts
+
+
+def piece_sums(found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[tuple[int, int]]) -> np.ndarray:
+    """``unit_sums`` of each piece, (K, 7, U)."""
+    sums = np.zeros((len(cuts), 7, found.counts_NU.shape[1]))
+    for k, (start, stop) in enumerate(cuts):
+        rows = slice(*np.searchsorted(found.bins_N, [start, stop]))
         values = (torch.as_tensor(x[rows]) for x in (predicted_NU, found.counts_NU, found.valid_NU))
-        sums.append(unit_sums(*values).numpy())
-    return np.stack(sums)
+        sums[k] = unit_sums(*values).numpy()
+    return sums
 
 
-def matched(found: dict[str, dict[str, Sums]]) -> tuple[dict[str, list[str]], dict[str, int]]:
+def matched(found: dict[str, dict[str, Sums]], piece_s: float) -> tuple[dict[str, list[str]], dict[str, int]]:
     """The units of each recording that all models know, their sums brought to that order, and how much is left out.
 
     Raises
     ------
     ValueError
-        Where nothing is shared, or the measured data differ.
+        Where nothing is shared, the measured data differ, or a single piece leaves nothing to draw from.
     """
     names = list(found)
     every = list(dict.fromkeys(rid for own in found.values() for rid in own))
@@ -250,11 +274,16 @@ def matched(found: dict[str, dict[str, Sums]]) -> tuple[dict[str, list[str]], di
                 )
         if not first[:, 0].any():
             raise ValueError(f"recording {rid}: the longest burn-in of these models leaves no bin of its trials")
+        if len(first) < 2:
+            raise ValueError(
+                f"recording {rid}: its scored bins are a single piece of at most {piece_s:g} s, from which no interval "
+                f"can be drawn; take shorter pieces, such as piece_s={piece_s / 10:g}"
+            )
         shared[rid] = units
     return shared, left_out
 
 
-def scores_of_trials(sums_K7U: np.ndarray) -> np.ndarray:
+def scores_of_pieces(sums_K7U: np.ndarray) -> np.ndarray:
     """Bits per spike and correlation over all trials, (2, U)."""
     scores = scores_of_sums(sums_K7U.sum(0))
     return np.stack([scores.bps, scores.correlation])
