@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html.parser
+import io
 import json
 import re
 import shutil
@@ -15,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from vivit_core import tasks
 from vivit_core.analysis import report
 from vivit_core.analysis.report import Section, Table, publish
 
@@ -196,6 +199,17 @@ def test_notes_stand_below_the_pictures(tmp_path):
     made = dataclasses.replace(made, notes=[Table("a note", ("x",), [("y",)])])
     text = Page(publish(tmp_path, made)).text
     assert text.index("numbers") < text.index("shown") < text.index("a note")
+
+
+def test_a_narrow_terminal_cuts_no_number_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [123456.0, 3.426e-08, 765400000.0, 1.234, 0.5678]
+    table = Table("numbers", ("a long name", *"bcdef"), [("sim0-01234567", *numbers)])
+    printed = io.StringIO()
+    monkeypatch.setattr(tasks, "console", Console(file=printed, width=40, soft_wrap=True))
+    tasks.show(Section("k", "title", [], [table], [], "command"))
+    assert "…" not in printed.getvalue()
+    wanted = "".join(map(report.cell, numbers)) + "sim0-01234567"
+    assert sorted(c for c in printed.getvalue() if c.isdigit()) == sorted(c for c in wanted if c.isdigit())
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
