@@ -58,10 +58,12 @@ class Tokenizer(nn.Module):
     ----------
     level_channels : channels of the finer levels that come with the tokens.
     out_channels : channels of the level that ``restore`` makes.
+    off_middle : pixels from the middle of a cell's own pixels to the middle of what it sees.
     """
 
     level_channels: list[int]
     out_channels: int
+    off_middle: float = 0.0
 
     def __init__(self, patch_size: list[int], dim: int) -> None:
         super().__init__()
@@ -130,9 +132,12 @@ class Tokenizer(nn.Module):
     ) -> Tokens:
         pt, ph, pw = self.patch_size
         old, top, left = before
-        device = x_BTND.device
-        ys, xs = centres(height, ph, top, device), centres(width, pw, left, device)
+        ys, xs = self.middles(height, ph, top, x_BTND.device), self.middles(width, pw, left, x_BTND.device)
         return Tokens(x_BTND, height, width, pt - 1 - old, pt, ys, xs, math.sqrt(ph * pw), levels)
+
+    def middles(self, cells: int, size: int, before: int, device: torch.device) -> Tensor:
+        """Where cells of ``size`` pixels look, px; the first one's pixels start at ``-before``."""
+        return centres(cells, size, before, device) + self.off_middle
 
 
 class Tubelet(Tokenizer):
@@ -212,6 +217,8 @@ class ConvStem(Tokenizer):
                 f"tokenizer.patch_size={list(patch_size)}: its pixels must be multiples of tokenizer.stride={stride}"
             )
         self.kernel, self.stride, self.dropout, self.smoothness = kernel, stride, dropout, smoothness
+        # An odd kernel has a pixel for its middle, an even number of pixels has none.
+        self.off_middle = -((kernel - stride) % 2) / 2
         self.fields = nn.Conv2d(in_channels, channels, kernel, stride=stride, bias=True)
         self.mix = nn.Conv2d(2 * channels, channels, 1)
         self.level_channels = [channels]
@@ -247,7 +254,10 @@ class ConvStem(Tokenizer):
         return self.smoothness * roughness(weight) if self.smoothness else weight.new_zeros(())
 
     def same(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Frames (B·T, C, H, W), padded so that the map's cell i lies over pixels i·stride … (i+1)·stride-1."""
+        """Frames (B·T, C, H, W), padded so that the map's cell i lies over pixels i·stride … (i+1)·stride-1.
+
+        Where kernel and stride are not both odd or both even, the kernel's middle is half a pixel before the cell's.
+        """
         x, before = self.pad(x_BCTHW)
         reach = self.kernel - self.stride
         low, high = reach // 2 + reach % 2, reach // 2
@@ -276,7 +286,7 @@ class ConvStem(Tokenizer):
             x = drop(x, self.dropout, draw_seeds(device=x.device), shape=silent).flatten(0, 1)
         height, width = x.shape[2:]
         _, top, left = before
-        ys, xs = centres(height, self.stride, top, x.device), centres(width, self.stride, left, x.device)
+        ys, xs = (self.middles(n, self.stride, b, x.device) for n, b in ((height, top), (width, left)))
         return Level(rearrange(x, "(b t) c h w -> b c t h w", b=b), 0, 1, ys, xs, float(self.stride)), before
 
     def pool(self, level: Level) -> Tensor:
