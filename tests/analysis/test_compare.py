@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of
 
 from vivit_core.analysis import compare as comparison
-from vivit_core.analysis.compare import Contender, Sums, compare, pieces, report_section, resampled
+from vivit_core.analysis.compare import Contender, Sums, compare, intervals, pieces, report_section, resampled
 from vivit_core.data.recording import Trials, write_recording
 from vivit_core.tasks import names_of
 from vivit_core.training.metrics import fraction_of_knowable, unit_scores, unit_sums
@@ -45,7 +45,10 @@ def run(contenders: list[Contender], out: Path, **changes: Any) -> dict[str, Any
     return compare(contenders, **({"out": out, "resamples": 40, "piece_s": 10.0, "progress": False} | changes))
 
 
-def test_scores_are_of_the_bins_that_all_can_predict(path: Path, tmp_path: Path) -> None:
+def test_scores_are_of_the_bins_that_all_can_predict(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "FEWEST", 3)  # for so few bins
     summary = run([contender("a", path), contender("b", path, LONGER)], tmp_path / "out")
     made = arrays()
     trials = [np.arange(i * TRIAL + LONGER, (i + 1) * TRIAL) for i, split in enumerate(SPLITS) if split == "test"]
@@ -89,7 +92,7 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
 
     def sums(predicted: np.ndarray) -> Sums:
         own = [unit_sums(*map(torch.as_tensor, (predicted[k], counts[k], mask[k]))).numpy() for k in range(5)]
-        return Sums(("x", "y", "z"), 5, 150, np.stack(own), None)
+        return Sums(("x", "y", "z"), 5, 5, 150, np.stack(own), None)
 
     models = {"a": {"r": sums(rate)}, "b": {"r": sums(rate[::-1].copy())}}
     drawn = resampled(models, resamples=30, seed=7, progress=False)
@@ -105,27 +108,39 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
 
 def test_pieces_do_not_change_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = np.random.default_rng(0).uniform(1, 2, (6, 7, 4))
-    found = {"a": {"r": Sums(("x",) * 4, 6, 6, sums, None)}}
+    found = {"a": {"r": Sums(("x",) * 4, 6, 6, 6, sums, None)}}
     whole = resampled(found, resamples=25, seed=1, progress=False)["a"]
     monkeypatch.setattr(comparison, "AT_ONCE", 7 * 4 * 3)
     assert np.array_equal(whole, resampled(found, resamples=25, seed=1, progress=False)["a"], equal_nan=True)
 
 
 @given(
-    st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(0, 9), st.floats(0.3, 40), st.integers(0, 1000)
+    st.lists(st.tuples(st.integers(1, 60), st.sampled_from("abc")), min_size=1, max_size=6),
+    st.integers(0, 9),
+    st.floats(0.3, 40),
+    st.integers(0, 1000),
 )
-def test_pieces_hold_each_scored_bin_once(lengths: list[int], burn_in: int, longest: float, first: int) -> None:
+def test_pieces_hold_each_scored_bin_once(
+    shown: list[tuple[int, str]], burn_in: int, longest: float, first: int
+) -> None:
+    lengths = np.array([length for length, _ in shown])
     stop = first + np.cumsum(lengths)
-    many = len(lengths)
-    trials = Trials(stop - lengths, stop, np.array(["film"] * many), np.array(["test"] * many))
+    names = np.array([name for _, name in shown])
+    trials = Trials(stop - lengths, stop, names, np.array(["test"] * len(shown)))
     cuts = pieces(trials, burn_in, longest)
-    bins = [bin for a, b in cuts for bin in range(a, b)]
+    bins = sorted(bin for parts in cuts for a, b in parts for bin in range(a, b))
     assert bins == [bin for a, b in zip(trials.start, stop, strict=True) for bin in range(a + burn_in, b)]
-    sizes = [b - a for a, b in cuts]
+    sizes = [max(b - a for a, b in parts) for parts in cuts]
     assert all(1 <= size <= max(1, np.ceil(longest)) for size in sizes)
-    for a, b in zip(trials.start, stop, strict=True):
-        own = [size for (first, _), size in zip(cuts, sizes, strict=True) if a <= first < b]
-        assert not own or max(own) - min(own) <= 1
+    unique = sum(max(int(lengths[names == name].max()) - burn_in, 0) for name in set(names))
+    assert len(cuts) >= min(unique, comparison.FEWEST)
+    for parts in cuts:  # the same part of one stimulus in all its trials
+        trial = [int(np.searchsorted(stop, a, side="right")) for a, _ in parts]
+        assert (
+            len(set(names[trial]))
+            == len({a - int(trials.start[t]) for (a, _), t in zip(parts, trial, strict=True)})
+            == 1
+        )
 
 
 def test_the_interval_covers_the_truth() -> None:
@@ -141,7 +156,7 @@ def test_the_interval_covers_the_truth() -> None:
             # Trials in the place of units: the sums of each.
             values = (torch.as_tensor(np.repeat(predicted[:, None], len(counts_KT), 1)), torch.as_tensor(counts_KT.T))
             sums_7K = unit_sums(*values, torch.ones(values[0].shape, dtype=torch.bool)).numpy()
-            found[name] = {"r": Sums(("x",), len(counts_KT), 20, sums_7K.T[..., None], None)}
+            found[name] = {"r": Sums(("x",), 30, 30, 20, sums_7K.T[..., None], None)}
         return found
 
     everything = np.ones(endless.shape, bool).reshape(-1, 1)
@@ -158,20 +173,70 @@ def test_the_interval_covers_the_truth() -> None:
 
 
 def test_one_long_trial_is_drawn_in_pieces(tmp_path: Path) -> None:
-    """A recording of one film has a spread too, and where it cannot have one, none is claimed."""
+    """A recording of one film has a spread too."""
     made = arrays()
     splits = np.array(["train", "train", "val", "train", "test", "train", "train"])
     path = write_recording(tmp_path / "film.h5", **made | {"trials": replace(made["trials"], split=splits)})
-    both = [contender("a", path), contender("b", path)]
-    summary = run(both, tmp_path / "out", piece_s=0.1)  # 5 bins at 50 Hz
-    assert summary["recordings"]["hand"] == {"units": 4, "trials": 1, "pieces": 4}
+    summary = run([contender("a", path), contender("b", path)], tmp_path / "out")
+    assert summary["recordings"]["hand"] == {"units": 4, "trials": 1, "stimuli": 1, "pieces": comparison.FEWEST}
     assert summary["bins"] == TRIAL - BURN_IN
     for own in summary["models"].values():
         assert own["bps_interval"][0] < own["bps_interval"][1]
-    with pytest.raises(ValueError, match=r"recording hand: .*a single piece of at most 10 s.*piece_s=1"):
-        run(both, tmp_path / "out", piece_s=10.0)
     with pytest.raises(ValueError, match="piece_s=0 s"):
-        run(both, tmp_path / "out", piece_s=0.0)
+        run([contender("a", path), contender("b", path)], tmp_path / "out", piece_s=0.0)
+
+
+def test_repeats_of_a_stimulus_are_drawn_together(path: Path, tmp_path: Path) -> None:
+    """Of the four test trials three show one film: as many pieces as the two films have, each with all its showings."""
+    summary = run([contender("a", path), contender("b", path)], tmp_path / "out", piece_s=0.06)  # 3 bins at 50 Hz
+    own = summary["recordings"]["hand"]
+    assert (own["trials"], own["stimuli"], own["pieces"]) == (4, 2, 2 * (TRIAL - BURN_IN) // 3)
+
+
+def test_equal_models_are_seldom_surely_better() -> None:
+    """Two models that err on each film in their own slow way, alike in all its showings, are equally good. Drawn as
+    trials of their own, showings of one film would make every third unit surely better or worse."""
+    rng = np.random.default_rng(5)
+    films, showings, bins, units = 14, 5, 40, 300
+    rate = rng.uniform(0.2, 1.5, (films, bins, units))
+    errors = [np.exp(0.3 * rng.normal(size=(films, 1, units))) for _ in "ab"]
+    counts = torch.as_tensor(rng.poisson(rate[:, None], (films, showings, bins, units)).astype(float))
+    everything = torch.ones(counts.shape[1:], dtype=torch.bool)
+
+    def sums(error: np.ndarray, together: bool) -> Sums:
+        predicted = torch.as_tensor((rate * error)[:, None]).expand(counts.shape)
+        own = [unit_sums(p, n, everything).numpy() for p, n in zip(predicted, counts, strict=True)]
+        if not together:
+            every = ((p, n) for ps, ns in zip(predicted, counts, strict=True) for p, n in zip(ps, ns, strict=True))
+            own = [unit_sums(p, n, everything[0]).numpy() for p, n in every]
+        return Sums(("x",) * units, films * showings, films, counts[..., 0].numel(), np.stack(own), None)
+
+    def surely(together: bool) -> float:
+        found = {name: {"r": sums(error, together)} for name, error in zip("ab", errors, strict=True)}
+        drawn = resampled(found, 400, 0, progress=False)
+        low, high = intervals(drawn["b"][:, 0] - drawn["a"][:, 0], np.ones(units, bool))
+        return float(((low > 0) | (high < 0)).mean())
+
+    assert surely(together=True) < 0.17
+    assert surely(together=False) > 0.3
+
+
+def test_a_unit_that_spikes_in_few_pieces_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "FEWEST", 5)  # for so few bins
+    made = arrays()
+    made["counts"][:, 1] = 0
+    made["counts"][[5 * TRIAL + 10, 5 * TRIAL + 17], 1] = 3
+    path = write_recording(tmp_path / "rare.h5", **made)
+    both = [contender("a", path), contender("b", path)]
+    summary = run(both, tmp_path / "out")
+    assert summary["units_without_interval"] == 2  # this one and the silent one
+    rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
+    assert rows[1]["b_bps_gain"] != "" and rows[1]["b_bps_gain_low"] == rows[1]["b_bps_gain_high"] == ""
+    assert rows[0]["b_bps_gain_low"] != ""
+    text = " ".join(report_section(summary, tmp_path / "out" / "pictures", "again").text)
+    assert "2 units spiked in fewer than 5 pieces" in text
+    summary = run(both, tmp_path / "out", split="val")
+    assert "This split chose the checkpoints" in " ".join(report_section(summary, tmp_path, "again").text)
 
 
 def test_units_are_matched_by_id_and_the_rest_is_counted(path: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Compare models on the same test bins, unit by unit, with intervals by a bootstrap over trials, beside what they cost.
 
-Scores follow from sums that add up over trials (``metrics.unit_sums``), so a resampling of trials is a weighted sum.
-Long trials are drawn in pieces: a recording of one film has one trial, and drawing that again and again says nothing.
+Scores follow from sums that add up over bins (``metrics.unit_sums``), so a resampling is a weighted sum. What is drawn
+are pieces of stimuli: all repeats of a stimulus together, because a model errs alike in each of them, and long trials
+in parts, because a recording of one film has one trial, and drawing that again and again says nothing.
 
-Shape letters: N scored bins of a recording, U units, K trials or their pieces, R resamplings, 7 sums of ``unit_sums``.
+Shape letters: N scored bins of a recording, U units, K pieces, R resamplings, 7 sums of ``unit_sums``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ INTERVAL = (2.5, 97.5)  # percentiles of the resamplings
 AT_ONCE = 2**24  # numbers of the weighted sums that are in memory at once
 MEASURED_S = 2.0  # s for which each model's speed is measured
 ROUNDS = 5  # rounds in which the models take turns at it
+FEWEST = 10  # pieces of a recording; with fewer, intervals are much too narrow
 SAME = slice(0, 2)  # of the sums, those that depend on the data alone: bins and counts …
 SQUARES = 4  # … and squared counts
 
@@ -65,6 +67,7 @@ class Sums:
 
     unit_ids: tuple[str, ...]
     trials: int
+    stimuli: int
     bins: int
     sums_K7U: np.ndarray
     truth_K7U: np.ndarray | None
@@ -84,9 +87,10 @@ def compare(
     """Score models on the bins that all of them can predict; write ``compare.csv``, ``compare.json``, ``pictures/``.
 
     Units are matched by recording id and unit id; bins are those after the longest burn-in of all. Recordings or units
-    that not all models know are left out and counted. Differences are to the first model. Trials, long ones in
-    pieces, are drawn with replacement within each recording, the same for all models; of a score, the interval is
-    where 95 % of the resamplings lie.
+    that not all models know are left out and counted. Differences are to the first model. Stimuli with all their
+    repeats, long ones in pieces, are drawn with replacement within each recording, the same for all models; of a score,
+    the interval is where 95 % of the resamplings lie. A unit that is silent or not measured in all but a few pieces has
+    none.
 
     Parameters
     ----------
@@ -94,8 +98,8 @@ def compare(
     split : the split to score.
     device : where to compute, in float32.
     out : folder for the files.
-    resamples : of the trials.
-    piece_s : s; a trial that is longer is drawn in pieces of at most this, because one trial alone has no spread.
+    resamples : of the pieces.
+    piece_s : s; pieces are at most as long, and shorter where a recording has fewer than ten of them.
     seed : of the resampling.
     progress : show bars.
 
@@ -107,8 +111,7 @@ def compare(
     Raises
     ------
     ValueError
-        Where the models share no recording or unit, were shown different data under the same name, or where a
-        recording's trials are a single piece.
+        Where the models share no recording or unit, or were shown different data under the same name.
     """
     names = [contender.name for contender in contenders]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -119,7 +122,7 @@ def compare(
         raise ValueError(f"piece_s={piece_s:g} s: a piece has a length")
     burn_in = max(contender.datamodule.evaluation_burn_in for contender in contenders)
     found = {c.name: sums_of(c, burn_in, split, piece_s, device, progress) for c in contenders}
-    shared, left_out = matched(found, piece_s)
+    shared, left_out = matched(found)
     scores = {name: {rid: scores_of_pieces(own[rid].sums_K7U) for rid in shared} for name, own in found.items()}
     drawn = resampled(
         {name: {rid: own[rid] for rid in shared} for name, own in found.items()}, resamples, seed, progress
@@ -148,37 +151,41 @@ def compare(
         }
         for c in contenders
     }
-    pairs = [difference(a, b, point, drawn) for a, b in itertools.combinations(names, 2)]
+    enough_U = np.concatenate([enough_pieces(first[rid].sums_K7U) for rid in shared])
+    pairs = [difference(a, b, point, drawn, enough_U) for a, b in itertools.combinations(names, 2)]
     summary: dict[str, Any] = {
         "models": models,
         "pairs": pairs,
         "split": split,
         "burn_in": burn_in,
         "recordings": {
-            rid: {"units": len(units), "trials": first[rid].trials, "pieces": len(first[rid].sums_K7U)}
+            rid: {"units": len(units), "trials": own.trials, "stimuli": own.stimuli, "pieces": len(own.sums_K7U)}
             for rid, units in shared.items()
+            for own in [first[rid]]
         },
         "units": int(truth_U.size),
+        "units_without_interval": int((~enough_U).sum()),
         "left_out": left_out,
         "bins": sum(first[rid].bins for rid in shared),
         "resamples": resamples,
         "device": device_name(device),
         "methods": {
             **{name: METHODS[name] for name in ("bps", "corr", "knowable_fraction")},
-            "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings of the trials "
-            f"(in pieces of at most {piece_s:g} s), with replacement, within each recording, the same for all models; "
-            "repeats of a stimulus count as trials of their own",
+            "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings, with "
+            f"replacement, of each recording's stimuli in at least {FEWEST} pieces of at most {piece_s:g} s, "
+            "the same for all models. Repeats of a stimulus are drawn together. A unit that spikes in fewer "
+            f"than {FEWEST} pieces has no interval of its own.",
             "flops_per_bin": "floating-point operations of matrix products, convolutions and attention in the forward "
-            "pass of evaluation clips, divided by their bins",
-            "bins_per_s": "bins of evaluation clips predicted a second: the median of rounds in which the models took "
+            "pass of evaluation clips, divided by the bins scored in them, burn-in left out",
+            "bins_per_s": "scored bins of evaluation clips a second: the median of rounds in which the models took "
             "turns, after one to warm up",
         },
     }
     summary = without_nan(summary)
     out.mkdir(parents=True, exist_ok=True)
-    write_units(out / "compare.csv", shared, point, drawn, truth_U)
+    write_units(out / "compare.csv", shared, point, drawn, truth_U, enough_U)
     (out / "compare.json").write_text(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-    draw(summary, point, drawn, out / "pictures")
+    draw(summary, point, drawn, enough_U, out / "pictures")
     return summary
 
 
@@ -205,6 +212,7 @@ def sums_of(
         sums[rid] = Sums(
             info.unit_ids,
             len(trials.start),
+            len(set(trials.stimulus_id)),
             int((own.bins_N >= after).sum()),
             piece_sums(own, own.predicted_NU, cuts),
             None if truth_NU is None else piece_sums(own, truth_NU.astype(np.float32), cuts),
@@ -212,33 +220,43 @@ def sums_of(
     return sums
 
 
-def pieces(trials: Trials, burn_in: int, longest: float) -> list[tuple[int, int]]:
-    """First bin and end of each piece: every trial's bins after its first ``burn_in``, cut evenly."""
-    cuts: list[tuple[int, int]] = []
-    for start, stop in zip(trials.start + burn_in, trials.stop, strict=True):
+def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int, int]]]:
+    """First bin and end of each piece in every trial that showed it; a trial's first ``burn_in`` bins are left out.
+
+    A stimulus is cut evenly into pieces of at most ``longest`` bins, and of fewer where there are not ``FEWEST``.
+    """
+    shown: dict[str, list[tuple[int, int]]] = {}
+    for name, start, stop in zip(trials.stimulus_id, trials.start + burn_in, trials.stop, strict=True):
         if start < stop:
-            edges = np.linspace(start, stop, math.ceil((stop - start) / max(1.0, longest)) + 1).round().astype(int)
-            cuts += itertools.pairwise(edges.tolist())
+            shown.setdefault(str(name), []).append((int(start), int(stop)))
+    lengths = [max(stop - start for start, stop in own) for own in shown.values()]
+    longest = max(1.0, min(longest, sum(lengths) / FEWEST))
+    cuts = []
+    for own, length in zip(shown.values(), lengths, strict=True):
+        edges = np.linspace(0, length, math.ceil(length / longest) + 1).round().astype(int).tolist()
+        for first, last in itertools.pairwise(edges):
+            cuts.append([(start + first, min(start + last, stop)) for start, stop in own if start + first < stop])
     return cuts
 
 
-def piece_sums(found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[tuple[int, int]]) -> np.ndarray:
+def piece_sums(found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
     """``unit_sums`` of each piece, (K, 7, U)."""
     sums = np.zeros((len(cuts), 7, found.counts_NU.shape[1]))
-    for k, (start, stop) in enumerate(cuts):
-        rows = slice(*np.searchsorted(found.bins_N, [start, stop]))
-        values = (torch.as_tensor(x[rows]) for x in (predicted_NU, found.counts_NU, found.valid_NU))
-        sums[k] = unit_sums(*values).numpy()
+    for k, parts in enumerate(cuts):
+        for start, stop in parts:
+            rows = slice(*np.searchsorted(found.bins_N, [start, stop]))
+            values = (torch.as_tensor(x[rows]) for x in (predicted_NU, found.counts_NU, found.valid_NU))
+            sums[k] += unit_sums(*values).numpy()
     return sums
 
 
-def matched(found: dict[str, dict[str, Sums]], piece_s: float) -> tuple[dict[str, list[str]], dict[str, int]]:
+def matched(found: dict[str, dict[str, Sums]]) -> tuple[dict[str, list[str]], dict[str, int]]:
     """The units of each recording that all models know, their sums brought to that order, and how much is left out.
 
     Raises
     ------
     ValueError
-        Where nothing is shared, the measured data differ, or a single piece leaves nothing to draw from.
+        Where nothing is shared, or the measured data differ.
     """
     names = list(found)
     every = list(dict.fromkeys(rid for own in found.values() for rid in own))
@@ -274,29 +292,24 @@ def matched(found: dict[str, dict[str, Sums]], piece_s: float) -> tuple[dict[str
                 )
         if not first[:, 0].any():
             raise ValueError(f"recording {rid}: the longest burn-in of these models leaves no bin of its trials")
-        if len(first) < 2:
-            raise ValueError(
-                f"recording {rid}: its scored bins are a single piece of at most {piece_s:g} s, from which no interval "
-                f"can be drawn; take shorter pieces, such as piece_s={piece_s / 10:g}"
-            )
         shared[rid] = units
     return shared, left_out
 
 
 def scores_of_pieces(sums_K7U: np.ndarray) -> np.ndarray:
-    """Bits per spike and correlation over all trials, (2, U)."""
+    """Bits per spike and correlation over all pieces, (2, U)."""
     scores = scores_of_sums(sums_K7U.sum(0))
     return np.stack([scores.bps, scores.correlation])
 
 
 def resampled(found: dict[str, dict[str, Sums]], resamples: int, seed: int, progress: bool) -> dict[str, np.ndarray]:
-    """Bits per spike and correlation in each resampling of the trials, (R, 2, U) for each model."""
+    """Bits per spike and correlation in each resampling of the pieces, (R, 2, U) for each model."""
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in found}
     recordings = list(next(iter(found.values())))
-    for index, rid in enumerate(track(recordings, "bootstrap over trials", disable=not progress)):
-        trials, _, units = next(iter(found.values()))[rid].sums_K7U.shape
+    for index, rid in enumerate(track(recordings, "bootstrap", disable=not progress)):
+        number, _, units = next(iter(found.values()))[rid].sums_K7U.shape
         rng = np.random.default_rng([seed, index])
-        weights_RK = rng.multinomial(trials, np.full(trials, 1 / trials), size=resamples).astype(np.float64)
+        weights_RK = rng.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)
         size = max(1, AT_ONCE // (7 * units))
         for name, own in found.items():
             pieces = []
@@ -314,21 +327,28 @@ def interval(values: np.ndarray) -> list[float]:
     return [float(x) for x in np.percentile(known, INTERVAL)] if known.size else [math.nan, math.nan]
 
 
-def intervals(values_RU: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same for each unit; NaN where no resampling has a score."""
-    some = ~np.isnan(values_RU).all(0)
+def intervals(values_RU: np.ndarray, enough_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for each unit; NaN where no resampling has a score, and for units without ``enough_pieces``."""
+    some = enough_U & ~np.isnan(values_RU).all(0)
     bounds = np.full((2, values_RU.shape[1]), np.nan)
     bounds[:, some] = np.nanpercentile(values_RU[:, some], INTERVAL, axis=0)
     return bounds[0], bounds[1]
 
 
-def difference(a: str, b: str, point: dict[str, np.ndarray], drawn: dict[str, np.ndarray]) -> dict[str, Any]:
+def enough_pieces(sums_K7U: np.ndarray) -> np.ndarray:
+    """Units that spike in so many pieces that drawing those says how uncertain a score is; (U,) bool."""
+    return (sums_K7U[:, 1] > 0).sum(0) >= FEWEST
+
+
+def difference(
+    a: str, b: str, point: dict[str, np.ndarray], drawn: dict[str, np.ndarray], enough_U: np.ndarray
+) -> dict[str, Any]:
     """How much better b is than a, paired over units and resamplings."""
     gained: dict[str, Any] = {"of": b, "to": a}
     for index, score in enumerate(("bps", "corr")):
         gain_U = point[b][index] - point[a][index]
         gain_RU = drawn[b][:, index] - drawn[a][:, index]
-        low_U, high_U = intervals(gain_RU)
+        low_U, high_U = intervals(gain_RU, enough_U)
         gained |= {
             f"{score}_gain_mean": mean_known(gain_U),
             f"{score}_gain_interval": interval(np.nanmean(gain_RU, axis=1)),
@@ -354,16 +374,15 @@ def cost_of(
         c.model.to(device).eval()
         own = next(batch for batch in c.datamodule.evaluation_dataloader(split) if recordings[0] in batch)
         batch: Batch = {recordings[0]: to_device(own[recordings[0]], device)}
-        bins = batch[recordings[0]]["frames"].shape[2]
-        count = batch[recordings[0]]["frames"].shape[0]
+        bins = int(own[recordings[0]]["score"].sum())  # a model that predicts the newest bin alone gives one a clip
         with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
             c.model(batch)
-        clips[c.name] = (batch, count * bins)
+        clips[c.name] = (batch, bins)
         costs[c.name] = {
             "parameters": sum(p.numel() for p in c.model.parameters()),
-            "flops_per_bin": counter.get_total_flops() / (count * bins),
-            "clip_bins": bins,
-            "clips_at_once": count,
+            "flops_per_bin": counter.get_total_flops() / bins,
+            "clip_bins": own[recordings[0]]["frames"].shape[2],
+            "clips_at_once": len(own[recordings[0]]["frames"]),
         }
     speeds: dict[str, list[float]] = {c.name: [] for c in contenders}
     for turn in track(range(ROUNDS + 1), "speed", disable=not progress):  # the first warms up
@@ -405,6 +424,7 @@ def write_units(
     point: dict[str, np.ndarray],
     drawn: dict[str, np.ndarray],
     truth_U: np.ndarray,
+    enough_U: np.ndarray,
 ) -> None:
     """A row a unit: each model's scores, and each one's gain over the first with its interval."""
     names = list(point)
@@ -412,7 +432,7 @@ def write_units(
     for name in names:
         columns |= {f"{name}_bps": point[name][0], f"{name}_corr": point[name][1]}
     for name in names[1:]:
-        low_U, high_U = intervals(drawn[name][:, 0] - drawn[names[0]][:, 0])
+        low_U, high_U = intervals(drawn[name][:, 0] - drawn[names[0]][:, 0], enough_U)
         gain_U = point[name][0] - point[names[0]][0]
         columns |= {f"{name}_bps_gain": gain_U, f"{name}_bps_gain_low": low_U, f"{name}_bps_gain_high": high_U}
     units = [(rid, unit) for rid, own in shared.items() for unit in own]
@@ -424,9 +444,15 @@ def write_units(
             writer.writerow([rid, unit, *("" if math.isnan(x) else x for x in values)])
 
 
-def draw(summary: dict[str, Any], point: dict[str, np.ndarray], drawn: dict[str, np.ndarray], folder: Path) -> None:
+def draw(
+    summary: dict[str, Any],
+    point: dict[str, np.ndarray],
+    drawn: dict[str, np.ndarray],
+    enough_U: np.ndarray,
+    folder: Path,
+) -> None:
     names = list(point)
-    gains = {name: intervals(drawn[name][:, 0] - drawn[names[0]][:, 0]) for name in names[1:]}
+    gains = {name: intervals(drawn[name][:, 0] - drawn[names[0]][:, 0], enough_U) for name in names[1:]}
     pictures.against_first(
         folder / "compare_units.png",
         first=(names[0], point[names[0]][0]),
@@ -443,8 +469,19 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         f"{counted(len(models), 'model')} on the same {summary['bins']:,} bins of the {summary['split']} split, those "
         f"after the first {summary['burn_in']} of each trial, and the same {counted(summary['units'], 'unit')} of "
         f"{counted(len(summary['recordings']), 'recording')}; means over units, with 95 % intervals by a bootstrap "
-        f"over trials ({summary['resamples']:,} resamplings). Speed was measured on {summary['device']}.",
+        f"over {counted(sum(own['pieces'] for own in summary['recordings'].values()), 'piece')} of stimuli, repeats "
+        f"together ({summary['resamples']:,} resamplings). They say how far scores would differ with other stimuli of "
+        "this kind, for these units. A unit is surely better or worse where its own interval excludes zero: of two "
+        "equally good models, one unit in twenty would be one or the other by chance. "
+        f"Speed was measured on {summary['device']}.",
     ]
+    if summary["split"] == "val":
+        text.append("This split chose the checkpoints, so its scores are too good.")
+    if summary["units_without_interval"]:
+        text.append(
+            f"{counted(summary['units_without_interval'], 'unit')} spiked in fewer than {FEWEST} pieces: too few for "
+            "an interval, so surely neither better nor worse."
+        )
     if any(left_out.values()):
         text.append(
             f"{counted(left_out['recordings'], 'recording')} and {counted(left_out['units'], 'unit')} are left out, "
