@@ -267,6 +267,13 @@ def test_pictures_keep_their_budget_range_and_frequencies() -> None:
     assert roughness(images) < roughness(rough)
 
 
+@pytest.mark.parametrize("size", [(31, 1), (1, 31), (1, 1)])
+def test_roughness_skips_an_axis_of_one_pixel(size: tuple[int, int]) -> None:
+    line = torch.arange(float(max(size))).reshape(1, 1, *size) + 1
+    slope = 1.0 if max(size) > 1 else 1e-4
+    torch.testing.assert_close(roughness(line), slope / line.square().mean().sqrt()[None], rtol=1e-3, atol=0)
+
+
 def test_best_natural_picture() -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
     generator = torch.Generator().manual_seed(0)

@@ -137,9 +137,13 @@ def low_pass(size: tuple[int, int], cycles_per_px: float) -> Tensor:
 
 def roughness(x_MTHW: Tensor) -> Tensor:
     """Mean slope over mean contrast, (M,): it says how rough a picture is, whatever its contrast."""
-    down = (x_MTHW[:, :, 1:] - x_MTHW[:, :, :-1]).square()[..., :-1]
-    right = (x_MTHW[..., 1:] - x_MTHW[..., :-1]).square()[:, :, :-1]
-    slope = (down + right + 1e-8).sqrt().flatten(1).mean(1)
+    height, width = x_MTHW.shape[2:]
+    rows, columns = max(1, height - 1), max(1, width - 1)
+    square = torch.zeros_like(x_MTHW[:, :, :rows, :columns])
+    for axis, size in ((2, height), (3, width)):
+        if size > 1:  # there is no slope across a line of pixels
+            square = square + torch.diff(x_MTHW, dim=axis)[:, :, :rows, :columns].square()
+    slope = (square + 1e-8).sqrt().flatten(1).mean(1)
     return slope / x_MTHW.square().mean((1, 2, 3)).add(1e-8).sqrt()
 
 
