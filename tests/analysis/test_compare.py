@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of
+from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of, short_recording
 
 from vivit_core.analysis import compare as comparison
 from vivit_core.analysis.compare import Contender, Sums, compare, intervals, pieces, report_section, resampled
@@ -263,6 +263,21 @@ def test_units_are_matched_by_id_and_the_rest_is_counted(path: Path, tmp_path: P
     for unit, row in rows["part"].items():
         assert float(row["b_bps_gain"]) == pytest.approx(float(rows["whole"][unit]["b_bps_gain"]), rel=1e-6)
     assert whole["left_out"] == {"recordings": 0, "units": 0}
+
+
+def test_recordings_without_a_bin_are_counted(path: Path, tmp_path: Path) -> None:
+    summary = run([with_short_recording(name, path, tmp_path) for name in "ab"], tmp_path / "out")
+    assert summary["left_out"] == {"recordings": 1, "units": 0} and list(summary["recordings"]) == ["hand"]
+    section = report_section(summary, tmp_path / "out" / "pictures", "again")
+    assert any("no trial is longer than the burn-in" in words for words in section.text)
+
+
+def with_short_recording(name: str, path: Path, tmp_path: Path) -> Contender:
+    """A model of two recordings, whose second has no trial longer than the burn-in."""
+    data = module_of(path, more=[short_recording(tmp_path / f"{name}.h5")])
+    model: Any = PixelTwin(data.specs[0], GAINS[name])
+    model.specs[data.specs[1].recording_id] = data.specs[1]
+    return Contender(name, f"{name}.ckpt", model, data)
 
 
 def test_what_cannot_be_compared_is_refused(path: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,8 +179,9 @@ def test_scores_agree_with_plain_computations(data: RecordingsDataModule, tmp_pa
     assert (summary["units"], summary["units_silent"], summary["bins"]) == (4, 1, len(bins))
     assert (summary["burn_in"], summary["causal"], summary["checkpoint"]) == (BURN_IN, True, "best.ckpt")
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
-    shared = {name: value for name, value in summary.items() if name not in ("recordings", "methods")}
-    assert summary["recordings"] == {"hand": shared}
+    shared = {name: value for name, value in summary.items() if name in summary["recordings"]["hand"]}
+    assert summary["recordings"] == {"hand": shared} and len(shared) == len(summary) - 4
+    assert summary["left_out"] == summary["calcium"] == []
 
 
 def test_correlation_to_the_average_over_repeats(data: RecordingsDataModule, tmp_path: Path) -> None:
@@ -412,6 +414,34 @@ def test_one_recording_is_in_memory_at_a_time(tmp_path: Path) -> None:
     found = predict_split(twin, data, ln=None, split="test", device="cpu", progress=False)
     assert next(found)[0] == "a" and set(read) == {"a"}
     assert next(found)[0] == "b"
+
+
+def short_recording(path: Path) -> Path:
+    """Test trials no longer than the burn-in."""
+    made = arrays()
+    own = made["trials"]
+    stop = np.where(own.split == "test", own.start + BURN_IN, own.stop)
+    return write_recording(path, **made | {"recording_id": "short", "trials": replace(own, stop=stop)})
+
+
+def test_a_recording_without_a_bin_after_the_burn_in_is_named(tmp_path: Path) -> None:
+    data = module_of(write_recording(tmp_path / "hand.h5", **arrays()), more=[short_recording(tmp_path / "short.h5")])
+    twin: Any = PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7])
+    twin.specs = {spec.recording_id: spec for spec in data.specs}
+    summary = run(twin, data, tmp_path)
+    assert summary["left_out"] == ["short"] and list(summary["recordings"]) == ["hand"]
+    assert any(
+        "burn-in" in words and words.endswith(": short.") for words in report_section(summary, tmp_path, "").text
+    )
+
+
+def test_calcium_is_not_called_spikes(data: RecordingsDataModule, tmp_path: Path) -> None:
+    calcium = module_of(write_recording(tmp_path / "calcium.h5", **arrays(), kind="calcium"))
+    for module, said in ((data, False), (calcium, True)):
+        summary = run(PixelTwin(module.specs[0], [0.4, 0.5, 0.6, 0.7]), module, tmp_path)
+        assert bool(summary["calcium"]) == said
+        text = report_section(summary, tmp_path, "").text
+        assert any(words.startswith("In hand responses are a calcium signal") for words in text) == said
 
 
 def test_runs_of_bins() -> None:

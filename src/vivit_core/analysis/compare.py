@@ -122,7 +122,8 @@ def compare(
         raise ValueError(f"piece_s={piece_s:g} s: a piece has a length")
     burn_in = max(contender.datamodule.evaluation_burn_in for contender in contenders)
     found = {c.name: sums_of(c, burn_in, split, piece_s, device, progress) for c in contenders}
-    shared, left_out = matched(found)
+    shared, units_left_out = matched(found)
+    known = {spec.recording_id for contender in contenders for spec in contender.datamodule.specs}
     scores = {name: {rid: scores_of_pieces(own[rid].sums_K7U) for rid in shared} for name, own in found.items()}
     drawn = resampled(
         {name: {rid: own[rid] for rid in shared} for name, own in found.items()}, resamples, seed, progress
@@ -165,7 +166,7 @@ def compare(
         },
         "units": int(truth_U.size),
         "units_without_interval": int((~enough_U).sum()),
-        "left_out": left_out,
+        "left_out": {"recordings": len(known - set(shared)), "units": units_left_out},
         "bins": sum(first[rid].bins for rid in shared),
         "resamples": resamples,
         "device": device_name(device),
@@ -250,8 +251,8 @@ def piece_sums(found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[Sequ
     return sums
 
 
-def matched(found: dict[str, dict[str, Sums]]) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """The units of each recording that all models know, their sums brought to that order, and how much is left out.
+def matched(found: dict[str, dict[str, Sums]]) -> tuple[dict[str, list[str]], int]:
+    """The units of each recording that all models know, their sums brought to that order, and how many are left out.
 
     Raises
     ------
@@ -265,11 +266,11 @@ def matched(found: dict[str, dict[str, Sums]]) -> tuple[dict[str, list[str]], di
         known = "; ".join(f"{name}: {', '.join(own)}" for name, own in found.items())
         raise ValueError(f"these models share no recording, so there is nothing to compare ({known})")
     shared: dict[str, list[str]] = {}
-    left_out = {"recordings": len(every) - len(common), "units": 0}
+    left_out = 0
     for rid in common:
         ids = [set(own[rid].unit_ids) for own in found.values()]
         units = [unit for unit in found[names[0]][rid].unit_ids if all(unit in known for known in ids)]
-        left_out["units"] += len(set().union(*ids)) - len(units)
+        left_out += len(set().union(*ids)) - len(units)
         if not units:
             raise ValueError(f"recording {rid}: these models know none of the same units, so they cannot be compared")
         for own in found.values():
@@ -485,7 +486,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
     if any(left_out.values()):
         text.append(
             f"{counted(left_out['recordings'], 'recording')} and {counted(left_out['units'], 'unit')} are left out, "
-            "because not all models know them."
+            "because not all models know them, or because no trial is longer than the burn-in."
         )
     rows = [
         (

@@ -131,6 +131,8 @@ def evaluate(
     causal = bool(getattr(twin, "causal", True)) and all(spec.behavior_causal for spec in datamodule.specs)
     common = {"burn_in": datamodule.evaluation_burn_in, "causal": causal, "checkpoint": checkpoint, "split": split}
     summary = summarise(rows, bins) | common | {"recordings": {name: s | common for name, s in recordings.items()}}
+    summary["left_out"] = [name for name in by_id if name not in recordings]
+    summary["calcium"] = [name for name in recordings if by_id[name].info.kind == "calcium"]
     summary = without_nan(summary | {"methods": METHODS})
 
     write_units(out / "units.csv", rows)
@@ -521,6 +523,17 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
             "train": "The twin was trained on this split.",
         }[summary["split"]]
     ]
+    if summary["left_out"]:
+        text.append(
+            "Left out of every number, because no trial of this split is longer than the burn-in "
+            f"(data.evaluation_burn_in): {', '.join(summary['left_out'])}."
+        )
+    if summary["calcium"]:
+        text.append(
+            f"In {', '.join(summary['calcium'])} responses are a calcium signal, not spikes: bits per spike are the "
+            "same formula on that signal, Hz the signal a second. They rank models of one recording; across "
+            "recordings, or beside spikes, compare correlations."
+        )
     tables = [table("Means over units", scores)]
     if summary["corr_to_average_mean"] is not None:
         tables.append(table("On repeated stimuli, means over units", repeated))
