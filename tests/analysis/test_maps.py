@@ -45,8 +45,38 @@ def test_a_field_cut_by_the_border_is_placed_where_it_is() -> None:
 
 
 def test_a_flat_map_has_no_place() -> None:
-    found = maps.fit_envelope(torch.zeros(2, 8, 10))
-    assert np.isfinite(found.center_U2).all() and (found.explained_U == 0).all()
+    """Nor has one that varies by no more than rounding."""
+    energy = torch.full((3, 8, 10), 7.0) * (1 + 1e-7 * torch.randn(8, 10, generator=torch.Generator().manual_seed(0)))
+    energy[0] = 0
+    energy[2, 3, 4] += 1
+    found = maps.fit_envelope(energy)
+    np.testing.assert_array_equal(np.isnan(found.center_U2), [[True] * 2, [True] * 2, [False] * 2])
+    np.testing.assert_array_equal(np.isnan(found.std_U), [True, True, False])
+    np.testing.assert_array_equal(np.isnan(found.explained_U), [True, True, False])
+    # A place that is known is of no use where nothing has a slope.
+    place = np.tile([4.0, 3.0], (3, 1))
+    for center in (found.center_U2, place):
+        angle, coherence = maps.orientation(torch.zeros(3, 3, 8, 10), center, np.full(3, 2.0))
+        assert np.isnan(angle).all() and np.isnan(coherence).all()
+
+
+def test_many_units_are_fitted_in_pieces(population: Population, monkeypatch: pytest.MonkeyPatch) -> None:
+    energy = maps.energy(gabors(population))[:10]
+    whole = maps.fit_envelope(energy)
+    monkeypatch.setattr(maps, "UNITS_AT_ONCE", 4)
+    in_pieces = maps.fit_envelope(energy)
+    np.testing.assert_allclose(in_pieces.center_U2, whole.center_U2, atol=1e-6)
+    np.testing.assert_allclose(in_pieces.std_U, whole.std_U, atol=1e-6)
+    np.testing.assert_allclose(in_pieces.explained_U, whole.explained_U, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(31, 1), (1, 31)])
+def test_frames_one_pixel_wide_have_places_but_no_orientation(size: tuple[int, int]) -> None:
+    bump = torch.exp(-0.5 * ((torch.arange(31.0) - 12) / 2) ** 2).reshape(1, 1, *size)
+    found = maps.fit_envelope(maps.energy(bump))
+    assert found.center_U2.max() == pytest.approx(12, abs=0.01) and found.center_U2.min() == pytest.approx(0, abs=0.1)
+    angle, coherence = maps.orientation(maps.structure(bump), found.center_U2, found.std_U)
+    assert np.isnan(angle).all() and np.isnan(coherence).all()
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])

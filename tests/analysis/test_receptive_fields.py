@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import weakref
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,20 +25,27 @@ from known_models import (
     fields_UHW,
     known_ln,
     recorded,
+    spec,
 )
+from torch import nn
 
 from vivit_core.analysis import maps
+from vivit_core.analysis import receptive_fields as module
 from vivit_core.analysis.insilico import Screen, natural_clips, pixel_range
 from vivit_core.analysis.receptive_fields import (
+    Fields,
     Noise,
     gradient_fields,
     is_white,
+    likeness,
     measured_fields,
     noise_fields,
     receptive_fields,
+    report_section,
 )
 from vivit_core.data.recording import Recording
-from vivit_core.specs import Clips
+from vivit_core.models.baselines import LN
+from vivit_core.specs import Batch, Clips
 
 WHITE: dict[str, Any] = {
     "kind": "white",
@@ -117,6 +127,130 @@ def test_average_on_noise_finds_the_filters(changes: dict[str, Any]) -> None:
         np.testing.assert_allclose(scale, gain * mean_hz, rtol=0.15)
 
 
+class Linear(nn.Module):
+    """Rates that are linear in pixels, of four units with smooth filters of one sign, under the twin's contract."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.specs, self.predict = {"known": spec()}, "all"
+        y, x = np.mgrid[:HEIGHT, :WIDTH]
+        apart = np.square(x - CENTERS[:, :1, None]) + np.square(y - CENTERS[:, 1:, None])
+        course = np.exp(-0.5 * np.square((np.arange(LAGS) - 5.0) / 1.2))
+        self.map_ULHW = 3.0 * course[None, :, None, None] * np.exp(-0.5 * apart / 2.0**2)[:, None]  # Hz a contrast
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        contrast = (batch["known"]["frames"] - 120.0) / 120.0
+        padded = nn.functional.pad(contrast, (0, 0, 0, 0, LAGS - 1, 0))
+        seen = nn.functional.conv3d(padded, torch.as_tensor(self.map_ULHW).float()[:, None])[..., 0, 0]
+        return {"known": 0.2 + seen.mT / RATE_HZ}
+
+
+@pytest.mark.parametrize("kind", [{}, {"kind": "sparse", "density": 0.2}])
+@pytest.mark.parametrize(("check", "hold"), [(1, 1), (2, 2), (3, 1)])
+def test_average_on_noise_is_in_hz_a_contrast(kind: dict[str, Any], check: int, hold: int) -> None:
+    """It is the filter under a blur whose weights sum to one, whatever the checks and however long they hold."""
+    model: Any = Linear()
+    shown = Screen(model, "known", (0.0, 255.0))
+    noise = Noise(**WHITE | kind | {"check_px": check, "hold_bins": hold, "clips": 48})
+    found = noise_fields(shown, noise, LAGS, progress=False).map_ULHW
+    blurred = model.map_ULHW
+    for axis, size in ((1, hold), (2, check), (3, check)):
+        triangle = np.convolve(np.ones(size), np.ones(size)) / size**2
+        blurred = np.apply_along_axis(np.convolve, axis, blurred, triangle, mode="same")
+    scale = (found * blurred).sum((1, 2, 3)) / np.square(blurred).sum((1, 2, 3))
+    np.testing.assert_allclose(scale, 1.0, atol=0.07)
+
+
+def mute(units: list[int], **arguments: float) -> LN:
+    """The known model with some units' rates constant."""
+    model = known_ln(**arguments)
+    with torch.no_grad():
+        model.head("known").linear_U[units] = 0
+    return model
+
+
+def test_units_without_a_response_have_no_field(tmp_path: Path) -> None:
+    """Neither a gradient of zero nor the rounding of an average has a place, a latency, or an orientation."""
+    quiet = Screen(mute([1, 2], gain=0.3), "known", (0.0, 255.0))
+    gradient = gradient_fields(quiet, natural(5), LAGS, progress=False)
+    sta = noise_fields(quiet, Noise(**WHITE), LAGS, progress=False)
+    for found in (gradient, sta):
+        columns = (found.center_U2[:, 0], found.size_U, found.orientation_U, found.coherence_U, found.peak_lag_U)
+        for column in (*columns, found.snr_U, found.explained_U):
+            assert np.isnan(column).tolist() == [False, True, True, False]
+    assert np.isnan(likeness(sta, gradient, gradient)).tolist() == [False, True, True, False]
+    # Even pixels that are known to be there tell nothing of a unit that fired as often in every bin.
+    recording = Recording(recorded(tmp_path))
+    recording.counts = lambda start, stop: np.ones((stop - start, 4), np.uint8)  # type: ignore[method-assign]
+    assert np.isnan(measured_fields(quiet, recording, LAGS, progress=False).center_U2).all()
+
+
+@pytest.mark.parametrize("units", [[1], [0, 1, 2, 3]])
+def test_units_without_a_field_are_counted_and_left_out(tmp_path: Path, units: list[int]) -> None:
+    summary = receptive_fields(
+        mute(units, gain=0.4),
+        data_of(recorded(tmp_path)),
+        noise=Noise(**WHITE | {"clips": 8}),
+        duration_s=LAGS / RATE_HZ,
+        clips=4,
+        clip_s=0.3,
+        measured=False,
+        out=tmp_path / "out",
+        known={},
+        progress=False,
+    )
+    everyone = summary["groups"]["all"]
+    assert everyone["gradient_without_field"] == everyone["sta_without_field"] == len(units)
+    assert everyone["measured_without_field"] is None
+    assert everyone["gradient_center_within_2px"] == (None if len(units) == 4 else 1.0)
+    row = list(csv.DictReader((tmp_path / "out" / "receptive_fields.csv").open()))[1]
+    assert row["gradient_has_field"] == "0.0" and row["measured_has_field"] == ""
+    for name in ("x_px", "size_px", "latency_s", "orientation_deg", "snr", "center_error_px", "orientation_error_deg"):
+        assert row[f"gradient_{name}"] == row[f"sta_{name}"] == ""
+    section = report_section(summary, tmp_path / "out", "python run.py task=receptive_fields")
+    assert f"rounding for {len(units)} by gradient, {len(units)} by sta" in section.text[2]
+    pictures = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+    assert pictures == {"errors.png"} | ({"fields_known.png"} if len(units) < 4 else set())
+
+
+def test_one_recordings_maps_at_a_time_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[Fields] = weakref.WeakSet()
+    before = []
+
+    def watched(*arguments: Any) -> Fields:
+        before.append(len(alive))
+        found = gradient_fields(*arguments)
+        alive.add(found)
+        return found
+
+    monkeypatch.setattr(module, "gradient_fields", watched)
+    path = recorded(tmp_path)
+    names = ("first", "second")
+    specs = [replace(spec(), recording_id=name) for name in names]
+    data: Any = SimpleNamespace(recordings=[Recording(path, recording_id=name) for name in names], specs=specs)
+    model = LN(specs, duration_s=LAGS / RATE_HZ, patch=5)
+    with torch.no_grad():
+        for head in model.heads:
+            head.space_UP[:] = 0.1
+            head.time_UL[:] = torch.as_tensor(COURSE)
+    receptive_fields(
+        model,
+        data,
+        noise=None,
+        duration_s=LAGS / RATE_HZ,
+        clips=4,
+        clip_s=0.3,
+        measured=False,
+        out=tmp_path / "out",
+        known={},
+        progress=False,
+    )
+    assert before == [0, 0]
+    with np.load(tmp_path / "out" / "receptive_fields.npz") as arrays:
+        assert sorted(arrays) == [f"{name}/{what}" for name in names for what in ("gradient", "unit_ids")]
+        assert arrays["second/gradient"].dtype == np.float32
+
+
 def test_signal_to_noise_is_one_for_chance_and_grows_with_the_recording() -> None:
     flat = noise_fields(screen(linear=0.0, quadratic=0.02), Noise(**WHITE), LAGS, progress=False)
     assert (flat.snr_U < 2.5).all() and (flat.snr_U > 0.4).all()
@@ -187,7 +321,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert rows[0]["readout_x_px"] == ""  # an LN model has no readout windows
     assert float(rows[0]["gradient_x_px"]) == pytest.approx(8.0, abs=0.1)
     assert float(rows[0]["gradient_size_deg"]) == pytest.approx(float(rows[0]["gradient_size_px"]) * 0.5)
-    assert float(rows[0]["sta_measured_corr"]) > 0.2
+    assert float(rows[0]["sta_measured_cosine"]) > 0.2
     assert json.loads((tmp_path / "out" / "receptive_fields.json").read_text()) == summary
     groups = summary["groups"]
     assert groups["all"]["gradient_center_within_2px"] == 1.0
@@ -197,3 +331,5 @@ def test_everything_is_written(tmp_path: Path) -> None:
         assert arrays["known/gradient"].shape == (4, LAGS, HEIGHT, WIDTH)
         assert arrays["known/unit_ids"].tolist() == list("abcd")
     assert {p.name for p in (tmp_path / "out" / "pictures").iterdir()} == {"fields_known.png", "errors.png"}
+    text = report_section(summary, tmp_path / "out", "python run.py task=receptive_fields").text
+    assert len(text) == 3 and "median cosine" in text[2] and "in-sample" in text[2]

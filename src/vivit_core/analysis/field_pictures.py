@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vivit_core.analysis.receptive_fields import Fields
 
 SHOWN = 8  # units of a recording whose fields are drawn
+TALL = 2.0  # largest height over width of a picture; frames that are taller leave white to their sides
 AROUND_PX = 10.0  # half a side of what is drawn of a field
 NAMES = {"gradient": "gradient at natural clips", "sta": "twin's STA on noise", "measured": "measured STA"}
 COLOURS = {"readout": "tab:blue", "gradient": "tab:green", "sta": "tab:purple", "measured": "0.25", "truth": "tab:red"}
@@ -41,10 +42,12 @@ class FieldsOfRecording:
 
 def plot_receptive_fields(folder: Path, fields: FieldsOfRecording) -> list[Path]:
     """Where each unit's readout looks (``readouts_<id>.png``, where there are windows), and the fields of a few units
-    by every method (``fields_<id>.png``)."""
-    written = [plot_fields(folder / f"fields_{fields.recording_id}.png", fields)]
+    by every method (``fields_<id>.png``, where any unit has a field)."""
+    written = []
     if fields.windows is not None:
-        written.insert(0, plot_windows(folder / f"readouts_{fields.recording_id}.png", fields))
+        written.append(plot_windows(folder / f"readouts_{fields.recording_id}.png", fields))
+    if choose(fields):
+        written.append(plot_fields(folder / f"fields_{fields.recording_id}.png", fields))
     return written
 
 
@@ -52,7 +55,7 @@ def plot_windows(path: Path, fields: FieldsOfRecording) -> Path:
     """The readouts' Gaussians (ellipses of one standard deviation), tied to the true centres where they are known."""
     assert fields.windows is not None
     height, width = fields.frame.shape
-    figure = Figure(figsize=(9, 9 * height / width + 1.0), layout="constrained")
+    figure = Figure(figsize=(9, 9 * min(height / width, TALL) + 1.0), layout="constrained")
     axes = figure.subplots()
     axes.imshow(fields.frame, cmap="gray", interpolation="nearest", alpha=0.5)
     mean_U2 = fields.windows["mean_px"]
@@ -90,7 +93,9 @@ def plot_fields(path: Path, fields: FieldsOfRecording) -> Path:
         x, y = fields.found["gradient"].center_U2[unit]
         for axes, method in zip(row, methods, strict=False):
             own = fields.found[method]
-            image = own.map_ULHW[unit, -1 - own.peak_lag_U[unit]]
+            # A map of zeros is strongest nowhere; it is drawn as it is.
+            peak_lag = int(np.nan_to_num(own.peak_lag_U[unit]))
+            image = own.map_ULHW[unit, -1 - peak_lag]
             limit = float(np.abs(image).max()) or 1.0
             axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
             mark(axes, own.center_U2[unit], own.orientation_U[unit], COLOURS[method], "-")
@@ -105,7 +110,7 @@ def plot_fields(path: Path, fields: FieldsOfRecording) -> Path:
             if unit == chosen[0]:
                 axes.set_title(NAMES[method], fontsize=9)
             axes.set_xlabel(f"SNR {own.snr_U[unit]:.3g}", fontsize=8)
-            course_L = time_course(own.map_ULHW[unit], own.peak_lag_U[unit])
+            course_L = time_course(own.map_ULHW[unit], peak_lag)
             row[-1].plot(lags, course_L, color=COLOURS[method], lw=1.3, label=NAMES[method])
         row[0].set_ylabel(label(fields, unit), fontsize=8)
         row[-1].axhline(0, color="0.8", lw=0.8, zorder=0)
@@ -122,8 +127,11 @@ def plot_fields(path: Path, fields: FieldsOfRecording) -> Path:
 
 
 def choose(fields: FieldsOfRecording) -> list[int]:
-    """The units with the clearest gradients, as many simple as complex ones where it is known which is which."""
-    order = np.argsort(-fields.found["gradient"].snr_U, kind="stable")
+    """The units with the clearest gradients, as many simple as complex ones where it is known which is which; none
+    without a place."""
+    gradient = fields.found["gradient"]
+    order = np.argsort(-gradient.snr_U, kind="stable")
+    order = order[np.isfinite(gradient.center_U2[order, 0])]
     kind = fields.truth.get("complex")
     if kind is None:
         return order[:SHOWN].tolist()

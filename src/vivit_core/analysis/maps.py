@@ -18,12 +18,14 @@ from torch import Tensor
 SIZES_PX = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # standard deviations that the fit of an envelope starts from
 STEPS = 40  # of the fit
 SLOPE_PX = 1.0  # standard deviation of the Gaussian whose slope is taken
+FLAT = 1e-5  # a map that varies by less than this share of its size shows nothing but single precision's rounding
+UNITS_AT_ONCE = 256  # whose envelopes are fitted together: the fit holds some ten copies of their maps
 AROUND = 2.0  # orientation is read off within this many standard deviations (of the field) of its centre
 
 
 @dataclass(frozen=True, eq=False)
 class Envelope:
-    """Round Gaussians fitted to maps of energy."""
+    """Round Gaussians fitted to maps of energy; NaN where a map is flat."""
 
     center_U2: np.ndarray  # x, y, px
     std_U: np.ndarray  # px, of the energy; a field's own envelope is √2 times as wide
@@ -34,13 +36,21 @@ def fit_envelope(energy_UHW: Tensor) -> Envelope:
     """A round Gaussian on a flat ground, for each map, by least squares (Levenberg-Marquardt, from several sizes).
 
     The fit sees where the frame ends, so a field that is cut by the border is not drawn inwards, as its centre of mass
-    would be. A map without any variance has the frame's middle, and explains nothing.
+    would be. A map without any variance but that of rounding has no place.
     """
+    pieces = [fit_some(piece_UHW) for piece_UHW in energy_UHW.split(UNITS_AT_ONCE)]
+    theta_UN, explained_U = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return Envelope(theta_UN[:, :2].numpy(), theta_UN[:, 2].exp().numpy(), explained_U.numpy())
+
+
+def fit_some(energy_UHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a few units: x, y and log standard deviation (U, 3), and the share of variance explained (U,)."""
     units, height, width = energy_UHW.shape
     y_P, x_P = (a.flatten().double() for a in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
     z_UP = energy_UHW.flatten(1).double().cpu()
+    size_U = z_UP.norm(dim=1)
     z_UP = z_UP - z_UP.mean(1, keepdim=True)
-    flat_U = z_UP.square().sum(1) <= 0
+    flat_U = z_UP.norm(dim=1) <= FLAT * size_U
     z_UP = z_UP / z_UP.norm(dim=1, keepdim=True).clamp_min(1e-300)
 
     def shape(theta_UN: Tensor) -> Tensor:
@@ -64,9 +74,9 @@ def fit_envelope(energy_UHW: Tensor) -> Envelope:
         energy_P = (rows.square().sum(1)[:, None] * columns.square().sum(1)[None]).flatten()
         score_UP = seen_UP / energy_P.sqrt()
         starts.append((score_UP.amax(1), score_UP.argmax(1)))
-    size_U = torch.stack([score for score, _ in starts]).argmax(0)
-    place_U = torch.stack([place for _, place in starts]).gather(0, size_U[None])[0]
-    theta_UN = torch.stack([x_P[place_U], y_P[place_U], torch.tensor(SIZES_PX).double()[size_U].log()], 1)
+    start_U = torch.stack([score for score, _ in starts]).argmax(0)
+    place_U = torch.stack([place for _, place in starts]).gather(0, start_U[None])[0]
+    theta_UN = torch.stack([x_P[place_U], y_P[place_U], torch.tensor(SIZES_PX).double()[start_U].log()], 1)
 
     damping_U = torch.full((units,), 1e-2, dtype=torch.double)
     rest_UP, height_U1 = best(theta_UN)
@@ -88,9 +98,9 @@ def fit_envelope(energy_UHW: Tensor) -> Envelope:
         height_U1 = torch.where(better_U[:, None], tried_height_U1, height_U1)
         damping_U = torch.where(better_U, damping_U / 3, damping_U * 4).clamp(1e-6, 1e6)
     explained_U = 1 - rest_UP.square().sum(1)
-    explained_U[flat_U] = 0.0
-    theta_UN[flat_U] = torch.tensor([(width - 1) / 2, (height - 1) / 2, 0.0]).double()
-    return Envelope(theta_UN[:, :2].numpy(), theta_UN[:, 2].exp().numpy(), explained_U.numpy())
+    explained_U[flat_U] = torch.nan
+    theta_UN[flat_U] = torch.nan
+    return theta_UN, explained_U
 
 
 def gaussian(size: int, std: float) -> Tensor:
@@ -129,8 +139,12 @@ def orientation(structure_U3HW: Tensor, center_U2: np.ndarray, std_U: np.ndarray
     ----------
     structure_U3HW : see ``structure``.
     center_U2, std_U : the field's place as x, y, and the standard deviation of its own envelope, px.
+
+    Both are NaN where there is no place or no slope, and in frames one pixel wide, whose slopes are along one axis.
     """
     _, _, height, width = structure_U3HW.shape
+    if min(height, width) == 1:
+        return np.full(len(std_U), np.nan), np.full(len(std_U), np.nan)
     y_H, x_W = np.arange(height), np.arange(width)
     reach_U1 = AROUND * np.maximum(std_U, 1.0)[:, None]
     rows_UH = np.exp(-0.5 * ((y_H - center_U2[:, 1:]) / reach_U1 * 2) ** 2)
@@ -139,7 +153,7 @@ def orientation(structure_U3HW: Tensor, center_U2: np.ndarray, std_U: np.ndarray
     wave_deg = np.rad2deg(0.5 * np.arctan2(2 * xy, xx - yy))  # direction in which the phase grows
     with np.errstate(divide="ignore", invalid="ignore"):
         coherence = np.sqrt((xx - yy) ** 2 + 4 * xy**2) / (xx + yy)
-    return (90.0 - wave_deg) % 180.0, np.clip(np.nan_to_num(coherence), 0.0, 1.0)
+    return np.where(np.isnan(coherence), np.nan, (90.0 - wave_deg) % 180.0), np.clip(coherence, 0.0, 1.0)
 
 
 def orientation_error_deg(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import math
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ WHITE = 0.1  # largest correlation between neighbouring pixels and successive fr
 NEAR_PX, ORIENTED_DEG = 2.0, 15.0  # what counts as the right place, and the right orientation
 METHODS = ("gradient", "sta", "measured")
 CHUNK_BINS = 4096  # bins of a recording read at once
+CHUNK_UNITS = 256  # units whose maps' energies and slopes are taken at once
+ROUNDING = 1e-5  # what a contrast of one changes in the log rate by no more than this is single precision's rounding
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,10 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Fields:
-    """The receptive fields of a recording's units by one method."""
+    """The receptive fields of a recording's units by one method.
+
+    Where a map shows nothing but rounding, its numbers are NaN. A map that is the same all over the frame has no place.
+    """
 
     map_ULHW: np.ndarray  # the linear field
     snr_U: np.ndarray  # peak energy over chance's; 1 is chance
@@ -107,25 +113,28 @@ class Fields:
     explained_U: np.ndarray  # share of the energy's variance that a round envelope explains
     orientation_U: np.ndarray  # degrees, of the preferred bars
     coherence_U: np.ndarray  # how much of one orientation, 0 to 1
-
-    @property
-    def peak_lag_U(self) -> np.ndarray:
-        """Bins before the response at which the field is strongest."""
-        return self.map_ULHW.shape[1] - 1 - np.square(self.map_ULHW).sum((2, 3)).argmax(1)
+    peak_lag_U: np.ndarray  # bins before the response at which the field is strongest
 
     @classmethod
-    def of(cls, map_ULHW: Tensor, snr_U: np.ndarray, energy_UHW: Tensor, structure_U3HW: Tensor) -> Fields:
+    def of(
+        cls, map_ULHW: Tensor, snr_U: np.ndarray, energy_UHW: Tensor, structure_U3HW: Tensor, seen_U: Tensor
+    ) -> Fields:
+        """``seen``: whether the energy holds more than rounding; a complex cell's map may be zero all the same."""
+        energy_UHW = torch.where(seen_U[:, None, None], energy_UHW, 0.0)
         envelope = maps.fit_envelope(energy_UHW)
         std_U = math.sqrt(2) * envelope.std_U
         orientation_U, coherence_U = maps.orientation(structure_U3HW, envelope.center_U2, std_U)
+        course_UL = torch.stack([lag_UHW.square().sum((1, 2)) for lag_UHW in map_ULHW.unbind(1)], 1)
+        lag_U = (map_ULHW.shape[1] - 1 - course_UL.argmax(1)).double()
         return cls(
             map_ULHW.cpu().numpy(),
-            snr_U,
+            np.where(seen_U, snr_U, np.nan),
             envelope.center_U2,
             4 * std_U,
             envelope.explained_U,
             orientation_U,
             coherence_U,
+            torch.where(seen_U & (course_UL.amax(1) > 0), lag_U, torch.nan).numpy(),
         )
 
 
@@ -165,6 +174,8 @@ class Halves:
 class TriggeredAverage:
     """A spike-triggered average, collected piece by piece: what a contrast of one changes in the rate, in Hz.
 
+    Where pixels or frames move as one, a filter is seen blurred by that, and the sum over the blur is its value.
+
     Parameters
     ----------
     lags : frames before a response, its own included.
@@ -197,20 +208,33 @@ class TriggeredAverage:
         ]
         return torch.stack(one_lag, 1)
 
-    def halves(self, variance: float) -> Halves:
-        """The averages (U, L, P), divided by the stimulus' variance."""
+    @property
+    def rate_U(self) -> Tensor:
+        """Mean response of the bins that count."""
+        total_U, count_V = (sum(parts) for parts in zip(*(piece[2:] for piece in self.pieces if piece), strict=True))
+        return torch.as_tensor(total_U) / torch.as_tensor(count_V).clamp_min(1)
+
+    def halves(self, power: float) -> Halves:
+        """The averages (U, L, P), divided by the stimulus' power: a pixel's covariance with all others at all lags.
+
+        That of a white stimulus is its variance.
+        """
         found = Halves()
         for half, piece in enumerate(self.pieces):
             if not piece:
                 continue
             triggered_ULP, seen_VLP, total_U, count_V = piece
             mean_U = total_U / count_V.clamp_min(1)
-            found.add(half, (triggered_ULP - mean_U[:, None, None] * seen_VLP) / variance, count_V[:, None, None])
+            found.add(half, (triggered_ULP - mean_U[:, None, None] * seen_VLP) / power, count_V[:, None, None])
         return found
 
 
 def noise_fields(screen: Screen, noise: Noise, lags: int, progress: bool = True) -> Fields:
-    """The twin's fields by spike-triggered average on noise."""
+    """The twin's fields by spike-triggered average on noise, blurred by its checks and holds.
+
+    A check's pixels and a held frame's bins move as one, so each pixel and lag of the average also holds the share of
+    its neighbours: a filter that is smooth over checks and holds keeps its values, a finer one is flattened.
+    """
     height, width = screen.frame_size
     bins = screen.bins(noise.clip_s)
     if bins < 2 * lags:
@@ -225,17 +249,20 @@ def noise_fields(screen: Screen, noise: Noise, lags: int, progress: bool = True)
         for stimulus, rates in zip(rearrange(stimulus_BTHW, "b t h w -> b 1 t (h w)"), rates_BTU[:, None], strict=True):
             average.add(clip % 2, stimulus, rates, torch.ones(*rates.shape[:2], 1))
             clip += 1
-    return triggered_fields(average.halves(noise.variance), height)
+    return triggered_fields(average, noise.variance * noise.check_px**2 * noise.hold_bins, height)
 
 
-def triggered_fields(halves: Halves, height: int) -> Fields:
+def triggered_fields(average: TriggeredAverage, power: float, height: int) -> Fields:
     """Fields of averages; what chance adds to energy and slopes is taken away."""
+    halves = average.halves(power)
     map_ULHW, chance_ULHW = (rearrange(x, "u l (h w) -> u l h w", h=height) for x in (halves.mean, halves.chance))
+    pieces = list(zip(map_ULHW.split(CHUNK_UNITS), chance_ULHW.split(CHUNK_UNITS), strict=True))
     return Fields.of(
         map_ULHW,
-        maps.peak_over_chance(map_ULHW, chance_ULHW),
-        maps.energy(map_ULHW) - maps.energy(chance_ULHW),
-        maps.structure(map_ULHW) - maps.structure(chance_ULHW),
+        np.concatenate([maps.peak_over_chance(found, chance) for found, chance in pieces]),
+        torch.cat([maps.energy(found) - maps.energy(chance) for found, chance in pieces]),
+        torch.cat([maps.structure(found) - maps.structure(chance) for found, chance in pieces]),
+        map_ULHW.flatten(1).abs().amax(1) > ROUNDING * average.rate_U,
     )
 
 
@@ -268,7 +295,9 @@ def gradient_fields(screen: Screen, clips_BTHW: Tensor, lags: int, progress: boo
         structure_U3HW[unit] += maps.structure(every_1KHW)[0]
     for half, total in enumerate(sums_HULHW):
         halves.add(half, total, float(len(range(half, len(clips_BTHW), 2))))
-    return Fields.of(halves.mean, maps.peak_over_chance(halves.mean, halves.chance), energy_UHW, structure_U3HW)
+    seen_U = (energy_UHW.flatten(1).amax(1) / (len(clips_BTHW) * lags)).sqrt() > ROUNDING
+    snr_U = maps.peak_over_chance(halves.mean, halves.chance)
+    return Fields.of(halves.mean, snr_U, energy_UHW, structure_U3HW, seen_U)
 
 
 def measured_fields(screen: Screen, recording: Recording, lags: int, progress: bool = True) -> Fields:
@@ -289,7 +318,7 @@ def measured_fields(screen: Screen, recording: Recording, lags: int, progress: b
         average.add(piece % 2, stimulus_TP[None], counts_TU[None] * recording.info.frame_rate_hz, valid_TU[None])
         squares += float(stimulus_TP.square().sum(dtype=torch.float64))
         pixels += stimulus_TP.numel()
-    return triggered_fields(average.halves(squares / pixels), screen.frame_size[0])
+    return triggered_fields(average, squares / pixels, screen.frame_size[0])
 
 
 def is_white(recording: Recording, pairs: int = 64) -> bool:
@@ -344,34 +373,35 @@ def receptive_fields(
         The content of ``receptive_fields.json``; a number that is not defined is None.
     """
     rows: list[dict[str, Any]] = []
-    arrays: dict[str, np.ndarray] = {}
-    drawn: list[pictures.FieldsOfRecording] = []
-    for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
-        screen = Screen(model, spec.recording_id, pixel_range(recording), device)
-        lags = screen.bins(duration_s)
-        natural = natural_clips(screen, recording, "test", max(screen.bins(clip_s), lags), clips)
-        found = {"gradient": gradient_fields(screen, natural, lags, progress)}
-        if noise is not None:
-            found["sta"] = noise_fields(screen, noise, lags, progress)
-        if measured is True or (measured == "auto" and is_white(recording)):
-            found["measured"] = measured_fields(screen, recording, lags, progress)
-        windows = gaussians_px(model, recording, spec.recording_id) if isinstance(model, Twin) else None
-        truth = truth_of(recording)
-        rows += rows_of(recording, windows, found, truth, known)
-        for method, fields in found.items():
-            arrays[f"{spec.recording_id}/{method}"] = fields.map_ULHW.astype(np.float32)
-        arrays[f"{spec.recording_id}/unit_ids"] = np.array(recording.info.unit_ids)
-        drawn.append(
-            pictures.FieldsOfRecording(
-                recording_id=spec.recording_id,
-                frame=natural[0, -1].numpy(),
-                bin_s=1 / spec.frame_rate_hz,
-                unit_ids=recording.info.unit_ids,
-                windows=windows,
-                found=found,
-                truth=truth,
+    out.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(out / "receptive_fields.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
+            screen = Screen(model, spec.recording_id, pixel_range(recording), device)
+            lags = screen.bins(duration_s)
+            natural = natural_clips(screen, recording, "test", max(screen.bins(clip_s), lags), clips)
+            found = {"gradient": gradient_fields(screen, natural, lags, progress)}
+            if noise is not None:
+                found["sta"] = noise_fields(screen, noise, lags, progress)
+            if measured is True or (measured == "auto" and is_white(recording)):
+                found["measured"] = measured_fields(screen, recording, lags, progress)
+            windows = gaussians_px(model, recording, spec.recording_id) if isinstance(model, Twin) else None
+            truth = truth_of(recording)
+            rows += rows_of(recording, windows, found, truth, known)
+            arrays = {f"{spec.recording_id}/{method}": fields.map_ULHW for method, fields in found.items()}
+            append(archive, arrays | {f"{spec.recording_id}/unit_ids": np.array(recording.info.unit_ids)})
+            pictures.plot_receptive_fields(
+                out / "pictures",
+                pictures.FieldsOfRecording(
+                    recording_id=spec.recording_id,
+                    frame=natural[0, -1].numpy(),
+                    bin_s=1 / spec.frame_rate_hz,
+                    unit_ids=recording.info.unit_ids,
+                    windows=windows,
+                    found=found,
+                    truth=truth,
+                ),
             )
-        )
+            del found, arrays  # maps are large: one recording's at a time are kept
     summary = by_group(rows, summary_of)
     summary["recordings"] = {
         spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
@@ -380,11 +410,16 @@ def receptive_fields(
     summary = without_nan(summary)
     write_units(out / "receptive_fields.csv", rows)
     write_summary(out / "receptive_fields.json", summary)
-    np.savez_compressed(out / "receptive_fields.npz", allow_pickle=False, **arrays)
-    for fields_of_recording in drawn:
-        pictures.plot_receptive_fields(out / "pictures", fields_of_recording)
     pictures.plot_errors(out / "pictures", rows)
     return summary
+
+
+def append(archive: zipfile.ZipFile, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as members of an ``.npz``, floats in single precision."""
+    for name, array in arrays.items():
+        single = array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, single, allow_pickle=False)
 
 
 TRUTHS = (
@@ -436,6 +471,7 @@ def rows_of(
     for method in METHODS:
         fields = found.get(method)
         own = {
+            "has_field": unknown if fields is None else np.isfinite(fields.center_U2[:, 0]).astype(float),
             "snr": unknown if fields is None else fields.snr_U,
             "x_px": unknown if fields is None else fields.center_U2[:, 0],
             "y_px": unknown if fields is None else fields.center_U2[:, 1],
@@ -452,7 +488,7 @@ def rows_of(
         }
         columns |= {f"{method}_{name}": column for name, column in own.items()}
     both = "measured" in found and "sta" in found
-    columns["sta_measured_corr"] = likeness(found["sta"], found["measured"], found["gradient"]) if both else unknown
+    columns["sta_measured_cosine"] = likeness(found["sta"], found["measured"], found["gradient"]) if both else unknown
     columns["sta_measured_distance_px"] = (
         np.linalg.norm(found["sta"].center_U2 - found["measured"].center_U2, axis=1) if both else unknown
     )
@@ -474,18 +510,24 @@ def rows_of(
 
 
 def likeness(one: Fields, other: Fields, where: Fields) -> np.ndarray:
-    """Correlation (U,) of two maps over all lags, and over the pixels within a third one's size of its centre."""
+    """Cosine (U,) of two maps, over all lags and the pixels within a third one's size of its centre.
+
+    No means are taken away, so it is no correlation. NaN where there is no centre, or a map is zero around it.
+    """
     height, width = where.map_ULHW.shape[2:]
     y_H1, x_W = np.arange(height)[:, None], np.arange(width)
     apart_UHW = np.hypot(x_W - where.center_U2[:, :1, None], y_H1 - where.center_U2[:, 1:, None])
     inside_UHW = apart_UHW <= where.size_U[:, None, None]
     a_UP, b_UP = (rearrange(x.map_ULHW * inside_UHW[:, None], "u l h w -> u (l h w)") for x in (one, other))
     norm_U = np.linalg.norm(a_UP, axis=1) * np.linalg.norm(b_UP, axis=1)
-    return (a_UP * b_UP).sum(1) / np.maximum(norm_U, np.finfo(np.float32).tiny)
+    return np.divide((a_UP * b_UP).sum(1), norm_U, out=np.full(len(norm_U), np.nan), where=norm_U > 0)
 
 
 def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
-    """The numbers of some units; a share is of the units for which there is a value."""
+    """The numbers of some units; each is over the units for which there is a value.
+
+    ``<method>_without_field`` counts those whose map by a method shows no place, which are left out of its numbers.
+    """
 
     def median(name: str) -> float:
         values = of[name][own]
@@ -502,12 +544,14 @@ def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
         found[f"{method}_center_error_px_median"] = median(f"{method}_center_error_px")
         found[f"{method}_center_within_{NEAR_PX:g}px"] = share(f"{method}_center_error_px", NEAR_PX)
     for method in METHODS:
+        with_field = of[f"{method}_has_field"]
+        found[f"{method}_without_field"] = int((with_field[own] == 0).sum()) if np.isfinite(with_field).any() else None
         found[f"{method}_orientation_error_deg_median"] = median(f"{method}_orientation_error_deg")
         found[f"{method}_orientation_within_{ORIENTED_DEG:g}deg"] = share(
             f"{method}_orientation_error_deg", ORIENTED_DEG
         )
         found[f"{method}_snr_median"] = median(f"{method}_snr")
-    found["sta_measured_corr_median"] = median("sta_measured_corr")
+    found["sta_measured_cosine_median"] = median("sta_measured_cosine")
     found["sta_measured_distance_px_median"] = median("sta_measured_distance_px")
     return found
 
@@ -551,11 +595,23 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "where the recording's stimulus is white noise. Signal to noise is the energy of a map's strongest pixel over "
         "that of the strongest pixel of a map made by chance (half the difference of two halves' maps): 1 is chance.",
         "The gradient's place and orientation come from its energy over clips, so they hold for complex cells too; "
-        "reverse correlation shows only what is linear in a response. Orientations are of the preferred bars, "
-        "counterclockwise from horizontal.",
+        "reverse correlation shows only what is linear in a response, blurred by the noise's checks and the time for "
+        "which frames hold. Orientations are of the preferred bars, counterclockwise from horizontal.",
     ]
-    if (measured := summary["groups"]["all"]["sta_measured_corr_median"]) is not None:
-        text.append(f"The median correlation of the twin's map on noise with the measured one is {measured:.2f}.")
+    everyone = summary["groups"]["all"]
+    without = {method: everyone[f"{method}_without_field"] for method in METHODS if everyone[f"{method}_without_field"]}
+    if without:
+        told = ", ".join(f"{number} by {method}" for method, number in without.items())
+        text.append(
+            f"Of {everyone['units']} units, maps show nothing beyond rounding for {told}. These units have no place, "
+            "latency or orientation by that method, and are left out of its numbers."
+        )
+    if (measured := everyone["sta_measured_cosine_median"]) is not None:
+        text.append(
+            f"The median cosine (not the correlation: no means are taken away) of the twin's map on noise with the "
+            f"measured one is {measured:.2f}. Measured maps use all trials, those that the twin was trained on among "
+            "them, so this likeness is in-sample."
+        )
     captions = {
         "readouts": "The readouts' windows on a frame of the stimulus",
         "fields": "Fields of a few units, by method",
