@@ -48,6 +48,7 @@ from vivit_core.analysis.tuning import (
     tune,
 )
 from vivit_core.data.simulate.population import Population
+from vivit_core.models.baselines import LN
 from vivit_core.specs import Batch
 
 GRATINGS = Gratings(
@@ -173,6 +174,103 @@ QUICK = replace(
 )
 
 
+def test_full_field_contrasts_are_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pairs of units prefer the same grating; each has the same response as if it were alone."""
+    twins = replace(population(), **{
+        name: np.repeat(getattr(population(), name)[:2], 2, 0)
+        for name in ("center_px", "orientation_deg", "spatial_frequency", "size_px")
+    })  # fmt: skip
+    model: Any = SimulatedUnits(twins)
+    screen = Screen(model, "known", (0.0, 255.0))
+    shown: dict[str, int] = {}
+    show = screen.show
+
+    def counted(clips: Any, total: int, what: str, progress: bool) -> Any:
+        shown[what] = total
+        return show(clips, total, what, progress)
+
+    monkeypatch.setattr(screen, "show", counted)
+    found = measure(screen, GRATINGS, CENTERS, progress=False)
+    distinct = len(np.unique(found.best_U3, axis=0))
+    assert distinct < 4
+    assert shown["contrasts"] == 4 * distinct and shown["sizes"] == 4 * 4  # contrasts, and diameters of each unit
+    times = np.arange(-15, 30) / RATE_HZ
+    blank = model({"known": {"frames": torch.full((1, 1, 45, HEIGHT, WIDTH), 120.0)}})["known"][0, 15:] * RATE_HZ
+    for unit, (d, s, f) in enumerate(found.best_U3.tolist()):
+        hz = GRATINGS.temporal_frequencies_hz[f]
+        direction, cycles = GRATINGS.directions_deg[d], GRATINGS.spatial_frequencies[s]
+        for k, contrast in enumerate(GRATINGS.contrasts):
+            rates = screen.rates(grating((HEIGHT, WIDTH), times, direction, cycles, hz, contrast)[None])[0, 15:]
+            alone = Responses.of(rates.double().numpy(), times[15:], hz)
+            expected = alone.f1[unit] if found.simple_U[unit] else alone.f0[unit] - float(blank[:, unit].mean())
+            assert found.contrast_KU[k, unit] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def mute(units: list[int], **arguments: float) -> LN:
+    """The known model with some units' rates constant."""
+    model = known_ln(**arguments)
+    with torch.no_grad():
+        model.head("known").linear_U[units] = 0
+    return model
+
+
+@pytest.mark.parametrize("units", [[1], [0, 1, 2, 3]])
+def test_undriven_units_have_no_preferences(tmp_path: Path, units: list[int]) -> None:
+    summary = tune(
+        mute(units, gain=0.2),
+        data_of(recorded(tmp_path)),
+        gratings=replace(GRATINGS, directions=4),
+        mei=replace(ASCENT, steps=2),
+        mei_units=4,
+        natural=3,
+        out=tmp_path / "out",
+        known={},
+        progress=False,
+    )
+    everyone = summary["groups"]["all"]
+    assert everyone["units"] == 4 and everyone["undriven"] == len(units)
+    assert (everyone["osi_median"] is None) == (everyone["modulated_share"] is None) == (len(units) == 4)
+    rows = list(csv.DictReader((tmp_path / "out" / "tuning.csv").open()))
+    told = {"recording", "unit", "driven", "blank_hz", "best_hz", "truth_orientation_deg", "truth_complex"}
+    assert {name for name, cell in rows[1].items() if cell} == told
+    assert [row["driven"] for row in rows] == ["0.0" if unit in units else "1.0" for unit in range(4)]
+    section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
+    assert f"Of 4 units, {len(units)} respond to no grating by more than 10% of their rate" in section.text[1]
+    assert len(section.pictures) == 4
+
+
+def test_a_slow_unit_is_driven_by_a_spike_in_ten_seconds() -> None:
+    """The floor is in Hz where the rate at grey is low, and a share of it where it is high."""
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    found = measure(screen, QUICK, CENTERS, progress=False)
+    best = found.curve(0).max(0)
+    assert found.driven_U.all()
+    assert not replace(found, response_DSFU=found.response_DSFU * 0.09 / best).driven_U.any()
+    slow = replace(found, response_DSFU=found.response_DSFU * 0.11 / best)
+    assert replace(slow, blank_U=np.full(4, 1.0)).driven_U.all()
+    assert not replace(slow, blank_U=np.full(4, 1.2)).driven_U.any()
+
+
+@pytest.mark.parametrize("size", [(31, 1), (1, 31)])
+def test_lines_of_pixels_are_tuned_without_orientations(size: tuple[int, int]) -> None:
+    line = replace(spec(), frame_shape=(1, *size))
+    model = LN([line], duration_s=LAGS / RATE_HZ, patch=7)
+    head = model.head("known")
+    with torch.no_grad():
+        head.time_UL[:] = torch.as_tensor(COURSE)
+        space = head.space_UP.view(4, 7, 7)
+        (space[:, :, 3] if size[1] == 1 else space[:, 3])[:] = torch.tensor([-1.0, -1, 1, 2, 1, -1, -1]) * 0.3
+    screen = Screen(model, "known", (0.0, 255.0))
+    found = preferences(measure(screen, GRATINGS, np.zeros((4, 2)), progress=False))
+    for name in ("orientation_deg", "osi", "circular_variance", "orientation_bandwidth_deg"):
+        assert np.isnan(found[name]).all()
+    assert found["driven"].all() and np.isfinite(found["spatial_frequency"]).all()
+    ascent = replace(ASCENT, steps=3, total_variation=0.1)
+    for kind in ("image", "clip"):
+        pictures, hz = most_exciting(screen, [0], ascent, kind, progress=False)
+        assert torch.isfinite(pictures).all() and np.isfinite(hz).all()
+
+
 @pytest.mark.parametrize("name", sorted(MODELS_UNDER_CONTRACT))
 def test_every_model_can_be_looked_into(name: str) -> None:
     """Gradients, gratings and pictures need nothing but the twin's contract, whatever its core and its frames' size."""
@@ -217,6 +315,13 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert written == {"tuning_known.png", "population.png", "exciting_known.png", "clips_known.gif"}
     section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
     assert len(section.pictures) == 4 and len(section.tables) == 3
+    assert not any("undriven" in text for text in section.text)
+    # Rates far above those of natural pictures are named for what they are, where there are any.
+    far = [e["mei_hz"] > 10 * e["natural_hz"] for e in summary["most_exciting"]]
+    assert [e["far"] for e in summary["most_exciting"]] == far and 0 < sum(far) < 4
+    assert f"Of 4 most exciting pictures, {sum(far)} drive" in section.text[2]
+    near = summary | {"most_exciting": [e | {"far": False} for e in summary["most_exciting"]]}
+    assert len(report_section(near, tmp_path / "out", "python run.py task=tuning").text) == 2
 
 
 # Most exciting pictures -----------------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ from vivit_core.models.twin import Twin
 
 FINE = 360  # directions at which a curve is interpolated
 EDGE_PX = 1.0  # over which the border of an aperture fades
+# A unit whose best response is smaller has no preferences: a tenth of its rate at grey, and a spike in ten seconds.
+DRIVEN_SHARE, DRIVEN_HZ = 0.1, 0.1
+FAR = 10.0  # times the best natural picture's rate: a rate above is far outside what a model was trained on
 MODULATED = 1.0  # F1/F0 above which a unit counts as simple (Skottun et al. 1991)
 EXPONENTS = np.linspace(0.5, 5.0, 46)  # of the contrast response that the fit tries
 HALF_CONTRASTS = np.geomspace(0.01, 3.0, 80)
@@ -131,6 +134,7 @@ class Tuning:
     """What a recording's units did, and prefer. Rates in Hz."""
 
     gratings: Gratings
+    frame_size: tuple[int, int]
     blank_U: np.ndarray  # rate at grey
     f0_DSFU: np.ndarray
     f1_DSFU: np.ndarray
@@ -141,6 +145,11 @@ class Tuning:
     course_TU: np.ndarray  # rate in the analysed time of the preferred grating
     contrast_KU: np.ndarray  # response by contrast
     size_AU: np.ndarray  # response by size, the full field last
+
+    @property
+    def driven_U(self) -> np.ndarray:
+        """Whether a unit's best response is more than rounding, or than the little that any grating does."""
+        return self.curve(0).max(0) > np.maximum(DRIVEN_SHARE * self.blank_U, DRIVEN_HZ)
 
     @property
     def ratio_U(self) -> np.ndarray:
@@ -224,20 +233,27 @@ def measure(screen: Screen, gratings: Gratings, centers_U2: np.ndarray, progress
 
     def own(what: str, values: Sequence[tuple[float, float | None]]) -> np.ndarray:
         """Each unit's response at its preferred grating, for each (contrast, diameter or None); (values, U)."""
-        stimuli = []
-        for contrast, diameter in values:
-            for unit, (d, s, f) in enumerate(best_U3):
-                mask = None if diameter is None else aperture(size, centers_U2[unit], diameter)
-                stimuli.append((float(directions[d]), spatial[s], temporal[f], contrast, mask))
+        # Units that prefer the same grating see the same full field, but apertures are at a unit's own place.
+        users: dict[tuple[int, ...], list[int]] = {}
+        for value, (_, diameter) in enumerate(values):
+            for unit, best in enumerate(best_U3.tolist()):
+                users.setdefault((value, *best) if diameter is None else (value, *best, unit), []).append(unit)
+        places, stimuli = list(users.items()), []
+        for (value, d, s, f, *_), own_units in places:
+            contrast, diameter = values[value]
+            mask = None if diameter is None else aperture(size, centers_U2[own_units[0]], diameter)
+            stimuli.append((float(directions[d]), spatial[s], temporal[f], contrast, mask))
         responses = np.zeros((len(values), units))
         for n, rates_TU in shown(stimuli, what):
-            unit = n % units
-            responses[n // units, unit] = response(Responses.of(rates_TU, times_s[settle:], stimuli[n][2]))[unit]
+            (value, *_), own_units = places[n]
+            found = response(Responses.of(rates_TU, times_s[settle:], stimuli[n][2]))
+            responses[value, own_units] = found[own_units]
         return responses
 
     response_NU = np.where(simple_U, f1, f0 - blank_U)
     return Tuning(
         gratings=gratings,
+        frame_size=size,
         blank_U=blank_U,
         f0_DSFU=f0.reshape(*shape, units),
         f1_DSFU=f1.reshape(*shape, units),
@@ -262,6 +278,9 @@ def measure(screen: Screen, gratings: Gratings, centers_U2: np.ndarray, progress
 def preferences(tuning: Tuning) -> dict[str, np.ndarray]:
     """Preferred values, selectivity and widths of every unit, by name; NaN where a curve does not say.
 
+    A unit whose best response is below ``DRIVEN_SHARE`` of its rate at grey, or below ``DRIVEN_HZ``, has none of them:
+    it is not ``driven``. In frames one pixel wide, bars have no orientation.
+
     Responses below zero count as none. With R the response to a direction θ at the preferred frequencies:
     ``orientation_deg`` half the angle of Σ R e^(2iθ), turned into the bars' orientation; ``circular_variance``
     1 − |Σ R e^(2iθ)| / Σ R (Ringach et al. 2002); ``osi`` (best − orthogonal) / (best + orthogonal), the orthogonal
@@ -282,8 +301,6 @@ def preferences(tuning: Tuning) -> dict[str, np.ndarray]:
     best, opposite, orthogonal = at(0), at(count // 2), (at(count // 4) + at(-count // 4)) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {
-            "blank_hz": tuning.blank_U,
-            "best_hz": best,
             "orientation_deg": (np.rad2deg(np.angle(twice_U)) / 2 + 90.0) % 180.0,
             "direction_deg": directions_deg[best_U],
             "circular_variance": 1 - np.abs(twice_U),
@@ -307,7 +324,12 @@ def preferences(tuning: Tuning) -> dict[str, np.ndarray]:
         # NaN: the full field, which has no diameter.
         found["preferred_size_px"] = np.array([*gratings.sizes_px, np.nan])[size_AU.argmax(0)]
         found["suppression_index"] = np.where(largest > 0, (largest - size_AU[-1]) / largest, np.nan)
-    return found
+    driven_U = tuning.driven_U
+    found = {name: np.where(driven_U, column, np.nan) for name, column in found.items()}
+    if min(tuning.frame_size) == 1:
+        oriented = ("orientation_deg", "circular_variance", "osi", "orientation_bandwidth_deg")
+        found |= {name: np.full(len(driven_U), np.nan) for name in oriented}
+    return {"driven": driven_U.astype(float), "blank_hz": tuning.blank_U, "best_hz": best} | found
 
 
 def half_width_deg(r_DU: np.ndarray) -> np.ndarray:
@@ -394,7 +416,9 @@ def against_truth(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarra
             "spatial_frequency_error_octaves": np.log2(found["spatial_frequency"] / true["spatial_frequency"]),
             "temporal_frequency_error_octaves": np.log2(found["temporal_frequency_hz"] / true["temporal_frequency_hz"]),
             "kind_right": np.where(
-                np.isfinite(true["complex"]), (found["modulated"] == 0) == (true["complex"] == 1), np.nan
+                np.isfinite(true["complex"]) & np.isfinite(found["modulated"]),
+                (found["modulated"] == 0) == (true["complex"] == 1),
+                np.nan,
             ),
         }
 
@@ -476,6 +500,7 @@ def tune(
                         "mei_hz": float(made_hz[i]),
                         "natural_hz": float(best_hz[i]),
                         "gain": float(made_hz[i] / best_hz[i]),
+                        "far": bool(made_hz[i] > FAR * best_hz[i]),
                         "mei_rms": float(made[i].square().mean().sqrt()),
                         "natural_rms": float(best[i].square().mean().sqrt()),
                     }
@@ -500,7 +525,7 @@ def tune(
 
 
 def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
-    """The numbers of some units; each is over those for which there is a value."""
+    """The numbers of some units; each is over those for which there is a value, so over none that is ``undriven``."""
 
     def known(name: str) -> np.ndarray:
         values = of[name][own]
@@ -514,7 +539,7 @@ def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
 
     names = ["osi", "dsi", "circular_variance", "orientation_bandwidth_deg", "modulation_ratio", "spatial_frequency"]
     names += ["temporal_frequency_hz", "contrast_c50", "suppression_index", "orientation_error_deg"]
-    found: dict[str, Any] = {"units": int(own.sum())}
+    found: dict[str, Any] = {"units": int(own.sum()), "undriven": int((of["driven"][own] == 0).sum())}
     found |= {f"{name}_median": median(known(name)) if name in of else math.nan for name in names}
     found["modulated_share"] = share(known("modulated"))
     found[f"orientation_within_{ORIENTED_DEG:g}deg"] = share(known("orientation_error_deg") <= ORIENTED_DEG)
@@ -529,6 +554,7 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
     """What tuning adds to a twin's report, from its summary and the pictures in ``folder``."""
     preferred = {
         "units": "number",
+        "undriven": "undriven",
         "osi_median": "OSI",
         "dsi_median": "DSI",
         "orientation_bandwidth_deg_median": "half width (°)",
@@ -558,15 +584,28 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "of all others. A twin was trained on natural films; gratings lie outside of them, and rates far above those "
         "of the training are extrapolation.",
     ]
-    if summary["most_exciting"]:
+    everyone = summary["groups"]["all"]
+    if everyone["undriven"]:
+        text.append(
+            f"Of {everyone['units']} units, {everyone['undriven']} respond to no grating by more than "
+            f"{DRIVEN_SHARE:.0%} of their rate at grey and {DRIVEN_HZ:g} Hz. These are undriven: they have no "
+            "preferences, and are left out of all medians and shares."
+        )
+    if excited := summary["most_exciting"]:
         text.append(
             "Most exciting images and clips were sought by gradient ascent under a budget of contrast, and are "
             "compared with the most exciting of the natural ones of the test split, shown in the same way: after grey, "
             "an image for as long as a clip. Natural ones keep their own contrast."
         )
+        if far := sum(e["far"] for e in excited):
+            text.append(
+                f"Of {len(excited)} most exciting pictures, {far} drive their unit to more than {FAR:g} times the rate "
+                "of the best natural one: such rates lie far outside what the model was trained on, and are no "
+                "prediction of a neuron's firing."
+            )
         names = {"mei_hz": "most exciting (Hz)", "natural_hz": "best natural (Hz)", "gain": "ratio"}
         names |= {"mei_rms": "its rms contrast", "natural_rms": "the natural one's"}
-        shown = [(e["recording"], e["unit"], e["kind"], *(e[name] for name in names)) for e in summary["most_exciting"]]
+        shown = [(e["recording"], e["unit"], e["kind"], *(e[name] for name in names)) for e in excited]
         tables.append(Table("Most exciting pictures", ("recording", "unit", "kind", *names.values()), shown))
     captions = {
         "population": "Tuning of all units",

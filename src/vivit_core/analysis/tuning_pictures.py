@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from vivit_core.analysis.field_pictures import TALL
 from vivit_core.analysis.pictures import MEASURED, TWIN, save
 
 if TYPE_CHECKING:
@@ -27,9 +28,13 @@ SLOWER = 8  # times slower than life in films, so that single frames can be seen
 def plot_tuning(
     path: Path, recording_id: str, unit_ids: Sequence[str], tuning: Tuning, found: Mapping[str, np.ndarray]
 ) -> Path:
-    """A row a unit: direction, spatial and temporal frequency, the preferred grating's response, contrast, size."""
+    """A row a unit: direction, spatial and temporal frequency, the preferred grating's response, contrast, size.
+
+    The clearest ones; undriven units stand in only where there are no others.
+    """
     gratings = tuning.gratings
-    order = np.argsort(-found["best_hz"] * (1 - found["circular_variance"]), kind="stable")
+    clear_U = found["best_hz"] * (1 - np.nan_to_num(found["circular_variance"]))
+    order = np.lexsort((-clear_U, found["driven"] == 0))
     simple = tuning.simple_U[order]
     chosen = np.concatenate([order[simple][: SHOWN // 2], order[~simple][: SHOWN // 2]])
     figure = Figure(figsize=(14, 1.75 * len(chosen) + 0.9), layout="constrained")
@@ -85,7 +90,7 @@ def plot_tuning(
 
 
 def kind_of(tuning: Tuning, found: Mapping[str, np.ndarray], unit: int) -> str:
-    told = f"F1/F0 {found['modulation_ratio'][unit]:.2f}"
+    told = f"F1/F0 {found['modulation_ratio'][unit]:.2f}" if found["driven"][unit] else "undriven"
     true = found["truth_complex"][unit]
     return told if not np.isfinite(true) else f"{told}, truly {'complex' if true else 'simple'}"
 
@@ -101,9 +106,9 @@ def plot_population(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         kinds = {"simple": of["truth_complex"] == 0, "complex": of["truth_complex"] == 1}
     colours = {"all": TWIN, "simple": "tab:green", "complex": "tab:purple"}
     for kind, own in kinds.items():
-        panels[0].hist(of["osi"][own], np.linspace(0, 1, 21), histtype="step", color=colours[kind], label=kind, lw=1.5)
-        ratio = np.clip(of["modulation_ratio"][own], 0, 3)
-        panels[1].hist(ratio, np.linspace(0, 3, 25), histtype="step", color=colours[kind], label=kind, lw=1.5)
+        for axes, name, most in ((panels[0], "osi", 1), (panels[1], "modulation_ratio", 3)):
+            values = np.clip(of[name][own & np.isfinite(of[name])], 0, most)
+            axes.hist(values, np.linspace(0, most, 20 + most), histtype="step", color=colours[kind], label=kind, lw=1.5)
     panels[0].set(xlabel="OSI", ylabel="units", xlim=(0, 1))
     panels[1].set(xlabel="F1/F0 (above 3 at 3)", ylabel="units", xlim=(0, 3))
     panels[1].axvline(1, color="0.7", lw=0.8, zorder=0)
@@ -150,7 +155,7 @@ def plot_exciting(
     clips = [e for e in excited if e["kind"] == "clip"]
     made, natural = arrays[f"{recording_id}/mei_image"][:, 0], arrays[f"{recording_id}/natural_image"][:, 0]
     height, width = made.shape[1:]
-    figure = Figure(figsize=(2.9 * len(images), 2 * 2.9 * height / width + 1.1), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(images), 2 * 2.9 * min(height / width, TALL) + 1.1), layout="constrained")
     grid = figure.subplots(2, len(images), squeeze=False)
     for i, told in enumerate(images):
         for axes, picture, hz in ((grid[0, i], made[i], told["mei_hz"]), (grid[1, i], natural[i], told["natural_hz"])):
