@@ -208,7 +208,7 @@ def test_units_without_a_field_are_counted_and_left_out(tmp_path: Path, units: l
     for name in ("x_px", "size_px", "latency_s", "orientation_deg", "snr", "center_error_px", "orientation_error_deg"):
         assert row[f"gradient_{name}"] == row[f"sta_{name}"] == ""
     section = report_section(summary, tmp_path / "out", "python run.py task=receptive_fields")
-    assert f"rounding for {len(units)} by gradient, {len(units)} by sta" in section.text[2]
+    assert f"frame, for {len(units)} by gradient, {len(units)} by sta" in section.text[2]
     pictures = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
     assert pictures == {"errors.png"} | ({"fields_known.png"} if len(units) < 4 else set())
 
