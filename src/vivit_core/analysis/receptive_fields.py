@@ -604,8 +604,8 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         told = ", ".join(f"{number} by {method}" for method, number in without.items())
         text.append(
             f"Of {everyone['units']} units, maps hold nothing beyond rounding, or are the same all over the "
-            f"frame, for {told}. These units have no place, size or orientation by that method, and are left out of its "
-            "numbers."
+            f"frame, for {told}. These units have no place, size or orientation by that method, and are left out of "
+            "its numbers."
         )
     if (measured := everyone["sta_measured_cosine_median"]) is not None:
         text.append(
