@@ -257,6 +257,16 @@ def test_a_description_takes_no_more_memory_than_its_weights(key, value, checkpo
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
+@pytest.mark.parametrize("changes", [{"depth": 400}, {"depth": 1, "widths": [1] * 400}])
+def test_blocks_of_a_tokenizer_are_counted_before_they_are_made(changes, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["twin"]["model"]["tokenizer"] = tiny_models.RESIDUAL_STEM | changes
+    content["twin"]["model"]["spatial_depth"] = -1000  # takes nothing away from the others'
+    torch.save(content, tmp_path / "changed.ckpt")
+    with pytest.raises(ValueError, match=r"describes no twin that can be made \(ValueError: [48]0\d blocks, but"):
+        load_twin(tmp_path / "changed.ckpt")
+
+
 def test_links_out_of_the_folder_are_refused(make, tmp_path):
     outside = make("outside.h5")
     (tmp_path / "root").mkdir()

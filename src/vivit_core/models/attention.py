@@ -76,7 +76,8 @@ class Attention(nn.Module):
         super().__init__()
         check_probability(dropout=dropout)
         if heads < 1 or dim % heads or (dim // heads) % 4:
-            fitting = [h for h in range(1, dim + 1) if dim % h == 0 and (dim // h) % 4 == 0]
+            # Bounded, because a tampered checkpoint's width may be huge.
+            fitting = [h for h in range(1, min(dim, 256) + 1) if dim % h == 0 and (dim // h) % 4 == 0]
             raise ValueError(
                 f"embedding_dim={dim} does not split into {heads} heads of a multiple of 4 numbers; "
                 f"heads that fit: {fitting or 'none (embedding_dim must be a multiple of 4)'}"

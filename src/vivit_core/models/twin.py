@@ -146,11 +146,22 @@ class Twin(nn.Module):
         Returns
         -------
         (T, U) in Hz, or (U,) for ``predict="last"``.
+
+        Raises
+        ------
+        ValueError
+            For an unknown recording, and frames or behaviour of a wrong shape.
         """
         spec = self.specs[recording_id] if recording_id in self.specs else self._index(recording_id)
         assert isinstance(spec, RecordingSpec)
         video = torch.as_tensor(np.asarray(frames))
         video = video[None] if video.dim() == 3 else video
+        if video.dim() != 4 or (video.shape[0], *video.shape[2:]) != spec.frame_shape:
+            channels, height, width = spec.frame_shape
+            raise ValueError(
+                f"recording {recording_id} has frames of shape {spec.frame_shape} (channels, height, width): "
+                f"give ({channels}, bins, {height}, {width}), not {tuple(video.shape)}"
+            )
         bins = video.shape[1]
         given = np.zeros((bins, 0), np.float32) if behavior is None else np.asarray(behavior, np.float32)
         if given.shape != (bins, spec.behavior_dim):
@@ -235,7 +246,7 @@ def check_description(path: str | Path, description: Mapping[str, Any], state: M
         Where the description makes no twin, or one of other weights.
     """
     try:
-        depth = sum(size for name, size in description["model"].items() if "depth" in name)
+        depth = blocks_in(description["model"])
         if depth > max(len(state), 64):
             raise ValueError(f"{depth} blocks, but {len(state)} tensors")
         with FakeTensorMode():
@@ -254,6 +265,12 @@ def check_description(path: str | Path, description: Mapping[str, Any], state: M
             f"{path}: the weights do not fit the model that the checkpoint describes: {len(wrong)} of {len(expected)} "
             f"tensors differ, the first is {first} (described {expected.get(first)}, held {given.get(first)})"
         )
+
+
+def blocks_in(node: Mapping[str, Any]) -> int:
+    """How many blocks a model's node and the nodes in it ask for; where it has ``widths``, a depth is of each."""
+    own = sum(max(0, size) for name, size in node.items() if "depth" in name) * len(node.get("widths", [1]))
+    return own + sum(blocks_in(inner) for inner in node.values() if isinstance(inner, Mapping))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -285,6 +302,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def common_frame_size(wanted: Sequence[int] | None, recordings: Sequence[RecordingSpec]) -> tuple[int, int]:
     sizes = {spec.recording_id: spec.frame_shape[1:] for spec in recordings}
     if wanted is not None:
+        if len(wanted) != 2 or min(wanted) < 1:
+            raise ValueError(
+                f"model.frame_size={list(wanted)} must be two positive numbers, [height,width] in px, or null"
+            )
         return int(wanted[0]), int(wanted[1])
     if len(set(sizes.values())) > 1:
         raise ValueError(
