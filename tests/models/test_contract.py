@@ -29,10 +29,12 @@ from tiny_models import (
     vivit,
 )
 
+from vivit_core.models.attention import Attention
 from vivit_core.models.convolution import Conv3d
 from vivit_core.models.twin import Twin, load_twin, read_checkpoint
 from vivit_core.specs import Clips
 
+INNER = RESIDUAL_STEM["stem"]
 GEOMETRIES = [(31, 1), (37, 50), (36, 64), (51, 51)]
 models = pytest.mark.parametrize("model", MODELS_UNDER_CONTRACT.values(), ids=MODELS_UNDER_CONTRACT)
 
@@ -256,6 +258,12 @@ def test_recordings_of_different_frame_sizes_meet_on_a_common_grid() -> None:
         assert made(batch(first, second))["b"].shape == (2, 17, 5)
 
 
+@pytest.mark.parametrize("wrong", [[36], [36, 64, 3], [0, 64], [-4, 8], []])
+def test_a_frame_size_is_two_positive_numbers(wrong: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"model.frame_size=\[.*\] must be two positive numbers, \[height,width\]"):
+        twin(vivit(frame_size=wrong))
+
+
 def test_rates_are_in_hz_and_take_plain_arrays() -> None:
     of = spec()
     made = twin(vivit(), of)
@@ -269,6 +277,9 @@ def test_rates_are_in_hz_and_take_plain_arrays() -> None:
         made.rates("a", one["frames"][0, 0].numpy())
     with pytest.raises(ValueError, match="no readout for recording 'z'"):
         made.rates("z", one["frames"][0, 0].numpy())
+    for wrong in (one["frames"][0].transpose(2, 3), one["frames"][0].repeat(2, 1, 1, 1), one["frames"][0, 0, 0]):
+        with pytest.raises(ValueError, match=r"frames of shape \(1, 12, 16\) .*: give \(1, bins, 12, 16\), not"):
+            made.rates("a", wrong.numpy(), one["behavior"][0].numpy())
 
 
 def test_normalisation_is_the_recordings_own() -> None:
@@ -306,14 +317,11 @@ def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], me
         (resnet(kernel=[2, 3], causal=False), r"2 steps and 3 cells: .* model.causal=false"),
         (factorized(channels=[]), r"model.channels=\[\]"),
         (factorized(kernel=[3, 3, 3]), r"kernel=\[3, 3, 3\] must be two numbers"),
-        (
-            vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 5, 8]}),
-            r"patch_size=\[4, 5, 8\], .* sides are multiples of 2, because each of tokenizer.widths=\[4, 6\] after",
-        ),
-        (
-            vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 6, 8]}),
-            r"patch_size=\[4, 6, 8\], .* cells of 1×4 px: .* multiples of tokenizer.stride=2",
-        ),
+        (resnet(tokenizer=RESIDUAL_STEM), r"a ResNet lacks; set model/tokenizer=stem"),
+        # A stem's own errors are told as they are.
+        (vivit(tokenizer=RESIDUAL_STEM | {"stem": INNER | {"kernel": 8}}), r"^the stem's kernel=8 must be odd"),
+        (vivit(tokenizer=RESIDUAL_STEM | {"stem": INNER | {"dropout": 1.5}}), r"^dropout=1.5 is not a probability"),
+        (vivit(tokenizer=RESIDUAL_STEM | {"stem": INNER | {"stride": 0}}), r"^the stem's stride=0 must be at least"),
         (
             vivit(tokenizer=RESIDUAL_STEM | {"depth": 0}),
             r"widths=\[4, 6\], depth=0: a stage has channels and blocks",
@@ -323,6 +331,34 @@ def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], me
 def test_impossible_rivals_are_refused_with_a_reason(model: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         twin(model)
+
+
+@pytest.mark.parametrize(
+    ("patch", "cell", "stride", "widths", "remedy"),
+    [
+        ([4, 5, 8], 4, 2, [4, 6], ([4, 8, 8], 4)),
+        ([4, 6, 8], 4, 2, [4, 6], ([4, 8, 8], 4)),
+        ([4, 12, 12], 3, 2, [4, 6], ([4, 12, 12], 4)),  # no side fits a cell that is no multiple of the stride
+        ([4, 4, 8], 0, 2, [4], ([4, 4, 8], 2)),
+        ([4, 9, 12], 4, 3, [4, 6, 8], ([4, 12, 12], 6)),
+    ],
+)
+def test_cells_that_fill_no_token_are_refused_with_what_works(
+    patch: list[int], cell: int, stride: int, widths: list[int], remedy: tuple[list[int], int]
+) -> None:
+    tokenizer = RESIDUAL_STEM | {"stem": INNER | {"stride": stride}, "widths": widths}
+    with pytest.raises(ValueError, match=r"sides of \d+ px, because each of tokenizer.widths") as refusal:
+        twin(vivit(tokenizer=tokenizer | {"patch_size": patch, "cell": cell}))
+    sides, fits = remedy
+    assert str(refusal.value).endswith(
+        f"set model.tokenizer.patch_size=[{sides[0]},{sides[1]},{sides[2]}] and model.tokenizer.cell={fits}"
+    )
+    twin(vivit(tokenizer=tokenizer | {"patch_size": sides, "cell": fits}))
+
+
+def test_heads_that_fit_are_a_short_list() -> None:
+    with pytest.raises(ValueError, match=r"heads that fit: \[1, 2, .*, 256\]$"):
+        Attention(dim=2**20, heads=3)
 
 
 @pytest.mark.parametrize("model", [resnet(), factorized()], ids=["resnet", "factorized"])
@@ -355,9 +391,9 @@ def test_levels_lie_where_their_cells_are() -> None:
     assert second.ys.tolist() == [0.5, 8.5] and second.cell == 2 * first.cell == 8
     stem = vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 8, 8]}, frontend=BASIS)
     fine, first_map, restored = twin(stem, spec(height=13, width=15)).core(frame)
-    assert fine.ys.tolist() == [2 * i - 0.5 for i in range(8)]
+    assert fine.ys.tolist() == [2 * i - 1 for i in range(8)]  # half a pixel off: an odd kernel, an even stride
     for level, theirs in ((first_map, first), (restored, second)):
-        assert level.ys.tolist() == theirs.ys.tolist() and level.xs.tolist() == theirs.xs.tolist()
+        assert level.ys.tolist() == (theirs.ys - 0.5).tolist() and level.xs.tolist() == (theirs.xs - 0.5).tolist()
 
 
 def test_impossible_geometry_is_refused_with_a_remedy() -> None:
@@ -367,6 +403,38 @@ def test_impossible_geometry_is_refused_with_a_remedy() -> None:
     large = twin(vivit(tokenizer=TUBELET | {"patch_size": [4, 16, 4]}))
     with pytest.raises(ValueError, match=r"patch_size=\[4,12,4\]"):
         large.check_geometry(17)
+    with pytest.raises(ValueError, match="1 time step of 4 frames, which has nothing before it") as refusal:
+        twin(resnet()).check_geometry(4)
+    assert "attend" not in str(refusal.value) and "block" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "height", "width", "remedy", "changes"),
+    [
+        (STEM, 15, 15, "model.tokenizer.patch_size=[4,14,14]", {}),
+        (STEM, 31, 1, "model.tokenizer.stride=1 and model.tokenizer.patch_size=[4,16,1]", {"stride": 1}),
+        (RESIDUAL_STEM, 15, 15, "model.tokenizer.patch_size=[4,12,12]", {}),
+        (
+            RESIDUAL_STEM,
+            31,
+            1,
+            "model.tokenizer.stem.stride=1, model.tokenizer.widths=[6] and model.tokenizer.patch_size=[4,16,1]",
+            {"stem": INNER | {"stride": 1}, "widths": [6]},
+        ),
+    ],
+)
+def test_a_frame_smaller_than_a_token_is_refused_with_what_works(
+    tokenizer: dict[str, Any], height: int, width: int, remedy: str, changes: dict[str, Any]
+) -> None:
+    of = spec(height=height, width=width)
+    with pytest.raises(ValueError, match="larger than the frame") as refusal:
+        twin(vivit(tokenizer=tokenizer | {"patch_size": [4, 16, 16]}), of).check_geometry(17)
+    assert str(refusal.value).endswith(f"; set {remedy}")
+    sides = [int(side) for side in remedy.split("[")[-1].rstrip("]").split(",")]
+    made = twin(vivit(tokenizer=tokenizer | changes | {"patch_size": sides}), of).eval()
+    made.check_geometry(17)
+    with torch.no_grad():
+        assert torch.isfinite(made(batch(of))["a"]).all()
 
 
 def test_broken_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -94,6 +94,11 @@ class ResNet(Core, Stages):
     dropout : probability, between a block's convolutions.
     drop_path : probability of leaving out the last block's branch; rises linearly from 0 at the first.
     checkpointing, causal, compile : see ``Core``.
+
+    Raises
+    ------
+    ValueError
+        For a tokenizer that waits for attention, and sizes that do not fit each other.
     """
 
     def __init__(
@@ -114,6 +119,11 @@ class ResNet(Core, Stages):
         self.frontend: TemporalBasis | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=widths[0] if widths else 1)
+        if isinstance(self.tokenizer, ResidualStem):  # the weights that write back would never be used
+            raise ValueError(
+                "model.tokenizer: a residual stem's tokens are written back to its map after attention, which a "
+                "ResNet lacks; set model/tokenizer=stem or model/tokenizer=tubelet"
+            )
         self.make_stages(widths, depth, kernel, causal, dropout, drop_path)
         self.level_channels = [*self.tokenizer.level_channels, *widths]
         self.stride = self.tokenizer.patch_size[0]
@@ -173,7 +183,7 @@ class ResidualStem(Tokenizer, Stages):
     Raises
     ------
     ValueError
-        For sizes below one, and cells that the inner tokenizer cannot make.
+        For sizes below one, tokens that are no whole cells of the last map, and what the inner tokenizer refuses.
     """
 
     def __init__(
@@ -190,24 +200,22 @@ class ResidualStem(Tokenizer, Stages):
     ) -> None:
         super().__init__(patch_size, dim)
         halved = 2 ** max(0, len(widths) - 1)
+        # Tubelets have no stride, and one below 1 is the stem's to refuse.
+        stride = max(1, getattr(stem, "keywords", {}).get("stride", 1))
+        self.multiple = halved * stride
+        self.any_side = f"model.tokenizer.stem.stride=1, model.tokenizer.widths={list(widths)[-1:]}"
         frames, *sides = self.patch_size
-        if cell < 1 or any(side % halved for side in sides):
+        if cell < 1 or cell % stride or any(side % self.multiple for side in sides):
+            down, across = (math.ceil(side / self.multiple) * self.multiple for side in sides)
             raise ValueError(
-                f"tokenizer.patch_size={list(patch_size)}, tokenizer.cell={cell}: cells have at least a pixel, and a "
-                f"token's sides are multiples of {halved}, because each of tokenizer.widths={list(widths)} after the "
-                "first halves the map; set other sides, or fewer widths"
+                f"tokenizer.patch_size={list(patch_size)}, tokenizer.cell={cell}: cells are multiples of "
+                f"tokenizer.stem.stride={stride}, and a token's sides of {self.multiple} px, because each of "
+                f"tokenizer.widths={list(widths)} after the first halves the map; set "
+                f"model.tokenizer.patch_size=[{frames},{down},{across}] and "
+                f"model.tokenizer.cell={max(1, math.ceil(cell / stride)) * stride}"
             )
         h, w = (math.gcd(cell, side // halved) for side in sides)
-        try:
-            self.stem: Tokenizer = stem(
-                in_channels=in_channels, dim=widths[0] if widths else 1, patch_size=[frames, h, w]
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"tokenizer.patch_size={list(patch_size)}, tokenizer.cell={cell} and tokenizer.widths={list(widths)} "
-                f"ask for a first map with cells of {h}×{w} px: {error}; "
-                f"a token whose sides are multiples of {cell * halved} px fits"
-            ) from error
+        self.stem: Tokenizer = stem(in_channels=in_channels, dim=widths[0] if widths else 1, patch_size=[frames, h, w])
         self.make_stages(widths, depth, kernel, True, dropout, 0.0)
         self.cells = (sides[0] // (h * halved), sides[1] // (w * halved))  # down and across in a token
         self.embed = nn.Linear(widths[-1] * math.prod(self.cells), dim)
@@ -247,6 +255,7 @@ class ResidualStem(Tokenizer, Stages):
             cell=math.sqrt(ph * pw),
             levels=finer,
             map=level,
+            cells=self.cells,
         )
 
     def restore(self, tokens: Tokens, x_BTND: Tensor) -> Level:

@@ -27,7 +27,8 @@ class Tokens:
     """Tokens and their geometry.
 
     ``levels`` are finer feature maps that a readout may look at as well; ``map`` is the one that the tokens were cut
-    from, where ``Tokenizer.restore`` writes back to it.
+    from, where ``Tokenizer.restore`` writes back to it, and ``cells`` how many of its cells, down and across, a token
+    holds.
     """
 
     x_BTND: Tensor
@@ -40,6 +41,7 @@ class Tokens:
     cell: float
     levels: list[Level] = field(default_factory=list)
     map: Level | None = None
+    cells: tuple[int, int] = (1, 1)
 
     def as_level(self, x_BTND: Tensor) -> Level:
         x = rearrange(x_BTND, "b t (h w) d -> b d t h w", h=self.height)
@@ -59,11 +61,15 @@ class Tokenizer(nn.Module):
     level_channels : channels of the finer levels that come with the tokens.
     out_channels : channels of the level that ``restore`` makes.
     off_middle : pixels from the middle of a cell's own pixels to the middle of what it sees.
+    multiple : pixels of which a tubelet's sides are multiples.
+    any_side : the settings with which ``multiple`` is one.
     """
 
     level_channels: list[int]
     out_channels: int
     off_middle: float = 0.0
+    multiple: int = 1
+    any_side: str = ""
 
     def __init__(self, patch_size: list[int], dim: int) -> None:
         super().__init__()
@@ -81,19 +87,23 @@ class Tokenizer(nn.Module):
         Raises
         ------
         ValueError
-            Where fewer than two time steps are left to the temporal blocks, or a tubelet is larger than the frame.
+            Where a clip makes fewer than two time steps, or a tubelet is larger than the frame.
         """
         pt, ph, pw = self.patch_size
         if ph > height or pw > width:
+            largest = min(ph, height), min(pw, width)
+            down, across = (side // self.multiple * self.multiple for side in largest)
+            first = ""
+            if not down or not across:
+                (down, across), first = largest, f"{self.any_side} and "
             raise ValueError(
                 f"a tubelet of {ph}×{pw} px is larger than the frame of {height}×{width} px; "
-                f"set model.tokenizer.patch_size=[{pt},{min(ph, height)},{min(pw, width)}] or smaller"
+                f"set {first}model.tokenizer.patch_size=[{pt},{down},{across}]"
             )
         steps = math.ceil(frames / pt)
         if steps < 2:
             raise ValueError(
-                f"a clip of {frames} frames makes {steps} token of {pt} frames, which leaves the "
-                "temporal blocks nothing to attend to; "
+                f"a clip of {frames} frames makes {steps} time step of {pt} frames, which has nothing before it; "
                 f"set data.clip_length to at least {2 * pt} or "
                 f"model.tokenizer.patch_size=[{max(1, frames // 2)},{ph},{pw}] or shorter"
             )
@@ -210,13 +220,17 @@ class ConvStem(Tokenizer):
         super().__init__(patch_size, dim)
         check_probability(dropout=dropout)
         _, ph, pw = self.patch_size
+        # A residual stem has a stem of this kind within, so that no key's whole name is known here.
         if kernel % 2 == 0 or kernel < 1:
-            raise ValueError(f"tokenizer.kernel={kernel} must be odd, so that a receptive field has a centre")
-        if stride < 1 or ph % stride or pw % stride:
+            raise ValueError(f"the stem's kernel={kernel} must be odd, so that a receptive field has a centre")
+        if stride < 1:
+            raise ValueError(f"the stem's stride={stride} must be at least one pixel")
+        if ph % stride or pw % stride:
             raise ValueError(
                 f"tokenizer.patch_size={list(patch_size)}: its pixels must be multiples of tokenizer.stride={stride}"
             )
         self.kernel, self.stride, self.dropout, self.smoothness = kernel, stride, dropout, smoothness
+        self.multiple, self.any_side = stride, "model.tokenizer.stride=1"
         # An odd kernel has a pixel for its middle, an even number of pixels has none.
         self.off_middle = -((kernel - stride) % 2) / 2
         self.fields = nn.Conv2d(in_channels, channels, kernel, stride=stride, bias=True)
