@@ -547,13 +547,14 @@ def test_what_is_drawn_are_the_weights(tmp_path, monkeypatch):
 
 
 def test_tokens_of_a_halved_map_cover_the_frame(tmp_path):
-    """The default's geometry: the last map's cells lie 2 px towards the frame's origin, and no pixel is left out."""
+    """The default's geometry: the last map's cells lie 2.5 px towards the frame's origin, and no pixel is left out."""
     of = spec(height=36, width=64)
     made = twin(vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 16, 16]}), of).eval()
     given = batch(of, count=1)
     maps = extract_attention(made, given)["a"]
     assert maps.grid.size == (17, 36, 64)
-    assert maps.grid.column_edges.tolist() == [0, 14, 30, 46, 64] and maps.grid.row_edges.tolist() == [0, 14, 30, 36]
+    assert maps.grid.column_edges.tolist() == [0, 13.5, 29.5, 45.5, 64]
+    assert maps.grid.row_edges.tolist() == [0, 13.5, 29.5, 36]
     plot_attention(tmp_path, maps, given["a"]["frames"][0, 0].numpy(), frame_rate_hz=120.0)
 
 
@@ -564,13 +565,30 @@ def test_windows_are_what_readouts_read_of_each_token():
     readout = made.readout("a")
     with torch.no_grad():
         readout.mean[0] = torch.tensor([9.5, 5.5])  # x, y: the second token across, the first down
-        readout.mean[1] = torch.tensor([15.5, 7.5])  # the corner of four tokens
+        readout.mean[1] = torch.tensor([15.0, 7.0])  # the corner of four tokens, half a pixel off
         readout.log_std.fill_(np.log(0.3))
     windows = extract_attention(made, batch(of))["a"].windows
     assert windows.shape == (2, 2, 3)
     np.testing.assert_allclose(windows.sum((1, 2)), 1.0, rtol=1e-5)
     assert windows[0, 0, 1] > 0.7
     np.testing.assert_allclose(windows[1, :, 1:], 0.25, atol=1e-3)
+
+
+def test_windows_know_how_many_cells_a_token_holds():
+    """A map of 5×8 cells in tokens of 4×4, of which the lower ones hold a single row."""
+    of = spec(height=36, width=64, units=1)
+    made = twin(vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 32, 32]}), of).eval()
+    readout, given = made.readout("a"), batch(of)
+    tokens = looking.tokens_of(made, "a", given["a"])
+    assert tokens.map is not None and tokens.map.x_BCTHW.shape[3:] == (5, 8) and tokens.cells == (4, 4)
+    with torch.no_grad():
+        readout.mean[0] = torch.tensor([float(tokens.map.xs[5]), float(tokens.map.ys[3])])  # the fourth row
+        readout.log_std.fill_(np.log(0.3))
+        cells = readout.window(tokens.map)[0].numpy()
+    (window,) = extract_attention(made, given)["a"].windows
+    expected = [[cells[:4, :4].sum(), cells[:4, 4:].sum()], [cells[4:, :4].sum(), cells[4:, 4:].sum()]]
+    np.testing.assert_allclose(window, expected, rtol=1e-5)
+    assert window[0, 1] > 0.7
 
 
 @pytest.mark.parametrize(
@@ -591,15 +609,44 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
 
 
 def test_token_share_is_the_tokens_part_of_the_drive():
+    of, given = spec(), clips(spec())
+    made = twin(vivit(tokenizer=STEM, modulator=None), of).eval()
+    readout = made.readout("a")
+    assert len(readout.features) == 2  # the stem's map, tokens
+    with torch.no_grad():
+        readout.features[0][0].zero_()
+        readout.features[1][1].zero_()
+        for level in range(2):
+            readout.features[level][2].zero_()
+    share = looking.token_share(made, "a", given)
+    assert share[0] == 1.0 and share[1] == 0.0 and np.isnan(share[2])
+    with torch.no_grad():  # nothing lies between these levels and the drive, so that each adds its own
+        levels = made.core(made.adapt("a", given)[0])
+        added = [
+            level.to_bins(readout.look(level.x_BCTHW, readout.weights(level, features_UC)), 17)
+            for level, features_UC in zip(levels, readout.features, strict=True)
+        ]
+        of_map, of_tokens = (x[:, levels[-1].first_end :, 3:].flatten(0, 1).double().var(0).numpy() for x in added)
+    np.testing.assert_allclose(share[3:], of_tokens / (of_map + of_tokens), rtol=1e-4)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in made.modules())
+
+
+def test_what_behaviour_does_through_the_modulator_is_not_the_tokens_share():
     of = spec()
     made = twin(vivit(tokenizer=STEM), of)
-    readout = made.readout("a")
-    assert len(readout.features) == 3  # behaviour, the stem's map, tokens
     with torch.no_grad():
-        for level in (0, 1):
-            readout.features[level][0].zero_()
-        readout.features[2][1].zero_()
-        for level in range(3):
-            readout.features[level][2].zero_()
-    share = looking.token_share(made, "a", clips(of))
-    assert share[0] == 1.0 and share[1] == 0.0 and np.isnan(share[2]) and ((share[3:] > 0) & (share[3:] < 1)).all()
+        for level in (0, 1):  # behaviour, the stem's map; what is left are the tokens behind the modulator
+            made.readout("a").features[level].zero_()
+    assert (looking.token_share(made, "a", clips(of)) < 0.999).all()
+
+
+def test_tokens_that_write_nothing_have_no_share():
+    """The map that tokens write to is the convolutions' own as well."""
+    of = spec()
+    made = twin(MODELS_UNDER_CONTRACT["residual-stem"], of)
+    unembed = made.core.tokenizer.unembed
+    with torch.no_grad():
+        unembed.weight.normal_()
+        assert (looking.token_share(made, "a", clips(of)) > 0).all()
+        unembed.weight.zero_()
+    np.testing.assert_array_equal(looking.token_share(made, "a", clips(of)), 0.0)

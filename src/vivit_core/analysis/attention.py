@@ -14,7 +14,6 @@ Q queries, K keys, F frames, H W pixels, U units.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,8 +48,8 @@ AT_ONCE = 64 * 2**20  # bytes of weights that are made at once, whatever the mod
 class TokenGrid:
     """Which frames and pixels of a clip each token was cut from; what was padded belongs to no token.
 
-    A convolutional stem and a temporal front end let a token see a little more than its own block: half a kernel
-    around it, and the front end's lags before it.
+    Convolutions before the tokens let each see more than its own block: a stem half a kernel around it, the blocks of
+    a residual stem (by default) 28 px around and 32 frames before, and a temporal front end its lags before it.
 
     Attributes
     ----------
@@ -140,9 +139,7 @@ def windows_on(tokens: Tokens, readout: GaussianReadout) -> np.ndarray:
     Where tokens write back to the map that they were cut from, a token's place is its cells of that map.
     """
     read = readout.window(tokens.map or tokens.as_level(tokens.x_BTND))
-    down, across = (
-        math.ceil(cells / places) for cells, places in zip(read.shape[1:], (tokens.height, tokens.width), strict=True)
-    )
+    down, across = tokens.cells
     padding = (0, tokens.width * across - read.shape[2], 0, tokens.height * down - read.shape[1])
     return reduce(F.pad(read, padding), "u (h ph) (w pw) -> u h w", "sum", ph=down, pw=across).cpu().numpy()
 
@@ -549,8 +546,9 @@ def rollout(
     Each block passes on ``residual`` of a token itself and the rest of what it attends to, the heads averaged. From
     the output backwards: through the temporal blocks of each place to its time steps, then, in each time step, through
     the spatial blocks to all places. Registers take part in every spatial block; what is left at them in the end came
-    from their learned start, not from the clip. It is a bookkeeping of attention: values, feed-forward layers, and
-    what a readout or modulator does with the tokens are not in it.
+    from their learned start, not from the clip. It is a bookkeeping of attention over tokens: values, feed-forward
+    layers, what convolutions before the tokens bring in from farther away, and what a readout or modulator does with
+    the tokens or the map under them are not in it.
 
     Parameters
     ----------
@@ -686,7 +684,11 @@ def plot_attention(
     )
     note = f" {newest.to_registers:.0%} of it ended at registers and is left out." if maps.grid.registers else ""
     drawn.append(
-        (path, f"Rollout (Abnar & Zuidema 2020) from the newest output in the box to pixels and frames.{note}")
+        (
+            path,
+            "Rollout (Abnar & Zuidema 2020) of attention over tokens from the newest output in the box; what "
+            f"convolutions before the tokens bring in from farther away is not in it.{note}",
+        )
     )
     path = pictures.film(
         folder / "attention.gif",
@@ -728,31 +730,40 @@ def plot_statistics(folder: Path, statistics: AttentionStatistics) -> Drawn:
 
 @torch.no_grad()
 def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
-    """How much of each unit's drive comes through the level that attention reaches.
+    """How much of each unit's drive comes from the tokens.
 
-    A readout adds up what it reads from several levels: a stem's fine map, behaviour, and the tokens after all blocks,
-    or the map that they wrote to (and the modulator). This is the variance over the clips' bins of what that last level
-    adds, as a part of the sum of all levels' variances.
+    A readout reads several levels, and convolutions or behaviour feed all of them, the one that the tokens write to as
+    well. So the twin runs once as it is and once with zeros in place of what the blocks made of the tokens. This is the
+    variance over the clips' bins of the difference that it makes to the drive, as a part of the sum of it and the
+    variance of what is left. What behaviour does through the modulator is left, and does not count.
 
     Returns
     -------
     (U,) from 0 to 1; NaN for a unit that nothing drives.
     """
-    readout, variances = twin.readout(recording_id), []
+    readout, drives = twin.readout(recording_id), []
 
     def look(module: nn.Module, given: tuple[list[Level], int], keywords: dict[str, Any]) -> None:
         levels, bins = given
-        for level, features_UC in zip(levels, readout.features, strict=True):
-            added = level.to_bins(readout.look(level.x_BCTHW, readout.weights(level, features_UC)), bins)
-            variances.append(added[:, max(0, levels[-1].first_end) :].double().flatten(0, 1).var(0).cpu().numpy())
+        drive = readout.drive(levels, bins, last=False)[:, max(0, levels[-1].first_end) :]
+        drives.append(drive.double().flatten(0, 1))
 
-    hook = readout.register_forward_pre_hook(look, with_kwargs=True)
-    try:
+    def run() -> None:
         watched_pass(twin, {recording_id: clips}, lambda *_: None, lambda *_: np.zeros(0, int))
+
+    looking = readout.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        run()
+        silence = attending_core(twin).norm.register_forward_hook(lambda module, given, made: torch.zeros_like(made))
+        try:
+            run()
+        finally:
+            silence.remove()
     finally:
-        hook.remove()
-    with np.errstate(invalid="ignore"):
-        return variances[-1] / np.sum(variances, axis=0)
+        looking.remove()
+    whole, without = drives
+    of_tokens, left = (whole - without).var(0), without.var(0)
+    return (of_tokens / (of_tokens + left)).cpu().numpy()  # 0 / 0 is NaN
 
 
 def plot_readouts(
@@ -793,7 +804,7 @@ def plot_readouts(
         mean_px=(gaussians["mean_px"][list(units)] + 0.5) * scale - 0.5,
         std_px=gaussians["std_px"][list(units)] * scale.mean(),
         angle_deg=gaussians["angle_deg"][list(units)],
-        names=[f"unit {spec.unit_ids[unit]}, {shares[unit]:.0%} of its drive" for unit in units],
+        names=[f"unit {spec.unit_ids[unit]}, {shares[unit]:.0%} from tokens" for unit in units],
         title=f"{recording_id}: where readouts look through the attention",
     )
     return [
@@ -831,7 +842,7 @@ def study_attention(
     out : folder for the files.
     place : row and column of the token drawn; None: where most readouts look.
     heads : heads drawn, the first ones.
-    units : units drawn, those whose drive comes most through the tokens.
+    units : units drawn, those whose drive comes most from the tokens.
     megabytes : of maps in ``attention.npz``, at most; time steps and places are left out evenly until they fit, the
         newest step and the last place excepted.
 
@@ -932,12 +943,13 @@ def report_section(summary: dict[str, Any], drawn: Drawn, command: str) -> Secti
         f" and {tokens['registers']} registers a clip. Numbers are over {summary['clips']} test clips; pictures are of "
         "one. The weights are softmax(q kᵀ / √d) of the model's own forward pass; 1 in a picture is what even "
         "attention would give.",
-        "Rollout follows attention and residual paths alone; it says what could have reached an output, not what did. "
+        "Rollout follows attention and residual paths over the tokens alone; what convolutions before the tokens bring "
+        "in from farther away is not in it, and it does not say what an output made of what it attended to. "
         "In causal attention it piles up at the oldest steps, to which all later ones pass on a part of theirs."
         + (
             ""
             if share is None
-            else f" Of the median unit's drive {share:.0%} of the variance comes through what attention reaches."
+            else f" Of the median unit's drive {share:.0%} of the variance comes from what blocks made of the tokens."
         ),
     ]
     if not summary["causal"]:
