@@ -107,6 +107,8 @@ DROPOUTS = {
 def dropping(model: dict[str, Any]) -> dict[str, Any]:
     """The model with every kind of dropout on."""
     changed = model | DROPOUTS[model["_target_"].removeprefix(MODELS)]
+    if model.get("tokenizer", TUBELET) != TUBELET:
+        changed = changed | {"tokenizer": model["tokenizer"] | {"dropout": 0.2}}
     return changed | ({"attention": model["attention"] | {"dropout": 0.2}} if "attention" in model else {})
 
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from vivit_core.models.layers import Level
 
+Call = Callable[..., Tensor]
+"""How a block is called: the block, then its inputs."""
+
 
 class Core(nn.Module):
     """Video (B, C, T, H, W) to feature levels, finest first.
@@ -35,7 +38,7 @@ class Core(nn.Module):
     def __init__(self, causal: bool, checkpointing: bool, compile: bool | Literal["auto"]) -> None:
         super().__init__()
         self.causal, self.checkpointing, self.compile_choice = causal, checkpointing, compile
-        self.compiled: Callable[..., Tensor] | None = None
+        self.compiled: Call | None = None
 
     def forward(self, x_BCTHW: Tensor) -> list[Level]:
         raise NotImplementedError

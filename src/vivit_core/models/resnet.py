@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.convolution import ChannelNorm, Conv3d, ResidualBlock, Step, in_turn
-from vivit_core.models.core import Core, call_block
+from vivit_core.models.core import Call, Core, call_block
 from vivit_core.models.dropout import check_probability, draw_seeds
 from vivit_core.models.frontend import TemporalBasis
 from vivit_core.models.layers import Level, Part, init_linear
@@ -225,9 +225,10 @@ class ResidualStem(Tokenizer, Stages):
         self.norm = ChannelNorm(widths[-1])
         self.level_channels, self.out_channels = [*self.stem.level_channels, *widths[:-1]], widths[-1]
 
-    def forward(self, x_BCTHW: Tensor) -> Tokens:
-        inner = self.stem(x_BCTHW)
-        levels = self.climb(inner.as_level(inner.x_BTND), [partial(run_blocks, stage) for stage in self.blocks()])
+    def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
+        inner = self.stem(x_BCTHW, call)
+        stages: list[Step] = [partial(run_blocks, stage, call=call) for stage in self.blocks()]
+        levels = self.climb(inner.as_level(inner.x_BTND), stages)
         return self.tokens([*inner.levels, *levels])
 
     def tokens(self, levels: list[Level]) -> Tokens:
@@ -288,7 +289,7 @@ class ResidualStem(Tokenizer, Stages):
         return advance
 
 
-def run_blocks(blocks: list[ResidualBlock], x_BCTHW: Tensor, call: Callable[..., Tensor] = call_block) -> Tensor:
+def run_blocks(blocks: list[ResidualBlock], x_BCTHW: Tensor, call: Call = call_block) -> Tensor:
     """One block after the other, each called by ``call``."""
     seeds = draw_seeds(len(blocks), ResidualBlock.SEEDS, device=x_BCTHW.device)
     for block, own in zip(blocks, seeds, strict=True):

@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vivit_core.models.core import Call, call_block
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
 from vivit_core.models.layers import Level, centres, init_linear, roughness
 
@@ -119,7 +120,8 @@ class Tokenizer(nn.Module):
             x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top, old, 0))
         return x_BCTHW, (old, top, left)
 
-    def forward(self, x_BCTHW: Tensor) -> Tokens:
+    def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
+        """Cut the tokens; blocks on the way are called by ``call``, the core's way of calling its own."""
         raise NotImplementedError
 
     def restore(self, tokens: Tokens, x_BTND: Tensor) -> Level:
@@ -165,7 +167,7 @@ class Tubelet(Tokenizer):
         self.level_channels = []
         init_linear(self.embed)
 
-    def forward(self, x_BCTHW: Tensor) -> Tokens:
+    def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
         x, before = self.pad(x_BCTHW)
         pt, ph, pw = self.patch_size
         height, width = x.shape[3] // ph, x.shape[4] // pw
@@ -284,7 +286,7 @@ class ConvStem(Tokenizer):
         # In place, because the backward pass then has the exponential already; a copy less, too.
         return F.elu(torch.cat([x, -x], dim=1), inplace=True)
 
-    def forward(self, x_BCTHW: Tensor) -> Tokens:
+    def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
         level, before = self.fine(x_BCTHW)
         pooled = F.pad(self.pool(level), (0, 0, 0, 0, 0, 0, before[0], 0))
         return self.tokens(pooled, before, [level])

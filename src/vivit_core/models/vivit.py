@@ -108,7 +108,7 @@ class ViViT(Core):
         """Feature levels, finest first; the last is the transformer's own, or the map that it wrote to."""
         if self.frontend is not None:
             x_BCTHW = self.frontend(x_BCTHW)
-        tokens = self.tokenizer(x_BCTHW)
+        tokens = self.tokenizer(x_BCTHW, self.call)
         x = tokens.x_BTND
         if self.training and self.patch_dropout:
             x = drop(x, self.patch_dropout, draw_seeds(device=x.device), shape=(*x.shape[:-1], 1))
