@@ -274,7 +274,7 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         check_geometry(settings["model"], settings["readout"], **expected_sizes(data))
     if device == "cpu" and not settings["model"].get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
-    # Where algorithms are deterministic, torch by default fills all new memory first, which takes a tenth of a step.
+    # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     datamodule = make_datamodule(data)
     datamodule.configure(batch_size=budget.batch_size, batches_per_epoch=budget.steps_per_epoch * budget.accumulate)
@@ -772,9 +772,9 @@ def show(section: Section) -> None:
     """Print a section's tables."""
     for found in section.tables:
         table = Table(title=found.title)
-        for name in found.columns:
+        for i, name in enumerate(found.columns):
             # Folded where there is no room, because a number that is cut off is lost.
-            table.add_column(name, justify="left" if name == found.columns[0] else "right", overflow="fold")
+            table.add_column(name, justify="right" if i else "left", overflow="fold")
         for row in found.rows:
             table.add_row(*map(cell, row))
         console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,8 +48,9 @@ def fields_UHW() -> np.ndarray:
     return rearrange(population().gabors()[:, :4], "(h w) u -> u h w", h=HEIGHT)
 
 
-def known_ln(linear: float = 1.0, quadratic: float = 0.0, gain: float = 1.0) -> LN:
-    """log rate = log mean + linear · s + quadratic · s², s the Gabor's response at the lags of ``COURSE``."""
+def known_ln(linear: float = 1.0, quadratic: float = 0.0, gain: float = 1.0, mute: Sequence[int] = ()) -> LN:
+    """log rate = log mean + linear · s + quadratic · s², s the Gabor's response at the lags of ``COURSE``; the rates of
+    ``mute`` units are constant."""
     model = LN([spec()], duration_s=LAGS / RATE_HZ, patch=PATCH)
     head = model.head("known")
     fields = torch.as_tensor(fields_UHW())
@@ -62,6 +64,7 @@ def known_ln(linear: float = 1.0, quadratic: float = 0.0, gain: float = 1.0) -> 
         head.time_UL[:] = torch.as_tensor(COURSE)
         head.linear_U[:] = linear
         head.quadratic_U[:] = quadratic
+        head.linear_U[list(mute)] = head.quadratic_U[list(mute)] = 0.0
     return model
 
 

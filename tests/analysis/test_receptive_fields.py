@@ -161,17 +161,16 @@ def test_average_on_noise_is_in_hz_a_contrast(kind: dict[str, Any], check: int, 
     np.testing.assert_allclose(scale, 1.0, atol=0.07)
 
 
-def mute(units: list[int], **arguments: float) -> LN:
-    """The known model with some units' rates constant."""
-    model = known_ln(**arguments)
-    with torch.no_grad():
-        model.head("known").linear_U[units] = 0
-    return model
+def study(model: Any, data: Any, out: Path, **changes: Any) -> dict[str, Any]:
+    """The whole task, in a second."""
+    small: dict[str, Any] = {"duration_s": LAGS / RATE_HZ, "clips": 4, "clip_s": 0.3, "measured": False, "known": {}}
+    noise = Noise(**WHITE | {"clips": 8})
+    return receptive_fields(model, data, out=out, progress=False, **({"noise": noise} | small | changes))
 
 
 def test_units_without_a_response_have_no_field(tmp_path: Path) -> None:
     """Neither a gradient of zero nor the rounding of an average has a place, a latency, or an orientation."""
-    quiet = Screen(mute([1, 2], gain=0.3), "known", (0.0, 255.0))
+    quiet = Screen(known_ln(gain=0.3, mute=[1, 2]), "known", (0.0, 255.0))
     gradient = gradient_fields(quiet, natural(5), LAGS, progress=False)
     sta = noise_fields(quiet, Noise(**WHITE), LAGS, progress=False)
     for found in (gradient, sta):
@@ -187,18 +186,7 @@ def test_units_without_a_response_have_no_field(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("units", [[1], [0, 1, 2, 3]])
 def test_units_without_a_field_are_counted_and_left_out(tmp_path: Path, units: list[int]) -> None:
-    summary = receptive_fields(
-        mute(units, gain=0.4),
-        data_of(recorded(tmp_path)),
-        noise=Noise(**WHITE | {"clips": 8}),
-        duration_s=LAGS / RATE_HZ,
-        clips=4,
-        clip_s=0.3,
-        measured=False,
-        out=tmp_path / "out",
-        known={},
-        progress=False,
-    )
+    summary = study(known_ln(gain=0.4, mute=units), data_of(recorded(tmp_path)), tmp_path / "out")
     everyone = summary["groups"]["all"]
     assert everyone["gradient_without_field"] == everyone["sta_without_field"] == len(units)
     assert everyone["measured_without_field"] is None
@@ -233,18 +221,7 @@ def test_one_recordings_maps_at_a_time_are_in_memory(tmp_path: Path, monkeypatch
         for head in model.heads:
             head.space_UP[:] = 0.1
             head.time_UL[:] = torch.as_tensor(COURSE)
-    receptive_fields(
-        model,
-        data,
-        noise=None,
-        duration_s=LAGS / RATE_HZ,
-        clips=4,
-        clip_s=0.3,
-        measured=False,
-        out=tmp_path / "out",
-        known={},
-        progress=False,
-    )
+    study(model, data, tmp_path / "out", noise=None)
     assert before == [0, 0]
     with np.load(tmp_path / "out" / "receptive_fields.npz") as arrays:
         assert sorted(arrays) == [f"{name}/{what}" for name in names for what in ("gradient", "unit_ids")]
@@ -304,18 +281,8 @@ def test_natural_clips_lie_inside_trials(tmp_path: Path) -> None:
 
 def test_everything_is_written(tmp_path: Path) -> None:
     data = data_of(recorded(tmp_path))
-    summary = receptive_fields(
-        known_ln(gain=0.4),
-        data,
-        noise=Noise(**WHITE | {"clips": 8}),
-        duration_s=LAGS / RATE_HZ,
-        clips=4,
-        clip_s=0.3,
-        measured="auto",
-        out=tmp_path / "out",
-        known={("known", "a"): 0.7, ("known", "b"): 0.2},
-        progress=False,
-    )
+    known = {("known", "a"): 0.7, ("known", "b"): 0.2}
+    summary = study(known_ln(gain=0.4), data, tmp_path / "out", measured="auto", known=known)
     rows = list(csv.DictReader((tmp_path / "out" / "receptive_fields.csv").open()))
     assert [row["unit"] for row in rows] == list("abcd")
     assert rows[0]["readout_x_px"] == ""  # an LN model has no readout windows

@@ -206,26 +206,20 @@ def test_full_field_contrasts_are_shown_once(monkeypatch: pytest.MonkeyPatch) ->
             assert found.contrast_KU[k, unit] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def mute(units: list[int], **arguments: float) -> LN:
-    """The known model with some units' rates constant."""
-    model = known_ln(**arguments)
-    with torch.no_grad():
-        model.head("known").linear_U[units] = 0
-    return model
+def tuned(model: Any, folder: Path, **changes: Any) -> dict[str, Any]:
+    """The whole task on the known recording, in a second."""
+    small: dict[str, Any] = {"gratings": GRATINGS, "mei": ASCENT, "mei_units": 2, "natural": 3, "known": {}}
+    return tune(model, data_of(recorded(folder)), out=folder / "out", progress=False, **(small | changes))
 
 
 @pytest.mark.parametrize("units", [[1], [0, 1, 2, 3]])
 def test_undriven_units_have_no_preferences(tmp_path: Path, units: list[int]) -> None:
-    summary = tune(
-        mute(units, gain=0.2),
-        data_of(recorded(tmp_path)),
+    summary = tuned(
+        known_ln(gain=0.2, mute=units),
+        tmp_path,
         gratings=replace(GRATINGS, directions=4),
         mei=replace(ASCENT, steps=2),
         mei_units=4,
-        natural=3,
-        out=tmp_path / "out",
-        known={},
-        progress=False,
     )
     everyone = summary["groups"]["all"]
     assert everyone["units"] == 4 and everyone["undriven"] == len(units)
@@ -289,16 +283,13 @@ def test_every_model_can_be_looked_into(name: str) -> None:
 
 
 def test_everything_is_written(tmp_path: Path) -> None:
-    summary = tune(
+    summary = tuned(
         known_ln(gain=0.2),
-        data_of(recorded(tmp_path)),
+        tmp_path,
         gratings=replace(GRATINGS, directions=8),
         mei=replace(ASCENT, steps=5),
-        mei_units=2,
         natural=6,
-        out=tmp_path / "out",
         known={("known", "a"): 0.7},
-        progress=False,
     )
     rows = list(csv.DictReader((tmp_path / "out" / "tuning.csv").open()))
     assert [row["unit"] for row in rows] == list("abcd")

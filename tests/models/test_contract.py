@@ -35,6 +35,7 @@ from vivit_core.models.twin import Twin, load_twin, read_checkpoint
 from vivit_core.specs import Clips
 
 INNER = RESIDUAL_STEM["stem"]
+STEM_ALONE = vivit(tokenizer=RESIDUAL_STEM, temporal_depth=0, spatial_depth=0, registers=0)  # no blocks but the stem's
 GEOMETRIES = [(31, 1), (37, 50), (36, 64), (51, 51)]
 models = pytest.mark.parametrize("model", MODELS_UNDER_CONTRACT.values(), ids=MODELS_UNDER_CONTRACT)
 
@@ -143,13 +144,13 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     "model",
-    [vivit(window=12), vivit(tokenizer=RESIDUAL_STEM, spatial_depth=0, registers=0), resnet(), factorized()],
+    [vivit(window=12), STEM_ALONE, resnet(), factorized()],
     ids=["vivit", "residual-stem", "resnet", "factorized"],
 )
 def test_compiled_blocks_compute_the_same(model: dict[str, Any], checkpointing: bool) -> None:
     """Dropout included: an element's fate does not depend on how it is computed."""
     model = model | {"checkpointing": checkpointing}
-    torch.testing.assert_close(gradients(model, compiled=True), gradients(model), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(gradients(model, compiled=True), gradients(model), rtol=1e-4, atol=1e-5)
 
 
 # Streams
@@ -224,7 +225,7 @@ def test_streams_that_cannot_be() -> None:
     ("model", "share"),
     [
         (vivit(modulator=None), 0.5),
-        (vivit(tokenizer=RESIDUAL_STEM, modulator=None, temporal_depth=0, spatial_depth=0, registers=0), 0.85),
+        (STEM_ALONE | {"modulator": None}, 0.85),
     ],
     ids=["tubelet", "residual-stem"],
 )

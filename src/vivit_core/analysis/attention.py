@@ -49,7 +49,7 @@ class TokenGrid:
     """Which frames and pixels of a clip each token was cut from; what was padded belongs to no token.
 
     Convolutions before the tokens let each see more than its own block: a stem half a kernel around it, the blocks of
-    a residual stem (by default) 28 px around and 32 frames before, and a temporal front end its lags before it.
+    a residual stem several cells around and several steps before, and a temporal front end its lags before it.
 
     Attributes
     ----------
@@ -153,10 +153,8 @@ def token_grid(twin: Twin, recording_id: str, tokens: Tokens, frames: int) -> To
     def edges(centres: Tensor, cell: int, common: int, own: int) -> np.ndarray:
         first = float(centres[0]) - cell / 2 + 0.5
         found = np.clip((first + cell * np.arange(len(centres) + 1)) * own / common, 0, own)
-        found[[0, -1]] = (
-            0,
-            own,
-        )  # a residual stem's last map may end a little before the frame, which it sees all the same
+        # A residual stem's last map may end a little before the frame, which it sees all the same.
+        found[[0, -1]] = 0, own
         return found
 
     steps = level.first_end + 1 + level.stride * np.arange(-1, level.x_BCTHW.shape[2])

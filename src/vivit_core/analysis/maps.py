@@ -19,7 +19,9 @@ SIZES_PX = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # standard deviations that the f
 STEPS = 40  # of the fit
 SLOPE_PX = 1.0  # standard deviation of the Gaussian whose slope is taken
 FLAT = 1e-5  # a map that varies by less than this share of its size shows nothing but single precision's rounding
-UNITS_AT_ONCE = 256  # whose envelopes are fitted together: the fit holds some ten copies of their maps
+UNITS_AT_ONCE = (
+    256  # whose energies, slopes and envelopes are taken together; a fit holds some ten copies of their maps
+)
 AROUND = 2.0  # orientation is read off within this many standard deviations (of the field) of its centre
 
 

@@ -39,7 +39,6 @@ WHITE = 0.1  # largest correlation between neighbouring pixels and successive fr
 NEAR_PX, ORIENTED_DEG = 2.0, 15.0  # what counts as the right place, and the right orientation
 METHODS = ("gradient", "sta", "measured")
 CHUNK_BINS = 4096  # bins of a recording read at once
-CHUNK_UNITS = 256  # units whose maps' energies and slopes are taken at once
 ROUNDING = 1e-5  # what a contrast of one changes in the log rate by no more than this is single precision's rounding
 
 
@@ -256,7 +255,7 @@ def triggered_fields(average: TriggeredAverage, power: float, height: int) -> Fi
     """Fields of averages; what chance adds to energy and slopes is taken away."""
     halves = average.halves(power)
     map_ULHW, chance_ULHW = (rearrange(x, "u l (h w) -> u l h w", h=height) for x in (halves.mean, halves.chance))
-    pieces = list(zip(map_ULHW.split(CHUNK_UNITS), chance_ULHW.split(CHUNK_UNITS), strict=True))
+    pieces = list(zip(*(of_ULHW.split(maps.UNITS_AT_ONCE) for of_ULHW in (map_ULHW, chance_ULHW)), strict=True))
     return Fields.of(
         map_ULHW,
         np.concatenate([maps.peak_over_chance(found, chance) for found, chance in pieces]),
