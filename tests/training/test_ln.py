@@ -265,14 +265,3 @@ def test_fit_is_deterministic(world: SimpleNamespace, fitted: LN) -> None:
     again = fit(world)
     for name, value in fitted.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-
-
-def test_a_missing_validation_split_is_refused(tmp_path: Path) -> None:
-    arrays = planted()["recording"]
-    trials = arrays["trials"]
-    split = np.where(trials.split == "val", "train", trials.split)
-    arrays["trials"] = Trials(trials.start, trials.stop, trials.stimulus_id, split)
-    recording = Recording(write_recording(tmp_path / "noval.h5", **arrays))
-    data: Any = SimpleNamespace(recordings=[recording], specs=[spec_of(recording)])
-    with pytest.raises(ValueError, match="no val trial"):
-        fit_ln(data, duration_s=0.2, patch=5, progress=False)

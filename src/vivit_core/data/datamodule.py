@@ -481,15 +481,18 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
     trial = np.searchsorted(ends, chosen, side="right")
     places = train.stop[trial] - (ends[trial] - chosen)
     pixels, pixel_squares, n_pixels = 0.0, 0.0, 0
+    pixel_shift = float(recording.frames(int(places[0]), int(places[0]) + 1).flat[0])  # as above
     for place in places.tolist():
         frame = recording.frames(place, place + 1).astype(np.float64)
+        frame -= pixel_shift
         pixels, pixel_squares, n_pixels = (
             pixels + frame.sum(),
             pixel_squares + np.square(frame).sum(),
             n_pixels + frame.size,
         )
     pixel_mean = pixels / n_pixels
-    pixel_std = float(np.sqrt(max(pixel_squares / n_pixels - pixel_mean**2, 0.0)))
+    pixel_std = np.sqrt(max(pixel_squares / n_pixels - pixel_mean**2, 0.0))
+    pixel_mean += pixel_shift
     return RecordingSpec(
         recording_id=info.recording_id,
         frame_rate_hz=info.frame_rate_hz,
@@ -497,13 +500,18 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
         unit_ids=info.unit_ids,
         unit_mean_counts=tuple((spikes / np.maximum(bins, 1)).tolist()),
         pixel_mean=float(pixel_mean),
-        pixel_std=pixel_std or 1.0,
+        pixel_std=float(_divisor(pixel_std, pixel_mean)),
         behavior=dict(behavior),
         behavior_mean=tuple((mean + shift).tolist()),
-        behavior_std=tuple(np.where(std > 0, std, 1.0).tolist()),
+        behavior_std=tuple(_divisor(std, mean + shift).tolist()),
         behavior_causal=all(info.behavior_causal.get(name, True) for name in behavior),
         degrees_per_pixel=info.degrees_per_pixel,
     )
+
+
+def _divisor(std: Any, mean: Any) -> np.ndarray:
+    """Standard deviations to divide by; 1 for a constant, whose spread is none or float32's rounding."""
+    return np.where(std > 1e-7 * np.abs(mean), std, 1.0)
 
 
 def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from vivit_core.models.layers import inverse_softplus
 from vivit_core.specs import Batch, RecordingSpec
 
 
@@ -36,7 +37,7 @@ class LNHead(nn.Module):
         self.linear_U = nn.Parameter(torch.ones(units))
         self.quadratic_U = nn.Parameter(torch.zeros(units))
         # An unfitted head predicts each unit's mean.
-        self.bias_U = nn.Parameter(mean_counts.log() if nonlinearity == "exp" else mean_counts.expm1().log())
+        self.bias_U = nn.Parameter(mean_counts.log() if nonlinearity == "exp" else inverse_softplus(mean_counts))
         _, height, width = spec.frame_shape
         middle = torch.tensor([height // 2 - patch // 2, width // 2 - patch // 2])
         self.register_buffer("corner_U2", middle.repeat(units, 1))  # (row, column) of the window's first pixel

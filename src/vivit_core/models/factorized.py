@@ -13,7 +13,7 @@ Shape letters: B clips, C channels, T frames, H W pixels or cells, L lags, P pix
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from vivit_core.models.convolution import Conv3d, Step, in_turn
 from vivit_core.models.core import Core
-from vivit_core.models.layers import Level, centres, init_linear, roughness
+from vivit_core.models.layers import Level, centres, channel_scales, init_linear, roughness
 
 
 class FactorizedLayer(nn.Module):
@@ -50,13 +50,13 @@ class FactorizedLayer(nn.Module):
         return F.elu(self.time(self.space(x_BCTHW)))
 
     @torch.no_grad()
-    def normalise(self, x_BCTHW: Tensor) -> Tensor:
-        """Scale both convolutions to unit variance of each channel on these clips; returns the layer's output."""
+    def normalise(self, clips: Sequence[Tensor]) -> list[Tensor]:
+        """Scale both convolutions to unit variance of each channel on these clips together, which may differ in length;
+        returns the layer's outputs."""
         for convolution in (self.space, self.time):
-            seen = convolution(x_BCTHW).std((0, 2, 3, 4)).clamp_min(1e-6)
-            convolution.weight /= seen[:, None, None, None, None]
-            x_BCTHW = convolution(x_BCTHW)
-        return F.elu(x_BCTHW)
+            convolution.weight /= channel_scales([convolution(x) for x in clips])[:, None, None, None, None]
+            clips = [convolution(x) for x in clips]
+        return [F.elu(x) for x in clips]
 
     def stream(self) -> Step:
         time = self.time.stream()
@@ -120,10 +120,11 @@ class FactorizedCNN(Core):
         first.time.weight[own, own, :, 0, 0] = F.normalize(time_CL.repeat(2, 1), dim=1)
 
     @torch.no_grad()
-    def normalise(self, x_BCTHW: Tensor) -> None:
-        """Scale every convolution to unit variance of each channel on these clips."""
+    def normalise(self, clips: Sequence[Tensor]) -> None:
+        """Scale every convolution to unit variance of each channel on these clips (B, C, T, H, W) together, which may
+        differ in length."""
         for layer in self.layers:
-            x_BCTHW = cast(FactorizedLayer, layer).normalise(x_BCTHW)
+            clips = cast(FactorizedLayer, layer).normalise(clips)
 
     def forward(self, x_BCTHW: Tensor) -> list[Level]:
         """One level: the last layer's."""

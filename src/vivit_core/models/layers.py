@@ -7,7 +7,7 @@ d numbers of a head, F bins (frames) of a clip.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -140,6 +140,26 @@ def turn(x_BNhd: Tensor, rope: Rope, scale_d: Tensor | None = None) -> Tensor:
     if scale_d is not None:
         x = x * torch.rsqrt(x.square().mean((-2, -1), keepdim=True) + 1e-6) * scale_d.unflatten(0, (2, -1))
     return (x * cos + x.flip(-2) * sin).flatten(-2).to(x_BNhd.dtype)
+
+
+def channel_scales(maps: Sequence[Tensor]) -> Tensor:
+    """Standard deviation (C,) of each channel over several maps (B, C, …) together, of whatever lengths and sizes.
+
+    A channel that does not vary has scale 1: there is nothing to bring to unit variance.
+    """
+    over = [[0, *range(2, x.dim())] for x in maps]
+    number = [x.numel() // x.shape[1] for x in maps]
+    mean = [x.mean(axes).double() for x, axes in zip(maps, over, strict=True)]
+    spread = [x.var(axes, correction=0).double() for x, axes in zip(maps, over, strict=True)]
+    total = torch.stack([n * m for n, m in zip(number, mean, strict=True)]).sum(0) / sum(number)
+    squares = torch.stack([n * (v + (m - total).square()) for n, v, m in zip(number, spread, mean, strict=True)])
+    std_C = (squares.sum(0) / max(1, sum(number) - 1)).sqrt().to(maps[0].dtype)
+    return torch.where(std_C > 1e-6, std_C, 1.0)
+
+
+def inverse_softplus(value: Tensor) -> Tensor:
+    """What softplus turns into ``value`` > 0; also of large ones, whose exponential is infinite."""
+    return value + torch.log(-torch.expm1(-value))
 
 
 def roughness(fields_OIHW: Tensor) -> Tensor:

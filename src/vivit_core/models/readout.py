@@ -13,7 +13,7 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from vivit_core.models.layers import Level
+from vivit_core.models.layers import Level, inverse_softplus
 
 
 class GaussianReadout(nn.Module):
@@ -66,7 +66,7 @@ class GaussianReadout(nn.Module):
         self.angle = nn.Parameter(torch.zeros(units))  # radians
         self.features = nn.ParameterList([torch.randn(units, c) * 0.1 * c**-0.5 for c in channels])
         rate = torch.tensor(mean_counts).clamp_min(1e-4)
-        self.bias = nn.Parameter(rate.log() if output == "exp" else rate.expm1().log())
+        self.bias = nn.Parameter(rate.log() if output == "exp" else inverse_softplus(rate))
         self.register_buffer("limit", torch.tensor([[0.0, 0.0], [width - 1.0, height - 1.0]]), persistent=False)
 
     @torch.no_grad()

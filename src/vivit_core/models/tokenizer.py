@@ -10,7 +10,7 @@ Shape letters: B clips, C channels, T frames, H W pixels, N tokens a time step, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from vivit_core.models.core import Call, call_block
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
-from vivit_core.models.layers import Level, centres, init_linear, roughness
+from vivit_core.models.layers import Level, centres, channel_scales, init_linear, roughness
 
 
 @dataclass
@@ -252,17 +252,17 @@ class ConvStem(Tokenizer):
         )
 
     @torch.no_grad()
-    def normalise(self, x_BCTHW: Tensor) -> None:
-        """Scale the fields, then the mix, to unit variance of each channel on these clips (Salimans & Kingma 2016).
+    def normalise(self, clips: Sequence[Tensor]) -> None:
+        """Scale the fields, then the mix, to unit variance of each channel (Salimans & Kingma 2016) on these clips
+        (B, C, T, H, W) together, which may differ in length.
 
         Without it the small responses that oriented fields give to natural images would meet only the straight part
         of the rectifier.
         """
-        x, _ = self.same(x_BCTHW)
-        seen = self.fields(x)
-        self.fields.weight /= seen.std((0, 2, 3)).clamp_min(1e-6)[:, None, None, None]
-        mixed = self.mix(self.rectify(self.fields(x)))
-        self.mix.weight /= mixed.std((0, 2, 3)).clamp_min(1e-6)[:, None, None, None]
+        shown = [self.same(x)[0] for x in clips]
+        self.fields.weight /= channel_scales([self.fields(x) for x in shown])[:, None, None, None]
+        mixed = [self.mix(self.rectify(self.fields(x))) for x in shown]
+        self.mix.weight /= channel_scales(mixed)[:, None, None, None]
 
     def penalty(self) -> Tensor:
         """The roughness of the receptive fields."""

@@ -21,6 +21,7 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
 from vivit_core.data.windows import ends_of_trials
 from vivit_core.models.baselines import LN, LNHead, lags_of
+from vivit_core.models.layers import inverse_softplus
 from vivit_core.specs import RecordingSpec
 
 PIXELS = 5e8  # most pixels of a recording's split held at once: frames of any size take the same memory
@@ -30,6 +31,7 @@ PIXEL_LENGTH = 1.0  # px over which a spatial filter is smooth a priori
 TIME_LENGTH_S = 0.012  # s over which a temporal filter is smooth a priori
 TURNS = 2  # of space and time filter for each ridge
 SIZES = (1.0, 0.5, 0.25, 0.1)  # of a step, tried in this order until one helps
+HELD_OUT = 0.1  # of the training frames, which choose the regularization where there are no validation trials
 CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no second look
 
 
@@ -48,7 +50,7 @@ class Stretches:
     @classmethod
     def read(cls, recording: Recording, split: Literal["train", "val"], lags: int, max_frames: int) -> Stretches:
         """The ends of a split's trials, evenly over the recording: at most ``max_frames``, fewer of very large ones."""
-        max_frames = min(max_frames, int(PIXELS / np.prod(recording.info.frame_shape[1:])))
+        max_frames = max(1, min(max_frames, int(PIXELS / np.prod(recording.info.frame_shape[1:]))))
         frames, counts, use = [], [], []
         for start, stop in ends_of_trials(recording.info.trials, split, max_frames, least=8 * lags):
             grey = recording.frames(start, stop)
@@ -57,12 +59,20 @@ class Stretches:
             valid = recording.valid(start, stop).copy()
             valid[: lags - 1] = False
             use.append(valid)
-        if not any(valid.any() for valid in use):
-            raise ValueError(
-                f"recording {recording.info.recording_id}: no {split} trial is longer than the {lags} lags of the "
-                f"filters; give some trials the split {split!r}, or shorten the filters (duration_s)"
-            )
+        if not frames:  # no trial of the split
+            frames.append(np.zeros((0, *recording.info.frame_shape[1:]), np.float32))
+            counts.append(np.zeros((0, recording.info.n_units), np.float32))
+            use.append(np.zeros((0, recording.info.n_units), bool))
         return cls(np.concatenate(frames), np.concatenate(counts), np.concatenate(use))
+
+    def held_out(self, part: float) -> tuple[Stretches, Stretches]:
+        """All but the last part of the frames, and that part."""
+        border = len(self.use_TU) - round(part * len(self.use_TU))
+
+        def part_of(bins: slice) -> Stretches:
+            return Stretches(self.frames_THW[bins], self.counts_TU[bins], self.use_TU[bins])
+
+        return part_of(slice(0, border)), part_of(slice(border, None))
 
 
 def unit_centers(
@@ -73,7 +83,8 @@ def unit_centers(
     A unit's receptive field is estimated as a linear kernel on the pixels (simple cells, ganglion cells) and, where
     that is not clear, as kernels on local contrast energy at two scales (complex cells, whose linear kernel is flat).
     Both are regularised linear regressions that treat the stimulus as stationary in space, so the correlations of
-    natural images are divided out. The clearer of the two places the unit.
+    natural images are divided out. The clearer of the two places the unit. Where nothing places it (it never fires, the
+    frames never change, no trial is longer than the kernels) it is in the middle of the frame, with a snr of 0.
 
     Parameters
     ----------
@@ -100,6 +111,10 @@ def unit_centers(
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = pooled(data, spec, pool)
     map_lags = -(-lags // pool)
+    if not data.use_TU.any() or not varies(frames_THW):
+        middle = (np.array(recording.info.frame_shape[:0:-1]) - 1) / 2
+        units = spec.n_units
+        return np.tile(middle, (units, 1)), np.zeros((units, lags), np.float32), np.zeros(units, np.float32)
 
     centers_U2, snr_U, map_UHW = place(frames_THW[None], rest_TU, map_lags, ridge=0.5)
     hidden_U = snr_U < CLEAR
@@ -127,6 +142,11 @@ def pooled(data: Stretches, spec: RecordingSpec, pool: int) -> tuple[Tensor, Ten
     return (frames_THW - spec.pixel_mean) / spec.pixel_std, (counts_TU - mean_U) * use_TU
 
 
+def varies(x: Tensor) -> bool:
+    """Whether anything changes along the first axis by more than rounding, which must not be taken for a stimulus."""
+    return x.numel() > 0 and bool((x.amax(0) - x.amin(0)).max() > 1e-5 * x.abs().max())
+
+
 def cosines(size: int) -> Tensor:
     """The orthonormal discrete cosine transform (type II): its mirrored borders suit frames cut from a larger scene."""
     k, x = torch.arange(size)[:, None], torch.arange(size)[None]
@@ -143,7 +163,9 @@ def place(x_CTHW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> tuple[Ten
     maps_CUHW = torch.stack([project(kernels(x_THW, both_TU, lags, ridge)) for x_THW in x_CTHW])
     centers_U2, peak_U = locate(maps_CUHW.square().sum(0))
     chance = peak_U[units:][rest_TU.any(0)]  # of units that fire at all
-    clear_U = peak_U[:units] / chance.median() if len(chance) else torch.zeros(units)
+    clear_U = torch.zeros(units)
+    if len(chance) and chance.median() > 0:
+        clear_U = peak_U[:units] / chance.median()
     return centers_U2[:units], clear_U, maps_CUHW[0, :units]
 
 
@@ -157,11 +179,15 @@ def kernels(x_THW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> Tensor:
     x_TP = rearrange(rows @ (x_THW @ columns.T), "t i j -> t (i j)")
     x_TP = x_TP - x_TP.mean(0)
     bins = len(x_TP)
-    triggered_LUP = torch.stack([rest_TU[lag:].T @ x_TP[: bins - lag] for lag in reversed(range(lags))])
-    power_LP = torch.stack([(x_TP[lag:] * x_TP[: bins - lag]).sum(0) for lag in range(lags)])
+    ends = [max(0, bins - lag) for lag in range(lags)]
+    triggered_LUP = torch.stack([rest_TU[lag:].T @ x_TP[: ends[lag]] for lag in reversed(range(lags))])
+    power_LP = torch.stack([(x_TP[lag:] * x_TP[: ends[lag]]).sum(0) for lag in range(lags)])
     distance = (torch.arange(lags)[:, None] - torch.arange(lags)[None]).abs()
     covariance_PLL = rearrange(power_LP[distance], "l m p -> p l m")
-    covariance_PLL = covariance_PLL + ridge * power_LP[0].mean() * torch.eye(lags)
+    power = power_LP[0].mean()
+    if not power > 0:  # a movie that stands still
+        return torch.zeros(lags, rest_TU.shape[1], *x_THW.shape[1:])
+    covariance_PLL = covariance_PLL + ridge * power * torch.eye(lags)
     w_PLU = torch.linalg.solve(covariance_PLL, rearrange(triggered_LUP, "l u p -> p l u"))
     back_rows, back_columns = (blur(len(matrix), 0.7) @ matrix.T for matrix in (rows, columns))
     return back_rows @ (rearrange(w_PLU, "(i j) l u -> l u i j", j=len(columns)) @ back_columns.T)
@@ -180,7 +206,7 @@ def contrast_energies(x_THW: Tensor) -> Tensor:
             energy = dx.square() + dy.square()
             pieces.append(blur_rows[::2] @ (energy @ blur_columns[::2].T))
         maps.append(torch.cat(pieces))
-    return torch.stack([x / x.std() for x in maps])
+    return torch.stack([x / x.std(correction=0).clamp_min(1e-12) for x in maps])
 
 
 def blur(size: int, std: float) -> Tensor:
@@ -245,11 +271,11 @@ def courses(data: Stretches, spec: RecordingSpec, map_UHW: Tensor, lags: int) ->
     frames_THW, rest_TU = pooled(data, spec, 1)
     seen_TU = rearrange(frames_THW, "t h w -> t (h w)") @ weights_UP.T
     seen_TU = seen_TU - seen_TU.mean(0)
-    bins = len(seen_TU)
+    ends = [max(0, len(seen_TU) - lag) for lag in range(lags)]
     triggered_UL = torch.stack(
-        [torch.linalg.vecdot(rest_TU[lag:], seen_TU[: bins - lag], dim=0) for lag in reversed(range(lags))], 1
+        [torch.linalg.vecdot(rest_TU[lag:], seen_TU[: ends[lag]], dim=0) for lag in reversed(range(lags))], 1
     )
-    power_UL = torch.stack([torch.linalg.vecdot(seen_TU[lag:], seen_TU[: bins - lag], dim=0) for lag in range(lags)], 1)
+    power_UL = torch.stack([torch.linalg.vecdot(seen_TU[lag:], seen_TU[: ends[lag]], dim=0) for lag in range(lags)], 1)
     distance = (torch.arange(lags)[:, None] - torch.arange(lags)[None]).abs()
     covariance_ULL = power_UL[:, distance] + 0.3 * power_UL[:, :1, None].clamp_min(1e-12) * torch.eye(lags)
     return F.normalize(torch.linalg.solve(covariance_ULL, triggered_UL), dim=1)
@@ -270,6 +296,7 @@ def fit_ln(
 ) -> LN:
     """Fit a linear-nonlinear model to each unit on training trials, its regularisation chosen on validation trials.
 
+    Of a recording without validation trials, the last tenth of its training frames chooses.
     A unit's window is placed by :func:`unit_centers`. Space and time filter take turns in Fisher scoring of the Poisson
     likelihood, with a Gaussian prior that favours smooth filters around the window's middle. Where pixels do not place
     a unit, a second fit starts from the spike-triggered covariance, and the validation trials choose. Deterministic.
@@ -284,13 +311,21 @@ def fit_ln(
     Raises
     ------
     ValueError
-        Where a recording has no training or no validation trial longer than the filters.
+        Where a recording has no training trial longer than the filters.
     """
     model = LN(datamodule.specs, duration_s, patch, nonlinearity, predict)
     for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
         head, lags = model.head(spec.recording_id), lags_of(duration_s, spec)
         train = Stretches.read(recording, "train", lags, max_frames)
+        if not train.use_TU.any():
+            raise ValueError(
+                f"recording {spec.recording_id}: no training trial has a valid bin after the {lags} lags of the LN "
+                "filters; shorten them (model=ln: model.duration_s, else baseline.duration_s), or leave the baseline "
+                "out (baseline=null)"
+            )
         val = Stretches.read(recording, "val", lags, max_frames)
+        if not val.use_TU.any():
+            train, val = train.held_out(HELD_OUT)
         centers_U2, courses_UL, _ = unit_centers(recording, spec, duration_s=duration_s, max_frames=max_frames)
         fitter = Fitter(head, train, val, centers_U2, courses_UL)
         # The products are small: a thread a unit uses the cores far better than threads inside the products.
@@ -363,9 +398,10 @@ class Fitter:
 
     @torch.no_grad()
     def fit(self, unit: int) -> None:
-        """Fit one unit into the head. One without spikes, or whose filters predict nothing, keeps its mean."""
+        """Fit one unit into the head. One without spikes, in front of which nothing changes, or whose filters predict
+        nothing, keeps its mean."""
         train = self.movie(self.train, unit)
-        if (train.counts_T * train.use_T).sum() == 0:
+        if (train.counts_T * train.use_T).sum() == 0 or not varies(train.x_TK):
             return
         val = self.movie(self.val, unit)
         time_J = self.time_LJ.T @ self.courses_UL[unit]
@@ -479,7 +515,7 @@ class Fitter:
         """The same model with a time filter of norm one and a drive of standard deviation one."""
         norm = filters.time_J.norm().clamp_min(1e-12)
         filters = replace(filters, time_J=filters.time_J / norm, space_K=filters.space_K * norm)
-        std = self.drive(movie, filters).std().clamp_min(1e-12)
+        std = self.drive(movie, filters).std(correction=0).clamp_min(1e-12)
         bias, linear, quadratic = filters.point_3
         return replace(
             filters, space_K=filters.space_K / std, point_3=torch.stack([bias, linear * std, quadratic * std**2])
@@ -503,7 +539,7 @@ class Fitter:
         return F.softplus(total_T).clamp_min(1e-8), total_T.sigmoid()
 
     def inverse(self, mean: Tensor) -> float:
-        return float(mean.log() if self.head.nonlinearity == "exp" else mean.expm1().log())
+        return float(mean.log() if self.head.nonlinearity == "exp" else inverse_softplus(mean))
 
     def likelihood(self, movie: Movie, total_T: Tensor) -> float:
         rate_T, _ = self.output(total_T)

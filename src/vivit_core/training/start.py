@@ -23,10 +23,11 @@ from vivit_core.models.frontend import TemporalBasis
 from vivit_core.models.tokenizer import ConvStem
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
-from vivit_core.training.ln import unit_centers
+from vivit_core.training.ln import unit_centers, varies
 
 DURATION_S = 0.2  # length of the kernels where the model has no front end that says how much it sees
 SCALE_FRAMES = 256  # frames of each recording on which the stem's scale is set
+SCALE_TRIALS = 16  # trials that are tried for them, where the first ones show no contrast
 
 
 def start_from_data(
@@ -61,7 +62,7 @@ def start_from_data(
     if isinstance(core, FactorizedCNN):
         if ln is not None:
             start_factorized(core, [ln.head(r.info.recording_id) for r in recordings], clear_U)
-        core.normalise(torch.cat([contrast(twin, r) for r in recordings]))
+        core.normalise([contrast(twin, r) for r in recordings])
     if frontend is None:
         return
     filters_KL = principal_courses(np.concatenate(courses), frontend.bases)
@@ -73,8 +74,7 @@ def start_from_data(
             fields = [head_fields(ln.head(r.info.recording_id), weight_KL, stem.kernel) for r in recordings]
             stem.start(prototypes(torch.cat(fields), clear_U, stem.fields.out_channels))
         with torch.no_grad():
-            for_scale = torch.cat([frontend(contrast(twin, r)) for r in recordings])
-            stem.normalise(for_scale)
+            stem.normalise([frontend(contrast(twin, r)) for r in recordings])
 
 
 def start_factorized(core: FactorizedCNN, heads: Sequence[LNHead], clear_U: Tensor) -> None:
@@ -82,6 +82,8 @@ def start_factorized(core: FactorizedCNN, heads: Sequence[LNHead], clear_U: Tens
     lags, side = core.first.time.kernel_size[0], core.first.space.kernel_size[1]
     fields_ULPP = torch.cat([head_fields(head, torch.eye(lags), side) for head in heads])
     typical_CLPP = prototypes(fields_ULPP, clear_U, core.first.space.out_channels // 2)
+    if not len(typical_CLPP):  # no unit has a clear field: the layer stays random
+        return
     time_CLK, _, space_CKF = torch.linalg.svd(typical_CLPP.flatten(2), full_matrices=False)
     core.start(space_CKF[:, 0].view(-1, *typical_CLPP.shape[2:]), time_CLK[:, :, 0])
 
@@ -139,12 +141,18 @@ def prototypes(fields_UKPP: Tensor, weight_U: Tensor, number: int) -> Tensor:
 
 
 def contrast(twin: Twin, recording: Recording) -> Tensor:
-    """Normalised frames (1, C, T, H, W) from the middle of a recording's training trials."""
+    """Normalised frames (1, C, T, H, W) of one training trial: of the middle one, or the nearest to it that shows more
+    than one grey."""
     spec = twin.specs[recording.info.recording_id]
     trials = recording.info.trials.of("train")
     middle = len(trials.start) // 2
-    start = int(trials.start[middle])
-    stop = min(int(trials.stop[middle]), start + SCALE_FRAMES)
-    read = recording.read(start, stop, spec.behavior)
-    clip = Clips(frames=torch.as_tensor(read["frames"])[None], behavior=torch.as_tensor(read["behavior"])[None])
-    return twin.adapt(spec.recording_id, clip)[0]
+
+    def shown(trial: int) -> Tensor:
+        start = int(trials.start[trial])
+        frames = recording.frames(start, min(int(trials.stop[trial]), start + SCALE_FRAMES))
+        behavior = torch.zeros(1, frames.shape[1], spec.behavior_dim)
+        return twin.adapt(spec.recording_id, Clips(frames=torch.as_tensor(frames)[None], behavior=behavior))[0]
+
+    around = sorted(range(len(trials.start)), key=lambda trial: abs(trial - middle))[:SCALE_TRIALS]
+    found = (shown(trial) for trial in around)
+    return next((x for x in found if varies(x.flatten())), shown(middle))
