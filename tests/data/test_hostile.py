@@ -133,7 +133,7 @@ def test_a_change_on_purpose_names_its_field_or_is_sealed_again(make):
     seal(path)
     validate_recording(path)
     with h5py.File(path, "r+") as file:
-        file["behavior/eye"][3, 1] = np.nan
+        file["behavior/eye"][3, 1] = np.inf
     with pytest.raises(RecordingError, match=r"behavior/eye: row 3"):
         validate_recording(path)
 

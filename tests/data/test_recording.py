@@ -231,9 +231,9 @@ BREAKS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     ),
     "no valid": (lambda f: f.pop("responses/valid"), "responses/valid: missing"),
     "behaviour length": (lambda f: replace_dataset(f, "behavior/eye", np.zeros((5, 2))), "behavior/eye: has 5 rows"),
-    "behaviour nan": (
-        lambda f: f["behavior/eye"].__setitem__((3, 1), np.nan),
-        r"behavior/eye: row 3, index \[1\] is nan",
+    "behaviour infinite": (
+        lambda f: f["behavior/eye"].__setitem__((3, 1), np.inf),
+        r"behavior/eye: row 3, index \[1\] is inf.*NaN where a value is missing",
     ),
     "behaviour is no group": (lambda f: (f.pop("behavior"), f.__setitem__("behavior", 1)), "behavior: is a dataset"),
     "frames nan": (

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vivit_core.analysis import pictures
 from vivit_core.analysis.evaluate import METHODS, runs, without_nan
-from vivit_core.analysis.predict import Predictions, Split, predict_split, to_device
+from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, to_device
 from vivit_core.analysis.report import Section, Table, counted
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Trials
@@ -203,6 +203,7 @@ def sums_of(
     for rid, own in predict_split(
         contender.model, data, ln=None, split=split, device=device, progress=progress, label=contender.name
     ):
+        refuse_broken(own, rid, f"{contender.name} ({contender.checkpoint})")
         info = by_id[rid].info
         truth_NU = None
         if info.has_truth:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis import pictures
-from vivit_core.analysis.predict import Predictions, Split, behavior_controls, columns_of, predict_split
+from vivit_core.analysis.predict import Predictions, Split, behavior_controls, columns_of, predict_split, refuse_broken
 from vivit_core.analysis.report import Section, Table
 from vivit_core.analysis.tables import write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -61,6 +61,8 @@ METHODS = {  # what units.csv and summary.json hold
     "center_error_px": "distance of the readout's centre from the true receptive field's, in pixels of the "
     "recording's own frame; LN's is the centre of gravity of its squared spatial filter.",
     "border_px": "distance of the readout's centre from the nearest border of the recording's own frame, in pixels.",
+    "missing_behavior_fraction": "share of the scored bins' numbers of behaviour that are missing (NaN) in the file; "
+    "their mean over the training trials stands in.",
     "behavior": "the same bins predicted with another behaviour in the place of the animal's. shuffled: "
     "the time course of another trial, of another stimulus where there is one. none: the "
     "training trials' mean. frozen_gaze: eye_ behaviours held at their trial's mean, their "
@@ -107,7 +109,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        Where a model does not know a recording or some of its units, or sees no behaviour that could be controlled.
+        Where a model does not know a recording or some of its units, predicts what is no number, or sees no behaviour
+        that could be controlled.
     """
     controls = {}
     if with_behavior_controls:
@@ -121,16 +124,21 @@ def evaluate(
     }
     bins = 0
     found = predict_split(twin, datamodule, ln=ln, split=split, device=device, progress=progress, controls=controls)
+    missing = 0.0
     for recording_id, own in found:
+        refuse_broken(own, recording_id, f"checkpoint {checkpoint}")
         recording = by_id[recording_id]
         scored = score_recording(twin, ln, recording, recording_id, own, split)
-        recordings[recording_id] = summarise(scored, len(own.bins_N))
+        shares = {"missing_behavior_fraction": own.missing_behavior}
+        recordings[recording_id] = summarise(scored, len(own.bins_N)) | shares
+        missing += own.missing_behavior * len(own.bins_N)
         draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
         rows += scored
         bins += len(own.bins_N)
     causal = bool(getattr(twin, "causal", True)) and all(spec.behavior_causal for spec in datamodule.specs)
     common = {"burn_in": datamodule.evaluation_burn_in, "causal": causal, "checkpoint": checkpoint, "split": split}
     summary = summarise(rows, bins) | common | {"recordings": {name: s | common for name, s in recordings.items()}}
+    summary["missing_behavior_fraction"] = missing / max(1, bins)
     summary["left_out"] = [name for name in by_id if name not in recordings]
     summary["calcium"] = [name for name in recordings if by_id[name].info.kind == "calcium"]
     summary = without_nan(summary | {"methods": METHODS})

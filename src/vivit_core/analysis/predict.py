@@ -17,6 +17,7 @@ from rich.progress import track
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
+from vivit_core.data.statistics import Moments
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips, RecordingSpec
@@ -36,6 +37,7 @@ class Predictions:
     predicted_NU: np.ndarray  # expected counts a bin, float32
     ln_NU: np.ndarray | None
     controls: dict[str, np.ndarray] = field(default_factory=dict)  # (N, U), as predicted, with another behaviour
+    missing_behavior: float = 0.0  # share of the scored bins' numbers of behaviour that were missing, at their mean
 
 
 @torch.no_grad()
@@ -88,7 +90,8 @@ def predict_split(
                 behavior = torch.from_numpy(control(recording_id, clips)).to(device)
                 views.append((twin, cast(Clips, {**shown, "behavior": behavior})))
             own = columns[recording_id] + [columns[recording_id][0]] * len(controls)
-            collected = [bins_BT[score_BT], clips["counts"][score_BT], clips["valid"][score_BT]]
+            lost_BT = (~clips["behavior"].isfinite()).sum(-1) / max(1, clips["behavior"].shape[-1])
+            collected = [bins_BT[score_BT], lost_BT[score_BT], clips["counts"][score_BT], clips["valid"][score_BT]]
             for (model, view), units in zip(views, own, strict=True):
                 counts = model({recording_id: view})[recording_id].float()[..., units].cpu()
                 collected.append(counts[score_BT] if model.predict == "all" else newest(counts, score_BT, recording_id))
@@ -134,10 +137,29 @@ def assembled(pieces: Sequence[tuple[np.ndarray, ...]], names: Sequence[str]) ->
     bins_N, *values = (np.concatenate(column) for column in zip(*pieces, strict=True))
     order = np.argsort(bins_N, kind="stable")
     assert (np.diff(bins_N[order]) > 0).all(), "a bin was scored twice"
-    counts, valid, predicted, *rest = (value[order] for value in values)
+    missing, counts, valid, predicted, *rest = (value[order] for value in values)
     others = dict(zip(names, rest, strict=True))
     ln = others.pop("ln", None)
-    return Predictions(bins_N[order], counts, valid, predicted, ln, others)
+    return Predictions(bins_N[order], counts, valid, predicted, ln, others, float(missing.mean()))
+
+
+def refuse_broken(found: Predictions, recording_id: str, model: str) -> None:
+    """A model that predicts no numbers is no silent unit, which scores leave out.
+
+    Raises
+    ------
+    ValueError
+        Where a prediction is NaN or infinite; names the model and the recording, and says how many.
+    """
+    for what, predicted in (("", found.predicted_NU), ("the LN baseline of ", found.ln_NU)):
+        if predicted is None or np.isfinite(predicted).all():
+            continue
+        broken = ~np.isfinite(predicted)
+        raise ValueError(
+            f"{what}{model}: {int(broken.sum())} of {broken.size} predictions for recording {recording_id} are NaN or "
+            f"infinite, of {int(broken.any(0).sum())} of {broken.shape[1]} units: the training has diverged. "
+            "Take an earlier checkpoint, or train with a lower optim.lr"
+        )
 
 
 # Other behaviours in the place of the animal's ----------------------------------------------------------------------
@@ -243,11 +265,10 @@ class _Behavior:
         """Mean over a trial's bins, (D,)."""
         if trial not in self._means:
             first, last = int(self.trials.start[trial]), int(self.trials.stop[trial])
-            total = np.zeros(self.spec.behavior_dim)
+            seen = Moments(self.spec.behavior_dim)
             for start in range(first, last, PIECE):
-                values = self.recording.behavior(start, min(start + PIECE, last), self.spec.behavior)
-                total += values.sum(0, dtype=np.float64)
-            self._means[trial] = (total / (last - first)).astype(np.float32)
+                seen.add(self.recording.behavior(start, min(start + PIECE, last), self.spec.behavior))
+            self._means[trial] = np.where(seen.known > 0, seen.mean, np.nan).astype(np.float32)
         return self._means[trial]
 
 

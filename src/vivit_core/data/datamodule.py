@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vivit_core.data.recording import Recording, RecordingInfo, check_recording
 from vivit_core.data.sampler import TrainingSampler, Weighting
+from vivit_core.data.statistics import Moments, divisor
 from vivit_core.data.transforms import (
     BehaviorTransform,
     Clip,
@@ -453,8 +454,8 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
     """What a twin must know of a recording; all numbers from its training trials alone, in bounded memory.
 
     Pixel mean and std come from at most 4096 frames, evenly spaced over the training trials; counts (valid bins) and
-    behaviour from all bins. A std of 0 is given as 1, so that constants stay finite when divided by it. A behaviour
-    that the recording lacks has mean 0 and std 1.
+    behaviour (values that are there) from all bins. A constant has std 1, so that it stays finite when divided by it. A
+    behaviour that the recording lacks has mean 0 and std 1. How much of a behaviour is missing is logged.
 
     Parameters
     ----------
@@ -463,55 +464,43 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
     """
     info, train = recording.info, recording.info.trials.of("train")
     spikes, bins = np.zeros(info.n_units), np.zeros(info.n_units)
-    dim = sum(behavior.values())
-    total, squares, shift = np.zeros(dim), np.zeros(dim), np.zeros(dim)
+    traces = Moments(sum(behavior.values()))
     for start, stop in _pieces(train.start.tolist(), train.stop.tolist()):
         valid = recording.valid(start, stop)
         spikes += (recording.counts(start, stop) * valid).sum(0, dtype=np.float64)
         bins += valid.sum(0)
-        values = recording.behavior(start, stop, behavior).astype(np.float64)
-        shift = values[0] if start == train.start[0] else shift  # keeps the squares small beside their differences
-        total += (values - shift).sum(0)
-        squares += np.square(values - shift).sum(0)
-    mean = total / train.n_bins
-    std = np.sqrt(np.maximum(squares / train.n_bins - np.square(mean), 0))
+        traces.add(recording.behavior(start, stop, behavior))
+    missing = np.add.reduceat(traces.missing, np.cumsum([0, *behavior.values()])[:-1]) if behavior else np.zeros(0)
+    for (name, width), share in zip(behavior.items(), missing, strict=True):
+        if share > 0:
+            log.warning(
+                "%s: %.1f %% of behaviour %r is missing (NaN) in training trials: its mean stands in",
+                recording.path,
+                100 * share / width,
+                name,
+            )
 
     ends = np.cumsum(train.stop - train.start)
     chosen = np.unique(np.linspace(0, train.n_bins - 1, min(train.n_bins, _STATISTICS_FRAMES)).astype(np.int64))
     trial = np.searchsorted(ends, chosen, side="right")
     places = train.stop[trial] - (ends[trial] - chosen)
-    pixels, pixel_squares, n_pixels = 0.0, 0.0, 0
-    pixel_shift = float(recording.frames(int(places[0]), int(places[0]) + 1).flat[0])  # as above
+    pixels = Moments(1)
     for place in places.tolist():
-        frame = recording.frames(place, place + 1).astype(np.float64)
-        frame -= pixel_shift
-        pixels, pixel_squares, n_pixels = (
-            pixels + frame.sum(),
-            pixel_squares + np.square(frame).sum(),
-            n_pixels + frame.size,
-        )
-    pixel_mean = pixels / n_pixels
-    pixel_std = np.sqrt(max(pixel_squares / n_pixels - pixel_mean**2, 0.0))
-    pixel_mean += pixel_shift
+        pixels.add(recording.frames(place, place + 1).reshape(-1, 1))
     return RecordingSpec(
         recording_id=info.recording_id,
         frame_rate_hz=info.frame_rate_hz,
         frame_shape=info.frame_shape,
         unit_ids=info.unit_ids,
         unit_mean_counts=tuple((spikes / np.maximum(bins, 1)).tolist()),
-        pixel_mean=float(pixel_mean),
-        pixel_std=float(_divisor(pixel_std, pixel_mean)),
+        pixel_mean=float(pixels.mean[0]),
+        pixel_std=float(divisor(pixels.mean, pixels.std)[0]),
         behavior=dict(behavior),
-        behavior_mean=tuple((mean + shift).tolist()),
-        behavior_std=tuple(_divisor(std, mean + shift).tolist()),
+        behavior_mean=tuple(traces.mean.tolist()),
+        behavior_std=tuple(divisor(traces.mean, traces.std).tolist()),
         behavior_causal=all(info.behavior_causal.get(name, True) for name in behavior),
         degrees_per_pixel=info.degrees_per_pixel,
     )
-
-
-def _divisor(std: Any, mean: Any) -> np.ndarray:
-    """Standard deviations to divide by; 1 for a constant, whose spread is none or float32's rounding."""
-    return np.where(std > 1e-7 * np.abs(mean), std, 1.0)
 
 
 def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -533,16 +533,19 @@ def _positive(file: h5py.File, path: Path, name: str) -> float:
     return number
 
 
-def _check_values(path: Path, file: h5py.File, name: str, non_negative: bool, remedy: str) -> None:
-    """Stream through a (T, ...) array and name the first row with a bad number."""
+def _check_values(
+    path: Path, file: h5py.File, name: str, non_negative: bool, remedy: str, may_miss: bool = False
+) -> None:
+    """Stream through a (T, ...) array and name the first row with a bad number; ``may_miss``: NaN is a missing one."""
     dataset = file[name]
     if dataset.dtype.kind == "u":
         return
     row_bytes = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
     for start, stop in pieces(dataset.shape[0], row_bytes, _COPY_BYTES):
         piece = dataset[start:stop]
-        if piece.dtype.kind == "f" and not np.isfinite(piece).all():
-            where = np.argwhere(~np.isfinite(piece))[0]
+        bad = np.isinf if may_miss else lambda values: ~np.isfinite(values)
+        if piece.dtype.kind == "f" and bad(piece).any():
+            where = np.argwhere(bad(piece))[0]
             raise RecordingError(
                 path, name, f"row {start + where[0]}, index {where[1:].tolist()} is {piece[tuple(where)]}", remedy
             )
@@ -569,7 +572,8 @@ def _examine(path: Path, frames: bool) -> RecordingInfo:
                 file,
                 f"behavior/{name}",
                 False,
-                "Store finite numbers; interpolate gaps, or mark the bins in responses/valid",
+                "Store finite numbers, and NaN where a value is missing: a twin then sees the mean",
+                may_miss=True,
             )
         if info.has_truth:
             _check_values(path, file, "truth/rate", True, "Store finite rates ≥ 0")

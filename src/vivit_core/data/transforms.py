@@ -42,7 +42,8 @@ class BehaviorTransform(Transform, Protocol):
         ...
 
     def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
-        """A stretch of one trial, oldest first; beyond its ends there is nothing."""
+        """A stretch of one trial, oldest first; beyond its ends there is nothing. A missing value is NaN, and so is
+        what cannot be made without it, within the transform's reach."""
         ...
 
 
@@ -158,7 +159,7 @@ class SplitBySign:
 
 @dataclass(frozen=True)
 class Smooth:
-    """A running mean with exponential weights; a trial begins with what there is."""
+    """A running mean with exponential weights, of the values that are there; a trial begins with what there is."""
 
     source: str
     tau_s: float  # time constant, s
@@ -173,7 +174,7 @@ class Smooth:
         return memory(self.tau_s, frame_rate_hz), 0
 
     def __call__(self, trace_TD: FloatArray, frame_rate_hz: float) -> FloatArray:
-        return smoothed(trace_TD, np.ones((len(trace_TD), 1), bool), self.tau_s, frame_rate_hz)
+        return smoothed(trace_TD, np.isfinite(trace_TD), self.tau_s, frame_rate_hz, nothing=np.nan)
 
 
 @dataclass(frozen=True)
@@ -288,8 +289,10 @@ def memory(tau_s: float, frame_rate_hz: float) -> int:
     return int(np.ceil(MEMORY * tau_s * frame_rate_hz))
 
 
-def smoothed(trace_TD: FloatArray, valid_TD: np.ndarray, tau_s: float, frame_rate_hz: float) -> FloatArray:
-    """The mean of the valid bins up to each one, weighted by exp(-age / tau); 0 where there is none."""
+def smoothed(
+    trace_TD: FloatArray, valid_TD: np.ndarray, tau_s: float, frame_rate_hz: float, nothing: float = 0.0
+) -> FloatArray:
+    """The mean of the valid bins up to each one, weighted by exp(-age / tau); ``nothing`` where there is none."""
     lags = memory(tau_s, frame_rate_hz)
     out_TD = np.empty(trace_TD.shape, np.float32)
     for start in range(0, len(trace_TD), BLOCK):
@@ -300,8 +303,8 @@ def smoothed(trace_TD: FloatArray, valid_TD: np.ndarray, tau_s: float, frame_rat
         weights_TT = np.where(kept, np.exp(-np.maximum(age, 0) / (tau_s * frame_rate_hz)), 0).astype(np.float32)
         valid = valid_TD[first:stop].astype(np.float32)
         total = weights_TT @ valid
-        mean = (weights_TT @ (trace_TD[first:stop] * valid)) / np.maximum(total, 1e-9)
-        out_TD[start:stop] = np.where(total > 0, mean, 0)
+        mean = (weights_TT @ np.where(valid_TD[first:stop], trace_TD[first:stop], 0)) / np.maximum(total, 1e-9)
+        out_TD[start:stop] = np.where(total > 0, mean, nothing)
     return out_TD
 
 

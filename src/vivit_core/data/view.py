@@ -104,8 +104,8 @@ class View(Recording):
 
     Time comes first: counts of pooled bins are summed (shared by overlap where the ratio of rates is no whole number,
     which makes them fractional), the newest frame stands for the pooled ones, behaviour is the mean of the bins that
-    began in the pooled time, and a bin is valid where all it overlaps are. Then the transforms, in the model's bins,
-    never across a trial's border.
+    began in the pooled time (NaN is a missing value, and left out), and a bin is valid where all it overlaps are. Then
+    the transforms, in the model's bins, never across a trial's border.
 
     Parameters
     ----------
@@ -256,7 +256,10 @@ class View(Recording):
         low, high, first, last = self._span(start, stop)
         values = self._slice(f"behavior/{name}", first, last).astype(np.float32, copy=False)
         left, right = -(-low // self.clock.q) - first, -(-high // self.clock.q) - first
-        return (segments(values, left, right) / (right - left)[:, None]).astype(np.float32)
+        there = np.isfinite(values)
+        number = segments(there.astype(np.float32), left, right)
+        total = segments(np.where(there, values, 0), left, right)
+        return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
         """The parts of a range by trial, and each one's trial; what lies between two trials is one for itself."""

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vivit_core.models.layers import inverse_softplus
+from vivit_core.models.layers import inverse_softplus, normalized
 from vivit_core.specs import Batch, RecordingSpec
 
 
@@ -46,8 +46,8 @@ class LNHead(nn.Module):
 
     def contrast(self, frames_BCTHW: Tensor) -> Tensor:
         """Grey frames in units of the training trials' pixel standard deviation, mean zero; (B, T, H, W)."""
-        grey = reduce(frames_BCTHW.float(), "b c t h w -> b t h w", "mean")
-        return (grey - self.spec.pixel_mean) / self.spec.pixel_std
+        shown = normalized(frames_BCTHW, self.spec.pixel_mean, self.spec.pixel_std)
+        return shown[:, 0] if shown.shape[1] == 1 else reduce(shown, "b c t h w -> b t h w", "mean")
 
     def window_index(self) -> tuple[Tensor, Tensor]:
         """Each window's pixels as indices into the flat frame, and which of them lie inside it; both (U, patch²)."""

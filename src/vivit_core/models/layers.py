@@ -142,6 +142,21 @@ def turn(x_BNhd: Tensor, rope: Rope, scale_d: Tensor | None = None) -> Tensor:
     return (x * cos + x.flip(-2) * sin).flatten(-2).to(x_BNhd.dtype)
 
 
+def normalized(values: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:
+    """Float32, in standard deviations from the mean. A missing value (NaN or infinite) is at the mean.
+
+    The one place where a model meets raw values, so that training, evaluation, ``rates`` and ``stream`` take what is
+    missing alike.
+    """
+    x = (values.float() - mean) / std
+    return x.nan_to_num(0.0, 0.0, 0.0) if values.is_floating_point() else x
+
+
+def missing(values: Tensor) -> int:
+    """How many values ``normalized`` puts at the mean."""
+    return int((~values.isfinite()).sum()) if values.is_floating_point() else 0
+
+
 def channel_scales(maps: Sequence[Tensor]) -> Tensor:
     """Standard deviation (C,) of each channel over several maps (B, C, …) together, of whatever lengths and sizes.
 

@@ -8,11 +8,13 @@ level's last word. So a bin costs what is new in it, and an endless stream takes
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from vivit_core.models.layers import missing
 from vivit_core.specs import Clips
 
 if TYPE_CHECKING:
@@ -34,6 +36,12 @@ class Stream:
         frames: a clip is padded at its old end, so that its first token ends early, while a stream, whose end nobody
         knows, begins with a whole token.
 
+    Attributes
+    ----------
+    bins : so far.
+    missing_values : so far; pixels and numbers of behaviour that were NaN or infinite. Their means stood in, as in a
+        clip, and the first of them is told in a warning.
+
     Raises
     ------
     ValueError
@@ -47,7 +55,7 @@ class Stream:
         self.core = twin.core.stream(old)
         self.modulator = twin.modulator.stream(old) if twin.modulator is not None else None
         self.device = next(twin.parameters()).device
-        self.bins = 0  # so far
+        self.bins, self.missing_values = 0, 0
 
     @torch.no_grad()
     def step(self, frame: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
@@ -81,6 +89,15 @@ class Stream:
             frames=torch.as_tensor(given, device=self.device)[None, :, None],
             behavior=torch.as_tensor(moved, device=self.device)[None, None],
         )
+        if lost := missing(clip["frames"]) + missing(clip["behavior"]):
+            if not self.missing_values:
+                warnings.warn(
+                    f"recording {self.recording_id}, bin {self.bins}: {lost} pixels or numbers of behaviour are "
+                    "missing (NaN or infinite); their means stand in, now and in later bins "
+                    "(stream.missing_values counts them)",
+                    stacklevel=2,
+                )
+            self.missing_values += lost
         pixels, behavior_11D = self.twin.adapt(self.recording_id, clip)
         levels = self.core(pixels)
         if self.modulator is not None:

@@ -7,6 +7,7 @@ Shape letters: B clips, C channels, T bins, H W pixels, D behaviour numbers, U u
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from vivit_core.models.layers import build, part
+from vivit_core.models.layers import build, missing, normalized, part
 from vivit_core.models.readout import GaussianReadout
 from vivit_core.models.streaming import Stream
 from vivit_core.specs import Batch, Clips, RecordingSpec
@@ -65,6 +66,7 @@ class Twin(nn.Module):
         if len(self.specs) != len(recordings) or not recordings:
             raise ValueError(f"a twin needs recordings with distinct ids; got {[s.recording_id for s in recordings]}")
         self.predict: Literal["all", "last"] = predict
+        self.missing_values = 0  # of the last call of ``rates``
         self.frame_size = common_frame_size(model.get("frame_size"), recordings)
         behavior_dim = same("behaviours", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
@@ -101,9 +103,12 @@ class Twin(nn.Module):
         return list(self.specs).index(recording_id)
 
     def adapt(self, recording_id: str, clips: Clips) -> tuple[Tensor, Tensor]:
-        """Frames and behaviour of one recording, normalised with its training statistics, at the common frame size."""
+        """Frames and behaviour of one recording, normalised with its training statistics, at the common frame size.
+
+        A missing value (NaN or infinite) is at its mean.
+        """
         spec = self.specs[recording_id]
-        frames = (clips["frames"].float() - spec.pixel_mean) / spec.pixel_std
+        frames = normalized(clips["frames"], spec.pixel_mean, spec.pixel_std)
         if tuple(frames.shape[-2:]) != self.frame_size:
             flat = F.interpolate(
                 frames.flatten(0, 2)[:, None], self.frame_size, mode="bilinear", antialias=True, align_corners=False
@@ -111,7 +116,8 @@ class Twin(nn.Module):
             frames = flat.view(*frames.shape[:3], *self.frame_size)
         behavior = clips["behavior"].float()
         if spec.behavior_dim:
-            behavior = (behavior - behavior.new_tensor(spec.behavior_mean)) / behavior.new_tensor(spec.behavior_std)
+            mean, std = behavior.new_tensor(spec.behavior_mean), behavior.new_tensor(spec.behavior_std)
+            behavior = normalized(behavior, mean, std)
         return frames, behavior
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -140,7 +146,9 @@ class Twin(nn.Module):
         Parameters
         ----------
         recording_id : whose units.
-        frames : (T, H, W) or (C, T, H, W), pixel values as the recording has them, not normalised.
+        frames : (T, H, W) or (C, T, H, W), pixel values as the recording has them, not normalised. A value that is
+            missing (NaN or infinite), here or in ``behavior``, is at its mean; ``missing_values`` counts such values
+            of the last call, and a warning says so.
         behavior : (T, D) in the order of ``specs[recording_id].behavior``, not normalised; None where there is none.
 
         Returns
@@ -173,6 +181,13 @@ class Twin(nn.Module):
         training = self.training
         self.eval()
         clips = Clips(frames=video[None].to(device), behavior=torch.as_tensor(given)[None].to(device))
+        self.missing_values = missing(clips["frames"]) + missing(clips["behavior"])
+        if self.missing_values:
+            warnings.warn(
+                f"recording {recording_id}: {self.missing_values} pixels or numbers of behaviour are missing (NaN or "
+                "infinite); their means stand in",
+                stacklevel=2,
+            )
         counts = self({recording_id: clips})[recording_id][0]
         self.train(training)
         return (counts * spec.frame_rate_hz).cpu().numpy()

@@ -1,0 +1,152 @@
+"""A missing value (NaN or infinite) is at its mean, and counted: in a clip, in ``rates`` and bin by bin, alike."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import LN as LN_NODE
+from tiny_models import MODELS_UNDER_CONTRACT, READOUT, spec
+
+from vivit_core.data.datamodule import training_statistics
+from vivit_core.data.recording import Recording, Trials, validate_recording, write_recording
+from vivit_core.data.statistics import Moments
+from vivit_core.data.transforms import PositionBasis, RaisedCosines, Smooth, Speed, SplitBySign, Velocity
+from vivit_core.data.view import View
+from vivit_core.models.baselines import LN
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Clips
+
+BINS = 12
+
+
+def shown(holes: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and behaviour; with holes, or with the training's means where those are."""
+    known = spec()
+    rng = np.random.default_rng(0)
+    frames = rng.normal(120, 50, (1, BINS, 12, 16)).astype(np.float32)
+    behavior = rng.normal(size=(BINS, 3)).astype(np.float32)
+    for value in (np.nan, np.inf, -np.inf):
+        frames[0, 5, 2:4, 3] = value if holes else known.pixel_mean
+        behavior[5, 1] = behavior[7] = value if holes else known.behavior_mean[0]
+    frames[0, 6] = np.nan if holes else known.pixel_mean  # a whole frame
+    return frames, behavior
+
+
+@pytest.mark.parametrize("name", MODELS_UNDER_CONTRACT)
+def test_what_is_missing_is_at_its_mean_in_clips_rates_and_streams(name: str) -> None:
+    torch.manual_seed(0)
+    twin = Twin(MODELS_UNDER_CONTRACT[name], READOUT, [spec()]).eval()
+    frames, behavior = shown(holes=True)
+    expected = twin.rates("a", *shown(holes=False))
+    assert twin.missing_values == 0
+    with pytest.warns(UserWarning, match=r"recording a: 198 pixels or numbers of behaviour are missing"):
+        rates = twin.rates("a", frames, behavior)
+    assert twin.missing_values == 2 + 12 * 16 + 1 + 3
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+    stream = twin.stream("a")
+    with pytest.warns(UserWarning, match="bin 5: 3 pixels or numbers") as told:
+        streamed = np.stack([stream.step(frames[:, t], behavior[t]) for t in range(BINS)])
+    assert len(told) == 1 and stream.missing_values == 198
+    np.testing.assert_allclose(streamed, expected, rtol=1e-4)
+
+
+def test_the_baseline_takes_what_is_missing_alike() -> None:
+    ln = LN([spec()], duration_s=LN_NODE["duration_s"], patch=3)
+    for value in ln.parameters():
+        torch.nn.init.normal_(value, std=0.3)
+    with torch.no_grad():
+        holes, means = (ln({"a": Clips(frames=torch.as_tensor(shown(holes=h)[0])[None])})["a"] for h in (True, False))
+    torch.testing.assert_close(holes, means)
+
+
+def test_whole_numbers_are_not_searched_for_what_is_missing() -> None:
+    twin = Twin(MODELS_UNDER_CONTRACT["bare"], READOUT, [spec()]).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        twin.rates("a", np.zeros((BINS, 12, 16), np.uint8), np.zeros((BINS, 3)))
+
+
+# In recordings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blinking(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    pupil = rng.normal(3, 2, (400, 2)).astype(np.float32)
+    pupil[10:30, 0] = pupil[200] = np.nan
+    starts = np.arange(0, 400, 80)
+    return write_recording(
+        tmp_path / "a.h5",
+        recording_id="a",
+        frame_rate_hz=60.0,
+        frames=rng.integers(0, 256, (400, 4, 5)).astype(np.uint8),
+        counts=rng.poisson(0.5, (400, 2)),
+        behavior={"pupil": pupil, "lost": np.full((400, 1), np.nan, np.float32)},
+        trials=Trials(starts, starts + 80, np.arange(5), np.array(["train"] * 3 + ["val", "test"])),
+    )
+
+
+def test_statistics_are_of_what_is_there_and_the_rest_is_counted(
+    blinking: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    validate_recording(blinking)
+    recording = Recording(blinking)
+    found = training_statistics(recording, {"pupil": 2, "lost": 1})
+    train = recording.behavior(0, 240, {"pupil": 2})
+    np.testing.assert_allclose(found.behavior_mean[:2], np.nanmean(train, 0), rtol=1e-5)
+    np.testing.assert_allclose(found.behavior_std[:2], np.nanstd(train, 0), rtol=1e-5)
+    assert (found.behavior_mean[2], found.behavior_std[2]) == (0.0, 1.0)
+    assert "4.6 % of behaviour 'pupil' is missing (NaN) in training trials" in caplog.text
+    assert "100.0 % of behaviour 'lost'" in caplog.text
+
+
+def test_slower_bins_pool_what_is_there(blinking: Path) -> None:
+    fine, coarse = Recording(blinking), View(blinking, 20.0)
+    stored = fine.behavior(0, 240, {"pupil": 2}).reshape(80, 3, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mean of nothing
+        expected = np.nanmean(stored, 1)
+    np.testing.assert_allclose(coarse.behavior(0, 80, {"pupil": 2})[:26], expected[:26], rtol=1e-5)
+    assert np.isnan(coarse.behavior(4, 9, {"pupil": 2})[:, 0]).all()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Velocity("x"),
+        Speed("x"),
+        SplitBySign("x"),
+        Smooth("x", tau_s=0.05),
+        RaisedCosines("x", n=3, duration_s=0.1, causal=True),
+        PositionBasis("x", n=4, low=-1.0, high=1.0),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_one_missing_value_reaches_no_further_than_its_transform(transform) -> None:
+    trace = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    whole = transform(trace, 60.0)
+    trace[100, 0] = np.nan
+    holed = transform(trace, 60.0)
+    past, ahead = transform.reach(60.0)
+    touched = np.zeros(300, bool)
+    touched[100 - ahead : 100 + past + 1] = True
+    np.testing.assert_array_equal(holed[~touched], whole[~touched])
+    if isinstance(transform, Smooth):
+        assert np.isfinite(holed).all()
+        assert np.isnan(transform(np.full((9, 1), np.nan, np.float32), 60.0)).all()
+
+
+def test_moments_in_pieces_are_those_of_the_whole() -> None:
+    values = np.random.default_rng(0).normal(1e6, 3, (100, 3))
+    values[:20, 1] = values[5, 2] = np.nan
+    moments = Moments(3)
+    for start in range(0, 100, 7):
+        moments.add(values[start : start + 7])
+    np.testing.assert_allclose(moments.mean, np.nanmean(values, 0))
+    np.testing.assert_allclose(moments.std, np.nanstd(values, 0), rtol=1e-9)
+    np.testing.assert_allclose(moments.missing, [0, 0.2, 0.01])
