@@ -27,13 +27,13 @@ def whole(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """A text file, whole or not at all."""
     with whole(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def known_whole(path: Path) -> bool:
     """Whether :func:`remember_whole` has seen this very file: same place, size and time of change."""
     try:
-        return _note_of(path).read_text() == _state(path)
+        return _note_of(path).read_text(encoding="utf-8") == _state(path)
     except OSError:
         return False
 

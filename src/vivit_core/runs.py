@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -10,7 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 import yaml
 
 from vivit_core.files import write_text
+from vivit_core.locks import lock
 
 VERSIONS = (
     "vivit-core",
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        return json.loads((self.path / "environment.json").read_text())
+        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -69,9 +69,9 @@ class Run:
             Where another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".held").open("w") as handle:
+        with (self.path / ".held").open("w", encoding="utf-8") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(handle)
             except BlockingIOError as error:
                 raise ValueError(
                     f"another process is training in {self.path}; wait for it, or start a new run"
@@ -83,7 +83,7 @@ class Run:
         try:
             with self.held():
                 return False
-        except ValueError:
+        except (ValueError, OSError):  # a folder that this process may not write into is another's too
             return True
 
 
@@ -95,11 +95,23 @@ def describe(run: Run, settings: Mapping[str, Any], overrides: Sequence[str], fi
     if environment_file.is_file():
         first = run.environment
         first["continued"] = [*first.get("continued", []), now]
+        first.pop("ended", None)
         write_text(environment_file, json.dumps(first, indent=2))
         return
-    (run.path / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
-    (run.path / "overrides.yaml").write_text(yaml.safe_dump(list(overrides), allow_unicode=True))
+    (run.path / "config.yaml").write_text(
+        yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    (run.path / "overrides.yaml").write_text(yaml.safe_dump(list(overrides), allow_unicode=True), encoding="utf-8")
     write_text(environment_file, json.dumps({**now, "seed": settings["seed"]}, indent=2))
+
+
+def note_end(run: Run, why: str | None) -> None:
+    """Note in the run's environment why its training ended before its last epoch; None where it did not.
+
+    A record that cannot be written ends nothing.
+    """
+    with suppress(OSError, json.JSONDecodeError):
+        write_text(run.path / "environment.json", json.dumps({**run.environment, "ended": why}, indent=2))
 
 
 def environment() -> dict[str, Any]:
@@ -129,7 +141,13 @@ def git_state() -> dict[str, Any] | None:
     def git(*words: str) -> str:
         where = Path(__file__).resolve().parent
         return subprocess.run(
-            ["git", *words], cwd=where, check=True, capture_output=True, text=True, timeout=10
+            ["git", *words],
+            cwd=where,
+            check=True,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
         ).stdout.strip()
 
     try:

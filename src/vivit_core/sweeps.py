@@ -56,14 +56,14 @@ class Job:
 
     def outcome(self) -> Outcome:
         """What is known of it; ``waiting`` where it has not begun."""
-        return Outcome(**json.loads(self.file.read_text())) if self.file.is_file() else Outcome()
+        return Outcome(**json.loads(self.file.read_text(encoding="utf-8"))) if self.file.is_file() else Outcome()
 
     def note(self, **changes: Any) -> Outcome:
         """Change what is known of it; the names are those of :class:`Outcome`."""
         outcome = replace(self.outcome(), **changes)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.file.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+        unfinished.write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
         unfinished.replace(self.file)
         return outcome
 
@@ -130,12 +130,12 @@ def test_bps_of(outcome: Outcome) -> float | None:
     summary = Path(outcome.run) / "summary.json" if outcome.run is not None else None
     if outcome.status != "finished" or summary is None or not summary.is_file():
         return None
-    bps: float | None = json.loads(summary.read_text())["bps_mean"]
+    bps: float | None = json.loads(summary.read_text(encoding="utf-8"))["bps_mean"]
     return bps
 
 
 def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["job", *keys, "status", "reason", SCORE, "test/bps_mean", "run"])
         for row in rows:

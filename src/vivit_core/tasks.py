@@ -485,7 +485,7 @@ def selecting_score(run: runs.Run) -> float | None:
     of_the_baseline = run.path / "validation" / "summary.json"
     if not of_the_baseline.is_file():
         return best_score(run.last)
-    bps: float | None = json.loads(of_the_baseline.read_text())["bps_mean"]
+    bps: float | None = json.loads(of_the_baseline.read_text(encoding="utf-8"))["bps_mean"]
     return bps
 
 
@@ -496,7 +496,7 @@ def make_loggers(settings: Settings, run: runs.Run, resumed: bool) -> list[Logge
     metrics = run.path / "metrics.csv"
     rows: list[dict[str, Any]] = []
     if resumed and metrics.is_file():
-        with metrics.open(newline="") as file:
+        with metrics.open(newline="", encoding="utf-8") as file:
             rows = [{name: value for name, value in row.items() if value != ""} for row in DictReader(file)]
     loggers: list[Logger] = make(settings["logger"])
     for logger in loggers:
@@ -512,7 +512,7 @@ def send_results(loggers: Sequence[Logger], run: runs.Run) -> None:
     """The end of a training to W&B, where it is one of the loggers."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
-            summary = json.loads((run.path / "summary.json").read_text())
+            summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
             drawn = sorted(p for p in (run.path / "pictures").glob("*.png") if not p.name.startswith("validation_"))
             logger.log_results(summary, best_score(run.last), drawn, run.best)
 
@@ -844,7 +844,7 @@ def stream(settings: Settings) -> None:
     bin_s = 1.0 / twin.specs[name].frame_rate_hz
     measured = measure_stream(twin, name, clips["frames"], clips["behavior"])
     summary = {"recording": name, "device": device, "bin_ms": bin_s * 1e3, **measured.summary()}
-    (run.path / "stream.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (run.path / "stream.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     pictures.latency(run.path / "pictures" / "latency.png", measured.seconds, measured.clip_seconds, bin_s)
     table = Table("time of a bin, ms", title=f"{name}, {measured.bins} bins of {bin_s * 1e3:.2f} ms, on {device}")
     for title in ("mean", "median", "95 %", "99 %", "most"):

@@ -893,7 +893,7 @@ def study_attention(
         "rollout_by_step": newest.tokens.sum((1, 2)).tolist(),
         **statistics.summary(),
     }
-    (out / "attention.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    (out / "attention.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     folder = out / "pictures"
     rate_hz = twin.specs[recording_id].frame_rate_hz

@@ -185,7 +185,9 @@ def compare(
     summary = without_nan(summary)
     out.mkdir(parents=True, exist_ok=True)
     write_units(out / "compare.csv", shared, point, drawn, truth_U, enough_U)
-    (out / "compare.json").write_text(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    (out / "compare.json").write_text(
+        json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     draw(summary, point, drawn, enough_U, out / "pictures")
     return summary
 
@@ -438,7 +440,7 @@ def write_units(
         gain_U = point[name][0] - point[names[0]][0]
         columns |= {f"{name}_bps_gain": gain_U, f"{name}_bps_gain_low": low_U, f"{name}_bps_gain_high": high_U}
     units = [(rid, unit) for rid, own in shared.items() for unit in own]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["recording", "unit", *columns])
         for u, (rid, unit) in enumerate(units):

@@ -115,7 +115,7 @@ def inspect(
         recordings[name] = {"path": str(path), **look.summary, "picture": str(picture), "findings": found}
     faults = sum(f["level"] == "fault" for r in recordings.values() for f in r["findings"])
     summary: dict[str, Any] = without_nan({"faults": faults, "recordings": recordings})
-    (out / "inspect.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    (out / "inspect.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return summary
 
 

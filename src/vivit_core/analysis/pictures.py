@@ -31,7 +31,7 @@ def learning_curve(path: Path, metrics_csv: Path) -> Path:
     ValueError
         Where the file holds none of them.
     """
-    with metrics_csv.open(newline="") as file:
+    with metrics_csv.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
 
     def column(name: str) -> tuple[list[float], list[float]]:

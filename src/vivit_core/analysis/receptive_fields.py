@@ -560,7 +560,7 @@ def known_fractions(training: Path | None) -> dict[tuple[str, str], float]:
     file = None if training is None else training / "units.csv"
     if file is None or not file.is_file():
         return {}
-    with file.open(newline="") as lines:
+    with file.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     return {
         (row["recording"], row["unit"]): float(row["knowable_fraction"]) for row in rows if row["knowable_fraction"]

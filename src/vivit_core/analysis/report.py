@@ -8,7 +8,6 @@ escaped.
 from __future__ import annotations
 
 import base64
-import fcntl
 import html
 import json
 import logging
@@ -25,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from vivit_core.locks import lock
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin, read_checkpoint
 from vivit_core.specs import RecordingSpec
@@ -121,8 +121,8 @@ def write(folder: Path, blocks: Mapping[str, str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
     # Two tasks that publish at once take turns; a lock on the page itself would go with the page it replaces.
-    with (folder / ".report.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with (folder / ".report.lock").open("w", encoding="utf-8") as handle:
+        lock(handle, wait=True)
         before = dict(BLOCK.findall(page.read_text(encoding="utf-8"))) if page.is_file() else {}
         number, name = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=folder)
         try:
@@ -148,8 +148,8 @@ def umask() -> int:
 
 def training_section(run: Path) -> Section:
     """The section "train": what was trained on what, read from a training's run folder."""
-    settings: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text())
-    environment: dict[str, Any] = json.loads((run / "environment.json").read_text())
+    settings: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    environment: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     best = run / "checkpoints" / "best.ckpt"
     content = read_checkpoint(best if best.is_file() else best.with_name("last.ckpt"))
     specs = [RecordingSpec.from_dict(r) for r in content["twin"]["recordings"]]
@@ -192,6 +192,8 @@ def training_section(run: Path) -> Section:
         ("optimiser steps until the best", content.get("global_step")),
         ("seed", settings["seed"]),
     ]
+    if environment.get("ended") is not None:
+        facts.append(("ended", environment["ended"]))
     git = environment.get("git")
     facts += [
         ("commit", "not in a git checkout" if git is None else git["commit"]),

@@ -19,7 +19,7 @@ HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
 def write_units(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A CSV file with a row for each unit; what is not defined (NaN) stays empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(

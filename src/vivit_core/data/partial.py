@@ -10,7 +10,6 @@ checksum, and only then the file gets its name.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import resource
@@ -27,10 +26,11 @@ import numpy as np
 from rich.progress import track
 
 from vivit_core.data.seal import BLOCK
+from vivit_core.locks import lock
 from vivit_core.specs import RecordingError
+from vivit_core.troubles import FULL, REFUSED, reason
 
 _CHUNK_FRAMES = 64  # frames a chunk; 300-frame windows read fastest from uncompressed chunks of 32-128 frames
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _STRUCTURE_BYTES = 1 << 14  # HDF5's own, at least
 _CHUNK_BYTES = 1 << 20  # larger chunks do not fit HDF5's chunk cache
 
@@ -81,13 +81,15 @@ def write_in_pieces(
     Raises
     ------
     RecordingError
-        Where another process is writing this file, or where the disk gives back something else than it was given.
+        Where another process is writing this file, where it cannot be written, or where the disk gives back something
+        else than it was given.
     """
     partial, journal_path = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.journal")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
     with _held(path, journal_path) as journal:
         try:
-            done = _begin(partial, journal, layout, arrays, key or uuid4().hex)
+            with _writing(path):
+                done = _begin(partial, journal, layout, arrays, key or uuid4().hex)
             plan = [
                 (name, start, stop)
                 for name, (_, dtype) in arrays.items()
@@ -108,11 +110,13 @@ def write_in_pieces(
                             f"{(stop - start, *values.shape[1:])}",
                             "Look whether the source changed while it was read",
                         )
-                    file[name][start:stop] = piece
-                    file.flush()
                     done[name, start, stop] = zlib.crc32(piece.data)
-                    _note(journal, [name, start, stop, done[name, start, stop]])
-            _sync(partial)
+                    with _writing(path):  # the line above may fail too, but then it is the source that cannot be read
+                        file[name][start:stop] = piece
+                        file.flush()
+                        _note(journal, [name, start, stop, done[name, start, stop]])
+            with _writing(path):
+                _sync(partial)
             with h5py.File(partial, "r") as file:
                 for name, start, stop in track(plan, f"{progress}: check", disable=hidden):
                     if zlib.crc32(np.ascontiguousarray(file[name][start:stop]).data) != done[name, start, stop]:
@@ -123,14 +127,11 @@ def write_in_pieces(
                             "Check the disk, and write the file again",
                         )
             check(partial)
-            os.replace(partial, path)
-        except Exception as error:  # not where the process is interrupted: it may go on later
+            with _writing(path):
+                os.replace(partial, path)
+        except Exception:  # not where the process is interrupted: it may go on later
             partial.unlink(missing_ok=True)
             journal_path.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in _FULL:
-                raise RecordingError(
-                    path, "file", f"cannot be written ({error})", "Make room on the disk, or write elsewhere"
-                ) from error
             raise
         except BaseException:
             if key is None:
@@ -140,12 +141,47 @@ def write_in_pieces(
         journal_path.unlink()
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, best before anything is read for it; makes its folder.
+
+    Raises
+    ------
+    RecordingError
+        Says what is in the way.
+    """
+    if path.is_dir():
+        raise RecordingError(path, "file", "is a folder", f"Name a file, for example {path / 'recording.h5'}")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tried = path.with_name(f".{uuid4().hex}.tmp")
+        tried.touch()
+        tried.unlink()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the system or HDF5 refuses here is about the file that is written, and about none that is read for it."""
+    try:
+        yield
+    except OSError as error:
+        remedy = (
+            "Make room on the disk, or write elsewhere"
+            if error.errno in FULL
+            else "Ask for the right to write there, or write elsewhere"
+            if error.errno in REFUSED
+            else "Correct the path, or write elsewhere"
+        )
+        raise RecordingError(path, "file", f"cannot be written ({reason(error)})", remedy) from error
+
+
 @contextmanager
 def _held(path: Path, journal_path: Path) -> Iterator[TextIO]:
     """The journal, locked: one process writes a file at a time."""
-    with journal_path.open("a+") as journal:
+    with _writing(path):
+        opened = journal_path.open("a+", encoding="utf-8")
+    with opened as journal:
         try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(journal)
             mine = journal_path.exists() and os.fstat(journal.fileno()).st_ino == journal_path.stat().st_ino
         except BlockingIOError:
             mine = False

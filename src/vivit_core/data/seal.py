@@ -117,7 +117,7 @@ def _answer(tell: int, examine: Callable[[], Any], allowed: float) -> None:
     signal.alarm(int(allowed) + 2)  # ends it, in C code too, where the process that waits for it is gone
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the C library's last words on a crash
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        taken = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + _MEMORY, taken + _MEMORY))
     except (OSError, ValueError):
         pass  # no /proc: time alone is bounded

@@ -1,8 +1,9 @@
-"""What Lightning's own callbacks do not do: a stop that can be continued exactly, a progress bar for the whole
-training, and pictures of its validations."""
+"""What Lightning's own callbacks do not do: a stop that can be continued exactly, an early stop that no missing score
+hastens, a progress bar for the whole training, and pictures of its validations."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -14,14 +15,16 @@ from typing import Any, NoReturn, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from vivit_core.analysis import pictures
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips
+from vivit_core.stops import STOPS, Stopped
 
 
 class TrainingStopped(Exception):
@@ -38,18 +41,14 @@ class TrainingStopped(Exception):
         super().__init__(summary)
 
 
-# SIGUSR2 is what SLURM sends, on submitit's behalf, before the time is up and before it takes the machine away.
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-
-
 class StopSignals(Callback):
-    """Ctrl-C, SIGTERM or SIGUSR2 stops the training at the end of an optimizer step, with a checkpoint; a second Ctrl-C
-    leaves at once.
+    """Ctrl-C or another of ``STOPS`` stops the training at the end of an optimizer step, with a checkpoint; a second
+    Ctrl-C leaves at once. A closed terminal (SIGHUP) stops no training that nohup protects.
 
     The step where it stops is the first that is followed by neither a validation nor an epoch's end: there, and not in
     the middle of an accumulation, the checkpoint continues as if nothing had happened. ``fit`` then raises
     :class:`TrainingStopped`. On several ranks a signal to any of them stops all, at the same step. After the last step
-    that qualifies, a stopped training simply ends; but after SIGUSR2 it stops there too, because what follows a
+    that qualifies, Ctrl-C lets the training simply end; the other signals stop it there too, because what follows a
     training may take longer than is left.
     """
 
@@ -62,12 +61,19 @@ class StopSignals(Callback):
         self._began, self._process = time.monotonic(), os.getpid()
         # Here, because Lightning sets its own handler of SIGTERM just before: it would stop within an accumulation.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in STOPS}
+            self._before = {
+                number: signal.signal(number, self._receive)
+                for number in STOPS
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+            }
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()
-        if signal.SIGUSR2 in (received := self._of_all_ranks(trainer)):
+        received = self._of_all_ranks(trainer)
+        if received - {signal.SIGINT}:
             self._stop(trainer, self._last(trainer), received)
+        if received and trainer.is_global_zero:
+            print("the training was at its end already; Ctrl-C once more leaves out what follows", flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()
@@ -81,7 +87,7 @@ class StopSignals(Callback):
         if os.getpid() != self._process:
             return  # a loader's worker, to which Ctrl-C goes too: it reads on, and ends with the training
         if number == signal.SIGINT and number in self.received:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         # A scheduler may send several, one after the other: only a person who repeats Ctrl-C wants to leave at once.
         first, received = not self.received, signal.Signals(number)
         self.received.add(received)
@@ -150,6 +156,89 @@ def _best(trainer: Trainer) -> str:
     return f"best {getattr(keeper, 'monitor', '')} {float(score):.4f}; " if score is not None else ""
 
 
+class EarlyStopping(LightningEarlyStopping):
+    """Lightning's, but a score that is no number (of units without spikes, say) counts neither for nor against.
+
+    Attributes
+    ----------
+    best_epoch : of the best score so far, counted from 1; None where no score was a number.
+    """
+
+    best_epoch: int | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A training that had ended for this reason, and is continued for what follows it, trains no further."""
+        if self.wait_count >= max(1, self.patience):
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._count(super().on_validation_end, trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._count(super().on_train_epoch_end, trainer, pl_module)
+
+    def _count(self, count: Any, trainer: Trainer, pl_module: LightningModule) -> None:
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is not None and bool(torch.isnan(score)):
+            return
+        before = self.best_score
+        count(trainer, pl_module)
+        if self.best_score is not before:
+            self.best_epoch = trainer.current_epoch + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.best_epoch = state_dict.get("best_epoch")
+
+
+def epochs_done(trainer: Trainer) -> int:
+    """Epochs that were trained, also by a training that this one continued."""
+    return int(trainer.fit_loop.epoch_progress.current.processed)
+
+
+def early_end(trainer: Trainer) -> str | None:
+    """Why a training ended before its last epoch, in words; None where it did not."""
+    done, epochs = epochs_done(trainer), trainer.max_epochs
+    if epochs is None or done >= epochs:
+        return None
+    return f"after epoch {done} of {epochs}: {'; '.join(_reasons(trainer)) or 'a callback asked for it'}"
+
+
+def _reasons(trainer: Trainer) -> list[str]:
+    reasons = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+            minutes = (callback.time_elapsed() + left) / 60
+            reasons.append(f"the {minutes:g} minutes of trainer.max_minutes are over")
+        elif isinstance(callback, LightningEarlyStopping) and callback.wait_count >= max(1, callback.patience):
+            best = "there was none"
+            if math.isfinite(float(callback.best_score)):
+                epoch = getattr(callback, "best_epoch", None)
+                best = f"the best, {float(callback.best_score):.4f}, {f'is of epoch {epoch}' if epoch else 'stays'}"
+            reasons.append(
+                f"{callback.patience} validations without a better {callback.monitor} "
+                f"(callbacks.early_stopping.patience); {best}"
+            )
+        elif isinstance(callback, LightningEarlyStopping) and callback.stopping_reason_message:
+            reasons.append(callback.stopping_reason_message.removesuffix("Signaling Trainer to stop.").strip(" ."))
+    return reasons
+
+
+def never_scored(keeper: ModelCheckpoint) -> bool:
+    """Whether no validation score was ever a number, so that no checkpoint is better than another."""
+    score = keeper.best_model_score
+    return keeper.monitor is not None and (score is None or not math.isfinite(float(score)))
+
+
+def duration(seconds: float) -> str:
+    """How long something takes: ``2:08 h``, ``14:30 min``."""
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes}:{seconds:02d} min"
+
+
 class TrainingProgress(ProgressBar):
     """One bar for the whole training, with rate and end; and a line an epoch, which is all that a log file gets.
 
@@ -181,12 +270,13 @@ class TrainingProgress(ProgressBar):
                 TextColumn("step"),
                 MofNCompleteColumn(),
                 BarColumn(),
-                TextColumn("{task.fields[rate]}  ends in"),
-                TimeRemainingColumn(elapsed_when_finished=True),
+                TextColumn("{task.fields[rate]}  ends in {task.fields[left]}"),
                 TextColumn("{task.fields[numbers]}"),
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
-            self._task = self._bar.add_task("", total=self._steps, completed=trainer.global_step, rate="", numbers="")
+            self._task = self._bar.add_task(
+                "", total=self._steps, completed=trainer.global_step, rate="", left="?", numbers=""
+            )
             self._bar.start()
 
     def on_train_batch_end(
@@ -197,6 +287,7 @@ class TrainingProgress(ProgressBar):
                 self._task,
                 completed=trainer.global_step,
                 rate=f"{self._rate(trainer):.2f} steps/s",
+                left=duration(self._left(trainer)),
                 numbers=_numbers(trainer, "train/loss", "val/bps_mean"),
             )
 
@@ -204,11 +295,10 @@ class TrainingProgress(ProgressBar):
         if not self._shown:
             return
         rate = self._rate(trainer)
-        left = (self._steps - trainer.global_step) / rate if rate > 0 else 0.0
         print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self._steps}  "
             f"{_numbers(trainer, 'train/loss', 'val/loss', 'val/bps_mean', 'val/corr_mean')}  "
-            f"{rate:.2f} steps/s  ends in {int(left) // 60}:{int(left) % 60:02d} min",
+            f"{rate:.2f} steps/s  ends in {duration(self._left(trainer))}",
             flush=True,
         )
 
@@ -226,6 +316,18 @@ class TrainingProgress(ProgressBar):
     def _rate(self, trainer: Trainer) -> float:
         """Optimizer steps a second since the start of this run, validation included."""
         return (trainer.global_step - self._first_step) / max(time.monotonic() - self._began, 1e-9)
+
+    def _left(self, trainer: Trainer) -> float:
+        """Seconds until the last step, or until the end of the epoch in which ``trainer.max_minutes`` are over."""
+        steps, rate = self._steps - trainer.global_step, self._rate(trainer)
+        if rate <= 0:
+            return 0.0
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and (seconds := callback.time_remaining()) is not None:
+                epoch = max(1, self._steps // (trainer.max_epochs or 1))
+                over = trainer.global_step + max(0.0, seconds) * rate  # the step at which they are over
+                steps = min(steps, math.ceil(over / epoch) * epoch - trainer.global_step)
+        return max(0, steps) / rate
 
 
 def _numbers(trainer: Trainer, *names: str) -> str:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 def requeue(signals: Set[signal.Signals]) -> None:
     """Queue this job again where a scheduler wants that; then it does not return.
 
-    Does nothing outside of submitit's jobs, after Ctrl-C, and after SIGTERM where the job was cancelled, or where SLURM
+    Does nothing outside of submitit's jobs, after Ctrl-C or a closed terminal, and after SIGTERM where the job was cancelled, or where SLURM
     queues it again by itself.
 
     Parameters
@@ -29,7 +29,7 @@ def requeue(signals: Set[signal.Signals]) -> None:
     submitit.core.utils.UncompletedJobError
         Where the job's time was up more often than ``hydra.launcher.max_num_timeout``.
     """
-    if "SUBMITIT_EXECUTOR" not in os.environ or signals <= {signal.SIGINT}:
+    if "SUBMITIT_EXECUTOR" not in os.environ or signals <= {signal.SIGINT, signal.SIGHUP}:
         return
     if getattr(rank_zero_only, "rank", 0) != 0:
         raise SystemExit(0)  # not a return, which submitit would take for a result; the first rank queues the job again
@@ -45,5 +45,5 @@ def runs_on() -> bool:
     if os.environ["SUBMITIT_EXECUTOR"] != "slurm":
         return False
     question = ["squeue", "--noheader", "--jobs", os.environ["SLURM_JOB_ID"], "--format", "%T"]
-    answer = subprocess.run(question, capture_output=True, text=True, timeout=60, check=False)
+    answer = subprocess.run(question, capture_output=True, text=True, timeout=60, check=False, encoding="utf-8")
     return answer.stdout.strip() == "RUNNING"

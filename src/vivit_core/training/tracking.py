@@ -50,7 +50,7 @@ class WandbRun(WandbLogger):
     ) -> None:
         Path(save_dir).mkdir(parents=True, exist_ok=True)  # else W&B writes into /tmp
         id_file = Path(save_dir) / ID_FILE
-        known = id_file.read_text().strip() if id_file.is_file() else None
+        known = id_file.read_text(encoding="utf-8").strip() if id_file.is_file() else None
         super().__init__(name=name, save_dir=save_dir, project=project, id=known, entity=entity, group=group, tags=tags)
         self._id_file, self._checkpoint, self._failed = id_file, checkpoint, False
         self._settings: Mapping[str, Any] = {}
@@ -85,7 +85,7 @@ class WandbRun(WandbLogger):
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         self._experiment, self._wandb_init["id"] = run, run.id
-        self._id_file.write_text(run.id)
+        self._id_file.write_text(run.id, encoding="utf-8")
 
     def _fall_back(self, error: Exception) -> None:
         """From the server to the disk, from the disk to nothing."""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from vivit_core.data.partial import Sliceable, pieces
+from vivit_core.data.partial import Sliceable, check_writable, pieces
 from vivit_core.data.recording import SPLITS, Recording, RecordingInfo, Trials, validate_recording, write_recording
 from vivit_core.specs import RecordingError
 
@@ -114,6 +114,7 @@ class Importer(ABC):
         if _imported_under(path) == key:
             print(f"{path} is imported already, by these settings from these files")
             return path
+        check_writable(path)
         with self.read(source) as found:
             about: dict[str, Any] = {
                 name: getattr(self, name) or found.about.get(name, "")

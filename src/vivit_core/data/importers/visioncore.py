@@ -256,7 +256,7 @@ def _name_of(folder: Path) -> str:
 def _unit_lists(path: Path, names: list[str], n_units: int) -> dict[str, np.ndarray]:
     require_file(path.parent, path, f"YAML lists {', '.join(names)} of columns of robs")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecordingError(
             path, "file", f"is no YAML: {error}", "Correct the file, or importer.units_file"

@@ -5,7 +5,6 @@ Shape letters: N trials, T bins (= frames), H W pixels, U units, 2 = (x, y).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -34,6 +33,7 @@ from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
 from vivit_core.data.recording import Trials, write_recording
 from vivit_core.data.simulate.population import FloatArray, Population
 from vivit_core.data.simulate.world import Scene, eye_path, quarters
+from vivit_core.locks import lock
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Simulator:
                 for index in range(self.recordings):
                     self._record(index, unfinished / paths[index].name, lambda n: progress.advance(task, n))
             (unfinished / "simulator.json").write_text(
-                json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
+                json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n", encoding="utf-8"
             )
             unfinished.rename(folder)
             log.info("simulated %d recordings into %s", self.recordings, folder)
@@ -231,6 +231,6 @@ class SpeedColumn(ProgressColumn):
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file; it is freed when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with path.open("w", encoding="utf-8") as file:
+        lock(file, wait=True)
         yield

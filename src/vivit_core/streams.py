@@ -1,0 +1,54 @@
+"""Standard output and error that end no program: a closed terminal, ``| head``, a full disk, an ASCII terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+class Outlet(io.FileIO):
+    """A standard stream. What cannot be written any more is lost, and the program goes on."""
+
+    def write(self, data: object, /) -> int | None:
+        """All of ``data``, or nothing where the reader has left."""
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError:
+            return memoryview(data).nbytes  # type: ignore[arg-type]
+
+
+def steady_streams() -> None:
+    """Let ``sys.stdout`` and ``sys.stderr`` take any text and survive their reader; where one is closed, open the void.
+
+    A stream that something else has put there (a test, a notebook) is left alone.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: else the next file that is opened would get its number, and all that is printed
+            void = os.open(os.devnull, os.O_RDWR)
+            if void != number:
+                os.dup2(void, number)
+                os.close(void)
+            os.set_inheritable(number, True)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is not None:
+            try:
+                if stream.fileno() != number or isinstance(stream.buffer.raw, Outlet):
+                    continue
+                stream.flush()
+            except ValueError:  # no file, or a closed one (io.UnsupportedOperation is one)
+                continue
+            except AttributeError:
+                continue
+            except OSError:
+                pass  # the reader has left already
+        steady = io.TextIOWrapper(
+            io.BufferedWriter(Outlet(number, "w", closefd=False)),
+            encoding=getattr(stream, "encoding", "utf-8"),
+            errors="backslashreplace" if number == 2 else "replace",
+            line_buffering=True,
+        )
+        setattr(sys, name, steady)
