@@ -5,16 +5,23 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vivit_core import locks, runs
+from vivit_core import locks, runs, tasks
 from vivit_core.data import partial
 from vivit_core.data.recording import Trials, write_recording
 from vivit_core.data.simulate.simulate import locked
 from vivit_core.specs import RecordingError
+from vivit_core.stops import STOPS, Stopped, stoppable
+from vivit_core.tasks import message_of
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -124,3 +131,129 @@ def test_a_source_that_cannot_be_read_is_not_blamed_on_the_file_written(tmp_path
         partial.write_in_pieces(
             tmp_path / "x.h5", lambda file: None, {"a": (Lost(), np.dtype(np.uint8))}, print, piece_bytes=100
         )
+
+
+# What the system refuses --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/o/train/x/y.csv"),
+            r"/o/train/x/y\.csv: .*outputs=FOLDER",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", b"/c/sim"), r"/c/sim: Read-only.* by data\.cache=…"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/r/a.h5"),
+            r"/r/a\.h5: .*the path, which data\.root=… chooses",
+        ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/z"), "/z: File name too long; correct the path$"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/o/train/x/a"),
+            "make room, or choose another place by outputs=",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), r"No space left.*MB are free there\); make room"),
+        (OSError(errno.EMFILE, "Too many open files", "/z"), "ulimit -n 4096"),
+        (OSError(errno.EIO, "Input/output error", "/z"), "try again, or choose another place"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "TMPDIR"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), None),
+        (OSError("something of a library's"), None),
+    ],
+)
+def test_what_the_system_refuses_is_a_line_with_a_remedy(error, said):
+    places = {"outputs=FOLDER": Path("/o/train/x"), "data.cache=…": Path("/c"), "data.root=…": Path("/r")}
+    message = message_of(error, places)
+    assert message is None if said is None else (re.search(said, message) and "\n" not in message), message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=plan", "outputs=/proc/no"], "/proc/no"),  # Hydra's own, before the task
+        (["data.cache=/proc/no"], "data.cache="),
+        (["task=evaluate", "checkpoint=x.ckpt", "hydra.run.dir=/proc/no"], "/proc/no"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_one_line(command, words, said):
+    code, printed = command(*words)
+    assert code == 1 and said in printed and "Traceback" not in printed, printed
+    assert "HYDRA_FULL_ERROR" not in os.environ and len(printed.splitlines()) <= 5
+
+
+# Terminals ----------------------------------------------------------------------------------------------------------
+
+SPEAK = """if True:
+    import os, sys
+    sys.path.insert(0, sys.argv[1])
+    from streams import steady_streams
+    steady_streams(); steady_streams()
+    kept = open(sys.argv[2], "w")
+    for _ in range(2000):
+        print("\\xb5 \\u2013 \\u2550 \\xe4", flush=True)
+        print("\\xb5 \\u2013 \\u2550 \\xe4", file=sys.stderr)
+    os.write(2, b"of a handler")
+    kept.write("kept")
+"""
+
+
+@pytest.mark.parametrize("shell", ["{} | head -n 1", "{} >&- 2>&- <&-", "{} >/dev/full", "{}"])
+def test_no_terminal_ends_a_program(tmp_path, shell):
+    """An ASCII terminal that is there, that its reader has left, that is closed, on a full disk."""
+    words = [sys.executable, "-c", SPEAK, str(SRC / "vivit_core"), str(tmp_path / "kept")]
+    line = f"set -o pipefail; {shell.format(shlex.join(words))}"
+    ascii_alone = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(["bash", "-c", line], env=ascii_alone, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "kept").read_text() == "kept"
+    assert b"Error" not in done.stderr
+    if shell == "{}":
+        assert done.stdout.splitlines()[0] == b"? ? ? ?" and rb"\xb5" in done.stderr
+
+
+# Signals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_stops_a_task_with_a_word(command, monkeypatch, number):
+    def interrupted(settings):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat themselves
+        raise AssertionError("it went on")
+
+    before = [signal.getsignal(n) for n in STOPS]
+    monkeypatch.setitem(tasks.TASKS, "plan", interrupted)
+    code, printed = command("task=plan")
+    assert code == 128 + number
+    assert printed == f"task=plan is stopped by {number.name} before its end; the same command starts it again\n"
+    assert [signal.getsignal(n) for n in STOPS] == before
+
+
+def test_what_others_handle_stays_theirs():
+    mine = lambda *_: None  # noqa: E731
+    before = {n: signal.signal(n, h) for n, h in ((signal.SIGUSR2, mine), (signal.SIGHUP, signal.SIG_IGN))}
+    try:
+        with stoppable():
+            assert signal.getsignal(signal.SIGUSR2) is mine and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+            if (child := os.fork()) == 0:
+                os.kill(os.getpid(), signal.SIGUSR1)  # as to all of a group
+                os.kill(os.getpid(), signal.SIGTERM)  # as by whoever made it
+                os._exit(0)
+            assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_stopped_training_says_how_to_go_on(tmp_path):
+    run = runs.Run(tmp_path / "run")
+    run.last.parent.mkdir(parents=True)
+    (run.path / "environment.json").write_text("{}")
+    stopped = Stopped(signal.SIGTERM)
+    tasks.note_failure(run, stopped)
+    assert "the same command starts it again" in str(stopped)
+    run.last.touch()
+    tasks.note_failure(run, stopped)
+    assert f"continue from {run.last} (resume=auto finds it)" in str(stopped)
+    assert run.environment["ended"] == str(stopped)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 
 class Outlet(io.FileIO):
     """A standard stream. What cannot be written any more is lost, and the program goes on."""
 
-    def write(self, data: object, /) -> int | None:
+    def write(self, data: Buffer, /) -> int:
         """All of ``data``, or nothing where the reader has left."""
         try:
-            return super().write(data)  # type: ignore[arg-type]
+            return super().write(data)
         except OSError:
-            return memoryview(data).nbytes  # type: ignore[arg-type]
+            return memoryview(data).nbytes
 
 
 def steady_streams() -> None:

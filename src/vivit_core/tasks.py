@@ -8,10 +8,11 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import nullcontext, suppress
 from csv import DictReader
 from datetime import timedelta
@@ -28,7 +29,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
@@ -57,8 +59,10 @@ from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import AVERAGE, Twin, load_twin, read_checkpoint
 from vivit_core.specs import Clips, RecordingError, RecordingSpec
+from vivit_core.stops import Stopped, exit_code, stoppable
+from vivit_core.streams import steady_streams
 from vivit_core.sweeps import Job
-from vivit_core.training.callbacks import TrainingStopped
+from vivit_core.training.callbacks import TrainingStopped, early_end, never_scored
 from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
@@ -68,6 +72,7 @@ from vivit_core.training.requeue import requeue
 from vivit_core.training.start import start_from_data
 from vivit_core.training.tracking import WandbRun, finish_wandb
 from vivit_core.training.transfer import Pretrained, adopted_model, load_parts, pretrained
+from vivit_core.troubles import trouble
 
 Settings = dict[str, Any]  # a composed, validated, plain configuration
 # How clips are cut from recordings, and what they hold.
@@ -76,6 +81,7 @@ CUT = (
 )  # fmt: skip
 LOG_WIDTH = 160  # characters of a line in a log file, where no terminal says how many there are
 LN_TARGET = f"{LN.__module__}.{LN.__qualname__}"
+OURS: set[str] = set()  # environment variables that main has set
 console = Console(soft_wrap=True, highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = LOG_WIDTH
@@ -95,9 +101,39 @@ warnings.filterwarnings("ignore", message="The `srun` command is available on yo
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-def main(cfg: DictConfig) -> float | None:
+def composed(cfg: DictConfig) -> float | None:
     """Compose, validate, run one task; returns the number that a sweep maximises (of a training, ``val/bps_mean``)."""
     return run_task(cfg)  # and no more, because submitit takes this function apart to send it to another machine
+
+
+def main() -> None:
+    """The command line. What the system refuses to Hydra before a task begins (the run folder) is one line too."""
+    steady_streams()
+    if "HYDRA_FULL_ERROR" in os.environ:
+        composed()
+        return
+    # Else Hydra prints the traceback of any error but its own; a task, which has its own way with errors, unsets it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    OURS.add("HYDRA_FULL_ERROR")
+    try:
+        composed()
+    except CompactHydraException as error:
+        causes = [error.__cause__] if isinstance(error.__cause__, OmegaConfBaseException) else []
+        print(*(str(one) for one in (error, *causes)), sep="\n", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if (message := trouble(error)) is None:
+            raise
+        print(message, file=sys.stderr)
+        raise SystemExit(1) from None
+    finally:
+        unset_ours()
+
+
+def unset_ours() -> None:
+    """Unset what ``main`` has set; what the user has set stays."""
+    while OURS:
+        os.environ.pop(OURS.pop(), None)
 
 
 def refuse_several_processes(task: str) -> None:
@@ -115,7 +151,13 @@ def run_task(cfg: DictConfig) -> float | None:
 
     As a job of a sweep, it writes down what it came to, and returns NaN where it came to nothing: the other jobs go on.
     """
+    unset_ours()
     job = job_of_sweep()
+    with stoppable():
+        return run_noted(cfg, job)
+
+
+def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
     try:
         note(job, status="running", reason=None, run=HydraConfig.get().runtime.output_dir)
         settings = validate(cfg)
@@ -127,22 +169,24 @@ def run_task(cfg: DictConfig) -> float | None:
         console.print(str(stopped))
         note(job, status="interrupted", reason=str(stopped))
         requeue(stopped.signals)
-        # What a shell expects of a program that was interrupted. Lightning would kill the first process where one that
-        # it started ends with a code of its own.
-        raise SystemExit(130 if is_first_rank() or started_from_outside() is not None else 0) from None
+        raise SystemExit(code_of(stopped.signals)) from None
+    except Stopped as stopped:
+        console.print(f"task={cfg.get('task')} is {stopped}", markup=False)
+        note(job, status="interrupted", reason=str(stopped))
+        raise SystemExit(code_of({stopped.signal})) from None
     except FirstFailed:
         if job is not None:
             return float("nan")  # as in the first process
         raise SystemExit(0) from None
     except Exception as error:
-        message = message_of(error)
+        message = message_of(error, places_of(cfg))
         if job is not None:
             if message is None:
                 traceback.print_exc()
                 note(job, status="failed", reason="".join(traceback.format_exception_only(error)).strip())
             else:
                 console.print(message, markup=False)
-                note(job, status="refused", reason=message)
+                note(job, status="failed" if isinstance(error, OSError) else "refused", reason=message)
             return float("nan")
         if cfg.get("debug") is True or message is None:
             raise
@@ -150,6 +194,22 @@ def run_task(cfg: DictConfig) -> float | None:
     finally:
         with suppress(OSError):  # Hydra has made a run folder; where nothing was written into it, it goes
             Path(HydraConfig.get().runtime.output_dir).rmdir()
+
+
+def code_of(signals: Set[signal.Signals]) -> int:
+    """The exit code of a stopped program; Lightning would kill the first process where one that it started has one."""
+    return exit_code(signals) if is_first_rank() or started_from_outside() is not None else 0
+
+
+def places_of(cfg: DictConfig) -> dict[str, Path]:
+    """Setting -> the place that it chooses, for the remedy of what the system refuses there."""
+    run = Path(HydraConfig.get().runtime.output_dir)
+    places = {"outputs=FOLDER (or hydra.run.dir=FOLDER)": run}
+    for key in ("outputs", "data.cache", "data.root", "checkpoint", "init_from", "source", "out"):
+        value = OmegaConf.select(cfg, key, throw_on_missing=False, throw_on_resolution_failure=False)
+        if isinstance(value, str) and value:
+            places[f"{key}=…"] = Path(value)
+    return places
 
 
 def job_of_sweep() -> Job | None:
@@ -164,10 +224,19 @@ def note(job: Job | None, **changes: Any) -> None:
         job.note(**changes | ({"score": None} if score is not None and not math.isfinite(score) else {}))
 
 
-def message_of(error: BaseException) -> str | None:
-    """The message of a user's mistake (a ValueError that this package raised), None for anything else."""
+def message_of(error: BaseException, places: Mapping[str, Path] | None = None) -> str | None:
+    """The message of a user's mistake (a ValueError that this package raised) or of what the system refused (an OSError
+    that names a file, a full disk); None for anything else.
+
+    Parameters
+    ----------
+    error : what was raised.
+    places : setting -> the place that it chooses.
+    """
     if isinstance(error, HydraException) and error.__cause__ is not None:  # from a constructor that Hydra called
-        return message_of(error.__cause__)
+        return message_of(error.__cause__, places)
+    if isinstance(error, OSError):
+        return trouble(error, places)
     if isinstance(error, RecordingError):  # also from a loader's worker, whose traceback ends in torch
         return str(error)
     if not isinstance(error, ValueError):
@@ -196,8 +265,22 @@ def train(settings: Settings) -> float | None:
             describe(run, settings)
             try:
                 return fit(settings, run, checkpoint, together)
+            except BaseException as error:
+                if together.rank == 0:
+                    note_failure(run, error)
+                raise
             finally:
                 finish_wandb(failed=sys.exc_info()[0] is not None)
+
+
+def note_failure(run: runs.Run, error: BaseException) -> None:
+    """Why a training ended, into its run's record; and how to go on, where there is a checkpoint."""
+    go_on = f"continue from {run.last} (resume=auto finds it)" if run.last.is_file() else ""
+    if isinstance(error, Stopped):
+        error.remedy = go_on or error.remedy
+    elif isinstance(error, Exception) and not isinstance(error, TrainingStopped) and go_on:
+        console.print(f"the training failed; when what follows is mended, {go_on}", markup=False)
+    runs.note_end(run, (str(error) or type(error).__name__).splitlines()[0])
 
 
 def with_model_of_init_from(settings: Settings) -> Settings:
@@ -339,6 +422,11 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         callbacks=callbacks,
     )
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    ended = early_end(trainer)
+    if together.rank == 0:
+        if ended is not None:
+            console.print(f"the training ended {ended}", markup=False)
+        runs.note_end(run, ended)
     keep_best(trainer, run)
 
     def conclude() -> float | None:
@@ -456,7 +544,14 @@ def keep_best(trainer: lightning.Trainer, run: runs.Run) -> None:
     keeper = trainer.checkpoint_callback
     source = keeper.best_model_path if isinstance(keeper, ModelCheckpoint) else ""
     run.best.parent.mkdir(parents=True, exist_ok=True)
-    if not source:  # no validation score was ever a number
+    if isinstance(keeper, ModelCheckpoint) and never_scored(keeper):
+        console.print(
+            f"no validation score ({keeper.monitor}) was ever a number, so best.ckpt holds the weights of the end; "
+            "do the validation trials have spikes? (task=inspect looks)",
+            markup=False,
+        )
+        source = ""
+    if not source:
         trainer.save_checkpoint(run.best)  # all processes together
         return
     if not trainer.is_global_zero:

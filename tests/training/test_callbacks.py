@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from tiny_training import SignalAt, train
 
-from vivit_core.training.callbacks import StopSignals, TrainingProgress
+from vivit_core.stops import STOPS, Stopped
+from vivit_core.training.callbacks import (
+    EarlyStopping,
+    StopSignals,
+    TrainingProgress,
+    TrainingStopped,
+    duration,
+    early_end,
+)
 
 TESTS = Path(__file__).parent
 
@@ -59,18 +72,140 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path):
 
     before = signal.getsignal(signal.SIGINT)
     began = time.monotonic()
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(Stopped) as left:
         train(tmp_path, callbacks=[Hang(0, 1)])
-    assert left.value.code == 1 and time.monotonic() - began < 30
+    assert left.value.signal == signal.SIGINT and time.monotonic() - began < 30
     assert not (tmp_path / "last.ckpt").exists()
-    signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_no_signal_no_stop(tmp_path):
-    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(s) for s in STOPS]
     _, trainer, _ = train(tmp_path, epochs=1)
-    assert trainer.global_step == 4
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
+    assert trainer.global_step == 4 and early_end(trainer) is None
+    assert [signal.getsignal(s) for s in STOPS] == before
+
+
+def test_a_closed_terminal_stops_no_training_that_nohup_protects(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _, trainer, _ = train(tmp_path, epochs=1, callbacks=[SignalAt(0, 1, signal.SIGHUP)])
+        assert trainer.global_step == 4 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with pytest.raises(TrainingStopped, match="after step 2 of 4"):
+        train(tmp_path, epochs=1, callbacks=[SignalAt(0, 1, signal.SIGHUP)])
+
+
+# Ends before the last epoch -----------------------------------------------------------------------------------------
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "done", "said"),
+    [
+        ((0.1, 0.3, 0.2, 0.25, 0.4), 2, 4, "2 validations without a better score .*; the best, 0.3000, is of epoch 2"),
+        ((0.1, NAN, NAN, NAN, NAN), 1, 5, None),
+        ((NAN, NAN, NAN, NAN, NAN), 1, 5, None),
+        ((NAN, 0.2, NAN, 0.1, 0.5), 1, 4, "1 validations .*; the best, 0.2000, is of epoch 2"),
+    ],
+)
+def test_patience_counts_numbers_alone_and_says_so(scores, patience, done, said):
+    """Through the hooks that Lightning calls, with its bookkeeping of epochs in small."""
+    stop, trained = EarlyStopping("score", mode="max", patience=patience), 0
+    trainer = fake_trainer(epochs=len(scores), callbacks=[stop])
+    stop.setup(trainer, None, "fit")
+    for epoch, score in enumerate(scores):
+        trainer.current_epoch, trainer.callback_metrics = epoch, {"score": torch.tensor(score)}
+        stop.on_validation_end(trainer, None)
+        trained = trainer.fit_loop.epoch_progress.current.processed = epoch + 1
+        stop.on_train_epoch_end(trainer, None)
+        if trainer.should_stop:
+            break
+    assert trained == done
+    assert (
+        early_end(trainer) is None
+        if said is None
+        else re.search(f"^after epoch {done} of 5: {said}$", early_end(trainer))
+    )
+    again = EarlyStopping("score", mode="max", patience=patience)
+    again.load_state_dict(stop.state_dict())
+    assert again.best_epoch == stop.best_epoch
+    trainer.should_stop = False
+    again.on_fit_start(trainer, None)
+    assert trainer.should_stop == (said is not None)  # and trains no further where it goes on with what follows
+
+
+def fake_trainer(epochs, callbacks):
+    return SimpleNamespace(
+        current_epoch=0,
+        max_epochs=epochs,
+        callback_metrics={},
+        callbacks=callbacks,
+        should_stop=False,
+        fast_dev_run=False,
+        sanity_checking=False,
+        val_check_interval=1.0,
+        check_val_every_n_epoch=1,
+        global_step=0,
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
+        fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0))),
+    )
+
+
+def test_the_time_or_a_callback_ends_a_training_with_a_word(tmp_path):
+    class Enough(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            trainer.should_stop = True
+
+    timer = Timer(timedelta(seconds=0.01), interval="epoch", verbose=False)
+    _, trainer, _ = train(tmp_path / "time", callbacks=[timer])
+    assert re.fullmatch(
+        r"after epoch 1 of 3: the 0\.000\d+ minutes of trainer\.max_minutes are over", early_end(trainer)
+    )
+    _, trainer, _ = train(tmp_path / "time", callbacks=[timer], resume=tmp_path / "time" / "last.ckpt")
+    assert trainer.global_step == 4 and early_end(trainer).startswith("after epoch 1 of 3: the 0.000")
+    _, trainer, _ = train(tmp_path / "asked", callbacks=[Enough()])
+    assert early_end(trainer) == "after epoch 1 of 3: a callback asked for it"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "0:00 min"),
+        (59.6, "1:00 min"),
+        (870, "14:30 min"),
+        (3599, "59:59 min"),
+        (7703, "2:08 h"),
+        (360000, "100:00 h"),
+    ],
+)
+def test_a_duration_is_said_in_minutes_or_hours(seconds, said):
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("step", "elapsed_s", "limit_s", "left_s"),
+    [
+        (10, 100.0, None, 900.0),
+        (10, 100.0, 1e9, 900.0),
+        (10, 100.0, 250.0, 200.0),  # over within the third of ten epochs, which is trained to its end
+        (10, 100.0, 100.0, 0.0),
+        (15, 150.0, 100.0, 50.0),  # over, in the middle of an epoch
+        (100, 1000.0, 5000.0, 0.0),
+        (0, 0.0, 100.0, 0.0),  # nothing is known yet
+    ],
+)
+def test_the_estimate_knows_the_limit(monkeypatch, step, elapsed_s, limit_s, left_s):
+    timer = Timer(None if limit_s is None else timedelta(seconds=limit_s), interval="epoch")
+    bar, trainer = TrainingProgress(), fake_trainer(10, [timer])
+    bar._steps, trainer.global_step, now = 100, step, time.monotonic()
+    bar._began = timer._start_time["train"] = now - elapsed_s
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert bar._left(trainer) == pytest.approx(left_s, abs=1e-3)
 
 
 def test_stop_signals_need_a_place_to_save():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_training import SignalAt, make_batch, train
 
+from vivit_core.stops import STOPS
 from vivit_core.training.callbacks import TrainingStopped
 
 
@@ -97,11 +98,12 @@ def test_resume_around_validations_within_an_epoch(tmp_path, stop):
     assert len(whole[2].scores) == 6
 
 
-def test_sigterm_stops_like_ctrl_c(tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_other_signals_stop_like_ctrl_c(tmp_path, number):
+    before = [signal.getsignal(number) for number in STOPS]
     with pytest.raises(TrainingStopped, match=r"after step 6 of 12 .*resume=auto"):
-        train(tmp_path, callbacks=[SignalAt(1, 1, signal.SIGTERM)])
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+        train(tmp_path, callbacks=[SignalAt(1, 1, number)])
+    assert [signal.getsignal(number) for number in STOPS] == before
 
 
 def test_resume_from_the_checkpoint_of_an_epoch(tmp_path):

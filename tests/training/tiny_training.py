@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
-from vivit_core.training.callbacks import StopSignals, TrainingProgress, TrainingStopped
+from vivit_core.training.callbacks import EarlyStopping, StopSignals, TrainingProgress, TrainingStopped
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import Optimization
 

@@ -196,7 +196,7 @@ class EarlyStopping(LightningEarlyStopping):
 
 def epochs_done(trainer: Trainer) -> int:
     """Epochs that were trained, also by a training that this one continued."""
-    return int(trainer.fit_loop.epoch_progress.current.processed)
+    return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
 
 
 def early_end(trainer: Trainer) -> str | None:

@@ -17,8 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 def requeue(signals: Set[signal.Signals]) -> None:
     """Queue this job again where a scheduler wants that; then it does not return.
 
-    Does nothing outside of submitit's jobs, after Ctrl-C or a closed terminal, and after SIGTERM where the job was cancelled, or where SLURM
-    queues it again by itself.
+    Does nothing outside of submitit's jobs, after Ctrl-C or a closed terminal, and after SIGTERM where the job was
+    cancelled, or where SLURM queues it again by itself.
 
     Parameters
     ----------
