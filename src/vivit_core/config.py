@@ -65,6 +65,7 @@ def refuse_fp16(precision: Any) -> Any:
 
 Count = Annotated[int, pydantic.Field(gt=0)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
+NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Precision = Annotated[Literal["32-true", "bf16-mixed"], pydantic.BeforeValidator(refuse_fp16)]
 
 
@@ -95,7 +96,7 @@ class Trainer:
     device: Literal["auto", "cpu", "cuda"]
     devices: int
     num_nodes: int
-    gradient_clip: float
+    gradient_clip: NotNegative
     deterministic: bool
     epochs: int | None
     steps_per_epoch: int | None

@@ -393,6 +393,7 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         burn_in=datamodule.burn_in,
         epochs=budget.epochs,
         steps_per_epoch=budget.steps_per_epoch,
+        gradient_clip=settings["trainer"]["gradient_clip"],
         seed=settings["seed"],
         scaled=CORE if trained is None else trained.parts,
     )
@@ -409,7 +410,6 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         precision=budget.precision,
         max_epochs=budget.epochs,
         accumulate_grad_batches=budget.accumulate,
-        gradient_clip_val=settings["trainer"]["gradient_clip"] or None,
         deterministic="warn" if settings["trainer"]["deterministic"] else False,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),

@@ -61,7 +61,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_accumulated_pairs(tmp_
             batches=batches,
             twin=make_twin(**WITHOUT_DROPOUT),
             optim={"betas": [0.0, 0.0]},
-            gradient_clip_val=None,
+            module={"gradient_clip": 0.0},
         )
         state = trainer.optimizers[0].state
         for name, p in lit.twin.named_parameters():  # with betas of 0 the first moment is the gradient of the step
@@ -71,6 +71,40 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_accumulated_pairs(tmp_
         )
         norm = math.sqrt(sum(float(g.square().sum()) for g in expected.values()))
         assert float(trainer.callback_metrics["train/grad_norm"]) == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_clipping_equals_lightnings(tmp_path, accumulate):
+    """Which cannot be used, because Lightning refuses it to a fused optimizer in mixed precision. The norm that is
+    reported is the one before. The two sum their norms in different orders."""
+    norm, options = 0.05, {"epochs": 2, "steps": 2, "accumulate": accumulate, "batches": broken}
+    ours, by_us, _ = train(tmp_path / "ours", module={"gradient_clip": norm}, **options)
+    theirs, by_lightning, _ = train(
+        tmp_path / "theirs", module={"gradient_clip": 0.0}, gradient_clip_val=norm, **options
+    )
+    torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-5, atol=1e-7)
+    assert ours.skipped_steps == theirs.skipped_steps == 1
+    reported = [float(t.callback_metrics["train/grad_norm"]) for t in (by_us, by_lightning)]
+    assert reported[0] == pytest.approx(reported[1], rel=1e-5) and reported[0] > 2 * norm
+    _, trainer, _ = train(
+        tmp_path / "first", epochs=1, steps=1, optim={"betas": [0.0, 0.0]}, module={"gradient_clip": norm}
+    )  # with betas of 0 the first moment is the gradient of the step
+    clipped = torch.cat([moment.flatten() for moment in moments(trainer)]).double().norm()
+    assert float(clipped) == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_gpus_precision_trains_with_clipping_and_a_fused_optimizer(tmp_path, accumulate):
+    """bfloat16 has 8 bits: losses of the first steps are those of float32 to about one part in 100."""
+    options = {"epochs": 2, "steps": 2, "accumulate": accumulate, "twin": make_twin(**WITHOUT_DROPOUT)}
+    lit, trainer, seen = train(tmp_path / "bf16", precision="bf16-mixed", batches=broken, **options)
+    assert trainer.optimizers[0].defaults["fused"] and lit.gradient_clip == 1.0 and lit.skipped_steps == 1
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in lit.twin.parameters())
+    options["twin"] = make_twin(**WITHOUT_DROPOUT)
+    _, _, wide = train(tmp_path / "float32", batches=broken, **options)
+    assert seen.losses != wide.losses
+    np.testing.assert_allclose(seen.losses, wide.losses, rtol=0.02, atol=0.01)
+    np.testing.assert_allclose(seen.scores, wide.scores, rtol=0.05, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +118,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_accumulated_pairs(tmp_
         {"optim": {"warmup_epochs": 1.5}},
         {"optim": {"min_lr_fraction": 1.0}},
         {"module": {"seed": 1}},
-        {"gradient_clip_val": 0.01},
+        {"module": {"gradient_clip": 0.01}},
         {"accumulate": 2},
     ],
     ids=str,
@@ -308,7 +342,8 @@ def test_two_processes_make_the_same_steps_as_one(tmp_path):
     def batches(k):
         return one_clip_of_b(make_batch(k)) if k == 1 else broken(k, (2,))
 
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+    paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     ranks = subprocess.Popen(
         [sys.executable, TESTS / "tiny_training.py", tmp_path, "ddp"], env=environment, start_new_session=True
     )

@@ -204,7 +204,9 @@ def train(
     warnings.filterwarnings("ignore")
     seed_everything(0 if resume is None else 99, verbose=False)
     twin = twin or make_twin(0 if resume is None else 5)
-    lit = TwinModule(twin, optimization(**(optim or {})), BURN_IN, epochs, steps, **(module or {}))
+    lit = TwinModule(
+        twin, optimization(**(optim or {})), BURN_IN, epochs, steps, **{"gradient_clip": 1.0, **(module or {})}
+    )
     record = Record()
     keep = ModelCheckpoint(folder, "{epoch}-{step}", monitor="val/bps_mean", mode="max", save_top_k=3, save_last=True)
     stop_early = EarlyStopping("val/bps_mean", mode="max", patience=50)
@@ -214,7 +216,6 @@ def train(
             "devices": 1,
             "max_epochs": epochs,
             "accumulate_grad_batches": accumulate,
-            "gradient_clip_val": 1.0,
             "logger": False,
             "num_sanity_val_steps": 0,
             "log_every_n_steps": 1,

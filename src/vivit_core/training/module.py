@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class TwinModule(LightningModule):
     epochs, steps_per_epoch : length of the training in optimizer steps, which the schedules need. They are arguments
         because asking the trainer (``estimated_stepping_batches``) makes it start the loader before the loader's state
         is restored.
+    gradient_clip : largest norm of a step's gradient, over all parameters together; 0: not clipped. The module clips,
+        because Lightning refuses to where a fused optimizer meets mixed precision.
     seed : of the dropout.
     scaled : parts of the twin that learn at ``core_lr_scale``. Where that is 0 they are frozen: nothing of them
         changes, and they compute as in evaluation, without dropout.
@@ -64,6 +66,7 @@ class TwinModule(LightningModule):
         burn_in: int,
         epochs: int,
         steps_per_epoch: int,
+        gradient_clip: float = 0.0,
         seed: int = 0,
         scaled: Collection[str] = CORE,
         max_skipped: int = 20,
@@ -72,6 +75,7 @@ class TwinModule(LightningModule):
         self.twin = twin
         self.optimization = optimization
         self.burn_in, self.seed, self.max_skipped = burn_in, seed, max_skipped
+        self.gradient_clip = gradient_clip
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.scaled = scaled
         parts = [getattr(twin, name) for name in scaled] if optimization.core_lr_scale == 0 else []
@@ -140,11 +144,14 @@ class TwinModule(LightningModule):
         # Lightning divided each batch's loss by the number of accumulated batches, and DDP the gradients by the number
         # of ranks.
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / totals[1]
-        gradients = [p.grad for p in self.twin.parameters() if p.grad is not None]
+        learned = [p for p in self.twin.parameters() if p.grad is not None]
+        gradients = [cast(Tensor, p.grad) for p in learned]
         torch._foreach_mul_(gradients, scale)
         norm = nn.utils.get_total_norm(gradients)
         if norm.isfinite():
             self.skipped_in_a_row = 0
+            if self.gradient_clip > 0:
+                nn.utils.clip_grads_with_norm_(learned, self.gradient_clip, norm)
             self.log("train/loss", totals[0] / totals[1])
             self.log("train/grad_norm", norm)
         else:
