@@ -63,6 +63,12 @@ def refuse_fp16(precision: Any) -> Any:
     return precision
 
 
+def refuse_auto_devices(devices: Any) -> Any:
+    if devices in ("auto", -1):
+        raise ValueError("say how many: a batch is shared among them, and a launcher asks the scheduler for as many")
+    return devices
+
+
 Count = Annotated[int, pydantic.Field(gt=0)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
@@ -94,7 +100,7 @@ class Trainer:
     """The machine and the budget; null in a budget's field means what ``cpu`` or ``cuda`` says."""
 
     device: Literal["auto", "cpu", "cuda"]
-    devices: int
+    devices: Annotated[int, pydantic.BeforeValidator(refuse_auto_devices)]
     num_nodes: int
     gradient_clip: NotNegative
     deterministic: bool

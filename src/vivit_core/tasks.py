@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import nullcontext, suppress
 from csv import DictReader
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -64,7 +65,7 @@ from vivit_core.streams import steady_streams
 from vivit_core.sweeps import Job
 from vivit_core.training.callbacks import TrainingStopped, early_end, never_scored
 from vivit_core.training.ln import fit_ln
-from vivit_core.training.machine import compiles, keep_freed_memory
+from vivit_core.training.machine import bf16_is_native, compiles, exact_float32, keep_freed_memory
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import CORE
 from vivit_core.training.ranks import FirstFailed, Ranks, ranks, started_from_outside
@@ -360,7 +361,11 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
     # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     datamodule = make_datamodule(data)
-    datamodule.configure(batch_size=budget.batch_size, batches_per_epoch=budget.steps_per_epoch * budget.accumulate)
+    datamodule.configure(
+        batch_size=budget.batch_size,
+        batches_per_epoch=budget.steps_per_epoch * budget.accumulate,
+        pin_memory=device == "cuda",
+    )
     specs = together.first(lambda: specs_of(datamodule))
     if together.rank > 0:
         datamodule.configure(specs=specs)
@@ -410,7 +415,8 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         precision=budget.precision,
         max_epochs=budget.epochs,
         accumulate_grad_batches=budget.accumulate,
-        deterministic="warn" if settings["trainer"]["deterministic"] else False,
+        # Where torch only warns, attention's backward pass on a GPU is not deterministic, though it could be.
+        deterministic=settings["trainer"]["deterministic"],
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_model_summary=False,
@@ -518,6 +524,10 @@ def machine_of(trainer: Mapping[str, Any], announce: bool = False) -> tuple[str,
     budget = Budget(
         **{name: value if trainer[name] is None else trainer[name] for name, value in trainer[device].items()}
     )
+    if device == "cuda":
+        exact_float32()
+        if budget.precision == "bf16-mixed" and trainer["precision"] is None and not bf16_is_native():
+            budget, why = replace(budget, precision="32-true"), f"{why}, which does not compute in bfloat16"
     if announce:
         processes = trainer["devices"] * trainer["num_nodes"]
         where = f"{device} with {processes} processes" if processes > 1 else device

@@ -130,7 +130,7 @@ class RecordingsDataModule(LightningDataModule):
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
         self._weighting: Weighting = weighting
         self._num_workers, self._seed = num_workers, seed
-        self._batch_size = 16
+        self._batch_size, self._pin_memory = 16, False
         self._batches_per_epoch: int | None = None
         self._known: dict[str, RecordingSpec] | None = None
         self._next_sample = 0  # where training continues
@@ -144,6 +144,7 @@ class RecordingsDataModule(LightningDataModule):
         batch_size: int | None = None,
         batches_per_epoch: int | None = None,
         specs: Sequence[RecordingSpec] | None = None,
+        pin_memory: bool | None = None,
     ) -> None:
         """What is known only outside the data's own settings. Call before :meth:`setup`; what is None stays as it is.
 
@@ -153,6 +154,8 @@ class RecordingsDataModule(LightningDataModule):
         batches_per_epoch : training batches of an epoch.
         specs : the recordings a trained twin knows. Statistics then come from these and not from the files, and each
             file must be one of them: by its recording id, or else by having exactly its unit ids.
+        pin_memory : hand out batches in memory from which a GPU copies while it computes; false where never said,
+            because pinning wakes the GPU, which a training on the CPU must leave alone.
         """
         for name, value in (("batch_size", batch_size), ("batches_per_epoch", batches_per_epoch)):
             if value is not None and value < 1:
@@ -163,6 +166,7 @@ class RecordingsDataModule(LightningDataModule):
             )
         self._batch_size = batch_size or self._batch_size
         self._batches_per_epoch = batches_per_epoch or self._batches_per_epoch
+        self._pin_memory = self._pin_memory if pin_memory is None else pin_memory
         if specs is not None:
             self._known = {spec.recording_id: spec for spec in specs}
             self.recordings, self.specs = [], []
@@ -378,7 +382,12 @@ class RecordingsDataModule(LightningDataModule):
             self._augmentation,
         )
         self._training = TrainingLoader(
-            batches, self._batch_size, self._batches_per_epoch, self._num_workers, self._next_sample
+            batches,
+            self._batch_size,
+            self._batches_per_epoch,
+            self._num_workers,
+            self._pin_memory,
+            self._next_sample,
         )
         return self._training
 
@@ -428,7 +437,7 @@ class RecordingsDataModule(LightningDataModule):
                 f"no recording has a {split} trial longer than the burn-in of "
                 f"{self.evaluation_burn_in} bins (trials/split)"
             )
-        return EvaluationLoader(batches, self._num_workers)
+        return EvaluationLoader(batches, self._num_workers, self._pin_memory)
 
 
 def _resampled(view: View) -> str:
@@ -622,18 +631,25 @@ class TrainingLoader:
     """
 
     def __init__(
-        self, batches: TrainingBatches, batch_size: int, batches_per_epoch: int, num_workers: int, next_sample: int = 0
+        self,
+        batches: TrainingBatches,
+        batch_size: int,
+        batches_per_epoch: int,
+        num_workers: int,
+        pin_memory: bool = False,
+        next_sample: int = 0,
     ) -> None:
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
         self.next_sample = next_sample
-        self._batches, self._num_workers = batches, num_workers
+        self._batches, self._num_workers, self._pin_memory = batches, num_workers, pin_memory
 
     def __len__(self) -> int:
         return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
         last = self.next_sample + self.batches_per_epoch * self.batch_size
-        for batch in _loader(self._batches, range(self.next_sample, last, self.batch_size), self._num_workers):
+        order = range(self.next_sample, last, self.batch_size)
+        for batch in _loader(self._batches, order, self._num_workers, self._pin_memory):
             self.next_sample += self.batch_size
             yield batch
 
@@ -647,17 +663,17 @@ class TrainingLoader:
 class EvaluationLoader:
     """Evaluation batches. Not a torch DataLoader: Lightning would replace its sampler where several processes train."""
 
-    def __init__(self, batches: EvaluationBatches, num_workers: int) -> None:
-        self._batches, self._num_workers = batches, num_workers
+    def __init__(self, batches: EvaluationBatches, num_workers: int, pin_memory: bool = False) -> None:
+        self._batches, self._num_workers, self._pin_memory = batches, num_workers, pin_memory
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(_loader(self._batches, range(len(self._batches)), self._num_workers))
+        return iter(_loader(self._batches, range(len(self._batches)), self._num_workers, self._pin_memory))
 
 
-def _loader(batches: Dataset[Batch], order: range, num_workers: int) -> DataLoader:
+def _loader(batches: Dataset[Batch], order: range, num_workers: int, pin_memory: bool) -> DataLoader:
     """Read the items of ``order``, each a whole batch, in worker processes with one thread each.
 
     Workers live for one pass: those of validation would otherwise wait, with their memory, through every epoch.
@@ -668,7 +684,7 @@ def _loader(batches: Dataset[Batch], order: range, num_workers: int) -> DataLoad
         sampler=order,
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         generator=torch.Generator(),  # a loader draws a seed for its workers; not from the generator of the training
     )
 

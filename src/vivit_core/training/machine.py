@@ -6,8 +6,12 @@ import ctypes
 import os
 import shutil
 import sys
+import sysconfig
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
+
+import torch
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
@@ -33,6 +37,19 @@ def keep_freed_memory() -> bool:
     )
 
 
+def exact_float32() -> None:
+    """Let float32 be float32 on a GPU: by default torch's convolutions compute in TF32 there, with 10 bits for 23, so
+    that a stream would differ from its clip in the third digit. Training in bfloat16 loses nothing by it."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def bf16_is_native() -> bool:
+    """Whether the GPU computes in bfloat16 itself (from compute capability 8.0 on); others emulate it, or refuse it for
+    convolutions."""
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
 PAYS_FROM = 1000  # passes; compiling takes half a minute to a minute, and saves a fifth to a half of a pass's blocks
 
 
@@ -46,9 +63,26 @@ def compiles(choice: bool | Literal["auto"], device: str, passes: int) -> bool:
     """
     if choice is False or (choice == "auto" and passes < PAYS_FROM):
         return False
-    compiler = os.environ.get("CXX", "g++")
-    there = find_spec("triton") is not None if device == "cuda" else shutil.which(compiler) is not None
-    if choice is True and not there:
-        need = "the package triton" if device == "cuda" else f"a C++ compiler ({compiler}; CXX names another)"
-        raise ValueError(f"model.compile=true needs {need}, which is not here; install it, or set model.compile=auto")
-    return there
+    lacks = lacks_to_compile(device)
+    if choice is True and lacks is not None:
+        raise ValueError(f"model.compile=true needs {lacks}, which is not here; install it, or set model.compile=auto")
+    return lacks is None
+
+
+def lacks_to_compile(device: str) -> str | None:
+    """What torch's compiler needs on this machine and does not find; None where it has all."""
+    if device == "cuda":
+        if find_spec("triton") is None:
+            return "the package triton"
+        if torch.cuda.get_device_capability() < (7, 0):
+            return "a GPU of compute capability 7.0 or more"
+        # Triton compiles each kernel's launcher with it.
+        named, known, variable = "C compiler", ("gcc", "clang"), "CC"
+    else:
+        named, known, variable = "C++ compiler", ("g++",), "CXX"
+    chosen = os.environ.get(variable)
+    if not any(shutil.which(name) for name in ([chosen] if chosen else known)):
+        return f"a {named} ({chosen or known[0]}; {variable} names another)"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "Python's header files (Debian: python3-dev)"
+    return None
