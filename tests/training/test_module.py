@@ -17,7 +17,18 @@ import tiny_training
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from scipy import stats
-from tiny_training import BURN_IN, SMALL_STEPS, UNITS, WITHOUT_DROPOUT, make_batch, make_twin, moments, rows, train
+from tiny_training import (
+    BURN_IN,
+    SMALL_STEPS,
+    UNITS,
+    WITHOUT_DROPOUT,
+    make_batch,
+    make_twin,
+    moments,
+    rows,
+    spoil,
+    train,
+)
 from torch import nn
 
 from vivit_core.models.twin import load_twin
@@ -163,10 +174,10 @@ def test_seeds_mix_without_collisions():
 # A step that is not finite
 
 
-def broken(k, at=(1,), last_half=False):
+def broken(k, at=(1,)):
     batch = make_batch(k)
     if k in at:
-        batch["a"]["frames"][0, 0, -1 if last_half else 0, 0, 0] = torch.nan
+        spoil(batch)
     return batch
 
 

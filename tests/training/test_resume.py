@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import SignalAt, make_batch, train
+from tiny_training import SignalAt, make_batch, spoil, train
 
 from vivit_core.stops import STOPS
 from vivit_core.training.callbacks import TrainingStopped
@@ -127,7 +127,7 @@ def test_resume_keeps_the_count_of_skipped_steps(tmp_path):
     def batches(k):
         batch = make_batch(k)
         if k == 1:
-            batch["a"]["frames"][0, 0, 0, 0, 0] = torch.nan
+            spoil(batch)
         return batch
 
     _, parts = assert_continues(tmp_path, [(1, 0)], batches=batches)

@@ -71,6 +71,8 @@ def compiles(choice: bool | Literal["auto"], device: str, passes: int) -> bool:
 
 def lacks_to_compile(device: str) -> str | None:
     """What torch's compiler needs on this machine and does not find; None where it has all."""
+    known: tuple[str, ...] = ("g++",)
+    named, variable = "C++ compiler", "CXX"
     if device == "cuda":
         if find_spec("triton") is None:
             return "the package triton"
@@ -78,8 +80,6 @@ def lacks_to_compile(device: str) -> str | None:
             return "a GPU of compute capability 7.0 or more"
         # Triton compiles each kernel's launcher with it.
         named, known, variable = "C compiler", ("gcc", "clang"), "CC"
-    else:
-        named, known, variable = "C++ compiler", ("g++",), "CXX"
     chosen = os.environ.get(variable)
     if not any(shutil.which(name) for name in ([chosen] if chosen else known)):
         return f"a {named} ({chosen or known[0]}; {variable} names another)"
