@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-long bench lint format clean
+.PHONY: help setup train test test-long bench docs lint format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test-long: $(STAMP)  ## The tests that take long
 bench: $(STAMP)  ## Speed and memory beside the machine's own peak (on a GPU: ARGS="--device cuda")
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
+docs: $(STAMP)  ## The site, in site/; a broken link or reference is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+	@echo "open site/index.html"
+
 lint: $(STAMP)  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,5 +46,5 @@ format: $(STAMP)  ## Put the code into the style that lint asks for
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove .venv and everything the tools wrote; outputs/ and data stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -137,12 +137,12 @@ def structure(maps_UKHW: Tensor) -> Tensor:
 def orientation(structure_U3HW: Tensor, center_U2: np.ndarray, std_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Orientation (U,) in degrees and coherence (U,), 0 for none to 1 for a grating, around each field's centre.
 
+    Both are NaN where there is no place or no slope, and in frames one pixel wide, whose slopes are along one axis.
+
     Parameters
     ----------
     structure_U3HW : see ``structure``.
     center_U2, std_U : the field's place as x, y, and the standard deviation of its own envelope, px.
-
-    Both are NaN where there is no place or no slope, and in frames one pixel wide, whose slopes are along one axis.
     """
     _, _, height, width = structure_U3HW.shape
     if min(height, width) == 1:
