@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import errno
+import getpass
 import os
+import pwd
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from vivit_core.data.simulate.simulate import locked
 from vivit_core.specs import RecordingError
 from vivit_core.stops import STOPS, Stopped, stoppable
 from vivit_core.tasks import message_of
+from vivit_core.training.machine import give_names
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -209,6 +213,50 @@ def test_no_terminal_ends_a_program(tmp_path, shell):
     assert b"Error" not in done.stderr
     if shell == "{}":
         assert done.stdout.splitlines()[0] == b"? ? ? ?" and rb"\xb5" in done.stderr
+
+
+def test_a_user_whom_nobody_knows_gets_a_name(monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "TRITON_HOME"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    give_names()
+    assert getpass.getuser() == f"uid{os.getuid()}" and os.environ["TRITON_HOME"] == tempfile.gettempdir()
+
+
+def test_a_container_of_nobody(tmp_path):
+    """No home, no name, an ASCII terminal one character wide, a folder in which nobody may write, no git."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\ndef unknown(uid): raise KeyError(uid)\npwd.getpwuid = unknown"
+    )
+    environment = {
+        "PATH": "/nowhere",
+        "PYTHONPATH": f"{tmp_path}:{SRC}",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "1",
+        "TERM": "dumb",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
+    words = ["task=plan", f"outputs={tmp_path / 'outputs'}"]
+    done = subprocess.run(
+        [sys.executable, str(SRC.parent / "run.py"), *words],
+        cwd="/proc",
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert (
+        done.returncode == 0
+        and b"FLOPs" in done.stdout
+        and b"parameters" in done.stdout
+        and b"Traceback" not in done.stderr
+    ), done.stderr[-3000:]
 
 
 # Signals ------------------------------------------------------------------------------------------------------------

@@ -390,6 +390,8 @@ def test_the_clusters_commands_compose(words, compose):
         ("slurm", 0, "RUNNING", {signal.SIGTERM}, True),  # it was signalled, not cancelled
         ("slurm", 0, "COMPLETING", {signal.SIGTERM}, False),
         ("slurm", 0, "RUNNING", {signal.SIGINT}, False),
+        ("slurm", 0, "RUNNING", {signal.SIGHUP}, False),
+        ("slurm", 0, "RUNNING", {signal.SIGUSR1}, True),
         ("local", 0, "", {signal.SIGUSR2}, True),
         ("local", 0, "", {signal.SIGTERM}, False),
         ("slurm", 1, "RUNNING", {signal.SIGUSR2}, "leaves"),

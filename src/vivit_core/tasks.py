@@ -65,7 +65,7 @@ from vivit_core.streams import steady_streams
 from vivit_core.sweeps import Job
 from vivit_core.training.callbacks import TrainingStopped, early_end, never_scored
 from vivit_core.training.ln import fit_ln
-from vivit_core.training.machine import bf16_is_native, compiles, exact_float32, keep_freed_memory
+from vivit_core.training.machine import bf16_is_native, compiles, exact_float32, give_names, keep_freed_memory
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import CORE
 from vivit_core.training.ranks import FirstFailed, Ranks, ranks, started_from_outside
@@ -81,11 +81,14 @@ CUT = (
     "behavior", "transforms", "frame_rate_hz", "clip_length", "burn_in", "evaluation_length", "evaluation_burn_in",
 )  # fmt: skip
 LOG_WIDTH = 160  # characters of a line in a log file, where no terminal says how many there are
+LEAST_WIDTH = 40  # below it a table's columns hold nothing
 LN_TARGET = f"{LN.__module__}.{LN.__qualname__}"
 OURS: set[str] = set()  # environment variables that main has set
 console = Console(soft_wrap=True, highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = LOG_WIDTH
+if console.width < LEAST_WIDTH:
+    console.width = LEAST_WIDTH
 
 
 # Lightning's advertisements and its notices of what is not there; what matters we say ourselves.
@@ -153,6 +156,7 @@ def run_task(cfg: DictConfig) -> float | None:
     As a job of a sweep, it writes down what it came to, and returns NaN where it came to nothing: the other jobs go on.
     """
     unset_ours()
+    give_names()
     job = job_of_sweep()
     with stoppable():
         return run_noted(cfg, job)

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from tiny_training import SignalAt, train
@@ -30,6 +30,7 @@ from vivit_core.training.callbacks import (
     TrainingStopped,
     duration,
     early_end,
+    never_scored,
 )
 
 TESTS = Path(__file__).parent
@@ -154,6 +155,14 @@ def fake_trainer(epochs, callbacks):
         strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
         fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0))),
     )
+
+
+@pytest.mark.parametrize(("score", "never"), [(None, True), (-math.inf, True), (NAN, True), (-0.2, False)])
+def test_a_training_whose_scores_were_no_numbers_has_no_best(tmp_path, score, never):
+    keeper = ModelCheckpoint(tmp_path, monitor="val/bps_mean", mode="max")
+    keeper.best_model_score = None if score is None else torch.tensor(score)
+    assert never_scored(keeper) == never
+    assert not never_scored(ModelCheckpoint(tmp_path))  # which chooses by no score
 
 
 def test_the_time_or_a_callback_ends_a_training_with_a_word(tmp_path):

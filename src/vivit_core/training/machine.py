@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import getpass
 import os
 import shutil
 import sys
 import sysconfig
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -48,6 +50,19 @@ def bf16_is_native() -> bool:
     """Whether the GPU computes in bfloat16 itself (from compute capability 8.0 on); others emulate it, or refuse it for
     convolutions."""
     return torch.cuda.get_device_capability() >= (8, 0)
+
+
+def give_names() -> None:
+    """A name and a home's stand-in for a user whom the machine does not know, as containers run programs.
+
+    Without them torch's compiler and W&B raise KeyError, and triton makes a folder called ``~``.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        os.environ["USER"] = f"uid{os.getuid()}"
+    if os.path.expanduser("~") == "~":
+        os.environ.setdefault("TRITON_HOME", tempfile.gettempdir())
 
 
 PAYS_FROM = 1000  # passes; compiling takes half a minute to a minute, and saves a fifth to a half of a pass's blocks
