@@ -42,7 +42,7 @@ from vivit_core.analysis import compare as comparison
 from vivit_core.analysis import pictures
 from vivit_core.analysis import receptive_fields as fields
 from vivit_core.analysis.evaluate import evaluate as evaluate_twin
-from vivit_core.analysis.evaluate import report_section
+from vivit_core.analysis.evaluate import report_section, without_scores
 from vivit_core.analysis.inspect import inspect as inspect_recordings
 from vivit_core.analysis.inspect import report_section as inspect_section
 from vivit_core.analysis.latency import measure_stream
@@ -96,6 +96,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+warnings.filterwarnings("ignore", message="The ``compute`` method of metric UnitMetrics")  # nothing to validate: said
 warnings.filterwarnings("ignore", message=r"Found .* module\(s\) in eval mode")  # a frozen core
 # Validation's numbers are the same in all processes already, and 1×1 kernels have two ways to be laid out.
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -442,6 +443,10 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
     def conclude() -> float | None:
         if (metrics := run.path / "metrics.csv").is_file():
             pictures.learning_curve(run.path / "pictures" / "learning_curve.png", metrics)
+        if not datamodule.scorable("test"):
+            conclude_without_score(run, datamodule, twin.causal)
+            send_results(trainer.loggers, run)
+            return best_score(run.last)
         if AVERAGE in read_checkpoint(run.best):
             averaged = load_twin(run.best, average=True)
             scores = evaluate_twin(
@@ -455,10 +460,24 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
     return together.first(conclude)
 
 
+def conclude_without_score(run: runs.Run, datamodule: RecordingsDataModule, causal: bool) -> None:
+    """The end of a training whose recordings have nothing to score; said at its start too."""
+    without_scores(datamodule, split="test", out=run.path, checkpoint=str(run.best), causal=causal)
+    console.print(
+        "no recording can be scored on its test split; the training ends without a score "
+        f"(task=evaluate split=val scores {run.best} on what chose it)",
+        markup=False,
+    )
+    console.print(f"run folder: {run.path}", markup=False)
+
+
 def specs_of(datamodule: RecordingsDataModule) -> list[RecordingSpec]:
     """Make the recordings where they are simulated, check them, and compute their statistics."""
     datamodule.prepare_data()
     datamodule.setup()
+    for lines in datamodule.check_start().values():
+        for line in lines:
+            console.print(line, markup=False)
     return datamodule.specs
 
 
@@ -498,7 +517,10 @@ def fit_baseline_alone(
     torch.save(
         {"twin": ln.description(), "state_dict": weights, "ln": ln.to_checkpoint(), "settings": settings}, run.best
     )
-    report(run, datamodule, ln, None, device=device, split="test", checkpoint=run.best)
+    if datamodule.scorable("test"):
+        report(run, datamodule, ln, None, device=device, split="test", checkpoint=run.best)
+    else:
+        conclude_without_score(run, datamodule, causal=True)
     # It has no epochs whose validation a sweep could select by.
     scores = evaluate_twin(
         ln, datamodule, ln=None, split="val", device=device, out=run.path / "validation", checkpoint=str(run.best)
@@ -1045,7 +1067,12 @@ def inspect(settings: Settings) -> None:
     run = runs.Run(Path(settings["run_dir"]))
     describe(run, settings)
     summary = inspect_recordings(
-        paths, duration_s=settings["duration_s"], max_frames=settings["max_frames"], out=run.path
+        paths,
+        duration_s=settings["duration_s"],
+        max_frames=settings["max_frames"],
+        out=run.path,
+        burn_in=settings["data"]["evaluation_burn_in"],
+        frame_rate_hz=settings["data"]["frame_rate_hz"],
     )
     section = inspect_section(summary, command_line())
     show(section)

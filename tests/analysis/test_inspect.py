@@ -39,7 +39,7 @@ def recording(path: Path) -> Path:
     split = np.array(["train"] * 10 + ["val"] * 3 + ["test"] * 3)
     return write_recording(
         path, recording_id="sound", frame_rate_hz=RATE_HZ, frames=movie.astype(np.uint8), counts=counts,
-        trials=Trials(start, start + BINS, [f"s{i}" for i in range(TRIALS)], split),
+        trials=Trials(start, start + BINS, [f"s{min(i, 14)}" for i in range(TRIALS)], split),
         behavior={"pupil": rng.standard_normal((n, 2)).astype(np.float32)},
     )  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_a_file_that_cannot_be_used_does_not_hide_the_others(sound, tmp_path):
     (tmp_path / "broken.h5").write_bytes(sound.read_bytes()[:5000])
     shutil.copy(sound, tmp_path / "nan.h5")
     with h5py.File(tmp_path / "nan.h5", "r+") as file:
-        columns(file, lambda b: b.__setitem__((7, 0), np.nan), "behavior/pupil")
+        columns(file, lambda b: b.__setitem__((7, 0), np.inf), "behavior/pupil")
     paths = [tmp_path / "broken.h5", tmp_path / "nan.h5", sound]
     summary = inspect(paths, duration_s=0.1, max_frames=2000, out=tmp_path / "out", progress=False)
     assert summary["faults"] == 2 and set(summary["recordings"]) == {"broken", "nan", "sound"}

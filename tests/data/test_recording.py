@@ -13,6 +13,7 @@ import pytest
 
 from vivit_core.data import recording as recording_module
 from vivit_core.data.recording import Recording, Trials, validate_recording, write_recording
+from vivit_core.data.view import View
 from vivit_core.specs import RecordingError
 
 
@@ -356,3 +357,23 @@ def test_trials_check_themselves() -> None:
         Trials([0, 5], [10, 25], [0, 1], ["train", "test"])
     with pytest.raises(ValueError, match="integers"):
         Trials([0.0], [10.5], [0], ["train"])
+
+
+def test_trials_without_a_stimulus_id_are_no_repeats_of_each_other(make, tmp_path):
+    given = np.array(["film", "", "nan", "film", "NaN", " ", "Nana"])
+    starts = np.arange(7) * 10
+    trials = Trials(starts, starts + 10, given, np.array(["test"] * 7))
+    assert sorted(map(len, trials.by_stimulus().values())) == [1, 1, 1, 1, 1, 2] and trials.unnamed == 4
+    numbers = Trials(starts, starts + 10, np.array([1.0, np.nan, 1.0, np.nan, 2, np.nan, 3]), trials.split)
+    assert numbers.unnamed == 3 and len(numbers.by_stimulus()) == 6
+    # In a file of another program too, and their names stay where trials are left out or brought to another rate.
+    path = make()
+    with h5py.File(path, "r+") as file:
+        replace_dataset(file, "trials/stimulus_id", [b"", b"a", b"nan", b"a", b"", b"b"])
+    recording = Recording(path)
+    assert recording.info.trials.unnamed == 3 and len(recording.info.trials.by_stimulus()) == 5
+    everything = recording.info.trials.by_stimulus()
+    for split in ("train", "val", "test"):
+        assert set(recording.info.trials.of(split).by_stimulus()) <= set(everything)
+    slower = View(path, recording.info.frame_rate_hz / 2).info.trials
+    assert slower.stimulus_id.tolist() == recording.info.trials.stimulus_id.tolist()

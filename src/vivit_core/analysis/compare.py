@@ -216,7 +216,7 @@ def sums_of(
         sums[rid] = Sums(
             info.unit_ids,
             len(trials.start),
-            len(set(trials.stimulus_id)),
+            len(trials.by_stimulus()),
             int((own.bins_N >= after).sum()),
             piece_sums(own, own.predicted_NU, cuts),
             None if truth_NU is None else piece_sums(own, truth_NU.astype(np.float32), cuts),
@@ -229,14 +229,19 @@ def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int,
 
     A stimulus is cut evenly into pieces of at most ``longest`` bins, and of fewer where there are not ``FEWEST``.
     """
-    shown: dict[str, list[tuple[int, int]]] = {}
-    for name, start, stop in zip(trials.stimulus_id, trials.start + burn_in, trials.stop, strict=True):
-        if start < stop:
-            shown.setdefault(str(name), []).append((int(start), int(stop)))
-    lengths = [max(stop - start for start, stop in own) for own in shown.values()]
+    shown = [
+        [
+            (int(trials.start[n]) + burn_in, int(trials.stop[n]))
+            for n in own
+            if trials.start[n] + burn_in < trials.stop[n]
+        ]
+        for own in trials.by_stimulus().values()
+    ]
+    shown = [own for own in shown if own]
+    lengths = [max(stop - start for start, stop in own) for own in shown]
     longest = max(1.0, min(longest, sum(lengths) / FEWEST))
     cuts = []
-    for own, length in zip(shown.values(), lengths, strict=True):
+    for own, length in zip(shown, lengths, strict=True):
         edges = np.linspace(0, length, math.ceil(length / longest) + 1).round().astype(int).tolist()
         for first, last in itertools.pairwise(edges):
             cuts.append([(start + first, min(start + last, stop)) for start, stop in own if start + first < stop])

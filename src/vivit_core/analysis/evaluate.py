@@ -149,6 +149,26 @@ def evaluate(
     return summary
 
 
+def without_scores(
+    datamodule: RecordingsDataModule, *, split: Split, out: Path, checkpoint: str, causal: bool
+) -> dict[str, Any]:
+    """``summary.json`` of a training whose recordings have nothing to score in a split: every score is None."""
+    scores = ("bps_mean", "bps_median", "corr_mean", "corr_median", "ln_bps_mean", "ln_corr_median")
+    summary = dict.fromkeys((*scores, "knowable_fraction")) | {
+        "units": sum(spec.n_units for spec in datamodule.specs),
+        "units_silent": 0,
+        "bins": 0,
+        "burn_in": datamodule.evaluation_burn_in,
+        "causal": causal and all(spec.behavior_causal for spec in datamodule.specs),
+        "checkpoint": checkpoint,
+        "split": split,
+        "recordings": {},
+        "left_out": [spec.recording_id for spec in datamodule.specs],
+    }
+    write_summary(out / "summary.json", summary)
+    return summary
+
+
 def score_recording(
     twin: Twin | LN, ln: LN | None, recording: Recording, recording_id: str, found: Predictions, split: str
 ) -> list[dict[str, Any]]:
@@ -260,14 +280,11 @@ def repeated_rows(recording: Recording, bins_N: np.ndarray, split: str) -> dict[
     Burn-in is left out of each trial alike, so the rows of all showings line up; the rest of a longer one has no
     partner and is left out.
     """
-    trials = recording.info.trials
-    by_stimulus: dict[str, list[tuple[int, int]]] = {}
-    for start, stop, stimulus, own in zip(trials.start, trials.stop, trials.stimulus_id, trials.split, strict=True):
-        first, last = np.searchsorted(bins_N, [start, stop])
-        if own == split and last > first:
-            by_stimulus.setdefault(str(stimulus), []).append((int(first), int(last)))
+    trials = recording.info.trials.of(split)
+    first_N, last_N = (np.searchsorted(bins_N, edges).tolist() for edges in (trials.start, trials.stop))
     rows = {}
-    for stimulus, shown in by_stimulus.items():
+    for stimulus, own in trials.by_stimulus().items():
+        shown = [(first_N[n], last_N[n]) for n in own if last_N[n] > first_N[n]]
         if len(shown) >= 2:
             bins = min(last - first for first, last in shown)
             rows[stimulus] = [slice(first, first + bins) for first, _ in shown]

@@ -25,7 +25,9 @@ from scipy.stats import rankdata
 from vivit_core.analysis.evaluate import without_nan
 from vivit_core.analysis.inspect_pictures import page
 from vivit_core.analysis.report import Section, Table
+from vivit_core.data.checks import lack
 from vivit_core.data.recording import SPLITS, Recording, validate_recording
+from vivit_core.data.statistics import Moments, constant
 from vivit_core.data.windows import ends_of_trials
 from vivit_core.specs import RecordingError, RecordingSpec
 from vivit_core.training.ln import CLEAR, MAP_LAGS, Stretches, contrast_energies, place, pooled
@@ -79,7 +81,14 @@ class Look:
 
 
 def inspect(
-    paths: Sequence[Path], *, duration_s: float, max_frames: int, out: Path, progress: bool = True
+    paths: Sequence[Path],
+    *,
+    duration_s: float,
+    max_frames: int,
+    out: Path,
+    progress: bool = True,
+    burn_in: int = 0,
+    frame_rate_hz: float | None = None,
 ) -> dict[str, Any]:
     """Look at recordings; write ``inspect.json`` and a picture of each.
 
@@ -90,6 +99,8 @@ def inspect(
     max_frames : most training frames that receptive fields and alignment use (fewer of large frames).
     out : folder for the files.
     progress : show bars.
+    burn_in, frame_rate_hz : bins of a trial that are not scored, at the rate to which a training would bring the
+        recordings; None for the lowest among them.
 
     Returns
     -------
@@ -99,14 +110,23 @@ def inspect(
     """
     out.mkdir(parents=True, exist_ok=True)
     recordings: dict[str, Any] = {}
+    whole: dict[Path, Recording] = {}
     for path in paths:
         try:
             validate_recording(path)
-            look = look_at(Recording(path), duration_s=duration_s, max_frames=max_frames, progress=progress)
+            whole[path] = Recording(path)
         except RecordingError as error:
             broken = Finding("file", "fault", error.field, error.problem, error.remedy)
             recordings[path.stem] = {"path": str(path), "findings": [asdict(broken)]}
-            continue
+    rate_hz = frame_rate_hz or min((recording.info.frame_rate_hz for recording in whole.values()), default=1.0)
+    for path, recording in whole.items():
+        look = look_at(
+            recording,
+            duration_s=duration_s,
+            max_frames=max_frames,
+            progress=progress,
+            burn_in_s=burn_in / rate_hz,
+        )
         name = look.summary["recording"]
         if name in recordings:
             name = f"{name} ({path})"
@@ -119,11 +139,14 @@ def inspect(
     return summary
 
 
-def look_at(recording: Recording, *, duration_s: float, max_frames: int, progress: bool) -> Look:
+def look_at(
+    recording: Recording, *, duration_s: float, max_frames: int, progress: bool, burn_in_s: float = 0.0
+) -> Look:
     """All checks of one recording."""
     info = recording.info
     look = Look({}, [])
     numbers = responses(recording, look, progress)
+    usable(recording, look, burn_in_s)
     behaviors = behaviour(recording, look)
     stimulus(recording, look)
     chunks(recording, look)
@@ -140,12 +163,12 @@ def look_at(recording: Recording, *, duration_s: float, max_frames: int, progres
     by_split = {}
     for split in SPLITS:
         own = info.trials.of(split)
-        stimuli, shown = np.unique(own.stimulus_id, return_counts=True)
+        shown = np.array([len(rows) for rows in own.by_stimulus().values()])
         by_split[split] = {
             "trials": len(own),
             "bins": own.n_bins,
             "seconds": own.n_bins / info.frame_rate_hz,
-            "stimuli": len(stimuli),
+            "stimuli": len(shown),
             "repeated_stimuli": int((shown > 1).sum()),
             "repeats": int(shown.max()) if len(shown) else 0,
             "spikes": float(numbers["spikes"][split].sum()),
@@ -306,6 +329,42 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
     return {"mean_counts_U": np.nan_to_num(mean_U), "spikes": spikes, "valid_share": float(valid_U.mean())}
 
 
+def usable(recording: Recording, look: Look, burn_in_s: float) -> None:
+    """What a training asks of a recording at its start, and says of its trials."""
+    info, trials = recording.info, recording.info.trials
+    burn_in = round(burn_in_s * info.frame_rate_hz)
+    for split in SPLITS:
+        found = lack(recording, split, burn_in if split != "train" else 0)
+        if found is not None:
+            look.find(found.check, "fault", f"trials/split, {split}", found.what, found.remedy)
+    test = trials.of("test")
+    if len(test) and all(len(rows) == 1 for rows in test.by_stimulus().values()):
+        look.find(
+            "no_repeats",
+            "note",
+            "trials/stimulus_id, test",
+            "no stimulus is shown twice",
+            "Explainable variance and normalised correlation, which need repeats, stay empty",
+        )
+    if trials.unnamed:
+        look.find(
+            "unnamed_stimuli",
+            "note",
+            f"trials/stimulus_id, {trials.unnamed} of {len(trials)} trials",
+            "say no stimulus",
+            "Each is taken for a stimulus of its own; give repeats one stimulus_id",
+        )
+    lengths = trials.stop - trials.start
+    if lengths.min() < lengths.max():
+        look.find(
+            "unequal_trials",
+            "note",
+            "trials/start and trials/stop",
+            f"trials have {lengths.min()} to {lengths.max()} bins",
+            "Those shorter than data.clip_length are not trained on",
+        )
+
+
 def twins(print_U: np.ndarray, spikes_U: np.ndarray) -> list[list[int]]:
     """Groups of units that are the same; silent ones are left out."""
     groups: dict[tuple[float, float], list[int]] = {}
@@ -341,24 +400,26 @@ def behaviour(recording: Recording, look: Look) -> dict[str, Any]:
     """Width, mean and standard deviation of each behaviour inside trials; constant ones are findings."""
     info, described = recording.info, {}
     for name, width in info.behavior.items():
-        n, total, squares, shift = 0, np.zeros(width), np.zeros(width), np.zeros(width)
+        seen = Moments(width)
         for _, start, stop in pieces(recording):
-            values = recording.behavior(start, stop, {name: width}).astype(np.float64)
-            shift = values[0] if n == 0 else shift
-            n, total, squares = (
-                n + len(values),
-                total + (values - shift).sum(0),
-                squares + ((values - shift) ** 2).sum(0),
-            )
-        mean = total / n
-        std = np.sqrt(np.maximum(squares / n - mean**2, 0))
+            seen.add(recording.behavior(start, stop, {name: width}))
         described[name] = {
             "numbers": width,
-            "mean": float((mean + shift).mean()),
-            "std": float(std.mean()),
+            "mean": float(seen.mean.mean()),
+            "std": float(seen.std.mean()),
+            "missing": float(seen.missing.mean()),
             "causal": info.behavior_causal[name],
         }
-        flat = np.flatnonzero(std <= 1e-9 * np.maximum(np.abs(mean + shift), 1e-30))
+        if seen.missing.any():
+            lost = bool((seen.known == 0).any())
+            look.find(
+                "missing_behavior",
+                "fault" if lost else "note",
+                f"behavior/{name}, {seen.missing.mean():.1%} of its numbers",
+                "are missing (NaN)" + (", in one column all of them" if lost else ""),
+                "Leave it out of data.behavior, or import it again" if lost else "A twin sees their mean there",
+            )
+        flat = np.flatnonzero(constant(seen.mean, seen.std) & (seen.known > 0))
         if len(flat):
             look.find(
                 "constant_behavior",
@@ -389,7 +450,7 @@ def stimulus(recording: Recording, look: Look) -> None:
     chosen = np.unique(np.linspace(0, ends[-1] - 1, min(int(ends[-1]), SAMPLED_FRAMES)).astype(np.int64))
     trial_K = np.searchsorted(ends, chosen, side="right")
     place_K = trials.stop[trial_K] - (ends[trial_K] - chosen)
-    blank, same, pairs, total, squares, pixels = 0, 0, 0, 0.0, 0.0, 0
+    blank, same, pairs, pixels = 0, 0, 0, Moments(1)
     shown = []
     for k, (place_, trial) in enumerate(zip(place_K.tolist(), trial_K.tolist(), strict=True)):
         start = max(place_ - 1, int(trials.start[trial]))
@@ -398,14 +459,22 @@ def stimulus(recording: Recording, look: Look) -> None:
         blank += bool((frame == frame.flat[0]).all())
         if two.shape[1] == 2:
             pairs, same = pairs + 1, same + bool((two[:, 0] == two[:, 1]).all())
-        total, squares, pixels = total + frame.sum(), squares + np.square(frame).sum(), pixels + frame.size
+        pixels.add(frame.reshape(-1, 1))
         if k in np.linspace(0, len(place_K) - 1, 4).astype(int):
             shown.append(frame.mean(0))
     look.frames_KHW = np.stack(shown)
-    mean = total / pixels
+    still = bool(constant(pixels.mean, pixels.std)[0])
+    if still:
+        look.find(
+            "constant_frames",
+            "fault",
+            "stimulus/frames",
+            "are one grey in all trials",
+            "Nothing can be learnt from them: check where they were read from",
+        )
     look.summary |= {
-        "pixel_mean": mean,
-        "pixel_std": float(np.sqrt(max(squares / pixels - mean**2, 0.0))),
+        "pixel_mean": float(pixels.mean[0]),
+        "pixel_std": 0.0 if still else float(pixels.std[0]),
         "blank_share": blank / len(place_K),
         "unchanged_share": same / max(pairs, 1),
     }
@@ -432,10 +501,7 @@ def stimulus(recording: Recording, look: Look) -> None:
 def across_splits(recording: Recording, look: Look) -> None:
     """Trials that show the same frames, found by a few frames of each and confirmed by all of them."""
     trials = recording.info.trials
-    names: dict[str, set[str]] = {}
-    for stimulus_id, split in zip(trials.stimulus_id.tolist(), trials.split.tolist(), strict=True):
-        names.setdefault(stimulus_id, set()).add(split)
-    shared = [name for name, splits in names.items() if len(splits) > 1]
+    shared = [name for name, rows in trials.by_stimulus().items() if len(set(trials.split[rows].tolist())) > 1]
     offsets = np.unique(np.linspace(0, (trials.stop - trials.start).min() - 1, TRIAL_FRAMES).astype(int))
     groups: dict[str, list[int]] = {}
     blank: list[str] = []
@@ -540,6 +606,8 @@ def fields_and_alignment(
     alignment(recording, spec, look, split, few)
     lags = max(2, round(duration_s * info.frame_rate_hz))
     data = Stretches.read(recording, split, lags, few)
+    if not data.use_TU.any():
+        return
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = pooled(data, spec, pool)
     del data
@@ -701,9 +769,9 @@ def report_section(summary: dict[str, Any], command: str) -> Section:
     )
     behaviors = Table(
         "behaviour",
-        ["recording", "behaviour", "numbers", "mean", "std", "looks ahead"],
+        ["recording", "behaviour", "numbers", "mean", "std", "missing", "looks ahead"],
         [
-            [name, b, v["numbers"], v["mean"], v["std"], "no" if v["causal"] else "yes"]
+            [name, b, v["numbers"], v["mean"], v["std"], v["missing"], "no" if v["causal"] else "yes"]
             for name, r in known.items()
             for b, v in r["behavior"].items()
         ],

@@ -18,9 +18,10 @@ import torch.distributed
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from vivit_core.data.checks import check_start, scorable
 from vivit_core.data.recording import Recording, RecordingInfo, check_recording
 from vivit_core.data.sampler import TrainingSampler, Weighting
-from vivit_core.data.statistics import Moments, divisor
+from vivit_core.data.statistics import Moments, constant, divisor
 from vivit_core.data.transforms import (
     BehaviorTransform,
     Clip,
@@ -352,6 +353,15 @@ class RecordingsDataModule(LightningDataModule):
             specs.append(spec)
         return recordings, specs
 
+    def check_start(self) -> dict[str, list[str]]:
+        """:func:`checks.check_start` of these recordings."""
+        first = {"train": self.burn_in, "val": self.evaluation_burn_in, "test": self.evaluation_burn_in}
+        return check_start({view.recording_id: view for view in self.recordings}, first, self.clip_length)
+
+    def scorable(self, split: str) -> bool:
+        """Whether anything of a split can be scored."""
+        return scorable(self.recordings, split, self.evaluation_burn_in)
+
     def _ranks(self) -> tuple[int, int]:
         """This process and the number of processes that train together."""
         if self.trainer is not None:
@@ -496,6 +506,8 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
     pixels = Moments(1)
     for place in places.tolist():
         pixels.add(recording.frames(place, place + 1).reshape(-1, 1))
+    if constant(pixels.mean, pixels.std)[0]:
+        log.warning("%s shows one grey in all training trials: nothing can be learnt from its frames", recording.path)
     return RecordingSpec(
         recording_id=info.recording_id,
         frame_rate_hz=info.frame_rate_hz,

@@ -37,6 +37,8 @@ _MOST_ROW_BYTES = 1 << 28  # one frame, or all units' numbers of one bin
 _MOST_CHUNK_BYTES = 1 << 30  # HDF5 reads whole chunks
 _MOST_TABLE_BYTES = 1 << 28  # trials/…, units/… and truth/… but its rate
 _MOST_TRIALS = 1 << 20
+MISSING_ID = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})  # what programs write where no stimulus id is known
+UNNAMED = "unnamed, first frame "  # how the id of such a trial's stimulus begins
 _TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
 
 
@@ -54,7 +56,9 @@ class Trials:
     start, stop : (N,) int64
         Half open ranges of frames, sorted, disjoint and not empty.
     stimulus_id : (N,) str
-        Trials with equal ids showed the same stimulus (repeats). Numbers are kept as text.
+        Trials with equal ids showed the same stimulus (repeats). Numbers are kept as text. A trial whose id is missing
+        (empty, or what programs write for that: ``MISSING_ID``) showed a stimulus of its own, which is named after its
+        first frame.
     split : (N,) str
         "train", "val" or "test".
 
@@ -77,6 +81,12 @@ class Trials:
             object.__setattr__(self, name, given.astype(np.int64))
         for name in ("stimulus_id", "split"):
             object.__setattr__(self, name, _strings(getattr(self, name)))
+        if self.stimulus_id.shape == self.start.shape:
+            named = [
+                f"{UNNAMED}{start}" if stimulus.strip() in MISSING_ID else stimulus
+                for start, stimulus in zip(self.start.tolist(), self.stimulus_id.tolist(), strict=True)
+            ]
+            object.__setattr__(self, "stimulus_id", np.array(named, dtype=str))
         shapes = {name: getattr(self, name).shape for name in ("start", "stop", "stimulus_id", "split")}
         if len(set(shapes.values())) > 1 or len(self.start.shape) != 1:
             raise ValueError(f"trials: one number a trial in each field; the shapes are {shapes}")
@@ -100,6 +110,18 @@ class Trials:
     @property
     def n_bins(self) -> int:
         return int((self.stop - self.start).sum())
+
+    @property
+    def unnamed(self) -> int:
+        """Trials whose stimulus has no id in the source."""
+        return sum(stimulus.startswith(UNNAMED) for stimulus in self.stimulus_id.tolist())
+
+    def by_stimulus(self) -> dict[str, list[int]]:
+        """The rows of each stimulus' trials, in the order of time: those of one are repeats of each other."""
+        rows: dict[str, list[int]] = {}
+        for row, stimulus in enumerate(self.stimulus_id.tolist()):
+            rows.setdefault(stimulus, []).append(row)
+        return rows
 
     def of(self, split: str) -> Trials:
         """The trials of one split."""

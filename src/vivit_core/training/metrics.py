@@ -35,6 +35,11 @@ class UnitScores(NamedTuple):
     bins: np.ndarray  # evaluated bins
 
     @property
+    def broken(self) -> int:
+        """Units with a prediction that is NaN or infinite: the model's fault, and no silent unit."""
+        return int(((self.bins > 0) & ~np.isfinite(self.loss)).sum())
+
+    @property
     def silent(self) -> int:
         """Units without a spike on the evaluated bins."""
         return int((self.spikes == 0).sum())

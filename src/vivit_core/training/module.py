@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -20,6 +21,8 @@ from vivit_core.specs import Batch
 from vivit_core.training.losses import counted, poisson_loss
 from vivit_core.training.metrics import UnitMetrics, UnitScores, mean_known
 from vivit_core.training.optim import CORE, Optimization
+
+log = logging.getLogger(__name__)
 
 
 class TwinModule(LightningModule):
@@ -231,7 +234,10 @@ class TwinModule(LightningModule):
 
 
 def validation_numbers(metrics: Mapping[str, UnitMetrics]) -> dict[str, float]:
-    """What a validation reports of each recording's metrics and of all units together; empties the metrics."""
+    """What a validation reports of each recording's metrics and of all units together; empties the metrics.
+
+    A model that predicts NaN or infinite rates has no score: its means are NaN, not those of the other units.
+    """
     scores: dict[str, UnitScores] = {}
     for recording_id, metric in metrics.items():
         scores[recording_id] = metric.compute()
@@ -239,11 +245,22 @@ def validation_numbers(metrics: Mapping[str, UnitMetrics]) -> dict[str, float]:
     loss, bins, bps, correlation = (
         np.concatenate([getattr(s, name) for s in scores.values()]) for name in ("loss", "bins", "bps", "correlation")
     )
+    broken = {recording_id: own.broken for recording_id, own in scores.items() if own.broken}
+    if broken:
+        log.warning(
+            "validation: predictions are NaN or infinite for units of %s; the training has diverged (lower optim.lr), "
+            "and this checkpoint has no score",
+            ", ".join(f"{recording_id} ({units})" for recording_id, units in broken.items()),
+        )
+    all_known = math.nan if broken else 1.0
     return {
-        **{f"bps_{recording_id}": mean_known(own.bps) for recording_id, own in scores.items()},
-        "loss": float(np.nansum(loss * bins) / bins.sum()) if bins.any() else math.nan,
-        "bps_mean": mean_known(bps),
-        "corr_mean": mean_known(correlation),
+        **{
+            f"bps_{recording_id}": math.nan if own.broken else mean_known(own.bps)
+            for recording_id, own in scores.items()
+        },
+        "loss": all_known * float(np.nansum(loss * bins) / bins.sum()) if bins.any() else math.nan,
+        "bps_mean": all_known * mean_known(bps),
+        "corr_mean": all_known * mean_known(correlation),
         "units_silent": float(sum(s.silent for s in scores.values())),
     }
 

@@ -1,0 +1,122 @@
+"""What a recording must hold so that it can be trained on, chosen by, and scored: asked at the start of a training, and
+by ``task=inspect``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vivit_core.data.recording import SPLITS, Recording
+
+BINS = 4096  # bins of responses read at once
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What a split of a recording lacks: the name of the check, what is wrong, what to do."""
+
+    check: str
+    what: str
+    remedy: str
+
+
+def lack(recording: Recording, split: str, burn_in: int, least: int = 1) -> Lack | None:
+    """Why nothing of a split can be used; None where something can. Reads no further than to the first response.
+
+    Parameters
+    ----------
+    recording : its file, or a view of it.
+    split : train, val or test.
+    burn_in : a trial's first bins, which do not count.
+    least : bins of the shortest trial that counts.
+    """
+    trials = recording.info.trials.of(split)
+    if not len(trials):
+        return Lack(
+            f"no_{split}_trial",
+            f"has no {split} trial",
+            f"Give some trials the split {split!r} in trials/split, or import it again with importer.val_fraction and "
+            "importer.test_fraction above 0",
+        )
+    lengths = trials.stop - trials.start
+    if lengths.max() < max(least, burn_in + 1):
+        names = ("clip_length", "burn_in") if split == "train" else ("evaluation_length", "evaluation_burn_in")
+        return Lack(
+            f"short_{split}_trials",
+            f"has no {split} trial of {max(least, burn_in + 1)} bins; the longest has {lengths.max()}",
+            f"Lower data.{names[0]} and data.{names[1]} (now {burn_in}), or cut longer trials",
+        )
+    valid = False
+    for first, last in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):
+        if last - first < least:
+            continue
+        for start in range(first + burn_in, last, BINS):
+            stop = min(start + BINS, last)
+            counted = recording.valid(start, stop)
+            if (counted & (recording.counts(start, stop) != 0)).any():
+                return None
+            valid = valid or bool(counted.any())
+    where = f"{split} trials" + (f" after their first {burn_in} bins" if burn_in else "")
+    if not valid:
+        return Lack(f"no_valid_{split}_bin", f"has no valid bin in {where}", "Check responses/valid")
+    return Lack(f"silent_{split}", f"has no response of any unit in {where}", "Check responses/counts, or leave it out")
+
+
+def check_start(
+    recordings: Mapping[str, Recording], first: Mapping[str, int], clip_length: int
+) -> dict[str, list[str]]:
+    """Ask for all that a training needs from its first step to its last score.
+
+    Parameters
+    ----------
+    recordings : by id, as the twin sees them.
+    first : split -> a trial's first bins that do not count.
+    clip_length : bins of a training clip.
+
+    Returns
+    -------
+    dict
+        Split -> lines for the user, about recordings of which nothing is validated or scored.
+
+    Raises
+    ------
+    ValueError
+        One for all: where a recording has nothing to train on, or no recording anything to choose the checkpoint by.
+    """
+    lacks = {
+        split: {
+            name: found
+            for name, recording in recordings.items()
+            if (found := lack(recording, split, first[split], clip_length if split == "train" else 1)) is not None
+        }
+        for split in SPLITS
+    }
+    untrained = {name: f for name, f in lacks["train"].items() if f.check != "silent_train"}
+    if len(lacks["train"]) == len(recordings):
+        untrained = lacks["train"]
+    problems = [_line(recordings, name, found, with_remedy=True) for name, found in untrained.items()]
+    if len(lacks["val"]) == len(recordings):
+        problems += [_line(recordings, name, found, with_remedy=True) for name, found in lacks["val"].items()]
+    if problems:
+        raise ValueError(
+            "these recordings cannot be trained on: each needs training trials, and at least one of all validation "
+            "trials, by which the checkpoint is chosen:\n" + "\n".join(f"- {line}" for line in problems)
+        )
+    lines = {
+        "train": [f"{_line(recordings, n, f)}: nothing is learnt of its units" for n, f in lacks["train"].items()],
+        "val": [f"{_line(recordings, n, f)}: the others choose the checkpoint" for n, f in lacks["val"].items()],
+        "test": [f"{_line(recordings, n, f)}: it gets no test score" for n, f in lacks["test"].items()],
+    }
+    if len(lacks["test"]) == len(recordings):
+        lines["test"].append("no recording can be scored on its test split: the training ends without a score")
+    return lines
+
+
+def _line(recordings: Mapping[str, Recording], name: str, found: Lack, with_remedy: bool = False) -> str:
+    text = f"recording {name} ({recordings[name].path}) {found.what}"
+    return f"{text}. {found.remedy}" if with_remedy else text
+
+
+def scorable(recordings: Sequence[Recording], split: str, burn_in: int) -> bool:
+    """Whether a split of any recording can be scored."""
+    return any(lack(recording, split, burn_in) is None for recording in recordings)
