@@ -299,9 +299,12 @@ def matched(found: dict[str, dict[str, Sums]]) -> tuple[dict[str, list[str]], in
                     f"recording {rid}: the test data of {names[0]} and of {name} differ, though they have one name; "
                     "give both the same files with data.recordings=[…]"
                 )
-        if not first[:, 0].any():
-            raise ValueError(f"recording {rid}: the longest burn-in of these models leaves no bin of its trials")
-        shared[rid] = units
+        if first[:, 0].any():  # else the longest burn-in, or responses/valid, leaves no bin
+            shared[rid] = units
+    if not shared:
+        raise ValueError(
+            f"the longest burn-in of these models (data.evaluation_burn_in) leaves no valid bin of {', '.join(common)}"
+        )
     return shared, left_out
 
 
