@@ -270,12 +270,12 @@ def test_measured_average_finds_the_filters(tmp_path: Path) -> None:
 
 def test_natural_clips_lie_inside_trials(tmp_path: Path) -> None:
     recording = Recording(recorded(tmp_path))
-    clips = natural_clips(screen(), recording, "test", 1499, 10)
+    clips = natural_clips(screen(), recording, 1499, 10)
     assert len(clips) == 2  # a trial of 1500 bins has no more
     expected = (recording.frames(4500, 5999)[0].astype(np.float32) - 120) / 120
     np.testing.assert_allclose(clips[0].numpy(), expected, atol=1e-6)
-    with pytest.raises(ValueError, match="no test trial is as long as a clip of 1501 bins"):
-        natural_clips(screen(), recording, "test", 1501, 10)
+    with pytest.raises(ValueError, match="no trial is as long as a clip of 1501 bins"):
+        natural_clips(screen(), recording, 1501, 10)
     assert pixel_range(recording) == (0.0, 255.0)
 
 

@@ -121,21 +121,27 @@ def pixel_range(recording: Recording) -> tuple[float, float]:
     return float(frames.min()), float(frames.max())
 
 
-def natural_clips(screen: Screen, recording: Recording, split: str, bins: int, number: int) -> Tensor:
-    """Clips (B, T, H, W) in contrast, evenly spread over a split's trials; at most ``number``, colours averaged.
+def natural_clips(screen: Screen, recording: Recording, bins: int, number: int) -> Tensor:
+    """Clips (B, T, H, W) in contrast, evenly spread over the test trials; at most ``number``, colours averaged.
+
+    Where no test trial is that long, over those of validation, or of training.
 
     Raises
     ------
     ValueError
-        Where no trial of the split is that long.
+        Where no trial is that long.
     """
-    trials = recording.info.trials.of(split)
-    ranges = [np.arange(start, stop - bins + 1) for start, stop in zip(trials.start, trials.stop, strict=True)]
-    starts = np.concatenate([np.zeros(0, int), *ranges])
+    starts = np.zeros(0, int)
+    for split in ("test", "val", "train"):
+        trials = recording.info.trials.of(split)
+        ranges = [np.arange(start, stop - bins + 1) for start, stop in zip(trials.start, trials.stop, strict=True)]
+        starts = np.concatenate([np.zeros(0, int), *ranges])
+        if len(starts):
+            break
     if not len(starts):
         raise ValueError(
-            f"recording {recording.recording_id}: no {split} trial is as long as a clip of {bins} bins; "
-            "ask for a shorter history, or for another split"
+            f"recording {recording.recording_id}: no trial is as long as a clip of {bins} bins; ask for shorter ones "
+            "(duration_s and gradient_clip_s of task=receptive_fields, mei.picture_s of task=tuning)"
         )
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, number).round().astype(int))]
     clips = [recording.frames(int(start), int(start) + bins).astype(np.float32).mean(0) for start in chosen]

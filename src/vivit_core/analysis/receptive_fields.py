@@ -377,7 +377,7 @@ def receptive_fields(
         for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
             screen = Screen(model, spec.recording_id, pixel_range(recording), device)
             lags = screen.bins(duration_s)
-            natural = natural_clips(screen, recording, "test", max(screen.bins(clip_s), lags), clips)
+            natural = natural_clips(screen, recording, max(screen.bins(clip_s), lags), clips)
             found = {"gradient": gradient_fields(screen, natural, lags, progress)}
             if noise is not None:
                 found["sta"] = noise_fields(screen, noise, lags, progress)

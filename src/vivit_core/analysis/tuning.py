@@ -484,7 +484,7 @@ def tune(
         if mei is None or mei_units == 0:
             continue
         units = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")[:mei_units].tolist()
-        shown = natural_clips(screen, recording, "test", screen.bins(mei.picture_s), natural)
+        shown = natural_clips(screen, recording, screen.bins(mei.picture_s), natural)
         kinds: tuple[Kind, Kind] = ("image", "clip")
         for kind in kinds:
             made, made_hz = most_exciting(screen, units, mei, kind, progress)
