@@ -80,7 +80,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, accumulate, stop
 
 def test_a_scheduler_stops_it_after_the_last_step_too(tmp_path):
     """Because what follows may take longer than is left; Ctrl-C lets a training end there."""
-    assert_continues(tmp_path, [(1, 2, signal.SIGUSR2), (2, 3, signal.SIGUSR2)])
+    assert_continues(tmp_path, [(1, 2, signal.SIGUSR2), (2, 3, signal.SIGTERM)])
     train(tmp_path / "ended", callbacks=[SignalAt(2, 3, signal.SIGINT)])
 
 
