@@ -264,15 +264,20 @@ def test_a_container_of_nobody(tmp_path):
 
 @pytest.mark.parametrize("number", STOPS)
 def test_a_signal_stops_a_task_with_a_word(command, monkeypatch, number):
+    cleaned = []
+
     def interrupted(settings):
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat themselves
-        raise AssertionError("it went on")
+        try:
+            os.kill(os.getpid(), number)
+            raise AssertionError("it went on")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # schedulers repeat themselves
+            cleaned.append(number)
 
     before = [signal.getsignal(n) for n in STOPS]
     monkeypatch.setitem(tasks.TASKS, "plan", interrupted)
     code, printed = command("task=plan")
-    assert code == 128 + number
+    assert code == 128 + number and cleaned == [number]
     assert printed == f"task=plan is stopped by {number.name} before its end; the same command starts it again\n"
     assert [signal.getsignal(n) for n in STOPS] == before
 
