@@ -108,7 +108,7 @@ class PatientLauncher(BaseSubmititLauncher):
                     returned[number] = self.returned(Job(folder, number), running.pop(number))
                     outcome = Job(folder, number).outcome()
                     said = outcome.reason or ("" if outcome.score is None else f"val/bps_mean {outcome.score:.4f}")
-                    progress.console.print(f"job {number} {outcome.status}: {said}", markup=False)
+                    progress.console.print(f"job {number} {outcome.status}: {said}")
                     progress.advance(bar)
                 time.sleep(POLL_S)
         return [returned[number] for number in sorted(returned)]

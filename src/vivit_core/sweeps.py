@@ -6,7 +6,6 @@ picture for each swept key.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -18,6 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vivit_core.analysis import pictures
+from vivit_core.analysis.tables import write_rows
+from vivit_core.names import file_name
+from vivit_core.terminal import shown
 
 Status = Literal["waiting", "running", "finished", "refused", "failed", "interrupted"]
 ENDED = ("finished", "refused", "failed", "interrupted")
@@ -110,18 +112,18 @@ def summarise(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> l
     console.print(table_of(keys, rows))
     for row in rows:
         if row.outcome.reason is not None:
-            console.print(f"job {row.job} {row.outcome.status}: {row.outcome.reason}", markup=False)
+            console.print(shown(f"job {row.job} {row.outcome.status}: {row.outcome.reason}", lines=True))
     scored = [row for row in rows if row.outcome.status == "finished" and row.outcome.score is not None]
     for key in keys if scored else ():
         pictures.sweep_axis(
-            sweep / "pictures" / f"{key.replace('/', '.')}.png",
+            sweep / "pictures" / f"{file_name(key.replace('/', '.'))}.png",
             key=key,
             values=[row.values[key] for row in scored],
             others=[tuple(value for name, value in row.values.items() if name != key) for row in scored],
             scores=[row.outcome.score or 0.0 for row in scored],
             score_name=SCORE,
         )
-    console.print(f"sweep summary: {sweep / 'sweep_summary.csv'}")
+    console.print(shown(f"sweep summary: {sweep / 'sweep_summary.csv'}"))
     return rows
 
 
@@ -135,26 +137,24 @@ def test_bps_of(outcome: Outcome) -> float | None:
 
 
 def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["job", *keys, "status", "reason", SCORE, "test/bps_mean", "run"])
-        for row in rows:
-            run = row.outcome.run if row.outcome.run is not None and Path(row.outcome.run).is_dir() else None
-            known = (row.outcome.reason, row.outcome.score, row.test_bps, run)
-            reason, *rest = ("" if value is None else value for value in known)
-            writer.writerow([row.job, *(row.values.get(key, "") for key in keys), row.outcome.status, reason, *rest])
+    table: list[list[Any]] = [["job", *keys, "status", "reason", SCORE, "test/bps_mean", "run"]]
+    for row in rows:
+        run = row.outcome.run if row.outcome.run is not None and Path(row.outcome.run).is_dir() else None
+        said = (row.outcome.status, row.outcome.reason, row.outcome.score, row.test_bps, run)
+        table.append([row.job, *(row.values.get(key, "") for key in keys), *said])
+    write_rows(path, table)
 
 
 def table_of(keys: Sequence[str], rows: Sequence[Row]) -> Table:
     table = Table("job", title=f"{len(rows)} jobs, best first")
     for name in short_names(keys):
-        table.add_column(name, overflow="fold")
+        table.add_column(shown(name), overflow="fold")
     table.add_column("status", no_wrap=True)
     for name in (SCORE, "test bps"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         scores = ("–" if value is None else f"{value:.4f}" for value in (row.outcome.score, row.test_bps))
-        table.add_row(str(row.job), *(row.values.get(key, "") for key in keys), row.outcome.status, *scores)
+        table.add_row(str(row.job), *(shown(row.values.get(key, "")) for key in keys), row.outcome.status, *scores)
     return table
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -32,8 +31,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.progress import track
 from rich.table import Column, Table
 
 from vivit_core import runs
@@ -59,10 +56,12 @@ from vivit_core.models.baselines import LN
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import AVERAGE, Twin, load_twin, read_checkpoint
+from vivit_core.names import command, hydra_value, printable
 from vivit_core.specs import Clips, RecordingError, RecordingSpec
 from vivit_core.stops import Stopped, exit_code, stoppable
 from vivit_core.streams import steady_streams
 from vivit_core.sweeps import Job
+from vivit_core.terminal import PlainConsole, shown, track
 from vivit_core.training.callbacks import TrainingStopped, early_end, never_scored
 from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import bf16_is_native, compiles, exact_float32, give_names, keep_freed_memory
@@ -84,7 +83,7 @@ LOG_WIDTH = 160  # characters of a line in a log file, where no terminal says ho
 LEAST_WIDTH = 40  # below it a table's columns hold nothing
 LN_TARGET = f"{LN.__module__}.{LN.__qualname__}"
 OURS: set[str] = set()  # environment variables that main has set
-console = Console(soft_wrap=True, highlight=False)
+console = PlainConsole()
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = LOG_WIDTH
 if console.width < LEAST_WIDTH:
@@ -191,12 +190,14 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
                 traceback.print_exc()
                 note(job, status="failed", reason="".join(traceback.format_exception_only(error)).strip())
             else:
-                console.print(message, markup=False)
+                console.print(message)
                 note(job, status="failed" if isinstance(error, OSError) else "refused", reason=message)
             return float("nan")
         if cfg.get("debug") is True or message is None:
             raise
-        raise CompactHydraException(message) from error  # Hydra shows the message without a traceback, and exits with 1
+        raise CompactHydraException(
+            printable(message, lines=True)
+        ) from error  # Hydra shows the message without a traceback, and exits with 1
     finally:
         with suppress(OSError):  # Hydra has made a run folder; where nothing was written into it, it goes
             Path(HydraConfig.get().runtime.output_dir).rmdir()
@@ -755,7 +756,7 @@ def report(
     evaluation = (
         command_line()
         if checkpoint != run.best
-        else f"python run.py task=evaluate {shlex.quote(f'checkpoint={checkpoint}')}"
+        else command(["task=evaluate", f"checkpoint={hydra_value(checkpoint)}"])
     )
     console.print(table_of(summary, split))
     for name, share in summary["behavior"].items():
@@ -782,11 +783,11 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
         return "–" if value is None else format(value, form)
 
     rows = [*summary["recordings"].items(), ("all", summary)]
-    for name, scores in rows:
-        if name == "all":
+    for i, (name, scores) in enumerate(rows, 1):
+        if i == len(rows):
             table.add_section()
         table.add_row(
-            name,
+            shown(name),
             str(scores["units"]),
             number(scores["bps_mean"]),
             number(scores["ln_bps_mean"]),
@@ -902,12 +903,12 @@ def tuning(settings: Settings) -> None:
 def show(section: Section) -> None:
     """Print a section's tables."""
     for found in section.tables:
-        table = Table(title=found.title)
+        table = Table(title=shown(found.title))
         for i, name in enumerate(found.columns):
             # Folded where there is no room, because a number that is cut off is lost.
-            table.add_column(name, justify="right" if i else "left", overflow="fold")
+            table.add_column(shown(name), justify="right" if i else "left", overflow="fold")
         for row in found.rows:
-            table.add_row(*map(cell, row))
+            table.add_row(*(shown(cell(value)) for value in row))
         console.print(table)
 
 
@@ -977,9 +978,10 @@ def stream(settings: Settings) -> None:
     summary = {"recording": name, "device": device, "bin_ms": bin_s * 1e3, **measured.summary()}
     (run.path / "stream.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     pictures.latency(run.path / "pictures" / "latency.png", measured.seconds, measured.clip_seconds, bin_s)
-    table = Table("time of a bin, ms", title=f"{name}, {measured.bins} bins of {bin_s * 1e3:.2f} ms, on {device}")
-    for title in ("mean", "median", "95 %", "99 %", "most"):
-        table.add_column(title, justify="right")
+    title = f"{name}, {measured.bins} bins of {bin_s * 1e3:.2f} ms, on {device}"
+    table = Table("time of a bin, ms", title=shown(title))
+    for heading in ("mean", "median", "95 %", "99 %", "most"):
+        table.add_column(heading, justify="right")
     table.add_row("stream", *(f"{summary[k]:.2f}" for k in ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "most_ms")))
     console.print(table)
     console.print(
@@ -1132,7 +1134,7 @@ def describe(run: runs.Run, settings: Settings) -> None:
 
 def command_line() -> str:
     """The command that does this run again."""
-    return "python run.py " + shlex.join(HydraConfig.get().overrides.task)
+    return command(HydraConfig.get().overrides.task)
 
 
 def overridden() -> set[str]:

@@ -35,6 +35,7 @@ from vivit_core.models.readout import GaussianReadout
 from vivit_core.models.tokenizer import Tokens
 from vivit_core.models.twin import Twin
 from vivit_core.models.vivit import ViViT
+from vivit_core.names import short
 from vivit_core.specs import Batch, Clips
 
 Kind = Literal["spatial", "temporal"]
@@ -802,8 +803,8 @@ def plot_readouts(
         mean_px=(gaussians["mean_px"][list(units)] + 0.5) * scale - 0.5,
         std_px=gaussians["std_px"][list(units)] * scale.mean(),
         angle_deg=gaussians["angle_deg"][list(units)],
-        names=[f"unit {spec.unit_ids[unit]}, {shares[unit]:.0%} from tokens" for unit in units],
-        title=f"{recording_id}: where readouts look through the attention",
+        names=[f"unit {short(spec.unit_ids[unit], 20)}, {shares[unit]:.0%} from tokens" for unit in units],
+        title=f"{short(recording_id)}: where readouts look through the attention",
     )
     return [
         (path, "Readout windows (ellipses, 1 standard deviation) pulled back through the rollout of the newest token.")

@@ -9,7 +9,6 @@ Shape letters: N scored bins of a recording, U units, K pieces, R resamplings, 7
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
@@ -22,19 +21,20 @@ from typing import Any
 import numpy as np
 import torch
 from einops import einsum
-from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
 from vivit_core.analysis import pictures
 from vivit_core.analysis.evaluate import METHODS, runs, without_nan
 from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, to_device
 from vivit_core.analysis.report import Section, Table, counted
+from vivit_core.analysis.tables import write_rows
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Trials
 from vivit_core.models.baselines import LN
 from vivit_core.models.plan import ATTENTION_ON_CPU
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
+from vivit_core.terminal import track
 from vivit_core.training.metrics import fraction_of_knowable, mean_known, scores_of_sums, unit_sums
 
 INTERVAL = (2.5, 97.5)  # percentiles of the resamplings
@@ -116,6 +116,8 @@ def compare(
     names = [contender.name for contender in contenders]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"a comparison takes at least two models by distinct names, not {names}")
+    if "truth" in names:
+        raise ValueError("names: truth is the true rate's name in compare.csv; give the model another with names=[…]")
     if resamples < 1:
         raise ValueError(f"resamples={resamples}: give at least 1")
     if not piece_s > 0:
@@ -448,12 +450,8 @@ def write_units(
         gain_U = point[name][0] - point[names[0]][0]
         columns |= {f"{name}_bps_gain": gain_U, f"{name}_bps_gain_low": low_U, f"{name}_bps_gain_high": high_U}
     units = [(rid, unit) for rid, own in shared.items() for unit in own]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["recording", "unit", *columns])
-        for u, (rid, unit) in enumerate(units):
-            values = (float(column[u]) for column in columns.values())
-            writer.writerow([rid, unit, *("" if math.isnan(x) else x for x in values)])
+    rows = [[rid, unit, *(float(column[u]) for column in columns.values())] for u, (rid, unit) in enumerate(units)]
+    write_rows(path, [["recording", "unit", *columns], *rows])
 
 
 def draw(

@@ -20,6 +20,7 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
+from vivit_core.names import file_name, short
 from vivit_core.training.metrics import (
     RELIABLE,
     Repeats,
@@ -370,55 +371,57 @@ def draw_recording(
     folder: Path,
 ) -> None:
     """The pictures of one recording."""
+    name, shown_id = file_name(recording_id), short(recording_id)
     rate_hz = recording.info.frame_rate_hz
     first, last = runs(found.bins_N)[0]
     order = [int(i) for i in np.argsort([row["bps"] for row in rows]) if not math.isnan(rows[i]["bps"])]
     chosen = {quality: order[round(q * (len(order) - 1))] for quality, q in QUALITIES.items()} if order else {}
     titles = [
-        f"{quality}: unit {rows[i]['unit']}, {rows[i]['bps']:.2f} bits per spike" for quality, i in chosen.items()
+        f"{quality}: unit {short(rows[i]['unit'])}, {rows[i]['bps']:.2f} bits per spike"
+        for quality, i in chosen.items()
     ]
     units = list(chosen.values())
     if order:
         shown = slice(0, min(last - first, round(CLIP_S * rate_hz)))
         pictures.rates(
-            folder / f"rates_{recording_id}.png",
+            folder / f"rates_{name}.png",
             times_s=np.arange(shown.stop) / rate_hz,
             measured_hz=found.counts_NU[shown][:, units] * rate_hz,
             predicted_hz=found.predicted_NU[shown][:, units] * rate_hz,
             ln_hz=None if found.ln_NU is None else found.ln_NU[shown][:, units] * rate_hz,
             titles=titles,
-            title=f"{recording_id}: a clip of the {split} split",
+            title=f"{shown_id}: a clip of the {split} split",
         )
     stimuli = repeated_rows(recording, found.bins_N, split)
     if order and stimuli:
         stimuli = dict(sorted(stimuli.items(), key=lambda item: -len(item[1])))  # most repeats first
-        traces = {name: over_repeats(found, shown, rate_hz) for name, shown in list(stimuli.items())[:STIMULI]}
+        traces = {stimulus: over_repeats(found, shown, rate_hz) for stimulus, shown in list(stimuli.items())[:STIMULI]}
         most = next(iter(traces.values()))
         extremes = list(dict.fromkeys([*reversed(order[-EXTREMES:]), *reversed(order[:EXTREMES])]))
         pictures.rasters(
-            folder / f"rasters_{recording_id}.png",
+            folder / f"rasters_{name}.png",
             bin_s=1.0 / rate_hz,
             trials_hz=most["trials"][..., extremes],
             predicted_hz=most["predicted"][:, extremes],
             ln_hz=most["ln"][:, extremes] if "ln" in most else None,
-            titles=[f"unit {rows[i]['unit']}: {rows[i]['bps']:.2f} bits per spike" for i in extremes],
-            title=f"{recording_id}: best and worst units, repeats of stimulus {next(iter(traces))}",
+            titles=[f"unit {short(rows[i]['unit'])}: {rows[i]['bps']:.2f} bits per spike" for i in extremes],
+            title=f"{shown_id}: best and worst units, repeats of stimulus {short(next(iter(traces)))}",
         )
         pictures.averages(
-            folder / f"repeats_{recording_id}.png",
+            folder / f"repeats_{name}.png",
             bin_s=1.0 / rate_hz,
             trials_hz={name: trace["trials"][..., units] for name, trace in traces.items()},
             predicted_hz={name: trace["predicted"][:, units] for name, trace in traces.items()},
             ln_hz={name: trace["ln"][:, units] for name, trace in traces.items() if "ln" in trace},
             titles=titles,
-            title=f"{recording_id}: averages over repeats",
+            title=f"{shown_id}: averages over repeats",
         )
     if isinstance(twin, Twin):
         pictures.receptive_fields(
-            folder / f"receptive_fields_{recording_id}.png",
+            folder / f"receptive_fields_{name}.png",
             frame=recording.frames(first, first + 1)[:, 0].mean(0),
             **gaussians_px(twin, recording, recording_id),
-            title=f"{recording_id}: where the readouts look",
+            title=f"{shown_id}: where the readouts look",
         )
 
 
@@ -580,7 +583,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
     drawn = [
         (path, caption)
         for name, caption in CAPTIONS.items()
-        for path in [folder / f"{name}.png", *(folder / f"{name}_{recording}.png" for recording in shown)]
+        for path in [folder / f"{name}.png", *(folder / f"{name}_{file_name(recording)}.png" for recording in shown)]
         if path.is_file()
     ]
     return Section("evaluate", "How well it predicts", text, tables, drawn, command, notes)

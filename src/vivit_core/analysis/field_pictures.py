@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from vivit_core.analysis.pictures import save
+from vivit_core.names import file_name, short
 
 if TYPE_CHECKING:
     from vivit_core.analysis.receptive_fields import Fields
@@ -43,11 +44,11 @@ class FieldsOfRecording:
 def plot_receptive_fields(folder: Path, fields: FieldsOfRecording) -> list[Path]:
     """Where each unit's readout looks (``readouts_<id>.png``, where there are windows), and the fields of a few units
     by every method (``fields_<id>.png``, where any unit has a field)."""
-    written = []
+    written, name = [], file_name(fields.recording_id)
     if fields.windows is not None:
-        written.append(plot_windows(folder / f"readouts_{fields.recording_id}.png", fields))
+        written.append(plot_windows(folder / f"readouts_{name}.png", fields))
     if choose(fields):
-        written.append(plot_fields(folder / f"fields_{fields.recording_id}.png", fields))
+        written.append(plot_fields(folder / f"fields_{name}.png", fields))
     return written
 
 
@@ -66,7 +67,7 @@ def plot_windows(path: Path, fields: FieldsOfRecording) -> Path:
             Ellipse((x, y), 2 * along, 2 * across, angle=float(angle), fill=False, edgecolor=COLOURS["readout"], lw=0.9)
         )
     axes.plot(*mean_U2.T, ".", color=COLOURS["readout"], ms=5, label="readout's mean")
-    title = f"{fields.recording_id}: the readouts' windows, 1 standard deviation ({len(mean_U2)} units)"
+    title = f"{short(fields.recording_id)}: the readouts' windows, 1 standard deviation ({len(mean_U2)} units)"
     if (center_U2 := fields.truth.get("center_px")) is not None:
         lines = np.stack([mean_U2, center_U2], 1)
         for line in lines:
@@ -121,7 +122,7 @@ def plot_fields(path: Path, fields: FieldsOfRecording) -> Path:
             row[-1].set_title("time course", fontsize=9)
     known = ", dotted: the truth" if "orientation_deg" in fields.truth else ""
     figure.suptitle(
-        f"{fields.recording_id}: fields at their strongest lag; line: found orientation{known}", fontsize=10
+        f"{short(fields.recording_id)}: fields at their strongest lag; line: found orientation{known}", fontsize=10
     )
     return save(figure, path)
 
@@ -141,7 +142,7 @@ def choose(fields: FieldsOfRecording) -> list[int]:
 
 def label(fields: FieldsOfRecording, unit: int) -> str:
     kind = fields.truth.get("complex")
-    return str(fields.unit_ids[unit]) + ("" if kind is None else "\ncomplex" if kind[unit] else "\nsimple")
+    return short(fields.unit_ids[unit], 20) + ("" if kind is None else "\ncomplex" if kind[unit] else "\nsimple")
 
 
 def mark(axes: Axes, center_2: np.ndarray, orientation_deg: float, colour: str, style: str) -> None:

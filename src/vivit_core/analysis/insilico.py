@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from einops import repeat
-from rich.progress import track
 from torch import Tensor
 
 from vivit_core.data.recording import Recording
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
+from vivit_core.terminal import track
 
 BINS_AT_ONCE = 1200  # bins of a pass; what a pass keeps for a gradient grows with it
 RANGE_FRAMES = 512  # frames, evenly spaced over the recording, whose extremes bound float pixels

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,6 @@ import h5py
 import numpy as np
 import torch
 from einops import rearrange, reduce
-from rich.progress import track
 from scipy.stats import rankdata
 
 from vivit_core.analysis.evaluate import without_nan
@@ -29,7 +28,9 @@ from vivit_core.data.checks import lack
 from vivit_core.data.recording import SPLITS, Recording, validate_recording
 from vivit_core.data.statistics import Moments, constant
 from vivit_core.data.windows import ends_of_trials
+from vivit_core.names import file_name
 from vivit_core.specs import RecordingError, RecordingSpec
+from vivit_core.terminal import track
 from vivit_core.training.ln import CLEAR, MAP_LAGS, Stretches, contrast_energies, place, pooled
 
 BINS = 4096  # bins of responses and behaviour read at once
@@ -117,7 +118,7 @@ def inspect(
             whole[path] = Recording(path)
         except RecordingError as error:
             broken = Finding("file", "fault", error.field, error.problem, error.remedy)
-            recordings[path.stem] = {"path": str(path), "findings": [asdict(broken)]}
+            recordings[distinct(path.stem, path, recordings)] = {"path": str(path), "findings": [asdict(broken)]}
     rate_hz = frame_rate_hz or min((recording.info.frame_rate_hz for recording in whole.values()), default=1.0)
     for path, recording in whole.items():
         look = look_at(
@@ -127,16 +128,19 @@ def inspect(
             progress=progress,
             burn_in_s=burn_in / rate_hz,
         )
-        name = look.summary["recording"]
-        if name in recordings:
-            name = f"{name} ({path})"
-        picture = page(out / "pictures" / f"inspect_{path.stem}.png", look)
+        name = distinct(look.summary["recording"], path, recordings)
+        picture = page(out / "pictures" / f"inspect_{file_name(name)}.png", look)
         found = [asdict(finding) for finding in look.findings]
         recordings[name] = {"path": str(path), **look.summary, "picture": str(picture), "findings": found}
     faults = sum(f["level"] == "fault" for r in recordings.values() for f in r["findings"])
     summary: dict[str, Any] = without_nan({"faults": faults, "recordings": recordings})
     (out / "inspect.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return summary
+
+
+def distinct(name: str, path: Path, known: Container[str]) -> str:
+    """The name under which a file is reported: its recording's, and its path where another file has that one too."""
+    return f"{name} ({path})" if name in known else name
 
 
 def look_at(

@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from vivit_core.analysis.pictures import BASELINE, MEASURED, TWIN, save
+from vivit_core.names import short
 
 SPLIT_COLOURS = {"train": MEASURED, "val": BASELINE, "test": TWIN}
 
@@ -42,7 +43,7 @@ def page(path: Path, look: Seen) -> Path:
     for axes, frame in zip(top.subplots(1, 4), look.frames_KHW, strict=False):
         axes.imshow(frame, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
         axes.set(xticks=[], yticks=[])
-    top.suptitle(f"{look.summary['recording']}: frames from the first trial to the last")
+    top.suptitle(f"{short(look.summary['recording'])}: frames from the first trial to the last")
 
     for axes, unit, field in zip(middle.subplots(2, 6).flat, look.mapped_units, look.map_UHW, strict=False):
         largest = float(np.abs(field).max()) or 1.0

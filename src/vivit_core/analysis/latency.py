@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from vivit_core.models.twin import Twin
+from vivit_core.terminal import track
 
 
 @dataclass(frozen=True)

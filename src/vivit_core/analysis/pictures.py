@@ -1,11 +1,15 @@
 """Pictures of a training and of an evaluation. Plain arrays in, a PNG's path out; no state is kept between them.
 
+Text is taken as it is: ``save``, which all pictures end with, makes it safe. A name that stands beside or between axes
+is shortened where it is drawn, because axes give way to text.
+
 Shape letters: T bins, U units, R repeats, H W pixels.
 """
 
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,16 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import gaussian_filter1d
 
+from vivit_core.names import picture_text, short
+
 MEASURED, TWIN, BASELINE, TRUTH = "0.25", "tab:blue", "tab:orange", "tab:green"
 RATES_HZ = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)  # ticks of a logarithmic axis
+TICK = 16  # characters of a value under an axis
 SMOOTHING_S = 0.025  # standard deviation of the Gaussian over measured counts
 
 
@@ -142,7 +150,7 @@ def twin_against_ln(path: Path, *, twin_bps: np.ndarray, ln_bps: np.ndarray, rec
     axes = figure.subplots()
     for name in names:
         own = known & (np.array(recording) == name)
-        axes.scatter(ln_bps[own], twin_bps[own], s=14, alpha=0.7, lw=0, label=name)
+        axes.scatter(ln_bps[own], twin_bps[own], s=14, alpha=0.7, lw=0, label=label_of(name))
     values = np.concatenate([twin_bps[known], ln_bps[known], [0.0]])
     # A few units far below zero must not squeeze the others into a corner.
     low, high = max(float(values.min()), -0.5), float(values.max())
@@ -287,7 +295,9 @@ def averages(
                 axes.set_ylabel("rate (Hz)")
                 axes.set_title(titles[unit], loc="left", fontsize=9)
             if unit == 0:
-                axes.set_title(f"{stimulus}, {own_hz.shape[0]} repeats", loc="right", fontsize=9, color="0.4")
+                axes.set_title(
+                    f"{short(stimulus, 24)}, {own_hz.shape[0]} repeats", loc="right", fontsize=9, color="0.4"
+                )
             if unit == len(titles) - 1:
                 axes.set_xlabel("time (s)")
     for axes in grid[:, 0]:
@@ -432,7 +442,7 @@ def against_first(
         for value, colour in ((0, "0.55"), (1, TWIN), (-1, BASELINE)):
             own = known & (sure[other] == value)
             face = "none" if value == 0 else colour
-            label = {0: "not sure", 1: f"{other} surely better", -1: f"{name} surely better"}[value]
+            label = {0: "not sure", 1: f"{label_of(other)} surely better", -1: f"{label_of(name)} surely better"}[value]
             axes.scatter(
                 x[own],
                 y[own],
@@ -447,8 +457,8 @@ def against_first(
             xlim=limits,
             ylim=limits,
             aspect="equal",
-            xlabel=f"{name} (bits per spike)",
-            ylabel=f"{other} (bits per spike)",
+            xlabel=f"{short(name)} (bits per spike)",
+            ylabel=f"{short(other)} (bits per spike)",
         )
         axes.legend(frameon=False, fontsize=8, loc="lower right")
     return save(figure, path)
@@ -471,7 +481,7 @@ def scores_and_costs(path: Path, *, models: Mapping[str, Mapping[str, Any]]) -> 
             low, high = own["bps_interval"]
             mean = own["bps_mean"]
             error = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
-            axes.errorbar(own[cost], mean, error, fmt="o", color=f"C{i % 10}", capsize=3, label=name)
+            axes.errorbar(own[cost], mean, error, fmt="o", color=f"C{i % 10}", capsize=3, label=label_of(name))
         axes.set(xlabel=label, xscale="log", ylabel="bits per spike, mean over units" if cost == "parameters" else None)
         axes.margins(x=0.25)
     figure.legend(
@@ -520,9 +530,9 @@ def sweep_axis(
     axes.plot(list(best), list(best.values()), "o-", color=TWIN, label="the best of each value")
     if len(ticks) > 1 and all(x > 0 for x in ticks) and max(ticks) / min(ticks) >= 8 and _numbers(values):
         axes.set_xscale("log")
-    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xticks(list(ticks), [picture_text(short(value, TICK)) for value in ticks.values()])
     axes.minorticks_off()
-    axes.set(xlabel=key, ylabel=score_name)
+    axes.set(xlabel=short(key), ylabel=score_name)
     axes.legend(frameon=False, fontsize="small")
     return save(figure, path)
 
@@ -545,9 +555,25 @@ def _places(values: Sequence[str]) -> tuple[list[float], dict[float, str]]:
     return numbers, dict(zip(numbers, values, strict=True))
 
 
+def label_of(name: str) -> str:
+    """A name in a legend, from which matplotlib leaves out what begins with an underscore."""
+    return f" {short(name)}" if name.startswith("_") else short(name)
+
+
 def save(figure: Figure, path: Path) -> Path:
+    """Write a figure; no text of it acts, whatever it holds."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    ticks = {
+        label
+        for axes in figure.axes
+        for label in (*axes.get_xticklabels(which="both"), *axes.get_yticklabels(which="both"))
+    }
+    for text in figure.findobj(Text):
+        if text not in ticks:  # which are made anew for each drawing, some of them as mathematics
+            text.set_text(picture_text(text.get_text()))
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure).print_png(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands in for it
+        FigureCanvasAgg(figure).print_png(path)
     return path

@@ -13,7 +13,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from rich.progress import track
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
@@ -21,6 +20,7 @@ from vivit_core.data.statistics import Moments
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips, RecordingSpec
+from vivit_core.terminal import track
 
 Split = Literal["train", "val", "test"]
 PIECE = 4096  # bins of behaviour read at once

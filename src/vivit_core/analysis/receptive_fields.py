@@ -21,7 +21,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from einops import rearrange
-from rich.progress import track
 from torch import Tensor
 
 from vivit_core.analysis import field_pictures as pictures
@@ -34,6 +33,8 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
+from vivit_core.names import file_name, key_name, text_of_csv
+from vivit_core.terminal import track
 
 WHITE = 0.1  # largest correlation between neighbouring pixels and successive frames of what counts as white noise
 NEAR_PX, ORIENTED_DEG = 2.0, 15.0  # what counts as the right place, and the right orientation
@@ -386,8 +387,9 @@ def receptive_fields(
             windows = gaussians_px(model, recording, spec.recording_id) if isinstance(model, Twin) else None
             truth = truth_of(recording)
             rows += rows_of(recording, windows, found, truth, known)
-            arrays = {f"{spec.recording_id}/{method}": fields.map_ULHW for method, fields in found.items()}
-            append(archive, arrays | {f"{spec.recording_id}/unit_ids": np.array(recording.info.unit_ids)})
+            key = key_name(spec.recording_id)
+            arrays = {f"{key}/{method}": fields.map_ULHW for method, fields in found.items()}
+            append(archive, arrays | {f"{key}/unit_ids": np.array(recording.info.unit_ids)})
             pictures.plot_receptive_fields(
                 out / "pictures",
                 pictures.FieldsOfRecording(
@@ -563,7 +565,9 @@ def known_fractions(training: Path | None) -> dict[tuple[str, str], float]:
     with file.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     return {
-        (row["recording"], row["unit"]): float(row["knowable_fraction"]) for row in rows if row["knowable_fraction"]
+        (text_of_csv(row["recording"]), text_of_csv(row["unit"])): float(row["knowable_fraction"])
+        for row in rows
+        if row["knowable_fraction"]
     }
 
 
@@ -617,8 +621,9 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "fields": "Fields of a few units, by method",
         "errors": "How far places and orientations are from the truth",
     }
+    of_recording = {f"_{file_name(name)}": f": {name}" for name in summary["recordings"]}
     drawn = [
-        (path, f"{captions[kind]}{path.stem.removeprefix(kind).replace('_', ': ', 1)}.")
+        (path, f"{captions[kind]}{of_recording.get(path.stem.removeprefix(kind), '')}.")
         for kind in captions
         for path in sorted((folder / "pictures").glob(f"{kind}*.png"))
     ]

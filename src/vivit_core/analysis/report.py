@@ -8,13 +8,11 @@ escaped.
 from __future__ import annotations
 
 import base64
-import html
 import json
 import logging
 import math
 import os
 import re
-import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ import yaml
 from vivit_core.locks import lock
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin, read_checkpoint
+from vivit_core.names import command, html_text
 from vivit_core.specs import RecordingSpec
 
 log = logging.getLogger(__name__)
@@ -216,14 +215,13 @@ def training_section(run: Path) -> Section:
     columns = ("recording", "units", "frame (px)", "frames a second", "behaviour (numbers)", "mean rate (Hz)")
     curve = run / "pictures" / "learning_curve.png"
     caption = "Loss and validation score over the training; the ring marks the best, which was kept."
-    command = "python run.py " + shlex.join(environment.get("overrides", []))
     return Section(
         "train",
         "What was trained on what",
         text,
         [Table("Recordings", columns, recordings), Table("Training", ("setting", "value"), facts)],
         [(curve, caption)] if curve.is_file() else [],
-        command.strip(),
+        command(environment.get("overrides", [])),
     )
 
 
@@ -274,7 +272,7 @@ def page_of(name: str, blocks: Mapping[str, str]) -> str:
     titles = {key: re.search(r"<h2>(.*?)</h2>", blocks[key], flags=re.DOTALL) for key in keys}
     links = " ".join(f'<a href="#{key}">{found[1]}</a>' for key, found in titles.items() if found)
     body = "".join(f"<!-- section {key} -->\n{blocks[key]}<!-- end of section {key} -->\n" for key in keys)
-    title = html.escape(f"Digital twin {name}")
+    title = html_text(f"Digital twin {name}")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -303,14 +301,14 @@ def page_of(name: str, blocks: Mapping[str, str]) -> str:
 def block_of(section: Section) -> str:
     """A section's HTML; all its text is escaped."""
     made = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
-    parts = [f'<section id="{section.key}">', f"<h2>{html.escape(section.title)}</h2>"]
-    parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in section.text]
+    parts = [f'<section id="{section.key}">', f"<h2>{html_text(section.title)}</h2>"]
+    parts += [f"<p>{html_text(paragraph)}</p>" for paragraph in section.text]
     parts += [table_html(table) for table in section.tables]
     parts += [picture_html(path, caption) for path, caption in section.pictures]
     parts += [table_html(table) for table in section.notes]
     parts += [
-        f'<footer><p>Made {html.escape(made)}. To do it again:</p><pre tabindex="0"><code>'
-        f"{html.escape(section.command)}</code></pre></footer>",
+        f'<footer><p>Made {html_text(made)}. To do it again:</p><pre tabindex="0"><code>'
+        f"{html_text(section.command)}</code></pre></footer>",
         "</section>",
     ]
     return "\n".join(parts) + "\n"
@@ -320,16 +318,14 @@ def table_html(table: Table) -> str:
     numeric = [all(not isinstance(row[i], str) for row in table.rows) for i in range(len(table.columns))]
     kind = [' class="number"' if is_numeric else "" for is_numeric in numeric]
     head = "".join(
-        f'<th scope="col"{k}>{html.escape(column)}</th>' for k, column in zip(kind, table.columns, strict=True)
+        f'<th scope="col"{k}>{html_text(column)}</th>' for k, column in zip(kind, table.columns, strict=True)
     )
     rows = "\n".join(
-        "<tr>"
-        + "".join(f"<td{k}>{html.escape(cell(value))}</td>" for k, value in zip(kind, row, strict=True))
-        + "</tr>"
+        "<tr>" + "".join(f"<td{k}>{html_text(cell(value))}</td>" for k, value in zip(kind, row, strict=True)) + "</tr>"
         for row in table.rows
     )
     return (
-        f'<div class="table"><table><caption>{html.escape(table.title)}</caption>\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="table"><table><caption>{html_text(table.title)}</caption>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table></div>"
     )
 
@@ -344,7 +340,7 @@ def cell(value: str | float | int | None) -> str:
 
 
 def picture_html(path: Path, caption: str) -> str:
-    words, content = html.escape(caption), base64.b64encode(path.read_bytes()).decode("ascii")
+    words, content = html_text(caption), base64.b64encode(path.read_bytes()).decode("ascii")
     return (
         f'<figure><img alt="{words}" src="data:{MEDIA[path.suffix]};base64,{content}">'
         f"<figcaption>{words}</figcaption></figure>"

@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from vivit_core.analysis.insilico import BINS_AT_ONCE, Screen
+from vivit_core.terminal import track
 
 Kind = Literal["image", "clip"]
 

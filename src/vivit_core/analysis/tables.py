@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.files import write_text
+from vivit_core.names import csv_text
 
 HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
 
@@ -19,12 +20,19 @@ HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
 def write_units(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A CSV file with a row for each unit; what is not defined (NaN) stays empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, [list(rows[0]), *(list(row.values()) for row in rows)])
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    """A CSV file, heading first; None and NaN stay empty, and no text in it is a formula to a spreadsheet."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(
-            {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
-        )
+        csv.writer(file).writerows([_csv_cell(value) for value in row] for row in rows)
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return csv_text(value)
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

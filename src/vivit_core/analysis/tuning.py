@@ -33,6 +33,7 @@ from vivit_core.analysis.tables import by_group, write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
+from vivit_core.names import file_name, key_name
 
 FINE = 360  # directions at which a curve is interpolated
 EDGE_PX = 1.0  # over which the border of an aperture fades
@@ -475,11 +476,16 @@ def tune(
             {"recording": spec.recording_id, "unit": unit} | {name: column[i].item() for name, column in found.items()}
             for i, unit in enumerate(spec.unit_ids)
         ]
+        key = key_name(spec.recording_id)
         for name in ("blank_U", "f0_DSFU", "f1_DSFU", "course_TU", "contrast_KU", "size_AU"):
-            arrays[f"{spec.recording_id}/{name}"] = getattr(tuning, name)
-        arrays[f"{spec.recording_id}/unit_ids"] = np.array(spec.unit_ids)
+            arrays[f"{key}/{name}"] = getattr(tuning, name)
+        arrays[f"{key}/unit_ids"] = np.array(spec.unit_ids)
         pictures.plot_tuning(
-            out / "pictures" / f"tuning_{spec.recording_id}.png", spec.recording_id, spec.unit_ids, tuning, found
+            out / "pictures" / f"tuning_{file_name(spec.recording_id)}.png",
+            spec.recording_id,
+            spec.unit_ids,
+            tuning,
+            found,
         )
         if mei is None or mei_units == 0:
             continue
@@ -489,8 +495,8 @@ def tune(
         for kind in kinds:
             made, made_hz = most_exciting(screen, units, mei, kind, progress)
             best, best_hz = best_natural(screen, shown, units, mei, kind, progress)
-            arrays[f"{spec.recording_id}/mei_{kind}"] = made.numpy()
-            arrays[f"{spec.recording_id}/natural_{kind}"] = best.numpy()
+            arrays[f"{key}/mei_{kind}"] = made.numpy()
+            arrays[f"{key}/natural_{kind}"] = best.numpy()
             for i, unit in enumerate(units):
                 excited.append(
                     {
@@ -505,7 +511,7 @@ def tune(
                         "natural_rms": float(best[i].square().mean().sqrt()),
                     }
                 )
-        arrays[f"{spec.recording_id}/mei_units"] = np.array([spec.unit_ids[unit] for unit in units])
+        arrays[f"{key}/mei_units"] = np.array([spec.unit_ids[unit] for unit in units])
         pictures.plot_exciting(
             out / "pictures", spec.recording_id, arrays, [e for e in excited if e["recording"] == spec.recording_id],
             bin_s=1 / spec.frame_rate_hz,
@@ -613,8 +619,9 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "exciting": "Most exciting images, beside the best natural ones",
         "clips": "Most exciting clips (above) and the best natural ones (below)",
     }
+    of_recording = {f"_{file_name(name)}": f": {name}" for name in summary["recordings"]}
     drawn = [
-        (path, f"{captions[kind]}{path.stem.removeprefix(kind).replace('_', ': ', 1)}.")
+        (path, f"{captions[kind]}{of_recording.get(path.stem.removeprefix(kind), '')}.")
         for kind in captions
         for path in sorted((folder / "pictures").glob(f"{kind}*.*"))
     ]

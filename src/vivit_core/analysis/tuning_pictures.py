@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from vivit_core.analysis.field_pictures import TALL
 from vivit_core.analysis.pictures import MEASURED, TWIN, save
+from vivit_core.names import file_name, key_name, short
 
 if TYPE_CHECKING:
     from vivit_core.analysis.tuning import Tuning
@@ -48,7 +49,7 @@ def plot_tuning(
             for place in ((true - 90) % 360, (true + 90) % 360):
                 direction.axvline(place, color=TRUTH, ls=":", lw=1)
         direction.set(xlim=(0, 360), xticks=[0, 90, 180, 270, 360], ylim=(min(0, curve_DU[:, unit].min()), None))
-        direction.set_ylabel(f"{unit_ids[unit]}\n{kind_of(tuning, found, unit)}\nresponse (Hz)", fontsize=8)
+        direction.set_ylabel(f"{short(unit_ids[unit], 20)}\n{kind_of(tuning, found, unit)}\nresponse (Hz)", fontsize=8)
 
         map_SF = tuning.response_DSFU[tuning.best_U3[unit, 0], :, :, unit]
         frequency.imshow(map_SF, cmap="viridis", origin="lower", aspect="auto", vmin=0)
@@ -85,7 +86,7 @@ def plot_tuning(
     ):
         axes.set_xlabel(name, fontsize=9)
     known = "; red: the truth" if np.isfinite(found["truth_orientation_deg"]).any() else ""
-    figure.suptitle(f"{recording_id}: tuning in silico; dotted grey: rate at grey{known}", fontsize=11)
+    figure.suptitle(f"{short(recording_id)}: tuning in silico; dotted grey: rate at grey{known}", fontsize=11)
     return save(figure, path)
 
 
@@ -153,7 +154,8 @@ def plot_exciting(
     """Most exciting images over the best natural ones (PNG), and the same of clips (GIF)."""
     images = [e for e in excited if e["kind"] == "image"]
     clips = [e for e in excited if e["kind"] == "clip"]
-    made, natural = arrays[f"{recording_id}/mei_image"][:, 0], arrays[f"{recording_id}/natural_image"][:, 0]
+    name, key = file_name(recording_id), key_name(recording_id)
+    made, natural = arrays[f"{key}/mei_image"][:, 0], arrays[f"{key}/natural_image"][:, 0]
     height, width = made.shape[1:]
     figure = Figure(figsize=(2.9 * len(images), 2 * 2.9 * min(height / width, TALL) + 1.1), layout="constrained")
     grid = figure.subplots(2, len(images), squeeze=False)
@@ -162,17 +164,17 @@ def plot_exciting(
             axes.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.set_xlabel(f"{hz:.1f} Hz", fontsize=8)
-        grid[0, i].set_title(told["unit"], fontsize=9)
+        grid[0, i].set_title(short(told["unit"], 24), fontsize=9)
     grid[0, 0].set_ylabel("most exciting", fontsize=8)
     grid[1, 0].set_ylabel("best natural", fontsize=8)
-    figure.suptitle(f"{recording_id}: most exciting images, mean rate while they stand", fontsize=10)
+    figure.suptitle(f"{short(recording_id)}: most exciting images, mean rate while they stand", fontsize=10)
     return [
-        save(figure, folder / f"exciting_{recording_id}.png"),
+        save(figure, folder / f"exciting_{name}.png"),
         film(
-            folder / f"clips_{recording_id}.gif",
-            np.stack([arrays[f"{recording_id}/mei_clip"], arrays[f"{recording_id}/natural_clip"]]),
+            folder / f"clips_{name}.gif",
+            np.stack([arrays[f"{key}/mei_clip"], arrays[f"{key}/natural_clip"]]),
             [
-                [f"{e['unit']}: {e['mei_hz']:.0f} Hz" for e in clips],
+                [f"{short(e['unit'], 16)}: {e['mei_hz']:.0f} Hz" for e in clips],
                 [f"natural: {e['natural_hz']:.0f} Hz" for e in clips],
             ],
             bin_s,

@@ -23,11 +23,11 @@ from uuid import uuid4
 
 import h5py
 import numpy as np
-from rich.progress import track
 
 from vivit_core.data.seal import BLOCK
 from vivit_core.locks import lock
 from vivit_core.specs import RecordingError
+from vivit_core.terminal import track
 from vivit_core.troubles import FULL, REFUSED, reason
 
 _CHUNK_FRAMES = 64  # frames a chunk; 300-frame windows read fastest from uncompressed chunks of 32-128 frames

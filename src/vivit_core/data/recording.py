@@ -20,6 +20,7 @@ from einops import rearrange
 from vivit_core.data.partial import Sliceable, pieces, write_in_pieces
 from vivit_core.data.seal import difference, in_another_process, seal, seal_holds
 from vivit_core.files import known_whole, remember_whole
+from vivit_core.names import LONGEST, problem_of, short
 from vivit_core.specs import RecordingError
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ _TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence"
 
 def _strings(values: Any) -> np.ndarray:
     """A flat array of str from str, bytes or numbers."""
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in np.asarray(values).tolist()], dtype=str)
+    return np.array([_text(v) for v in np.asarray(values).tolist()], dtype=str)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +228,21 @@ def write_recording(
         unknown = sorted(set(given or {}) - set(behavior))
         if unknown:
             raise ValueError(f"behavior_{option} names {unknown}, but the behaviours are {sorted(behavior)}")
+    _check_names(path, "attribute recording_id", [recording_id])
+    for name in behavior:
+        _check_names(path, "behavior", [name])
+        if "/" in name or name in (".", ".."):
+            raise RecordingError(path, "behavior", f"the name {name!r} is a path to HDF5", "Write it without a slash")
+    _check_names(path, "units/id", np.asarray([] if units is None or "id" not in units else units["id"]).tolist())
+    _check_names(path, "trials/stimulus_id", [s or "none" for s in trials.stimulus_id.tolist()], longest=None)
+    for field, text in {
+        "subject": subject,
+        "area": area,
+        "species": species,
+        "source": source,
+        "licence": licence,
+    }.items():
+        _check_free_text(path, f"attribute {field}", text)
     if units is None:
         units = {"id": [str(u) for u in range(counts.shape[1] if len(counts.shape) == 2 else 0)]}
     attrs: dict[str, Any] = {
@@ -414,11 +430,32 @@ def _group_names(file: h5py.File, path: Path, name: str) -> list[str]:
         )
     if not isinstance(file[name], h5py.Group):
         raise RecordingError(path, name, "is a dataset", "Make it a group with one dataset for each name")
-    return list(file[name])
+    names = list(file[name])
+    _check_names(path, name, names)
+    return [str(member) for member in names]
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    """As h5py reads text: what is not UTF-8 becomes surrogates, for :func:`_check_names` to find."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _check_names(path: Path, field: str, names: Sequence[Any], *, longest: int | None = LONGEST) -> None:
+    """Refuse names that could not be shown or used as one word; numbers may stand for names."""
+    for row, name in enumerate(map(_text, names)):
+        if (problem := problem_of(name, longest)) is not None:
+            raise RecordingError(
+                path,
+                field,
+                (f"row {row}, '{short(name)}', " if len(names) > 1 else f"'{short(name)}' ") + problem,
+                f"Write it in UTF-8, in one line of at most {LONGEST} characters, without control characters",
+            )
+
+
+def _check_free_text(path: Path, field: str, text: str) -> None:
+    """Refuse what HDF5 cannot keep as text."""
+    if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        raise RecordingError(path, field, f"'{short(text)}' has a NUL, or is not UTF-8", "Write it in UTF-8")
 
 
 def _describe(file: h5py.File, path: Path) -> RecordingInfo:
@@ -442,6 +479,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
     recording_id = _text(file.attrs.get("recording_id", ""))
     if not recording_id:
         raise RecordingError(path, "attribute recording_id", "missing or empty", "Give the recording a name")
+    _check_names(path, "attribute recording_id", [recording_id])
     frame_rate_hz = _positive(file, path, "frame_rate_hz")
     degrees_per_pixel = _positive(file, path, "degrees_per_pixel") if "degrees_per_pixel" in file.attrs else None
 
@@ -490,6 +528,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
     except ValueError as error:
         field, _, problem = str(error).partition(": ")
         raise RecordingError(path, field, problem, "Write the trials again") from None
+    _check_names(path, "trials/stimulus_id", [s or "none" for s in trials.stimulus_id.tolist()], longest=None)
     if not len(trials):
         raise RecordingError(path, "trials", "there are none", "Write at least one trial")
     if trials.stop[-1] > n_frames:
@@ -503,6 +542,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
 
     _dataset(file, path, "units/id", (1,), "siu", "one id a unit")
     unit_ids = _strings(file["units/id"][()])
+    _check_names(path, "units/id", unit_ids.tolist())
     names, repeats = np.unique(unit_ids, return_counts=True)
     if (repeats > 1).any():
         twice = names[repeats > 1][0]

@@ -19,6 +19,7 @@ from typing import Any
 import rich.progress
 
 from vivit_core.specs import RecordingError
+from vivit_core.terminal import bar_text
 
 BLOCK = 512  # bytes that HDF5 leaves to the program
 _MARK = b"vivit-core recording: HDF5 from byte 512 on, "
@@ -67,7 +68,7 @@ def difference(path: Path) -> str:
 
 def _text_of(path: str | Path) -> bytes:
     crc, short = 0, os.path.getsize(path) < _LONG
-    bar = f"checksum of {Path(path).name}"
+    bar = bar_text(f"checksum of {Path(path).name}")
     with rich.progress.open(path, "rb", description=bar, transient=True, disable=short) as file:
         file.seek(BLOCK)
         while piece := file.read(_PIECE):

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from vivit_core.analysis import pictures
 from vivit_core.models.twin import Twin
+from vivit_core.names import file_name, key_name, setting, short
 from vivit_core.specs import Batch, Clips
 from vivit_core.stops import STOPS, Stopped
 
@@ -119,7 +120,7 @@ class StopSignals(Callback):
             path,
             f"stopped after step {trainer.global_step} of {total:.0f} "
             f"(epoch {min(trainer.current_epoch + 1, trainer.max_epochs or 1)}, {minutes:.1f} min in this run); "
-            f"{_best(trainer)}continue from {path} (resume=auto finds it)",
+            f"{_best(trainer)}continue with {setting('resume', path)} (resume=auto finds it)",
             received,
         )
 
@@ -386,14 +387,14 @@ class ValidationPictures(Callback):
                 predicted = twin({recording_id: clips})[recording_id][0]
             spec = twin.specs[recording_id]
             path = pictures.rates(
-                self.folder / f"validation_{recording_id}.png",
+                self.folder / f"validation_{file_name(recording_id)}.png",
                 times_s=np.arange(len(measured)) / spec.frame_rate_hz,
                 measured_hz=(measured[:, chosen] * spec.frame_rate_hz).cpu().numpy(),
                 predicted_hz=(predicted[:, chosen].float() * spec.frame_rate_hz).cpu().numpy(),
                 ln_hz=None,
-                titles=[f"unit {spec.unit_ids[i]}" for i in chosen.tolist()],
-                title=f"{recording_id}: a validation clip after step {trainer.global_step}",
+                titles=[f"unit {short(spec.unit_ids[i])}" for i in chosen.tolist()],
+                title=f"{short(recording_id)}: a validation clip after step {trainer.global_step}",
             )
             for logger in trainer.loggers:
                 if (log_image := getattr(logger, "log_image", None)) is not None:
-                    log_image(f"val/rates_{recording_id}", [str(path)], step=trainer.global_step)
+                    log_image(f"val/rates_{key_name(recording_id)}", [str(path)], step=trainer.global_step)

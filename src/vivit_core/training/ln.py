@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import torch
 from einops import einsum, rearrange, reduce
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ from vivit_core.data.windows import ends_of_trials
 from vivit_core.models.baselines import LN, LNHead, lags_of
 from vivit_core.models.layers import inverse_softplus
 from vivit_core.specs import RecordingSpec
+from vivit_core.terminal import track
 
 PIXELS = 5e8  # most pixels of a recording's split held at once: frames of any size take the same memory
 MAP_LAGS = 10  # lags of the maps that place a unit; finer time does not place it better and costs its square

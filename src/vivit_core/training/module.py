@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vivit_core.models.twin import Twin
+from vivit_core.names import key_name
 from vivit_core.specs import Batch
 from vivit_core.training.losses import counted, poisson_loss
 from vivit_core.training.metrics import UnitMetrics, UnitScores, mean_known
@@ -255,7 +256,7 @@ def validation_numbers(metrics: Mapping[str, UnitMetrics]) -> dict[str, float]:
     all_known = math.nan if broken else 1.0
     return {
         **{
-            f"bps_{recording_id}": math.nan if own.broken else mean_known(own.bps)
+            f"bps_{key_name(recording_id)}": math.nan if own.broken else mean_known(own.bps)
             for recording_id, own in scores.items()
         },
         "loss": all_known * float(np.nansum(loss * bins) / bins.sum()) if bins.any() else math.nan,

@@ -12,6 +12,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from vivit_core.names import printable
+
 OBJECTIVE = "val/bps_mean"
 ID_FILE = "wandb_id"
 
@@ -212,4 +214,4 @@ def first_line(error: Exception) -> str:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)

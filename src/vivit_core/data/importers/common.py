@@ -27,6 +27,7 @@ import numpy as np
 
 from vivit_core.data.partial import Sliceable, check_writable, pieces
 from vivit_core.data.recording import SPLITS, Recording, RecordingInfo, Trials, validate_recording, write_recording
+from vivit_core.names import printable
 from vivit_core.specs import RecordingError
 
 # What numpy raises where the bytes of an .npy or .npz file are damaged, or are pickled objects.
@@ -112,7 +113,7 @@ class Importer(ABC):
     def _import(self, source: Path, path: Path) -> Path:
         key = self._key(source)
         if _imported_under(path) == key:
-            print(f"{path} is imported already, by these settings from these files")
+            say(f"{path} is imported already, by these settings from these files")
             return path
         check_writable(path)
         with self.read(source) as found:
@@ -172,22 +173,27 @@ def _report(path: Path, found: Found) -> None:
         measured += int(valid.sum())
     recording.close()
     mean = f"{total / max(1, measured) * info.frame_rate_hz:.2f} Hz on average" if info.kind == "spikes" else "calcium"
-    print(
+    say(
         f"wrote {path}: recording {info.recording_id!r}, {info.n_frames} frames of {_size_of(info)} "
         f"({info.n_frames / info.frame_rate_hz:.0f} s at {info.frame_rate_hz:g} Hz), {info.n_units} units, {mean}; "
         "read back and compared"
     )
     sizes = [f"{name} {len(trials.of(name))} ({trials.of(name).n_bins} bins)" for name in SPLITS]
-    print(f"  trials: {', '.join(sizes)}; {len(set(trials.stimulus_id.tolist()))} distinct stimuli")
+    say(f"  trials: {', '.join(sizes)}; {len(set(trials.stimulus_id.tolist()))} distinct stimuli")
     if info.behavior:
-        print(f"  behaviour: {', '.join(f'{name} ({width})' for name, width in info.behavior.items())}")
+        say(f"  behaviour: {', '.join(f'{name} ({width})' for name, width in info.behavior.items())}")
     share = measured / max(1, info.n_frames * info.n_units)
     if share < 1:
-        print(f"  valid: {share:.2%} of the bins of all units")
+        say(f"  valid: {share:.2%} of the bins of all units")
     for line in found.notes:
-        print(f"  {line}")
+        say(f"  {line}")
     for line in found.left_out or ["nothing"]:
-        print(f"  left out: {line}")
+        say(f"  left out: {line}")
+
+
+def say(line: str) -> None:
+    """A line on the console, whatever names the source has."""
+    print(printable(line))
 
 
 def _size_of(info: RecordingInfo) -> str:

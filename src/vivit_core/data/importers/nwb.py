@@ -22,11 +22,11 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 from einops import rearrange
-from rich.progress import track
 
 from vivit_core.data.importers.common import Computed, Found, Importer, pixel_type, split_by_stimulus
 from vivit_core.data.recording import Trials
 from vivit_core.specs import RecordingError
+from vivit_core.terminal import track
 
 BLOCK = 4096  # bins that are made at once
 STRAY = 0.25  # a bin that is this much shorter or longer than the others, as a fraction, is not valid

@@ -28,11 +28,11 @@ from typing import Literal
 
 import numpy as np
 from einops import rearrange
-from rich.progress import track
 
 from vivit_core.data.importers.common import Found, Importer, Joined, held, open_npy, split_by_stimulus
 from vivit_core.data.recording import Trials
 from vivit_core.specs import RecordingError
+from vivit_core.terminal import track
 
 BEHAVIOR = {  # name -> file, its rows, their names
     "pupil": ("behavior", slice(0, 1), ["pupil"]),

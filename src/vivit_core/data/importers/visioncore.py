@@ -31,7 +31,6 @@ import numpy as np
 import torch
 import yaml
 from einops import rearrange, reduce
-from rich.progress import track
 
 from vivit_core.data.importers.common import (
     Found,
@@ -45,6 +44,7 @@ from vivit_core.data.importers.common import (
 )
 from vivit_core.data.recording import Trials
 from vivit_core.specs import RecordingError
+from vivit_core.terminal import track
 
 NEEDED = {"stim": (3, 4), "robs": (2,), "trial_inds": (1, 2), "t_bins": (1, 2)}  # covariate -> ranks
 # What numpy arrays and numbers in the metadata are made of; nothing else than tensors and plain values is unpickled.
