@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import re
 import shlex
 import unicodedata
@@ -50,6 +51,7 @@ from vivit_core.names import (
 )
 from vivit_core.specs import RecordingError
 from vivit_core.sweeps import Job
+from vivit_core.training.callbacks import StopSignals, TrainingStopped
 from vivit_core.training.metrics import UnitMetrics
 from vivit_core.training.module import validation_numbers
 
@@ -225,6 +227,13 @@ def test_a_plain_console_shows_every_name() -> None:
     assert console.file.getvalue() == "".join(f"report: {printable(name, lines=True)}\n" for name in EVERY).expandtabs()
 
 
+def test_a_log_line_is_one_line() -> None:
+    formatter = terminal.PlainFormatter("%(levelname)s %(message)s")
+    for name in EVERY:
+        record = logging.LogRecord("n", logging.INFO, "f", 1, "%s has\n%d of %r", (Path(name), 2, "x"), None)
+        assert formatter.format(record) == f"INFO {printable(str(Path(name)))} has\n2 of 'x'"
+
+
 def test_a_progress_bar_shows_every_name() -> None:
     column = TextColumn("[progress.description]{task.description}")
     for name in EVERY:
@@ -288,6 +297,18 @@ def test_a_printed_setting_can_be_typed() -> None:
 def test_a_printed_command_can_be_typed() -> None:
     words = ["task=evaluate", f"checkpoint={hydra_value(Path('/a [lab]/ü/$x.ckpt'))}", "+a='b c'", "~d"]
     assert shlex.split(command(words)) == ["python", "run.py", *words]
+
+
+def test_a_stopped_training_says_what_can_be_typed() -> None:
+    trainer: Any = SimpleNamespace(
+        estimated_stepping_batches=9.0, global_step=3, current_epoch=0, max_epochs=2, checkpoint_callback=None
+    )
+    path = Path("/a [lab]/ü=1/$x/last.ckpt")
+    with pytest.raises(TrainingStopped) as stopped:
+        StopSignals()._stop(trainer, path, frozenset())
+    said = re.search(r"continue with (.*) \(resume=auto finds it\)", str(stopped.value))
+    (word,) = shlex.split(said[1] if said else "")
+    assert word.startswith("resume=") and composed(word) == str(path)
 
 
 # Pages --------------------------------------------------------------------------------------------------------------
@@ -505,6 +526,7 @@ def test_a_training_on_recordings_of_any_name(tmp_path: Path, command: Callable[
     run = lab / "run"
     assert all(path.is_relative_to(run) for path in set(tmp_path.rglob("*")) - before)
     assert f"run folder: {run}\n" in said and ids["a"] in said
+    assert any(isinstance(handler.formatter, terminal.PlainFormatter) for handler in logging.getLogger().handlers)
     assert {path.name for path in (run / "pictures").glob("validation_*")} == {
         f"validation_{file_name(name)}.png" for name in ids.values()
     }

@@ -56,7 +56,7 @@ from vivit_core.models.baselines import LN
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import AVERAGE, Twin, load_twin, read_checkpoint
-from vivit_core.names import command, hydra_value, printable
+from vivit_core.names import command, hydra_value, printable, setting
 from vivit_core.specs import Clips, RecordingError, RecordingSpec
 from vivit_core.stops import Stopped, exit_code, stoppable
 from vivit_core.streams import steady_streams
@@ -997,7 +997,8 @@ def tested(datamodule: RecordingsDataModule, name: str | None) -> tuple[Recordin
     known = {recording.recording_id: recording for recording in datamodule.recordings}
     name = name or next(iter(known))
     if name not in known:
-        raise ValueError(f"recording={name}: the data has {sorted(known)}")
+        others = " or ".join(setting("recording", other) for other in sorted(known))
+        raise ValueError(f"recording={name}: the data has no such recording; say {others}")
     trials = known[name].info.trials.of("test")
     if not len(trials):
         raise ValueError(f"recording {name} has no test trial; choose another with recording=…")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import rich.progress
@@ -29,6 +31,16 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text, lines=True), **options)
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines in which no name acts, or begins another line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        quiet = logging.makeLogRecord(record.__dict__)
+        if isinstance(record.args, tuple):
+            quiet.args = tuple(printable(str(x)) if isinstance(x, str | Path) else x for x in record.args)
+        return printable(super().format(quiet), lines=True)
 
 
 def shown(text: str, lines: bool = False) -> Text:

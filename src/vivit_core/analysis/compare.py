@@ -10,7 +10,6 @@ Shape letters: N scored bins of a recording, U units, K pieces, R resamplings, 7
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from vivit_core.analysis import pictures
 from vivit_core.analysis.evaluate import METHODS, runs, without_nan
 from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, to_device
 from vivit_core.analysis.report import Section, Table, counted
-from vivit_core.analysis.tables import write_rows
+from vivit_core.analysis.tables import write_rows, write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Trials
 from vivit_core.models.baselines import LN
@@ -187,9 +186,7 @@ def compare(
     summary = without_nan(summary)
     out.mkdir(parents=True, exist_ok=True)
     write_units(out / "compare.csv", shared, point, drawn, truth_U, enough_U)
-    (out / "compare.json").write_text(
-        json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_summary(out / "compare.json", summary)
     draw(summary, point, drawn, enough_U, out / "pictures")
     return summary
 

@@ -228,7 +228,7 @@ def write_recording(
         unknown = sorted(set(given or {}) - set(behavior))
         if unknown:
             raise ValueError(f"behavior_{option} names {unknown}, but the behaviours are {sorted(behavior)}")
-    _check_names(path, "attribute recording_id", [recording_id])
+    _check_id(path, recording_id)
     for name in behavior:
         _check_names(path, "behavior", [name])
         if "/" in name or name in (".", ".."):
@@ -440,7 +440,13 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-def _check_names(path: Path, field: str, names: Sequence[Any], *, longest: int | None = LONGEST) -> None:
+def _check_id(path: Path, recording_id: Any) -> None:
+    _check_names(path, "attribute recording_id", [recording_id], how="; importer.recording_id=… chooses another")
+
+
+def _check_names(
+    path: Path, field: str, names: Sequence[Any], *, longest: int | None = LONGEST, how: str = ""
+) -> None:
     """Refuse names that could not be shown or used as one word; numbers may stand for names."""
     for row, name in enumerate(map(_text, names)):
         if (problem := problem_of(name, longest)) is not None:
@@ -448,7 +454,7 @@ def _check_names(path: Path, field: str, names: Sequence[Any], *, longest: int |
                 path,
                 field,
                 (f"row {row}, '{short(name)}', " if len(names) > 1 else f"'{short(name)}' ") + problem,
-                f"Write it in UTF-8, in one line of at most {LONGEST} characters, without control characters",
+                f"Write it in UTF-8, in one line of at most {LONGEST} characters, without control characters{how}",
             )
 
 
@@ -479,7 +485,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
     recording_id = _text(file.attrs.get("recording_id", ""))
     if not recording_id:
         raise RecordingError(path, "attribute recording_id", "missing or empty", "Give the recording a name")
-    _check_names(path, "attribute recording_id", [recording_id])
+    _check_id(path, recording_id)
     frame_rate_hz = _positive(file, path, "frame_rate_hz")
     degrees_per_pixel = _positive(file, path, "degrees_per_pixel") if "degrees_per_pixel" in file.attrs else None
 
