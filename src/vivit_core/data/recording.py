@@ -444,9 +444,7 @@ def _check_id(path: Path, recording_id: Any) -> None:
     _check_names(path, "attribute recording_id", [recording_id], how="; importer.recording_id=… chooses another")
 
 
-def _check_names(
-    path: Path, field: str, names: Sequence[Any], *, longest: int | None = LONGEST, how: str = ""
-) -> None:
+def _check_names(path: Path, field: str, names: Sequence[Any], *, longest: int | None = LONGEST, how: str = "") -> None:
     """Refuse names that could not be shown or used as one word; numbers may stand for names."""
     for row, name in enumerate(map(_text, names)):
         if (problem := problem_of(name, longest)) is not None:
