@@ -22,6 +22,7 @@ from vivit_core import locks, runs, tasks
 from vivit_core.data import partial
 from vivit_core.data.recording import Trials, write_recording
 from vivit_core.data.simulate.simulate import locked
+from vivit_core.names import setting
 from vivit_core.specs import RecordingError
 from vivit_core.stops import STOPS, Stopped, stoppable
 from vivit_core.tasks import message_of
@@ -308,5 +309,5 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path):
     assert "the same command starts it again" in str(stopped)
     run.last.touch()
     tasks.note_failure(run, stopped)
-    assert f"continue from {run.last} (resume=auto finds it)" in str(stopped)
+    assert f"continue with {setting('resume', run.last)} (resume=auto finds it)" in str(stopped)
     assert run.environment["ended"] == str(stopped)

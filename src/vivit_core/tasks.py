@@ -195,9 +195,8 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             return float("nan")
         if cfg.get("debug") is True or message is None:
             raise
-        raise CompactHydraException(
-            printable(message, lines=True)
-        ) from error  # Hydra shows the message without a traceback, and exits with 1
+        # Hydra shows the message without a traceback, and exits with 1.
+        raise CompactHydraException(printable(message, lines=True)) from error
     finally:
         with suppress(OSError):  # Hydra has made a run folder; where nothing was written into it, it goes
             Path(HydraConfig.get().runtime.output_dir).rmdir()
@@ -282,7 +281,7 @@ def train(settings: Settings) -> float | None:
 
 def note_failure(run: runs.Run, error: BaseException) -> None:
     """Why a training ended, into its run's record; and how to go on, where there is a checkpoint."""
-    go_on = f"continue from {run.last} (resume=auto finds it)" if run.last.is_file() else ""
+    go_on = f"continue with {setting('resume', run.last)} (resume=auto finds it)" if run.last.is_file() else ""
     if isinstance(error, Stopped):
         error.remedy = go_on or error.remedy
     elif isinstance(error, Exception) and not isinstance(error, TrainingStopped) and go_on:
