@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
+from vivit_core.data.given import check_arrays
 from vivit_core.data.partial import Sliceable, pieces, write_in_pieces
 from vivit_core.data.seal import difference, in_another_process, seal, seal_holds
 from vivit_core.files import known_whole, remember_whole
@@ -245,6 +246,7 @@ def write_recording(
         _check_free_text(path, f"attribute {field}", text)
     if units is None:
         units = {"id": [str(u) for u in range(counts.shape[1] if len(counts.shape) == 2 else 0)]}
+    check_arrays(path, frames, counts, behavior, units)
     attrs: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

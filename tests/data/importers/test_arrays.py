@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vivit_core.data.given import own_stimuli
 from vivit_core.data.importers.arrays import ArraysImporter
 from vivit_core.data.importers.common import split_by_stimulus
 from vivit_core.data.recording import Recording
@@ -84,17 +85,17 @@ def test_all_into_one_split(tmp_path: Path) -> None:
 def test_repeats_stay_together() -> None:
     stimuli = RNG.integers(0, 20, 200)
     for seed in range(5):
-        split = split_by_stimulus(stimuli, 0.2, 0.1, seed)
+        split = split_by_stimulus(stimuli, 0.2, 0.1, seed, "")
         of = {s: set(split[stimuli == s]) for s in range(20)}
         assert all(len(splits) == 1 for splits in of.values())
         named = [splits.pop() for splits in of.values()]
         assert (named.count("val"), named.count("test")) == (4, 2)
-    assert set(split_by_stimulus(np.arange(3), 0.01, 0.01, 0)) == {"train", "val", "test"}
-    assert set(split_by_stimulus(np.arange(3), 0.0, 0.0, 0)) == {"train"}
+    assert set(split_by_stimulus(np.arange(3), 0.01, 0.01, 0, "")) == {"train", "val", "test"}
+    assert set(split_by_stimulus(np.arange(3), 0.0, 0.0, 0, "")) == {"train"}
     with pytest.raises(ValueError, match="2 distinct stimuli cannot give"):
-        split_by_stimulus(np.array([1, 2, 1]), 0.1, 0.1, 0)
+        split_by_stimulus(np.array([1, 2, 1]), 0.1, 0.1, 0, "do this")
     with pytest.raises(ValueError, match="negative"):
-        split_by_stimulus(np.arange(3), -0.1, 0.1, 0)
+        split_by_stimulus(np.arange(3), -0.1, 0.1, 0, "")
 
 
 @pytest.mark.parametrize(
@@ -113,19 +114,88 @@ def test_pixel_types(frames: np.ndarray, dtype: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arrays", "settings"),
+    [
+        ({"counts": COUNTS.T}, {"counts_axis": "unit_time"}),
+        ({}, {"trial_length": 60, "split": "train"}),
+        ({}, {"trial_length": 35}),
+        ({}, {"trial_length": None, "split": "val"}),
+        ({"trial_start": [0]}, {"trial_length": None, "split": "train"}),
+        ({"trial_start": [0, 50], "split": ["train", "val"]}, {"trial_length": None}),
+        ({"frames": np.moveaxis(np.repeat(FRAMES[:, None], 2, 1), 1, -1)}, {}),
+        ({"frames": np.moveaxis(np.moveaxis(FRAMES, 0, -1), 2, 0)}, {}),
+        ({"unit_day": np.array(["2024-05-01"] * 2, "datetime64[D]").astype(str)}, {}),
+        ({"valid": np.where(np.arange(105) == 7, 0.0, 1.0)}, {}),
+        ({"behavior_run": np.arange(105) % 2 == 0}, {}),
+    ],
+)
+def test_the_messages_remedies_work(arrays: dict[str, Any], settings: dict[str, Any], tmp_path: Path) -> None:
+    info = imported(tmp_path, arrays, **settings).info
+    assert info.frame_shape[1:] == (3, 5) and info.n_frames == 105
+
+
+@pytest.mark.parametrize(
+    ("values", "own"),
+    [
+        (np.where(np.arange(11) % 4 == 0, np.nan, np.arange(11) % 2), [0, 4, 8]),
+        (np.array(["film", "", "film", "nan", *["b"] * 7]), [1, 3]),
+    ],
+    ids=["numbers", "text"],
+)
+def test_a_trial_without_a_stimulus_id_repeats_no_other(
+    values: np.ndarray, own: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"val_fraction": 0.0, "test_fraction": 0.0}
+    ids = imported(tmp_path, {"stimulus_id": values}, **settings).info.trials.stimulus_id.tolist()
+    for row, found in enumerate(ids):
+        same = [i for i in range(11) if i == row or (row not in own and i not in own and values[row] == values[i])]
+        assert [i for i, other in enumerate(ids) if other == found] == same
+    assert f"{len(own)} trials without a stimulus_id: each is a stimulus of its own" in capsys.readouterr().out
+
+
+def test_what_says_that_a_stimulus_is_not_known() -> None:
+    given = np.array([None, "a", b"a", 2.0, 2, np.datetime64("NaT"), float("nan"), " ", "<NA>", "none"], dtype=object)
+    ids, unknown = own_stimuli(given)
+    assert unknown == 5 and len(set(ids.tolist())) == 5 + 3
+    assert ids[1] == ids[2] == "a" and ids[3] == ids[4] == "2" and ids[9] == "none"  # which may be a name
+    ids, unknown = own_stimuli(np.ma.masked_equal([3, 3, 9, 9], 9))
+    assert unknown == 2 and ids[0] == ids[1] and len(set(ids.tolist())) == 3
+    assert own_stimuli(np.array(["2024-05-01", "NaT"], "datetime64[D]"))[1] == 1
+
+
+@pytest.mark.parametrize(
     ("arrays", "settings", "message"),
     [
         ({"counts": None}, {}, r"x\.npz lacks \['counts'\]"),
-        ({"counts": COUNTS.T}, {}, "set counts_axis=unit_time"),
+        ({"counts": COUNTS.T}, {}, r"set importer\.counts_axis=unit_time"),
         ({"counts": COUNTS[:50]}, {}, "counts has 50 bins for 105 frames; give one bin a frame"),
-        ({"counts": COUNTS[0]}, {}, "two axes"),
-        ({"frames": FRAMES[0]}, {}, r"frames has shape \(3, 5\)"),
-        ({"frames": FRAMES.astype(str)}, {}, "needs numbers"),
+        ({"counts": COUNTS[0]}, {}, r"x\.npz: counts: has shape \(2,\)\. It ought to be \(bins, units\)"),
+        ({"frames": FRAMES[0]}, {}, r"frames: has shape \(3, 5\)"),
+        ({"frames": FRAMES.astype(str)}, {}, r"x\.npz: frames: holds text \(<U3\)\. It ought to be pixel values"),
         ({"frames": np.array([None, {}], dtype=object)}, {}, "allow_pickle"),
-        ({}, {"trial_length": None}, "give trial_length"),
+        ({}, {"trial_length": None}, r"give importer\.trial_length=… \(frames\), or importer\.split=train"),
         ({}, {"trial_length": 0}, "trial_length is 0"),
-        ({}, {"trial_length": 60}, "cannot give"),
-        ({"trial_start": [0, 50]}, {}, "leave trial_length out"),
+        ({}, {"trial_length": 60}, r"cannot give.*importer\.trial_length=…, or .*importer\.split=train"),
+        ({"trial_start": [0]}, {"trial_length": None}, r"cannot give.*make all one split: importer\.split=train"),
+        (
+            {"frames": np.repeat(FRAMES[:, None], 2, 1)},
+            {},
+            r"\(105, 2, 3, 5\): 5 colors .*moveaxis\(frames, 1, -1\)",
+        ),
+        ({"frames": np.zeros((105, 6, 7, 5))}, {}, "Give at most 4 colors, in the last axis"),
+        ({"frames": np.moveaxis(FRAMES, 0, -1)}, {}, r"3 frames in \(frames, height.*np\.moveaxis\(frames, 2, 0\)"),
+        ({"frames": FRAMES.astype(complex)}, {}, r"frames: holds complex numbers"),
+        ({"counts": COUNTS.astype(str)}, {}, r"x\.npz: counts: holds text"),
+        ({"counts": COUNTS.astype(bool)}, {}, r"counts: holds true and false"),
+        ({"behavior_state": np.array(["a"] * 105)}, {}, r"x\.npz: behavior_state: holds text .*ought to be numbers"),
+        ({"behavior_clock": np.arange(105).astype("datetime64[s]")}, {}, "behavior_clock: holds dates"),
+        ({"behavior_pair": np.zeros(105, "i4,f4")}, {}, "behavior_pair: holds rows of several fields"),
+        ({"behavior_pose": np.zeros((105, 2, 3))}, {}, r"behavior_pose: has shape \(105, 2, 3\)"),
+        ({"unit_day": np.array(["2024-05-01"] * 2, "datetime64[D]")}, {}, r"unit_day: holds dates.*\.astype\(str\)"),
+        ({"valid": np.where(np.arange(105) == 7, np.nan, 1.0)}, {}, r"valid: row 7 holds nan.*\(1 such values\)"),
+        ({"valid": np.full((105, 2), 2)}, {}, r"row 0 holds 2, which is neither.*\(210 such values\)"),
+        ({"valid": np.array(["True"] * 105)}, {}, "valid: holds text"),
+        ({"trial_start": [0, 50]}, {}, r"set importer\.trial_length=null"),
         ({"trial_start": [50, 0]}, {"trial_length": None}, "rising"),
         ({"trial_start": [0, 105]}, {"trial_length": None}, "not inside 0:105"),
         ({"stimulus_id": [1, 2]}, {}, "one value for each of the 11 trials"),

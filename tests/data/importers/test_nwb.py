@@ -40,6 +40,7 @@ def build(**changes: Any) -> Any:
         "trials": TRIALS,
         "spikes": SPIKES,
         "obs": None,
+        "shown": SHOWN,
     } | changes  # fmt: skip
     nwb = pynwb.NWBFile(
         "a test", "test-7", datetime(2026, 1, 1, tzinfo=UTC), lab="a lab",
@@ -51,7 +52,9 @@ def build(**changes: Any) -> Any:
         nwb.add_trial_column("image", "what was shown")
         nwb.add_trial_column("part", "split")
         for i, (start, stop) in enumerate(given["trials"]):
-            nwb.add_trial(start_time=start, stop_time=stop, image=SHOWN[i], part=["train", "val", "test"][i % 3])
+            nwb.add_trial(
+                start_time=start, stop_time=stop, image=given["shown"][i], part=["train", "val", "test"][i % 3]
+            )
     if given["spikes"] is not None:
         nwb.add_unit_column("quality", "by hand")
         for u, times in enumerate(given["spikes"]):
@@ -192,10 +195,28 @@ def test_templates_by_index(how: str, tmp_path: Path, importer: Callable[..., An
         importer("nwb", "frame_rate_hz=2")(tmp_path / "a.nwb", tmp_path / "y.h5")
 
 
+@pytest.mark.parametrize("missing", [float("nan"), ""])
+def test_a_trial_without_a_stimulus_repeats_no_other(
+    missing: Any, tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [missing if i % 2 else (1.0 if missing != "" else "film") for i in range(len(TRIALS))]
+    settings = ["stimulus_column=image", "val_fraction=0", "test_fraction=0"]
+    path = importer("nwb", *settings)(write(tmp_path / "a.nwb", shown=shown), tmp_path / "x.h5")[0]
+    ids = [word.split(" part ")[0] for word in Recording(path).info.trials.stimulus_id.tolist()]
+    lost = len(TRIALS) // 2
+    assert len(set(ids)) == 1 + lost and ids.count("1" if missing != "" else "film") > 1
+    printed = capsys.readouterr().out
+    assert f"{lost} trials without a image (importer.stimulus_column): each is a stimulus of its own" in printed
+
+
 def test_without_trials(tmp_path: Path, importer: Callable[..., Any]) -> None:
     path = write(tmp_path / "a.nwb", trials=None)
     trials = Recording(importer("nwb", "trial_s=1")(path, tmp_path / "x.h5")[0]).info.trials
     assert trials.stop.tolist() == list(range(50, 401, 50))
+    with pytest.raises(ValueError, match=r"cannot give .*importer\.trial_s=….*importer\.val_fraction=0"):
+        importer("nwb")(path, tmp_path / "y.h5")
+    whole = importer("nwb", "val_fraction=0", "test_fraction=0")(path, tmp_path / "z.h5")[0]
+    assert set(Recording(whole).info.trials.split.tolist()) == {"train"}
     with pytest.raises(RecordingError, match=r"intervals/trials/image: missing; there are no trials"):
         importer("nwb", "stimulus_column=image")(path, tmp_path / "y.h5")
 

@@ -14,6 +14,15 @@ from typing import Literal
 
 import numpy as np
 
+from vivit_core.data.given import (
+    check_behavior,
+    check_counts,
+    check_frames,
+    check_marks,
+    check_unit_table,
+    own_stimuli,
+    unknown_stimuli,
+)
 from vivit_core.data.importers.common import (
     DAMAGED_NPY,
     Found,
@@ -48,31 +57,48 @@ class ArraysImporter(Importer):
     @contextmanager
     def read(self, source: Path) -> Iterator[Found]:
         arrays = _load(source)
-        frames = _frames(arrays.pop("frames"), source)
+        frames, counts = arrays.pop("frames"), arrays.pop("counts")
+        check_counts(source, counts, "counts")
+        # Which axis of counts is time is told by the frames, so these may come in another order only where no axis of
+        # counts is as long as they say.
+        known, n_bins = len(frames) in counts.shape, counts.shape[0 if self.counts_axis == "time_unit" else 1]
+        check_frames(source, frames, n_bins if not known and n_bins in frames.shape else None, "frames")
         n_frames = len(frames)
-        counts = self._time_first(arrays.pop("counts"), n_frames, "counts", source)
+        counts = self._time_first(counts, n_frames, "counts", source)
         valid = arrays.pop("valid", None)
         if valid is not None:
+            check_marks(source, valid, "valid")
             valid = valid[:, None] if valid.ndim == 1 else self._time_first(valid, n_frames, "valid", source)
         starts, stops = self._trials(arrays.pop("trial_start", None), n_frames, source)
         stimulus_id = _per_trial(arrays.pop("stimulus_id", None), len(starts), "stimulus_id", source)
         given_split = _per_trial(arrays.pop("split", None), len(starts), "split", source)
+        left_out: list[str] = []
+        notes: list[str] = []
         if stimulus_id is None:
             stimulus_id = np.array([f"trial {i}" for i in range(len(starts))])
+        else:
+            stimulus_id, unknown = own_stimuli(stimulus_id)
+            notes += unknown_stimuli(unknown, "stimulus_id")
         if self.split is not None:
             split = np.full(len(starts), self.split)
         elif given_split is not None:
             split = given_split
         else:
-            split = split_by_stimulus(stimulus_id, self.val_fraction, self.test_fraction, self.seed)
+            remedy = (
+                "cut it shorter with importer.trial_length=…, or make all one split: importer.split=train, val or test"
+                if self.trial_length is not None
+                else "make all one split: importer.split=train, val or test"
+            )
+            split = split_by_stimulus(stimulus_id, self.val_fraction, self.test_fraction, self.seed, remedy)
         behavior = {}
         units = {"id": np.array([str(u) for u in range(counts.shape[1])])}
-        left_out, notes = [], []
         for name in list(arrays):
             kind, _, rest = name.partition("_")
             if kind == "behavior" and rest:
+                check_behavior(source, arrays[name], name)
                 behavior[rest] = arrays[name] if arrays[name].ndim == 2 else arrays[name].reshape(-1, 1)
             elif kind == "unit" and rest:
+                check_unit_table(source, arrays[name], name)
                 units[rest] = np.asarray(arrays[name])
             else:
                 left_out.append(
@@ -106,7 +132,7 @@ class ArraysImporter(Importer):
         values = values.T if self.counts_axis == "unit_time" else values
         if len(values) != n_frames:
             other = {"time_unit": "unit_time", "unit_time": "time_unit"}[self.counts_axis]
-            hint = f"set counts_axis={other}" if values.shape[1] == n_frames else "give one bin a frame"
+            hint = f"set importer.counts_axis={other}" if values.shape[1] == n_frames else "give one bin a frame"
             raise ValueError(
                 f"{source}: with counts_axis={self.counts_axis}, {name} has {len(values)} bins "
                 f"for {n_frames} frames; {hint}"
@@ -118,7 +144,7 @@ class ArraysImporter(Importer):
     ) -> tuple[np.ndarray, np.ndarray]:
         if trial_start is not None:
             if self.trial_length is not None:
-                raise ValueError(f"{source} has trial_start; leave trial_length out (null)")
+                raise ValueError(f"{source} has trial_start; set importer.trial_length=null")
             starts = np.asarray(trial_start).ravel()
             if starts.dtype.kind not in "iu" or not len(starts) or (np.diff(starts.astype(np.int64)) <= 0).any():
                 raise ValueError(f"{source}: trial_start must be rising frame numbers, one a trial")
@@ -133,8 +159,8 @@ class ArraysImporter(Importer):
             starts = np.zeros(1, np.int64)
         else:
             raise ValueError(
-                f"{source} has no trial_start, and one trial cannot be split: give trial_length (frames), "
-                "or split=train, val or test for the whole"
+                f"{source} has no trial_start, and one trial cannot be split: give importer.trial_length=… "
+                "(frames), or importer.split=train, val or test for the whole"
             )
         return starts, np.append(starts[1:], n_frames)
 
@@ -159,14 +185,6 @@ def _load(source: Path) -> dict[str, np.ndarray]:
     if missing:
         raise ValueError(f"{source} lacks {sorted(missing)}; it holds {sorted(arrays)}")
     return arrays
-
-
-def _frames(frames: np.ndarray, source: str | Path) -> np.ndarray:
-    if frames.ndim not in (3, 4) or frames.size == 0:
-        raise ValueError(f"{source}: frames has shape {frames.shape}; it needs (T, H, W) or (T, H, W, C)")
-    if frames.dtype.kind not in "biuf":
-        raise ValueError(f"{source}: frames has type {frames.dtype}; it needs numbers")
-    return frames
 
 
 def _per_trial(values: np.ndarray | None, n_trials: int, name: str, source: str | Path) -> np.ndarray | None:

@@ -330,7 +330,9 @@ def require_file(folder: Path, path: Path, what: str) -> None:
         )
 
 
-def split_by_stimulus(stimulus_id: np.ndarray, val_fraction: float, test_fraction: float, seed: int) -> np.ndarray:
+def split_by_stimulus(
+    stimulus_id: np.ndarray, val_fraction: float, test_fraction: float, seed: int, remedy: str
+) -> np.ndarray:
     """Give each trial to train, val or test; all repeats of a stimulus go to the same.
 
     Parameters
@@ -338,6 +340,7 @@ def split_by_stimulus(stimulus_id: np.ndarray, val_fraction: float, test_fractio
     stimulus_id : (N,), equal for repeats.
     val_fraction, test_fraction : of the distinct stimuli, rounded, but at least one where the fraction is not 0.
     seed : of the draw.
+    remedy : what the importer's user can do where there are too few stimuli.
 
     Returns
     -------
@@ -354,8 +357,7 @@ def split_by_stimulus(stimulus_id: np.ndarray, val_fraction: float, test_fractio
     n_val, n_test = (max(1, round(f * len(stimuli))) if f > 0 else 0 for f in (val_fraction, test_fraction))
     if n_val + n_test >= len(stimuli):
         raise ValueError(
-            f"{len(stimuli)} distinct stimuli cannot give {n_val} to val, {n_test} to test and some to train; "
-            "use shorter trials or smaller fractions, or put all into one with split=…"
+            f"{len(stimuli)} distinct stimuli cannot give {n_val} to val, {n_test} to test and some to train; {remedy}"
         )
     order = np.random.default_rng(seed).permutation(len(stimuli))
     of = dict.fromkeys(stimuli, "train")

@@ -78,7 +78,8 @@ class Mahuas2020Importer(Importer):
         lengths = np.repeat([counts[0].shape[1], counts[1].shape[1]], [sequences, repeats])
         stops = np.cumsum(lengths)
         ids = np.array([f"sequence {i}" for i in range(sequences)])
-        split = split_by_stimulus(ids, self.val_fraction, 0.0, self.seed)
+        remedy = "put all of them into train by importer.val_fraction=0"
+        split = split_by_stimulus(ids, self.val_fraction, 0.0, self.seed, remedy)
         units: dict[str, Any] = {"id": [f"cell {u}" for u in range(len(spikes_train))]}
         left_out = [
             f"{p.name}: not {TRAIN} or {TEST}" for p in sorted(source.glob("*.mat")) if p.name not in (TRAIN, TEST)

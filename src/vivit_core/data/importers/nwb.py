@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
+from vivit_core.data.given import own_stimuli, unknown_stimuli
 from vivit_core.data.importers.common import Computed, Found, Importer, pixel_type, split_by_stimulus
 from vivit_core.data.recording import Trials
 from vivit_core.specs import RecordingError
@@ -159,8 +160,12 @@ class NwbImporter(Importer):
                     source, "intervals/trials", f"row {other} starts before row {one} ends", "Let trials not overlap"
                 )
             ranges = list(zip(np.searchsorted(middle, begin[known]), np.searchsorted(middle, end[known]), strict=True))
-            ids = [f"trial {row}" for row in known] if self.stimulus_column is None else \
-                [_word(v) for v in np.asarray(table[self.stimulus_column][:])[known]]  # fmt: skip
+            ids = [f"trial {row}" for row in known]
+            if self.stimulus_column is not None:
+                column = np.asarray(table[self.stimulus_column][:])[known]
+                named, unknown = own_stimuli(column)
+                ids = named.tolist()
+                notes.extend(unknown_stimuli(unknown, f"{self.stimulus_column} (importer.stimulus_column)"))
             given = None if self.split_column is None else \
                 [_word(v) for v in np.asarray(table[self.split_column][:])[known]]  # fmt: skip
         bins, starts_, stimuli, groups, splits, at, empty, parts = [], [0], [], [], [], 0, 0, 0
@@ -189,7 +194,11 @@ class NwbImporter(Importer):
         if at < len(middle):
             left_out.append(f"{len(middle) - at} bins in no trial")
         split = np.array(splits) if given is not None else \
-            split_by_stimulus(np.array(groups), self.val_fraction, self.test_fraction, self.seed)  # fmt: skip
+            split_by_stimulus(
+                np.array(groups), self.val_fraction, self.test_fraction, self.seed,
+                ("cut it into trials by importer.trial_s=… (seconds), or " if table is None else "")
+                + "put all into train by importer.val_fraction=0 importer.test_fraction=0",
+            )  # fmt: skip
         try:
             trials = Trials(np.array(starts_[:-1]), np.array(starts_[1:]), np.array(stimuli), split)
         except ValueError as error:

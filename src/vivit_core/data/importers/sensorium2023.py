@@ -227,7 +227,13 @@ class Sensorium2023Importer(Importer):
         val = [s for s in shown if s.split == "val"]
         if any(s.split == "test" for s in shown) or self.test_from_val == 0 or len({s.stimulus for s in val}) < 2:
             return shown
-        drawn = split_by_stimulus(np.array([s.stimulus for s in val]), 0.0, self.test_from_val, self.seed)
+        drawn = split_by_stimulus(
+            np.array([s.stimulus for s in val]),
+            0.0,
+            self.test_from_val,
+            self.seed,
+            "leave more of them to val by a smaller importer.test_from_val, or all by importer.test_from_val=0",
+        )
         test = {s.stimulus for s, split in zip(val, drawn, strict=True) if split == "test"}
         notes.append(
             f"no test trial has responses: {len(test)} of the {len({s.stimulus for s in val})} distinct val videos "

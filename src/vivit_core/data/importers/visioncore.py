@@ -32,6 +32,7 @@ import torch
 import yaml
 from einops import rearrange, reduce
 
+from vivit_core.data.given import unknown_stimuli
 from vivit_core.data.importers.common import (
     Found,
     Importer,
@@ -191,16 +192,20 @@ class VisionCoreImporter(Importer):
         jump = np.abs(np.diff(times) * self.rate_hz - 1) > 0.5
         starts = np.concatenate([[0], np.flatnonzero((np.diff(trial) != 0) | jump) + 1])
         stops = np.append(starts[1:], len(trial))
-        parts, seen, rest, short, gaps = [], Counter[str](), 0, 0, int((jump & (np.diff(trial) == 0)).sum())
+        parts, seen, rest, short, unknown = [], Counter[str](), 0, 0, 0
+        gaps = int((jump & (np.diff(trial) == 0)).sum())
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
             own = f"{name} trial {trial[start]:g}"
             stimulus = own if not seen[own] else f"{own} part {seen[own] + 1}"
             seen[own] += 1
             if name in self.repeats:
-                place = int(covariates["psth_inds"][start]) if "psth_inds" in covariates else 0
-                skip = min(-place % self.pool, stop - start)  # so that the bins of all repeats are the same ones
-                start, rest = start + skip, rest + skip
-                stimulus = f"{name} from bin {(place + skip) // self.pool}"
+                place = np.ravel(covariates["psth_inds"][start])[0] if "psth_inds" in covariates else 0
+                if np.isfinite(place):
+                    skip = min(-int(place) % self.pool, stop - start)  # so that the bins of all repeats are the same
+                    start, rest = start + skip, rest + skip
+                    stimulus = f"{name} from bin {(int(place) + skip) // self.pool}"
+                else:  # which part of the stimulus it is nobody knows: it repeats none
+                    unknown += 1
             bins = (stop - start) // self.pool
             rest += (stop - start) % self.pool
             if bins:
@@ -209,6 +214,7 @@ class VisionCoreImporter(Importer):
                 short += 1
         if gaps:
             left_out.append(f"type {name}: nothing at {gaps} gaps of t_bins inside a trial, but the trial is cut there")
+        left_out.extend(f"type {name}: {line}" for line in unknown_stimuli(unknown, "number in psth_inds"))
         if rest:
             left_out.append(f"type {name}: {rest} bins at trials' borders that do not fill a bin of {self.pool}")
         if short:
@@ -221,7 +227,13 @@ class VisionCoreImporter(Importer):
         others = split == "train"
         if others.any():
             trials = np.array([part.trial for part in parts])[others]
-            split[others] = split_by_stimulus(trials, self.val_fraction, self.test_fraction, self.seed)
+            split[others] = split_by_stimulus(
+                trials,
+                self.val_fraction,
+                self.test_fraction,
+                self.seed,
+                "put all but repeats into train by importer.val_fraction=0 importer.test_fraction=0",
+            )
         return split
 
     def _kept(self, n_units: int, lengths: list[int], valid: Any, counts: Any, left_out: list[str]) -> np.ndarray:
