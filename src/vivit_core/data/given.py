@@ -15,6 +15,8 @@ from vivit_core.data.partial import Sliceable, pieces
 from vivit_core.specs import RecordingError
 
 CHANNELS = 4  # most channels that a pixel may have: grey, two or three colors, or four cones' contrasts
+MISSING_ID = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})  # what programs write where no stimulus id is known
+UNNAMED = "unnamed, "  # how the id of such a trial's stimulus begins
 _PIECE_BYTES = 1 << 24
 NAMES = {"b": "true and false", "U": "text", "S": "text", "O": "Python objects", "M": "dates", "m": "durations",
          "c": "complex numbers", "V": "rows of several fields"}  # fmt: skip
@@ -144,15 +146,8 @@ def own_stimuli(values: Any) -> tuple[np.ndarray, int]:
     lost = np.ma.getmaskarray(given).tolist()
     named = [None if hidden else value for value, hidden in zip(np.ma.getdata(given), lost, strict=True)]
     ids = [_word(value) for value in named]
-    taken, unknown, out = {word for word in ids if word is not None}, 0, []
-    for row, word in enumerate(ids):
-        if word is None:
-            unknown += 1
-            word = f"unknown stimulus of trial {row}"
-            while word in taken:
-                word += "'"
-        out.append(word)
-    return np.array(out, dtype=str), unknown
+    named_ids = [f"{UNNAMED}trial {row}" if word is None else word for row, word in enumerate(ids)]
+    return np.array(named_ids, dtype=str), ids.count(None)
 
 
 def unknown_stimuli(number: int, where: str) -> list[str]:
@@ -167,9 +162,8 @@ def _word(value: Any) -> str | None:
         return None
     if isinstance(value, float | np.floating):
         return None if np.isnan(value) else (str(int(value)) if float(value).is_integer() else str(value))
-    # What pandas and numpy make of a missing entry in a column of text.
     text = str(value)
-    return None if text.strip().lower() in ("", "nan", "nat", "<na>") else text
+    return None if text.strip() in MISSING_ID else text
 
 
 def _check_type(path: Path, values: Sliceable, kinds: str, wanted: str, field: str) -> None:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from vivit_core.data.given import check_arrays
+from vivit_core.data.given import MISSING_ID, UNNAMED, check_arrays
 from vivit_core.data.partial import Sliceable, pieces, write_in_pieces
 from vivit_core.data.seal import difference, in_another_process, seal, seal_holds
 from vivit_core.files import known_whole, remember_whole
@@ -39,8 +39,6 @@ _MOST_ROW_BYTES = 1 << 28  # one frame, or all units' numbers of one bin
 _MOST_CHUNK_BYTES = 1 << 30  # HDF5 reads whole chunks
 _MOST_TABLE_BYTES = 1 << 28  # trials/…, units/… and truth/… but its rate
 _MOST_TRIALS = 1 << 20
-MISSING_ID = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})  # what programs write where no stimulus id is known
-UNNAMED = "unnamed, first frame "  # how the id of such a trial's stimulus begins
 _TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
 
 
@@ -85,7 +83,7 @@ class Trials:
             object.__setattr__(self, name, _strings(getattr(self, name)))
         if self.stimulus_id.shape == self.start.shape:
             named = [
-                f"{UNNAMED}{start}" if stimulus.strip() in MISSING_ID else stimulus
+                f"{UNNAMED}first frame {start}" if stimulus.strip() in MISSING_ID else stimulus
                 for start, stimulus in zip(self.start.tolist(), self.stimulus_id.tolist(), strict=True)
             ]
             object.__setattr__(self, "stimulus_id", np.array(named, dtype=str))
