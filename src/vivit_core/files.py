@@ -30,25 +30,42 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+_seen: dict[str, str] = {}  # file -> its state when this process read it whole, for where no note can be written
+
+
 def known_whole(path: Path) -> bool:
-    """Whether :func:`remember_whole` has seen this very file: same place, size and time of change."""
+    """Whether :func:`remember_whole` has seen this very file, on this machine: same place, size and times of change."""
     try:
-        return _note_of(path).read_text(encoding="utf-8") == _state(path)
+        state = state_of(path)
+        if _seen.get(os.path.realpath(path)) == state:
+            return True
+        note = _note_of(path)
+        # A note that somebody else wrote, into a cache folder that many share, says nothing.
+        return note is not None and note.stat().st_uid == os.geteuid() and note.read_bytes() == state.encode()
     except OSError:
         return False
 
 
 def remember_whole(path: Path) -> None:
-    """Note that a file was read to its end and found good; where no note can be written it will be read again."""
+    """Note that a file was read to its end and found good; where no note can be written, this process alone knows."""
     with suppress(OSError):
-        write_text(_note_of(path), _state(path))
+        state = state_of(path)
+        _seen[os.path.realpath(path)] = state
+        if (note := _note_of(path)) is not None:
+            write_text(note, state)
 
 
-def _note_of(path: Path) -> Path:
-    notes = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivit-core" / "read-whole"
-    return notes / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+def _note_of(path: Path) -> Path | None:
+    """Where the note of a file lies; None where this user has no place for it."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no HOME and no entry in the list of users, as in a container
+        return None
+    name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
+    return cache / "vivit-core" / "read-whole" / name
 
 
-def _state(path: Path) -> str:
+def state_of(path: Path) -> str:
+    """What changes where a file does. Its user can set the time of change back (mtime), but not that of the inode."""
     status = path.stat()
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {status.st_ctime_ns}"

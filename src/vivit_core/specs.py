@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-import torch
+if TYPE_CHECKING:
+    import torch  # seconds that a process which reads files alone does not wait for
 
 
 class Clips(TypedDict, total=False):

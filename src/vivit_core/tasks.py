@@ -48,6 +48,7 @@ from vivit_core.analysis.tuning import report_section as tuning_section
 from vivit_core.analysis.tuning import tune
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.loading import explained
 from vivit_core.data.recording import Recording, Trials
 from vivit_core.data.transforms import widths
 from vivit_core.data.windows import evaluation_windows
@@ -245,6 +246,8 @@ def message_of(error: BaseException, places: Mapping[str, Path] | None = None) -
         return trouble(error, places)
     if isinstance(error, RecordingError):  # also from a loader's worker, whose traceback ends in torch
         return str(error)
+    if isinstance(error, RuntimeError) and (said := explained(error)) is not None:  # torch raises it wherever we are
+        return said
     if not isinstance(error, ValueError):
         return None
     frames = list(traceback.walk_tb(error.__traceback__))

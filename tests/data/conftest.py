@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.guard import Guard
+from vivit_core.data.recording import Trials, examine, write_recording
 
 
 def small_arrays(seed: int = 0, n_frames: int = 120, n_units: int = 3) -> dict[str, Any]:
@@ -31,6 +32,12 @@ def small_arrays(seed: int = 0, n_frames: int = 120, n_units: int = 3) -> dict[s
 @pytest.fixture
 def arrays() -> Callable[..., dict[str, Any]]:
     return small_arrays
+
+
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examine in this process: what is found is the same, and no other process has to start."""
+    monkeypatch.setattr(Guard, "run", lambda self, path, function, arguments: examine(**arguments))
 
 
 @pytest.fixture

@@ -77,9 +77,24 @@ def report(kind: str, out: Outcome) -> str:
 
 @pytest.mark.parametrize("kind", ["recording", "checkpoint", "arrays"])
 def test_damaged_files_are_refused(kind, tmp_path, environment, request):
-    out = fuzz(good_file(kind, tmp_path, request), kind, range(60), tmp_path, environment)
+    out = fuzz(good_file(kind, tmp_path, request), kind, range(40), tmp_path, environment)
     assert not out.failures, report(kind, out)
-    assert out.counts["refused"] > 40
+    assert out.counts["refused"] > 25
+
+
+@pytest.mark.timeout(600)
+def test_damaged_files_whose_checksum_holds_neither_hang_nor_crash(tmp_path, environment):
+    out = fuzz(rich(tmp_path), "recording", range(5000, 5030), tmp_path, environment, resealed=True)
+    assert not out.failures, report("resealed", out)
+    assert out.counts["refused"] > 3 and out.counts["unharmed"] > 3
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_thousand_damaged_files_whose_checksum_holds(tmp_path, environment):
+    out = fuzz(rich(tmp_path), "recording", range(6000, 7000), tmp_path, environment, resealed=True)
+    print(report("resealed", out))
+    assert not out.failures, report("resealed", out)
 
 
 @pytest.mark.long
@@ -183,7 +198,24 @@ def test_what_a_file_claims_is_bounded(name, shape, dtype, chunks, says, make):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
-def test_a_bomb_of_an_npz_and_of_a_checkpoint_is_refused(tmp_path, checkpoint):
+def test_a_bomb_of_an_npz_and_of_a_checkpoint_is_refused(tmp_path, checkpoint, monkeypatch):
+    from vivit_core.data.importers import arrays
+
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in ("frames", "counts"):
+            with bomb.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(
+                    member, {"descr": "|u1", "fortran_order": False, "shape": (64 << 20, 1, 1)}
+                )
+                for _ in range(64):
+                    member.write(bytes(1 << 20))
+    assert (tmp_path / "bomb.npz").stat().st_size < 200_000
+    monkeypatch.setattr(arrays, "free_memory", lambda: 100 << 20)
+    importer = arrays.ArraysImporter(recording_id="x", frame_rate_hz=1.0, split="train")
+    with pytest.raises(ValueError, match=r"bomb\.npz holds arrays of 0\.134 GB, and 0\.105 GB of memory are free"):
+        importer(tmp_path / "bomb.npz", tmp_path / "out.h5")
+    monkeypatch.undo()
+    assert arrays.free_memory() > 1 << 26
     with zipfile.ZipFile(checkpoint) as good, zipfile.ZipFile(tmp_path / "bomb.ckpt", "w") as bomb:
         for member in good.infolist():
             bomb.writestr(member.filename, good.read(member))

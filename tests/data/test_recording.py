@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from vivit_core.data import recording as recording_module
-from vivit_core.data.recording import Recording, Trials, validate_recording, write_recording
+from vivit_core.data.recording import Recording, Trials, check_recording, validate_recording, write_recording
 from vivit_core.data.view import View
+from vivit_core.files import remember_whole
 from vivit_core.specs import RecordingError
 
 
@@ -260,6 +261,7 @@ BREAKS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
 }
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize("what", BREAKS)
 def test_the_validator_names_what_is_wrong(
     what: str, make: Callable[..., Path], arrays: Callable[..., dict[str, Any]]
@@ -305,18 +307,20 @@ def test_data_outside_the_file_are_refused(kind: str, make: Callable[..., Path],
         validate_recording(path)
 
 
-def test_the_quick_check_leaves_frames_to_the_reader(
+def test_of_a_known_file_the_frames_are_left_to_the_reader(
     make: Callable[..., Path], arrays: Callable[..., dict[str, Any]]
 ) -> None:
     path = make(frames=arrays()["frames"].astype(np.float32))
     with h5py.File(path, "r+") as file:
         file["stimulus/frames"][50] = np.nan
-    validate_recording(path, frames=False)
+    remember_whole(path)
+    check_recording(path)
     Recording(path).read(0, 50, {})
     with pytest.raises(RecordingError, match=r"stimulus/frames: row 50 is not finite"):
         Recording(path).read(45, 55, {})
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_memory_of_the_validator_is_bounded(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording_module, "_COPY_BYTES", 1 << 18)
     path = make(n_frames=2000, frames=np.zeros((2000, 40, 50), np.float32))

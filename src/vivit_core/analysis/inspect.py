@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 import torch
 from einops import rearrange, reduce
@@ -25,6 +24,7 @@ from vivit_core.analysis.evaluate import without_nan
 from vivit_core.analysis.inspect_pictures import page
 from vivit_core.analysis.report import Section, Table
 from vivit_core.data.checks import lack
+from vivit_core.data.hdf5 import open_hdf5
 from vivit_core.data.recording import SPLITS, Recording, validate_recording
 from vivit_core.data.statistics import Moments, constant
 from vivit_core.data.windows import ends_of_trials
@@ -579,7 +579,7 @@ def same_frames(recording: Recording, one: int, other: int) -> bool:
 
 def chunks(recording: Recording, look: Look) -> None:
     """Whether windows of frames can be read without reading much more."""
-    with h5py.File(recording.path, "r") as file:
+    with open_hdf5(recording.path) as file:
         dataset = file["stimulus/frames"]
         if dataset.chunks is None:
             return

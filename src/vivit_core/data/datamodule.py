@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 import torch.distributed
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vivit_core.data.checks import check_start, scorable
-from vivit_core.data.recording import Recording, RecordingInfo, check_recording
+from vivit_core.data.loading import read_ahead
+from vivit_core.data.recording import Recording, RecordingInfo, Verify, check_recordings
 from vivit_core.data.sampler import TrainingSampler, Weighting
 from vivit_core.data.statistics import Moments, constant, divisor
 from vivit_core.data.transforms import (
@@ -82,6 +84,11 @@ class RecordingsDataModule(LightningDataModule):
         Name -> transform: behaviours made from stored ones, under their names; pixels; training targets.
     augmentation
         Mixes training clips; None for clips as they are.
+    verify
+        "known" reads a file to its end, with its checksum, the first time that this machine sees it, and again after it
+        has changed; "always" at the start of each task. Damage of the disk changes neither size nor time of a file.
+    worker_timeout_s
+        Seconds to wait for a batch from the processes that read ahead; 0 waits for ever.
     """
 
     def __init__(
@@ -101,6 +108,8 @@ class RecordingsDataModule(LightningDataModule):
         frame_rate_hz: float | None = None,
         transforms: dict[str, Transform | None] | None = None,
         augmentation: CutMix | None = None,
+        verify: Verify = "known",
+        worker_timeout_s: float = 300.0,
     ) -> None:
         super().__init__()
         for length, left_out, names in (
@@ -114,6 +123,10 @@ class RecordingsDataModule(LightningDataModule):
                 )
         if len(set(behavior)) != len(behavior):
             raise ValueError(f"data.behavior names one twice: {behavior}")
+        if worker_timeout_s < 0:
+            raise ValueError(f"data.worker_timeout_s is {worker_timeout_s}; give seconds, or 0 to wait for ever")
+        if verify not in typing.get_args(Verify):
+            raise ValueError(f"data.verify is {verify!r}; give known or always")
         if num_workers < 0:
             raise ValueError(f"data.num_workers is {num_workers}; give 0 or more")
         if frame_rate_hz is not None and not frame_rate_hz > 0:
@@ -126,11 +139,11 @@ class RecordingsDataModule(LightningDataModule):
                     f"data.transforms.{name} is {transform!r}; give it a _target_ of vivit_core.data.transforms"
                 )
         self._patterns, self._root, self._simulator, self._cache = recordings, root, simulator, Path(cache)
-        self._behavior = list(behavior)
+        self._behavior, self._verify = list(behavior), verify
         self.clip_length, self.burn_in = clip_length, burn_in
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
         self._weighting: Weighting = weighting
-        self._num_workers, self._seed = num_workers, seed
+        self._num_workers, self._worker_timeout_s, self._seed = num_workers, worker_timeout_s, seed
         self._batch_size, self._pin_memory = 16, False
         self._batches_per_epoch: int | None = None
         self._known: dict[str, RecordingSpec] | None = None
@@ -225,12 +238,7 @@ class RecordingsDataModule(LightningDataModule):
         """
         if self.recordings:
             return
-        infos, problems = [], []
-        for path in self.paths():
-            try:
-                infos.append(check_recording(path))
-            except RecordingError as error:
-                problems.append(error)
+        infos, problems = check_recordings(self.paths(), verify=self._verify)
         if len(problems) == 1:
             raise problems[0]
         if problems:
@@ -398,6 +406,7 @@ class RecordingsDataModule(LightningDataModule):
             self._num_workers,
             self._pin_memory,
             self._next_sample,
+            self._worker_timeout_s,
         )
         return self._training
 
@@ -447,7 +456,7 @@ class RecordingsDataModule(LightningDataModule):
                 f"no recording has a {split} trial longer than the burn-in of "
                 f"{self.evaluation_burn_in} bins (trials/split)"
             )
-        return EvaluationLoader(batches, self._num_workers, self._pin_memory)
+        return EvaluationLoader(batches, self._num_workers, self._pin_memory, self._worker_timeout_s)
 
 
 def _resampled(view: View) -> str:
@@ -543,6 +552,12 @@ def _stacked(read: Sequence[Clip]) -> Clips:
     )
 
 
+def _clip_bytes(view: View, spec: RecordingSpec, bins: int) -> int:
+    """Of a clip's frames, counts, behaviour and valid."""
+    pixels = int(np.prod(view.info.frame_shape)) * np.dtype(view.info.frame_dtype).itemsize
+    return bins * (pixels + 5 * view.info.n_units + 4 * spec.behavior_dim)
+
+
 class TrainingBatches(Dataset[Batch]):
     """Item k is this rank's share of the batch that begins with training sample k."""
 
@@ -557,6 +572,9 @@ class TrainingBatches(Dataset[Batch]):
     ) -> None:
         self.recordings, self.specs, self.sampler = recordings, specs, sampler
         self.clip_length, self.share, self.augmentation = clip_length, share, augmentation
+        largest = max(_clip_bytes(r, s, clip_length) for r, s in zip(recordings, specs, strict=True))
+        self.batch_bytes = len(share) * largest
+        self.batch_tensors = 4 * min(len(share), len(recordings))
 
     def __getitem__(self, first_sample: int) -> Batch:
         samples = range(first_sample + self.share.start, first_sample + self.share.stop)
@@ -614,6 +632,10 @@ class EvaluationBatches(Dataset[Batch]):
                 same = list(group)
                 for first in range(0, len(same), batch_size * world):
                     self.batches.append((index, same[first : first + batch_size * world]))
+        self.batch_bytes, self.batch_tensors = 0, 6
+        for index, windows in self.batches:
+            clip = _clip_bytes(recordings[index], specs[index], windows[0].stop - windows[0].start)
+            self.batch_bytes = max(self.batch_bytes, -(-len(windows) // world) * clip)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -650,10 +672,12 @@ class TrainingLoader:
         num_workers: int,
         pin_memory: bool = False,
         next_sample: int = 0,
+        timeout_s: float = 0,
     ) -> None:
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
         self.next_sample = next_sample
-        self._batches, self._num_workers, self._pin_memory = batches, num_workers, pin_memory
+        self._batches, self._num_workers = batches, num_workers
+        self._pin_memory, self._timeout_s = pin_memory, timeout_s
 
     def __len__(self) -> int:
         return self.batches_per_epoch
@@ -661,7 +685,7 @@ class TrainingLoader:
     def __iter__(self) -> Iterator[Batch]:
         last = self.next_sample + self.batches_per_epoch * self.batch_size
         order = range(self.next_sample, last, self.batch_size)
-        for batch in _loader(self._batches, order, self._num_workers, self._pin_memory):
+        for batch in read_ahead(self._batches, order, self._num_workers, self._pin_memory, self._timeout_s):
             self.next_sample += self.batch_size
             yield batch
 
@@ -675,31 +699,15 @@ class TrainingLoader:
 class EvaluationLoader:
     """Evaluation batches. Not a torch DataLoader: Lightning would replace its sampler where several processes train."""
 
-    def __init__(self, batches: EvaluationBatches, num_workers: int, pin_memory: bool = False) -> None:
-        self._batches, self._num_workers, self._pin_memory = batches, num_workers, pin_memory
+    def __init__(
+        self, batches: EvaluationBatches, num_workers: int, pin_memory: bool = False, timeout_s: float = 0
+    ) -> None:
+        self._batches, self._num_workers = batches, num_workers
+        self._pin_memory, self._timeout_s = pin_memory, timeout_s
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(_loader(self._batches, range(len(self._batches)), self._num_workers, self._pin_memory))
-
-
-def _loader(batches: Dataset[Batch], order: range, num_workers: int, pin_memory: bool) -> DataLoader:
-    """Read the items of ``order``, each a whole batch, in worker processes with one thread each.
-
-    Workers live for one pass: those of validation would otherwise wait, with their memory, through every epoch.
-    """
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=order,
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # a loader draws a seed for its workers; not from the generator of the training
-    )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+        order = range(len(self._batches))
+        return read_ahead(self._batches, order, self._num_workers, self._pin_memory, self._timeout_s)

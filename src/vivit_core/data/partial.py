@@ -16,7 +16,7 @@ import resource
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 from uuid import uuid4
@@ -24,6 +24,8 @@ from uuid import uuid4
 import h5py
 import numpy as np
 
+from vivit_core.data.guard import Guard
+from vivit_core.data.hdf5 import open_hdf5
 from vivit_core.data.seal import BLOCK
 from vivit_core.locks import lock
 from vivit_core.specs import RecordingError
@@ -96,7 +98,7 @@ def write_in_pieces(
                 for start, stop in pieces(arrays[name][0].shape[0], _row_bytes(arrays[name][0], dtype), piece_bytes)
             ]
             hidden = progress is None
-            with h5py.File(partial, "r+") as file:
+            with open_hdf5(partial, "r+") as file:
                 for name, start, stop in track(plan, f"{progress}: write", disable=hidden):
                     if (name, start, stop) in done:
                         continue
@@ -117,7 +119,7 @@ def write_in_pieces(
                         _note(journal, [name, start, stop, done[name, start, stop]])
             with _writing(path):
                 _sync(partial)
-            with h5py.File(partial, "r") as file:
+            with open_hdf5(partial) as file:
                 for name, start, stop in track(plan, f"{progress}: check", disable=hidden):
                     if zlib.crc32(np.ascontiguousarray(file[name][start:stop]).data) != done[name, start, stop]:
                         raise RecordingError(
@@ -199,20 +201,35 @@ def _begin(
 ) -> dict[tuple[str, int, int], int]:
     """Find what a killed process left under this key, or lay out a new file; the checksums of the pieces in it."""
     journal.seek(0)
-    lines = []
-    for line in journal.read().split("\n")[:-1]:  # what follows the last line break is half a line
-        lines.append(json.loads(line))
-    if lines and lines[0] == key and partial.is_file():
-        return {(name, start, stop): crc for name, start, stop, crc in lines[1:]}
+    lines = journal.read().split("\n")[:-1]  # what follows the last line break is half a line
+    if lines and partial.is_file():
+        with suppress(ValueError, TypeError):  # a journal or a file that is damaged: it is written anew
+            done = [json.loads(line) for line in lines]
+            if done[0] == key:
+                shapes = {name: list(values.shape) for name, (values, _) in arrays.items()}
+                with Guard() as guard:
+                    guard.run(partial, f"{__name__}:opens", {"path": str(partial), "shapes": shapes})
+                return {(name, start, stop): crc for name, start, stop, crc in done[1:]}
     journal.truncate(0)
     _check_room(partial, sum(values.shape[0] * _row_bytes(values, dtype) for values, dtype in arrays.values()))
     # The user block is for the seal. Later versions of HDF5's format refuse what a killed writer left.
-    with h5py.File(partial, "w", libver=("v108", "v108"), userblock_size=BLOCK) as file:
+    with open_hdf5(partial, "w", libver=("v108", "v108"), userblock_size=BLOCK) as file:
         for name, (values, dtype) in arrays.items():
             _make_place(file, name, tuple(values.shape), dtype)
         layout(file)
     _note(journal, key)
     return {}
+
+
+def opens(path: str, shapes: Mapping[str, list[int]]) -> None:
+    """What :class:`guard.Guard` calls: whether the places of a partial file can be found, before this process writes
+    into them. What stands there is compared with its checksums at the end."""
+    with open_hdf5(Path(path)) as file:
+        for name, shape in shapes.items():
+            if list(file[name].shape) != shape:
+                raise ValueError(f"{name} has another shape")
+            if file[name].chunks is not None:
+                file[name].id.get_num_chunks()
 
 
 def _check_room(partial: Path, size: int) -> None:

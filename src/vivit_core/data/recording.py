@@ -5,22 +5,27 @@ Shape letters: T bins (= frames), H W pixels, C channels, U units, D behaviour n
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import resource
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
+from weakref import WeakValueDictionary
 
 import h5py
 import numpy as np
 from einops import rearrange
 
 from vivit_core.data.given import MISSING_ID, UNNAMED, check_arrays
+from vivit_core.data.guard import Guard, stored_bytes
+from vivit_core.data.hdf5 import held_elsewhere, open_hdf5
 from vivit_core.data.partial import Sliceable, pieces, write_in_pieces
-from vivit_core.data.seal import difference, in_another_process, seal, seal_holds
-from vivit_core.files import known_whole, remember_whole
+from vivit_core.data.seal import difference, seal, seal_holds
+from vivit_core.files import known_whole, remember_whole, state_of
 from vivit_core.names import LONGEST, problem_of, short
 from vivit_core.specs import RecordingError
 
@@ -33,12 +38,17 @@ KINDS = ("spikes", "calcium")
 
 _COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
 # What no recording has, and a damaged or hostile file may claim.
-_MOST_FRAMES_BYTES = 1 << 40  # of stimulus/frames, and
-_MOST_BYTES = 1 << 36  # of any other array along time, unless so much is really stored
+_MOST_BYTES = 1 << 30  # of an array, and of all together, beside
+_INFLATION = 1032  # times what is stored of it, which is the most that deflate can compress
+_MOST_HOLES = 100  # times the bytes that a file takes on the disk is its size; file systems that compress stay below
+_HOLES_BYTES = 1 << 26  # size from which on holes are looked for
 _MOST_ROW_BYTES = 1 << 28  # one frame, or all units' numbers of one bin
 _MOST_CHUNK_BYTES = 1 << 30  # HDF5 reads whole chunks
 _MOST_TABLE_BYTES = 1 << 28  # trials/…, units/… and truth/… but its rate
 _MOST_TRIALS = 1 << 20
+_MOST_NAMES = 10_000  # of behaviours, of columns of units, of truths
+_MOST_ATTRIBUTE_BYTES = 1 << 16
+Verify = Literal["known", "always"]  # which files are read to their end before use: those not known yet, or all
 _TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
 
 
@@ -295,12 +305,13 @@ def write_recording(
 
     def check(written: Path) -> None:
         try:
-            _examine(written, frames=True)
+            _examine(written, whole=True)
             seal(written)
         except RecordingError as error:
             raise RecordingError(path, error.field, error.problem, error.remedy) from None
 
     write_in_pieces(path, layout, large, check, piece_bytes=_COPY_BYTES, key=import_key, progress=progress)
+    remember_whole(path)  # it was read back to its end
     return path
 
 
@@ -326,7 +337,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise RecordingError(path, "file", "there is no such file", "Check the path")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             yield file
     except RecordingError:
         raise
@@ -340,6 +351,12 @@ def _unreadable(path: Path, error: Exception) -> RecordingError:
         return RecordingError(path, "file", "it is gone", "Put it back, and continue with resume=auto")
     if isinstance(error, PermissionError):
         return RecordingError(path, "file", "you may not read it", "Ask its owner for the right to read it")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return RecordingError(
+            path, "file", f"too many files are open ({error})", "Allow more (`ulimit -n 1024`), and start again"
+        )
+    if (held := held_elsewhere(path, error)) is not None:
+        return held
     if not h5py.is_hdf5(path):
         return RecordingError(
             path,
@@ -410,9 +427,35 @@ def _check_size(path: Path, name: str, dataset: h5py.Dataset) -> None:
     row = int(np.prod(dataset.shape[1:], dtype=object)) * item
     if row > _MOST_ROW_BYTES:
         raise claims("a bin", row, _MOST_ROW_BYTES)
-    most = _MOST_FRAMES_BYTES if name == "stimulus/frames" else _MOST_BYTES
-    if size > most and size > 1000 * dataset.id.get_storage_size():
+    most = _MOST_BYTES + _INFLATION * min(dataset.id.get_storage_size(), stored_bytes(path))
+    if size > most:
         raise claims("content", size, most)
+
+
+def _check_sizes(path: Path, datasets: Sequence[h5py.Dataset]) -> None:
+    """:func:`_check_size` for all datasets together: many small claims make a large one."""
+    size = sum(int(np.prod(d.shape, dtype=object)) * max(1, d.dtype.itemsize) for d in datasets)
+    stored, on_disk = sum(d.id.get_storage_size() for d in datasets), stored_bytes(path)
+    remedy = "Copy or import it again; a file that claims so much is damaged"
+    if stored > path.stat().st_size:
+        raise RecordingError(
+            path, "file", f"claims that {stored:.3g} bytes are stored in its {path.stat().st_size:.3g}", remedy
+        )
+    most = _MOST_BYTES + _INFLATION * min(stored, on_disk)
+    if size > most:
+        raise RecordingError(path, "file", f"claims {size:.3g} bytes in all; at most {most:.3g} are read", remedy)
+
+
+def check_holes(path: Path) -> None:
+    """Refuse a file that is little more than holes, which cost its maker nothing and a reader hours."""
+    size, on_disk = path.stat().st_size, stored_bytes(path)
+    if size > _HOLES_BYTES and size > _MOST_HOLES * on_disk:
+        raise RecordingError(
+            path,
+            "file",
+            f"truncated or damaged: of its {size:.3g} bytes only {on_disk:.3g} are on the disk",
+            "Copy or import it again; a copy that was cut short leaves such holes",
+        )
 
 
 def _length(path: Path, name: str, n: int, expected: int, of: str) -> None:
@@ -428,11 +471,55 @@ def _group_names(file: h5py.File, path: Path, name: str) -> list[str]:
         raise RecordingError(
             path, name, "is a link to somewhere else", "Store the data in this file itself; links are not followed"
         )
-    if not isinstance(file[name], h5py.Group):
+    group = file[name]
+    if not isinstance(group, h5py.Group):
         raise RecordingError(path, name, "is a dataset", "Make it a group with one dataset for each name")
-    names = list(file[name])
+    if len(group) > _MOST_NAMES:
+        raise RecordingError(
+            path, name, f"claims {len(group)} names; at most {_MOST_NAMES} are read", "Join some into one, as columns"
+        )
+    names = list(group)
     _check_names(path, name, names)
     return [str(member) for member in names]
+
+
+def _attribute(path: Path, item: h5py.File | h5py.Dataset, name: str, default: Any = None) -> Any:
+    """The value of an attribute, which is never large."""
+    if name not in item.attrs:
+        return default
+    value = None
+    if item.attrs.get_id(name).get_storage_size() <= _MOST_ATTRIBUTE_BYTES:
+        value = item.attrs[name]
+        words = value.ravel().tolist() if isinstance(value, np.ndarray) and value.dtype.kind == "O" else [value]
+        if sum(len(word) for word in words if isinstance(word, str | bytes)) > _MOST_ATTRIBUTE_BYTES:
+            value = None
+    if value is None:
+        raise RecordingError(
+            path,
+            f"attribute {name}" if isinstance(item, h5py.File) else f"{item.name.lstrip('/')} attribute {name}",
+            f"is larger than {_MOST_ATTRIBUTE_BYTES} bytes",
+            "Write a short one",
+        )
+    return value
+
+
+def _table(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    """A whole small dataset; texts of any length, which claim nothing of their size, are read in pieces."""
+    if h5py.check_string_dtype(dataset.dtype) is None or dataset.ndim != 1:
+        return dataset[()]
+    words: list[Any] = []
+    longest = 0
+    for start in range(0, len(dataset), 256):
+        words += dataset[start : start + 256].tolist()
+        longest = max(longest, *(len(word) for word in words[start:]))
+        if 4 * longest * len(words) > _MOST_TABLE_BYTES:  # an array of str gives each the place of the longest
+            raise RecordingError(
+                path,
+                dataset.name.lstrip("/"),
+                f"holds a text of {longest} characters",
+                "Write short texts; a file that holds such long ones is damaged",
+            )
+    return np.array(words, dtype=object)
 
 
 def _text(value: Any) -> str:
@@ -464,7 +551,7 @@ def _check_free_text(path: Path, field: str, text: str) -> None:
 
 def _describe(file: h5py.File, path: Path) -> RecordingInfo:
     """Check everything but the values of the large arrays, and say what the file holds."""
-    said = _text(file.attrs.get("format", "nothing"))
+    said = _text(_attribute(path, file, "format", "nothing"))
     if said != FORMAT:
         raise RecordingError(
             path,
@@ -472,7 +559,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
             f"this HDF5 file is not a recording: it says {said!r}, not {FORMAT!r}",
             "Import it with `python run.py task=import …`",
         )
-    version = file.attrs.get("format_version")
+    version = _attribute(path, file, "format_version")
     if version is None or not np.isscalar(version) or _text(version) != str(FORMAT_VERSION):
         raise RecordingError(
             path,
@@ -480,7 +567,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
             f"is {version}, and this vivit-core reads version {FORMAT_VERSION}",
             "Import the recording again, or use the vivit-core that wrote it",
         )
-    recording_id = _text(file.attrs.get("recording_id", ""))
+    recording_id = _text(_attribute(path, file, "recording_id", ""))
     if not recording_id:
         raise RecordingError(path, "attribute recording_id", "missing or empty", "Give the recording a name")
     _check_id(path, recording_id)
@@ -500,7 +587,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
     n_units = counts.shape[1]
     if n_units == 0:
         raise RecordingError(path, "responses/counts", "has no units", "A recording has at least one unit")
-    kind = _text(counts.attrs.get("kind", ""))
+    kind = _text(_attribute(path, counts, "kind", ""))
     if kind not in KINDS:
         raise RecordingError(
             path, "responses/counts attribute kind", f"is {kind!r}", f"Write one of {', '.join(KINDS)}"
@@ -521,14 +608,14 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
         dataset = _dataset(file, path, field, (2,), "f", "(T, D) float32")
         _length(path, field, dataset.shape[0], n_frames, "stimulus/frames")
         behavior[name] = int(dataset.shape[1])
-        causal[name] = bool(dataset.attrs.get("causal", True))
+        causal[name] = bool(_attribute(path, dataset, "causal", True))
 
     for name, kinds in (("start", "iu"), ("stop", "iu"), ("stimulus_id", "siu"), ("split", "s")):
         _dataset(
             file, path, f"trials/{name}", (1,), kinds, "one value a trial: integers for start and stop, text for split"
         )
     try:
-        trials = Trials(*(file[f"trials/{name}"][()] for name in ("start", "stop", "stimulus_id", "split")))
+        trials = Trials(*(_table(path, file[f"trials/{name}"]) for name in ("start", "stop", "stimulus_id", "split")))
     except ValueError as error:
         field, _, problem = str(error).partition(": ")
         raise RecordingError(path, field, problem, "Write the trials again") from None
@@ -545,7 +632,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
         )
 
     _dataset(file, path, "units/id", (1,), "siu", "one id a unit")
-    unit_ids = _strings(file["units/id"][()])
+    unit_ids = _strings(_table(path, file["units/id"]))
     _check_names(path, "units/id", unit_ids.tolist())
     names, repeats = np.unique(unit_ids, return_counts=True)
     if (repeats > 1).any():
@@ -571,6 +658,7 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
             dataset = _dataset(file, path, f"truth/{name}", (1, 2, 3), "siufb", "one row a unit")
             _length(path, f"truth/{name}", dataset.shape[0], n_units, "responses/counts' second axis")
 
+    _check_sizes(path, [file[name] for name in _names(file)])
     return RecordingInfo(
         path=path,
         frame_rate_hz=frame_rate_hz,
@@ -584,12 +672,21 @@ def _describe(file: h5py.File, path: Path) -> RecordingInfo:
         trials=trials,
         has_truth="truth/rate" in file,
         degrees_per_pixel=degrees_per_pixel,
-        **{name: _text(file.attrs.get(name, "")) for name in _TEXT_ATTRS},
+        **{name: _text(_attribute(path, file, name, "")) for name in _TEXT_ATTRS},
     )
 
 
+def _names(file: h5py.File) -> list[str]:
+    """The datasets of a recording whose structure is checked."""
+    named = ["stimulus/frames", "responses/counts", "responses/valid"]
+    named += [f"trials/{name}" for name in ("start", "stop", "stimulus_id", "split")]
+    return named + [
+        f"{group}/{name}" for group in ("behavior", "units", "truth") if group in file for name in file[group]
+    ]
+
+
 def _positive(file: h5py.File, path: Path, name: str) -> float:
-    value = file.attrs.get(name)
+    value = _attribute(path, file, name)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -606,10 +703,8 @@ def _check_values(
     dataset = file[name]
     if dataset.dtype.kind == "u":
         return
-    row_bytes = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
-    for start, stop in pieces(dataset.shape[0], row_bytes, _COPY_BYTES):
-        piece = dataset[start:stop]
-        bad = np.isinf if may_miss else lambda values: ~np.isfinite(values)
+    bad = np.isinf if may_miss else lambda values: ~np.isfinite(values)
+    for start, piece in _streamed(dataset):
         if piece.dtype.kind == "f" and bad(piece).any():
             where = np.argwhere(bad(piece))[0]
             raise RecordingError(
@@ -622,7 +717,18 @@ def _check_values(
             )
 
 
-def _examine(path: Path, frames: bool) -> RecordingInfo:
+def _streamed(dataset: h5py.Dataset) -> Iterator[tuple[int, np.ndarray]]:
+    """A (T, ...) array in pieces of whole chunks, so that none is inflated twice: first row and values of each."""
+    row_bytes = max(1, int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize)
+    rows = max(1, _COPY_BYTES // row_bytes)
+    if dataset.chunks is not None and dataset.chunks[0] * row_bytes <= _MOST_CHUNK_BYTES:
+        rows = max(dataset.chunks[0], rows // dataset.chunks[0] * dataset.chunks[0])
+    for start, stop in pieces(dataset.shape[0], row_bytes, rows * row_bytes):
+        yield start, dataset[start:stop]
+
+
+def _examine(path: Path, whole: bool) -> RecordingInfo:
+    """Check structure, counts and behaviour; with ``whole`` also each frame, and read whatever a task could read."""
     with _open(path) as file:
         info = _describe(file, path)
         _check_values(
@@ -643,42 +749,85 @@ def _examine(path: Path, frames: bool) -> RecordingInfo:
             )
         if info.has_truth:
             _check_values(path, file, "truth/rate", True, "Store finite rates ≥ 0")
-        if frames:
+        if whole:
             _check_values(path, file, "stimulus/frames", False, "Store finite pixel values")
+            for name in _names(file):
+                dataset = file[name]
+                if dataset.dtype.kind in "ub" and dataset.ndim > 1:
+                    for _ in _streamed(dataset):  # that every chunk can be read
+                        pass
+                elif name.startswith(("units/", "truth/")) and name != "truth/rate":
+                    _table(path, dataset)
+                for attribute in dataset.attrs:
+                    _attribute(path, dataset, attribute)
+            _attribute(path, file, "import_key")
     return info
 
 
-def validate_recording(path: str | Path, *, frames: bool = True) -> RecordingInfo:
-    """Check a recording file; memory use does not depend on its size.
+def examine(path: str) -> None:
+    """What :class:`guard.Guard` calls: read a file to its end."""
+    _examine(Path(path), whole=True)
 
-    Parameters
-    ----------
-    path : the file.
-    frames : check the whole file: its seal, and every frame in search of NaN. False is the quick check of structure,
-        trials, counts, behaviour; the reader then refuses a bad frame when it meets it.
 
-    Returns
-    -------
-    RecordingInfo
+def validate_recording(path: str | Path) -> RecordingInfo:
+    """Check a recording file: its checksum, its structure, and every number in it. Memory use does not depend on its
+    size, and a file that is damaged or made to do harm meets HDF5 in a process of its own (:mod:`guard`).
 
     Raises
     ------
     RecordingError
         The first thing that is wrong: file, field, row, and what to do about it.
     """
-    path = Path(path)
-    if not frames:
-        return _examine(path, frames=False)
+    return check_recording(path, verify="always")
+
+
+def check_recordings(
+    paths: Sequence[str | Path], *, verify: Verify = "known"
+) -> tuple[list[RecordingInfo], list[RecordingError]]:
+    """:func:`check_recording` for many files: what the good ones hold, and what is wrong with the others."""
+    infos, problems = [], []
+    with Guard() as guard:
+        for path in paths:
+            try:
+                infos.append(_checked(Path(path), guard, verify))
+            except RecordingError as error:
+                problems.append(error)
+    return infos, problems
+
+
+def check_recording(path: str | Path, *, verify: Verify = "known") -> RecordingInfo:
+    """:func:`validate_recording` for the start of a training: a file is read to its end the first time that it is seen,
+    and again after it has changed; otherwise its structure, counts and behaviour are checked.
+
+    Parameters
+    ----------
+    path : the file.
+    verify : "always" reads it to its end each time: damage of the disk changes neither size nor time of a file.
+
+    Raises
+    ------
+    RecordingError
+        As :func:`validate_recording`.
+    """
+    with Guard() as guard:
+        return _checked(Path(path), guard, verify)
+
+
+def _checked(path: Path, guard: Guard, verify: Verify) -> RecordingInfo:
     if not path.is_file():
         raise RecordingError(path, "file", "there is no such file", "Check the path")
-    sealed = seal_holds(path)
-    if sealed:
-        return _examine(path, frames=True)
-    # HDF5 itself can hang or crash in a file that is damaged, so it meets one that nobody vouches for elsewhere first.
+    if verify == "known" and known_whole(path):
+        return _examine(path, whole=False)
     try:
-        in_another_process(path, lambda: _examine(path, frames=True))
+        before = state_of(path)
+        check_holes(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    sealed = seal_holds(path)
+    try:
+        guard.run(path, "vivit_core.data.recording:examine", {"path": str(path)})
     except RecordingError as error:
-        if sealed is None or error.field not in ("file", "attribute format"):
+        if sealed is not False or error.field not in ("file", "attribute format"):
             raise
     if sealed is False:
         raise RecordingError(
@@ -687,32 +836,36 @@ def validate_recording(path: str | Path, *, frames: bool = True) -> RecordingInf
             difference(path),
             "Copy or import it again; if you changed it yourself, call vivit_core.data.recording.seal(path)",
         )
+    if not path.is_file() or state_of(path) != before:
+        raise RecordingError(path, "file", "it changed while it was read", "Start again when nothing writes to it")
+    remember_whole(path)
     with _open(path) as file:
         return _describe(file, path)
-
-
-def check_recording(path: str | Path) -> RecordingInfo:
-    """:func:`validate_recording` for the start of a training: with every frame the first time a file is seen, and again
-    after it has changed; quickly otherwise.
-
-    Raises
-    ------
-    RecordingError
-        As :func:`validate_recording`.
-    """
-    path = Path(path)
-    seen = known_whole(path)
-    info = validate_recording(path, frames=not seen)
-    if not seen:
-        remember_whole(path)
-    return info
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
+# The recordings whose files this process has open, the one that was read last at the end.
+_open_now: WeakValueDictionary[int, Recording] = WeakValueDictionary()
+
+
+def _most_open() -> int:
+    """Files that are kept open: each takes one of those that a process may open, and megabytes of cache."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 128 if allowed == resource.RLIM_INFINITY else max(4, min(128, allowed // 4))
+
+
+def _close_all_but(most: int) -> None:
+    """Close the files that were not read for longest."""
+    open_now = list(_open_now.values())
+    for recording in open_now[: max(0, len(open_now) - most)]:
+        recording.close()
+
+
 class Recording:
-    """A recording file, opened when first read, once in each process. Can be pickled and forked.
+    """A recording file, opened when first read, once in each process. Can be pickled and forked. Of many, those
+    that were not read for longest are closed, so that no limit of open files is met.
 
     Parameters
     ----------
@@ -730,8 +883,11 @@ class Recording:
         self, path: str | Path, recording_id: str | None = None, unit_ids: Sequence[str] | None = None
     ) -> None:
         self.path = Path(path)
+        if not known_whole(self.path):
+            check_recording(self.path)
         with _open(self.path) as file:
             info = _describe(file, self.path)
+        self._state = state_of(self.path)
         self._order: np.ndarray | None = None  # the file's column of each unit, where it differs from the file's order
         if unit_ids is not None and tuple(unit_ids) != info.unit_ids:
             missing = sorted(set(unit_ids) - set(info.unit_ids))
@@ -764,6 +920,7 @@ class Recording:
 
     def close(self) -> None:
         """Close the file; it opens again when read."""
+        _open_now.pop(id(self), None)
         if self._file is not None and self._pid == os.getpid():
             self._file.close()
         self._file, self._datasets = None, {}
@@ -771,12 +928,31 @@ class Recording:
     def _opened(self) -> h5py.File:
         # A file that was opened before a fork belongs to the parent.
         if self._file is None or self._pid != os.getpid():
+            _close_all_but(_most_open() - 1)
             try:
-                self._file, self._datasets = h5py.File(self.path, "r"), {}
+                self._file, self._datasets = self._open_again(), {}
             except OSError as error:
                 raise _unreadable(self.path, error) from error
             self._pid = os.getpid()
+        _open_now.pop(id(self), None)
+        _open_now[id(self)] = self
         return self._file
+
+    def _open_again(self) -> h5py.File:
+        if state_of(self.path).split()[:3] != self._state.split()[:3]:
+            raise RecordingError(
+                self.path,
+                "file",
+                "it has changed since it was checked",
+                "Start again, and it is checked anew; a training goes on with resume=auto",
+            )
+        try:
+            return open_hdf5(self.path)
+        except OSError as error:
+            if error.errno != errno.EMFILE or not _open_now:
+                raise
+            _close_all_but(0)  # others have taken the files that this process may open
+            return open_hdf5(self.path)
 
     def _slice(self, name: str, start: int, stop: int) -> np.ndarray:
         file = self._opened()

@@ -11,6 +11,8 @@ import pytest
 from hydra.utils import instantiate
 
 from vivit_core.data.importers.common import Importer
+from vivit_core.data.importers.mahuas2020 import Mahuas2020Importer
+from vivit_core.data.importers.nwb import NwbImporter
 
 # A model and a training so small that a recording goes through everything in seconds.
 SMALL = [
@@ -25,6 +27,13 @@ SMALL = [
     "model.tokenizer.stride=1",
     "model.tokenizer.patch_size=[2,4,4]",
 ]
+
+
+@pytest.fixture(autouse=True)
+def no_second_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources are not read through in another process first, whose libraries take seconds to start."""
+    for one in (NwbImporter, Mahuas2020Importer):
+        monkeypatch.setattr(one, "guarded", False)
 
 
 @pytest.fixture

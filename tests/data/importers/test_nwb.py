@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from vivit_core.data.guard import Guard
 from vivit_core.data.importers import nwb as nwb_module
 from vivit_core.data.importers.nwb import Sampled, make_clock
 from vivit_core.data.recording import Recording
@@ -78,6 +79,16 @@ def write(path: Path, **changes: Any) -> Path:
 def counted(clock: list[tuple[float, float]], spikes: list[np.ndarray]) -> np.ndarray:
     """Slow and plain: spikes in each bin."""
     return np.array([[((s >= a) & (s < b)).sum() for s in spikes] for a, b in clock])
+
+
+def test_a_source_is_read_through_in_another_process_first(
+    tmp_path: Path, importer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nwb_module.NwbImporter, "guarded", True)
+    runs, run = [], Guard.run
+    monkeypatch.setattr(Guard, "run", lambda *words, **more: runs.append((words[2], run(*words, **more))))
+    importer("nwb", "trial_s=1")(write(tmp_path / "a.nwb"), tmp_path / "x.h5")
+    assert runs == [("vivit_core.data.importers.common:read_through", None)]
 
 
 def test_everything_comes_back(

@@ -5,9 +5,10 @@ Shape letters: T frames, H W pixels, C channels, U units, D behaviour numbers, N
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -176,6 +177,7 @@ def _load(source: Path) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{source} is not a whole .npz file (np.savez writes one), nor a folder of .npy files (np.save)"
             )
+        _check_memory(source)
         try:
             with np.load(source, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
@@ -185,6 +187,26 @@ def _load(source: Path) -> dict[str, np.ndarray]:
     if missing:
         raise ValueError(f"{source} lacks {sorted(missing)}; it holds {sorted(arrays)}")
     return arrays
+
+
+def _check_memory(source: Path) -> None:
+    """Refuse an archive whose arrays, inflated, do not fit into memory: some kilobytes can hold terabytes of zeros."""
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(source) as archive:  # which np.load says better
+        size = sum(member.file_size for member in archive.infolist())
+        if size > (free := free_memory()):
+            raise ValueError(
+                f"{source} holds arrays of {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are free; save each "
+                "array by np.save into a folder, and give the folder as source: such files are read in pieces"
+            )
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free on this machine; of all memory where the system does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _per_trial(values: np.ndarray | None, n_trials: int, name: str, source: str | Path) -> np.ndarray | None:

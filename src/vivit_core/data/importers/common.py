@@ -10,6 +10,7 @@ Shape letters: T frames, U units, D behaviour numbers.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import tokenize
@@ -20,13 +21,23 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import h5py
 import numpy as np
 
+from vivit_core.data.guard import Guard
+from vivit_core.data.hdf5 import open_hdf5
 from vivit_core.data.partial import Sliceable, check_writable, pieces
-from vivit_core.data.recording import SPLITS, Recording, RecordingInfo, Trials, validate_recording, write_recording
+from vivit_core.data.recording import (
+    SPLITS,
+    Recording,
+    RecordingInfo,
+    Trials,
+    check_holes,
+    check_recording,
+    write_recording,
+)
+from vivit_core.data.seal import may_be_ours
 from vivit_core.names import printable
 from vivit_core.specs import RecordingError
 
@@ -36,6 +47,7 @@ DAMAGED_NPY = (
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 VERSION = 1  # of what importers make; another number imports everything again
+_IMPORTS_S = 60.0  # of computing that the libraries of a format may take to start
 _PIECE_BYTES = 1 << 24  # what is held of one array at a time
 
 
@@ -69,6 +81,9 @@ class Importer(ABC):
     species: str = ""
     source: str = ""  # who recorded it, where it was published
     licence: str = ""
+    # Whether the format's reader is C code that can hang or crash in a damaged file: then a source is read through in a
+    # process of its own first.
+    guarded: ClassVar[bool] = False
 
     def recordings(self, source: Path, out: Path) -> list[tuple[Path, Path]]:
         """The recordings in a source, each with the file to be made of it."""
@@ -116,6 +131,13 @@ class Importer(ABC):
             say(f"{path} is imported already, by these settings from these files")
             return path
         check_writable(path)
+        for file in self.files(source):
+            check_holes(file)
+        if self.guarded:
+            with Guard() as guard:
+                importer = f"{type(self).__module__}:{type(self).__name__}"
+                arguments = {"importer": importer, "settings": asdict(self), "source": str(source)}
+                guard.run(source, f"{__name__}:read_through", arguments, more_s=_IMPORTS_S)
         with self.read(source) as found:
             about: dict[str, Any] = {
                 name: getattr(self, name) or found.about.get(name, "")
@@ -150,16 +172,46 @@ class Importer(ABC):
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def read_through(importer: str, settings: Mapping[str, Any], source: str) -> None:
+    """What :class:`guard.Guard` calls: read all that an import will read. What is wrong with the source the import
+    itself says; here it only must not hang, crash or take all memory."""
+    module, _, name = importer.partition(":")
+    made: Importer = getattr(importlib.import_module(module), name)(**settings)
+    try:
+        with made.read(Path(source)) as found:
+            for values in (found.frames, found.counts, found.valid, *found.behavior.values()):
+                if values is not None:
+                    row_bytes = max(1, int(np.prod(values.shape[1:])) * np.dtype(values.dtype).itemsize)
+                    for start, stop in pieces(values.shape[0], row_bytes, _PIECE_BYTES):
+                        np.asarray(values[start:stop])
+    except ValueError:
+        return
+
+
 def _imported_under(path: Path) -> str | None:
-    """The key under which a file was imported; None where there is no whole one."""
-    if not path.is_file():
+    """The key under which a file was imported; None where there is no whole one, and a line where it is damaged.
+
+    Raises
+    ------
+    RecordingError
+        Where something stands there that no import made.
+    """
+    if not path.exists():
         return None
     try:
-        validate_recording(path, frames=False)
-        with h5py.File(path, "r") as file:
+        check_recording(path)
+        with open_hdf5(path) as file:
             return str(file.attrs.get("import_key", ""))
-    except RecordingError:
-        return None
+    except RecordingError as error:
+        if may_be_ours(path) and error.field != "attribute format":
+            say(f"{path}: {error.field}: {error.problem}. It is imported anew")
+            return None
+        raise RecordingError(
+            path,
+            "file",
+            "stands there already, and no import made it",
+            "Name another file by out=…, or delete this one",
+        ) from error
 
 
 def _report(path: Path, found: Found) -> None:

@@ -36,6 +36,8 @@ PAPER = "Mahuas et al. 2020, NeurIPS 33"
 class Mahuas2020Importer(Importer):
     """Import the folder of .mat files; a trial is a sequence, and the test trials are repeats of one."""
 
+    guarded = True
+
     recording_id: str
     bin_ms: float  # of the source
     pool: int  # bins of the source in one bin: counts are summed, the newest frame is kept

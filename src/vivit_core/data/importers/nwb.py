@@ -51,6 +51,8 @@ class Clock:
 class NwbImporter(Importer):
     """Import an NWB file: units' spike times, an ImageSeries or IndexSeries stimulus, trials, behaviour."""
 
+    guarded = True
+
     recording_id: str | None  # None: the file's name
     stimulus: str | None  # name of the series among the file's stimuli; None: the only one
     axes: Literal["t h w", "t w h"]  # order of the axes of its pictures

@@ -1,0 +1,171 @@
+"""Worker processes that read batches ahead: how many there is room for, and what it means when one falls silent."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import resource
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from vivit_core.specs import Batch
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2  # batches that each worker reads ahead
+SHARED = Path("/dev/shm")  # through which they pass
+_OTHER_FILES = 64  # that a process may have open besides
+_NO_ROOM = (
+    "shared memory (/dev/shm) is full: make it larger (`docker run --shm-size=8g …`), set a smaller data.num_workers, "
+    "or data.num_workers=0 to read in the training process"
+)
+
+
+class Batches(Protocol):
+    """A data set whose items are batches."""
+
+    batch_bytes: int  # of the largest
+    batch_tensors: int  # at most in one
+
+    def __getitem__(self, item: int, /) -> Batch: ...
+
+
+def read_ahead(batches: Batches, order: range, num_workers: int, pin_memory: bool, timeout_s: float) -> Iterator[Batch]:
+    """Read the items of ``order``, each a whole batch, in worker processes with one thread each.
+
+    Workers live for one pass: those of validation would otherwise wait, with their memory, through every epoch.
+
+    Parameters
+    ----------
+    batches, order : the data set, and its items in the order in which they are wanted.
+    num_workers : processes; fewer, and a line says so, where shared memory or the limit of open files has no room.
+    pin_memory : copy batches to where a GPU fetches them by itself.
+    timeout_s : seconds to wait for a batch from them; 0 for ever.
+
+    Raises
+    ------
+    ValueError
+        Where a worker ended, was silent for too long, or found no shared memory; and what it raised itself.
+    """
+    workers = affordable(num_workers, batches.batch_bytes, batches.batch_tensors)
+    loader = DataLoader(
+        _Told(batches),
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        timeout=timeout_s if workers else 0,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # a loader draws a seed for its workers; not from the generator of the training
+    )
+    passing = iter(loader)
+    while True:
+        try:
+            batch = next(passing)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if (said := explained(error)) is None:
+                raise
+            raise ValueError(said) from error
+        if isinstance(batch, _Failed):
+            raise batch.error
+        yield batch
+
+
+def affordable(num_workers: int, batch_bytes: int, batch_tensors: int) -> int:
+    """How many workers there is room for: their batches lie in shared memory, and each tensor there is an open file."""
+    if num_workers == 0:
+        return 0
+    fits, why = num_workers, ""
+    if SHARED.is_dir():
+        free = shutil.disk_usage(SHARED).free
+        fits = max(0, min(fits, (free - batch_bytes) // (AHEAD * max(1, batch_bytes))))
+        why = f"{SHARED} has {free / 2**20:.3g} MiB free, and each takes {AHEAD * batch_bytes / 2**20:.3g} MiB"
+        why += " (`docker run --shm-size=8g …` gives more)"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _OTHER_FILES + (1 + AHEAD * num_workers) * batch_tensors
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # anyone may raise it up to the hard limit
+        few = max(0, (soft - _OTHER_FILES - batch_tensors) // (AHEAD * batch_tensors))
+        if few < fits:
+            fits, why = few, f"this process may open {soft} files, and each takes {AHEAD * batch_tensors} (`ulimit -n`)"
+    if fits < num_workers:
+        _say_fewer(f"data.num_workers={num_workers}: there is room for {fits} that read ahead: {why}")
+    return fits
+
+
+@functools.cache
+def _say_fewer(line: str) -> None:
+    log.warning("%s", line)
+
+
+def explained(error: BaseException) -> str | None:
+    """What torch's words about a worker mean, and what to do; None for other errors."""
+    said = f"{error} {error.__cause__ or ''}"  # the signal is told by one error, of which torch makes another
+    if "killed by signal: Bus error" in said:
+        return f"A process that reads clips ended: {_NO_ROOM}"
+    if "DataLoader worker" in said and ("killed by signal" in said or "exited unexpectedly" in said):
+        signal = re.search(r"killed by signal: (\w[\w ]*)", said)
+        return (
+            f"A process that reads clips ended ({signal[1] if signal else 'without a word'}), most often for want of "
+            "memory: set a smaller data.num_workers, or data.num_workers=0 to read in the training process, or give "
+            "the job more memory; resume=auto goes on from the last checkpoint"
+        )
+    if "DataLoader timed out" in said:
+        return (
+            "No batch came from the processes that read clips within data.worker_timeout_s: look whether the disk with "
+            "the recordings answers; if it is only slow, set a larger data.worker_timeout_s, or data.num_workers=0 to "
+            "read in the training process"
+        )
+    if "Too many open files" in said or "items of ancdata" in said:
+        return (
+            "Too many files are open to take batches from other processes: allow more (`ulimit -n 4096`), or set a "
+            "smaller data.num_workers"
+        )
+    return None
+
+
+class _Failed:
+    """A user's mistake that a worker met. It comes back as it is: torch would make it again from a traceback's text."""
+
+    def __init__(self, error: ValueError) -> None:
+        self.error = error
+
+
+class _Told(Dataset[Any]):
+    """The batches, in shared memory where a worker reads them; or what is wrong with their files."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, item: int) -> Any:
+        try:
+            batch = self.batches[item]
+            return batch if get_worker_info() is None else _shared(batch)
+        except ValueError as error:
+            return _Failed(error)
+
+
+def _shared(batch: Batch) -> Batch:
+    """Where there is no room this fails here; left to torch it would fail in a thread, and the batch never come."""
+    try:
+        for clips in batch.values():
+            for tensor in clips.values():
+                assert isinstance(tensor, torch.Tensor)
+                tensor.share_memory_()
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"A process that reads clips: {explained(error) or f'{_NO_ROOM} ({error})'}") from error
+    return batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

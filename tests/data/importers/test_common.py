@@ -1,0 +1,155 @@
+"""What all importers share: what stands at ``out`` is checked as a training checks it, and sources are bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from vivit_core.data import guard as guard_module
+from vivit_core.data.importers.arrays import ArraysImporter
+from vivit_core.data.importers.common import Importer
+from vivit_core.data.partial import write_in_pieces
+from vivit_core.data.recording import check_recording, seal
+from vivit_core.specs import RecordingError
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> tuple[Callable[[], Any], Path]:
+    """An import that was made, and its file."""
+    rng = np.random.default_rng(0)
+    source, out = tmp_path / "x.npz", tmp_path / "y.h5"
+    np.savez(source, frames=rng.integers(0, 255, (60, 5, 6), dtype=np.uint8), counts=rng.poisson(0.3, (60, 4)))
+    importer = ArraysImporter("r", 30.0, trial_length=10)
+    importer(source, out)
+    return lambda: importer(source, out), out
+
+
+def ones(path: Path) -> None:
+    with path.open("rb+") as file:
+        file.seek(2000)
+        file.write(b"\xff" * 300)
+
+
+def a_frame(path: Path) -> None:
+    with h5py.File(path) as file:
+        place = file["stimulus/frames"].id.get_chunk_info(0).byte_offset
+    with path.open("rb+") as file:
+        file.seek(place)
+        file.write(b"\x01\x02")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ones,
+        a_frame,
+        lambda path: path.write_bytes(path.read_bytes()[:700]),
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(b""),
+    ],
+)
+def test_a_file_that_the_training_refuses_is_imported_anew(
+    damage: Callable[[Path], Any], imported: tuple[Callable[[], Any], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    again, out = imported
+    again()
+    assert "is imported already" in capsys.readouterr().out
+    whole = out.read_bytes()
+    damage(out)
+    with pytest.raises(RecordingError):
+        check_recording(out)
+    again()
+    said = capsys.readouterr().out
+    assert f"{out}: file: " in said and "It is imported anew" in said and "wrote" in said
+    assert out.read_bytes() == whole
+    check_recording(out)
+
+
+def test_what_no_import_made_is_not_written_over(imported: tuple[Callable[[], Any], Path]) -> None:
+    again, out = imported
+    for content in ("a text", "an HDF5 file"):
+        out.write_text(content)
+        if content == "an HDF5 file":
+            out.unlink()
+            with h5py.File(out, "w") as file:
+                file["data"] = 1
+        before = out.read_bytes()
+        with pytest.raises(RecordingError, match=r"y\.h5: file: stands there already, and no import made it.*out=…"):
+            again()
+        assert out.read_bytes() == before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hangs(Importer):
+    """As the C code of a format may."""
+
+    guarded = True
+    seconds: float
+
+    @contextmanager
+    def read(self, source: Path) -> Any:
+        while True:
+            pass
+        yield
+
+
+def test_a_source_that_hangs_its_reader_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "SECONDS", 0.5)
+    monkeypatch.setattr("vivit_core.data.importers.common._IMPORTS_S", 0.0)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setattr(Hangs, "__module__", Path(__file__).stem)
+    (tmp_path / "a.nwb").write_bytes(b"anything")
+    with pytest.raises(RecordingError, match=r"a\.nwb: file: damaged: it could not be read within"):
+        Hangs(seconds=1.0)(tmp_path / "a.nwb", tmp_path / "out.h5")
+
+
+def test_a_source_of_holes_is_refused(imported: tuple[Callable[[], Any], Path], tmp_path: Path) -> None:
+    again, out = imported
+    out.unlink()
+    with (tmp_path / "x.npz").open("rb+") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RecordingError, match=r"x\.npz: file: truncated or damaged: of its 1.1e\+12 bytes only"):
+        again()
+
+
+@pytest.mark.parametrize("what", ["journal", "partial"])
+def test_a_damaged_rest_of_a_killed_import_is_not_continued(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "y.h5"
+    values = np.arange(4000.0).reshape(1000, 4)
+
+    class Killed(BaseException):
+        pass
+
+    class Source:
+        shape, dtype = values.shape, values.dtype
+        reads = 0
+
+        def __getitem__(self, key: slice) -> Any:
+            Source.reads += 1
+            if Source.reads == 4:
+                raise Killed
+            return values[key]
+
+    def write(source: Any) -> None:
+        write_in_pieces(path, lambda file: None, {"v": (source, values.dtype)}, seal, piece_bytes=3200, key="k")
+
+    with pytest.raises(Killed):
+        write(Source())
+    partial, journal = tmp_path / ".y.h5.partial", tmp_path / ".y.h5.journal"
+    assert partial.exists() and len(journal.read_text().splitlines()) == 4
+    if what == "journal":
+        journal.write_text(journal.read_text() + '["v", 300\n')
+    else:
+        content = partial.read_bytes()
+        partial.write_bytes(content[:600] + bytes(len(content) - 600))
+    write(values)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["v"][:], values)
+    assert not partial.exists() and not journal.exists()

@@ -1,0 +1,113 @@
+"""Worker processes: room for them, and what is said when one is silent or gone."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from vivit_core.data import loading
+from vivit_core.data.loading import affordable, explained, read_ahead
+from vivit_core.specs import Batch, RecordingError
+from vivit_core.tasks import message_of
+
+
+class Numbers:
+    """Batches of one tensor; item 2 does what is said."""
+
+    batch_bytes, batch_tensors = 4000, 1
+
+    def __init__(self, second: Any = None) -> None:
+        self.second = second
+
+    def __getitem__(self, item: int) -> Batch:
+        if item == 2 and self.second is not None:
+            self.second()
+        return {"a": {"counts": torch.full((1, 10, 100), float(item))}}
+
+
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def bus_error() -> None:
+    os.kill(os.getpid(), signal.SIGBUS)
+
+
+def sleeps() -> None:
+    time.sleep(1000)
+
+
+def refuses() -> None:
+    raise RecordingError("a.h5", "responses/counts", "row 3 is negative", "Count again")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_come_in_order(workers: int) -> None:
+    read = [int(batch["a"]["counts"][0, 0, 0]) for batch in read_ahead(Numbers(), range(7), workers, False, 60)]
+    assert read == list(range(7))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("second", "timeout_s", "says"),
+    [
+        (dies, 100, r"ended \(Killed\).*data\.num_workers=0"),
+        (bus_error, 100, r"shared memory .*--shm-size.*data\.num_workers=0"),
+        (sleeps, 3, r"within data\.worker_timeout_s.*data\.num_workers=0"),
+        (refuses, 100, r"^a\.h5: responses/counts: row 3 is negative\. Count again$"),
+    ],
+)
+def test_a_worker_that_ends_or_sleeps_becomes_one_line(second: Any, timeout_s: float, says: str) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        for _ in read_ahead(Numbers(second), range(7), 2, False, timeout_s):
+            time.sleep(0.01)
+    said = message_of(caught.value)  # torch may raise its own error anywhere in the training
+    assert said is not None and "\n" not in said
+    assert re.search(says, said), said
+
+
+def test_shared_memory_that_is_full_is_said_by_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(ValueError, match=r"/dev/shm\) is full: make it larger .*data\.num_workers=0.*No space left"):
+        list(read_ahead(Numbers(), range(4), 1, False, 60))
+
+
+@pytest.mark.parametrize(("free_mib", "workers"), [(0.0625, 0), (3.1, 1), (5.1, 2), (1000, 4)])
+def test_workers_are_as_many_as_shared_memory_has_room_for(
+    free_mib: float, workers: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usage = type(shutil.disk_usage("/"))(0, 0, int(free_mib * 2**20))
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda place: usage)
+    loading._say_fewer.cache_clear()
+    assert affordable(4, 1 << 20, 4) == workers
+    if workers < 4:
+        assert f"data.num_workers=4: there is room for {workers}" in caplog.text and "--shm-size" in caplog.text
+
+
+def test_workers_are_as_many_as_open_files_allow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised = []
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: raised.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, 4096))
+    assert affordable(4, 1000, 256) == 4 and raised == [(64 + 9 * 256, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, 1024))
+    assert affordable(4, 1000, 256) == 1
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (64, 64))
+    assert affordable(4, 1000, 4) == 0
+    assert "ulimit -n" in caplog.text
+
+
+def test_other_errors_are_not_explained() -> None:
+    assert explained(RuntimeError("shapes differ")) is None
