@@ -33,10 +33,10 @@ SRC = HERE.parents[1] / "src"
 def bad(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Runs a function of ``bad_readers.py`` under the guard, with little time."""
     monkeypatch.setattr(guard_module, "SECONDS", 0.5)
-    monkeypatch.setattr(guard_module, "PATIENCE_S", 1.0)
     monkeypatch.syspath_prepend(str(HERE))
 
     def run(name: str) -> Any:
+        monkeypatch.setattr(guard_module, "PATIENCE_S", 1.0 if name == "sleeps" else 30.0)
         with Guard() as guard:
             return guard.run(Path(__file__), f"bad_readers:{name}", {})
 
