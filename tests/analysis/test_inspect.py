@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vivit_core.analysis.inspect import Finding, drift, inspect, look_at, report_section, twins
-from vivit_core.data.recording import Recording, Trials, write_recording
+from vivit_core.data.recording import Recording, Trials, seal, write_recording
 
 RATE_HZ, BINS, TRIALS, UNITS = 60.0, 150, 16, 12
 SIDE = 8
@@ -50,6 +50,7 @@ def sound(tmp_path_factory) -> Path:
 
 
 def look(path: Path) -> dict[str, Finding]:
+    seal(path)  # what was changed in it was changed on purpose
     found = look_at(Recording(path), duration_s=0.1, max_frames=5000, progress=False).findings
     assert len({f.check for f in found}) == len(found)
     return {f.check: f for f in found}

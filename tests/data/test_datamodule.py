@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vivit_core.data.datamodule import RecordingsDataModule, training_statistics
 from vivit_core.data.recording import Recording, Trials
+from vivit_core.data.seal import seal
 from vivit_core.specs import Batch, RecordingSpec
 
 CLIP, BURN_IN = 8, 3
@@ -177,6 +178,7 @@ def test_statistics_are_of_the_training_trials_alone(
     path = make(trials=trials, behavior={"eye": eye}, counts=counts, valid=valid)
     with h5py.File(path, "r+") as file:
         file["stimulus/frames"][other] = 255
+    seal(path)
     spec = training_statistics(Recording(path), {"pupil": 1, "eye": 2})
     pixels = given["frames"][train].astype(np.float64)
     np.testing.assert_allclose([spec.pixel_mean, spec.pixel_std], [pixels.mean(), pixels.std()], rtol=1e-12)

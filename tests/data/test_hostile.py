@@ -75,18 +75,19 @@ def report(kind: str, out: Outcome) -> str:
     return "\n".join(lines + [f"{n:5} × {message}" for message, n in out.messages.most_common()])
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["recording", "checkpoint", "arrays"])
 def test_damaged_files_are_refused(kind, tmp_path, environment, request):
-    out = fuzz(good_file(kind, tmp_path, request), kind, range(40), tmp_path, environment)
+    out = fuzz(good_file(kind, tmp_path, request), kind, range(25), tmp_path, environment)
     assert not out.failures, report(kind, out)
-    assert out.counts["refused"] > 25
+    assert out.counts["refused"] > 15
 
 
 @pytest.mark.timeout(600)
 def test_damaged_files_whose_checksum_holds_neither_hang_nor_crash(tmp_path, environment):
-    out = fuzz(rich(tmp_path), "recording", range(5000, 5030), tmp_path, environment, resealed=True)
+    out = fuzz(rich(tmp_path), "recording", range(5000, 5015), tmp_path, environment, resealed=True)
     assert not out.failures, report("resealed", out)
-    assert out.counts["refused"] > 3 and out.counts["unharmed"] > 3
+    assert out.counts["refused"] > 2 and out.counts["unharmed"] > 1
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vivit_core.data import recording as recording_module
-from vivit_core.data.recording import Recording, Trials, check_recording, validate_recording, write_recording
+from vivit_core.data.recording import Recording, Trials, check_recording, seal, validate_recording, write_recording
 from vivit_core.data.view import View
 from vivit_core.files import remember_whole
 from vivit_core.specs import RecordingError
@@ -374,6 +374,7 @@ def test_trials_without_a_stimulus_id_are_no_repeats_of_each_other(make, tmp_pat
     path = make()
     with h5py.File(path, "r+") as file:
         replace_dataset(file, "trials/stimulus_id", [b"", b"a", b"nan", b"a", b"", b"b"])
+    seal(path)
     recording = Recording(path)
     assert recording.info.trials.unnamed == 3 and len(recording.info.trials.by_stimulus()) == 5
     everything = recording.info.trials.by_stimulus()
