@@ -136,6 +136,17 @@ def test_debug_beats_an_experiments_budget(compose):
     assert compose("experiment=vivit_baseline", "trainer=debug")["trainer"]["steps_per_epoch"] == 2
 
 
+@pytest.mark.parametrize("devices", ["auto", "-1"])
+def test_devices_are_a_number(devices, compose):
+    with pytest.raises(ConfigError, match=r"trainer\.devices.*say how many: a batch is shared among them"):
+        compose(f"trainer.devices={devices}")
+
+
+def test_a_gradients_norm_is_not_negative(compose):
+    with pytest.raises(ConfigError, match=r"trainer\.gradient_clip=-1\.0 should be greater than or equal to 0"):
+        compose("trainer.gradient_clip=-1.0")
+
+
 # Mistakes -----------------------------------------------------------------------------------------------------------
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tiny_models
@@ -128,34 +125,3 @@ def test_the_baseline_on_the_gpu(gpu):
     expected = ln(batch)["a"].detach().numpy()
     moved = {"a": {key: value.to("cuda") for key, value in batch["a"].items()}}
     np.testing.assert_allclose(ln.to("cuda")(moved)["a"].detach().cpu().numpy(), expected, rtol=1e-5)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_every_task_that_looks_at_a_twin(command, tiny, request):
-    """On the GPU that is there now, with the numbers that the CPU gave."""
-    small = [
-        "trainer=debug", "model.embedding_dim=24", "model.spatial_depth=1", "model.temporal_depth=1",
-        "model.attention.heads=2", "callbacks=ema", "callbacks.averaging.decay=0.5", "hydra.run.dir=trained",
-    ]  # fmt: skip
-    code, printed = command(*tiny, *small)
-    assert code == 0, printed
-    request.getfixturevalue("gpu")
-    best, before = "checkpoint=trained/checkpoints/best.ckpt", json.loads(Path("trained/summary.json").read_text())
-
-    def numbers(name, *words):
-        folder = f"hydra.run.dir={words[0].split('=')[1]}"
-        code, printed = command(*words, best, folder, "debug=true")
-        assert code == 0, printed
-        return json.loads((Path(folder.split("=")[1]) / name).read_text())
-
-    evaluated = numbers("summary.json", "task=evaluate", "behavior_controls=true")
-    assert evaluated["bps_mean"] == pytest.approx(before["bps_mean"], abs=1e-6)
-    assert evaluated["ln_bps_mean"] == pytest.approx(before["ln_bps_mean"], abs=1e-6)
-    assert numbers("stream.json", "task=stream", "bins=40")["largest_difference"] < 1e-4
-    numbers("attention.json", "task=attention", "clips=1", "units=2")
-    numbers("receptive_fields.json", "task=receptive_fields", "noise.minutes=0.2", "gradient_clips=4")
-    numbers("tuning.json", "task=tuning", "mei.steps=3", "mei_units=2", "natural=4")
-    pair = "checkpoints=[trained/checkpoints/best.ckpt,trained/checkpoints/last.ckpt]"
-    code, printed = command("task=compare", pair, "names=[best,last]", "resamples=50", "debug=true")
-    assert code == 0, printed
