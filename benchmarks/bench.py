@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
 from vivit_core.analysis.latency import measure_stream
+from vivit_core.build import build
 from vivit_core.config import conf_dir, validate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Trials, write_recording
@@ -116,7 +116,7 @@ class Step:
         self.twin = Twin(self.settings["model"], self.settings["readout"], specs, self.settings["predict"]).to(device)
         if compiles(self.twin.core.compile_choice, device, sys.maxsize):
             self.twin.core.compile_blocks()
-        self.optimizer = instantiate(self.settings["optim"]).build(self.twin, 1, 10_000)[0]
+        self.optimizer = build("optim", self.settings["optim"]).build(self.twin, 1, 10_000)[0]
         each, bins, units = clips // recordings, sizes.bins, sizes.units
         self.batch: Batch = {
             spec.recording_id: Clips(
@@ -214,7 +214,7 @@ def write_recordings(folder: Path, sizes: Sizes, times: int) -> None:
 def loader_of(folder: Path, sizes: Sizes, batches: int) -> RecordingsDataModule:
     data = settings_of("data=multi_backimage", f"data.root={folder}", "data.behavior=[behavior]")["data"]
     data |= {"clip_length": sizes.bins, "burn_in": 1, "evaluation_length": sizes.bins, "evaluation_burn_in": 1}
-    module: RecordingsDataModule = instantiate({k: v for k, v in data.items() if k != "geometry"}, _convert_="all")
+    module: RecordingsDataModule = build("data", {k: v for k, v in data.items() if k != "geometry"})
     module.configure(batch_size=4, batches_per_epoch=batches)
     module.setup()
     return module
@@ -235,7 +235,7 @@ def data_wait_frac(folder: Path, sizes: Sizes, device: str) -> float:
     module = loader_of(folder, sizes, 2 + sizes.repeats)
     specs = expected((1, sizes.side, sizes.side), len(module.specs), sizes.units, sizes.behavior)
     step.twin = Twin(step.settings["model"], step.settings["readout"], specs).to(device)
-    step.optimizer = instantiate(step.settings["optim"]).build(step.twin, 1, 10_000)[0]
+    step.optimizer = build("optim", step.settings["optim"]).build(step.twin, 1, 10_000)[0]
     waited = worked = 0.0
     batches = iter(module.train_dataloader())
     for i in range(2 + sizes.repeats):

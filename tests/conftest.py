@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.utils import instantiate
 
 from vivit_core import config
+from vivit_core.build import build
 
 # The default data set in small: made in about a second.
 TINY_RECORDINGS = [
@@ -64,7 +64,7 @@ def compose() -> Compose:
 def tiny_files(tiny: list[str], compose: Compose) -> list[Path]:
     """The tiny recordings' files."""
     data = compose(*tiny)["data"]
-    files: list[Path] = instantiate(data["simulator"]).make(Path(data["cache"]))
+    files: list[Path] = build("data.simulator", data["simulator"]).make(Path(data["cache"]))
     return files
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vivit_core import config
+from vivit_core.build import build, build_all
 from vivit_core.config import ConfigError
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
-from vivit_core.tasks import LN_TARGET, make
+from vivit_core.tasks import LN_TARGET
 
 CONF = config.conf_dir()
 NEEDED = {
@@ -104,7 +104,7 @@ def test_every_model_is_built_and_stepped(choice, compose, tiny):
 @pytest.mark.parametrize("choice", ["callbacks=default", "callbacks=ema", "logger=csv"])
 def test_callbacks_and_loggers_are_made(choice, compose):
     group = choice.split("=")[0]
-    assert len(make(compose(choice)[group])) == len(compose(choice)[group])
+    assert len(build_all(group, compose(choice)[group])) == len(compose(choice)[group])
 
 
 def test_width_changes_everywhere_with_embedding_dim_alone(compose, tiny):
@@ -277,7 +277,7 @@ def test_budget_refuses_nothing_to_do():
 
 def test_optim_is_what_the_code_takes(compose):
     node = compose()["optim"]
-    made = instantiate(node, _convert_="all")
+    made = build("optim", node)
     assert {key: getattr(made, key) for key in node if key != "_target_"} == {
         k: v for k, v in node.items() if k != "_target_"
     }

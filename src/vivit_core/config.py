@@ -1,24 +1,17 @@
 """The configuration: where it lies, what it may hold, and what identifies it.
 
-The signature of a ``_target_`` *is* its schema: names, types and defaults stand in one place, the constructor.
-``validate`` compares each key and value of a composed configuration with it, and reports all problems at once, before
-anything is read.
+``validate`` compares each key and value of a composed configuration with its schema (``schema``), and reports all
+problems at once, before anything is read.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
-import inspect
 import json
 import os
-import types
-import typing
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,20 +19,7 @@ import pydantic
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-MISSING = "???"
-HYDRA_KEYS = {"_target_", "_convert_", "_recursive_", "_partial_"}
-
-# What code passes when it makes a part, because only the data or the enclosing part knows it; by the part's key.
-GIVEN: dict[str, set[str]] = {
-    "model": {"in_channels", "recordings", "predict"},
-    "model.tokenizer": {"in_channels", "dim"},
-    "model.tokenizer.stem": {"in_channels", "dim", "patch_size"},
-    "model.attention": {"dim"},
-    "model.frontend": {"in_channels"},
-    "model.modulator": {"channels", "behavior_dim", "stride"},
-    "baseline": {"recordings", "predict"},
-    "readout": {"channels", "frame_size", "mean_counts"},
-}
+from vivit_core.schema import MISSING, Node, check_call
 
 
 class ConfigError(ValueError):
@@ -49,10 +29,6 @@ class ConfigError(ValueError):
         self.problems = problems
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(f"the configuration has {count}:\n" + "\n".join(f"  - {p}" for p in problems))
-
-
-class Node(dict[str, Any]):
-    """In a schema: a node with a ``_target_``, whose schema is the target's signature."""
 
 
 def refuse_fp16(precision: Any) -> Any:
@@ -112,17 +88,6 @@ class Trainer:
     max_minutes: float | None
     cpu: Budget
     cuda: Budget
-
-
-@dataclasses.dataclass(frozen=True)
-class Geometry:
-    """What ``task=plan`` takes for granted of the recordings, so that it need not read them."""
-
-    frame_shape: tuple[int, int, int]  # channels, height, width
-    frame_rate_hz: float
-    recordings: int
-    units: int  # of each recording
-    behavior: dict[str, int]  # numbers of each behaviour, by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,134 +248,6 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return container
-
-
-def check_call(path: str, target: Callable[..., Any], values: Mapping[str, Any]) -> Iterator[str]:
-    """Problems of ``values`` as the arguments of ``target``; ``path`` is the node's key."""
-    parameters = dict(inspect.signature(target).parameters)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    parameters = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    hints = types_of(target)
-    given = GIVEN.get(path, set())
-    extra = of_the_twin(path, parameters)
-    known = (set(parameters) | set(extra)) - given
-
-    for key, value in values.items():
-        where = f"{path}.{key}" if path else key
-        if key in HYDRA_KEYS:
-            continue
-        if key in given and key in parameters:
-            yield f"{where} is not yours to set: the program knows it from the data or from the enclosing part"
-        elif key not in known:
-            if not takes_any:
-                yield f"{where} does not exist{suggestion(path, key, known)}"
-        else:
-            yield from check_value(where, value, extra.get(key, hints.get(key, Any)))
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in values and name not in given:
-            yield f"{f'{path}.{name}' if path else name} is missing: {name_of(target)} needs it"
-
-
-def of_the_twin(path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys that stand in a node for another part's sake: the twin's beside the core's, the plan's beside the data's."""
-    if path == "model" and "in_channels" in parameters:
-        return {"modulator": Node | None, "frame_size": list[int] | None}
-    if path == "data":
-        return {"geometry": Geometry}
-    return {}
-
-
-def check_value(path: str, value: Any, hint: Any) -> Iterator[str]:
-    if value == MISSING:
-        yield f"{path} has no value; say {path}=…"
-    elif isinstance(value, Mapping) and "_target_" in value:
-        try:
-            target = locate(value["_target_"])
-        except ValueError as error:
-            yield f"{path}._target_: {error}"
-        else:
-            yield from check_call(path, target, value)
-    elif isinstance(value, Mapping) and (schema := dataclass_in(hint)) is not None:
-        yield from check_call(path, schema, value)
-    elif isinstance(value, Mapping) and Node in alternatives(hint):
-        yield f"{path} needs a _target_, and has {sorted(value)}"
-    elif isinstance(value, Mapping) and (inner := values_of(hint)) is not None:
-        for key, member in value.items():
-            yield from check_value(f"{path}.{key}", member, inner)
-    else:
-        yield from check_leaf(path, value, hint)
-
-
-def check_leaf(path: str, value: Any, hint: Any) -> Iterator[str]:
-    """Strict: no word for a number, no fraction for an integer, no truth value for either."""
-    try:
-        # As JSON, because there a list may stand for a tuple and a word for a path, as in YAML.
-        adapter(hint).validate_json(json.dumps(value), strict=True)
-    except pydantic.errors.PydanticUserError:
-        if value is not None and not isinstance(value, str | int | float | bool | list | dict):
-            raise  # a type that YAML cannot hold: our own mistake
-    except pydantic.ValidationError as error:
-        refused = [str(e["ctx"]["error"]) for e in error.errors() if e["type"] == "value_error"]
-        wanted = " or ".join(dict.fromkeys(str(e["msg"]).removeprefix("Input should be ") for e in error.errors()))
-        yield f"{path}={json.dumps(value, ensure_ascii=False)} " + (
-            f"does not work: {refused[0]}" if refused else f"should be {wanted}"
-        )
-
-
-@cache
-def adapter(hint: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(hint)
-
-
-def locate(target: str) -> Callable[..., Any]:
-    """The class or function named ``package.module.Name``; ValueError where there is none."""
-    module_name, _, name = str(target).rpartition(".")
-    try:
-        found = getattr(import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"there is no {target!r} ({error})") from error
-    if not callable(found):
-        raise ValueError(f"{target!r} cannot be called")
-    return typing.cast(Callable[..., Any], found)
-
-
-@cache
-def types_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """The resolved types of a constructor's, or a function's, arguments."""
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    except NameError:
-        # Others' annotations may name what they import for type checkers alone: then names are checked, not types.
-        if target.__module__.startswith("vivit_core."):
-            raise
-        return {}
-
-
-def alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def dataclass_in(hint: Any) -> type | None:
-    return next((a for a in alternatives(hint) if isinstance(a, type) and dataclasses.is_dataclass(a)), None)
-
-
-def values_of(hint: Any) -> Any:
-    """The schema of a ``dict``'s values, else None."""
-    return next((typing.get_args(a)[1] for a in alternatives(hint) if typing.get_origin(a) is dict), None)
-
-
-def suggestion(path: str, key: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    prefix = f"{path}." if path else ""
-    return (
-        f"; did you mean {prefix}{close[0]}?"
-        if close
-        else f"; {path or 'the root'} has {', '.join(sorted(known)) or 'no settings'}"
-    )
-
-
-def name_of(target: Callable[..., Any]) -> str:
-    return getattr(target, "__name__", str(target))
 
 
 # What identifies it -------------------------------------------------------------------------------------------------

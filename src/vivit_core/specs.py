@@ -5,13 +5,16 @@ Shape letters: B clips, T bins (= frames), C channels, H W pixels, U units, D be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     import torch  # seconds that a process which reads files alone does not wait for
+
+from vivit_core.schema import check_call
 
 
 class Clips(TypedDict, total=False):
@@ -76,10 +79,29 @@ class RecordingSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RecordingSpec:
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown fields in a recording's description: {sorted(unknown)}")
-        return cls(**values)
+        """From a file: names and types are checked, and that all numbers are finite.
+
+        Raises
+        ------
+        ValueError
+            Where something is unknown, missing, of a wrong type or size, or no number.
+        """
+        problems = list(check_call("recordings", cls, values))
+        if problems:
+            raise ValueError(f"a recording's description does not fit: {'; '.join(problems)}")
+        made = cls(**values)
+        numbers = (
+            *(made.frame_rate_hz, made.pixel_mean, made.pixel_std, made.degrees_per_pixel or 0.0),
+            *(*made.unit_mean_counts, *made.behavior_mean, *made.behavior_std),
+        )
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"recording {made.recording_id}: its statistics are not all finite numbers")
+        if made.frame_rate_hz <= 0 or min(made.frame_shape) < 1 or min(made.behavior.values(), default=0) < 0:
+            raise ValueError(
+                f"recording {made.recording_id}: frame_rate_hz={made.frame_rate_hz}, frame_shape={made.frame_shape} "
+                f"and behavior={made.behavior} are no sizes"
+            )
+        return made
 
 
 class RecordingError(ValueError):

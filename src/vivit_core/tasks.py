@@ -23,9 +23,8 @@ import hydra
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -46,6 +45,8 @@ from vivit_core.analysis.latency import measure_stream
 from vivit_core.analysis.report import Section, cell, publish, training_of
 from vivit_core.analysis.tuning import report_section as tuning_section
 from vivit_core.analysis.tuning import tune
+from vivit_core.build import build, build_all
+from vivit_core.checkpoint import WRITTEN, read_checkpoint, refused, settings_of, written_by
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.loading import explained
@@ -53,10 +54,10 @@ from vivit_core.data.recording import Recording, Trials
 from vivit_core.data.transforms import widths
 from vivit_core.data.windows import evaluation_windows
 from vivit_core.files import whole
-from vivit_core.models.baselines import LN
+from vivit_core.models.baselines import LN, load_ln
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
-from vivit_core.models.twin import AVERAGE, Twin, load_twin, read_checkpoint
+from vivit_core.models.twin import AVERAGE, Twin, load_twin
 from vivit_core.names import command, hydra_value, printable, setting
 from vivit_core.specs import Clips, RecordingError, RecordingSpec
 from vivit_core.stops import Stopped, exit_code, stoppable
@@ -70,6 +71,7 @@ from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import CORE
 from vivit_core.training.ranks import FirstFailed, Ranks, ranks, started_from_outside
 from vivit_core.training.requeue import requeue
+from vivit_core.training.restore import Begun, check_restorable, restoring
 from vivit_core.training.start import start_from_data
 from vivit_core.training.tracking import WandbRun, finish_wandb
 from vivit_core.training.transfer import Pretrained, adopted_model, load_parts, pretrained
@@ -80,6 +82,7 @@ Settings = dict[str, Any]  # a composed, validated, plain configuration
 CUT = (
     "behavior", "transforms", "frame_rate_hz", "clip_length", "burn_in", "evaluation_length", "evaluation_burn_in",
 )  # fmt: skip
+MOST_SIMULATED_BYTES = 16 << 30  # of the recordings that are made because a checkpoint was trained on such
 LOG_WIDTH = 160  # characters of a line in a log file, where no terminal says how many there are
 LEAST_WIDTH = 40  # below it a table's columns hold nothing
 LN_TARGET = f"{LN.__module__}.{LN.__qualname__}"
@@ -240,8 +243,6 @@ def message_of(error: BaseException, places: Mapping[str, Path] | None = None) -
     error : what was raised.
     places : setting -> the place that it chooses.
     """
-    if isinstance(error, HydraException) and error.__cause__ is not None:  # from a constructor that Hydra called
-        return message_of(error.__cause__, places)
     if isinstance(error, OSError):
         return trouble(error, places)
     if isinstance(error, RecordingError):  # also from a loader's worker, whose traceback ends in torch
@@ -383,7 +384,7 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         return together.first(lambda: fit_baseline_alone(settings, run, datamodule, device))
     twin = Twin(settings["model"], settings["readout"], datamodule.specs, predict=settings["predict"])
     twin.check_geometry(datamodule.clip_length)
-    optimization = instantiate(settings["optim"], _convert_="all")
+    optimization = build("optim", settings["optim"])
     source = settings["init_from"]
     trained = pretrained(twin, read_checkpoint(source), source) if source is not None else None
     passes = budget.epochs * budget.steps_per_epoch * budget.accumulate
@@ -393,9 +394,9 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         )
         twin.core.compile_blocks()
     ln: LN | None = None
-    if checkpoint is not None:
-        kept = read_checkpoint(checkpoint)["ln"]
-        ln = LN.from_checkpoint(kept) if kept is not None else None
+    content = read_checkpoint(checkpoint) if checkpoint is not None else None
+    if checkpoint is not None and content is not None:
+        ln = load_ln(checkpoint, content)
     else:
         # In the first process alone, whose weights all take over when Lightning starts.
         ln = together.first(lambda: start(twin, settings, datamodule, trained))
@@ -411,7 +412,8 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         scaled=CORE if trained is None else trained.parts,
     )
     module.ln = ln.to_checkpoint() if ln is not None else None
-    callbacks: list[Callback] = [*make(settings["callbacks"]), KeepSettings(settings)]
+    begun = Begun()
+    callbacks: list[Callback] = [*build_all("callbacks", settings["callbacks"]).values(), KeepSettings(settings), begun]
     if budget.max_minutes != float("inf"):
         callbacks.append(Timer(timedelta(minutes=budget.max_minutes), interval="epoch", verbose=False))
     trainer = lightning.Trainer(
@@ -435,7 +437,10 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         logger=make_loggers(settings, run, resumed=checkpoint is not None),
         callbacks=callbacks,
     )
-    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    if checkpoint is not None and content is not None:
+        check_restorable(checkpoint, content, module)
+    with restoring(checkpoint, content, begun):
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     ended = early_end(trainer)
     if together.rank == 0:
         if ended is not None:
@@ -518,7 +523,14 @@ def fit_baseline_alone(
     run.best.parent.mkdir(parents=True, exist_ok=True)
     weights = {f"twin.{name}": value for name, value in ln.state_dict().items()}
     torch.save(
-        {"twin": ln.description(), "state_dict": weights, "ln": ln.to_checkpoint(), "settings": settings}, run.best
+        {
+            WRITTEN: written_by(),
+            "twin": ln.description(),
+            "state_dict": weights,
+            "ln": ln.to_checkpoint(),
+            "settings": settings,
+        },
+        run.best,
     )
     if datamodule.scorable("test"):
         report(run, datamodule, ln, None, device=device, split="test", checkpoint=run.best)
@@ -607,7 +619,7 @@ def best_score(checkpoint: Path) -> float | None:
     """The best ``val/bps_mean`` that the training of this checkpoint had seen."""
     if not checkpoint.is_file():
         return None
-    states = torch.load(checkpoint, map_location="cpu", weights_only=True)["callbacks"]
+    states = read_checkpoint(checkpoint)["callbacks"]
     score = next(
         (state["best_model_score"] for name, state in states.items() if name.startswith("ModelCheckpoint")), None
     )
@@ -632,7 +644,7 @@ def make_loggers(settings: Settings, run: runs.Run, resumed: bool) -> list[Logge
     if resumed and metrics.is_file():
         with metrics.open(newline="", encoding="utf-8") as file:
             rows = [{name: value for name, value in row.items() if value != ""} for row in DictReader(file)]
-    loggers: list[Logger] = make(settings["logger"])
+    loggers: list[Logger] = [*build_all("logger", settings["logger"]).values()]
     for logger in loggers:
         if isinstance(logger, CSVLogger) and is_first_rank():
             logger.experiment.metrics.extend(rows)  # Lightning deletes the file where it starts again
@@ -658,11 +670,10 @@ def evaluate(settings: Settings) -> float | None:
     """Evaluate a checkpoint on recordings of the units it knows."""
     path = Path(settings["checkpoint"])
     content = read_checkpoint(path)
-    ln = LN.from_checkpoint(content["ln"]) if content.get("ln") is not None else None
+    ln = load_ln(path, content)
     twin: Twin | LN
-    if content["twin"].get("_target_") == LN_TARGET and not settings["average"]:
-        assert ln is not None
-        twin, ln = ln, None
+    if is_ln(content) and not settings["average"]:
+        twin, ln = model_of(path, content), None
     else:
         twin = load_twin(path, average=settings["average"])
     device, budget = machine_of(settings["trainer"])
@@ -685,7 +696,8 @@ def data_of_checkpoint(
     settings: Settings, content: Mapping[str, Any], twin: Twin | LN, budget: Budget
 ) -> tuple[runs.Run, RecordingsDataModule]:
     """A run folder, described, and the data that a checkpoint's model is to be shown."""
-    settings = {**settings, "data": data_of_evaluation(settings["data"], content.get("settings"), overridden())}
+    trained = settings_of(settings["checkpoint"], content)
+    settings = {**settings, "data": data_of_evaluation(settings["data"], trained, overridden())}
     run = runs.Run(Path(settings["run_dir"]))
     describe(run, settings)
     return run, data_for(settings["data"], twin, budget)
@@ -712,7 +724,13 @@ def data_of_evaluation(now: Settings, trained: Settings | None, said: set[str]) 
     Returns
     -------
     Where this command chooses ``data=…``, that, but with clips cut as in training; else the training's data; and in
-    both cases with what the command sets key by key.
+    both cases with what the command sets key by key. Where simulated recordings are kept and by how many processes
+    clips are read is this command's alone: a checkpoint says nothing of what is written here.
+
+    Raises
+    ------
+    ValueError
+        Where the checkpoint would have recordings simulated that are larger than ``MOST_SIMULATED_BYTES``.
     """
     if trained is None:
         return now
@@ -720,7 +738,14 @@ def data_of_evaluation(now: Settings, trained: Settings | None, said: set[str]) 
     if "data" in said:
         cut = {key: trained["data"][key] for key in CUT if key not in own and key in trained["data"]}
         return {**now, **cut}
-    data = {**trained["data"], **{key: now[key] for key in own}}
+    data = {**trained["data"], **{key: now[key] for key in own | {"cache", "num_workers"}}}
+    if data["recordings"] is None and data["root"] is None and data["simulator"] is not None and "simulator" not in own:
+        size = build("data.simulator", data["simulator"]).n_bytes
+        if size > MOST_SIMULATED_BYTES:
+            raise ValueError(
+                f"the checkpoint's recordings are simulated ones of {size / 2**30:.3g} GiB; to have them made here, "
+                "say so with data.simulator.recordings=… and the like, or give others with data.recordings=[FILES]"
+            )
     if "root" in own and "recordings" not in own:
         data["recordings"] = None
     return data
@@ -804,7 +829,17 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
 
 def model_of(path: Path, content: Mapping[str, Any]) -> Twin | LN:
     """The model in a checkpoint: a twin, or an LN model that was fitted alone."""
-    return LN.from_checkpoint(content["ln"]) if content["twin"].get("_target_") == LN_TARGET else load_twin(path)
+    if not is_ln(content):
+        return load_twin(path)
+    ln = load_ln(path, content)
+    if ln is None:
+        raise refused(path, content, "it says that it holds an LN model, and holds none")
+    return ln
+
+
+def is_ln(content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is of model=ln, and has no twin."""
+    return content["twin"].get("_target_") == LN_TARGET
 
 
 def receptive_fields(settings: Settings) -> None:
@@ -812,7 +847,7 @@ def receptive_fields(settings: Settings) -> None:
     path = Path(settings["checkpoint"])
     content = read_checkpoint(path)
     model = model_of(path, content)
-    noise = None if settings["noise"] is None else instantiate(settings["noise"], _convert_="all")
+    noise = None if settings["noise"] is None else build("noise", settings["noise"])
     device, budget = machine_of(settings["trainer"])
     run, datamodule = data_of_checkpoint(settings, content, model, budget)
     summary = fields.receptive_fields(
@@ -883,8 +918,8 @@ def tuning(settings: Settings) -> None:
     path = Path(settings["checkpoint"])
     content = read_checkpoint(path)
     model = model_of(path, content)
-    gratings = instantiate(settings["gratings"], _convert_="all")
-    mei = None if settings["mei"] is None else instantiate(settings["mei"], _convert_="all")
+    gratings = build("gratings", settings["gratings"])
+    mei = None if settings["mei"] is None else build("mei", settings["mei"])
     device, budget = machine_of(settings["trainer"])
     run, datamodule = data_of_checkpoint(settings, content, model, budget)
     summary = tune(
@@ -929,7 +964,7 @@ def compare(settings: Settings) -> float | None:
     for name, path in zip(names, paths, strict=True):
         content = read_checkpoint(path)
         model = model_of(path, content)
-        data = data_of_evaluation(settings["data"], content.get("settings"), overridden())
+        data = data_of_evaluation(settings["data"], settings_of(path, content), overridden())
         contenders.append(comparison.Contender(name, str(path), model, data_for(data, model, budget)))
     describe(run, settings)
     summary = comparison.compare(
@@ -964,7 +999,7 @@ def stream(settings: Settings) -> None:
         raise ValueError(f"bins={settings['bins']}: a stream to be timed has at least 2 bins")
     path = Path(settings["checkpoint"])
     content = read_checkpoint(path)
-    if content["twin"].get("_target_") == LN_TARGET:
+    if is_ln(content):
         raise ValueError(f"checkpoint={path}: model=ln has no stream; give the checkpoint of a twin")
     device, budget = machine_of(settings["trainer"])
     twin = load_twin(path, device)
@@ -1051,8 +1086,8 @@ def plan(settings: Settings) -> None:
 def expected_sizes(data: Settings) -> dict[str, Any]:
     """The sizes of clips as ``data.geometry`` gives them, without reading any."""
     geometry = data["geometry"]
-    transforms = {name: node for name, node in data.get("transforms", {}).items() if node is not None}
-    numbers = widths(instantiate(transforms, _convert_="all"), geometry["behavior"])
+    transforms = build_all("data.transforms", data.get("transforms", {}))
+    numbers = widths(transforms, geometry["behavior"])
     unknown = [name for name in data["behavior"] if name not in numbers]
     if unknown:
         raise ValueError(
@@ -1091,7 +1126,7 @@ def import_recording(settings: Settings) -> None:
     if settings.get("importer") is None:
         known = sorted(path.stem for path in (conf_dir() / "importer").glob("*.yaml"))
         raise ValueError(f"task=import needs an importer; choose one: importer={' | importer='.join(known)}")
-    instantiate(settings["importer"], _convert_="all")(Path(settings["source"]), Path(settings["out"]))
+    build("importer", settings["importer"])(Path(settings["source"]), Path(settings["out"]))
 
 
 TASKS: dict[str, Callable[[Settings], float | None]] = {
@@ -1112,13 +1147,9 @@ TASKS: dict[str, Callable[[Settings], float | None]] = {
 
 
 def make_datamodule(data: Mapping[str, Any]) -> RecordingsDataModule:
-    datamodule = instantiate({key: value for key, value in data.items() if key != "geometry"}, _convert_="all")
+    datamodule = build("data", {key: value for key, value in data.items() if key != "geometry"})
     assert isinstance(datamodule, RecordingsDataModule)
     return datamodule
-
-
-def make(nodes: Mapping[str, Mapping[str, Any] | None]) -> list[Any]:
-    return [instantiate(node, _convert_="all") for node in nodes.values() if node is not None]
 
 
 def arguments(node: Mapping[str, Any]) -> dict[str, Any]:

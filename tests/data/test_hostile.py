@@ -22,7 +22,6 @@ from fuzzing import DAMAGES, Outcome, damaged, fuzz
 from vivit_core import files, load_twin
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording, check_recording, seal, validate_recording, write_recording
-from vivit_core.models.layers import resolve
 from vivit_core.specs import RecordingError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -257,23 +256,6 @@ def test_no_pickle_is_run(tmp_path, checkpoint):
         with pytest.raises(ValueError, match="not a readable checkpoint"):
             load_twin(tmp_path / name)
     assert not mark.exists()
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "os.system",
-        "vivit_core.data.recording.write_recording",
-        "vivit_core.models.twin.load_twin",
-        "vivit_core.models.layers.importlib",
-        "vivit_core.models.layers.torch.hub.load",
-        "vivit_core.models.nothing.There",
-        3,
-    ],
-)
-def test_a_description_names_modules_alone(target):
-    with pytest.raises(ValueError, match="_target_"):
-        resolve(target)
 
 
 @pytest.mark.parametrize(

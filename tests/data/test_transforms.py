@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 
+from vivit_core.build import build, build_all
 from vivit_core.data.recording import Recording
 from vivit_core.data.transforms import Clip, Contrast, CutMix, PositionBasis, Smooth, Speed, Velocity, memory, widths
 from vivit_core.data.view import View
@@ -47,7 +47,7 @@ def test_contrast_takes_out_brightness_and_gain(std_px):
 def test_the_shipped_eye_velocity_is_the_simulators(compose, tiny, tiny_files: list[Path]):
     """Position to velocity, split and smoothed, gives what the simulator stored beside it."""
     data = compose(*tiny, "data/transforms=eye_velocity")["data"]
-    view = View(tiny_files[0], None, instantiate(data["transforms"], _convert_="all"))
+    view = View(tiny_files[0], None, build_all("data.transforms", data["transforms"]))
     stored = Recording(tiny_files[0])
     start, stop = int(stored.info.trials.start[1]), int(stored.info.trials.stop[2])
     expected = stored.behavior(start + 7, stop, {"eye_velocity": 40})
@@ -63,7 +63,7 @@ def test_widths_of_shipped_transforms(compose):
         ("none", {"eye_velocity": None}),
     ):
         data = compose(f"data/transforms={choice}")["data"]
-        made = widths(instantiate(data["transforms"], _convert_="all"), stored)
+        made = widths(build_all("data.transforms", data["transforms"]), stored)
         assert {name: made.get(name) for name in expected} == expected
         assert set(data["behavior"]) == set(expected) | ({"eye_position"} if choice == "none" else set())
 
@@ -132,6 +132,6 @@ def test_cutmix_refuses_nonsense():
 def test_the_shipped_cutmix_mixes(compose):
     assert compose()["data"]["augmentation"] is None
     node = compose("data/augmentation=cutmix", "data.augmentation.probability=1")["data"]["augmentation"]
-    cutmix = instantiate(node, _convert_="all")
+    cutmix = build("data.augmentation", node)
     mixed = cutmix(clip(1.0), clip(3.0), np.random.default_rng(0), 10.0)
     assert 0 < (mixed["frames"] == 3).mean() < 1

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import BASIS, RESIDUAL_STEM, STEM, TUBELET, batch, spec, twin, vivit
 
+from vivit_core.build import build
 from vivit_core.models.attention import Attention, Reach
 from vivit_core.models.dropout import draw_seeds, drop
 from vivit_core.models.frontend import TemporalBasis, raised_cosines
-from vivit_core.models.layers import Level, build, centres, rope_space, rope_time, rotation, turn
+from vivit_core.models.layers import Level, centres, rope_space, rope_time, rotation, turn
 from vivit_core.models.modulator import ConvGRU
 from vivit_core.models.readout import GaussianReadout
 from vivit_core.models.resnet import ResidualStem
@@ -81,7 +82,7 @@ def test_the_stems_cells_lie_where_they_say(stride: int) -> None:
 
 
 def residual_stem(**changes: object) -> ResidualStem:
-    made = build(RESIDUAL_STEM | changes, in_channels=1, dim=16)
+    made = build("model.tokenizer", RESIDUAL_STEM | changes, in_channels=1, dim=16)
     assert isinstance(made, ResidualStem)
     return made.eval()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vivit_core.data.recording import Recording, Trials, write_recording
-from vivit_core.models.baselines import LN
+from vivit_core.models.baselines import LN, load_ln
 from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.training import ln
 from vivit_core.training.ln import Stretches, fit_ln, through_time, unit_centers
@@ -157,7 +157,7 @@ def test_unfitted_model_predicts_the_mean() -> None:
 def test_checkpoint_holds_all(tmp_path: Path) -> None:
     model = random_ln()
     torch.save(model.to_checkpoint(), tmp_path / "ln.pt")
-    again = LN.from_checkpoint(torch.load(tmp_path / "ln.pt", weights_only=True))
+    again = load_ln("ln.pt", {"ln": torch.load(tmp_path / "ln.pt", weights_only=True)})
     assert torch.equal(again({"r": clip()})["r"], model({"r": clip()})["r"])
     assert again.specs == model.specs
 

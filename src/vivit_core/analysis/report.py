@@ -8,7 +8,6 @@ escaped.
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import math
 import os
@@ -20,11 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from vivit_core.checkpoint import read_checkpoint, read_plain
 from vivit_core.locks import lock
-from vivit_core.models.baselines import LN
-from vivit_core.models.twin import Twin, read_checkpoint
+from vivit_core.models.baselines import load_ln
+from vivit_core.models.twin import load_twin
 from vivit_core.names import command, html_text
 from vivit_core.specs import RecordingSpec
 
@@ -147,13 +145,14 @@ def umask() -> int:
 
 def training_section(run: Path) -> Section:
     """The section "train": what was trained on what, read from a training's run folder."""
-    settings: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    environment: dict[str, Any] = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    settings, environment = read_plain(run / "config.yaml"), read_plain(run / "environment.json")
     best = run / "checkpoints" / "best.ckpt"
-    content = read_checkpoint(best if best.is_file() else best.with_name("last.ckpt"))
+    best = best if best.is_file() else best.with_name("last.ckpt")
+    content = read_checkpoint(best)
     specs = [RecordingSpec.from_dict(r) for r in content["twin"]["recordings"]]
     is_ln = "_target_" in content["twin"]
-    model = LN.from_checkpoint(content["ln"]) if is_ln else Twin.from_description(content["twin"])
+    model = load_ln(best, content) if is_ln else load_twin(best)
+    assert model is not None
     parameters = sum(p.numel() for p in model.parameters())
     model_causal = bool(getattr(model, "causal", True))
     behavior_causal = all(spec.behavior_causal for spec in specs)

@@ -20,12 +20,12 @@ MEMORY = 5.0  # time constants after which an exponential is cut off: what is le
 BLOCK = 256  # bins smoothed at once
 
 
-class Transform(Protocol):
-    """Any of the three kinds below."""
+class Transform:
+    """The base of all that ``data.transforms`` may name; each is of one of the three kinds below."""
 
 
 @runtime_checkable
-class BehaviorTransform(Transform, Protocol):
+class BehaviorTransform(Protocol):
     """Makes a behaviour from another one, inside a trial."""
 
     @property
@@ -48,14 +48,14 @@ class BehaviorTransform(Transform, Protocol):
 
 
 @runtime_checkable
-class FrameTransform(Transform, Protocol):
+class FrameTransform(Protocol):
     """Changes the pixels of each frame by itself."""
 
     def pixels(self, frames_CTHW: np.ndarray) -> FloatArray: ...
 
 
 @runtime_checkable
-class TargetTransform(Transform, Protocol):
+class TargetTransform(Protocol):
     """Changes what training aims at. Validation, test and the LN baseline keep what was measured."""
 
     def reach(self, frame_rate_hz: float) -> tuple[int, int]: ...
@@ -106,11 +106,21 @@ def positive(values: Mapping[str, float]) -> None:
             raise ValueError(f"{name} is {value}; give a number above 0")
 
 
+MOST = {"n": 1000, "duration_s": 600.0, "std_px": 1000.0}
+
+
+def at_most(**values: float) -> None:
+    """A transform comes with a checkpoint too; it must not ask for more memory than any sensible one."""
+    for name, value in values.items():
+        if not value <= MOST[name]:
+            raise ValueError(f"{name} is {value}; give at most {MOST[name]}")
+
+
 # --- behaviour -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Velocity:
+class Velocity(Transform):
     """Change a second, from the bin before; 0 in a trial's first bin. Of eye position, of pupil size, of a wheel."""
 
     source: str
@@ -126,7 +136,7 @@ class Velocity:
 
 
 @dataclass(frozen=True)
-class Speed:
+class Speed(Transform):
     """The length of the source's numbers taken as one vector: running speed, eye speed. One number."""
 
     source: str
@@ -142,7 +152,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class SplitBySign:
+class SplitBySign(Transform):
     """The positive parts, then the negative parts as positive numbers."""
 
     source: str
@@ -158,7 +168,7 @@ class SplitBySign:
 
 
 @dataclass(frozen=True)
-class Smooth:
+class Smooth(Transform):
     """A running mean with exponential weights, of the values that are there; a trial begins with what there is."""
 
     source: str
@@ -178,13 +188,16 @@ class Smooth:
 
 
 @dataclass(frozen=True)
-class RaisedCosines:
+class RaisedCosines(Transform):
     """The source smoothed by ``n`` raised cosines over lags (:func:`behavior.raised_cosine_basis`)."""
 
     source: str
     n: int  # cosines
     duration_s: float  # from the first cosine's centre to the last one's, s
     causal: bool  # false: the lags also run into the future, and every report of the run says so
+
+    def __post_init__(self) -> None:
+        at_most(n=self.n, duration_s=self.duration_s)
 
     def width(self, numbers: int) -> int:
         return numbers * self.n
@@ -201,7 +214,7 @@ class RaisedCosines:
 
 
 @dataclass(frozen=True)
-class PositionBasis:
+class PositionBasis(Transform):
     """Where in a span each number lies: ``n`` raised cosines that add up to 1, for example over the eye's range."""
 
     source: str
@@ -210,6 +223,7 @@ class PositionBasis:
     high: float  # centre of the last
 
     def __post_init__(self) -> None:
+        at_most(n=self.n)
         if self.n < 2 or not self.low < self.high:
             raise ValueError(f"n is {self.n}, low {self.low}, high {self.high}; give 2 or more cosines and low < high")
 
@@ -235,7 +249,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Transform):
     """Each frame less its mean, divided by its standard deviation, over the frame or around each pixel.
 
     The twin divides by the recording's own standard deviation in any case; this one takes out what changes from frame
@@ -250,6 +264,7 @@ class Contrast:
     floor: float  # added to the standard deviation, in pixel units, so that flat frames stay flat
 
     def __post_init__(self) -> None:
+        at_most(std_px=self.std_px or 0.0)
         positive({"floor": self.floor} | ({} if self.std_px is None else {"std_px": self.std_px}))
 
     def pixels(self, frames_CTHW: np.ndarray) -> FloatArray:
@@ -270,7 +285,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class SmoothTargets:
+class SmoothTargets(Transform):
     """Training aims at a running mean of the responses with exponential weights; for calcium, whose noise is fast."""
 
     tau_s: float  # time constant, s

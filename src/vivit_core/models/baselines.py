@@ -5,13 +5,16 @@ Shape letters: B clips, C channels, T bins (= frames), H W pixels, P pixels of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from vivit_core.build import build
+from vivit_core.checkpoint import check_model, refused
 from vivit_core.models.layers import inverse_softplus, normalized
 from vivit_core.specs import Batch, RecordingSpec
 
@@ -160,17 +163,45 @@ class LN(nn.Module):
         }
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Primitives and tensors from which :meth:`from_checkpoint` makes the same model."""
+        """Primitives and tensors from which :func:`load_ln` makes the same model."""
         return {"description": self.description(), "weights": self.state_dict()}
 
     @classmethod
-    def from_checkpoint(cls, values: dict[str, Any]) -> LN:
-        """The model that :meth:`to_checkpoint` described."""
-        arguments = {k: v for k, v in values["description"].items() if k != "_target_"}
-        arguments["recordings"] = [RecordingSpec.from_dict(spec) for spec in arguments["recordings"]]
-        model = cls(**arguments)
-        model.load_state_dict(values["weights"])
+    def from_description(cls, description: Mapping[str, Any]) -> LN:
+        """The model that :meth:`description` described, not yet with its weights."""
+        node = {key: value for key, value in description.items() if key not in ("recordings", "predict")}
+        if description.get("predict") not in ("all", "last"):
+            raise ValueError(f"predict={str(description.get('predict'))[:40]} should be 'all' or 'last'")
+        recordings = [RecordingSpec.from_dict(spec) for spec in description["recordings"]]
+        model = build("baseline", node, recordings=recordings, predict=description["predict"])
+        assert isinstance(model, cls)
         return model
+
+
+def load_ln(path: str | Path, content: Mapping[str, Any]) -> LN | None:
+    """The LN model in a checkpoint that was read (``checkpoint.read_checkpoint``); None where it holds none.
+
+    Raises
+    ------
+    ValueError
+        Where its weights do not fit the model that is described.
+    """
+    if content.get("ln") is None:
+        return None
+    values = content["ln"]
+    if values.keys() != {"description", "weights"} or not all(isinstance(inner, dict) for inner in values.values()):
+        raise refused(path, content, f"its LN model has {sorted(values)}, and should have a description and weights")
+
+    def make() -> LN:
+        number = len(values["description"].get("recordings", ()))
+        if number > len(values["weights"]):
+            raise ValueError(f"{number} recordings, but {len(values['weights'])} tensors")
+        return LN.from_description(values["description"])
+
+    check_model(path, content, make, values["weights"])
+    model = LN.from_description(values["description"])
+    model.load_state_dict(values["weights"])
+    return model
 
 
 def lags_of(duration_s: float, spec: RecordingSpec) -> int:

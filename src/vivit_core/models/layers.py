@@ -1,4 +1,4 @@
-"""Small parts that several models share: levels, rotary positions, and building from a plain dict.
+"""Small parts that several models share: levels, and rotary positions.
 
 Shape letters: B clips, T steps in time, C channels, H W cells, N tokens, D embedding, h heads,
 d numbers of a head, F bins (frames) of a clip.
@@ -6,10 +6,8 @@ d numbers of a head, F bins (frames) of a clip.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,45 +15,6 @@ from torch import Tensor, nn
 
 Part = Callable[..., Any]
 """A constructor whose remaining arguments (sizes) the enclosing module gives."""
-
-PACKAGE = "vivit_core.models."
-
-
-def resolve(target: str) -> type[nn.Module]:
-    """The module class named ``package.module.Name``.
-
-    Raises
-    ------
-    ValueError
-        When it is not a module class of ``vivit_core.models`` (a checkpoint may run nothing else) or does not exist.
-    """
-    if not isinstance(target, str) or not target.startswith(PACKAGE):
-        raise ValueError(f"_target_ {target!r} lies outside {PACKAGE[:-1]!r}; models are built from its modules alone")
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"_target_ {target!r} does not exist: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"_target_ {target!r} is no module; models are built from modules alone")
-    return found
-
-
-def part(spec: Mapping[str, Any]) -> Part:
-    """A constructor with the arguments of ``spec`` filled in; nested nodes with a ``_target_`` become parts too."""
-    if "_target_" not in spec:
-        raise ValueError(f"a model part needs a '_target_'; got the keys {sorted(spec)}")
-    given = {
-        key: part(value) if isinstance(value, Mapping) and "_target_" in value else value
-        for key, value in spec.items()
-        if key != "_target_"
-    }
-    return partial(resolve(spec["_target_"]), **given)
-
-
-def build(spec: Mapping[str, Any], **sizes: Any) -> Any:
-    """Make the module that a plain dict describes; ``sizes`` are the arguments that only the caller knows."""
-    return part(spec)(**sizes)
 
 
 @dataclass

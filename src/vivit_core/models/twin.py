@@ -8,7 +8,6 @@ Shape letters: B clips, C channels, T bins, H W pixels, D behaviour numbers, U u
 from __future__ import annotations
 
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,15 +15,19 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from vivit_core.models.layers import build, missing, normalized, part
+from vivit_core.build import build, part
+from vivit_core.checkpoint import asked, check_model
+from vivit_core.checkpoint import read_checkpoint as read_checkpoint
+from vivit_core.models.layers import missing, normalized
 from vivit_core.models.readout import GaussianReadout
 from vivit_core.models.streaming import Stream
+from vivit_core.schema import problems_of
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
 FORMAT = "vivit-core twin 1"
+MOST_RESIZED = 4  # sides of the common frame over those of the recordings', in what a checkpoint asks for
 AVERAGE = "average"  # where a checkpoint keeps averaged weights (training/averaging.py)
 
 
@@ -71,19 +74,17 @@ class Twin(nn.Module):
         behavior_dim = same("behaviours", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
 
-        self.core = build(
-            {k: v for k, v in model.items() if k not in ("modulator", "frame_size")}, in_channels=channels
-        )
+        node = {key: value for key, value in model.items() if key not in ("modulator", "frame_size")}
+        self.core = build("model", node, in_channels=channels)
         self.causal: bool = self.core.causal
         level_channels = list(self.core.level_channels)
         modulator = model.get("modulator")
         self.modulator = None
         if modulator is not None:
-            self.modulator = build(
-                modulator, channels=level_channels[-1], behavior_dim=behavior_dim, stride=self.core.stride
-            )
+            sizes = {"channels": level_channels[-1], "behavior_dim": behavior_dim, "stride": self.core.stride}
+            self.modulator = build("model.modulator", modulator, **sizes)
             level_channels = [*self.modulator.extra_channels, *level_channels]
-        make = part(readout)
+        make = part("readout", readout)
         self.readouts = nn.ModuleList(
             make(channels=level_channels, frame_size=self.frame_size, mean_counts=spec.unit_mean_counts)
             for spec in recordings
@@ -222,11 +223,27 @@ class Twin(nn.Module):
     def from_description(cls, description: Mapping[str, Any]) -> Twin:
         if description.get("format") != FORMAT:
             raise ValueError(
-                f"this checkpoint holds {description.get('format')!r}, not {FORMAT!r}; it was not "
+                f"this checkpoint holds {str(description.get('format'))[:40]!r}, not {FORMAT!r}; it was not "
                 "written by this version"
             )
-        recordings = [RecordingSpec.from_dict(r) for r in description["recordings"]]
+        known = {"format", "model", "readout", "recordings", "predict"}
+        if description.keys() != known:
+            raise ValueError(f"a twin's description has {sorted(known)}, and this one {sorted(description)}")
+        if description["predict"] not in ("all", "last"):
+            raise ValueError(f"predict={str(description['predict'])[:40]} should be 'all' or 'last'")
+        problems = problems_of("model", description["model"]) + problems_of("readout", description["readout"])
+        if problems:
+            raise ValueError("; ".join(problems))
+        recordings = [RecordingSpec.from_dict(values) for values in recordings_in(description)]
         return cls(description["model"], description["readout"], recordings, description["predict"])
+
+
+def recordings_in(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The recordings that a description lists, as dicts."""
+    recordings = description.get("recordings")
+    if not isinstance(recordings, list) or not all(isinstance(values, dict) for values in recordings):
+        raise ValueError("recordings is no list of dicts")
+    return recordings
 
 
 def load_twin(path: str | Path, device: str = "cpu", average: bool = False) -> Twin:
@@ -243,75 +260,43 @@ def load_twin(path: str | Path, device: str = "cpu", average: bool = False) -> T
     content = read_checkpoint(path)
     if average and AVERAGE not in content:
         raise ValueError(f"{path} holds no averaged weights; callbacks=ema keeps them in training")
-    weights = content[AVERAGE]["state_dict"] if average else content["state_dict"]
-    state = {name.removeprefix("twin."): value for name, value in weights.items() if name.startswith("twin.")}
-    check_description(path, content["twin"], state)
+    state = weights_in(content[AVERAGE].get("state_dict", {}) if average else content["state_dict"])
+    check_description(path, content, state)
     twin = Twin.from_description(content["twin"])
     twin.load_state_dict(state, strict=True)
     return twin.to(device).eval()
 
 
-def check_description(path: str | Path, description: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Make the twin without its numbers and compare it with the weights, so that no description takes more memory than
-    the weights that come with it.
+def weights_in(state: Any) -> dict[str, Any]:
+    """A twin's own weights in the state of what trains it."""
+    items = state.items() if isinstance(state, Mapping) else ()
+    return {str(name).removeprefix("twin."): value for name, value in items if str(name).startswith("twin.")}
+
+
+def check_description(path: str | Path, content: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Compare the twin that a checkpoint describes with a state of weights, before anything of its size is made.
 
     Raises
     ------
     ValueError
         Where the description makes no twin, or one of other weights.
     """
-    try:
-        depth = blocks_in(description["model"])
-        if depth > max(len(state), 64):
-            raise ValueError(f"{depth} blocks, but {len(state)} tensors")
-        with FakeTensorMode():
-            expected = {name: value.shape for name, value in Twin.from_description(description).state_dict().items()}
-    # A description that was tampered with can fail anywhere in the constructors.
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
-        raise ValueError(
-            f"{path}: the checkpoint describes no twin that can be made ({type(error).__name__}: {error}); "
-            "take another of its run, for example last.ckpt"
-        ) from error
-    given = {name: getattr(value, "shape", None) for name, value in state.items()}
-    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
-    if wrong:
-        first = wrong[0]
-        raise ValueError(
-            f"{path}: the weights do not fit the model that the checkpoint describes: {len(wrong)} of {len(expected)} "
-            f"tensors differ, the first is {first} (described {expected.get(first)}, held {given.get(first)})"
-        )
+    description = content["twin"]
 
+    def make() -> Twin:
+        numbers = {"blocks": asked(description.get("model")), "recordings": len(recordings_in(description))}
+        for what, number in numbers.items():
+            if number > max(len(state), 64):
+                raise ValueError(f"{number} {what}, but {len(state)} tensors")
+        twin = Twin.from_description(description)
+        largest = max(max(spec.frame_shape[1:]) for spec in twin.specs.values())
+        if max(twin.frame_size) > MOST_RESIZED * largest:
+            raise ValueError(
+                f"model.frame_size={list(twin.frame_size)} is over {MOST_RESIZED} times the recordings' {largest} px"
+            )
+        return twin
 
-def blocks_in(node: Mapping[str, Any]) -> int:
-    """How many blocks a model's node and the nodes in it ask for; where it has ``widths``, a depth is of each."""
-    own = sum(max(0, size) for name, size in node.items() if "depth" in name) * len(node.get("widths", [1]))
-    return own + sum(blocks_in(inner) for inner in node.values() if isinstance(inner, Mapping))
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a twin's checkpoint: ``twin``, ``state_dict``, ``ln`` …, read without running code."""
-    if not Path(path).is_file():
-        raise ValueError(
-            f"{path}: no such checkpoint; give the path of a .ckpt file, for example "
-            "outputs/train/…/checkpoints/best.ckpt"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > Path(path).stat().st_size:
-                raise ValueError("it would take more memory than the file has bytes")
-            if (bad := archive.testzip()) is not None:
-                raise ValueError(f"{bad} is damaged: its checksum differs")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the broken bytes lead to
-        raise ValueError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}: {str(error)[:200]}); "
-            "take another of its run, for example last.ckpt"
-        ) from error
-    if not isinstance(content, dict) or "twin" not in content or "state_dict" not in content:
-        raise ValueError(
-            f"{path}: not a checkpoint of a twin (it lacks 'twin' or 'state_dict'); give one that task=train wrote"
-        )
-    return content
+    check_model(path, content, make, state)
 
 
 def common_frame_size(wanted: Sequence[int] | None, recordings: Sequence[RecordingSpec]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vivit_core.models.twin import AVERAGE
+from vivit_core.models.twin import AVERAGE, weights_in
 from vivit_core.training.losses import counted
 from vivit_core.training.metrics import UnitMetrics
 from vivit_core.training.module import TwinModule, validation_numbers
@@ -94,7 +94,6 @@ class Averaging(Callback):
                 "the checkpoint holds no averaged weights; continue with the callbacks that it was trained with"
             )
         kept = checkpoint[AVERAGE]
-        weights = {name.removeprefix("twin."): value for name, value in kept["state_dict"].items()}
-        self.average.module.load_state_dict(weights)
+        self.average.module.load_state_dict(weights_in(kept["state_dict"]))
         self.average.n_averaged.copy_(torch.tensor(kept["steps"]))
         self._step = kept["last_step"]

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vivit_core.checkpoint import WRITTEN, written_by
 from vivit_core.models.twin import Twin
 from vivit_core.names import key_name
 from vivit_core.specs import Batch
@@ -219,6 +220,7 @@ class TwinModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[WRITTEN] = written_by()
         checkpoint["twin"] = self.twin.description()
         checkpoint["ln"] = self.ln
         checkpoint["burn_in"] = self.burn_in

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vivit_core.models.twin import FORMAT, Twin, check_description, common_frame_size
+from vivit_core.models.twin import FORMAT, Twin, check_description, common_frame_size, weights_in
 from vivit_core.specs import RecordingSpec
 
 # What may differ from the checkpoint's model, because the trained weights do not depend on it.
@@ -38,7 +38,7 @@ def adopted_model(
         raise ValueError(
             f"init_from={path} holds no core to start from; give the checkpoint of a twin, not of model=ln"
         )
-    check_description(path, content["twin"], {k[5:]: v for k, v in content["state_dict"].items() if k[:5] == "twin."})
+    check_description(path, content, weights_in(content["state_dict"]))
     own, wanted = dict(leaves(content["twin"]["model"])), dict(leaves(composed))
     keys = {key for key in own | wanted if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}
     differ = sorted(key for key in keys if own.get(key) != wanted.get(key))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
 
+from vivit_core.build import build
 from vivit_core.data.importers.common import Importer
 from vivit_core.data.importers.mahuas2020 import Mahuas2020Importer
 from vivit_core.data.importers.nwb import NwbImporter
@@ -42,9 +42,7 @@ def importer(compose: Callable[..., dict[str, Any]]) -> Callable[..., Importer]:
 
     def make(name: str, *changes: str) -> Importer:
         words = [f"{'+' * change.startswith('+')}importer.{change.lstrip('+')}" for change in changes]
-        return instantiate(
-            compose("task=import", f"importer={name}", "source=a", "out=b", *words)["importer"], _convert_="all"
-        )
+        return build("importer", compose("task=import", f"importer={name}", "source=a", "out=b", *words)["importer"])
 
     return make
 

@@ -133,6 +133,12 @@ class Simulator:
         return self.train_trials + self.val_trials + self.test_trials + self.repeated_stimuli * self.repeats
 
     @property
+    def n_bytes(self) -> int:
+        """About what all recordings take: pixels, and counts and the true rates of each unit."""
+        bins = self.recordings * self.n_trials * self.n_bins
+        return bins * (self.height * self.width + 16 * self.units)
+
+    @property
     def n_bins(self) -> int:
         """Bins of one trial."""
         return round(self.trial_s * self.frame_rate_hz)

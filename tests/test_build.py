@@ -1,0 +1,327 @@
+"""Nothing that comes from a file runs code, takes the machine's memory or time, or ends in another program's error."""
+
+from __future__ import annotations
+
+import copy
+import re
+import resource
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tampering
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tampering import DATA, PICKLES, PLACES, TAMPERINGS, Content, put, read_all, targets, with_pickle
+
+from vivit_core.build import build
+from vivit_core.checkpoint import MOST_STEPS, read_checkpoint, read_plain, settings_of
+from vivit_core.groups import GROUPS, class_of
+from vivit_core.models.baselines import load_ln
+from vivit_core.models.twin import Twin, check_description, load_twin, weights_in
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+SECONDS, MEGABYTES = 10.0, 400  # of the processor, and more memory than before
+
+
+@pytest.fixture(scope="module")
+def content() -> Content:
+    return tampering.content()
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    seconds, most = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert time.process_time() - seconds < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < MEGABYTES * 1000
+
+
+def refusal(path: Path, use: Callable[[Path], Any]) -> str:
+    """The line with which a file is refused."""
+    with bounded(), pytest.raises(ValueError) as error:
+        use(path)
+    line = str(error.value)
+    assert type(error.value) is ValueError and "\n" not in line and str(path) in line and len(line) < 1500, line
+    return line
+
+
+def test_an_honest_checkpoint_is_read(content: Content, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.ckpt")
+    twin, ln, data = read_all(tmp_path / "a.ckpt")
+    assert all(torch.equal(value, content["state_dict"][f"twin.{name}"]) for name, value in twin.state_dict().items())
+    assert twin.description() == content["twin"] and ln is not None and data.clip_length == 60
+    del content["vivit_core"]  # the first ones did not say by whom they were written
+    torch.save(content, tmp_path / "a.ckpt")
+    read_all(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_a_tampered_checkpoint_is_refused_in_one_line(name: str, content: Content, tmp_path: Path) -> None:
+    torch.save(TAMPERINGS[name](content), tmp_path / "bad.ckpt")
+    refusal(tmp_path / "bad.ckpt", read_all)
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_another_pickle_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    with_pickle(tmp_path / "bad.ckpt", PICKLES[name])
+    refusal(tmp_path / "bad.ckpt", read_all)
+
+
+def test_files_of_other_kinds_are_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "garbage.ckpt").write_bytes(b"not a checkpoint")
+    (tmp_path / "empty.ckpt").touch()
+    with zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("archive/data.pkl", b"\x80\x02](" + b"N" * (50 << 20) + b"e.")
+    with zipfile.ZipFile(tmp_path / "two.ckpt", "w") as two:
+        two.writestr("a/data.pkl", b"\x80\x02N.")
+        two.writestr("b/data.pkl", b"\x80\x02N.")
+    for name in ("garbage", "empty", "bomb", "two", "none"):
+        refusal(tmp_path / f"{name}.ckpt", read_checkpoint)
+    refusal(tmp_path, read_checkpoint)
+
+
+def test_a_refusal_names_both_versions(content: Content, tmp_path: Path) -> None:
+    later = put(content, ("vivit_core",), {"format": 1, "version": "9.8.7"})
+    torch.save(put(later, ("twin", "model", "new"), 1), tmp_path / "a.ckpt")
+    line = refusal(tmp_path / "a.ckpt", load_twin)
+    assert "model.new does not exist" in line and "'9.8.7'" in line and "this is vivit-core" in line
+    torch.save(put(content, ("vivit_core",), {"format": 7, "version": "9.8.7"}), tmp_path / "a.ckpt")
+    assert "number 7 (written by vivit-core '9.8.7')" in refusal(tmp_path / "a.ckpt", load_twin)
+
+
+# Code -----------------------------------------------------------------------------------------------------------------
+
+
+def use(made: Content) -> None:
+    """What the tasks take from a checkpoint's content, less reading the file."""
+    check_description("bad.ckpt", made, weights_in(made["state_dict"]))
+    load_ln("bad.ckpt", made)
+    settings_of("bad.ckpt", made)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_node_of_a_file_runs_anything(
+    place: str, content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = tmp_path / "canary"
+    (tmp_path / "canary_module.py").write_text(
+        f"import pathlib; pathlib.Path({str(canary)!r}).touch()\nclass Part: pass"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    for node in targets(canary):
+        with pytest.raises(ValueError, match=r"^bad\.ckpt: .*") as error:
+            use(put(content, PLACES[place], node))
+        assert "\n" not in str(error.value)
+    assert not canary.exists()
+    assert not any(
+        name.startswith(("canary_module", "torch._inductor.codecache")) for name in set(sys.modules) - before
+    )
+
+
+def test_the_canary_would_sing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that the test above names does touch the canary where it is imported."""
+    (tmp_path / "canary_module2.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w').close()\nclass Part: pass")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="is no Core or LN"):
+        class_of("model", "canary_module2.Part", packages=["canary_module2"])
+    assert (tmp_path / "canary").exists()
+
+
+def test_nothing_calls_hydras_instantiate() -> None:
+    for path in (*SRC.rglob("*.py"), *(SRC.parent / "benchmarks").rglob("*.py")):
+        text = path.read_text()
+        assert not re.search(r"\binstantiate\(|hydra\.utils", text), path
+        loads = [line for line in text.splitlines() if "torch.load(" in line and "weights_only=True" not in line]
+        assert not [line for line in loads if not line.strip().startswith('"')], path
+
+
+# The allow-list -------------------------------------------------------------------------------------------------------
+
+
+def test_each_group_has_its_kind() -> None:
+    for path, group in GROUPS.items():
+        for kind in group.kinds:  # they exist
+            module, _, name = kind.rpartition(".")
+            assert isinstance(getattr(__import__(module, fromlist=[name]), name), type), (path, kind)
+    velocity = "vivit_core.data.transforms.Velocity"
+    assert class_of("data.transforms.any_name", velocity).__name__ == "Velocity"
+    for path, target in (
+        ("data.simulator", velocity),
+        ("data.transforms.x", "vivit_core.data.transforms.CutMix"),
+        ("data.transforms.x", "vivit_core.data.transforms.Whole"),
+        ("model.tokenizer", "vivit_core.models.vivit.ViViT"),
+        ("importer", "vivit_core.data.importers.common.Importer"),
+        ("data.recordings", velocity),
+        ("callbacks.x", "lightning.pytorch.loggers.CSVLogger"),
+    ):
+        with pytest.raises(ValueError, match=r"is no |lies outside|no class can be named"):
+            class_of(path, target)
+
+
+def test_a_node_becomes_plain_python_and_parts() -> None:
+    module = build("data", DATA | {"recordings": ("a", "b"), "behavior": ("eye",)})
+    assert module._patterns == ["a", "b"] and module._simulator.units == 6 and module._transforms["eye"].source
+    for changes, message in (
+        ({"clip_length": "3"}, r"data\.clip_length=\"3\" should be a valid integer"),
+        ({"clip_lenght": 3}, r"data\.clip_lenght does not exist; did you mean data\.clip_length"),
+        ({"simulator": {"units": 3}}, r"data\.simulator needs a _target_"),
+        ({"simulator": 3}, r"data\.simulator=3 is no part"),
+        ({"behavior": [{"_target_": "os.system"}]}, r"data\.behavior has a _target_ where there is no part"),
+        ({"simulator": DATA["simulator"] | {"_partial_": True}}, r"data\.simulator\._partial_ does not exist"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build("data", DATA | changes)
+    with pytest.raises(ValueError, match="clip_length is missing"):
+        build("data", {key: value for key, value in DATA.items() if key != "clip_length"})
+
+
+# Honest ones are not refused ------------------------------------------------------------------------------------------
+
+
+def test_bounds_leave_room_for_large_twins() -> None:
+    """64 recordings of 4096 units: an id, a mean and their memo entries a unit, of the twin and of LN."""
+    assert MOST_STEPS > 64 * 4096 * 3 * 2 * 2
+
+
+# Anything, anywhere ---------------------------------------------------------------------------------------------------
+
+ATOMS = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 70), st.sampled_from([2**31, 2**62, -(2**62)]), st.floats(),
+    st.text(max_size=3),
+    st.sampled_from(["all", "last", "exp", "vivit_core.models.vivit.ViViT", "os.system", "???"]),
+)  # fmt: skip
+VALUES = st.recursive(
+    ATOMS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["_target_", "x", "depth", "widths", "source"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places_in(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield keys
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(min(2, len(value))):
+            yield from places_in(value[key], (*keys, key))
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data())
+def test_a_changed_node_is_what_it_says_or_is_refused(data: st.DataObject, content: Content) -> None:
+    part = data.draw(st.sampled_from(["twin", "settings", "ln"]))
+    changed = content | {part: copy.deepcopy(content[part])}
+    root = changed[part]["description"] if part == "ln" else changed[part]
+    keys = data.draw(st.sampled_from([keys for keys in places_in(root) if keys]))
+    inner: Any = root
+    for key in keys[:-1]:
+        inner = inner[key]
+    how = data.draw(st.sampled_from(["replace", "remove", "add"]))
+    if how == "replace" or isinstance(inner, list):
+        inner[keys[-1]] = data.draw(VALUES)
+    elif how == "remove":
+        del inner[keys[-1]]
+    else:
+        inner[data.draw(st.text(max_size=4))] = data.draw(VALUES)
+    try:
+        use(changed)
+        if part == "settings" and changed[part].get("data") is not None:
+            try:
+                build("data", changed[part]["data"])
+            except ValueError:
+                return
+        if part == "twin":
+            twin = Twin.from_description(changed["twin"])
+            assert {f"twin.{name}" for name in twin.state_dict()} == set(changed["state_dict"])
+            assert twin.description()["model"] == changed["twin"]["model"]
+    except ValueError as error:
+        assert str(error).startswith("bad.ckpt: ") and "\n" not in str(error), str(error)
+
+
+# Continuing a training ------------------------------------------------------------------------------------------------
+
+
+def test_a_training_takes_over_its_own_state_alone(tmp_path: Path) -> None:
+    import tiny_training
+
+    from vivit_core.training.module import TwinModule
+    from vivit_core.training.restore import check_restorable
+
+    module = TwinModule(tiny_training.make_twin(), tiny_training.optimization(), 2, 3, 4)
+    optimizer, schedule = module.optimization.build(module.twin, 3, 4, module.scaled)
+    first = optimizer.param_groups[0]["params"][0]
+    moments = {"step": torch.tensor(1.0), "exp_avg": torch.zeros_like(first), "exp_avg_sq": torch.zeros_like(first)}
+    folder = str(tmp_path / "checkpoints")
+    best = f"{folder}/best.ckpt"
+    keeper = {"dirpath": folder, "best_model_path": best, "best_k_models": {best: torch.tensor(1.0)}}
+    honest: Content = {
+        "twin": module.twin.description(),
+        "state_dict": {f"twin.{name}": value for name, value in module.twin.state_dict().items()},
+        "optimizer_states": [optimizer.state_dict() | {"state": {0: moments}}],
+        "lr_schedulers": [schedule.state_dict()],
+        "callbacks": {"ModelCheckpoint{}": keeper},
+    }
+    check_restorable(Path("a.ckpt"), honest, module)
+    state, course = honest["optimizer_states"][0], honest["lr_schedulers"][0]
+    groups = copy.deepcopy(state["param_groups"])
+    groups[0]["lr"] = "1e-3"
+    for changes in (
+        {"callbacks": {"ModelCheckpoint{}": keeper | {"best_model_path": "/home/somebody/thesis.ckpt"}}},
+        {"callbacks": {"ModelCheckpoint{}": keeper | {"best_k_models": {f"{folder}/../../x.ckpt": torch.tensor(0.0)}}}},
+        {"callbacks": {"ModelCheckpoint{}": keeper | {"last_model_path": f"{folder}/data"}}},
+        {"callbacks": {"ModelCheckpoint{}": [1]}},
+        {"optimizer_states": []},
+        {"optimizer_states": [state | {"state": {0: moments | {"exp_avg": torch.zeros(3)}}}]},
+        {"optimizer_states": [state | {"state": {0: moments | {"exp_avg": first * torch.nan}}}]},
+        {"optimizer_states": [state | {"state": {10**6: moments}}]},
+        {"optimizer_states": [state | {"param_groups": groups}]},
+        {"lr_schedulers": [course | {"step": "now"}]},
+        {"lr_schedulers": [course | {"last_epoch": "1"}]},
+    ):
+        with pytest.raises(ValueError, match=r"^a\.ckpt: this training cannot be continued from it") as error:
+            check_restorable(Path("a.ckpt"), {**honest, **changes}, module)
+        assert "\n" not in str(error.value)
+
+
+# Where things are read and written ------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_says_nothing_of_what_is_written_here() -> None:
+    from vivit_core.tasks import data_of_evaluation
+
+    now = DATA | {"cache": "here", "num_workers": 1}
+    mixed = data_of_evaluation(now, {"data": DATA | {"cache": "/home/somebody", "num_workers": 10**6}}, set())
+    assert (mixed["cache"], mixed["num_workers"]) == ("here", 1)
+    huge = {"data": DATA | {"simulator": DATA["simulator"] | {"train_trials": 10**7}}}
+    with pytest.raises(ValueError, match=r"simulated ones of .* GiB; to have them made here"):
+        data_of_evaluation(now, huge, set())
+    assert data_of_evaluation(now, huge, {"data.simulator.units"})["simulator"] == DATA["simulator"]
+    assert data_of_evaluation(now, huge, {"data"})["simulator"] == DATA["simulator"]
+
+
+def test_texts_of_a_run_folder_are_read_within_bounds(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("a: {b: [1, 2.5, null, x]}")
+    assert read_plain(tmp_path / "good.yaml") == {"a": {"b": [1, 2.5, None, "x"]}}
+    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 25))]
+    for name, text in {
+        "laughs.yaml": "\n".join(lines),
+        "object.yaml": "a: !!python/object/apply:os.system ['true']",
+        "date.yaml": "a: 2026-01-01",
+        "list.json": "[1]",
+        "half.json": '{"a": ',
+        "deep.json": '{"a": ' * 50 + "1" + "}" * 50,
+        "deeper.json": "[" * 100_000,
+        "large.json": '{"a": "' + "x" * (2 << 20) + '"}',
+    }.items():
+        (tmp_path / name).write_text(text)
+        refusal(tmp_path / name, read_plain)
+    refusal(tmp_path / "none.json", read_plain)
