@@ -25,6 +25,7 @@ from vivit_core.checkpoint import MOST_STEPS, read_checkpoint, read_plain, setti
 from vivit_core.groups import GROUPS, class_of
 from vivit_core.models.baselines import load_ln
 from vivit_core.models.twin import Twin, check_description, load_twin, weights_in
+from vivit_core.sweeps import Job, Outcome
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 SECONDS, MEGABYTES = 10.0, 400  # of the processor, and more memory than before
@@ -306,6 +307,17 @@ def test_a_checkpoint_says_nothing_of_what_is_written_here() -> None:
         data_of_evaluation(now, huge, set())
     assert data_of_evaluation(now, huge, {"data.simulator.units"})["simulator"] == DATA["simulator"]
     assert data_of_evaluation(now, huge, {"data"})["simulator"] == DATA["simulator"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"status": "done"}', '{"score": "1"}', '{"else": 1}', "[1]", '{"run": {"_target_": "os.system"}}', "{"]
+)
+def test_an_outcome_is_what_a_job_writes(text: str, tmp_path: Path) -> None:
+    job = Job(tmp_path, 3)
+    job.note(status="finished", score=0.5, run="x")
+    assert job.outcome() == Outcome("finished", None, "x", 0.5)
+    job.file.write_text(text)
+    refusal(job.file, lambda _: job.outcome())
 
 
 def test_texts_of_a_run_folder_are_read_within_bounds(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from rich.table import Table
 
 from vivit_core.analysis import pictures
 from vivit_core.analysis.tables import write_rows
+from vivit_core.checkpoint import read_plain
 from vivit_core.names import file_name
+from vivit_core.schema import check_call
 from vivit_core.terminal import shown
 
 Status = Literal["waiting", "running", "finished", "refused", "failed", "interrupted"]
@@ -58,7 +60,12 @@ class Job:
 
     def outcome(self) -> Outcome:
         """What is known of it; ``waiting`` where it has not begun."""
-        return Outcome(**json.loads(self.file.read_text(encoding="utf-8"))) if self.file.is_file() else Outcome()
+        if not self.file.is_file():
+            return Outcome()
+        values = read_plain(self.file)
+        if problems := list(check_call("outcome", Outcome, values)):
+            raise ValueError(f"{self.file}: {'; '.join(problems)}")
+        return Outcome(**values)
 
     def note(self, **changes: Any) -> Outcome:
         """Change what is known of it; the names are those of :class:`Outcome`."""

@@ -313,7 +313,10 @@ def test_normalisation_is_the_recordings_own() -> None:
         ({"tokenizer": STEM | {"kernel": 4}}, r"kernel=4 must be odd"),
         ({"tokenizer": STEM | {"patch_size": [4, 5, 4]}}, r"multiples of tokenizer.stride=2"),
         ({"tokenizer": {"_target_": "os.system"}}, r"lies outside 'vivit_core.models'"),
-        ({"tokenizer": {"_target_": "vivit_core.models.tokenizer.Tublet"}}, r"does not exist"),
+        (
+            {"tokenizer": {"_target_": "vivit_core.models.tokenizer.Tublet"}},
+            r"there is no 'vivit_core.models.tokenizer.Tublet'",
+        ),
     ],
 )
 def test_impossible_models_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
