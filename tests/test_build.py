@@ -100,11 +100,14 @@ def test_a_refusal_names_both_versions(content: Content, tmp_path: Path) -> None
 # Code -----------------------------------------------------------------------------------------------------------------
 
 
-def use(made: Content) -> None:
-    """What the tasks take from a checkpoint's content, less reading the file."""
-    check_description("bad.ckpt", made, weights_in(made["state_dict"]))
-    load_ln("bad.ckpt", made)
-    settings_of("bad.ckpt", made)
+def use(made: Content, part: str) -> None:
+    """What the tasks take from a part of a checkpoint's content, less reading the file."""
+    if part == "twin":
+        check_description("bad.ckpt", made, weights_in(made["state_dict"]))
+    elif part == "ln":
+        load_ln("bad.ckpt", made)
+    else:
+        settings_of("bad.ckpt", made)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -119,7 +122,7 @@ def test_no_node_of_a_file_runs_anything(
     before = set(sys.modules)
     for node in targets(canary):
         with pytest.raises(ValueError, match=r"^bad\.ckpt: .*") as error:
-            use(put(content, PLACES[place], node))
+            use(put(content, PLACES[place], node), PLACES[place][0])
         assert "\n" not in str(error.value)
     assert not canary.exists()
     assert not any(
@@ -216,7 +219,7 @@ def places_in(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
             yield from places_in(value[key], (*keys, key))
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_a_changed_node_is_what_it_says_or_is_refused(data: st.DataObject, content: Content) -> None:
     part = data.draw(st.sampled_from(["twin", "settings", "ln"]))
@@ -234,12 +237,7 @@ def test_a_changed_node_is_what_it_says_or_is_refused(data: st.DataObject, conte
     else:
         inner[data.draw(st.text(max_size=4))] = data.draw(VALUES)
     try:
-        use(changed)
-        if part == "settings" and changed[part].get("data") is not None:
-            try:
-                build("data", changed[part]["data"])
-            except ValueError:
-                return
+        use(changed, part)
         if part == "twin":
             twin = Twin.from_description(changed["twin"])
             assert {f"twin.{name}" for name in twin.state_dict()} == set(changed["state_dict"])

@@ -22,6 +22,7 @@ import yaml
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vivit_core.build import build
 from vivit_core.schema import problems_of
 
 WRITTEN = "vivit_core"  # where a checkpoint says by whom it was written
@@ -30,6 +31,7 @@ MOST_STEPS = 8_000_000  # of the pickle: over a million units; torch takes about
 MOST_TENSORS = 16_384  # in one state: over a thousand recordings
 MOST_CLAIMS = 4  # tensors' bytes over the file's, because a state may stand in a checkpoint twice
 MOST_TEXT_BYTES = 1 << 20  # of a configuration or a summary
+A_CONTAINER = 16  # values that are copied in the time of an empty list
 DEEPEST = 32  # nested values; Lightning's progress has 6
 ATOMS = {str, int, float, bool, type(None)}
 
@@ -148,10 +150,10 @@ class Plain:
     Parameters
     ----------
     stored : bytes of the file.
-    most : values that are copied.
+    most : values that are copied; a list or a dict counts as ``A_CONTAINER`` more.
     """
 
-    def __init__(self, stored: int, most: int = 2 * MOST_STEPS) -> None:
+    def __init__(self, stored: int, most: int = MOST_STEPS) -> None:
         self.left, self.bytes = most, MOST_CLAIMS * stored
 
     def copy(self, value: Any, depth: int = 0) -> Any:
@@ -164,7 +166,7 @@ class Plain:
         if kind not in (dict, OrderedDict, list, tuple):
             check_atoms([value])
             return value
-        self.left -= len(value)
+        self.left -= len(value) + A_CONTAINER
         if self.left < 0:
             raise ValueError("its values refer to each other so often that they would not fit into memory")
         if depth >= DEEPEST:
@@ -344,7 +346,12 @@ def settings_of(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any] 
     settings = content.get("settings")
     if settings is None:
         return None
-    problems = problems_of("data", settings.get("data"))
-    if problems:
-        raise refused(path, content, f"its settings cannot be used: {'; '.join(problems)[:500]}")
+    try:
+        if problems := problems_of("data", settings.get("data")):
+            raise ValueError("; ".join(problems))
+        build("data", {key: value for key, value in dict(settings["data"]).items() if key != "geometry"})
+    except Exception as error:  # settings that were tampered with can fail anywhere in the constructors
+        raise refused(
+            path, content, f"its settings of the data cannot be used ({type(error).__name__}: {in_a_line(error)})"
+        ) from error
     return dict(settings)

@@ -176,7 +176,7 @@ def circle(made: Content) -> Content:
 
 
 TAMPERINGS: dict[str, Callable[[Content], Content]] = {
-    "stride 0": weight(lambda w: w[:1].expand(16)),
+    "stride 0": weight(lambda w: w[:1].clone().expand(16)),
     "stride 0, 6 GB": without_storage(embedding_dim=24_000),
     "stride 0, 691 GB": without_storage(embedding_dim=240_000),
     "one storage for all": of_one_storage,
