@@ -738,7 +738,7 @@ def data_of_evaluation(now: Settings, trained: Settings | None, said: set[str]) 
     if "data" in said:
         cut = {key: trained["data"][key] for key in CUT if key not in own and key in trained["data"]}
         return {**now, **cut}
-    data = {**trained["data"], **{key: now[key] for key in own | {"cache", "num_workers"}}}
+    data = {**trained["data"], **{key: now[key] for key in now.keys() & (own | {"cache", "num_workers"})}}
     if data["recordings"] is None and data["root"] is None and data["simulator"] is not None and "simulator" not in own:
         size = build("data.simulator", data["simulator"]).n_bytes
         if size > MOST_SIMULATED_BYTES:
