@@ -297,9 +297,42 @@ def test_newest_unfinished(tmp_path):
     unfinished(tmp_path / "train" / "other", "other", "2026-01-03T00:00:00+00:00")
     found = runs.same_runs(tmp_path, "same")
     assert found == [new, old]
-    assert runs.newest_unfinished(found) == new
-    (new.path / "summary.json").touch()
-    assert runs.newest_unfinished(found) == old
+    assert list(runs.unfinished(found)) == [new, old]
+    (new.path / "summary.json").touch()  # written before the end
+    assert list(runs.unfinished(found)) == [new, old]
+    new.finish(0.5)
+    assert list(runs.unfinished(found)) == [old] and new.score == 0.5
+    new.begin_training()
+    assert not new.finished and list(runs.unfinished(found)) == [new, old]
+
+
+def test_the_end_of_a_training_is_noted(tmp_path):
+    run = runs.Run(tmp_path)
+    assert not run.ended_at(8)
+    run.end_training(8)
+    assert run.ended_at(8) and not run.ended_at(4)
+    run.begin_training()
+    assert not run.ended_at(8)
+    run.finish(float("nan"))
+    assert run.finished and run.score is None
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    """Those that ``files.whole`` leaves, in the folders that a training writes into."""
+    run = runs.Run(tmp_path / "run")
+    ours = [".config.yaml.01234567.tmp", "checkpoints/.last.ckpt.89abcdef.tmp", "average/pictures/.a.png.00000000.tmp"]
+    others = [
+        ".report.html.01234567.tmp",
+        ".mine.tmp",
+        "checkpoints/notes.tmp",
+        "other/checkpoints/.last.ckpt.01234567.tmp",
+    ]
+    for name in (*ours, *others):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).touch()
+    run.remove_leftovers()
+    assert sorted(str(p.relative_to(run.path)) for p in run.path.rglob("*.tmp")) == sorted(others)
+    runs.Run(tmp_path / "nowhere").remove_leftovers()
 
 
 def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
@@ -313,11 +346,11 @@ def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
         [sys.executable, "-c", hold, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        assert runs.newest_unfinished([run]) is None
+        assert not list(runs.unfinished([run]))
         with pytest.raises(ValueError, match="another process is training"), run.held():
             pass
         other.communicate("\n")
-    assert runs.newest_unfinished([run]) == run
+    assert list(runs.unfinished([run])) == [run]
 
 
 # The data of an evaluation ------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher, SlurmLauncher
 from vivit_core import config, sweeps, tasks
 from vivit_core.analysis import pictures
 from vivit_core.models.plan import check_geometry
+from vivit_core.runs import Run
 from vivit_core.sweeps import Job, Outcome
 from vivit_core.training.callbacks import TrainingStopped
 from vivit_core.training.requeue import requeue
@@ -114,7 +115,7 @@ def test_a_sweep_without_scores(command):
     assert "model.spatial_depth=0.5 should be a valid integer" in rows[2]["reason"] and not rows[0]["run"]
 
 
-def test_the_baseline_is_selected_by_its_validation(command, tiny):
+def test_the_baseline_is_selected_by_its_validation(command, tiny, monkeypatch):
     words = ["-m", "model.patch=5,7", "model=ln", *tiny, "trainer=debug"]
     code, printed = command(*words)
     assert code == 0, printed
@@ -126,22 +127,64 @@ def test_the_baseline_is_selected_by_its_validation(command, tiny):
         )
         assert (float(row["val/bps_mean"]), float(row["test/bps_mean"])) == (validation, test)
         assert validation != test
+    # Killed between the summaries it has not finished; what was fitted is not fitted again.
+    killed = Path(rows[0]["run"])
+    (killed / "finished.json").unlink()
+    (killed / "validation" / "summary.json").unlink()
+    monkeypatch.setattr(tasks, "fit_ln", lambda *a, **k: pytest.fail("it fits again"))
     code, printed = command(*words)
     assert code == 0 and [row["val/bps_mean"] for row in summary_of(printed)] == [r["val/bps_mean"] for r in rows]
+    assert (killed / "finished.json").is_file() and (killed / "validation" / "summary.json").is_file()
 
 
-def test_a_run_folder_holds_one_training(command, tiny, tmp_path):
-    """What a scheduler starts again goes on in the same folder."""
-    here = ["hydra.run.dir=here", *tiny, *SMALL, "model.embedding_dim=16"]
-    code, printed = command(*here)
+def files_of(run):
+    return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and ".hydra" not in path.parts}
+
+
+def test_a_run_folder_holds_one_training_and_all_that_follows_it(command, tiny, tmp_path, monkeypatch):
+    """What a scheduler starts again goes on in the same folder, and makes what a killed end has not made."""
+    words = [*tiny, *SMALL, "model.embedding_dim=16", "callbacks=ema"]
+    code, printed = command(*words, "hydra.run.dir=outputs/train/run")
     assert code == 0, printed
-    code, printed = command(*here)
+    folder = tmp_path / "outputs" / "train" / "run"
+    run, made = Run(folder), files_of(folder)
+    score, metrics = run.score, (folder / "metrics.csv").read_bytes()
+    assert {"finished.json", "summary.json", "report.html", "pictures/learning_curve.png", "average/units.csv"} <= made
+    code, printed = command(*words, "hydra.run.dir=outputs/train/run")
     assert code == 0 and "had already finished" in printed
-    (tmp_path / "here" / "summary.json").unlink()
-    code, printed = command(*here)
-    assert code == 0 and "continues the run" in printed and (tmp_path / "here" / "summary.json").is_file()
-    code, printed = command(*here, "seed=1")
+    code, printed = command(*words, "hydra.run.dir=outputs/train/run", "seed=1")
     assert code == 1 and "holds a training with other settings" in printed
+
+    monkeypatch.setattr("lightning.Trainer.fit", lambda *a, **k: pytest.fail("it trains again"))
+    lost = [
+        "pictures/learning_curve.png",
+        "report.html",
+        "summary.json",
+        "average/summary.json",
+        "checkpoints/best.ckpt",
+    ]
+    for name in ("finished.json", *lost):
+        (folder / name).unlink()
+    (folder / "checkpoints" / ".last.ckpt.01234567.tmp").touch()
+    code, printed = command(*words, "resume=auto")
+    assert code == 0 and "its training is complete" in printed, printed
+    assert files_of(folder) == made and run.score == score
+    assert (folder / "metrics.csv").read_bytes() == metrics
+
+    # Nothing that reads is left to continue from: a new run.
+    (folder / "finished.json").unlink()
+    for path in run.checkpoints():
+        path.write_bytes(path.read_bytes()[:1000])
+    code, printed = command(*words, "resume=outputs/train/run/checkpoints/last.ckpt")
+    assert code == 1 and "resume=never begins it anew" in printed and "Traceback" not in printed
+    began = []
+    monkeypatch.setattr(tasks, "fit", lambda settings, run, checkpoint, *rest: began.append((run.path, checkpoint)))
+    code, printed = command(*words, "resume=auto")
+    assert code == 0 and printed.count("It is passed over") == len(run.checkpoints()), printed
+    assert "so it cannot be continued" in printed and "a new one starts" in printed
+    assert began[0][0] != folder and began[0][1] is None
+    code, printed = command(*words, "hydra.run.dir=outputs/train/run")  # as a scheduler does
+    assert code == 0 and "begins anew there" in printed and began[1] == (folder, None)
 
 
 # Outcomes and the summary -------------------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,8 @@ from typing import Any
 import torch
 import yaml
 
-from vivit_core.files import write_text
+from vivit_core.checkpoint import read_checkpoint
+from vivit_core.files import link_or_copy, remove_leftovers, write_text
 from vivit_core.locks import lock
 
 VERSIONS = (
@@ -52,8 +54,86 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Its final evaluation is written."""
-        return (self.path / "summary.json").is_file()
+        """All that a training leaves is there."""
+        return self._finished.is_file()
+
+    @property
+    def score(self) -> float | None:
+        """The ``val/bps_mean`` by which a sweep selects a finished run; None where it has none."""
+        score: float | None = json.loads(self._finished.read_text(encoding="utf-8"))["score"]
+        return score
+
+    @property
+    def _finished(self) -> Path:
+        return self.path / "finished.json"
+
+    @property
+    def _trained(self) -> Path:
+        return self.path / "trained.json"
+
+    def finish(self, score: float | None) -> None:
+        """Say that it has finished: the last thing that a training writes."""
+        known = score if score is not None and math.isfinite(score) else None
+        write_text(self._finished, json.dumps({"score": known}) + "\n")
+
+    def end_training(self, step: int) -> None:
+        """Note that the training is over, so that only what follows it is done again where that is interrupted."""
+        write_text(self._trained, json.dumps({"step": step}) + "\n")
+
+    def begin_training(self) -> None:
+        """Take back what was said of an earlier end."""
+        self._finished.unlink(missing_ok=True)
+        self._trained.unlink(missing_ok=True)
+
+    def ended_at(self, step: int) -> bool:
+        """Whether :meth:`end_training` was at this step."""
+        try:
+            return bool(json.loads(self._trained.read_text(encoding="utf-8"))["step"] == step)
+        except FileNotFoundError:
+            return False
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints in it, whether or not they can be read."""
+        return sorted(self.last.parent.glob("*.ckpt"))
+
+    def newest_whole(self, say: Callable[[str], None]) -> Path | None:
+        """The checkpoint to continue from: ``last.ckpt``; None where no checkpoint reads.
+
+        Where ``last.ckpt`` does not read, it becomes the newest checkpoint that does. A fitted LN has ``best.ckpt``.
+
+        Parameters
+        ----------
+        say : is told of each that does not read, and what stands in for it.
+        """
+        found: dict[Path, int] = {}
+        for path in sorted(self.checkpoints(), key=lambda path: path != self.last):
+            try:
+                content = read_checkpoint(path)
+            except ValueError as error:
+                say(f"{error}. It is passed over")
+                continue
+            if "_target_" in content["twin"]:  # of an LN, of which only the evaluation may be left to do
+                return path
+            if "loops" in content:  # a trainer can go on with it
+                if path == self.last:
+                    return path
+                found[path] = content["global_step"]
+        if not found:
+            return None
+        newest = max(found, key=lambda path: found[path])
+        with self.held():
+            link_or_copy(newest, self.last)
+        say(
+            f"{newest.name}, of step {found[newest]}, is the newest checkpoint that reads, and becomes {self.last.name}"
+        )
+        return self.last
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of killed processes; only for who holds the folder."""
+        for name in ("*.yaml", "*.json", "*.csv"):  # the report has a lock of its own
+            remove_leftovers(self.path, name)
+        for folder in ("checkpoints", "pictures", "average", "average/pictures", "validation", "validation/pictures"):
+            remove_leftovers(self.path / folder)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -98,10 +178,8 @@ def describe(run: Run, settings: Mapping[str, Any], overrides: Sequence[str], fi
         first.pop("ended", None)
         write_text(environment_file, json.dumps(first, indent=2))
         return
-    (run.path / "config.yaml").write_text(
-        yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    (run.path / "overrides.yaml").write_text(yaml.safe_dump(list(overrides), allow_unicode=True), encoding="utf-8")
+    write_text(run.path / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+    write_text(run.path / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
     write_text(environment_file, json.dumps({**now, "seed": settings["seed"]}, indent=2))
 
 
@@ -176,6 +254,6 @@ def same_runs(outputs: Path, fingerprint: str) -> list[Run]:
     return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def newest_unfinished(runs: Sequence[Run]) -> Run | None:
-    """The first that has a checkpoint, has not finished, and that no process works on."""
-    return next((run for run in runs if run.last.is_file() and not run.finished and not run.is_held), None)
+def unfinished(runs: Sequence[Run]) -> Iterator[Run]:
+    """Those that have a checkpoint, have not finished, and that no process works on."""
+    return (run for run in runs if run.checkpoints() and not run.finished and not run.is_held)

@@ -7,7 +7,6 @@ picture for each swept key.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.table import Table
 from vivit_core.analysis import pictures
 from vivit_core.analysis.tables import write_rows
 from vivit_core.checkpoint import read_plain
+from vivit_core.files import remove_leftovers, write_text
 from vivit_core.names import file_name
 from vivit_core.schema import check_call
 from vivit_core.terminal import shown
@@ -70,10 +70,8 @@ class Job:
     def note(self, **changes: Any) -> Outcome:
         """Change what is known of it; the names are those of :class:`Outcome`."""
         outcome = replace(self.outcome(), **changes)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.file.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(self.file)
+        remove_leftovers(self.file.parent, self.file.name)  # a job has one writer at a time
+        write_text(self.file, json.dumps(asdict(outcome), indent=2) + "\n")
         return outcome
 
     def give_up(self, status: Status, reason: str) -> Outcome:

@@ -6,14 +6,12 @@ import json
 import logging
 import math
 import os
-import shutil
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import nullcontext, suppress
-from csv import DictReader
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, Timer
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -53,7 +51,7 @@ from vivit_core.data.loading import explained
 from vivit_core.data.recording import Recording, Trials
 from vivit_core.data.transforms import widths
 from vivit_core.data.windows import evaluation_windows
-from vivit_core.files import whole
+from vivit_core.files import link_or_copy, write_text
 from vivit_core.models.baselines import LN, load_ln
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
@@ -65,8 +63,10 @@ from vivit_core.streams import steady_streams
 from vivit_core.sweeps import Job
 from vivit_core.terminal import PlainConsole, shown, track
 from vivit_core.training.callbacks import TrainingStopped, early_end, never_scored
+from vivit_core.training.checkpoints import Checkpoints, WholeCheckpointIO, has_ended, keeper_state, save_checkpoint
 from vivit_core.training.ln import fit_ln
 from vivit_core.training.machine import bf16_is_native, compiles, exact_float32, give_names, keep_freed_memory
+from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import CORE
 from vivit_core.training.ranks import FirstFailed, Ranks, ranks, started_from_outside
@@ -269,12 +269,17 @@ def train(settings: Settings) -> float | None:
         run, checkpoint = together.first(lambda: where_to_train(settings))
         note(job_of_sweep(), run=str(run.path))
         if checkpoint is None and run.finished:
-            return selecting_score(run)
+            return run.score
         with run.held() if together.rank == 0 else nullcontext():
+            if together.rank == 0:
+                run.remove_leftovers()
             settings = relocated(settings, str(run.path))
             describe(run, settings)
             try:
-                return fit(settings, run, checkpoint, together)
+                score = fit(settings, run, checkpoint, together)
+                if together.rank == 0:
+                    run.finish(score)
+                return score
             except BaseException as error:
                 if together.rank == 0:
                     note_failure(run, error)
@@ -312,7 +317,7 @@ def with_model_of_init_from(settings: Settings) -> Settings:
 def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
     """The run folder, and the checkpoint to continue from."""
     new, resume = runs.Run(Path(settings["run_dir"])), settings["resume"]
-    if new.last.is_file():  # a scheduler has stopped this job, and started it again
+    if new.checkpoints() or new.finished:  # a scheduler has stopped this job, and started it again
         return again(new, settings)
     if resume is None and job_of_sweep() is not None:
         resume = "auto"
@@ -320,25 +325,41 @@ def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
         return new, None
     if resume == "auto":
         same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
-        found = runs.newest_unfinished(same)
-        if found is None and (finished := next((run for run in same if run.finished), None)) is not None:
+        for found in runs.unfinished(same):
+            if (checkpoint := found.newest_whole(tell)) is not None:
+                return continued(found, checkpoint)
+            tell(f"resume=auto: no checkpoint of {found.path} reads, so it cannot be continued")
+        if (finished := next((run for run in same if run.finished), None)) is not None:
             console.print(f"resume=auto: the training of this configuration had already finished, in {finished.path}")
             return finished, None
-        if found is None:
-            console.print("resume=auto: there is no unfinished run of this configuration; a new one starts")
-            return new, None
-        checkpoint = found.last
-    else:
-        checkpoint = Path(resume)
-        read_checkpoint(checkpoint)
-        found = runs.Run(checkpoint.resolve().parent.parent)
-        if not (found.path / "environment.json").is_file():
+        console.print("resume=auto: there is no unfinished run of this configuration to continue; a new one starts")
+        return new, None
+    checkpoint = Path(resume)
+    found = runs.Run(checkpoint.resolve().parent.parent)
+    in_its_run = (found.path / "environment.json").is_file()
+    if in_its_run and checkpoint.resolve() == found.last and checkpoint.is_file():
+        if (checkpoint := found.newest_whole(tell)) is None:
             raise ValueError(
-                f"resume={resume}: a training continues in its own run folder, and {found.path} is none; "
-                "give the path of a checkpoint where the training wrote it (…/checkpoints/last.ckpt), or resume=auto"
+                f"resume={resume}: no checkpoint in {found.last.parent} reads, so this training cannot be continued; "
+                "resume=never begins it anew"
             )
-    console.print(f"continues the run {found.path} from {checkpoint.name}")
-    return found, checkpoint
+    else:
+        read_checkpoint(checkpoint)
+    if not in_its_run:
+        raise ValueError(
+            f"resume={resume}: a training continues in its own run folder, and {found.path} is none; "
+            "give the path of a checkpoint where the training wrote it (…/checkpoints/last.ckpt), or resume=auto"
+        )
+    return continued(found, checkpoint)
+
+
+def continued(run: runs.Run, checkpoint: Path) -> tuple[runs.Run, Path]:
+    console.print(f"continues the run {run.path} from {checkpoint.name}")
+    return run, checkpoint
+
+
+def tell(line: str) -> None:
+    console.print(line, markup=False)
 
 
 def again(run: runs.Run, settings: Settings) -> tuple[runs.Run, Path | None]:
@@ -351,8 +372,10 @@ def again(run: runs.Run, settings: Settings) -> tuple[runs.Run, Path | None]:
     if run.finished:
         console.print(f"the training in {run.path} had already finished")
         return run, None
-    console.print(f"continues the run {run.path} from {run.last.name}")
-    return run, run.last
+    if (checkpoint := run.newest_whole(tell)) is None:
+        tell(f"no checkpoint of {run.path} reads, so its training begins anew there")
+        return run, None
+    return continued(run, checkpoint)
 
 
 def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ranks) -> float | None:
@@ -381,7 +404,7 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         datamodule.setup()
 
     if alone:
-        return together.first(lambda: fit_baseline_alone(settings, run, datamodule, device))
+        return together.first(lambda: fit_baseline_alone(settings, run, datamodule, device, checkpoint))
     twin = Twin(settings["model"], settings["readout"], datamodule.specs, predict=settings["predict"])
     twin.check_geometry(datamodule.clip_length)
     optimization = build("optim", settings["optim"])
@@ -421,7 +444,7 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         devices=settings["trainer"]["devices"],
         num_nodes=settings["trainer"]["num_nodes"],
         strategy=together.strategy(len(twin.specs)),
-        plugins=[together.environment],
+        plugins=[together.environment, WholeCheckpointIO()],
         precision=budget.precision,
         max_epochs=budget.epochs,
         accumulate_grad_batches=budget.accumulate,
@@ -434,27 +457,49 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
         use_distributed_sampler=False,  # the sampler gives each rank its own part
         log_every_n_steps=min(20, budget.steps_per_epoch),
         default_root_dir=run.path,
-        logger=make_loggers(settings, run, resumed=checkpoint is not None),
+        logger=make_loggers(settings, content),
         callbacks=callbacks,
     )
-    if checkpoint is not None and content is not None:
-        check_restorable(checkpoint, content, module)
-    with restoring(checkpoint, content, begun):
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    ended = early_end(trainer)
-    if together.rank == 0:
-        if ended is not None:
-            console.print(f"the training ended {ended}", markup=False)
-        runs.note_end(run, ended)
-    keep_best(trainer, run)
+    keeper = trainer.checkpoint_callback
+    if content is not None and is_trained(run, content, settings, budget):
+        console.print("its training is complete; what follows a training is done again")
+        if isinstance(keeper, Checkpoints):
+            keeper.load_state_dict(dict(keeper_state(content)))
+            if together.rank == 0:
+                keeper.remove_unknown(trainer)
+    else:
+        if together.rank == 0:
+            run.begin_training()
+        if checkpoint is not None and content is not None:
+            check_restorable(checkpoint, content, module)
+        with restoring(checkpoint, content, begun):
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        ended = early_end(trainer)
+        if together.rank == 0:
+            run.end_training(trainer.global_step)
+            if ended is not None:
+                console.print(f"the training ended {ended}", markup=False)
+            runs.note_end(run, ended)
+        if not isinstance(keeper, ModelCheckpoint):
+            trainer.save_checkpoint(run.best)  # all processes together
+    state = keeper.state_dict() if isinstance(keeper, ModelCheckpoint) else {}
+    if together.rank == 0 and isinstance(keeper, ModelCheckpoint) and never_scored(keeper):
+        console.print(
+            f"no validation score ({keeper.monitor}) was ever a number, so best.ckpt holds the weights of the end; "
+            "do the validation trials have spikes? (task=inspect looks)",
+            markup=False,
+        )
+        state["best_model_path"] = ""
+    best = None if state.get("best_model_score") is None else float(state["best_model_score"])
 
     def conclude() -> float | None:
+        keep_best(run, state)
         if (metrics := run.path / "metrics.csv").is_file():
             pictures.learning_curve(run.path / "pictures" / "learning_curve.png", metrics)
         if not datamodule.scorable("test"):
             conclude_without_score(run, datamodule, twin.causal)
-            send_results(trainer.loggers, run)
-            return best_score(run.last)
+            send_results(trainer.loggers, run, best)
+            return best
         if AVERAGE in read_checkpoint(run.best):
             averaged = load_twin(run.best, average=True)
             scores = evaluate_twin(
@@ -462,8 +507,8 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
             )
             console.print("With the averaged weights (task=evaluate average=true):", table_of(scores, "test"))
         report(run, datamodule, load_twin(run.best), ln, device=device, split="test", checkpoint=run.best)
-        send_results(trainer.loggers, run)
-        return best_score(run.last)
+        send_results(trainer.loggers, run, best)
+        return best
 
     return together.first(conclude)
 
@@ -477,6 +522,13 @@ def conclude_without_score(run: runs.Run, datamodule: RecordingsDataModule, caus
         markup=False,
     )
     console.print(f"run folder: {run.path}", markup=False)
+
+
+def is_trained(run: runs.Run, content: Mapping[str, Any], settings: Settings, budget: Budget) -> bool:
+    """Whether the training of these settings was over at this checkpoint, and what is missing comes after it."""
+    if fingerprint(content["settings"]) != fingerprint(settings):
+        return False  # continued under other settings, for example for more epochs
+    return run.ended_at(content["global_step"]) or has_ended(content, budget.epochs * budget.steps_per_epoch)
 
 
 def specs_of(datamodule: RecordingsDataModule) -> list[RecordingSpec]:
@@ -516,22 +568,26 @@ def check_scorable(settings: Settings) -> None:
 
 
 def fit_baseline_alone(
-    settings: Settings, run: runs.Run, datamodule: RecordingsDataModule, device: str
+    settings: Settings, run: runs.Run, datamodule: RecordingsDataModule, device: str, checkpoint: Path | None
 ) -> float | None:
-    """``model=ln``: the fit, a checkpoint, the evaluation."""
-    ln = fit_ln(datamodule, **arguments(settings["model"]))
-    run.best.parent.mkdir(parents=True, exist_ok=True)
-    weights = {f"twin.{name}": value for name, value in ln.state_dict().items()}
-    torch.save(
-        {
-            WRITTEN: written_by(),
-            "twin": ln.description(),
-            "state_dict": weights,
-            "ln": ln.to_checkpoint(),
-            "settings": settings,
-        },
-        run.best,
-    )
+    """``model=ln``: the fit, a checkpoint, the evaluation; the evaluation alone where there is a checkpoint."""
+    if checkpoint is not None:
+        fitted = load_ln(checkpoint, read_checkpoint(checkpoint))
+        assert fitted is not None
+        ln = fitted
+    else:
+        ln = fit_ln(datamodule, **arguments(settings["model"]))
+        weights = {f"twin.{name}": value for name, value in ln.state_dict().items()}
+        save_checkpoint(
+            {
+                WRITTEN: written_by(),
+                "twin": ln.description(),
+                "state_dict": weights,
+                "ln": ln.to_checkpoint(),
+                "settings": settings,
+            },
+            run.best,
+        )
     if datamodule.scorable("test"):
         report(run, datamodule, ln, None, device=device, split="test", checkpoint=run.best)
     else:
@@ -590,77 +646,41 @@ def refuse_sweep_of_ranks(settings: Settings) -> None:
         )
 
 
-def keep_best(trainer: lightning.Trainer, run: runs.Run) -> None:
-    """``best.ckpt`` is the best checkpoint under a name that can be told beforehand."""
-    keeper = trainer.checkpoint_callback
-    source = keeper.best_model_path if isinstance(keeper, ModelCheckpoint) else ""
-    run.best.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(keeper, ModelCheckpoint) and never_scored(keeper):
-        console.print(
-            f"no validation score ({keeper.monitor}) was ever a number, so best.ckpt holds the weights of the end; "
-            "do the validation trials have spikes? (task=inspect looks)",
-            markup=False,
-        )
-        source = ""
-    if not source:
-        trainer.save_checkpoint(run.best)  # all processes together
-        return
-    if not trainer.is_global_zero:
-        return
-    run.best.unlink(missing_ok=True)
-    try:
-        os.link(source, run.best)
-    except OSError:  # a file system without hard links
-        with whole(run.best) as temporary:
-            shutil.copyfile(source, temporary)
+def keep_best(run: runs.Run, state: Mapping[str, Any]) -> None:
+    """``best.ckpt`` is the best checkpoint under a name that can be told beforehand; the last one where no validation
+    score was ever a number.
 
-
-def best_score(checkpoint: Path) -> float | None:
-    """The best ``val/bps_mean`` that the training of this checkpoint had seen."""
-    if not checkpoint.is_file():
-        return None
-    states = read_checkpoint(checkpoint)["callbacks"]
-    score = next(
-        (state["best_model_score"] for name, state in states.items() if name.startswith("ModelCheckpoint")), None
-    )
-    return None if score is None else float(score)
-
-
-def selecting_score(run: runs.Run) -> float | None:
-    """The ``val/bps_mean`` by which a sweep selects a finished run."""
-    of_the_baseline = run.path / "validation" / "summary.json"
-    if not of_the_baseline.is_file():
-        return best_score(run.last)
-    bps: float | None = json.loads(of_the_baseline.read_text(encoding="utf-8"))["bps_mean"]
-    return bps
+    Parameters
+    ----------
+    run : the training's.
+    state : of its ``ModelCheckpoint``; empty where it had none.
+    """
+    path = str(state.get("best_model_path", ""))
+    source = run.best.with_name(Path(path).name) if path else run.last
+    if source.is_file():
+        link_or_copy(source, run.best)
 
 
 # Loggers ------------------------------------------------------------------------------------------------------------
 
 
-def make_loggers(settings: Settings, run: runs.Run, resumed: bool) -> list[Logger]:
-    metrics = run.path / "metrics.csv"
-    rows: list[dict[str, Any]] = []
-    if resumed and metrics.is_file():
-        with metrics.open(newline="", encoding="utf-8") as file:
-            rows = [{name: value for name, value in row.items() if value != ""} for row in DictReader(file)]
+def make_loggers(settings: Settings, continued_from: Mapping[str, Any] | None) -> list[Logger]:
     loggers: list[Logger] = [*build_all("logger", settings["logger"]).values()]
     for logger in loggers:
-        if isinstance(logger, CSVLogger) and is_first_rank():
-            logger.experiment.metrics.extend(rows)  # Lightning deletes the file where it starts again
-            logger.save()
+        if isinstance(logger, MetricsFile) and continued_from is not None:
+            logger.continue_from(continued_from["global_step"])
         if isinstance(logger, WandbRun):
             logger.log_settings(settings)
     return loggers
 
 
-def send_results(loggers: Sequence[Logger], run: runs.Run) -> None:
-    """The end of a training to W&B, where it is one of the loggers."""
+def send_results(loggers: Sequence[Logger], run: runs.Run, best: float | None) -> None:
+    """The end of a training to W&B, where it is one of the loggers; ``best`` is its best ``val/bps_mean``."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
             summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
             drawn = sorted(p for p in (run.path / "pictures").glob("*.png") if not p.name.startswith("validation_"))
-            logger.log_results(summary, best_score(run.last), drawn, run.best)
+            logger.log_results(summary, best, drawn, run.best)
 
 
 # Evaluate -----------------------------------------------------------------------------------------------------------
@@ -1013,7 +1033,7 @@ def stream(settings: Settings) -> None:
     bin_s = 1.0 / twin.specs[name].frame_rate_hz
     measured = measure_stream(twin, name, clips["frames"], clips["behavior"])
     summary = {"recording": name, "device": device, "bin_ms": bin_s * 1e3, **measured.summary()}
-    (run.path / "stream.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(run.path / "stream.json", json.dumps(summary, indent=2) + "\n")
     pictures.latency(run.path / "pictures" / "latency.png", measured.seconds, measured.clip_seconds, bin_s)
     title = f"{name}, {measured.bins} bins of {bin_s * 1e3:.2f} ms, on {device}"
     table = Table("time of a bin, ms", title=shown(title))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import signal
 from pathlib import Path
 
@@ -60,8 +61,22 @@ def assert_continues(folder, stops, epochs=3, steps=4, **options):
         assert same(expected[name], got[name]), f"{name}: {expected[name]} in one go, {got[name]} resumed"
     assert whole[2].losses[len(whole[2].losses) - len(parts[2].losses) :] == parts[2].losses
     assert whole[2].scores[len(whole[2].scores) - len(parts[2].scores) :] == parts[2].scores
-    assert not list((folder / "parts").glob("last-v*"))
+    assert names(folder / "parts") == names(folder / "whole")
+    assert rows(folder / "parts") == rows(folder / "whole")
     return whole, parts
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def rows(folder):
+    """What metrics.csv says, without what a clock measured."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        found = [{k: v for k, v in row.items() if v and not k.startswith("system/")} for row in csv.DictReader(file)]
+    steps = [int(row["step"]) for row in found]
+    assert steps == list(range(len(steps)))  # each once
+    return found
 
 
 @pytest.mark.parametrize(

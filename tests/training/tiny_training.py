@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
 from vivit_core.training.callbacks import EarlyStopping, StopSignals, TrainingProgress, TrainingStopped
+from vivit_core.training.checkpoints import Checkpoints, WholeCheckpointIO
+from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import Optimization
 
@@ -202,6 +203,7 @@ def train(
     datamodule: Any = None,
     validation: Any = None,
     progress: TrainingProgress | None = None,
+    keep: dict[str, Any] | None = None,
     **trainer_options: Any,
 ) -> tuple[TwinModule, Trainer, Record]:
     """One training; a resumed one starts from other weights and another seed, so that it has nothing but its
@@ -213,7 +215,11 @@ def train(
         twin, optimization(**(optim or {})), BURN_IN, epochs, steps, **{"gradient_clip": 1.0, **(module or {})}
     )
     record = Record()
-    keep = ModelCheckpoint(folder, "{epoch}-{step}", monitor="val/bps_mean", mode="max", save_top_k=3, save_last=True)
+    kept = {"filename": "{epoch}-{step}", "monitor": "val/bps_mean", "mode": "max", "save_top_k": 3, "save_last": True}
+    keeper = Checkpoints(folder, **{**kept, **(keep or {})})
+    metrics = MetricsFile(str(folder), flush_logs_every_n_steps=1)
+    if resume is not None:
+        metrics.continue_from(torch.load(resume, weights_only=True)["global_step"])
     stop_early = EarlyStopping("val/bps_mean", mode="max", patience=50)
     trainer = Trainer(
         **{
@@ -221,11 +227,19 @@ def train(
             "devices": 1,
             "max_epochs": epochs,
             "accumulate_grad_batches": accumulate,
-            "logger": False,
+            "logger": metrics,
+            "plugins": [WholeCheckpointIO()],
             "num_sanity_val_steps": 0,
             "log_every_n_steps": 1,
             "enable_model_summary": False,
-            "callbacks": [*(callbacks or []), StopSignals(), progress or TrainingProgress(), keep, stop_early, record],
+            "callbacks": [
+                *(callbacks or []),
+                StopSignals(),
+                progress or TrainingProgress(),
+                keeper,
+                stop_early,
+                record,
+            ],
             **trainer_options,
         }
     )

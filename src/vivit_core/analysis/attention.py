@@ -13,7 +13,6 @@ Q queries, K keys, F frames, H W pixels, U units.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from torch.nn import functional as F
 
 from vivit_core.analysis import attention_pictures as pictures
 from vivit_core.analysis.report import Section, Table
+from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.models.attention import Attention, Block, Reach
 from vivit_core.models.layers import Level
 from vivit_core.models.readout import GaussianReadout
@@ -868,22 +868,21 @@ def study_attention(
         places=thinned(rows * columns, half, 2 * depth["temporal"] * count * time**2),
         dtype=np.float16,
     )[recording_id]
-    out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        out / "attention.npz",
-        spatial=kept.spatial[0],
-        temporal=kept.temporal[0],
-        steps=kept.steps,
-        places=kept.places,
-        is_register=maps.grid.is_register,
-        coordinates=maps.grid.coordinates,
-        step_edges=maps.grid.step_edges,
-        row_edges=maps.grid.row_edges,
-        column_edges=maps.grid.column_edges,
-        rollout=newest.tokens,
-        windows=maps.windows,
-        token_share=shares,
-    )
+    arrays = {
+        "spatial": kept.spatial[0],
+        "temporal": kept.temporal[0],
+        "steps": kept.steps,
+        "places": kept.places,
+        "is_register": maps.grid.is_register,
+        "coordinates": maps.grid.coordinates,
+        "step_edges": maps.grid.step_edges,
+        "row_edges": maps.grid.row_edges,
+        "column_edges": maps.grid.column_edges,
+        "rollout": newest.tokens,
+        "windows": maps.windows,
+        "token_share": shares,
+    }
+    write_arrays(out / "attention.npz", arrays)
     summary = {
         "recording": recording_id,
         "tokens": {"steps": time, "rows": rows, "columns": columns, "registers": maps.grid.registers},
@@ -894,7 +893,7 @@ def study_attention(
         "rollout_by_step": newest.tokens.sum((1, 2)).tolist(),
         **statistics.summary(),
     }
-    (out / "attention.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_summary(out / "attention.json", summary)
 
     folder = out / "pictures"
     rate_hz = twin.specs[recording_id].frame_rate_hz

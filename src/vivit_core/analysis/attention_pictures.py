@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from vivit_core.analysis.pictures import save
+from vivit_core.files import whole
 
 # Nothing where attention is even, so that the stimulus stays visible; cold below, hot above.
 HEAT: Colormap = LinearSegmentedColormap.from_list(
@@ -315,6 +316,6 @@ def film(
     tints = np.repeat((255 * tints).astype(np.uint8).reshape(-1, 3), len(few) // 1024, axis=0)
     palette = Image.fromarray(np.concatenate([few, tints])[None]).quantize(128)
     drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn[0].save(path, save_all=True, append_images=drawn[1:], duration=FILM_MS, loop=0, optimize=True)
+    with whole(path) as temporary:
+        drawn[0].save(temporary, "gif", save_all=True, append_images=drawn[1:], duration=FILM_MS, loop=0, optimize=True)
     return path

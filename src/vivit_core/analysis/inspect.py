@@ -9,7 +9,6 @@ Shape letters: T bins, U units, H W pixels, N trials, F stimulus features, L lag
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from scipy.stats import rankdata
 from vivit_core.analysis.evaluate import without_nan
 from vivit_core.analysis.inspect_pictures import page
 from vivit_core.analysis.report import Section, Table
+from vivit_core.analysis.tables import write_summary
 from vivit_core.data.checks import lack
 from vivit_core.data.hdf5 import open_hdf5
 from vivit_core.data.recording import SPLITS, Recording, validate_recording
@@ -134,7 +134,7 @@ def inspect(
         recordings[name] = {"path": str(path), **look.summary, "picture": str(picture), "findings": found}
     faults = sum(f["level"] == "fault" for r in recordings.values() for f in r["findings"])
     summary: dict[str, Any] = without_nan({"faults": faults, "recordings": recordings})
-    (out / "inspect.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_summary(out / "inspect.json", summary)
     return summary
 
 

@@ -23,6 +23,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import gaussian_filter1d
 
+from vivit_core.files import whole
 from vivit_core.names import picture_text, short
 
 MEASURED, TWIN, BASELINE, TRUTH = "0.25", "tab:blue", "tab:orange", "tab:green"
@@ -562,7 +563,6 @@ def label_of(name: str) -> str:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure; no text of it acts, whatever it holds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     ticks = {
         label
         for axes in figure.axes
@@ -573,7 +573,7 @@ def save(figure: Figure, path: Path) -> Path:
             text.set_text(picture_text(text.get_text()))
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), whole(path) as temporary:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands in for it
-        FigureCanvasAgg(figure).print_png(path)
+        FigureCanvasAgg(figure).print_png(temporary)
     return path

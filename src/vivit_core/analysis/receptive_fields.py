@@ -31,6 +31,7 @@ from vivit_core.analysis.report import Section, Table
 from vivit_core.analysis.tables import by_group, write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
+from vivit_core.files import whole
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
 from vivit_core.names import file_name, key_name, text_of_csv
@@ -373,8 +374,10 @@ def receptive_fields(
         The content of ``receptive_fields.json``; a number that is not defined is None.
     """
     rows: list[dict[str, Any]] = []
-    out.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(out / "receptive_fields.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        whole(out / "receptive_fields.npz") as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
             screen = Screen(model, spec.recording_id, pixel_range(recording), device)
             lags = screen.bins(duration_s)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import base64
 import logging
 import math
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.checkpoint import read_checkpoint, read_plain
+from vivit_core.files import remove_leftovers, whole
 from vivit_core.locks import lock
 from vivit_core.models.baselines import load_ln
 from vivit_core.models.twin import load_twin
@@ -121,23 +120,10 @@ def write(folder: Path, blocks: Mapping[str, str]) -> Path:
     with (folder / ".report.lock").open("w", encoding="utf-8") as handle:
         lock(handle, wait=True)
         before = dict(BLOCK.findall(page.read_text(encoding="utf-8"))) if page.is_file() else {}
-        number, name = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=folder)
-        try:
-            with os.fdopen(number, "w", encoding="utf-8") as file:
-                file.write(page_of(folder.resolve().name, {**before, **blocks}))
-            Path(name).chmod(0o666 & ~umask())
-            Path(name).replace(page)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        remove_leftovers(folder, page.name)
+        with whole(page) as temporary:
+            temporary.write_text(page_of(folder.resolve().name, {**before, **blocks}), encoding="utf-8")
     return page
-
-
-def umask() -> int:
-    """The process's mask of file permissions, which can be read only by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # What was trained on what -------------------------------------------------------------------------------------------

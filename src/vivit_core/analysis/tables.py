@@ -1,4 +1,4 @@
-"""Numbers of units to files, and over groups of units."""
+"""Numbers to files, and over groups of units."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.files import write_text
+from vivit_core.files import whole, write_text
 from vivit_core.names import csv_text
 
 HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
@@ -19,13 +19,12 @@ HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
 
 def write_units(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A CSV file with a row for each unit; what is not defined (NaN) stays empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, [list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def write_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """A CSV file, heading first; None and NaN stay empty, and no text in it is a formula to a spreadsheet."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([_csv_cell(value) for value in row] for row in rows)
 
 
@@ -38,6 +37,12 @@ def _csv_cell(value: Any) -> Any:
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """A JSON file, whole or not at all."""
     write_text(path, json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """A compressed ``.npz``, whole or not at all."""
+    with whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def by_group(

@@ -29,7 +29,7 @@ from vivit_core.analysis.insilico import Screen, natural_clips, pixel_range
 from vivit_core.analysis.receptive_fields import ORIENTED_DEG, truth_of
 from vivit_core.analysis.report import Section, Table
 from vivit_core.analysis.synthesis import Ascent, Kind, best_natural, most_exciting
-from vivit_core.analysis.tables import by_group, write_summary, write_units
+from vivit_core.analysis.tables import by_group, write_arrays, write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
@@ -526,7 +526,7 @@ def tune(
     summary = without_nan(summary)
     write_units(out / "tuning.csv", rows)
     write_summary(out / "tuning.json", summary)
-    np.savez_compressed(out / "tuning.npz", allow_pickle=False, **arrays)
+    write_arrays(out / "tuning.npz", arrays)
     return summary
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from vivit_core.analysis.field_pictures import TALL
 from vivit_core.analysis.pictures import MEASURED, TWIN, save
+from vivit_core.files import whole
 from vivit_core.names import file_name, key_name, short
 
 if TYPE_CHECKING:
@@ -205,6 +206,6 @@ def film(path: Path, clips_RMTHW: np.ndarray, labels: Sequence[Sequence[str]], b
         pages.append(page)
     # GIFs count hundredths of a second, and viewers slow down below two of them.
     hold_ms = max(20, round(bin_s * SLOWER * 100) * 10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pages[0].save(path, save_all=True, append_images=pages[1:], duration=hold_ms, loop=0)
+    with whole(path) as temporary:
+        pages[0].save(temporary, "gif", save_all=True, append_images=pages[1:], duration=hold_ms, loop=0)
     return path

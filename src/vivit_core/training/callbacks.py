@@ -111,6 +111,10 @@ class StopSignals(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches or _validation_follows(trainer, batch_idx):
             return
         if received := self._of_all_ranks(trainer):
+            # The rest of this step, which Lightning would do after this hook: else metrics.csv would lack its row.
+            pl_module.on_train_batch_end(outputs, batch, batch_idx)
+            trainer._logger_connector.on_batch_end()
+            trainer._logger_connector.update_train_step_metrics()
             self._stop(trainer, self._save(trainer), received)
 
     def _stop(self, trainer: Trainer, path: Path, received: frozenset[signal.Signals]) -> NoReturn:

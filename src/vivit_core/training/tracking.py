@@ -12,6 +12,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from vivit_core.files import write_text
 from vivit_core.names import printable
 
 OBJECTIVE = "val/bps_mean"
@@ -87,7 +88,7 @@ class WandbRun(WandbLogger):
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         self._experiment, self._wandb_init["id"] = run, run.id
-        self._id_file.write_text(run.id, encoding="utf-8")
+        write_text(self._id_file, run.id)
 
     def _fall_back(self, error: Exception) -> None:
         """From the server to the disk, from the disk to nothing."""
