@@ -212,6 +212,7 @@ def test_a_summary_of_two_axes(tmp_path):
     jobs = [[f"lr={lr}", f"p={p}", "same=1"] for lr in ("1e-3", "1e-2") for p in ("[4,4]", "[8,8]")]
     for number, score in enumerate([0.1, 0.4, None, 0.3]):
         job = Job(tmp_path, number)
+        job.note(score_name="val/bps_mean", trained=True)
         job.note(status="finished", score=score) if score else job.note(status="failed", reason="[bold]lost")
     rows = sweeps.summarise(tmp_path, jobs, console := Console(record=True, width=100))
     assert [row.job for row in rows] == [1, 3, 0, 2]

@@ -107,7 +107,9 @@ class PatientLauncher(BaseSubmititLauncher):
                 for number in [number for number, job in running.items() if job.task(0).done()]:
                     returned[number] = self.returned(Job(folder, number), running.pop(number))
                     outcome = Job(folder, number).outcome()
-                    said = outcome.reason or ("" if outcome.score is None else f"val/bps_mean {outcome.score:.4f}")
+                    said = outcome.reason or (
+                        "" if outcome.score is None else f"{outcome.score_name} {outcome.score:.4f}"
+                    )
                     progress.console.print(f"job {number} {outcome.status}: {said}")
                     progress.advance(bar)
                 time.sleep(POLL_S)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,8 @@ import pydantic
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vivit_core.schema import MISSING, Node, check_call
+from vivit_core.groups import class_of
+from vivit_core.schema import MISSING, Node, check_call, dataclass_in, takes_path, types_of, values_of
 
 
 class ConfigError(ValueError):
@@ -48,6 +49,9 @@ def refuse_auto_devices(devices: Any) -> Any:
 Count = Annotated[int, pydantic.Field(gt=0)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
+Unbounded = Annotated[float, pydantic.Field(allow_inf_nan=True)]  # all other numbers are finite
+# What takes a Path, here or in a constructor, is a path: `~` in it is the home directory, and it is not empty.
+PathName = str | Path
 Precision = Annotated[Literal["32-true", "bf16-mixed"], pydantic.BeforeValidator(refuse_fp16)]
 
 
@@ -63,7 +67,7 @@ class Budget:
     batch_size: int
     accumulate: int
     precision: Precision
-    max_minutes: float
+    max_minutes: Unbounded
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "max_minutes"):
@@ -85,7 +89,7 @@ class Trainer:
     batch_size: int | None
     accumulate: int | None
     precision: Precision | None
-    max_minutes: float | None
+    max_minutes: Unbounded | None
     cpu: Budget
     cuda: Budget
 
@@ -94,8 +98,8 @@ class Trainer:
 class Root:
     seed: int
     predict: Literal["all", "last"]
-    outputs: str
-    run_dir: str
+    outputs: PathName
+    run_dir: PathName
     debug: bool
     model: Node
     readout: Node
@@ -113,13 +117,13 @@ class Root:
 
 @dataclasses.dataclass(frozen=True)
 class Train(Root):
-    resume: str | None = None
-    init_from: str | None = None
+    resume: PathName | None = None
+    init_from: PathName | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate(Root):
-    checkpoint: str = MISSING
+    checkpoint: PathName = MISSING
     split: Literal["val", "test"] = "test"
     average: bool = False
     behavior_controls: bool = False
@@ -127,7 +131,7 @@ class Evaluate(Root):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare(Root):
-    checkpoints: list[str]
+    checkpoints: list[PathName]
     names: list[str] | None
     split: Literal["val", "test"]
     resamples: int
@@ -136,14 +140,14 @@ class Compare(Root):
 
 @dataclasses.dataclass(frozen=True)
 class Stream(Root):
-    checkpoint: str = MISSING
+    checkpoint: PathName = MISSING
     recording: str | None = None
     bins: int = 300
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReceptiveFields(Root):
-    checkpoint: str
+    checkpoint: PathName
     duration_s: float
     gradient_clips: int
     gradient_clip_s: float
@@ -153,7 +157,7 @@ class ReceptiveFields(Root):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attention(Root):
-    checkpoint: str
+    checkpoint: PathName
     recording: str | None
     trial: int
     place: tuple[int, int] | None
@@ -165,7 +169,7 @@ class Attention(Root):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tuning(Root):
-    checkpoint: str
+    checkpoint: PathName
     gratings: Node
     mei: Node | None
     mei_units: int
@@ -180,8 +184,8 @@ class Inspect(Root):
 
 @dataclasses.dataclass(frozen=True)
 class Import(Root):
-    source: str = MISSING
-    out: str = MISSING
+    source: PathName = MISSING
+    out: PathName = MISSING
 
 
 ROOTS: dict[str, type[Root]] = {
@@ -235,19 +239,65 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def validate(cfg: DictConfig) -> dict[str, Any]:
-    """Check every key and every value; returns the plain configuration.
+    """Check every key and every value; returns the plain configuration, with ``~`` expanded where it is a path's.
 
     Raises
     ------
     ConfigError
         Names every unknown key, every missing one and every value of a wrong type.
     """
+    refuse_no_checkpoint(cfg)
     container = plain(cfg)
     root = ROOTS.get(str(container.get("task")), Root)
     problems = list(check_call("", root, container))
     if problems:
         raise ConfigError(problems)
-    return container
+    return at_home("", root, container)
+
+
+def refuse_no_checkpoint(cfg: DictConfig) -> None:
+    """Before references are resolved: to those of a node that is not there OmegaConf has no word that helps."""
+    nodes = cfg.get("callbacks")
+    targets = [str(node.get("_target_")) for node in nodes.values() if node] if isinstance(nodes, DictConfig) else [""]
+    if not any(target.endswith("Checkpoint") for target in targets) and nodes is not None:
+        raise ConfigError(
+            [
+                "callbacks.checkpoint is left out, and a training keeps there its best weights and what it continues "
+                "from; leave it in (callbacks.checkpoint.save_top_k=1 keeps few files)"
+            ]
+        )
+
+
+def at_home(path: str, target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Valid arguments of ``target`` with ``~`` and ``~user`` expanded wherever it takes a path.
+
+    Raises
+    ------
+    ConfigError
+        Where there is no such home directory.
+    """
+
+    def expanded(key: str, value: Any, hint: Any) -> Any:
+        if isinstance(value, Mapping) and "_target_" in value:
+            return at_home(key, class_of(key, value["_target_"]), value)
+        if isinstance(value, Mapping) and (schema := dataclass_in(hint)) is not None:
+            return at_home(key, schema, value)
+        if isinstance(value, Mapping):
+            return {name: expanded(f"{key}.{name}", member, values_of(hint)) for name, member in value.items()}
+        if isinstance(value, list):
+            return [expanded(key, member, hint) for member in value]
+        if not (isinstance(value, str) and value.startswith("~") and takes_path(hint)):
+            return value
+        full = os.path.expanduser(value)
+        if full.startswith("~"):
+            raise ConfigError(
+                [f"{key}={value}: no such home directory; give the path in full, or ./{value} for a name like that"]
+            )
+        return full
+
+    hints = types_of(target)
+    prefix = f"{path}." if path else ""
+    return {key: expanded(f"{prefix}{key}", value, hints.get(key)) for key, value in values.items()}
 
 
 # What identifies it -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,41 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        """What ``describe`` wrote; empty where it wrote nothing that can be read."""
+        try:
+            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # another process is about to write it; another program's file
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def has_results(self) -> bool:
+        """Something was computed here: a checkpoint, or the numbers with which each task ends."""
+        numbers = (file for file in self.path.glob("*.json") if file.name != "environment.json")
+        return any(self.path.glob("checkpoints/*.ckpt")) or any(numbers)
+
+    def is_of(self, fingerprint: str) -> bool:
+        return self.environment.get("fingerprint") == fingerprint
+
+    def refuse_other(self, fingerprint: str) -> None:
+        """
+        Raises
+        ------
+        ValueError
+            Where the folder holds the results of other settings, or a user's own ``config.yaml``.
+        """
+        if self.has_results and not self.is_of(fingerprint):
+            task = self.environment.get("task", "train")
+            what = "a training" if task == "train" else f"results of task={task}"
+            raise ValueError(
+                f"{self.path} holds {what} with other settings (conf/ may have changed since it started); give this "
+                "one another folder by hydra.run.dir=FOLDER, or leave hydra.run.dir out"
+            )
+        if (self.path / "config.yaml").is_file() and not self.environment:
+            raise ValueError(
+                f"{self.path} holds a config.yaml that no run wrote; give this run a folder of its own by "
+                "hydra.run.dir=FOLDER, or leave hydra.run.dir out"
+            )
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -167,20 +201,33 @@ class Run:
             return True
 
 
-def describe(run: Run, settings: Mapping[str, Any], overrides: Sequence[str], fingerprint: str) -> None:
-    """Write a new run's configuration, overrides and environment; note a continuation in an old one's environment."""
+def describe(
+    run: Run, settings: Mapping[str, Any], overrides: Sequence[str], fingerprint: str, continues: bool = False
+) -> None:
+    """Write what is done in a folder: its configuration, overrides and environment.
+
+    An earlier try that came to nothing is forgotten. A continued run keeps its beginning and notes this continuation,
+    whose settings are now its own.
+
+    Raises
+    ------
+    ValueError
+        Where a run that is not continued would take the place of another's results.
+    """
     run.path.mkdir(parents=True, exist_ok=True)
-    environment_file = run.path / "environment.json"
-    now = {**environment(), "overrides": list(overrides), "fingerprint": fingerprint}
-    if environment_file.is_file():
+    now = {**environment(), "task": settings["task"], "overrides": list(overrides), "fingerprint": fingerprint}
+    if continues:
         first = run.environment
-        first["continued"] = [*first.get("continued", []), now]
-        first.pop("ended", None)
-        write_text(environment_file, json.dumps(first, indent=2))
-        return
+        about = {**first, **{key: now[key] for key in ("task", "overrides", "fingerprint")}}
+        about.pop("ended", None)
+        about |= {"continued": [*first.get("continued", []), now]}
+    else:
+        run.refuse_other(fingerprint)
+        about = now
+    # The environment comes first: a config.yaml without one is a user's.
+    write_text(run.path / "environment.json", json.dumps({**about, "seed": settings["seed"]}, indent=2))
     write_text(run.path / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
     write_text(run.path / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
-    write_text(environment_file, json.dumps({**now, "seed": settings["seed"]}, indent=2))
 
 
 def note_end(run: Run, why: str | None) -> None:
@@ -188,8 +235,9 @@ def note_end(run: Run, why: str | None) -> None:
 
     A record that cannot be written ends nothing.
     """
-    with suppress(OSError, json.JSONDecodeError):
-        write_text(run.path / "environment.json", json.dumps({**run.environment, "ended": why}, indent=2))
+    with suppress(OSError):
+        if about := run.environment:
+            write_text(run.path / "environment.json", json.dumps({**about, "ended": why}, indent=2))
 
 
 def environment() -> dict[str, Any]:
@@ -201,7 +249,7 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
         "command": sys.argv,
         "git": git_state(),
         "python": platform.python_version(),
@@ -245,13 +293,18 @@ def same_runs(outputs: Path, fingerprint: str) -> list[Run]:
     for pattern in ("train/*/environment.json", "train/*/*/environment.json"):  # the second: runs of a multirun
         for file in outputs.glob(pattern):
             run = Run(file.parent.resolve())
-            try:
-                environment = run.environment
-            except (OSError, json.JSONDecodeError):
-                continue  # another process is about to write it
-            if environment.get("fingerprint") == fingerprint:
-                found.append((environment["started"], run))
-    return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
+            if run.is_of(fingerprint):
+                found.append(run)
+    return sorted(found, key=lambda run: (started(run), str(run.path)), reverse=True)
+
+
+def started(run: Run) -> datetime:
+    """The instant at which a run began: local times of two zones, or of summer and winter, do not sort as text."""
+    try:
+        began = datetime.fromisoformat(str(run.environment.get("started")))
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return began.astimezone(UTC) if began.tzinfo is not None else began.replace(tzinfo=UTC)
 
 
 def unfinished(runs: Sequence[Run]) -> Iterator[Run]:

@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -22,6 +23,7 @@ import pydantic
 from vivit_core.groups import class_of, given, group_of
 
 MISSING = "???"
+LAST_SEED = 2**32 - 1  # numpy's; it holds for every key named `seed`
 LONGEST_SHOWN = 200  # characters of a refused value in a message
 
 
@@ -31,7 +33,7 @@ class Node(dict[str, Any]):
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What ``task=plan`` takes for granted of the recordings, so that it need not read them."""
+    """What ``task=plan`` takes for granted of recordings that are not there yet."""
 
     frame_shape: tuple[int, int, int]  # channels, height, width
     frame_rate_hz: float
@@ -118,7 +120,14 @@ def targets_in(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def check_leaf(path: str, value: Any, hint: Any) -> Iterator[str]:
-    """Strict: no word for a number, no fraction for an integer, no truth value for either."""
+    """Strict: no word for a number, no fraction for an integer, no truth value for either, no number that is none."""
+    seed = path.rsplit(".", 1)[-1] == "seed" and isinstance(value, int) and not isinstance(value, bool)
+    if seed and not 0 <= value <= LAST_SEED:
+        yield f"{path}={shown(value)} must be 0 … {LAST_SEED}"
+        return
+    if "" in (value if isinstance(value, list) else [value]) and takes_path(hint):
+        yield f"{path} is empty; give a path" + (", or null" if types.NoneType in alternatives(hint) else "")
+        return
     try:
         # As JSON, because there a list may stand for a tuple and a word for a path, as in YAML.
         adapter(hint).validate_json(json.dumps(value), strict=True)
@@ -138,7 +147,9 @@ def shown(value: Any) -> str:
 
 @cache
 def adapter(hint: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(hint)
+    # pydantic takes no further settings beside a dataclass, which has its own
+    settings = None if dataclass_in(hint) is not None else pydantic.ConfigDict(allow_inf_nan=False)
+    return pydantic.TypeAdapter(hint, config=settings)
 
 
 @cache
@@ -155,6 +166,12 @@ def types_of(target: Callable[..., Any]) -> dict[str, Any]:
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def takes_path(hint: Any) -> bool:
+    """Whether a value of this type, or a member of its list, is a path."""
+    lists = [typing.get_args(a)[0] for a in alternatives(hint) if typing.get_origin(a) is list]
+    return Path in (*alternatives(hint), *(a for member in lists for a in alternatives(member)))
 
 
 def dataclass_in(hint: Any) -> type | None:

@@ -25,7 +25,6 @@ from vivit_core.terminal import shown
 
 Status = Literal["waiting", "running", "finished", "refused", "failed", "interrupted"]
 ENDED = ("finished", "refused", "failed", "interrupted")
-SCORE = "val/bps_mean"
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,17 @@ class Outcome:
         itself; interrupted from outside.
     reason : why it did not finish; None where it did.
     run : its run folder, which is another sweep's where the same training had finished there.
-    score : ``val/bps_mean`` of the best checkpoint.
+    score : what the task returns to be maximised; None where it returns nothing.
+    score_name : which number that is: of a training, ``val/bps_mean`` of the best checkpoint.
+    trained : it is a training, whose test score stands beside that.
     """
 
     status: Status = "waiting"
     reason: str | None = None
     run: str | None = None
     score: float | None = None
+    score_name: str | None = None
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,15 @@ class Row:
     job: int
     values: dict[str, str]  # what this job sets of the swept keys
     outcome: Outcome
-    test_bps: float | None
+    test_bps: float | None  # of a training
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """What the job came to, by the numbers' names."""
+        name = self.outcome.score_name
+        if name is None:
+            return {}
+        return {name: self.outcome.score} | ({"test/bps_mean": self.test_bps} if self.outcome.trained else {})
 
 
 def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
@@ -112,13 +123,16 @@ def summarise(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> l
         outcome = Job(sweep, number).outcome()
         values = {key: value for key, value in (word.split("=", 1) for word in words) if key in keys}
         rows.append(Row(number, values, outcome, test_bps_of(outcome)))
-    rows.sort(key=lambda row: (row.outcome.score is None, -(row.outcome.score or 0.0), row.job))
+    rows.sort(
+        key=lambda row: (row.outcome.score is None, row.outcome.score_name or "", -(row.outcome.score or 0.0), row.job)
+    )
     write_csv(sweep / "sweep_summary.csv", keys, rows)
     console.print(table_of(keys, rows))
     for row in rows:
         if row.outcome.reason is not None:
             console.print(shown(f"job {row.job} {row.outcome.status}: {row.outcome.reason}", lines=True))
     scored = [row for row in rows if row.outcome.status == "finished" and row.outcome.score is not None]
+    scored = [row for row in scored if row.outcome.score_name == scored[0].outcome.score_name]  # one axis, one number
     for key in keys if scored else ():
         pictures.sweep_axis(
             sweep / "pictures" / f"{file_name(key.replace('/', '.'))}.png",
@@ -126,28 +140,34 @@ def summarise(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> l
             values=[row.values[key] for row in scored],
             others=[tuple(value for name, value in row.values.items() if name != key) for row in scored],
             scores=[row.outcome.score or 0.0 for row in scored],
-            score_name=SCORE,
+            score_name=scored[0].outcome.score_name or "score",
         )
     console.print(shown(f"sweep summary: {sweep / 'sweep_summary.csv'}"))
     return rows
 
 
 def test_bps_of(outcome: Outcome) -> float | None:
-    """Mean bits per spike on the split that the run was evaluated on at its end."""
+    """A training's mean bits per spike on the test split, by which it was evaluated at its end."""
     summary = Path(outcome.run) / "summary.json" if outcome.run is not None else None
-    if outcome.status != "finished" or summary is None or not summary.is_file():
+    if not outcome.trained or outcome.status != "finished" or summary is None or not summary.is_file():
         return None
     bps: float | None = json.loads(summary.read_text(encoding="utf-8"))["bps_mean"]
     return bps
 
 
 def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
-    table: list[list[Any]] = [["job", *keys, "status", "reason", SCORE, "test/bps_mean", "run"]]
+    names = score_names(rows)
+    table: list[list[Any]] = [["job", *keys, "status", "reason", *names, "run"]]
     for row in rows:
         run = row.outcome.run if row.outcome.run is not None and Path(row.outcome.run).is_dir() else None
-        said = (row.outcome.status, row.outcome.reason, row.outcome.score, row.test_bps, run)
+        said = (row.outcome.status, row.outcome.reason, *(row.scores.get(name) for name in names), run)
         table.append([row.job, *(row.values.get(key, "") for key in keys), *said])
     write_rows(path, table)
+
+
+def score_names(rows: Sequence[Row]) -> list[str]:
+    """The columns of a summary that hold scores."""
+    return list(dict.fromkeys(name for row in rows for name in row.scores))
 
 
 def table_of(keys: Sequence[str], rows: Sequence[Row]) -> Table:
@@ -155,10 +175,11 @@ def table_of(keys: Sequence[str], rows: Sequence[Row]) -> Table:
     for name in short_names(keys):
         table.add_column(shown(name), overflow="fold")
     table.add_column("status", no_wrap=True)
-    for name in (SCORE, "test bps"):
+    for name in (names := score_names(rows)):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        scores = ("–" if value is None else f"{value:.4f}" for value in (row.outcome.score, row.test_bps))
+        known = [row.scores.get(name) for name in names]
+        scores = ("–" if value is None else f"{value:.4f}" for value in known)
         table.add_row(str(row.job), *(shown(row.values.get(key, "")) for key in keys), row.outcome.status, *scores)
     return table
 

@@ -45,6 +45,7 @@ from vivit_core.analysis.tuning import report_section as tuning_section
 from vivit_core.analysis.tuning import tune
 from vivit_core.build import build, build_all
 from vivit_core.checkpoint import WRITTEN, read_checkpoint, refused, settings_of, written_by
+from vivit_core.command import made_here, prepared
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.loading import explained
@@ -52,16 +53,18 @@ from vivit_core.data.recording import Recording, Trials
 from vivit_core.data.transforms import widths
 from vivit_core.data.windows import evaluation_windows
 from vivit_core.files import link_or_copy, write_text
+from vivit_core.groups import class_of
 from vivit_core.models.baselines import LN, load_ln
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.models.twin import AVERAGE, Twin, load_twin
-from vivit_core.names import command, hydra_value, printable, setting
+from vivit_core.names import command, hydra_value, key_name, printable, setting
 from vivit_core.specs import Clips, RecordingError, RecordingSpec
 from vivit_core.stops import Stopped, exit_code, stoppable
 from vivit_core.streams import steady_streams
 from vivit_core.sweeps import Job
 from vivit_core.terminal import PlainConsole, shown, track
+from vivit_core.training.averaging import Averaging
 from vivit_core.training.callbacks import TrainingStopped, early_end, never_scored
 from vivit_core.training.checkpoints import Checkpoints, WholeCheckpointIO, has_ended, keeper_state, save_checkpoint
 from vivit_core.training.ln import fit_ln
@@ -115,8 +118,12 @@ def composed(cfg: DictConfig) -> float | None:
 
 
 def main() -> None:
-    """The command line. What the system refuses to Hydra before a task begins (the run folder) is one line too."""
+    """The program: ``vivit-core``, ``python -m vivit_core`` and ``run.py`` are this.
+
+    What the system refuses to Hydra before a task begins (the run folder) is one line too.
+    """
     steady_streams()
+    sys.argv[1:] = prepared(sys.argv[1:])
     if "HYDRA_FULL_ERROR" in os.environ:
         composed()
         return
@@ -168,7 +175,9 @@ def run_task(cfg: DictConfig) -> float | None:
 
 def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
     try:
-        note(job, status="running", reason=None, run=HydraConfig.get().runtime.output_dir)
+        run = HydraConfig.get().runtime.output_dir
+        named, trained = score_name(cfg), cfg.get("task") == "train"
+        note(job, status="running", reason=None, run=run, score_name=named, trained=trained)
         settings = validate(cfg)
         refuse_several_processes(settings["task"])
         score = TASKS[settings["task"]](settings)
@@ -202,8 +211,10 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
         # Hydra shows the message without a traceback, and exits with 1.
         raise CompactHydraException(printable(message, lines=True)) from error
     finally:
-        with suppress(OSError):  # Hydra has made a run folder; where nothing was written into it, it goes
-            Path(HydraConfig.get().runtime.output_dir).rmdir()
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if made_here(folder):  # by Hydra; where nothing was written into it, it goes
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def code_of(signals: Set[signal.Signals]) -> int:
@@ -226,6 +237,13 @@ def job_of_sweep() -> Job | None:
     """This job of a sweep; None outside of one."""
     config = HydraConfig.get()
     return Job(Path(config.sweep.dir).absolute(), config.job.num) if config.mode == RunMode.MULTIRUN else None
+
+
+def score_name(cfg: DictConfig) -> str | None:
+    """Which number a task returns to a sweep, as far as an unchecked configuration says; None where it returns none."""
+    split = cfg.get("split")
+    names = {"train": "val/bps_mean", "evaluate": f"{split}/bps_mean", "compare": f"{split}/bps_gain_mean"}
+    return names.get(str(cfg.get("task")))
 
 
 def note(job: Job | None, **changes: Any) -> None:
@@ -274,7 +292,9 @@ def train(settings: Settings) -> float | None:
             if together.rank == 0:
                 run.remove_leftovers()
             settings = relocated(settings, str(run.path))
-            describe(run, settings)
+            if checkpoint is None or settings["model"]["_target_"] == LN_TARGET:
+                describe(run, settings, continues=checkpoint is not None)
+            # Any other continuation is noted when it goes on (KeepSettings), because it may yet be refused.
             try:
                 score = fit(settings, run, checkpoint, together)
                 if together.rank == 0:
@@ -317,40 +337,63 @@ def with_model_of_init_from(settings: Settings) -> Settings:
 def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
     """The run folder, and the checkpoint to continue from."""
     new, resume = runs.Run(Path(settings["run_dir"])), settings["resume"]
-    if new.checkpoints() or new.finished:  # a scheduler has stopped this job, and started it again
+    if resume not in (None, "auto", "never"):
+        return run_of(Path(resume), settings)
+    if new.has_results:  # a scheduler has stopped this job, and started it again
         return again(new, settings)
+    new.refuse_other(fingerprint(settings))
     if resume is None and job_of_sweep() is not None:
         resume = "auto"
     if resume in (None, "never"):
         return new, None
-    if resume == "auto":
-        same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
-        for found in runs.unfinished(same):
-            if (checkpoint := found.newest_whole(tell)) is not None:
-                return continued(found, checkpoint)
-            tell(f"resume=auto: no checkpoint of {found.path} reads, so it cannot be continued")
-        if (finished := next((run for run in same if run.finished), None)) is not None:
-            console.print(f"resume=auto: the training of this configuration had already finished, in {finished.path}")
-            return finished, None
-        console.print("resume=auto: there is no unfinished run of this configuration to continue; a new one starts")
-        return new, None
-    checkpoint = Path(resume)
-    found = runs.Run(checkpoint.resolve().parent.parent)
-    in_its_run = (found.path / "environment.json").is_file()
-    if in_its_run and checkpoint.resolve() == found.last and checkpoint.is_file():
-        if (checkpoint := found.newest_whole(tell)) is None:
+    same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
+    for found in runs.unfinished(same):
+        if (checkpoint := found.newest_whole(tell)) is not None:
+            return continued(found, checkpoint)
+        tell(f"resume=auto: no checkpoint of {found.path} reads, so it cannot be continued")
+    if (finished := next((run for run in same if run.finished), None)) is not None:
+        console.print(f"resume=auto: the training of this configuration had already finished, in {finished.path}")
+        return finished, None
+    console.print("resume=auto: there is no unfinished run of this configuration to continue; a new one starts")
+    return new, None
+
+
+def run_of(resume: Path, settings: Settings) -> tuple[runs.Run, Path | None]:
+    """The run that wrote a checkpoint, to be continued from there."""
+    checkpoint, run = resume, runs.Run(resume.resolve().parent.parent)
+    in_its_run = bool(run.environment)
+    if in_its_run and run.finished and run.is_of(fingerprint(settings)):
+        console.print(f"the training in {run.path} had already finished")
+        return run, None
+    if in_its_run and checkpoint.resolve() == run.last and checkpoint.is_file():
+        whole = run.newest_whole(tell)
+        if whole is None:
             raise ValueError(
-                f"resume={resume}: no checkpoint in {found.last.parent} reads, so this training cannot be continued; "
+                f"resume={resume}: no checkpoint in {run.last.parent} reads, so this training cannot be continued; "
                 "resume=never begins it anew"
             )
-    else:
-        read_checkpoint(checkpoint)
+        checkpoint = whole
+    content = read_checkpoint(checkpoint)
     if not in_its_run:
         raise ValueError(
-            f"resume={resume}: a training continues in its own run folder, and {found.path} is none; "
+            f"resume={resume}: a training continues in its own run folder, and {run.path} is none; "
             "give the path of a checkpoint where the training wrote it (…/checkpoints/last.ckpt), or resume=auto"
         )
-    return continued(found, checkpoint)
+    seen, epochs = epochs_of(content), machine_of(settings["trainer"])[1].epochs
+    if seen > epochs:
+        raise ValueError(
+            f"resume={resume}: the checkpoint has seen {seen} epochs, and trainer.epochs is {epochs}; "
+            f"set trainer.epochs={seen} or more"
+        )
+    return continued(run, checkpoint)
+
+
+def epochs_of(content: Mapping[str, Any]) -> int:
+    """The epochs that a checkpoint's training has begun; 0 of an LN."""
+    try:
+        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError):  # of an LN; or a file that check_restorable will have a word for
+        return 0
 
 
 def continued(run: runs.Run, checkpoint: Path) -> tuple[runs.Run, Path]:
@@ -364,11 +407,7 @@ def tell(line: str) -> None:
 
 def again(run: runs.Run, settings: Settings) -> tuple[runs.Run, Path | None]:
     """The same job once more, in the folder where it was before."""
-    if run.environment.get("fingerprint") != fingerprint(settings):
-        raise ValueError(
-            f"{run.path} holds a training with other settings (conf/ may have changed since it started); "
-            "give this one another folder, or leave out hydra.run.dir"
-        )
+    run.refuse_other(fingerprint(settings))
     if run.finished:
         console.print(f"the training in {run.path} had already finished")
         return run, None
@@ -436,7 +475,9 @@ def fit(settings: Settings, run: runs.Run, checkpoint: Path | None, together: Ra
     )
     module.ln = ln.to_checkpoint() if ln is not None else None
     begun = Begun()
-    callbacks: list[Callback] = [*build_all("callbacks", settings["callbacks"]).values(), KeepSettings(settings), begun]
+    check_monitors(settings["callbacks"], list(twin.specs))
+    keep = KeepSettings(settings, run, checkpoint is not None)
+    callbacks: list[Callback] = [*build_all("callbacks", settings["callbacks"]).values(), keep, begun]
     if budget.max_minutes != float("inf"):
         callbacks.append(Timer(timedelta(minutes=budget.max_minutes), interval="epoch", verbose=False))
     trainer = lightning.Trainer(
@@ -600,11 +641,47 @@ def fit_baseline_alone(
     return bps
 
 
-class KeepSettings(Callback):
-    """Keeps the plain configuration in each checkpoint, so that a checkpoint alone can be evaluated."""
+def check_monitors(nodes: Mapping[str, Mapping[str, Any] | None], recordings: Sequence[str]) -> None:
+    """What callbacks watch is a number of the validations, and they know which end of it is good.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    Raises
+    ------
+    ValueError
+        Names the key; Lightning would say so after the first epoch, or keep the worst checkpoints without a word.
+    """
+    averaged = any(
+        node is not None and class_of(f"callbacks.{name}", node["_target_"]) is Averaging
+        for name, node in nodes.items()
+    )
+    better = {"loss": "min", "units_silent": "min", "bps_mean": "max", "corr_mean": "max"}
+    better |= {f"bps_{key_name(recording_id)}": "max" for recording_id in recordings}
+    known = {f"{kind}/{name}": end for kind in ("val", "val_ema")[: 1 + averaged] for name, end in better.items()}
+    for name, node in nodes.items():
+        if node is None or node.get("monitor") is None:
+            continue
+        if node["monitor"] not in known:
+            without = "" if averaged else "; val_ema/… comes with callbacks=ema"
+            raise ValueError(
+                f"callbacks.{name}.monitor={node['monitor']} is no number of a validation; set it to one of "
+                f"{', '.join(known)}{without}"
+            )
+        if (end := known[node["monitor"]]) != node.get("mode", "min"):
+            raise ValueError(
+                f"callbacks.{name}.mode={node.get('mode', 'min')} would keep the worst {node['monitor']}; "
+                f"set callbacks.{name}.mode={end}"
+            )
+
+
+class KeepSettings(Callback):
+    """Keeps the plain configuration in each checkpoint, so that a checkpoint alone can be evaluated; and notes in the
+    run folder that a training continues, once the checkpoint has proved to be this model's."""
+
+    def __init__(self, settings: Settings, run: runs.Run, continues: bool) -> None:
+        self.settings, self.run, self.continues = settings, run, continues
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.continues:
+            describe(self.run, self.settings, continues=True)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["settings"] = self.settings
@@ -1066,19 +1143,22 @@ def tested(datamodule: RecordingsDataModule, name: str | None) -> tuple[Recordin
 
 
 def plan(settings: Settings) -> None:
-    """Print shapes, tokens, parameters, FLOPs and memory of a training step, without reading any data."""
+    """Print shapes, tokens, parameters, FLOPs and memory of a training step, without reading any frames.
+
+    Of recordings that are named it reads the headers; of simulated ones ``data.geometry`` knows the sizes.
+    """
     if settings["model"]["_target_"] == LN_TARGET:
         raise ValueError(
             "model=ln is fitted in one go and has no training step to plan; plan a ViViT, for example model=vivit_small"
         )
-    sizes = expected_sizes(settings["data"])
+    sizes, recordings, units = expected_recordings(settings)
     device, budget = machine_of(settings["trainer"])
     planned = plan_twin(
         settings["model"],
         settings["readout"],
         **sizes,
-        recordings=settings["data"]["geometry"]["recordings"],
-        units=settings["data"]["geometry"]["units"],
+        recordings=recordings,
+        units=units,
         batch_size=budget.batch_size,
         predict=settings["predict"],
         precision=budget.precision,
@@ -1101,6 +1181,36 @@ def plan(settings: Settings) -> None:
         f"weights, gradients and moments, {planned.activation_bytes / 2**30:.2f} for what a pass of "
         f"{budget.batch_size} clips keeps"
     )
+
+
+def expected_recordings(settings: Settings) -> tuple[dict[str, Any], int, int]:
+    """The sizes of clips, the number of recordings, and of units in each: the mean where they differ."""
+    data, datamodule = settings["data"], None
+    if data["recordings"] is not None or data["root"] is not None:
+        datamodule = make_datamodule(data)
+        try:
+            datamodule.paths()
+        except ValueError as error:
+            if overridden() & {"data.recordings", "data.root"}:
+                raise
+            console.print(f"{error}\nThe plan is of what data.geometry expects of them.")
+            datamodule = None
+    if datamodule is None:
+        return expected_sizes(data), data["geometry"]["recordings"], data["geometry"]["units"]
+    infos, widths_of = datamodule.headers()
+    shapes = sorted({info.frame_shape for info in infos})
+    if len(shapes) > 1 and settings["model"].get("frame_size") is None:
+        raise ValueError(
+            f"recordings have frames of different shapes {shapes}; set model.frame_size=[height,width] to bring them "
+            "to one"
+        )
+    units = math.ceil(sum(info.n_units for info in infos) / len(infos))
+    console.print(
+        f"of {len(infos)} recordings: frames {shapes[-1]} (channels, height, width) at {infos[0].frame_rate_hz:g} Hz, "
+        f"{units} units each in the mean"
+    )
+    sizes = {"frame_shape": shapes[-1], "behavior_dim": sum(widths_of.values()), "clip_length": data["clip_length"]}
+    return sizes, len(infos), units
 
 
 def expected_sizes(data: Settings) -> dict[str, Any]:
@@ -1181,9 +1291,9 @@ def is_first_rank() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def describe(run: runs.Run, settings: Settings) -> None:
+def describe(run: runs.Run, settings: Settings, continues: bool = False) -> None:
     if is_first_rank():
-        runs.describe(run, settings, HydraConfig.get().overrides.task, fingerprint(settings))
+        runs.describe(run, settings, HydraConfig.get().overrides.task, fingerprint(settings), continues)
 
 
 def command_line() -> str:

@@ -399,7 +399,7 @@ def test_evaluation_of_a_trained_twin_on_other_files(
             {"recording_id": "unknown", "units": {"id": ["x", "y", "w"]}},
             r"knows no recording 'unknown'.*knows mouse, rec1",
         ),
-        ({"recording_id": "rec1", "frame_rate_hz": 50.0}, r"it has 50 Hz and the model 100 Hz; counts cannot"),
+        ({"recording_id": "rec1", "frame_rate_hz": 50.0}, r"has 50 Hz, and the twin was trained at 100; counts cannot"),
         ({"recording_id": "rec1", "frames": np.zeros((120, 5, 6), np.uint8)}, r"frame shape .* is \(1, 5, 6\)"),
         (
             {"recording_id": "rec1", "behavior": {"eye": np.ones((120, 5))}},

@@ -39,6 +39,7 @@ from vivit_core.specs import Batch, Clips, RecordingError, RecordingSpec
 log = logging.getLogger(__name__)
 
 _STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
+_MOST_WORKERS = 128  # processes of a loader; what a slip of the finger asks for would take the machine down
 _STATISTICS_BINS = 4096  # bins of counts and behaviour read at once
 
 
@@ -93,10 +94,10 @@ class RecordingsDataModule(LightningDataModule):
 
     def __init__(
         self,
-        recordings: list[str] | None,
-        root: str | None,
+        recordings: list[str | Path] | None,
+        root: str | Path | None,
         simulator: MakesRecordings | None,
-        cache: str,
+        cache: str | Path,
         behavior: list[str],
         clip_length: int,
         burn_in: int,
@@ -127,8 +128,8 @@ class RecordingsDataModule(LightningDataModule):
             raise ValueError(f"data.worker_timeout_s is {worker_timeout_s}; give seconds, or 0 to wait for ever")
         if verify not in typing.get_args(Verify):
             raise ValueError(f"data.verify is {verify!r}; give known or always")
-        if num_workers < 0:
-            raise ValueError(f"data.num_workers is {num_workers}; give 0 or more")
+        if not 0 <= num_workers <= _MOST_WORKERS:
+            raise ValueError(f"data.num_workers is {num_workers}; give 0 … {_MOST_WORKERS} processes")
         if frame_rate_hz is not None and not frame_rate_hz > 0:
             raise ValueError(f"data.frame_rate_hz is {frame_rate_hz}; give a rate in Hz above 0, or null")
         self._frame_rate_hz, self._augmentation = frame_rate_hz, augmentation
@@ -138,7 +139,8 @@ class RecordingsDataModule(LightningDataModule):
                 raise ValueError(
                     f"data.transforms.{name} is {transform!r}; give it a _target_ of vivit_core.data.transforms"
                 )
-        self._patterns, self._root, self._simulator, self._cache = recordings, root, simulator, Path(cache)
+        self._patterns = None if recordings is None else [str(pattern) for pattern in recordings]
+        self._root, self._simulator, self._cache = root, simulator, Path(cache)
         self._behavior, self._verify = list(behavior), verify
         self.clip_length, self.burn_in = clip_length, burn_in
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
@@ -227,6 +229,20 @@ class RecordingsDataModule(LightningDataModule):
         if self._simulator is None:
             raise ValueError("no recordings: give data.recordings, data.root or data.simulator")
         return [Path(path) for path in self._simulator.make(self._cache)]
+
+    def headers(self) -> tuple[list[RecordingInfo], dict[str, int]]:
+        """What the named recordings say of themselves at the model's rate, and the widths of the behaviours that the
+        twin sees; some milliseconds a file, because no frame, count or behaviour is read.
+
+        Raises
+        ------
+        ValueError
+            Where a file is no recording, or the recordings do not fit each other.
+        """
+        paths = self.paths()
+        rate_hz = self._frame_rate_hz or min(Recording(path).info.frame_rate_hz for path in paths)
+        views = [View(path, rate_hz, self._transforms) for path in paths]
+        return [view.info for view in views], {name: self._common_width(name, views) for name in self._behavior}
 
     def setup(self, stage: str | None = None) -> None:
         """Check all recordings and know their statistics. Does its work once.
@@ -343,7 +359,16 @@ class RecordingsDataModule(LightningDataModule):
                     f"{info.path}: frame shape (C, H, W) is {info.frame_shape}, but the twin was trained on "
                     f"{spec.recording_id} with {spec.frame_shape}; resample the recording"
                 )
-            view = View(info.path, spec.frame_rate_hz, self._transforms, spec.recording_id, spec.unit_ids)
+            try:
+                view = View(info.path, spec.frame_rate_hz, self._transforms, spec.recording_id, spec.unit_ids)
+            except ValueError as error:
+                if info.frame_rate_hz >= spec.frame_rate_hz:
+                    raise
+                raise ValueError(
+                    f"{info.path} has {info.frame_rate_hz:g} Hz, and the twin was trained at {spec.frame_rate_hz:g}; "
+                    "counts cannot be made finer, and a trained twin keeps its rate: train one with "
+                    f"data.frame_rate_hz={info.frame_rate_hz:g} or below"
+                ) from error
             if not view.clock.same:
                 log.info("%s", _resampled(view))
             for name, width in spec.behavior.items():

@@ -30,7 +30,7 @@ class TemporalBasis(nn.Module):
         super().__init__()
         if not 1 <= bases <= lags:
             raise ValueError(
-                f"frontend.bases={bases} filters cannot be told apart over frontend.lags={lags} "
+                f"model.frontend.bases={bases} filters cannot be told apart over model.frontend.lags={lags} "
                 "frames; give 1 <= bases <= lags"
             )
         self.bases, self.lags, self.out_channels = bases, lags, in_channels * bases

@@ -38,7 +38,7 @@ class ConvGRU(nn.Module):
     ) -> None:
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"modulator.kernel={kernel} must be odd")
+            raise ValueError(f"model.modulator.kernel={kernel} must be odd")
         self.stride, self.hidden, self.behavior_dim = stride, hidden, behavior_dim
         self.input = nn.Conv2d(channels, 3 * hidden, 1)
         self.behavior = nn.Linear(behavior_dim * stride, 3 * hidden, bias=False) if behavior_dim else None

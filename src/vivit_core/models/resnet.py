@@ -208,9 +208,9 @@ class ResidualStem(Tokenizer, Stages):
         if cell < 1 or cell % stride or any(side % self.multiple for side in sides):
             down, across = (math.ceil(side / self.multiple) * self.multiple for side in sides)
             raise ValueError(
-                f"tokenizer.patch_size={list(patch_size)}, tokenizer.cell={cell}: cells are multiples of "
-                f"tokenizer.stem.stride={stride}, and a token's sides of {self.multiple} px, because each of "
-                f"tokenizer.widths={list(widths)} after the first halves the map; set "
+                f"model.tokenizer.patch_size={list(patch_size)}, model.tokenizer.cell={cell}: cells are multiples of "
+                f"model.tokenizer.stem.stride={stride}, and a token's sides of {self.multiple} px, because each of "
+                f"model.tokenizer.widths={list(widths)} after the first halves the map; set "
                 f"model.tokenizer.patch_size=[{frames},{down},{across}] and "
                 f"model.tokenizer.cell={max(1, math.ceil(cell / stride)) * stride}"
             )

@@ -76,7 +76,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         if len(patch_size) != 3 or min(patch_size) < 1:
             raise ValueError(
-                f"tokenizer.patch_size={list(patch_size)} must be three positive numbers: [frames, "
+                f"model.tokenizer.patch_size={list(patch_size)} must be three positive numbers: [frames, "
                 "pixels down, pixels across]"
             )
         self.patch_size = (patch_size[0], patch_size[1], patch_size[2])
@@ -229,7 +229,8 @@ class ConvStem(Tokenizer):
             raise ValueError(f"the stem's stride={stride} must be at least one pixel")
         if ph % stride or pw % stride:
             raise ValueError(
-                f"tokenizer.patch_size={list(patch_size)}: its pixels must be multiples of tokenizer.stride={stride}"
+                f"model.tokenizer.patch_size={list(patch_size)}: its pixels must be multiples of the stem's "
+                f"stride={stride}"
             )
         self.kernel, self.stride, self.dropout, self.smoothness = kernel, stride, dropout, smoothness
         self.multiple, self.any_side = stride, "model.tokenizer.stride=1"

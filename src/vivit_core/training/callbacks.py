@@ -354,7 +354,7 @@ class ValidationPictures(Callback):
     units : of each recording, those with most spikes in the clip.
     """
 
-    def __init__(self, folder: str, every_n_epochs: int, recordings: int, units: int) -> None:
+    def __init__(self, folder: str | Path, every_n_epochs: int, recordings: int, units: int) -> None:
         if min(every_n_epochs, recordings, units) < 1:
             raise ValueError(
                 f"callbacks.pictures: every_n_epochs={every_n_epochs}, recordings={recordings} and units={units} must "

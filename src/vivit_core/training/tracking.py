@@ -42,7 +42,7 @@ class WandbRun(WandbLogger):
 
     def __init__(
         self,
-        save_dir: str,
+        save_dir: str | Path,
         project: str,
         entity: str | None,
         name: str | None,
