@@ -303,7 +303,7 @@ def test_what_others_handle_stays_theirs():
 def test_a_stopped_training_says_how_to_go_on(tmp_path):
     run = runs.Run(tmp_path / "run")
     run.last.parent.mkdir(parents=True)
-    (run.path / "environment.json").write_text("{}")
+    (run.path / "environment.json").write_text('{"seed": 0}')
     stopped = Stopped(signal.SIGTERM)
     tasks.note_failure(run, stopped)
     assert "the same command starts it again" in str(stopped)

@@ -49,7 +49,8 @@ def refuse_auto_devices(devices: Any) -> Any:
 Count = Annotated[int, pydantic.Field(gt=0)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
-Unbounded = Annotated[float, pydantic.Field(allow_inf_nan=True)]  # all other numbers are finite
+# All other numbers are finite.
+Unbounded = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=True)]
 # What takes a Path, here or in a constructor, is a path: `~` in it is the home directory, and it is not empty.
 PathName = str | Path
 Precision = Annotated[Literal["32-true", "bf16-mixed"], pydantic.BeforeValidator(refuse_fp16)]
@@ -259,7 +260,7 @@ def refuse_no_checkpoint(cfg: DictConfig) -> None:
     """Before references are resolved: to those of a node that is not there OmegaConf has no word that helps."""
     nodes = cfg.get("callbacks")
     targets = [str(node.get("_target_")) for node in nodes.values() if node] if isinstance(nodes, DictConfig) else [""]
-    if not any(target.endswith("Checkpoint") for target in targets) and nodes is not None:
+    if not any(target.endswith(("Checkpoint", "Checkpoints")) for target in targets) and nodes is not None:
         raise ConfigError(
             [
                 "callbacks.checkpoint is left out, and a training keeps there its best weights and what it continues "

@@ -381,12 +381,12 @@ def test_an_error_keeps_its_words_across_processes():
     assert str(type(error)(str(error))) == str(error)  # as torch makes it again from a worker's text
 
 
-def test_reading_names_the_field(make):
+def test_a_file_cut_short_after_its_check_is_not_read(make):
     path = make()
     recording = Recording(path)
     with h5py.File(path, "r+") as file:
         place = file["responses/counts"].id.get_chunk_info(0).byte_offset
     with path.open("rb+") as file:
         file.truncate(place)
-    with pytest.raises(RecordingError, match="truncated"):
+    with pytest.raises(RecordingError, match="it has changed since it was checked"):
         recording.read(0, 20, {})

@@ -31,7 +31,7 @@ class MetricsFile(Logger):
         they become rarer; a checkpoint and the end of a training always write.
     """
 
-    def __init__(self, save_dir: str, flush_logs_every_n_steps: int) -> None:
+    def __init__(self, save_dir: str | Path, flush_logs_every_n_steps: int) -> None:
         super().__init__()
         if flush_logs_every_n_steps < 1:
             raise ValueError(f"logger.csv.flush_logs_every_n_steps={flush_logs_every_n_steps} must be 1 or more")
