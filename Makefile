@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 train: $(STAMP)  ## The main job: train a ViViT twin on the simulated recordings (more settings: ARGS="seed=1 …")
 	$(BIN)/python run.py model=vivit_small data=multi_backimage $(ARGS)
 
-test: $(STAMP)  ## The tests, without those that take long or need a GPU
-	$(BIN)/python -m pytest -m "not long and not gpu" $(ARGS)
+test: $(STAMP)  ## The tests, two at a time, without those that take long or need a GPU (one at a time: ARGS="-n 0")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist worksteal $(ARGS)
 
 test-long: $(STAMP)  ## The tests that take long
 	$(BIN)/python -m pytest -m "long and not gpu" --timeout 3600 $(ARGS)

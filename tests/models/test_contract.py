@@ -144,8 +144,12 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     "model",
-    [vivit(window=12), STEM_ALONE, resnet(), factorized()],
-    ids=["vivit", "residual-stem", "resnet", "factorized"],
+    [
+        pytest.param(vivit(window=12), id="vivit"),
+        pytest.param(STEM_ALONE, id="residual-stem", marks=pytest.mark.long),  # each compiles for up to a minute
+        pytest.param(resnet(), id="resnet", marks=pytest.mark.long),
+        pytest.param(factorized(), id="factorized", marks=pytest.mark.long),
+    ],
 )
 def test_compiled_blocks_compute_the_same(model: dict[str, Any], checkpointing: bool) -> None:
     """Dropout included: an element's fate does not depend on how it is computed."""
