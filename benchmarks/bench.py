@@ -139,6 +139,7 @@ class Step:
             batch_size=clips,
             predict=self.settings["predict"],
             precision="bf16-mixed" if self.bfloat16 else "32-true",
+            device=device,
         )
 
     def __call__(self, batch: Batch | None = None) -> None:

@@ -22,6 +22,7 @@ import yaml
 from vivit_core.checkpoint import read_checkpoint
 from vivit_core.files import link_or_copy, remove_leftovers, write_text
 from vivit_core.locks import lock
+from vivit_core.training.machine import bf16_is_native
 
 VERSIONS = (
     "vivit-core",
@@ -257,6 +258,7 @@ def environment() -> dict[str, Any]:
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu_bf16": bf16_is_native() if torch.cuda.is_available() else None,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 

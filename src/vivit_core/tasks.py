@@ -68,7 +68,14 @@ from vivit_core.training.averaging import Averaging
 from vivit_core.training.callbacks import TrainingStopped, early_end, never_scored
 from vivit_core.training.checkpoints import Checkpoints, WholeCheckpointIO, has_ended, keeper_state, save_checkpoint
 from vivit_core.training.ln import fit_ln
-from vivit_core.training.machine import bf16_is_native, compiles, exact_float32, give_names, keep_freed_memory
+from vivit_core.training.machine import (
+    bf16_is_native,
+    compiles,
+    exact_float32,
+    give_names,
+    keep_freed_memory,
+    precision_on_gpu,
+)
 from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import CORE
@@ -700,8 +707,9 @@ def machine_of(trainer: Mapping[str, Any], announce: bool = False) -> tuple[str,
     )
     if device == "cuda":
         exact_float32()
-        if budget.precision == "bf16-mixed" and trainer["precision"] is None and not bf16_is_native():
-            budget, why = replace(budget, precision="32-true"), f"{why}, which does not compute in bfloat16"
+        precision = precision_on_gpu(trainer["precision"], budget.precision, bf16_is_native())
+        if precision != budget.precision:
+            budget, why = replace(budget, precision=precision), f"{why}, which does not compute in bfloat16"
     if announce:
         processes = trainer["devices"] * trainer["num_nodes"]
         where = f"{device} with {processes} processes" if processes > 1 else device
@@ -1162,6 +1170,7 @@ def plan(settings: Settings) -> None:
         batch_size=budget.batch_size,
         predict=settings["predict"],
         precision=budget.precision,
+        device=device,
     )
     table = Table(
         "stage", "shape that leaves it", title=f"{budget.batch_size} clips of {sizes['clip_length']} bins, on {device}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -56,6 +57,13 @@ class OnGpu(Tensor):
     def tolist(self) -> Any:
         return self.held.tolist()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """In a file it is read as one of the CPU, as ``map_location="cpu"`` reads it."""
+        return self.held.__reduce_ex__(protocol)
+
+    def __format__(self, form: str) -> str:
+        return format(self.held, form)
+
     def __repr__(self, *args: Any, **kwargs: Any) -> str:
         return f"OnGpu({self.held})"
 
@@ -73,6 +81,7 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     target = kwargs.get("device")
     to_gpu = bool(on_gpu) if target is None else torch.device(target).type in ("cuda", "meta")
     packet = func.overloadpacket
+    assert all(isinstance(x, OnGpu) or x.device.type == "cpu" for x in tensors), f"{func} got a tensor without numbers"
     if on_gpu and packet not in COPIES:
         looked_at = [args[0], *tree_leaves(args[2:])] if packet in INDICES else tensors
         strangers = [x for x in looked_at if isinstance(x, Tensor) and not isinstance(x, OnGpu) and x.dim() > 0]
@@ -134,6 +143,9 @@ class Moves(TorchFunctionMode):
             return args[0].to("meta")
         if func is torch.Tensor.to:
             args, kwargs = tree_map(elsewhere, args), tree_map(elsewhere, kwargs)
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):  # of numbers torch makes a "meta" index itself
+            index = tuple(map(index_of, args[1])) if isinstance(args[1], tuple) else index_of(args[1])
+            args = (args[0], index, *args[2:])
         return func(*args, **kwargs)
 
 
@@ -141,6 +153,10 @@ def elsewhere(x: Any) -> Any:
     """What says "cuda", said as "meta"."""
     named = (isinstance(x, str) and x.startswith("cuda")) or (isinstance(x, torch.device) and x.type == "cuda")
     return torch.device("meta") if named else x
+
+
+def index_of(x: Any) -> Any:
+    return torch.as_tensor(np.asarray(x, None if len(x) else int)) if isinstance(x, (list, np.ndarray)) else x
 
 
 @contextmanager

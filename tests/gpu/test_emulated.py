@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from emulated import OnGpu, emulated_gpu
-from tiny_training import optimization
+from emulated import CUDA, OnGpu, emulated_gpu
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from tiny_training import WITHOUT_DROPOUT, make_twin, optimization, train
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from vivit_core.models.baselines import LN
+from vivit_core.models.twin import load_twin, read_checkpoint
+from vivit_core.training.averaging import Averaging
 from vivit_core.training.losses import counted, poisson_loss
 from vivit_core.training.metrics import UnitMetrics
+from vivit_core.training.transfer import load_parts, pretrained
 
 WINDOWED = {"windowed": tiny_models.vivit(window=8), "frames-resized": tiny_models.vivit(frame_size=[8, 10])}
 
@@ -35,6 +41,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "emulated")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
     with emulated_gpu():
         yield
@@ -125,3 +132,64 @@ def test_the_baseline_on_the_gpu(gpu):
     expected = ln(batch)["a"].detach().numpy()
     moved = {"a": {key: value.to("cuda") for key, value in batch["a"].items()}}
     np.testing.assert_allclose(ln.to("cuda")(moved)["a"].detach().cpu().numpy(), expected, rtol=1e-5)
+
+
+class Accelerator(CPUAccelerator):
+    """Lightning's for the GPU that is not there: it looks for no driver."""
+
+    def setup_device(self, device):
+        pass
+
+
+def on_the_gpu(folder, **options):
+    strategy = SingleDeviceStrategy(device=CUDA, accelerator=Accelerator())
+    return train(folder, accelerator="auto", devices="auto", strategy=strategy, deterministic=True, **options)
+
+
+def weights_of(content):
+    return {**content["state_dict"], **{f"average.{k}": v for k, v in content["average"]["state_dict"].items()}}
+
+
+def test_a_whole_training_on_the_gpu_equals_the_cpus(tmp_path, request):
+    """Lightning's loop with validation, an average of the weights and checkpoints; then continued, on a trained core,
+    and loaded there. Before each step every tensor of the optimizer lies on the GPU."""
+    options = {"epochs": 2, "steps": 2, "keep": {"save_top_k": -1}}
+    _, _, seen = train(tmp_path / "cpu", twin=make_twin(**WITHOUT_DROPOUT), callbacks=[Averaging(0.8)], **options)
+    request.getfixturevalue("gpu")
+    places = set()
+
+    def look(optimizer, *_):
+        held = [
+            *optimizer.param_groups[0]["params"],
+            *(x for state in optimizer.state.values() for x in state.values()),
+        ]
+        places.update(type(x) for x in held)
+
+    watched = register_optimizer_step_pre_hook(look)
+    try:
+        own = options | {"callbacks": [Averaging(0.8)]}
+        _, _, found = on_the_gpu(tmp_path / "gpu", twin=make_twin(**WITHOUT_DROPOUT), **own)
+        first = next((tmp_path / "gpu").glob("epoch*0-*.ckpt"))
+        own = options | {"callbacks": [Averaging(0.8)]}
+        on_the_gpu(tmp_path / "more", twin=make_twin(5, **WITHOUT_DROPOUT), resume=first, **own)
+    finally:
+        watched.remove()
+        torch.use_deterministic_algorithms(False)
+    assert places == {OnGpu} or places == {OnGpu, nn.Parameter}, places
+    np.testing.assert_allclose(found.losses, seen.losses, rtol=1e-4)
+    np.testing.assert_allclose(found.scores, seen.scores, rtol=1e-3)
+    kept = [read_checkpoint(tmp_path / name / "last.ckpt") for name in ("cpu", "gpu", "more")]
+    for name, expected in weights_of(kept[0]).items():
+        for content in kept[1:]:
+            torch.testing.assert_close(weights_of(content)[name], expected, rtol=1e-3, atol=1e-4)
+    tuned = make_twin(**WITHOUT_DROPOUT)
+    parts = pretrained(tuned, kept[1], "trained").parts
+    tuned.to("cuda")
+    load_parts(tuned, kept[1], parts, "trained")
+    assert all(isinstance(p, OnGpu) for p in tuned.parameters())
+    on_the_gpu(tmp_path / "tuned", twin=tuned, epochs=1, steps=1, optim={"core_lr_scale": 0.0})
+    torch.use_deterministic_algorithms(False)
+    for average in (False, True):
+        assert all(
+            isinstance(p, OnGpu) for p in load_twin(tmp_path / "gpu" / "last.ckpt", "cuda", average).parameters()
+        )

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import READOUT, spec, twin, vivit
+from tiny_models import ATTENTION, READOUT, spec, twin, vivit
 
 from vivit_core.models.plan import plan
 
@@ -41,6 +41,23 @@ def test_flops_are_those_counted_by_hand() -> None:
     readout = 4 * 12 * dim * 5
     assert made.flops == 3 * 2 * (linear + attention + readout)
     assert plan(vivit(registers=0, modulator=None, checkpointing=True), READOUT, **sizes).flops == made.flops
+
+
+@pytest.mark.parametrize(("window", "dropout"), [(None, 0.0), (8, 0.0), (None, 0.2)])
+def test_a_gpus_attention_holds_no_weights_of_all_pairs(window, dropout) -> None:
+    """On a CPU, 256 tokens are few enough that the weights of all pairs are held, of all clips and heads: scores and
+    softmax at least. On a GPU nothing grows with the square; the operations are as many."""
+    tokens, heads, clips = 256, 2, 4
+    model = vivit(
+        registers=0, spatial_depth=0, temporal_depth=1, modulator=None, window=window,
+        attention=ATTENTION | {"dropout": dropout},
+    )  # fmt: skip
+    sizes = SIZES | {"frame_shape": (1, 4, 4), "recordings": 1, "clip_length": 4 * tokens, "batch_size": clips}
+    cpu, gpu = (plan(model, READOUT, **sizes, device=device) for device in ("cpu", "cuda"))
+    assert cpu.activation_bytes - gpu.activation_bytes > 2 * clips * heads * tokens**2
+    half = plan(model, READOUT, **sizes | {"clip_length": 2 * tokens}, device="cuda")
+    assert gpu.activation_bytes < 2.2 * half.activation_bytes
+    assert gpu.flops == cpu.flops and gpu.weight_bytes == cpu.weight_bytes
 
 
 MEASURE = """

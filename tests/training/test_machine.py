@@ -66,7 +66,9 @@ def test_another_compiler_may_be_named(able, tmp_path, monkeypatch):
 )
 def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precision):
     """The defaults of a GPU; one that does not compute in bfloat16 gets float32, and the line says so. Float32 is
-    exact."""
+    exact. The report names what it was trained in."""
+    from vivit_core.analysis.report import budget_of
+    from vivit_core.runs import environment
     from vivit_core.tasks import machine_of
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -77,6 +79,21 @@ def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precisio
     device, budget = machine_of(settings["trainer"], announce=True)
     assert device == "cuda" and budget.precision == precision
     assert (budget.epochs, budget.steps_per_epoch, budget.batch_size) == (20, 200, 16)
+    assert f"clips, {precision}, on cuda" in budget_of(settings["trainer"], environment())
     printed = " ".join(capsys.readouterr().out.split())
     assert ("does not compute in bfloat16" in printed) == (precision == "32-true" and given is None)
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_plan_is_of_this_machine(monkeypatch, command):
+    from vivit_core import tasks
+
+    def planned(*arguments, device, precision, **sizes):
+        raise ValueError(f"a plan of {device} in {precision}")
+
+    monkeypatch.setattr(tasks, "plan_twin", planned)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    assert "a plan of cuda in bf16-mixed" in command("task=plan")[1]
+    assert "a plan of cpu in 32-true" in command("task=plan", "trainer.device=cpu")[1]

@@ -24,6 +24,7 @@ from vivit_core.models.baselines import load_ln
 from vivit_core.models.twin import load_twin
 from vivit_core.names import command, html_text
 from vivit_core.specs import RecordingSpec
+from vivit_core.training.machine import precision_on_gpu
 
 log = logging.getLogger(__name__)
 
@@ -236,6 +237,9 @@ def budget_of(trainer: Mapping[str, Any], environment: Mapping[str, Any]) -> str
     words = []
     for device in devices:
         own = {key: value if trainer[key] is None else trainer[key] for key, value in trainer[device].items()}
+        if device == "cuda":  # runs of before ``gpu_bf16`` was noted took what was set
+            native = environment.get("gpu_bf16", True)
+            own["precision"] = precision_on_gpu(trainer["precision"], own["precision"], native)
         limit = "" if math.isinf(own["max_minutes"]) else f", at most {own['max_minutes']:g} minutes"
         words.append(
             f"{own['epochs']} epochs of {own['steps_per_epoch']} steps of {own['accumulate'] * own['batch_size']} "

@@ -60,9 +60,11 @@ class Attention(nn.Module):
     ----------
     watch : called in each forward pass with its queries, keys and reach, by whoever wants to see the weights
         (``analysis.attention``); they are what ``weights`` makes of them, on every path.
+    as_on_gpu : take torch's fused attention on a CPU too, as a GPU's memory is planned (``models.plan``).
     """
 
     watch: Callable[[Tensor, Tensor, Reach], None] | None = None
+    as_on_gpu: bool = False
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class Attention(nn.Module):
         if self.watch is not None:
             self.watch(q, k, reach)
         tokens, dropout = x_BND.shape[1], self.dropout if self.training else 0.0
-        if x_BND.device.type == "cpu" and (tokens <= PLAIN_UP_TO or dropout):
+        if x_BND.device.type == "cpu" and not self.as_on_gpu and (tokens <= PLAIN_UP_TO or dropout):
             weights = self.weights(q, k, reach.mask(tokens, x_BND.device))
             y = (drop(weights, dropout, seed) if dropout else weights).to(v.dtype) @ v
         else:

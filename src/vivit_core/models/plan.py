@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from vivit_core.models.attention import Attention
 from vivit_core.models.layers import Level
 from vivit_core.models.tokenizer import Tokens
 from vivit_core.models.twin import Twin
@@ -82,6 +83,7 @@ def plan(
     batch_size: int,
     predict: Literal["all", "last"] = "all",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    device: str = "cpu",
 ) -> Plan:
     """Plan one training step.
 
@@ -92,6 +94,8 @@ def plan(
     recordings, units : how many, and units of each.
     behavior_dim : numbers of behaviour a bin.
     clip_length, batch_size : bins of a clip, clips of one pass.
+    device : "cpu" or "cuda". A GPU's attention never holds the weights of all pairs of tokens; a CPU's does for short
+        sequences.
 
     Raises
     ------
@@ -101,6 +105,10 @@ def plan(
     specs = expected(frame_shape, recordings, units, behavior_dim)
     with FakeTensorMode(allow_non_fake_inputs=True):
         twin = Twin(model, readout, specs, predict)
+        for module in twin.modules():
+            if isinstance(module, Attention) and device == "cuda":
+                # The tensors stay the CPU's, whose fused attention holds as much as a GPU's, but for dropout.
+                module.as_on_gpu, module.dropout = True, 0.0
         twin.check_geometry(clip_length)
         stages = _Stages(twin)
         batch = _batch(specs, frame_shape, clip_length, batch_size, units, behavior_dim)

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 
+Precision = Literal["32-true", "bf16-mixed"]
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
 
@@ -50,6 +51,14 @@ def bf16_is_native() -> bool:
     """Whether the GPU computes in bfloat16 itself (from compute capability 8.0 on); others emulate it, or refuse it for
     convolutions."""
     return torch.cuda.get_device_capability() >= (8, 0)
+
+
+def precision_on_gpu(chosen: Precision | None, budget: Precision, native: bool) -> Precision:
+    """What a GPU trains in: what was chosen (``trainer.precision``), else the budget's, but float32 instead of bfloat16
+    where the GPU does not compute in it (``bf16_is_native``)."""
+    if chosen is not None:
+        return chosen
+    return "32-true" if budget == "bf16-mixed" and not native else budget
 
 
 def give_names() -> None:
