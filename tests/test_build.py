@@ -330,7 +330,8 @@ def test_texts_of_a_run_folder_are_read_within_bounds(tmp_path: Path) -> None:
         "half.json": '{"a": ',
         "deep.json": '{"a": ' * 50 + "1" + "}" * 50,
         "deeper.json": "[" * 100_000,
-        "large.json": '{"a": "' + "x" * (2 << 20) + '"}',
+        "large.yaml": f"a: {'x' * (2 << 20)}",
+        "large.json": '{"a": "' + "x" * (17 << 20) + '"}',
     }.items():
         (tmp_path / name).write_text(text)
         refusal(tmp_path / name, read_plain)

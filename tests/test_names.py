@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import logging.config
 import re
 import shlex
 import unicodedata
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from hostile_names import ACTING, BROKEN, NAMES
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
@@ -29,11 +31,13 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import TextColumn
 
+from hydra_plugins.vivit_core_sweeps import LocalLauncher
 from vivit_core import sweeps, tasks, terminal
 from vivit_core.analysis import attention_pictures, field_pictures, inspect_pictures, pictures, tuning_pictures
 from vivit_core.analysis.receptive_fields import Fields, known_fractions
 from vivit_core.analysis.report import Section, Table, publish
 from vivit_core.analysis.tables import write_rows, write_units
+from vivit_core.config import conf_dir
 from vivit_core.data.recording import Trials, seal, validate_recording, write_recording
 from vivit_core.names import (
     LONGEST,
@@ -232,6 +236,26 @@ def test_a_log_line_is_one_line() -> None:
     for name in EVERY:
         record = logging.LogRecord("n", logging.INFO, "f", 1, "%s has\n%d of %r", (Path(name), 2, "x"), None)
         assert formatter.format(record) == f"INFO {printable(str(Path(name)))} has\n2 of 'x'"
+
+
+@pytest.mark.parametrize("which", ["job_logging", "hydra_logging"])
+def test_hydras_loggers_write_such_lines(which: str) -> None:
+    """The second one's say what a sweep's jobs set."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        node = compose("config", return_hydra_config=True).hydra[which].formatters.simple
+    form = logging.config.DictConfigurator({}).configure_formatter(OmegaConf.to_container(node))
+    made = form.format(logging.makeLogRecord({"msg": "\t#0 : data.root=\x1b[31m\u202e"}))
+    assert "\x1b" not in made and r"data.root=\x1b[31m\u202e" in made
+
+
+def test_a_launcher_names_jobs_in_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
+    launcher = object.__new__(LocalLauncher)
+    paths = SimpleNamespace(stdout="log")
+    job = SimpleNamespace(job_id=7, task=lambda number: SimpleNamespace(paths=paths))
+    words = ["data.root='a\n\x1b[31mjob 1: failed'"]
+    with caplog.at_level(logging.INFO):
+        launcher.submit(SimpleNamespace(map_array=lambda *_: [job]), [(words, "", 0, "", None)])
+    assert caplog.records[0].getMessage() == r"job 0: data.root='a\n\x1b[31mjob 1: failed'  (local 7, log log)"
 
 
 def test_a_progress_bar_shows_every_name() -> None:

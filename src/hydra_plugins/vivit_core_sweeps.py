@@ -141,6 +141,8 @@ class PatientLauncher(BaseSubmititLauncher):
         """Hand jobs to the scheduler."""
         import submitit
 
+        from vivit_core.names import printable
+
         try:
             jobs: list[Any] = executor.map_array(self, *zip(*calls, strict=True))
         except submitit.core.utils.FailedJobError as error:  # of the command sbatch
@@ -149,7 +151,7 @@ class PatientLauncher(BaseSubmititLauncher):
                 "conf/hydra/launcher/slurm.yaml; hydra.launcher.partition=… and the like change them"
             ) from error
         for call, job in zip(calls, jobs, strict=True):
-            words = " ".join(filter_overrides(call[0]))
+            words = printable(" ".join(filter_overrides(call[0])))
             log.info(f"job {call[2]}: {words}  ({self._EXECUTOR} {job.job_id}, log {job.task(0).paths.stdout})")
         return jobs
 

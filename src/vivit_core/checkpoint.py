@@ -30,7 +30,7 @@ FORMAT = 1  # to be raised with every change after which older checkpoints do no
 MOST_STEPS = 8_000_000  # of the pickle: over a million units; torch takes about a second for a million
 MOST_TENSORS = 16_384  # in one state: over a thousand recordings
 MOST_CLAIMS = 4  # tensors' bytes over the file's, because a state may stand in a checkpoint twice
-MOST_TEXT_BYTES = 1 << 20  # of a configuration or a summary
+MOST_TEXT_BYTES = {".yaml": 1 << 20, ".json": 1 << 24}  # of a configuration; of a summary, some kB a recording
 A_CONTAINER = 16  # values that are copied in the time of an empty list
 DEEPEST = 32  # nested values; Lightning's progress has 6
 ATOMS = {str, int, float, bool, type(None)}
@@ -258,11 +258,12 @@ def read_plain(path: Path) -> dict[str, Any]:
         Where it is too large or damaged, or holds anything else; one line that names it.
     """
     try:
-        if path.stat().st_size > MOST_TEXT_BYTES:
-            raise ValueError(f"it has {path.stat().st_size} bytes, and at most {MOST_TEXT_BYTES} are read")
+        most = MOST_TEXT_BYTES[path.suffix]
+        if path.stat().st_size > most:
+            raise ValueError(f"it has {path.stat().st_size} bytes, and at most {most} are read")
         text = path.read_text(encoding="utf-8")
         loaded = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-        content = Plain(0, most=MOST_TEXT_BYTES).copy(loaded)
+        content = Plain(0, most=most).copy(loaded)
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__} and should hold a dict")
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

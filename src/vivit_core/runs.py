@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import yaml
 
-from vivit_core.checkpoint import read_checkpoint
+from vivit_core.checkpoint import read_checkpoint, read_plain
 from vivit_core.files import link_or_copy, remove_leftovers, write_text
 from vivit_core.locks import lock
 from vivit_core.training.machine import bf16_is_native
@@ -60,9 +60,14 @@ class Run:
 
     @property
     def score(self) -> float | None:
-        """The ``val/bps_mean`` by which a sweep selects a finished run; None where it has none."""
-        score: float | None = json.loads(self._finished.read_text(encoding="utf-8"))["score"]
-        return score
+        """The ``val/bps_mean`` by which a sweep selects a finished run; None where it has none.
+
+        Raises
+        ------
+        ValueError
+            Where what was written is damaged.
+        """
+        return number_in(self._finished, "score")
 
     @property
     def _finished(self) -> Path:
@@ -89,8 +94,8 @@ class Run:
     def ended_at(self, step: int) -> bool:
         """Whether :meth:`end_training` was at this step."""
         try:
-            return bool(json.loads(self._trained.read_text(encoding="utf-8"))["step"] == step)
-        except FileNotFoundError:
+            return read_plain(self._trained).get("step") == step
+        except ValueError:  # not written, or damaged: the training goes on, to the same end
             return False
 
     def checkpoints(self) -> list[Path]:
@@ -140,10 +145,9 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """What ``describe`` wrote; empty where it wrote nothing that can be read."""
         try:
-            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # another process is about to write it; another program's file
+            return read_plain(self.path / "environment.json")
+        except ValueError:  # another process is about to write it; another program's file
             return {}
-        return found if isinstance(found, dict) else {}
 
     @property
     def has_results(self) -> bool:
@@ -221,7 +225,8 @@ def describe(
         first = run.environment
         about = {**first, **{key: now[key] for key in ("task", "overrides", "fingerprint")}}
         about.pop("ended", None)
-        about |= {"continued": [*first.get("continued", []), now]}
+        before = first.get("continued")
+        about |= {"continued": [*(before if isinstance(before, list) else []), now]}
     else:
         run.refuse_other(fingerprint)
         about = now
@@ -229,6 +234,21 @@ def describe(
     write_text(run.path / "environment.json", json.dumps({**about, "seed": settings["seed"]}, indent=2))
     write_text(run.path / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
     write_text(run.path / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
+
+
+def number_in(file: Path, name: str) -> float | None:
+    """A number of a run folder's JSON file; None where it says null.
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged or says anything else; names it.
+    """
+    content = read_plain(file)
+    number = content.get(name)
+    if name not in content or isinstance(number, bool) or not isinstance(number, int | float | None):
+        raise ValueError(f"{file}: it does not say {name} as a number or null; delete it, and run the same again")
+    return number
 
 
 def note_end(run: Run, why: str | None) -> None:

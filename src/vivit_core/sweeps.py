@@ -7,6 +7,7 @@ picture for each swept key.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +21,11 @@ from vivit_core.analysis.tables import write_rows
 from vivit_core.checkpoint import read_plain
 from vivit_core.files import remove_leftovers, write_text
 from vivit_core.names import file_name
+from vivit_core.runs import number_in
 from vivit_core.schema import check_call
 from vivit_core.terminal import shown
+
+log = logging.getLogger(__name__)
 
 Status = Literal["waiting", "running", "finished", "refused", "failed", "interrupted"]
 ENDED = ("finished", "refused", "failed", "interrupted")
@@ -151,8 +155,11 @@ def test_bps_of(outcome: Outcome) -> float | None:
     summary = Path(outcome.run) / "summary.json" if outcome.run is not None else None
     if not outcome.trained or outcome.status != "finished" or summary is None or not summary.is_file():
         return None
-    bps: float | None = json.loads(summary.read_text(encoding="utf-8"))["bps_mean"]
-    return bps
+    try:
+        return number_in(summary, "bps_mean")
+    except ValueError as error:
+        log.warning("%s", error)
+        return None
 
 
 def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:

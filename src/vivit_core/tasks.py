@@ -40,11 +40,12 @@ from vivit_core.analysis.evaluate import report_section, without_scores
 from vivit_core.analysis.inspect import inspect as inspect_recordings
 from vivit_core.analysis.inspect import report_section as inspect_section
 from vivit_core.analysis.latency import measure_stream
+from vivit_core.analysis.predict import refuse_blind
 from vivit_core.analysis.report import Section, cell, publish, training_of
 from vivit_core.analysis.tuning import report_section as tuning_section
 from vivit_core.analysis.tuning import tune
 from vivit_core.build import build, build_all
-from vivit_core.checkpoint import WRITTEN, read_checkpoint, refused, settings_of, written_by
+from vivit_core.checkpoint import WRITTEN, read_checkpoint, read_plain, refused, settings_of, written_by
 from vivit_core.command import made_here, prepared
 from vivit_core.config import Budget, conf_dir, fingerprint, relocated, validate
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -763,7 +764,7 @@ def send_results(loggers: Sequence[Logger], run: runs.Run, best: float | None) -
     """The end of a training to W&B, where it is one of the loggers; ``best`` is its best ``val/bps_mean``."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
-            summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
+            summary = read_plain(run.path / "summary.json")
             drawn = sorted(p for p in (run.path / "pictures").glob("*.png") if not p.name.startswith("validation_"))
             logger.log_results(summary, best, drawn, run.best)
 
@@ -781,8 +782,12 @@ def evaluate(settings: Settings) -> float | None:
         twin, ln = model_of(path, content), None
     else:
         twin = load_twin(path, average=settings["average"])
+    if settings["behavior_controls"]:
+        refuse_blind(twin)
     device, budget = machine_of(settings["trainer"])
     run, datamodule = data_of_checkpoint(settings, content, twin, budget)
+    for line in datamodule.unscored(settings["split"]):
+        tell(line)
     return report(
         run,
         datamodule,

@@ -17,7 +17,7 @@ from tiny_models import spec, twin, vivit
 from torch import Tensor, nn
 
 from vivit_core.analysis.evaluate import centers_px, evaluate, report_section, runs
-from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split
+from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split, refuse_blind
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording, Trials, write_recording
 from vivit_core.models.baselines import LN
@@ -346,9 +346,10 @@ def test_without_gaze_there_is_nothing_to_freeze(tmp_path: Path) -> None:
 
 def test_what_cannot_be_controlled_is_refused(data: RecordingsDataModule, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sees no behaviour.*hand"):
-        behavior_controls(data, "test", 0)
-    with pytest.raises(ValueError, match="one test trial"):
-        behavior_controls(moving(tmp_path, ["running"], TRIALS[:1]), "test", 0)
+        refuse_blind(PixelTwin(data.specs[0], [1.0] * UNITS))  # type: ignore[arg-type]
+    one = moving(tmp_path, ["running"], TRIALS[:1])
+    with pytest.raises(ValueError, match=r"one test trial of recording \S+; leave it out .*behavior_controls=false"):
+        behavior_controls(one, "test", 0)
 
 
 def test_partners_are_other_trials() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -164,6 +165,24 @@ def test_a_failure_leaves_the_page_as_it_was(tmp_path, monkeypatch):
 def test_what_cannot_be_shown_is_refused(make, named, tmp_path):
     with pytest.raises(ValueError, match=re.escape(named)):
         make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["model: [", "a: 1", "model: 3", "[1, 2]", "model: {_target_: x}\nreadout: 1", "\x00", "{" * 2000, "x: !!python/x"],
+)
+def test_what_stands_in_a_trainings_folder_does_not_cost_the_task_its_own_report(config, tmp_path, caplog):
+    run = tmp_path / "training"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text(config)
+    (run / "environment.json").write_text("{}")
+    (run / "report.html").write_bytes(b"\xff\xfe mine")
+    torch.save({"twin": {}, "state_dict": {}}, run / "checkpoints" / "best.ckpt")
+    page = Page(publish(tmp_path / "own", section(), run / "checkpoints" / "best.ckpt"))
+    assert page.sections == ["evaluate"]
+    assert len(caplog.records) == 1 and f"does not tell of the training in {run}" in caplog.text
+    assert "\n" not in caplog.records[0].getMessage()
+    assert (run / "report.html").read_bytes() == b"\xff\xfe mine"
 
 
 def test_a_folder_that_cannot_be_written_is_left_with_a_warning(tmp_path, monkeypatch, caplog):

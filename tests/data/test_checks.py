@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vivit_core.analysis.inspect import Look, inspect, usable
-from vivit_core.data.checks import check_start, lack
+from vivit_core.data.checks import check_start, lack, unscored
 from vivit_core.data.recording import Recording, Trials, write_recording
 
 SPLIT = ("train",) * 3 + ("val", "test")
@@ -72,16 +72,37 @@ def test_what_a_split_lacks_is_found_at_the_start_and_by_inspection(name: str, t
 
 
 def test_a_training_is_refused_with_all_reasons_at_once(tmp_path: Path) -> None:
-    mute = {"a": made(tmp_path, "a", counts=counts_but(60, 80)), "b": made(tmp_path, "b", ("train",) * 4 + ("test",))}
+    mute = {"a": made(tmp_path, "a", valid=valid_but(60, 80)), "b": made(tmp_path, "b", ("train",) * 4 + ("test",))}
     with pytest.raises(ValueError, match="validation") as refused:
         check_start(mute, FIRST, clip_length=10)
-    assert f"recording a ({tmp_path / 'a.h5'}) has no response of any unit in val trials" in str(refused.value)
+    assert f"recording a ({tmp_path / 'a.h5'}) has no valid bin in val trials after" in str(refused.value)
     assert f"recording b ({tmp_path / 'b.h5'}) has no val trial. Give some trials the split 'val'" in str(refused.value)
     blind = {"a": made(tmp_path, "c"), "b": made(tmp_path, "d", valid=valid_but(0, 60))}
     with pytest.raises(ValueError, match=r"d\.h5\) has no valid bin in train trials after their first 4 bins"):
         check_start(blind, FIRST, clip_length=10)
     with pytest.raises(ValueError, match="no response of any unit in train trials"):
         check_start({"a": made(tmp_path, "e", counts=counts_but(0, 60))}, FIRST, clip_length=10)
+
+
+def test_silent_validation_trials_end_nothing_and_are_said(tmp_path: Path) -> None:
+    mute = {"a": made(tmp_path, "a", counts=counts_but(60, 80)), "b": made(tmp_path, "b", ("train",) * 4 + ("test",))}
+    lines = check_start(mute, FIRST, clip_length=10)["val"]
+    assert "recording a" in lines[0] and "has no response of any unit in val trials" in lines[0]
+    assert lines[-1] == "no recording can be scored on its val split: best.ckpt will hold the weights of the end"
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_what_an_evaluation_cannot_score_is_said(split: str, tmp_path: Path) -> None:
+    recordings = {
+        "good": made(tmp_path, "good"),
+        "mute": made(tmp_path, "mute", counts=counts_but(0, 100)),
+        "untested": made(tmp_path, "untested", ("train",) * 5),
+    }
+    first, second = unscored(recordings, split, 8)
+    assert f"recording mute ({tmp_path / 'mute.h5'}) has no response of any unit in {split} trials" in first
+    assert second == f"recording untested ({tmp_path / 'untested.h5'}) has no {split} trial: it gets no {split} score"
+    assert unscored({"mute": recordings["mute"]}, split, 8)[-1].startswith(f"no recording can be scored on its {split}")
+    assert unscored({"good": recordings["good"]}, split, 8) == []
 
 
 def test_recordings_without_a_score_beside_others_are_named(tmp_path: Path) -> None:
@@ -133,7 +154,7 @@ def test_a_training_without_test_trials_says_so_first_and_ends_well(
     code, said = command(*TINY, f"data.recordings=[{tmp_path}/a.h5,{tmp_path}/b.h5]", "hydra.run.dir=run")
     assert code == 0, said
     before = said[: said.index("epoch 1/")]
-    assert "recording b" in before and "has no val trial: the others choose the checkpoint" in before
+    assert "recording b" in before and "has no val trial: it does not choose the checkpoint" in before
     assert "no recording can be scored on its test split: the training ends without a score" in before
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["bps_mean"] is None and summary["left_out"] == ["a", "b"]

@@ -311,7 +311,7 @@ def test_all_broken_files_are_named_at_once(make: Callable[..., Path]) -> None:
         datamodule(paths[:2]).setup()
 
 
-def test_where_recordings_come_from(three: list[Path], tmp_path: Path) -> None:
+def test_where_recordings_come_from(three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (
         datamodule(None, recordings=[f"{tmp_path}/[01].h5", str(three[2]), str(three[1])]),
         datamodule(None, root=str(tmp_path)),
@@ -321,6 +321,18 @@ def test_where_recordings_come_from(three: list[Path], tmp_path: Path) -> None:
         module.setup()
         assert [r.path for r in module.recordings] == three
         assert [s.recording_id for s in module.specs] == ["rec0", "rec1", "rec2"]
+    # Folders and files that are there are no patterns, also where their names look like some.
+    lab = tmp_path / "[lab]*" / "day [1]"
+    lab.mkdir(parents=True)
+    for path in three:
+        (lab / f"[{path.stem}].h5").symlink_to(path)
+    (tmp_path / "l").mkdir()  # what [lab] would be as a pattern
+    for entry in (f"{lab}/*.h5", f"{lab}/[[][012]].h5", f"{tmp_path}/[lab]*/day*/*.h5", f"{tmp_path}/?lab??/**/*.h5"):
+        found = datamodule(None, recordings=[entry]).paths()
+        assert found == [lab / f"[{n}].h5" for n in range(3)], entry
+    assert datamodule(None, recordings=[f"{lab}/[1].h5"]).paths() == [lab / "[1].h5"]
+    monkeypatch.chdir(lab)
+    assert datamodule(None, recordings=["[1].h5", "./[[]2*"]).paths() == [Path("[1].h5"), Path("[2].h5")]
     (tmp_path / "empty").mkdir()
     for changes, message in (
         ({"recordings": [f"{tmp_path}/*.hdf5"]}, "no file matches"),

@@ -94,6 +94,20 @@ def test_a_torn_journal_line_is_no_harm(tmp_path: Path) -> None:
     check(path)
 
 
+@pytest.mark.parametrize(
+    "line", [b"[" * 100_000 + b"\n", b"\xff\n", b"{}\n", b"[1, 2]\n", b"[[], 0, 10, 1]\n", b"9" * 5000 + b"\n"]
+)
+def test_a_journal_of_anything_begins_anew(line: bytes, tmp_path: Path) -> None:
+    path, journal = tmp_path / "x.h5", tmp_path / ".x.h5.journal"
+    with pytest.raises(KeyboardInterrupt):
+        write(path, Reads(VALUES, fail_at=250))
+    journal.write_bytes(journal.read_bytes() + line)
+    again = Reads(VALUES)
+    write(path, again)
+    assert again.rows == 400
+    check(path)
+
+
 def test_what_the_disk_gives_back_is_compared(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt):

@@ -13,6 +13,7 @@ import pytest
 from vivit_core.data.recording import Recording, validate_recording
 from vivit_core.data.simulate import Simulator, world
 from vivit_core.data.simulate.population import Population, convolve, ornstein_uhlenbeck, temporal_kernel
+from vivit_core.files import known_whole
 
 SMALL = Simulator(
     recordings=1,
@@ -60,6 +61,13 @@ def test_recordings_have_populations_and_scenes_of_their_own(tmp_path):
     a, b = (arrays(path) for path in replace(BRIEF, recordings=2).make(tmp_path))
     assert not np.array_equal(a["truth/center_px"], b["truth/center_px"])
     assert not np.array_equal(a["stimulus/frames"], b["stimulus/frames"])
+
+
+def test_what_was_simulated_is_known_where_it_lies(tmp_path):
+    """So that the first training on it need not read it once more."""
+    paths = replace(BRIEF, seed=7).make(tmp_path)
+    assert all(map(known_whole, paths))
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == ["sim0.h5", "simulator.json"]
 
 
 def test_the_second_call_reads_the_cache(small):

@@ -95,6 +95,7 @@ def test_a_twin_starts_beside_a_recording_without_contrast_and_with_trials_of_ot
     ]
     data = opened(*files)
     ln = fit_ln(data, duration_s=0.2, patch=5, progress=False)
+    torch.manual_seed(0)
     for baseline in (ln, None):
         twin = Twin(MODELS_UNDER_CONTRACT[name] | {"modulator": None}, READOUT, data.specs)
         start_from_data(twin, data.recordings, baseline)
@@ -116,6 +117,7 @@ def test_the_baseline_of_recordings_that_show_nothing_is_each_units_mean(
     data = opened(written(tmp_path, frames=FRAMES[frames], counts=made[counts]))
     spec = data.specs[0]
     ln = fit_ln(data, duration_s=0.2, patch=5, progress=False)
+    torch.manual_seed(0)
     twin = Twin(MODELS_UNDER_CONTRACT["stem"] | {"modulator": None}, READOUT, data.specs)
     start_from_data(twin, data.recordings, ln)
     batch = next(iter(data.evaluation_dataloader("test")))
@@ -144,6 +146,7 @@ def test_the_baseline_refuses_training_trials_shorter_than_its_filters(tmp_path:
     data = opened(written(tmp_path, bins=10), clip_length=8, evaluation_length=9)
     with pytest.raises(ValueError, match=r"no training trial has a valid bin after the 30 lags.*baseline=null"):
         fit_ln(data, duration_s=1.0, patch=5, progress=False)
+    torch.manual_seed(0)
     twin = Twin(MODELS_UNDER_CONTRACT["bare"] | {"frontend": BASIS | {"lags": 30}}, READOUT, data.specs)
     start_from_data(twin, data.recordings, None)  # the twin's own start takes what there is
     np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], [[7.5, 5.5]] * 3)

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis import pictures
-from vivit_core.analysis.predict import Predictions, Split, behavior_controls, columns_of, predict_split, refuse_broken
+from vivit_core.analysis.predict import (
+    Predictions,
+    Split,
+    behavior_controls,
+    columns_of,
+    predict_split,
+    refuse_blind,
+    refuse_broken,
+)
 from vivit_core.analysis.report import Section, Table
 from vivit_core.analysis.tables import write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -115,8 +123,7 @@ def evaluate(
     """
     controls = {}
     if with_behavior_controls:
-        if isinstance(twin, LN):
-            raise ValueError("behavior_controls=true: model=ln sees no behaviour; evaluate it without them")
+        refuse_blind(twin)
         controls = behavior_controls(datamodule, split, seed)
     rows: list[dict[str, Any]] = []
     recordings: dict[str, Any] = {}

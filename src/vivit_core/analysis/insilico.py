@@ -12,7 +12,9 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording import Recording
+from vivit_core.data.view import View
 from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
@@ -116,15 +118,70 @@ def pixel_range(recording: Recording) -> tuple[float, float]:
     """Least and largest pixel value: of the type for bytes, of a sample of the frames for floats."""
     if recording.info.frame_dtype == "uint8":
         return 0.0, 255.0
-    places = np.linspace(0, recording.info.n_frames - 1, min(RANGE_FRAMES, recording.info.n_frames)).astype(int)
-    frames = np.stack([recording.frames(int(place), int(place) + 1) for place in places])
+    frames = sampled_frames(recording)
     return float(frames.min()), float(frames.max())
 
 
-def natural_clips(screen: Screen, recording: Recording, bins: int, number: int) -> Tensor:
-    """Clips (B, T, H, W) in contrast, evenly spread over the test trials; at most ``number``, colours averaged.
+def screens_of(
+    model: Twin | LN, datamodule: RecordingsDataModule, device: str, clip_s: float | None
+) -> list[tuple[View, Screen]]:
+    """The screens of all recordings, so that what cannot be shown is known before anything is computed.
 
-    Where no test trial is that long, over those of validation, or of training.
+    Parameters
+    ----------
+    model, device : see :class:`Screen`.
+    datamodule : set up.
+    clip_s : s; of natural clips that will be asked for; None where none will.
+
+    Raises
+    ------
+    ValueError
+        One for all recordings that show no contrast, or have no trial of that length.
+    """
+    screens: list[tuple[View, Screen]] = []
+    problems: list[str] = []
+    for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
+        try:
+            refuse_one_grey(recording)
+            screen = Screen(model, spec.recording_id, pixel_range(recording), device)
+            if clip_s is not None:
+                clip_starts(recording, screen.bins(clip_s))
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        screens.append((recording, screen))
+    if problems:
+        raise ValueError("; ".join([*problems, "or leave them out: data.recordings=[…] names the others"]))
+    return screens
+
+
+def refuse_one_grey(recording: Recording) -> None:
+    """A recording of a single pixel value has no contrast, and a model has learnt nothing of one from it."""
+    frames = sampled_frames(recording)
+    if frames.min() == frames.max():
+        raise ValueError(
+            f"recording {recording.recording_id} ({recording.path}) shows one grey alone (pixels of {frames.min():g}): "
+            "there is no contrast to measure against"
+        )
+
+
+def sampled_frames(recording: Recording) -> np.ndarray:
+    """At most ``RANGE_FRAMES`` frames, evenly spaced."""
+    places = np.linspace(0, recording.info.n_frames - 1, min(RANGE_FRAMES, recording.info.n_frames)).astype(int)
+    return np.stack([recording.frames(int(place), int(place) + 1) for place in places])
+
+
+def natural_clips(screen: Screen, recording: Recording, bins: int, number: int) -> Tensor:
+    """Clips (B, T, H, W) in contrast, evenly spread over :func:`clip_starts`; at most ``number``, colours averaged."""
+    starts = clip_starts(recording, bins)
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, number).round().astype(int))]
+    clips = [recording.frames(int(start), int(start) + bins).astype(np.float32).mean(0) for start in chosen]
+    return screen.to_contrast(torch.as_tensor(np.stack(clips)))
+
+
+def clip_starts(recording: Recording, bins: int) -> np.ndarray:
+    """Where clips of so many bins begin in the test trials; where none is that long, in those of validation, or of
+    training.
 
     Raises
     ------
@@ -143,6 +200,4 @@ def natural_clips(screen: Screen, recording: Recording, bins: int, number: int) 
             f"recording {recording.recording_id}: no trial is as long as a clip of {bins} bins; ask for shorter ones "
             "(duration_s and gradient_clip_s of task=receptive_fields, mei.picture_s of task=tuning)"
         )
-    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, number).round().astype(int))]
-    clips = [recording.frames(int(start), int(start) + bins).astype(np.float32).mean(0) for start in chosen]
-    return screen.to_contrast(torch.as_tensor(np.stack(clips)))
+    return starts

@@ -188,16 +188,17 @@ def behavior_controls(datamodule: RecordingsDataModule, split: Split, seed: int)
     Raises
     ------
     ValueError
-        Where the twin sees no behaviour, or a recording has a single trial in the split.
+        Where a recording has a single trial in the split.
     """
     by_id = {
         spec.recording_id: _Behavior(recording, spec, split, seed)
         for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
     }
-    blind = [name for name, own in by_id.items() if not own.spec.behavior_dim]
-    if blind:
+    if alone := [name for name, own in by_id.items() if len(own.trials) == 1]:
         raise ValueError(
-            f"behavior_controls=true, but this twin sees no behaviour (data.behavior was empty) in {', '.join(blind)}"
+            f"behavior_controls=true shuffles behaviour across trials, which takes two, and there is one {split} trial "
+            f"of recording {' and of recording '.join(alone)}; leave it out by data.recordings=[…], or set "
+            "behavior_controls=false"
         )
     controls: dict[str, Control] = {
         "shuffled": lambda name, clips: by_id[name].shuffled(clips),
@@ -208,6 +209,22 @@ def behavior_controls(datamodule: RecordingsDataModule, split: Split, seed: int)
     return controls
 
 
+def refuse_blind(model: Twin | LN) -> None:
+    """What the checkpoint alone says: a model without behaviour has none that could be another.
+
+    Raises
+    ------
+    ValueError
+        Where that is so.
+    """
+    if isinstance(model, LN):
+        raise ValueError("behavior_controls=true: model=ln sees no behaviour; evaluate it without them")
+    if blind := [name for name, spec in model.specs.items() if not spec.behavior_dim]:
+        raise ValueError(
+            f"behavior_controls=true, but this twin sees no behaviour (data.behavior was empty) in {', '.join(blind)}"
+        )
+
+
 class _Behavior:
     """The behaviour of one recording, and what can stand in for it."""
 
@@ -215,10 +232,6 @@ class _Behavior:
         self.recording, self.spec = recording, spec
         self.trials = recording.info.trials.of(split)
         self.partners = partners(self.trials.stimulus_id, [seed, zlib.crc32(spec.recording_id.encode())])
-        if len(self.trials) == 1:
-            raise ValueError(
-                f"recording {spec.recording_id} has one {split} trial; to shuffle behaviour across trials takes two"
-            )
         self._means: dict[int, np.ndarray] = {}
 
     def trial_of(self, start: int) -> int:

@@ -11,6 +11,7 @@ Shape letters: B clips, T bins, L lags (oldest first), H W pixels, P = H · W, U
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from torch import Tensor
 from vivit_core.analysis import field_pictures as pictures
 from vivit_core.analysis import maps
 from vivit_core.analysis.evaluate import gaussians_px, without_nan
-from vivit_core.analysis.insilico import BINS_AT_ONCE, Screen, natural_clips, pixel_range
+from vivit_core.analysis.insilico import BINS_AT_ONCE, Screen, natural_clips, screens_of
 from vivit_core.analysis.report import Section, Table
 from vivit_core.analysis.tables import by_group, write_summary, write_units
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -36,6 +37,8 @@ from vivit_core.models.baselines import LN
 from vivit_core.models.twin import Twin
 from vivit_core.names import file_name, key_name, text_of_csv
 from vivit_core.terminal import track
+
+log = logging.getLogger(__name__)
 
 WHITE = 0.1  # largest correlation between neighbouring pixels and successive frames of what counts as white noise
 NEAR_PX, ORIENTED_DEG = 2.0, 15.0  # what counts as the right place, and the right orientation
@@ -374,12 +377,12 @@ def receptive_fields(
         The content of ``receptive_fields.json``; a number that is not defined is None.
     """
     rows: list[dict[str, Any]] = []
+    screens = screens_of(model, datamodule, device, max(clip_s, duration_s))
     with (
         whole(out / "receptive_fields.npz") as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
-            screen = Screen(model, spec.recording_id, pixel_range(recording), device)
+        for (recording, screen), spec in zip(screens, datamodule.specs, strict=True):
             lags = screen.bins(duration_s)
             natural = natural_clips(screen, recording, max(screen.bins(clip_s), lags), clips)
             found = {"gradient": gradient_fields(screen, natural, lags, progress)}
@@ -565,13 +568,17 @@ def known_fractions(training: Path | None) -> dict[tuple[str, str], float]:
     file = None if training is None else training / "units.csv"
     if file is None or not file.is_file():
         return {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    return {
-        (text_of_csv(row["recording"]), text_of_csv(row["unit"])): float(row["knowable_fraction"])
-        for row in rows
-        if row["knowable_fraction"]
-    }
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        return {
+            (text_of_csv(row["recording"]), text_of_csv(row["unit"])): float(row["knowable_fraction"])
+            for row in rows
+            if row["knowable_fraction"]
+        }
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:  # a file of somebody's run folder
+        log.warning("%s does not say how much of each unit is known (%s: %s)", file, type(error).__name__, error)
+        return {}
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vivit_core.checkpoint import read_checkpoint, read_plain
+from vivit_core.checkpoint import in_a_line, read_checkpoint, read_plain
 from vivit_core.files import remove_leftovers, whole
 from vivit_core.locks import lock
 from vivit_core.models.baselines import load_ln
@@ -72,7 +72,8 @@ def publish(folder: Path, section: Section, checkpoint: Path | Sequence[Path] | 
 
     Where the checkpoint lies in a training's run folder (…/checkpoints/x.ckpt beside environment.json), that training's
     report gets the section too, and both begin with what was trained on what. A training's folder that cannot be
-    written to is left as it is, with a warning. Several processes may publish into one report at the same time.
+    written to, or whose files are damaged, is left as it is, with a warning. Several processes may publish into one
+    report at the same time.
 
     Parameters
     ----------
@@ -86,14 +87,22 @@ def publish(folder: Path, section: Section, checkpoint: Path | Sequence[Path] | 
     Path
         Of the task's own report.
     """
-    own = block_of(section)
+    own = {section.key: block_of(section)}
     checkpoints = [checkpoint] if isinstance(checkpoint, Path) else list(checkpoint or ())
-    trainings = [found for found in dict.fromkeys(map(training_of, checkpoints)) if found is not None]
-    sections = {
-        found: {section.key: own} | ({} if section.key == "train" else {"train": block_of(training_section(found))})
-        for found in trainings
-    }
-    page = write(folder, sections[trainings[0]] if len(checkpoints) == 1 and trainings else {section.key: own})
+    sections: dict[Path, dict[str, str]] = {}
+    for training in dict.fromkeys(map(training_of, checkpoints)):
+        if training is None:
+            continue
+        try:
+            told = {} if section.key == "train" else {"train": block_of(training_section(training))}
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:  # anybody may have written there
+            log.warning(
+                "the report does not tell of the training in %s, whose own is not changed: %s: %s",
+                training, type(error).__name__, in_a_line(error),
+            )  # fmt: skip
+            continue
+        sections[training] = {**own, **told}
+    page = write(folder, next(iter(sections.values())) if len(checkpoints) == 1 and sections else own)
     for training, blocks in sections.items():
         if training == folder.resolve():
             continue
@@ -120,7 +129,7 @@ def write(folder: Path, blocks: Mapping[str, str]) -> Path:
     # Two tasks that publish at once take turns; a lock on the page itself would go with the page it replaces.
     with (folder / ".report.lock").open("w", encoding="utf-8") as handle:
         lock(handle, wait=True)
-        before = dict(BLOCK.findall(page.read_text(encoding="utf-8"))) if page.is_file() else {}
+        before = dict(BLOCK.findall(page.read_text(encoding="utf-8", errors="replace"))) if page.is_file() else {}
         remove_leftovers(folder, page.name)
         with whole(page) as temporary:
             temporary.write_text(page_of(folder.resolve().name, {**before, **blocks}), encoding="utf-8")

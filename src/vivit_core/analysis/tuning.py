@@ -25,7 +25,7 @@ from torch import Tensor
 from vivit_core.analysis import maps
 from vivit_core.analysis import tuning_pictures as pictures
 from vivit_core.analysis.evaluate import centers_px, without_nan
-from vivit_core.analysis.insilico import Screen, natural_clips, pixel_range
+from vivit_core.analysis.insilico import Screen, natural_clips, screens_of
 from vivit_core.analysis.receptive_fields import ORIENTED_DEG, truth_of
 from vivit_core.analysis.report import Section, Table
 from vivit_core.analysis.synthesis import Ascent, Kind, best_natural, most_exciting
@@ -462,8 +462,8 @@ def tune(
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     excited: list[dict[str, Any]] = []
-    for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
-        screen = Screen(model, spec.recording_id, pixel_range(recording), device)
+    screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s)
+    for (recording, screen), spec in zip(screens, datamodule.specs, strict=True):
         middle = (np.array(screen.frame_size[::-1]) - 1) / 2
         centers_U2 = centers_px(model, recording, spec.recording_id)
         # An LN model that found nothing in a unit looks nowhere; a disc in the middle is as good as any.

@@ -81,7 +81,7 @@ def check_start(
     Raises
     ------
     ValueError
-        One for all: where a recording has nothing to train on, or no recording anything to choose the checkpoint by.
+        One for all: where a recording has nothing to train on, or no recording a valid bin to choose the checkpoint by.
     """
     lacks = {
         split: {
@@ -95,7 +95,8 @@ def check_start(
     if len(lacks["train"]) == len(recordings):
         untrained = lacks["train"]
     problems = [_line(recordings, name, found, with_remedy=True) for name, found in untrained.items()]
-    if len(lacks["val"]) == len(recordings):
+    # Silent ones give scores that are no numbers, which end nothing.
+    if len(lacks["val"]) == len(recordings) and all(found.check != "silent_val" for found in lacks["val"].values()):
         problems += [_line(recordings, name, found, with_remedy=True) for name, found in lacks["val"].items()]
     if problems:
         raise ValueError(
@@ -104,9 +105,11 @@ def check_start(
         )
     lines = {
         "train": [f"{_line(recordings, n, f)}: nothing is learnt of its units" for n, f in lacks["train"].items()],
-        "val": [f"{_line(recordings, n, f)}: the others choose the checkpoint" for n, f in lacks["val"].items()],
+        "val": [f"{_line(recordings, n, f)}: it does not choose the checkpoint" for n, f in lacks["val"].items()],
         "test": [f"{_line(recordings, n, f)}: it gets no test score" for n, f in lacks["test"].items()],
     }
+    if len(lacks["val"]) == len(recordings):
+        lines["val"].append("no recording can be scored on its val split: best.ckpt will hold the weights of the end")
     if len(lacks["test"]) == len(recordings):
         lines["test"].append("no recording can be scored on its test split: the training ends without a score")
     return lines
@@ -115,6 +118,15 @@ def check_start(
 def _line(recordings: Mapping[str, Recording], name: str, found: Lack, with_remedy: bool = False) -> str:
     text = f"recording {name} ({recordings[name].path}) {found.what}"
     return f"{text}. {found.remedy}" if with_remedy else text
+
+
+def unscored(recordings: Mapping[str, Recording], split: str, burn_in: int) -> list[str]:
+    """Lines for the user about recordings of which a split cannot be scored; a last one where that is so of all."""
+    lacks = {name: found for name, own in recordings.items() if (found := lack(own, split, burn_in)) is not None}
+    lines = [f"{_line(recordings, name, found)}: it gets no {split} score" for name, found in lacks.items()]
+    if len(lacks) == len(recordings):
+        lines.append(f"no recording can be scored on its {split} split: there are no scores")
+    return lines
 
 
 def scorable(recordings: Sequence[Recording], split: str, burn_in: int) -> bool:

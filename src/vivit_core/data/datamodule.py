@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -19,7 +20,7 @@ import torch.distributed
 from lightning import LightningDataModule
 from torch.utils.data import Dataset
 
-from vivit_core.data.checks import check_start, scorable
+from vivit_core.data.checks import check_start, scorable, unscored
 from vivit_core.data.loading import read_ahead
 from vivit_core.data.recording import Recording, RecordingInfo, Verify, check_recordings
 from vivit_core.data.sampler import TrainingSampler, Weighting
@@ -55,7 +56,8 @@ class RecordingsDataModule(LightningDataModule):
     Parameters
     ----------
     recordings
-        Paths or glob patterns of recording files; None to take those of ``root``.
+        Paths or glob patterns of recording files; None to take those of ``root``. A file or folder that is there is
+        no pattern, whatever its name.
     root
         Folder searched, with its subfolders, for ``*.h5``, where ``recordings`` is None.
     simulator
@@ -203,7 +205,7 @@ class RecordingsDataModule(LightningDataModule):
                 raise ValueError("data.recordings is an empty list; name at least one file, or set it to null")
             found: list[Path] = []
             for pattern in self._patterns:
-                matches = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
+                matches = sorted(glob.glob(as_pattern(pattern), recursive=True))
                 if not matches:
                     raise ValueError(
                         f"data.recordings: no file matches {pattern!r} (seen from {Path.cwd()}); "
@@ -391,6 +393,10 @@ class RecordingsDataModule(LightningDataModule):
         first = {"train": self.burn_in, "val": self.evaluation_burn_in, "test": self.evaluation_burn_in}
         return check_start({view.recording_id: view for view in self.recordings}, first, self.clip_length)
 
+    def unscored(self, split: str) -> list[str]:
+        """:func:`checks.unscored` of these recordings."""
+        return unscored({view.recording_id: view for view in self.recordings}, split, self.evaluation_burn_in)
+
     def scorable(self, split: str) -> bool:
         """Whether anything of a split can be scored."""
         return scorable(self.recordings, split, self.evaluation_burn_in)
@@ -482,6 +488,17 @@ class RecordingsDataModule(LightningDataModule):
                 f"{self.evaluation_burn_in} bins (trials/split)"
             )
         return EvaluationLoader(batches, self._num_workers, self._pin_memory, self._worker_timeout_s)
+
+
+def as_pattern(path: str) -> str:
+    """A path or pattern as ``glob`` takes it: what is there under its very name, from the left on, is no pattern, also
+    where its name has brackets."""
+    place, parts = Path(), Path(path).parts
+    for number, part in enumerate(parts):
+        if not os.path.lexists(place / part):
+            return os.path.join(glob.escape(str(place)), *parts[number:])
+        place /= part
+    return glob.escape(str(place))
 
 
 def _resampled(view: View) -> str:

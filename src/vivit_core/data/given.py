@@ -19,7 +19,7 @@ MISSING_ID = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})  # what progra
 UNNAMED = "unnamed, "  # how the id of such a trial's stimulus begins
 _PIECE_BYTES = 1 << 24
 NAMES = {"b": "true and false", "U": "text", "S": "text", "O": "Python objects", "M": "dates", "m": "durations",
-         "c": "complex numbers", "V": "rows of several fields"}  # fmt: skip
+         "c": "complex numbers", "V": "rows of several fields", "i": "integers", "u": "integers"}  # fmt: skip
 
 
 def check_frames(path: Path, frames: Sliceable, bins: int | None, field: str = "stimulus/frames") -> None:
@@ -90,10 +90,20 @@ def check_arrays(
     counts: Sliceable,
     behavior: Mapping[str, Sliceable],
     units: Mapping[str, Any],
+    valid: Sliceable | None,
 ) -> None:
-    """All of the above, of what is to be written to ``path``."""
+    """All of this module, of what is to be written to ``path``; frames in a type that a file holds."""
     check_counts(path, counts)
     check_frames(path, frames, counts.shape[0])
+    if np.dtype(frames.dtype) != np.uint8 and np.dtype(frames.dtype).kind != "f":
+        raise RecordingError(
+            path,
+            "stimulus/frames",
+            f"holds {_said(np.dtype(frames.dtype))}",
+            "It ought to be uint8, or floats: .astype(np.uint8) where the values are whole and in 0 … 255",
+        )
+    if valid is not None:
+        check_marks(path, valid, "responses/valid")
     for name, values in behavior.items():
         check_behavior(path, values, f"behavior/{name}")
     for name, column in units.items():

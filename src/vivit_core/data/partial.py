@@ -201,11 +201,12 @@ def _begin(
 ) -> dict[tuple[str, int, int], int]:
     """Find what a killed process left under this key, or lay out a new file; the checksums of the pieces in it."""
     journal.seek(0)
-    lines = journal.read().split("\n")[:-1]  # what follows the last line break is half a line
-    if lines and partial.is_file():
-        with suppress(ValueError, TypeError):  # a journal or a file that is damaged: it is written anew
+    if partial.is_file():
+        # A journal or a file that is damaged, or that somebody else put there: it is written anew.
+        with suppress(ValueError, TypeError, RecursionError):
+            lines = journal.read().split("\n")[:-1]  # what follows the last line break is half a line
             done = [json.loads(line) for line in lines]
-            if done[0] == key:
+            if done and done[0] == key:
                 shapes = {name: list(values.shape) for name, (values, _) in arrays.items()}
                 with Guard() as guard:
                     guard.run(partial, f"{__name__}:opens", {"path": str(partial), "shapes": shapes})

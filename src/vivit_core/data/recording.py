@@ -208,7 +208,7 @@ def write_recording(
     frames : (T, H, W) or (T, H, W, C); uint8, or a float type that is stored as float32.
     counts : (T, U); spikes a bin (or a non-negative calcium signal, see ``kind``). Integers keep their type.
     trials : the trials, sorted by time.
-    valid : (T, U) or (T, 1) bool, false where a bin of a unit must not be used; None for all valid.
+    valid : (T, U) or (T, 1) bool, or 1 and 0; false where a bin of a unit must not be used; None for all valid.
     behavior : name -> (T,) or (T, D) numbers.
     behavior_units, behavior_names, behavior_causal : by the behaviour's name: its unit, its columns' names, and false
         where it was made with a basis that looks ahead in time.
@@ -254,7 +254,7 @@ def write_recording(
         _check_free_text(path, f"attribute {field}", text)
     if units is None:
         units = {"id": [str(u) for u in range(counts.shape[1] if len(counts.shape) == 2 else 0)]}
-    check_arrays(path, frames, counts, behavior, units)
+    check_arrays(path, frames, counts, behavior, units, valid)
     attrs: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -281,7 +281,7 @@ def write_recording(
         "responses/counts": (counts, _stored_dtype(np.dtype(counts.dtype))),
     }
     marks = np.ones((frames.shape[0], 1), bool) if valid is None else valid
-    large["responses/valid"] = (marks, np.dtype(marks.dtype))
+    large["responses/valid"] = (marks, np.dtype(bool))
     large |= {f"behavior/{name}": (values, float32) for name, values in columns.items()}
     if truth is not None and "rate" in truth:
         large["truth/rate"] = (truth["rate"], float32)

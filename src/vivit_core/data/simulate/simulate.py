@@ -33,6 +33,7 @@ from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
 from vivit_core.data.recording import Trials, write_recording
 from vivit_core.data.simulate.population import FloatArray, Population
 from vivit_core.data.simulate.world import Scene, eye_path, quarters
+from vivit_core.files import remember_whole, write_text
 from vivit_core.locks import lock
 
 log = logging.getLogger(__name__)
@@ -120,10 +121,10 @@ class Simulator:
                 task = progress.add_task("simulating trials", total=self.recordings * self.n_trials)
                 for index in range(self.recordings):
                     self._record(index, unfinished / paths[index].name, lambda n: progress.advance(task, n))
-            (unfinished / "simulator.json").write_text(
-                json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n", encoding="utf-8"
-            )
+            write_text(unfinished / "simulator.json", json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n")
             unfinished.rename(folder)
+            for path in paths:
+                remember_whole(path)  # read back when it was written, but known by its former place
             log.info("simulated %d recordings into %s", self.recordings, folder)
         return paths
 
