@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from vivit_core.files import NoRoomError
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_PLACE = "No usable temporary directory"  # of Python's tempfile
@@ -28,6 +30,8 @@ def trouble(error: OSError, places: Mapping[str, Path] | None = None) -> str | N
     error : as Python raised it.
     places : setting -> the folder or file that it chooses, so that the remedy can name the setting.
     """
+    if isinstance(error, NoRoomError):
+        return str(error)
     places = places or {}
     if error.errno in FULL and error.filename is None:
         places = {**places, "the environment variable TMPDIR": _temporary()}

@@ -73,12 +73,20 @@ def read(path: Path) -> Any:
     return readers[path.suffix](path) if path.suffix in readers else path.read_bytes()
 
 
-def halves(folders: list[str], leftovers_too: bool) -> list[str]:
-    """Files that are not whole; and, where asked for, hidden ones that nobody needs any more."""
+def halves(folder: str, leftovers_too: bool = False, begun: str | None = None) -> list[str]:
+    """Files that are not whole; and, where asked for, hidden ones that nobody needs any more.
+
+    Parameters
+    ----------
+    folder : where they are sought.
+    leftovers_too : whether what begins with a dot is to be gone, but for locks.
+    begun : a glob of run folders of which all but the newest were killed, and which nobody goes on with.
+    """
     found = []
-    for path in sorted(path for folder in folders for path in Path(folder).rglob("*") if path.is_file()):
-        if path.name.startswith("."):
-            if leftovers_too and not KEPT.fullmatch(path.name):
+    given_up = sorted(Path(folder).glob(begun), key=lambda path: path.stat().st_mtime_ns)[:-1] if begun else []
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            if leftovers_too and not KEPT.fullmatch(path.name) and not {*path.parents} & {*given_up}:
                 found.append(f"{path} is left ({path.stat().st_size} bytes)")
             continue
         try:
@@ -171,8 +179,12 @@ def make_recordings(folder: str) -> None:
 def simulate(cache: str, settings: dict[str, Any]) -> list[str]:
     """What a training does first where it has no recordings."""
     from vivit_core.data.simulate import Simulator
+    from vivit_core.specs import RecordingError
 
-    return [str(path) for path in Simulator(**settings).make(Path(cache))]
+    try:
+        return [str(path) for path in Simulator(**settings).make(Path(cache))]
+    except RecordingError as error:
+        raise SystemExit(str(error)) from None
 
 
 def simulations(cache: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Scenario:
     arguments: Callable[[Place], list[Any]]
     facts: str  # a function of `looking`, of the folder `out`
     prepare: Callable[[Forks, Place], None] = lambda forks, place: None
-    allowed: tuple[str, ...] = ()  # hidden files that a killed one leaves for the next to go on with
+    begun: str | None = None  # run folders, of which those of killed processes are given up
 
 
 def recordings(place: Place) -> str:
@@ -95,8 +95,9 @@ SCENARIOS = {
         lambda p: [["task=evaluate", checkpoint_in(p), "split=val", "trainer=debug", f"outputs={p.out}"]],
         "looking:evaluations",
         prepare=trained,
+        begun="evaluate/*",
     ),
-}  # fmt: skip
+}
 
 
 def call(forks: Forks, scenario: Scenario, place: Place, **job: Any) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def differences(is_: Any, should_be: Any, where: str = "") -> list[str]:
 
 
 def after_kill(forks: Forks, place: Place) -> list[str]:
-    return look(forks, "looking:halves", place, [str(place.out)], False)
+    return look(forks, "looking:halves", place, str(place.out))
 
 
 def again(forks: Forks, scenario: Scenario, place: Place, facts: Any) -> list[str]:
@@ -130,7 +131,7 @@ def again(forks: Forks, scenario: Scenario, place: Place, facts: Any) -> list[st
     done = call(forks, scenario, place)
     if done["code"] != 0:
         return [f"begun again it ends with {done['code']}: {done['said'][-900:]}"]
-    wrong = look(forks, "looking:halves", place, [str(place.out)], True)
+    wrong = look(forks, "looking:halves", place, str(place.out), True, scenario.begun)
     wrong += look(forks, "looking:left", place, [str(place.temporary)])
     return wrong + differences(look(forks, scenario.facts, place, str(place.out)), facts)
 
@@ -149,7 +150,7 @@ def lab(attack: Attack, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.rmtree(place.out)
         answer = call(forks, SCENARIOS["training"], place, warm=True)
         assert answer["code"] == 0, answer["said"]
-        look(forks, "looking:halves", place, [str(place.out)], True)
+        look(forks, "looking:halves", place, str(place.out))
         attack.forks.put(forks)
     return folder
 
