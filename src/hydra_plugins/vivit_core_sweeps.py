@@ -32,6 +32,16 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all jobs; the exit code is 1 where one failed or was interrupted, or none finished."""
+        from vivit_core.troubles import trouble
+
+        try:
+            return self.all_jobs(arguments)
+        except OSError as error:  # a full disk, where not even an outcome can be written
+            if (message := trouble(error)) is None:
+                raise
+            raise CompactHydraException(message) from error
+
+    def all_jobs(self, arguments: list[str]) -> Any:
         from vivit_core.tasks import console
 
         unexpected = "ended without a word: killed, or out of memory?"

@@ -329,6 +329,15 @@ def started(run: Run) -> datetime:
     return began.astimezone(UTC) if began.tzinfo is not None else began.replace(tzinfo=UTC)
 
 
+def remove_leftovers_of_killed(runs: Sequence[Run]) -> None:
+    """Remove temporary files from unfinished trainings that no process works on, also from those that nobody can go on
+    with, because they were killed as they wrote their first checkpoint."""
+    for run in runs:
+        if not run.finished:
+            with suppress(ValueError, OSError), run.held():  # held by another process; a folder of somebody else
+                run.remove_leftovers()
+
+
 def unfinished(runs: Sequence[Run]) -> Iterator[Run]:
     """Those that have a checkpoint, have not finished, and that no process works on."""
     return (run for run in runs if run.checkpoints() and not run.finished and not run.is_held)

@@ -355,6 +355,7 @@ def where_to_train(settings: Settings) -> tuple[runs.Run, Path | None]:
     if resume in (None, "never"):
         return new, None
     same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
+    runs.remove_leftovers_of_killed(same)
     for found in runs.unfinished(same):
         if (checkpoint := found.newest_whole(tell)) is not None:
             return continued(found, checkpoint)

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 KEPT = re.compile(r"\.held|\..*\.lock")  # hidden files that stay: locks of files
+# Of a run folder whose process was killed before it could say whose it is: nobody goes on with it.
+NAMELESS = (".config.yaml.", ".overrides.yaml.", ".environment.json.")
+TRAINED = "trained.json"  # a note for who begins again, written where the training itself was not complete before
 UNLIKE = ("checkpoint", "seconds")  # of a summary, which differ from run to run
 
 
@@ -86,7 +89,9 @@ def halves(folder: str, leftovers_too: bool = False, begun: str | None = None) -
     given_up = sorted(Path(folder).glob(begun), key=lambda path: path.stat().st_mtime_ns)[:-1] if begun else []
     for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            if leftovers_too and not KEPT.fullmatch(path.name) and not {*path.parents} & {*given_up}:
+            nameless = path.name.startswith(NAMELESS) and not (path.parent / "environment.json").is_file()
+            kept = KEPT.fullmatch(path.name) or nameless or {*path.parents} & {*given_up}
+            if leftovers_too and not kept:
                 found.append(f"{path} is left ({path.stat().st_size} bytes)")
             continue
         try:
@@ -126,7 +131,7 @@ def training(outputs: str) -> dict[str, Any]:
             "summary": without(json.loads((run / "summary.json").read_text())),
             "units": rows_of(run / "units.csv"),
             "report": page_of(run / "report.html"),
-            "files": sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()),
+            "files": sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file() and p.name != TRAINED),
             "score": json.loads(finished.read_text()),
         }
     return json.loads(json.dumps(found))

@@ -119,6 +119,11 @@ def differences(is_: Any, should_be: Any, where: str = "") -> list[str]:
     if isinstance(is_, dict) and isinstance(should_be, dict):
         keys = sorted({*is_, *should_be})
         return [line for key in keys for line in differences(is_.get(key), should_be.get(key), f"{where}/{key}")]
+    if isinstance(is_, list) and isinstance(should_be, list):
+        lines = [f"{where} lacks {one!r:.200}" for one in should_be if one not in is_]
+        lines += [f"{where} has {one!r:.200} too much" for one in is_ if one not in should_be]
+        if lines:
+            return lines
     return [] if is_ == should_be else [f"{where} is {is_!r:.300} and should be {should_be!r:.300}"]
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from vivit_core.data.guard import Guard
 from vivit_core.data.hdf5 import open_hdf5
 from vivit_core.data.seal import BLOCK
+from vivit_core.files import remove_leftovers
 from vivit_core.locks import lock
 from vivit_core.specs import RecordingError
 from vivit_core.terminal import track
@@ -155,9 +156,17 @@ def check_writable(path: Path) -> None:
         raise RecordingError(path, "file", "is a folder", f"Name a file, for example {path / 'recording.h5'}")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        tried = path.with_name(f".{uuid4().hex}.tmp")
+        tried = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
         tried.touch()
-        tried.unlink()
+        tried.unlink(missing_ok=True)  # who writes this file removes what killed processes have left
+
+
+def remove_journal(path: Path) -> None:
+    """Remove the journal of a complete file, which a process leaves that is killed as it gives the file its name."""
+    journal_path = path.with_name(f".{path.name}.journal")
+    if journal_path.exists():
+        with suppress(RecordingError), _held(path, journal_path):  # another process writes the file anew; a read-only folder
+            journal_path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -189,6 +198,7 @@ def _held(path: Path, journal_path: Path) -> Iterator[TextIO]:
             mine = False
         if not mine:
             raise RecordingError(path, "file", "another process is writing it", "Wait for it, or write elsewhere")
+        remove_leftovers(path.parent, path.name)
         yield journal
 
 

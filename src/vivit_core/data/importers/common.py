@@ -27,7 +27,7 @@ import numpy as np
 
 from vivit_core.data.guard import Guard
 from vivit_core.data.hdf5 import open_hdf5
-from vivit_core.data.partial import Sliceable, check_writable, pieces
+from vivit_core.data.partial import Sliceable, check_writable, pieces, remove_journal
 from vivit_core.data.recording import (
     SPLITS,
     Recording,
@@ -128,6 +128,7 @@ class Importer(ABC):
     def _import(self, source: Path, path: Path) -> Path:
         key = self._key(source)
         if _imported_under(path) == key:
+            remove_journal(path)
             say(f"{path} is imported already, by these settings from these files")
             return path
         check_writable(path)
