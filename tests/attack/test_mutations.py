@@ -1,0 +1,85 @@
+"""Two thousand mutations of all the files that a user may be given: each is refused in a line, or read as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import breaking
+import pytest
+from conftest import Attack
+from forks import Forks
+
+MANY = {
+    "recording": 500, "sealed recording": 300, "recording's fields": 300, "checkpoint": 250, "checkpoint's nodes": 300,
+    "npz": 200, "NWB": 150,
+}  # fmt: skip
+SHARES = {
+    "recording": 0.03, "sealed recording": 0.03, "recording's fields": 0.03, "checkpoint": 0.025,
+    "checkpoint's nodes": 0.03, "npz": 0.02, "NWB": 0.035,
+}  # fmt: skip
+
+
+class Mutation(int):
+    """By its seed."""
+
+    def __str__(self) -> str:
+        return f"mutation {int(self)}"
+
+
+@pytest.fixture(scope="module")
+def ready(attack: Attack, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, str]]:
+    """``ready("npz")``: a good file, and the digest of what is read of it."""
+    folder = tmp_path_factory.mktemp("good")
+    every = [attack.forks.get() for _ in range(attack.cores)]
+    for forks in every:
+        answer = forks.ask("breaking:preload", folder=folder, warm=True)
+        assert answer["code"] == 0, answer["said"]
+        attack.forks.put(forks)
+
+    def get(kind: str) -> tuple[Path, str]:
+        forks = attack.forks.get()
+        good = folder / f"good {kind.replace(' ', '-')}{breaking.SUFFIX[kind]}"
+        made = forks.ask("breaking:make", kind, good, folder=folder)
+        assert made["code"] == 0, made["said"]
+        answer = forks.ask("breaking:attempt", kind, None, good, good.with_stem("again"), folder=folder, warm=True)
+        attack.forks.put(forks)
+        assert answer["code"] == 0 and "digest" in answer["value"], answer
+        return good, answer["value"]["digest"]
+
+    return get
+
+
+def wrong_with(answer: dict[str, Any], path: Path, expected: str | None) -> list[str]:
+    value = answer["value"]
+    if value is None:
+        how = "hangs" if answer["code"] is None else f"ends with {answer['code']}"
+        return [f"reading {how}: {answer['said'][-700:]}"]
+    if "ran" in value:
+        return [f"{value['what']}: runs {value['ran']}"]
+    if "digest" in value:
+        return [] if expected in (None, value["digest"]) else [f"{value['what']}: is read as something else"]
+    message = value["message"]
+    if "\n" in message or str(path) not in message or not len(str(path)) + 30 <= len(message) < 1500:
+        return [f"{value['what']}: is refused without help: {message!r:.700}"]
+    return []
+
+
+@pytest.mark.parametrize("kind", breaking.KINDS)
+def test_mutated_files_are_refused_in_a_line_or_read(
+    kind: str, attack: Attack, ready: Callable[[str], tuple[Path, str]], tmp_path: Path
+) -> None:
+    good, digest = ready(kind)
+
+    def attempt(forks: Forks, number: int, seed: Mutation) -> list[str]:
+        path = tmp_path / f"m{number}" / f"mutated{good.suffix}"
+        limits = {"seconds": breaking.SECONDS, "memory": breaking.MEMORY}
+        answer = forks.ask("breaking:attempt", kind, seed, good, path, folder=path.parent, **limits)
+        for made in path.parent.iterdir():
+            made.unlink()
+        path.parent.rmdir()
+        path.parent.with_name(path.parent.name + ".out").unlink()
+        return wrong_with(answer, path, digest if kind in breaking.VOUCHED else None)
+
+    attack(f"{kind}, mutated", SHARES[kind], [Mutation(i) for i in range(MANY[kind])], attempt)
