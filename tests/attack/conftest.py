@@ -1,144 +1,28 @@
-"""The attack's time, and the table that it prints at its end.
-
-ATTACK_MINUTES (15) bounds all of it, less what starting takes; ATTACK_SEED (0) says where the samples begin; ATTACK_ONLY
-repeats a single try, as the line of its fault says.
-"""
+"""The processes that fork, and the table of the attack at the end of the run."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from forks import Forks
+from attacking import MINUTES, SEED, Attack, Row, running, table
 
-MINUTES = float(os.environ.get("ATTACK_MINUTES", "15"))
-SEED = int(os.environ.get("ATTACK_SEED", "0"))
-ONLY = os.environ.get("ATTACK_ONLY")
-T = TypeVar("T")
-LEDGER = pytest.StashKey[list["Row"]]()
-
-
-def spread(n: int, seed: int) -> list[int]:
-    """0 … n-1, so that the first k of them are spread evenly, for each k: the digits of van der Corput's sequence."""
-    bits = max(1, (n - 1).bit_length())
-    turned = (int(format(i, f"0{bits}b")[::-1], 2) for i in range(1 << bits))
-    return [(i + seed) % n for i in turned if i < n]
-
-
-@dataclass
-class Row:
-    """What was tried of a kind."""
-
-    what: str
-    planned: int = 0
-    tries: int = 0
-    faults: list[str] = field(default_factory=list)
-    note: str = ""
-    seconds: float = 0.0
-
-
-class Attack:
-    """Tries something many times, in forks, until all is tried or the time is over."""
-
-    def __init__(self, rows: list[Row], forks: SimpleQueue[Forks], cores: int) -> None:
-        self.rows, self.forks, self.cores = rows, forks, cores
-
-    def __call__(self, what: str, share: float, tries: Sequence[T], attempt: Callable[[Forks, int, T], list[str]]) -> None:
-        """Try ``attempt(forks, number, one)``, which returns what is wrong, with each of ``tries`` in an even order.
-
-        Parameters
-        ----------
-        what : the row in the table.
-        share : of ATTACK_MINUTES.
-        tries : what is tried; the number of one is its place here.
-        """
-        began = time.monotonic()
-        row = Row(what, planned=len(tries))
-        self.rows.append(row)
-        numbers = spread(len(tries), SEED)
-        if ONLY is not None:
-            name, _, number = ONLY.rpartition("/")
-            numbers = [int(number)] if name == what else []
-        if "ATTACK_TRIES" in os.environ:  # while one works on it
-            numbers = numbers[: int(os.environ["ATTACK_TRIES"])]
-
-        def work(number: int) -> None:
-            if time.monotonic() - began > share * MINUTES * 60 and ONLY is None:
-                return
-            forks = self.forks.get()
-            try:
-                wrong = attempt(forks, number, tries[number])
-            except Exception as error:
-                wrong = [f"the try itself failed: {type(error).__name__}: {error}"]
-            finally:
-                self.forks.put(forks)
-            row.tries += 1
-            if wrong:
-                again = f"ATTACK_ONLY='{what}/{number}' make attack"
-                row.faults.append(f"{what}, {tries[number]}: {'; '.join(wrong)[:1500]}   [again: {again}]")
-
-        with ThreadPoolExecutor(self.cores) as pool:
-            list(pool.map(work, numbers))
-        row.seconds = time.monotonic() - began
-        assert not row.faults, "\n".join(row.faults)
-
-    def skip(self, what: str, why: str) -> None:
-        self.rows.append(Row(what, note=f"skipped: {why}"))
-        pytest.skip(why)
+ROWS = pytest.StashKey[list[Row]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[LEDGER] = []
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.long)
-            item.add_marker(pytest.mark.timeout(int(60 * MINUTES) + 900))
+    config.stash[ROWS] = []
 
 
 @pytest.fixture(scope="session")
 def attack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attack]:
-    cores = min(2, len(os.sched_getaffinity(0)))
-    forks: SimpleQueue[Forks] = SimpleQueue()
-    notes = {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("attack_notes"))}
-    started = [Forks(notes) for _ in range(cores)]
-    for one in started:
-        forks.put(one)
-    yield Attack(pytestconfig.stash[LEDGER], forks, cores)
-    for one in started:
-        one.__exit__()
+    with running(pytestconfig.stash[ROWS], tmp_path_factory.mktemp("attack_notes")) as made:
+        yield made
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if rows := config.stash[LEDGER]:
+    if rows := config.stash.get(ROWS, []):
         terminalreporter.section(f"attack of {MINUTES:g} min, seed {SEED}")
         for line in table(rows):
             terminalreporter.write_line(line)
-
-
-def table(rows: Sequence[Row]) -> list[str]:
-    width = max(len(row.what) for row in rows)
-    lines = [f"{'what':{width}}   tries  survived  faults  left out  seconds"]
-    for row in [*rows, total(rows)]:
-        counts = f"{row.tries:7}  {row.tries - len(row.faults):8}  {len(row.faults):6}  {row.planned - row.tries:8}"
-        lines.append(f"{row.what:{width}} {counts}  {row.seconds:7.0f}  {row.note}".rstrip())
-    return lines + [fault for row in rows for fault in row.faults]
-
-
-def total(rows: Sequence[Row]) -> Row:
-    return Row(
-        "all",
-        sum(row.planned for row in rows),
-        sum(row.tries for row in rows),
-        [fault for row in rows for fault in row.faults],
-        seconds=sum(row.seconds for row in rows),
-    )

@@ -179,7 +179,8 @@ class Forks:
 
     def __init__(self, environment: dict[str, str]) -> None:
         here = Path(__file__).resolve().parent
-        places = [here, here.parents[1] / "src", here.parent, *(here.parent / name for name in ("data", "models"))]
+        # The tests' conftest is that of tests/data.
+        places = [*(here.parent / name for name in ("data", "models")), here, here.parents[1] / "src"]
         path = os.pathsep.join([*map(str, places), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, __file__],

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Attack
+from attacking import TIMEOUT, Attack
 from forks import Forks
 
+pytestmark = [pytest.mark.long, TIMEOUT]
 DELAYS_US = (0, 60, 600, 6000)  # after a write event
 CLIPS = ["data.clip_length=16", "data.burn_in=4", "data.evaluation_length=16", "data.evaluation_burn_in=4"]
 TWIN = ["model.embedding_dim=8", "model.attention.heads=2", "model.spatial_depth=1", "model.temporal_depth=1"]
@@ -149,14 +150,15 @@ def lab(attack: Attack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = rng.poisson(0.3, (300, 4))
     np.savez(folder / "x.npz", frames=rng.integers(0, 255, (300, 8, 8), dtype=np.uint8), counts=counts)
     place = Place(folder / "work", folder / "trained", folder / "tmp", folder)
-    every = [attack.forks.get() for _ in range(attack.cores)]
-    for forks in every:
+
+    def warm(forks: Forks) -> None:
         forks.ask("looking:make_recordings", str(folder), folder=folder / "work", warm=True)
         shutil.rmtree(place.out)
         answer = call(forks, SCENARIOS["training"], place, warm=True)
         assert answer["code"] == 0, answer["said"]
         look(forks, "looking:halves", place, str(place.out))
-        attack.forks.put(forks)
+
+    attack.each(warm)
     return folder
 
 
@@ -170,14 +172,13 @@ def undisturbed(attack: Attack, lab: Path, tmp_path_factory: pytest.TempPathFact
 
     def get(name: str) -> tuple[Any, list[str]]:
         if name not in known:
-            forks, scenario = attack.forks.get(), SCENARIOS[name]
-            folder = tmp_path_factory.mktemp("undisturbed")
+            folder, scenario = tmp_path_factory.mktemp("undisturbed"), SCENARIOS[name]
             place = Place(folder / "work", folder / "out", folder / "tmp", lab)
-            scenario.prepare(forks, place)
-            done = call(forks, scenario, place, warm=True)
-            assert done["code"] == 0, done["said"]
-            known[name] = look(forks, scenario.facts, place, str(place.out)), done["events"]
-            attack.forks.put(forks)
+            with attack.fork() as forks:
+                scenario.prepare(forks, place)
+                done = call(forks, scenario, place, warm=True)
+                assert done["code"] == 0, done["said"]
+                known[name] = look(forks, scenario.facts, place, str(place.out)), done["events"]
         return known[name]
 
     return get
@@ -308,15 +309,14 @@ def test_a_full_disk(
     with other_file_system(tmp_path, size="64m") as memory:
         mounted = memory is not None
         full = memory or tmp_path
-        forks = attack.forks.get()
         whole = Place(tmp_path / "whole/work", full / "out", tmp_path / "whole/tmp", lab)
-        scenario.prepare(forks, whole)
-        before = size_of(whole.out)
-        call(forks, scenario, whole)
+        with attack.fork() as forks:
+            scenario.prepare(forks, whole)
+            before = size_of(whole.out)
+            call(forks, scenario, whole)
         written = size_of(whole.out) - before
         largest = max(path.stat().st_size for path in whole.out.rglob("*") if path.is_file())
         shutil.rmtree(whole.out)
-        attack.forks.put(forks)
 
         def attempt(forks: Forks, number: int, room: Room) -> list[str]:
             here = tmp_path / str(number)

@@ -8,9 +8,10 @@ from typing import Any
 
 import breaking
 import pytest
-from conftest import Attack
+from attacking import TIMEOUT, Attack
 from forks import Forks
 
+pytestmark = [pytest.mark.long, TIMEOUT]
 MANY = {
     "recording": 500, "sealed recording": 300, "recording's fields": 300, "checkpoint": 250, "checkpoint's nodes": 300,
     "npz": 200, "NWB": 150,
@@ -32,19 +33,19 @@ class Mutation(int):
 def ready(attack: Attack, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, str]]:
     """``ready("npz")``: a good file, and the digest of what is read of it."""
     folder = tmp_path_factory.mktemp("good")
-    every = [attack.forks.get() for _ in range(attack.cores)]
-    for forks in every:
+
+    def warm(forks: Forks) -> None:
         answer = forks.ask("breaking:preload", folder=folder, warm=True)
         assert answer["code"] == 0, answer["said"]
-        attack.forks.put(forks)
+
+    attack.each(warm)
 
     def get(kind: str) -> tuple[Path, str]:
-        forks = attack.forks.get()
         good = folder / f"good {kind.replace(' ', '-')}{breaking.SUFFIX[kind]}"
-        made = forks.ask("breaking:make", kind, good, folder=folder)
-        assert made["code"] == 0, made["said"]
-        answer = forks.ask("breaking:attempt", kind, None, good, good.with_stem("again"), folder=folder, warm=True)
-        attack.forks.put(forks)
+        with attack.fork() as forks:
+            made = forks.ask("breaking:make", kind, good, folder=folder)
+            assert made["code"] == 0, made["said"]
+            answer = forks.ask("breaking:attempt", kind, None, good, good.with_stem("again"), folder=folder, warm=True)
         assert answer["code"] == 0 and "digest" in answer["value"], answer
         return good, answer["value"]["digest"]
 
