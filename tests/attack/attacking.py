@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -50,6 +51,7 @@ class Attack:
 
     def __init__(self, rows: list[Row], forks: SimpleQueue[Forks], cores: int) -> None:
         self.rows, self.forks, self.cores = rows, forks, cores
+        self.counted: Counter[str] = Counter()  # what an attempt may count, for the table
 
     def __call__(self, what: str, share: float, tries: Sequence[T], attempt: Callable[[Forks, int, T], list[str]]) -> None:
         """Try ``attempt(forks, number, one)``, which returns what is wrong, with each of ``tries`` in an even order.
@@ -61,6 +63,7 @@ class Attack:
         tries : what is tried; the number of one is its place here.
         """
         began = time.monotonic()
+        self.counted = Counter()
         row = Row(what, planned=len(tries))
         self.rows.append(row)
         numbers = spread(len(tries), SEED)
@@ -79,6 +82,7 @@ class Attack:
                 except Exception as error:
                     wrong = [f"the try itself failed: {type(error).__name__}: {error}"]
             row.tries += 1
+            row.note = ", ".join(f"{many} {how}" for how, many in sorted(self.counted.items()))
             if wrong:
                 again = f"ATTACK_ONLY='{what}/{number}' make attack"
                 row.faults.append(f"{what}, {tries[number]}: {'; '.join(wrong)[:1500]}   [again: {again}]")

@@ -16,9 +16,9 @@ import numpy as np
 
 SECONDS = 60.0  # within which a file is refused or read, on a busy machine
 MEMORY = 2 << 30  # bytes that this may take beyond what the process has when it starts
-KINDS = ("recording", "sealed recording", "recording's fields", "checkpoint", "checkpoint's nodes", "npz", "NWB")
-SUFFIX = {"recording": ".h5", "sealed recording": ".h5", "recording's fields": ".h5", "checkpoint": ".ckpt"}
-SUFFIX |= {"checkpoint's nodes": ".ckpt", "npz": ".npz", "NWB": ".nwb"}
+KINDS = ("recording", "recording without a checksum", "resealed recording", "recording's fields", "checkpoint", "checkpoint's nodes", "npz", "NWB")
+SUFFIX = {kind: ".h5" for kind in KINDS} | {"checkpoint": ".ckpt", "checkpoint's nodes": ".ckpt"}
+SUFFIX |= {"npz": ".npz", "NWB": ".nwb"}
 VOUCHED = ("recording", "checkpoint", "npz")  # with checksums: what is read is what was written
 
 
@@ -43,6 +43,18 @@ def make(kind: str, path: str) -> None:
         from test_hostile import rich
 
         rich(to.parent).rename(to)
+        if kind == "recording without a checksum":
+            without_checksum(to)
+
+
+def without_checksum(path: Path) -> None:
+    """As another program would write it."""
+    mine = path.rename(path.with_suffix(".mine"))
+    with h5py.File(mine) as old, h5py.File(path, "w") as new:
+        for name in old:
+            old.copy(name, new)
+        new.attrs.update(old.attrs)
+    mine.unlink()
 
 
 def write_nwb(path: Path) -> None:
@@ -86,7 +98,7 @@ def mutated(kind: str, seed: int, good: Path, path: Path) -> str:
 
     damage, content = damaged(good.read_bytes(), seed)
     path.write_bytes(content)
-    if kind == "sealed recording":
+    if kind == "resealed recording":
         from vivit_core.data.seal import seal
 
         with contextlib.suppress(OSError):

@@ -224,5 +224,6 @@ class Forks:
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # the folder stands in the path again, behind others
     sys.modules["forks"] = sys.modules["__main__"]
     serve()

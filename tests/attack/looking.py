@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,22 +163,25 @@ def recordings(folder: str) -> dict[str, Any]:
 # What is tried --------------------------------------------------------------------------------------------------------
 
 
-def make_recordings(folder: str) -> None:
-    """Two recordings of 240 bins, 8×8 px and two units, with trials of each split."""
+def make_recordings(
+    folder: str, ids: Sequence[str] = ("a", "b"), units: Sequence[str] = ("u0", "u1"), behavior: str = "pupil"
+) -> None:
+    """Recordings of 240 bins and 8×8 px, with trials of each split; the files are a.h5, b.h5, …"""
     from vivit_core.data.recording import Trials, write_recording
 
     starts = np.arange(6) * 40
     split = np.array(["train", "train", "train", "val", "test", "test"])
-    for seed, name in enumerate(("a", "b")):
+    for seed, name in enumerate(ids):
         rng = np.random.default_rng(seed)
         write_recording(
-            Path(folder) / f"{name}.h5",
+            Path(folder) / f"{'abcdef'[seed]}.h5",
             recording_id=name,
             frame_rate_hz=30.0,
             frames=rng.integers(0, 256, (240, 8, 8)).astype(np.uint8),
-            counts=rng.poisson(0.5, (240, 2)),
+            counts=rng.poisson(0.5, (240, len(units))),
+            units={"id": list(units)},
             trials=Trials(starts, starts + 40, np.array([*"abcd", "e", "e"]), split),
-            behavior={"pupil": rng.normal(size=(240, 1)).astype(np.float32)},
+            behavior={behavior: rng.normal(size=(240, 1)).astype(np.float32)},
         )
 
 
