@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-long bench docs lint format clean
+.PHONY: help setup train test test-long attack bench docs lint format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(STAMP)  ## The tests, two at a time, without those that take long or nee
 
 test-long: $(STAMP)  ## The tests that take long
 	$(BIN)/python -m pytest -m "long and not gpu" --timeout 3600 $(ARGS)
+
+attack: $(STAMP)  ## Kills, full disks, damaged files and odd names, for 15 minutes (longer: ATTACK_MINUTES=60 make attack)
+	$(BIN)/python -m pytest -q tests/attack
 
 bench: $(STAMP)  ## Speed and memory beside the machine's own peak (on a GPU: ARGS="--device cuda")
 	$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -16,8 +16,17 @@ import numpy as np
 
 SECONDS = 60.0  # within which a file is refused or read, on a busy machine
 MEMORY = 2 << 30  # bytes that this may take beyond what the process has when it starts
-KINDS = ("recording", "recording without a checksum", "resealed recording", "recording's fields", "checkpoint", "checkpoint's nodes", "npz", "NWB")
-SUFFIX = {kind: ".h5" for kind in KINDS} | {"checkpoint": ".ckpt", "checkpoint's nodes": ".ckpt"}
+KINDS = (
+    "recording",
+    "recording without a checksum",
+    "resealed recording",
+    "recording's fields",
+    "checkpoint",
+    "checkpoint's nodes",
+    "npz",
+    "NWB",
+)
+SUFFIX = dict.fromkeys(KINDS, ".h5") | {"checkpoint": ".ckpt", "checkpoint's nodes": ".ckpt"}
 SUFFIX |= {"npz": ".npz", "NWB": ".nwb"}
 VOUCHED = ("recording", "checkpoint", "npz")  # with checksums: what is read is what was written
 
@@ -230,7 +239,7 @@ def nodes(seed: int, path: Path) -> str:
     odd += [True, b"x", (1, 2), torch.zeros(2), ["eye"] * 9, [10**9] * 3, *nested]
     said = []
     for _ in range(int(rng.integers(1, 3))):
-        every = [at for at in places({key: made[key] for key in ("vivit_core", "twin", "settings", "ln")})]
+        every = list(places({key: made[key] for key in ("vivit_core", "twin", "settings", "ln")}))
         at = every[int(rng.integers(len(every)))]
         value = odd[int(rng.integers(len(odd)))]
         made = changed(made, at, value)
@@ -340,9 +349,9 @@ class Forked:
 def preload() -> None:
     """Import what all of them import."""
     import pynwb
-    import tampering
+    import tampering  # noqa: F401
     import test_hostile  # noqa: F401
 
-    import vivit_core.data.importers.nwb
+    import vivit_core.data.importers.nwb  # noqa: F401
 
     pynwb.get_manager()

@@ -2,9 +2,9 @@
 
     python forks.py     # reads jobs from stdin, a line of JSON each; answers each with a line of JSON
 
-A job calls one of :data:`FUNCTIONS` in a fork, in a folder, with an environment and with limits; it may be killed at its
-n-th write event, or some microseconds after it. Python tells of the events by its audit hooks. The process itself starts
-no threads and computes nothing, because forks of a process with threads can hang.
+A job calls a function in a fork, in a folder, with an environment and with limits; it may be killed at its n-th write
+event, or some microseconds after it. Python tells of the events by its audit hooks. The process itself starts no threads
+and computes nothing, because forks of a process with threads can hang.
 """
 
 from __future__ import annotations
@@ -124,8 +124,14 @@ def run(job: dict[str, Any], tell: int) -> None:
 
 
 def answered(job: dict[str, Any]) -> dict[str, Any]:
-    """Fork, wait, and say what became of it: its exit ``code`` (minus the signal that ended it; None: it took longer than
-    ``seconds``), the ``value`` of the function, the write ``events``, the seconds."""
+    """Fork, wait, and say what became of it.
+
+    Returns
+    -------
+    dict
+        ``code``, of its exit, minus the signal that ended it, None where it took longer than the job's ``seconds``;
+        ``value`` of the function; its write ``events``; ``took_s``.
+    """
     listen, tell = os.pipe()
     began = time.monotonic()
     pid = os.fork()
@@ -196,7 +202,9 @@ class Forks:
         self.process.kill()
         self.process.wait()
 
-    def ask(self, function: str | Callable[..., Any], *arguments: Any, folder: Path, seconds: float = 120.0, **job: Any) -> dict[str, Any]:
+    def ask(
+        self, function: str | Callable[..., Any], *arguments: Any, folder: Path, seconds: float = 120.0, **job: Any
+    ) -> dict[str, Any]:
         """What became of the function (its name as module:name) in a fork; ``said`` is what it printed.
 
         Parameters
@@ -205,8 +213,8 @@ class Forks:
         folder : where it is called; it is made.
         seconds : after which it hangs.
         job : output (a file that what it prints is added to), environment, memory and file_bytes (limits, bytes),
-            under, at and after_us (:func:`watch`), blank (whether pictures stay blank), warm (whether what it imports is
-            imported once for all).
+            under, at and after_us (:func:`watch`), blank (whether pictures stay blank), warm (whether what it imports
+            is imported once for all).
         """
         folder.mkdir(parents=True, exist_ok=True)
         output = Path(job.pop("output", folder.with_name(folder.name + ".out")))

@@ -165,7 +165,10 @@ def remove_journal(path: Path) -> None:
     """Remove the journal of a complete file, which a process leaves that is killed as it gives the file its name."""
     journal_path = path.with_name(f".{path.name}.journal")
     if journal_path.exists():
-        with suppress(RecordingError), _held(path, journal_path):  # another process writes the file anew; a read-only folder
+        with (
+            suppress(RecordingError),
+            _held(path, journal_path),
+        ):  # another process writes the file anew; a read-only folder
             journal_path.unlink(missing_ok=True)
 
 
