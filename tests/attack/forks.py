@@ -3,8 +3,8 @@
     python forks.py     # reads jobs from stdin, a line of JSON each; answers each with a line of JSON
 
 A job calls a function in a fork, in a folder, with an environment and with limits; it may be killed at its n-th write
-event, or some microseconds after it. Python tells of the events by its audit hooks. The process itself starts no threads
-and computes nothing, because forks of a process with threads can hang.
+event, or some microseconds after it. Python tells of the events by its audit hooks. The process itself starts no
+threads and computes nothing, because forks of a process with threads can hang.
 """
 
 from __future__ import annotations
