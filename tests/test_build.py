@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import pickletools
 import re
 import resource
 import sys
@@ -21,10 +23,11 @@ from hypothesis import strategies as st
 from tampering import DATA, PICKLES, PLACES, TAMPERINGS, Content, put, read_all, targets, with_pickle
 
 from vivit_core.build import build
-from vivit_core.checkpoint import MOST_STEPS, read_checkpoint, read_plain, settings_of
+from vivit_core.checkpoint import MOST_STEPS, MOST_TENSORS, read_checkpoint, read_plain, settings_of
 from vivit_core.groups import GROUPS, class_of
 from vivit_core.models.baselines import load_ln
 from vivit_core.models.twin import Twin, check_description, load_twin, weights_in
+from vivit_core.specs import RecordingSpec
 from vivit_core.sweeps import Job, Outcome
 
 SRC = Path(__file__).resolve().parents[1] / "src"
@@ -316,6 +319,21 @@ def test_an_outcome_is_what_a_job_writes(text: str, tmp_path: Path) -> None:
     assert job.outcome() == Outcome("finished", None, "x", 0.5)
     job.file.write_text(text)
     refusal(job.file, lambda _: job.outcome())
+
+
+def test_the_bounds_have_room_for_the_largest_twins():
+    """64 recordings of 4096 units, with the baseline that knows them too, and 100 million parameters."""
+
+    def steps(units: int) -> int:
+        names = tuple(f"rec0-unit{unit}" for unit in range(units))
+        mean = tuple(0.5 + unit / 7 for unit in range(units))
+        known = RecordingSpec("r", 30.0, (1, 36, 64), names, mean, 120.0, 40.0, {"eye": 2}, (0.0,) * 2, (1.0,) * 2)
+        held = {name: {"recordings": [known.to_dict()]} for name in ("twin", "ln")}
+        return sum(1 for _ in pickletools.genops(pickle.dumps(held, protocol=2)))
+
+    a_unit = (steps(2000) - steps(1000)) / 1000
+    assert 2 < a_unit * 64 * 4096 + 64 * steps(0) < MOST_STEPS / 2
+    assert MOST_TENSORS > 64 * 20 * 3  # a readout's tensors, each with its two moments
 
 
 def test_texts_of_a_run_folder_are_read_within_bounds(tmp_path: Path) -> None:

@@ -64,6 +64,17 @@ def test_rows_that_an_earlier_version_wrote_twice_become_one(tmp_path):
     ]  # fmt: skip
 
 
+def test_of_a_damaged_file_what_reads_is_kept(tmp_path):
+    good, long = b"epoch,loss,step\n0,1.5,0\n", b"0," + b"9" * 200_000 + b",1\n"
+    for damage, kept in ((b"0,\xff\xfe,1\n", 2), (b"\0\0\n0,1,1\n", 2), (long + b"0,2,2\n", 1), (b"\xff" * 50, 1)):
+        (tmp_path / "metrics.csv").write_bytes(good + damage)
+        logger = MetricsFile(str(tmp_path), 1)
+        logger.continue_from(9)
+        log(logger, 9, loss=3.0)
+        logger.flush()
+        assert len(rows(tmp_path)) == kept + 1 and rows(tmp_path)[0] == {"epoch": "0", "loss": "1.5", "step": "0"}
+
+
 def test_a_write_that_fails_leaves_the_former_file(tmp_path, monkeypatch):
     logger = MetricsFile(str(tmp_path), 1)
     log(logger, 0, loss=1.0)

@@ -6,6 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,12 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Take over the file's rows of the steps before ``step``, which is the next to be made."""
+        """Take over the file's rows of the steps before ``step``, which is the next to be made; of a damaged file those
+        that read."""
         if not self.path.is_file():
             return
         kept: dict[int, dict[str, str]] = {}
-        with self.path.open(newline="", encoding="utf-8") as file:
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
             for row in csv.DictReader(file):
                 numbers = {name: value for name, value in row.items() if name is not None and value}
                 if (number := numbers.pop("step", "")).isdecimal() and int(number) < step:
