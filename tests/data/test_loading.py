@@ -95,6 +95,13 @@ def test_workers_are_as_many_as_shared_memory_has_room_for(
         assert f"data.num_workers=4: there is room for {workers}" in caplog.text and "--shm-size" in caplog.text
 
 
+def test_shared_memory_is_taken_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten tensors of a byte take ten pages: three batches of them, of one worker and of the training, are 120 kB."""
+    usage = type(shutil.disk_usage("/"))(0, 0, 29 * resource.getpagesize())
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda place: usage)
+    assert affordable(1, 10, 10) == 0
+
+
 def test_workers_are_as_many_as_open_files_allow(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

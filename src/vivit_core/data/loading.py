@@ -84,6 +84,7 @@ def affordable(num_workers: int, batch_bytes: int, batch_tensors: int) -> int:
     """How many workers there is room for: their batches lie in shared memory, and each tensor there is an open file."""
     if num_workers == 0:
         return 0
+    batch_bytes += batch_tensors * resource.getpagesize()  # each tensor takes whole pages
     fits, why = num_workers, ""
     if SHARED.is_dir():
         free = shutil.disk_usage(SHARED).free
