@@ -116,6 +116,23 @@ def test_gaps_cut_a_trial(tmp_path: Path, importer: Callable[..., Any], capsys: 
     assert "1 gaps of t_bins" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("unknown", [float("nan"), float("inf")])
+def test_trials_without_a_place_in_the_stimulus_repeat_none(
+    tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str], unknown: float
+) -> None:
+    """Neither each other nor those whose place is known; nothing of them is cut off for a place."""
+    folder = write(tmp_path / "a", ("fixrsvp",))
+    made = dset("fixrsvp")
+    place = made["covariates"]["psth_inds"].double()
+    place[:61] = unknown  # the first two of three trials
+    made["covariates"]["psth_inds"] = place
+    torch.save(made, folder / "fixrsvp.dset")
+    trials = Recording(importer("visioncore")(folder, tmp_path / "x.h5")[0]).info.trials
+    assert trials.stimulus_id.tolist() == ["fixrsvp trial 2", "fixrsvp trial 5", "fixrsvp from bin 0"]
+    assert (trials.stop - trials.start).tolist() == [15, 15, 14] and set(trials.split) == {"test"}
+    assert "2 trials without a number in psth_inds" in " ".join(capsys.readouterr().out.split())
+
+
 def test_units_of_the_sessions_file(
     tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ A folder holds a file for each type of stimulus, ``backimage.dset``, ``gaborium.
     dpi_valid (T,)            above 0 where the eye tracker saw the eye
     trial_inds (T,)           the trial's number
     t_bins (T,)               seconds
-    psth_inds (T,)            for repeats: the bin's place in the stimulus
+    psth_inds (T,)            for repeats: the bin's place in the stimulus; NaN where it is not known
     dfs (T,) or (T, U)        optional: a mask besides dpi_valid
 
 Session files (YAML) list columns of ``robs``: ``visual`` those that respond, ``qcmissing`` and ``qccontam`` those that
@@ -321,7 +321,7 @@ def _load(source: Path, file: str, behavior: list[str]) -> dict[str, np.ndarray]
     for name in ("trial_inds", "t_bins", "psth_inds"):
         if name in arrays:
             arrays[name] = arrays[name].reshape(len(arrays[name]), -1)[:, 0].astype(np.float64)
-            if not np.isfinite(arrays[name]).all():
+            if name != "psth_inds" and not np.isfinite(arrays[name]).all():  # without a place a bin repeats none
                 bad = int(np.flatnonzero(~np.isfinite(arrays[name]))[0])
                 raise RecordingError(path, f"covariates/{name}", f"bin {bad} is {arrays[name][bad]}", "Write a number")
     for name in [*behavior, *(mask for mask in ("dpi_valid", "dfs") if mask in arrays)]:
