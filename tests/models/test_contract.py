@@ -129,9 +129,12 @@ def gradients(model: dict[str, Any], compiled: bool = False) -> dict[str, torch.
     """Of a training pass with every kind of dropout on."""
     made = twin(dropping(model))
     if compiled:
+        torch._dynamo.reset()  # after eight kinds of blocks in one process it goes on without compiling
+        torch._dynamo.utils.counters.clear()
         made.core.compile_blocks()
     torch.manual_seed(1)
     made(batch(spec()))["a"].square().sum().backward()
+    assert not compiled or torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     return {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
 
 
