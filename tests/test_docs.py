@@ -1,6 +1,7 @@
 """The site builds, and a broken link or reference stops it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,12 @@ def test_the_site_builds_and_holds_every_key_and_module(tmp_path: Path) -> None:
     python = (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
     for name in ("write_recording", "load_twin", "RecordingsDataModule"):
         assert name in python, name
+
+
+def test_promises_name_tests_that_there_are() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"tests/[\w/]+\.py", page))
+    assert len(named) > 20 and [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
 def test_a_broken_link_or_reference_is_an_error(tmp_path: Path) -> None:
