@@ -153,8 +153,11 @@ def odd_attribute(file: h5py.File, name: str, rng: np.random.Generator) -> None:
 
 def odd_value(file: h5py.File, name: str, rng: np.random.Generator) -> None:
     data = file[name]
+    if not isinstance(data, h5py.Dataset):
+        return odd_attribute(file, name, rng)
     at = tuple(int(rng.integers(n)) for n in data.shape)
     data[at] = rng.choice([np.nan, -1, np.inf, 1e30, 2**40])
+    return None
 
 
 def linked(file: h5py.File, name: str, rng: np.random.Generator) -> None:
@@ -281,8 +284,10 @@ NWB: dict[str, Any] = {
 def attempt(kind: str, seed: int | None, good: str, path: str) -> dict[str, str]:
     """Mutate and read; what it came to. A mutation that the process survives and the file does not is no harm."""
     from vivit_core.data import guard
+    from vivit_core.data.importers import common
 
     guard._started = Forked  # type: ignore[assignment]
+    common._IMPORTS_S = 0.0  # a fork has its libraries
     source, target = Path(good), Path(path)
     what = "nothing" if seed is None else mutated(kind, seed, source, target)
     if seed is None:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 KEPT = re.compile(r"\.held|\..*\.lock")  # hidden files that stay: locks of files
-# Of a run folder whose process was killed before it could say whose it is: nobody goes on with it.
+# Of a run folder whose process was killed before it could say whose it is: nobody goes on with it. Nor does anybody with
+# the outcomes of a sweep that was killed: its trainings go on in another sweep.
 NAMELESS = (".config.yaml.", ".overrides.yaml.", ".environment.json.")
 TRAINED = "trained.json"  # a note for who begins again, written where the training itself was not complete before
 UNLIKE = ("checkpoint", "seconds")  # of a summary, which differ from run to run
@@ -91,7 +92,8 @@ def halves(folder: str, leftovers_too: bool = False, begun: str | None = None) -
     for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             nameless = path.name.startswith(NAMELESS) and not (path.parent / "environment.json").is_file()
-            kept = KEPT.fullmatch(path.name) or nameless or {*path.parents} & {*given_up}
+            unsummed = path.parent.name == "outcomes" and not (path.parent.parent / "sweep_summary.csv").is_file()
+            kept = KEPT.fullmatch(path.name) or nameless or unsummed or {*path.parents} & {*given_up}
             if leftovers_too and not kept:
                 found.append(f"{path} is left ({path.stat().st_size} bytes)")
             continue

@@ -26,10 +26,12 @@ from einops import rearrange
 from vivit_core.data.given import own_stimuli, unknown_stimuli
 from vivit_core.data.importers.common import Computed, Found, Importer, pixel_type, split_by_stimulus
 from vivit_core.data.recording import Trials
+from vivit_core.names import short
 from vivit_core.specs import RecordingError
 from vivit_core.terminal import track
 
 BLOCK = 4096  # bins that are made at once
+_WORDS = 300  # characters shown of what the library of NWB says; it may be the whole table
 STRAY = 0.25  # a bin that is this much shorter or longer than the others, as a fraction, is not valid
 
 
@@ -583,7 +585,7 @@ def _opened(source: Path) -> Iterator[Any]:
 def _broken(source: Path, error: Exception) -> RecordingError:
     said = str(error).strip().splitlines()
     return RecordingError(
-        source, "file", f"cannot be read as NWB ({said[0] if said else type(error).__name__})",
+        source, "file", f"cannot be read as NWB ({short(said[0], _WORDS) if said else type(error).__name__})",
         "Copy it again; `python -m pynwb.validate FILE` says more",
     )  # fmt: skip
 
