@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 KEPT = re.compile(r"\.held|\..*\.lock")  # hidden files that stay: locks of files
-# Of a run folder whose process was killed before it could say whose it is: nobody goes on with it. Nor does anybody with
-# the outcomes of a sweep that was killed: its trainings go on in another sweep.
+# Of a run folder whose process was killed before it could say whose it is: nobody goes on with it. Nor does anybody
+# with the outcomes of a sweep that was killed: its trainings go on in another sweep.
 NAMELESS = (".config.yaml.", ".overrides.yaml.", ".environment.json.")
 TRAINED = "trained.json"  # a note for who begins again, written where the training itself was not complete before
 UNLIKE = ("checkpoint", "seconds")  # of a summary, which differ from run to run
