@@ -318,7 +318,7 @@ def test_normalisation_is_the_recordings_own() -> None:
         ({"drop_path": 1.5}, r"drop_path=1.5 is not a probability"),
         ({"tokenizer": TUBELET | {"patch_size": [4, 4]}}, r"patch_size=\[4, 4\]"),
         ({"tokenizer": STEM | {"kernel": 4}}, r"kernel=4 must be odd"),
-        ({"tokenizer": STEM | {"patch_size": [4, 5, 4]}}, r"multiples of tokenizer.stride=2"),
+        ({"tokenizer": STEM | {"patch_size": [4, 5, 4]}}, r"multiples of the stem.s stride=2"),
         ({"tokenizer": {"_target_": "os.system"}}, r"lies outside 'vivit_core.models'"),
         (
             {"tokenizer": {"_target_": "vivit_core.models.tokenizer.Tublet"}},
@@ -370,7 +370,7 @@ def test_cells_that_fill_no_token_are_refused_with_what_works(
     patch: list[int], cell: int, stride: int, widths: list[int], remedy: tuple[list[int], int]
 ) -> None:
     tokenizer = RESIDUAL_STEM | {"stem": INNER | {"stride": stride}, "widths": widths}
-    with pytest.raises(ValueError, match=r"sides of \d+ px, because each of tokenizer.widths") as refusal:
+    with pytest.raises(ValueError, match=r"sides of \d+ px, because each of model.tokenizer.widths") as refusal:
         twin(vivit(tokenizer=tokenizer | {"patch_size": patch, "cell": cell}))
     sides, fits = remedy
     assert str(refusal.value).endswith(
