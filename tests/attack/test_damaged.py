@@ -16,7 +16,7 @@ MANY = {
     "recording": 350, "recording without a checksum": 250, "resealed recording": 300, "recording's fields": 300,
     "checkpoint": 200, "checkpoint's nodes": 300, "npz": 150, "NWB": 150,
 }  # fmt: skip
-SHARE = 0.0375  # of the attack's time, for each
+SHARE = 0.055  # of the attack's time, for each
 
 
 class Mutation(int):
