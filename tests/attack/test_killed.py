@@ -225,7 +225,7 @@ def killed(scenario: Scenario, facts: Any, place_of: Callable[[int], Place]) -> 
 
 
 SHARES = {
-    "training": 0.15, "training in a chosen folder": 0.07, "import": 0.03, "simulation": 0.03, "sweep": 0.07,
+    "training": 0.12, "training in a chosen folder": 0.07, "import": 0.03, "simulation": 0.03, "sweep": 0.07,
     "report": 0.05,
 }  # fmt: skip
 
