@@ -104,7 +104,9 @@ def run(job: dict[str, Any], tell: int) -> None:
             watch(job["under"], job.get("at", 0), job.get("after_us", 0), events)
         module, _, name = job["function"].partition(":")
         value = getattr(importlib.import_module(module), name)(*job["arguments"])
-        os.write(tell, json.dumps({"value": value, "events": events, "modules": list(sys.modules)}).encode())
+        said = {"value": value, "events": events, "modules": list(sys.modules) if job.get("warm") else []}
+        with open(tell, "wb") as file:
+            file.write(json.dumps(said).encode())
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -156,7 +158,9 @@ def answered(job: dict[str, Any]) -> dict[str, Any]:
         while piece := os.read(listen, 1 << 16):
             said += piece
     os.close(listen)
-    answer = {"value": None, "events": [], "modules": [], **(json.loads(said) if said else {})}
+    answer = {"value": None, "events": [], "modules": []}
+    with contextlib.suppress(ValueError):  # cut off where it was killed while it told
+        answer |= json.loads(said)
     for name in answer.pop("modules") if job.get("warm") else ():
         if name not in sys.modules and not name.startswith("__mp"):
             with contextlib.suppress(Exception):
@@ -173,8 +177,13 @@ def serve() -> None:
     torch.set_num_threads(1)
     import vivit_core.tasks  # noqa: F401
 
-    for line in sys.stdin.buffer:
-        os.write(tell, json.dumps(answered(json.loads(line))).encode() + b"\n")
+    with open(tell, "wb", buffering=0) as file:
+        for line in sys.stdin.buffer:
+            try:
+                answer = answered(json.loads(line))
+            except Exception:
+                answer = {"broken": traceback.format_exc()}
+            file.write(json.dumps(answer).encode() + b"\n")
 
 
 # In the test ----------------------------------------------------------------------------------------------------------
@@ -188,11 +197,12 @@ class Forks:
         # The tests' conftest is that of tests/data.
         places = [*(here.parent / name for name in ("data", "models")), here, here.parents[1] / "src"]
         path = os.pathsep.join([*map(str, places), os.environ.get("PYTHONPATH", "")])
-        self.process = subprocess.Popen(
-            [sys.executable, __file__],
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": path, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+        self.environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, **environment}
+        self.process = self.started()
+
+    def started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, __file__], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def __enter__(self) -> Forks:
@@ -222,13 +232,20 @@ class Forks:
         line = {"function": function, "arguments": arguments, "folder": str(folder), "seconds": seconds}
         line |= {"output": str(output), "environment": {}, **job}
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(line, default=str).encode() + b"\n")
-        self.process.stdin.flush()
-        said = self.process.stdout.readline()
-        assert said, f"the process that forks ended with {self.process.wait()}"
+        said = b""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(line, default=str).encode() + b"\n")
+            self.process.stdin.flush()
+            said = self.process.stdout.readline()
+        if not said:  # one fault of the attack's own, not one in each try that follows
+            ended, self.process = self.process.wait(), self.started()
+            raise RuntimeError(f"the process that forks ended with {ended}; another goes on")
+        answer = json.loads(said)
+        if "broken" in answer:
+            raise RuntimeError(f"the process that forks could not: {answer['broken']}")
         with output.open("rb") as file:
             file.seek(before)
-            return json.loads(said) | {"said": file.read().decode(errors="replace")}
+            return answer | {"said": file.read().decode(errors="replace")}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import breaking
+import forks
 import numpy as np
+import pytest
 from attacking import Row, spread, table
 from forks import is_write
 from looking import halves
@@ -61,3 +63,15 @@ def test_the_table() -> None:
     lines = table([Row("kills", planned=10, tries=4, faults=["one"]), Row("disks", note="skipped: no mount")])
     assert lines[1].split() == ["kills", "4", "3", "1", "6", "0"] and "skipped: no mount" in lines[2]
     assert lines[3].split() == ["all", "4", "3", "1", "6", "0"] and lines[4] == "one"
+
+
+def test_a_fork_killed_while_it_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has told by half is no answer, and no end of the process that forks."""
+
+    def run(job: dict[str, object], tell: int) -> None:
+        os.write(tell, b'{"value": 1, "events": ["os.mk')
+        os.kill(os.getpid(), 9)
+
+    monkeypatch.setattr(forks, "run", run)
+    answer = forks.answered({"seconds": 30})
+    assert answer["code"] == -9 and answer["value"] is None and answer["events"] == []
