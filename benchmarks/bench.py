@@ -28,15 +28,17 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from vivit_core.analysis.latency import measure_stream
-from vivit_core.build import build
-from vivit_core.config import conf_dir, validate
+from vivit_core.analysis.stream.numbers import measure_stream
+from vivit_core.cli.schema import conf_dir
+from vivit_core.cli.validate import validate
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.likelihoods.poisson import poisson_loss
 from vivit_core.models.plan import expected, plan
 from vivit_core.models.twin import Twin
+from vivit_core.parts.build import build
 from vivit_core.specs import Batch, Clips
-from vivit_core.training.losses import poisson_loss
 from vivit_core.training.machine import compiles, keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"

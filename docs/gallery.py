@@ -33,7 +33,7 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
             ("repeats_*.png", "A good, a middling and a poor unit: averages over repeats, measured and predicted."),
             ("performance.png", "Scores by the readout's distance from the frame's border, and by rate."),
             ("center_errors.png", "How far the readouts lie from the true receptive fields."),
-            ("behavior_share.png", "What is lost where another behaviour stands in for the animal's."),
+            ("behavior_share.png", "What is lost where another behavior stands in for the animal's."),
         ],
     ),
     "attention": (

@@ -11,8 +11,8 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from vivit_core import config
-from vivit_core.build import build
+from vivit_core.cli import schema, validate
+from vivit_core.parts.build import build
 
 # The default data set in small: made in about a second.
 TINY_RECORDINGS = [
@@ -54,8 +54,8 @@ def compose() -> Compose:
     """``compose("group=name", "key=value", …)``: the validated, plain configuration."""
 
     def composed(*overrides: str) -> dict[str, Any]:
-        with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
-            return config.validate(hydra_compose("config", overrides=["run_dir=/run/folder", *overrides]))
+        with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+            return validate.validate(hydra_compose("config", overrides=["run_dir=/run/folder", *overrides]))
 
     return composed
 
@@ -74,7 +74,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
     Returns the exit code and all that was printed.
     """
-    from vivit_core.tasks import main
+    from vivit_core.cli.main import main
 
     monkeypatch.chdir(tmp_path)
 

@@ -22,13 +22,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tampering import DATA, PICKLES, PLACES, TAMPERINGS, Content, put, read_all, targets, with_pickle
 
-from vivit_core.build import build
-from vivit_core.checkpoint import MOST_STEPS, MOST_TENSORS, read_checkpoint, read_plain, settings_of
-from vivit_core.groups import GROUPS, class_of
-from vivit_core.models.baselines import load_ln
-from vivit_core.models.twin import Twin, check_description, load_twin, weights_in
+from vivit_core.cli.sweeps import Job, Outcome
+from vivit_core.models.checkpoint import MOST_STEPS, MOST_TENSORS, read_checkpoint, read_plain, settings_of
+from vivit_core.models.ln import load_ln
+from vivit_core.models.load import check_description, load_twin, weights_in
+from vivit_core.models.twin import Twin
+from vivit_core.parts.build import build
+from vivit_core.parts.groups import GROUPS, class_of
 from vivit_core.specs import RecordingSpec
-from vivit_core.sweeps import Job, Outcome
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 SECONDS, MEGABYTES = 10.0, 400  # of the processor, and more memory than before
@@ -164,7 +165,7 @@ def test_each_group_has_its_kind() -> None:
         ("data.simulator", velocity),
         ("data.transforms.x", "vivit_core.data.transforms.CutMix"),
         ("data.transforms.x", "vivit_core.data.transforms.Whole"),
-        ("model.tokenizer", "vivit_core.models.vivit.ViViT"),
+        ("model.tokenizer", "vivit_core.models.cores.vivit.ViViT"),
         ("importer", "vivit_core.data.importers.common.Importer"),
         ("data.recordings", velocity),
         ("callbacks.x", "lightning.pytorch.loggers.CSVLogger"),
@@ -203,7 +204,7 @@ def test_bounds_leave_room_for_large_twins() -> None:
 ATOMS = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 70), st.sampled_from([2**31, 2**62, -(2**62)]), st.floats(),
     st.text(max_size=3),
-    st.sampled_from(["all", "last", "exp", "vivit_core.models.vivit.ViViT", "os.system", "???"]),
+    st.sampled_from(["all", "last", "exp", "vivit_core.models.cores.vivit.ViViT", "os.system", "???"]),
 )  # fmt: skip
 VALUES = st.recursive(
     ATOMS,
@@ -298,7 +299,7 @@ def test_a_training_takes_over_its_own_state_alone(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_says_nothing_of_what_is_written_here() -> None:
-    from vivit_core.tasks import data_of_evaluation
+    from vivit_core.cli.context import data_of_evaluation
 
     now = DATA | {"cache": "here", "num_workers": 1}
     mixed = data_of_evaluation(now, {"data": DATA | {"cache": "/home/somebody", "num_workers": 10**6}}, set())

@@ -16,8 +16,10 @@ import pytest
 import torch
 import yaml
 
-from vivit_core import config, load_twin, runs
-from vivit_core.tasks import data_of_evaluation, message_of
+from vivit_core import load_twin
+from vivit_core.cli import runs, schema
+from vivit_core.cli.context import data_of_evaluation
+from vivit_core.cli.main import message_of
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 SMALL = [
@@ -79,7 +81,7 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     summary = json.loads((run_folder(printed) / "summary.json").read_text())
     assert list(summary["recordings"]) == ["sim1"]
     assert list(summary["behavior"]) == ["shuffled", "none", "frozen_gaze"]
-    assert "with behaviour shuffled" in printed
+    assert "with behavior shuffled" in printed
 
     both = [str(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last")]
     code, printed = command("task=compare", f"checkpoints=[{','.join(both)}]", "names=[best,last]", "resamples=50")
@@ -269,7 +271,7 @@ def test_debug_shows_the_traceback(command):
 
 def test_only_our_own_value_errors_are_a_users_mistakes():
     try:
-        config.Budget(epochs=0, steps_per_epoch=1, batch_size=1, accumulate=1, precision="32-true", max_minutes=1.0)
+        schema.Budget(epochs=0, steps_per_epoch=1, batch_size=1, accumulate=1, precision="32-true", max_minutes=1.0)
     except ValueError as error:
         ours = message_of(error)
     try:
@@ -318,7 +320,7 @@ def test_the_end_of_a_training_is_noted(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    """Those that ``files.whole`` leaves, in the folders that a training writes into."""
+    """Those that ``files.atomic_write`` leaves, in the folders that a training writes into."""
     run = runs.Run(tmp_path / "run")
     ours = [".config.yaml.01234567.tmp", "checkpoints/.last.ckpt.89abcdef.tmp", "average/pictures/.a.png.00000000.tmp"]
     others = [
@@ -338,7 +340,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
 def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
     run = unfinished(tmp_path / "train" / "a", "same", "2026-01-01T00:00:00+00:00")
     hold = """if True:
-        import sys; from pathlib import Path; from vivit_core.runs import Run
+        import sys; from pathlib import Path; from vivit_core.cli.runs import Run
         with Run(Path(sys.argv[1])).held():
             print("held", flush=True); input()
     """

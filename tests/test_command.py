@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import yaml
 
-from vivit_core import command as words_and_folders
-from vivit_core import config, runs, sweeps, tasks
-from vivit_core.config import ConfigError
-from vivit_core.data.recording import Trials, write_recording
-from vivit_core.sweeps import Job
+from vivit_core.cli import command as words_and_folders
+from vivit_core.cli import main as cli_main
+from vivit_core.cli import runs, schema, sweeps
+from vivit_core.cli.schema import ConfigError
+from vivit_core.cli.sweeps import Job
+from vivit_core.cli.tasks import train
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.models import checkpoint
 
 
 def recording(path: Path, **changed: object) -> Path:
@@ -121,7 +125,7 @@ def test_no_limit_and_the_last_seed_are_taken(compose):
 )
 def test_what_a_callback_watches_is_a_number_of_the_validation(words, said, compose):
     with pytest.raises(ValueError) as error:
-        tasks.check_monitors(compose(*words)["callbacks"], ["a"])
+        train.check_monitors(compose(*words)["callbacks"], ["a"])
     assert said in str(error.value)
 
 
@@ -131,7 +135,7 @@ def test_what_may_be_watched(compose):
         "callbacks.checkpoint.mode=min"],
         ["callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min"], ["callbacks.early_stopping=null"],
     ):  # fmt: skip
-        tasks.check_monitors(compose(*words)["callbacks"], ["a"])
+        train.check_monitors(compose(*words)["callbacks"], ["a"])
 
 
 # Run folders --------------------------------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ def test_a_refused_try_is_forgotten_and_results_are_kept(command, tmp_path, monk
         run.last.touch()
         return 0.5
 
-    monkeypatch.setattr(tasks, "fit", fit)
+    monkeypatch.setattr(train, "fit", fit)
     here = ["hydra.run.dir=here", "trainer=debug"]
     with pytest.raises(ValueError, match="not there"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYDRA_FULL_ERROR", "1")
@@ -207,7 +211,7 @@ def test_a_refused_try_is_forgotten_and_results_are_kept(command, tmp_path, monk
 
 def test_only_a_folder_that_this_run_made_is_taken_away(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(tasks.TASKS, "plan", lambda settings: None)
+    monkeypatch.setitem(cli_main.TASKS, "plan", lambda settings: None)
     (tmp_path / "mine").mkdir()
     (tmp_path / "sweep" / "1").mkdir(parents=True)
     for words in (["hydra.run.dir=mine"], ["hydra.run.dir=new"], ["hydra.run.dir=~/new"], ["outputs=~/all"]):
@@ -227,14 +231,14 @@ def test_a_checkpoint_that_has_seen_more_epochs(seen, epochs, right, compose, tm
     settings = compose("trainer=debug", f"trainer.epochs={epochs}")
     runs.describe(run, settings, [], "of the first")
     content = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": seen}}}}}
-    monkeypatch.setattr(tasks, "read_checkpoint", lambda path: content)
+    monkeypatch.setattr(checkpoint, "read_checkpoint", lambda path: content)
     if right:
-        assert tasks.run_of(run.last, settings) == (run, run.last)
+        assert train.run_of(run.last, settings) == (run, run.last)
     else:
         with pytest.raises(
             ValueError, match=r"has seen 4 epochs, and trainer.epochs is 2; set trainer.epochs=4 or more"
         ):
-            tasks.run_of(run.last, settings)
+            train.run_of(run.last, settings)
 
 
 # Sweeps and plans ---------------------------------------------------------------------------------------------------
@@ -252,7 +256,7 @@ def test_a_sweeps_columns_are_named_for_what_they_hold(task, split, columns, tmp
     from omegaconf import OmegaConf
 
     job = Job(tmp_path, 0)
-    name = tasks.score_name(OmegaConf.create({"task": task, "split": split}))
+    name = cli_main.score_name(OmegaConf.create({"task": task, "split": split}))
     outcome = job.note(status="finished", score=0.5 if name else None, score_name=name, trained=task == "train")
     rows = [sweeps.Row(0, {}, outcome, None)]
     assert sweeps.score_names(rows) == columns
@@ -271,9 +275,9 @@ def test_a_plan_is_of_the_recordings_that_are_named(command, tmp_path):
 def test_three_ways_to_start_are_one():
     import vivit_core.__main__ as module
 
-    assert module.main is tasks.main
-    scripts = (config.conf_dir().parent / "pyproject.toml").read_text()
-    assert 'vivit-core = "vivit_core.tasks:main"' in scripts
+    assert module.main is cli_main.main
+    scripts = (schema.conf_dir().parent / "pyproject.toml").read_text()
+    assert 'vivit-core = "vivit_core.cli.main:main"' in scripts
 
 
 def test_help_calls_the_program_by_its_name(command):

@@ -10,14 +10,14 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from vivit_core import config
-from vivit_core.build import build, build_all
-from vivit_core.config import ConfigError
+from vivit_core.cli import schema, validate
+from vivit_core.cli.context import LN_TARGET
+from vivit_core.cli.schema import ConfigError
 from vivit_core.models.twin import Twin
+from vivit_core.parts.build import build, build_all
 from vivit_core.specs import Batch, Clips, RecordingSpec
-from vivit_core.tasks import LN_TARGET
 
-CONF = config.conf_dir()
+CONF = schema.conf_dir()
 NEEDED = {
     "task=evaluate": ["checkpoint=some.ckpt"],
     "task=receptive_fields": ["checkpoint=some.ckpt"],
@@ -182,7 +182,7 @@ def test_every_key_spelt_wrong_is_named(compose):
         if path[:2] == ("logger", "wandb"):
             continue  # W&B takes any further setting
         with pytest.raises(ConfigError) as error:
-            config.validate(changed(settings, path, None, key=typo))
+            validate.validate(changed(settings, path, None, key=typo))
         assert ".".join((*map(str, path[:-1]), typo)) in str(error.value)
 
 
@@ -208,7 +208,7 @@ def test_every_value_of_a_wrong_type_is_named(compose):
             wrong = ["abc", 3]
         for bad in wrong:
             with pytest.raises(ConfigError) as error:
-                config.validate(changed(settings, path, bad))
+                validate.validate(changed(settings, path, bad))
             assert f"{'.'.join(map(str, path))}=" in str(error.value)
             tried += 1
     assert tried > 150
@@ -240,9 +240,9 @@ def test_a_missing_value_is_named(compose):
 
 def test_a_target_that_does_not_exist_is_named(compose):
     with pytest.raises(
-        ConfigError, match=r"model\.tokenizer\._target_: there is no 'vivit_core.models.tokenizer.Tubelett'"
+        ConfigError, match=r"model\.tokenizer\._target_: there is no 'vivit_core.models.tokenizers.base.Tubelett'"
     ):
-        compose("model.tokenizer._target_=vivit_core.models.tokenizer.Tubelett")
+        compose("model.tokenizer._target_=vivit_core.models.tokenizers.base.Tubelett")
 
 
 def test_a_reference_that_leads_nowhere_is_an_error(compose):
@@ -254,17 +254,17 @@ def test_a_reference_that_leads_nowhere_is_an_error(compose):
 
 
 def test_fingerprint_is_of_what_is_computed_alone(compose):
-    same = config.fingerprint(compose())
+    same = validate.fingerprint(compose())
     for other in ("outputs=elsewhere", "logger=wandb", "resume=auto", "debug=true"):
-        assert config.fingerprint(compose(other)) == same
-    assert config.fingerprint(config.relocated(compose(), "/another/folder")) == same
+        assert validate.fingerprint(compose(other)) == same
+    assert validate.fingerprint(validate.relocated(compose(), "/another/folder")) == same
     for other in ("seed=1", "optim.lr=1e-5", "callbacks.early_stopping.patience=3", "data.burn_in=7", "predict=last"):
-        assert config.fingerprint(compose(other)) != same
+        assert validate.fingerprint(compose(other)) != same
 
 
 def test_relocated_moves_the_runs_files_and_nothing_else(compose):
     before = compose("data.root=/run/folder-of-recordings")
-    after = config.relocated(before, "/new")
+    after = validate.relocated(before, "/new")
     assert after["callbacks"]["checkpoint"]["dirpath"] == "/new/checkpoints"
     assert after["logger"]["csv"]["save_dir"] == after["run_dir"] == "/new"
     assert after["data"] == before["data"] and before["run_dir"] == "/run/folder"
@@ -272,7 +272,7 @@ def test_relocated_moves_the_runs_files_and_nothing_else(compose):
 
 def test_budget_refuses_nothing_to_do():
     with pytest.raises(ValueError, match=r"trainer\.epochs=0 must be above zero"):
-        config.Budget(epochs=0, steps_per_epoch=1, batch_size=1, accumulate=1, precision="32-true", max_minutes=1.0)
+        schema.Budget(epochs=0, steps_per_epoch=1, batch_size=1, accumulate=1, precision="32-true", max_minutes=1.0)
 
 
 def test_optim_is_what_the_code_takes(compose):

@@ -18,14 +18,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vivit_core import locks, runs, tasks
-from vivit_core.data import partial
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.cli import main as cli_main
+from vivit_core.cli import runs
+from vivit_core.cli.main import message_of
+from vivit_core.cli.tasks import train
+from vivit_core.data.recording import resumable
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.simulate.simulate import locked
 from vivit_core.names import setting
 from vivit_core.specs import RecordingError
-from vivit_core.stops import STOPS, Stopped, stoppable
-from vivit_core.tasks import message_of
+from vivit_core.system import locks
+from vivit_core.system.stops import STOPS, Stopped, stoppable
 from vivit_core.training.machine import give_names
 
 SRC = Path(__file__).resolve().parents[1] / "src"
@@ -118,7 +122,7 @@ def test_a_recording_that_cannot_be_written_names_itself(tmp_path, monkeypatch):
             def refuse(*_, number=number):
                 raise OSError(number, os.strerror(number))
 
-            patch.setattr(partial.os, "fsync", refuse)
+            patch.setattr(resumable.os, "fsync", refuse)
             with pytest.raises(RecordingError, match=f"x.h5: file: cannot be written .*{remedy}"):
                 small(tmp_path / "x.h5")
     assert {p.name for p in tmp_path.iterdir()} == {"folder", "file"}
@@ -133,7 +137,7 @@ def test_a_source_that_cannot_be_read_is_not_blamed_on_the_file_written(tmp_path
             raise OSError(errno.EIO, "Input/output error", "source.npy")
 
     with pytest.raises(OSError, match=r"source\.npy"):
-        partial.write_in_pieces(
+        resumable.write_in_pieces(
             tmp_path / "x.h5", lambda file: None, {"a": (Lost(), np.dtype(np.uint8))}, print, piece_bytes=100
         )
 
@@ -276,7 +280,7 @@ def test_a_signal_stops_a_task_with_a_word(command, monkeypatch, number):
             cleaned.append(number)
 
     before = [signal.getsignal(n) for n in STOPS]
-    monkeypatch.setitem(tasks.TASKS, "plan", interrupted)
+    monkeypatch.setitem(cli_main.TASKS, "plan", interrupted)
     code, printed = command("task=plan")
     assert code == 128 + number and cleaned == [number]
     assert printed == f"task=plan is stopped by {number.name} before its end; the same command starts it again\n"
@@ -305,9 +309,9 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path):
     run.last.parent.mkdir(parents=True)
     (run.path / "environment.json").write_text('{"seed": 0}')
     stopped = Stopped(signal.SIGTERM)
-    tasks.note_failure(run, stopped)
+    train.note_failure(run, stopped)
     assert "the same command starts it again" in str(stopped)
     run.last.touch()
-    tasks.note_failure(run, stopped)
+    train.note_failure(run, stopped)
     assert f"continue with {setting('resume', run.last)} (resume=auto finds it)" in str(stopped)
     assert run.environment["ended"] == str(stopped)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLIT = ("train", "train", "val", "test")

@@ -24,15 +24,18 @@ from rich.console import Console
 from submitit.core.utils import UncompletedJobError
 
 from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher, SlurmLauncher
-from vivit_core import config, sweeps, tasks
-from vivit_core.analysis import pictures
+from vivit_core.cli import context as cli_context
+from vivit_core.cli import schema, sweeps, validate
+from vivit_core.cli.runs import Run
+from vivit_core.cli.sweeps import Job, Outcome
+from vivit_core.cli.tasks import train
 from vivit_core.models.plan import check_geometry
-from vivit_core.runs import Run
-from vivit_core.sweeps import Job, Outcome
-from vivit_core.training.callbacks import TrainingStopped
+from vivit_core.plotting import style as plotting_style
+from vivit_core.training import baseline
+from vivit_core.training.callbacks.stop_signals import TrainingStopped
 from vivit_core.training.requeue import requeue
 
-CONF = config.conf_dir()
+CONF = schema.conf_dir()
 SMALL = ["trainer=debug", "baseline=null", "model.spatial_depth=1", "model.temporal_depth=1", "model.attention.heads=2"]
 
 
@@ -50,7 +53,7 @@ def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny,
     """24 and 16 can be trained, 25 cannot be split into heads, 32 runs out of memory the first time."""
     words = ["-m", "model.embedding_dim=24,25,32,16", *tiny, *SMALL]
     trained: list[int] = []
-    fit = tasks.fit
+    fit = train.fit
 
     def counted(settings, run, *rest):
         width = settings["model"]["embedding_dim"]
@@ -59,7 +62,7 @@ def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny,
             raise RuntimeError("out of memory")
         return fit(settings, run, *rest)
 
-    monkeypatch.setattr(tasks, "fit", counted)
+    monkeypatch.setattr(train, "fit", counted)
     code, printed = command(*words)
     assert code == 1 and trained == [24, 25, 32, 16], printed
     rows = summary_of(printed)
@@ -88,7 +91,7 @@ def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny,
     }
 
     trained.clear()
-    monkeypatch.setattr(tasks, "fit", lambda settings, run, *rest: trained.append(run.path.name))
+    monkeypatch.setattr(train, "fit", lambda settings, run, *rest: trained.append(run.path.name))
     code, printed = command(*words[:1], "model.embedding_dim=16,24", "resume=never", *words[2:])
     assert code == 0 and trained == ["0", "1"]
 
@@ -99,7 +102,7 @@ def test_a_sweep_that_is_left_says_what_it_has(command, tiny, monkeypatch):
             raise TrainingStopped(run.last, "stopped after step 3", frozenset({signal.SIGINT}))
         return 0.5
 
-    monkeypatch.setattr(tasks, "fit", stopped)
+    monkeypatch.setattr(train, "fit", stopped)
     code, printed = command("-m", "seed=0,1,2", *tiny, *SMALL)
     assert code == 130
     rows = {row["seed"]: row for row in summary_of(printed)}
@@ -131,7 +134,7 @@ def test_the_baseline_is_selected_by_its_validation(command, tiny, monkeypatch):
     killed = Path(rows[0]["run"])
     (killed / "finished.json").unlink()
     (killed / "validation" / "summary.json").unlink()
-    monkeypatch.setattr(tasks, "fit_ln", lambda *a, **k: pytest.fail("it fits again"))
+    monkeypatch.setattr(baseline, "fit_ln", lambda *a, **k: pytest.fail("it fits again"))
     code, printed = command(*words)
     assert code == 0 and [row["val/bps_mean"] for row in summary_of(printed)] == [r["val/bps_mean"] for r in rows]
     assert (killed / "finished.json").is_file() and (killed / "validation" / "summary.json").is_file()
@@ -178,7 +181,7 @@ def test_a_run_folder_holds_one_training_and_all_that_follows_it(command, tiny, 
     code, printed = command(*words, "resume=outputs/train/run/checkpoints/last.ckpt")
     assert code == 1 and "resume=never begins it anew" in printed and "Traceback" not in printed
     began = []
-    monkeypatch.setattr(tasks, "fit", lambda settings, run, checkpoint, *rest: began.append((run.path, checkpoint)))
+    monkeypatch.setattr(train, "fit", lambda settings, run, checkpoint, *rest: began.append((run.path, checkpoint)))
     code, printed = command(*words, "resume=auto")
     assert code == 0 and printed.count("It is passed over") == len(run.checkpoints()), printed
     assert "so it cannot be continued" in printed and "a new one starts" in printed
@@ -214,7 +217,7 @@ def test_a_summary_of_two_axes(tmp_path):
         job = Job(tmp_path, number)
         job.note(score_name="val/bps_mean", trained=True)
         job.note(status="finished", score=score) if score else job.note(status="failed", reason="[bold]lost")
-    rows = sweeps.summarise(tmp_path, jobs, console := Console(record=True, width=100))
+    rows = sweeps.summarize(tmp_path, jobs, console := Console(record=True, width=100))
     assert [row.job for row in rows] == [1, 3, 0, 2]
     assert "job 2 failed: [bold]lost" in console.export_text()
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["lr.png", "p.png"]
@@ -232,7 +235,7 @@ def test_a_summary_of_two_axes(tmp_path):
     ],
 )
 def test_places_on_an_axis(values, places, ticks):
-    assert pictures._places(values) == (places, ticks)
+    assert plotting_style._places(values) == (places, ticks)
 
 
 # The shipped searches and launchers ---------------------------------------------------------------------------------
@@ -252,9 +255,9 @@ def test_every_combination_of_a_shipped_search_can_be(name, compose):
     fingerprints = set()
     for words in jobs:
         settings = compose(f"hparams_search={name}", *words)
-        fingerprints.add(config.fingerprint(settings))
+        fingerprints.add(validate.fingerprint(settings))
         if {"optim.lr=1e-3", "model.spatial_depth=2"} <= set(words) or name == "embedding_dim":
-            check_geometry(settings["model"], settings["readout"], **tasks.expected_sizes(settings["data"]))
+            check_geometry(settings["model"], settings["readout"], **cli_context.expected_sizes(settings["data"]))
     assert len(fingerprints) == len(jobs)
     if name == "patch_depth_lr":
         assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6

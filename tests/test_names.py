@@ -32,13 +32,25 @@ from rich.console import Console
 from rich.progress import TextColumn
 
 from hydra_plugins.vivit_core_sweeps import LocalLauncher
-from vivit_core import sweeps, tasks, terminal
-from vivit_core.analysis import attention_pictures, field_pictures, inspect_pictures, pictures, tuning_pictures
-from vivit_core.analysis.receptive_fields import Fields, known_fractions
-from vivit_core.analysis.report import Section, Table, publish
+from vivit_core.analysis.attention import plots as attention_plots
+from vivit_core.analysis.compare import plots as compare_plots
+from vivit_core.analysis.evaluate import plots as evaluate_plots
+from vivit_core.analysis.inspect import plots as inspect_plots
+from vivit_core.analysis.receptive_fields import plots as receptive_fields_plots
+from vivit_core.analysis.receptive_fields.fields import Fields
+from vivit_core.analysis.receptive_fields.numbers import known_fractions
 from vivit_core.analysis.tables import write_rows, write_units
-from vivit_core.config import conf_dir
-from vivit_core.data.recording import Trials, seal, validate_recording, write_recording
+from vivit_core.analysis.tuning import plots as tuning_plots
+from vivit_core.cli import context as cli_context
+from vivit_core.cli import sweeps
+from vivit_core.cli.schema import conf_dir
+from vivit_core.cli.sweeps import Job
+from vivit_core.cli.tasks import evaluate as tasks_evaluate
+from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.validate import validate_recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.metrics.unit_scores import UnitMetrics
 from vivit_core.names import (
     LONGEST,
     NAME_BYTES,
@@ -53,10 +65,14 @@ from vivit_core.names import (
     short,
     text_of_csv,
 )
+from vivit_core.plotting import rates as plotting_rates
+from vivit_core.plotting import style as plotting_style
+from vivit_core.plotting import sweep as plotting_sweep
+from vivit_core.report.page import publish
+from vivit_core.report.section import Section, Table
 from vivit_core.specs import RecordingError
-from vivit_core.sweeps import Job
-from vivit_core.training.callbacks import StopSignals, TrainingStopped
-from vivit_core.training.metrics import UnitMetrics
+from vivit_core.system import terminal
+from vivit_core.training.callbacks.stop_signals import StopSignals, TrainingStopped
 from vivit_core.training.module import validation_numbers
 
 EVERY = [*NAMES, *ACTING, *BROKEN]
@@ -182,7 +198,7 @@ def test_a_reader_refuses_them_too(tmp_path: Path, change: Callable[[h5py.File],
     path = written(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         change(file)
-    seal(path)
+    write_checksum(path)
     with pytest.raises(RecordingError) as refused:
         validate_recording(path)
     assert refused.value.field == field and printable(str(refused.value)) == str(refused.value)
@@ -192,7 +208,7 @@ def test_free_text_in_another_encoding_is_no_reason_to_refuse(tmp_path: Path) ->
     path = written(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["source"] = np.bytes_(LATIN)
-    seal(path)
+    write_checksum(path)
     assert validate_recording(path).recording_id == "a"
     with pytest.raises(RecordingError, match="attribute area"):
         written(tmp_path / "b.h5", area="V\0")
@@ -215,8 +231,8 @@ def test_a_table_shows_every_name(console: Callable[..., Console]) -> None:
     to.file = io.StringIO()
     section = Section("k", "t", [], [Table(f"of {name}", (name, "n"), [(name, 1)]) for name in EVERY], [], "c")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "console", to)
-        tasks.show(section)
+        patch.setattr(cli_context, "console", to)
+        cli_context.show(section)
     said = to.file.getvalue()
     assert "\x1b" not in said
     for name in EVERY:
@@ -272,7 +288,7 @@ def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     own = dict.fromkeys(("bps_mean", "ln_bps_mean", "knowable_fraction", "corr_mean"), 0.5) | {"units": 1}
     summary = {"recordings": dict.fromkeys(NAMES, own), "burn_in": 3, **own}
     to = Console(file=io.StringIO(), width=400)
-    to.print(tasks.table_of(summary, "test"))
+    to.print(tasks_evaluate.table_of(summary, "test"))
     said = to.file.getvalue()  # type: ignore[attr-defined]
     assert all(name.strip() in said for name in NAMES) and said.count("│ all ") == 2
 
@@ -392,8 +408,8 @@ RATES = RNG.uniform(0, 9, (30, U))
 def fields_of(folder: Path) -> list[Path]:
     maps = RNG.normal(size=(U, 5, 12, 16))
     found = Fields(maps, BY_UNIT, PLACES, BY_UNIT, BY_UNIT, BY_UNIT, BY_UNIT, np.ones(U))
-    return field_pictures.plot_receptive_fields(
-        folder, field_pictures.FieldsOfRecording(ODD, FRAME, 0.01, UNITS, GAUSSIANS, {"gradient": found}, {})
+    return receptive_fields_plots.plot_receptive_fields(
+        folder, receptive_fields_plots.FieldsOfRecording(ODD, FRAME, 0.01, UNITS, GAUSSIANS, {"gradient": found}, {})
     )
 
 
@@ -411,7 +427,7 @@ def tuning_of(folder: Path) -> list[Path]:
     names = ("best_hz", "circular_variance", "driven", "truth_orientation_deg", "modulation_ratio", "truth_complex",
              "contrast_exponent", "contrast_c50", "contrast_rmax_hz")  # fmt: skip
     found = dict.fromkeys(names, BY_UNIT)
-    made = [tuning_pictures.plot_tuning(folder / "tuning.png", ODD, UNITS, tuning, found)]  # type: ignore[arg-type]
+    made = [tuning_plots.plot_tuning(folder / "tuning.png", ODD, UNITS, tuning, found)]  # type: ignore[arg-type]
     shown = {kind: RNG.uniform(-1, 1, (2, 3, 12, 16)) for kind in ("mei_clip", "natural_clip")}
     shown |= {kind: RNG.uniform(-1, 1, (2, 1, 12, 16)) for kind in ("mei_image", "natural_image")}
     arrays = {f"{key_name(ODD)}/{kind}": array for kind, array in shown.items()}
@@ -420,20 +436,20 @@ def tuning_of(folder: Path) -> list[Path]:
         for kind in ("image", "clip")
         for name in UNITS[:2]
     ]
-    return made + tuning_pictures.plot_exciting(folder, ODD, arrays, excited, 0.01)
+    return made + tuning_plots.plot_exciting(folder, ODD, arrays, excited, 0.01)
 
 
 def attention_of(folder: Path) -> list[Path]:
-    made = attention_pictures.heads(
+    made = attention_plots.heads(
         folder / "heads.png", frame_HW=FRAME, weights_LhHW=RNG.uniform(size=(1, 2, 12, 16)),
         to_registers_Lh=np.zeros((1, 2)), box=(1, 1, 4, 4), title=ODD,
     )  # fmt: skip
     relevance = RNG.uniform(size=(6, 12, 16))
-    rolled = attention_pictures.rolled(
+    rolled = attention_plots.rolled(
         folder / "rolled.png", frames_FHW=relevance, relevance_FHW=relevance, step_edges=np.array([0, 3, 6]), step=1,
         frame_ms=10.0, box=(1, 1, 4, 4), title=ODD,
     )  # fmt: skip
-    readouts = attention_pictures.readouts(
+    readouts = attention_plots.readouts(
         folder / "readouts.png", frame_HW=FRAME, relevance_UHW=RNG.uniform(size=(U, 12, 16)),
         in_time_UF=RNG.uniform(size=(U, 6)), frame_ms=10.0, **GAUSSIANS,
         names=[f"unit {short(name, 20)}" for name in UNITS], title=ODD,
@@ -447,12 +463,12 @@ def inspected(folder: Path) -> list[Path]:
         mean_rate_hz_U=BY_UNIT, snr_U=BY_UNIT, map_UHW=RNG.normal(size=(2, 12, 16)), mapped_units=[0, 1],
         center_U2=PLACES, lag_s_L=np.arange(3.0), link_L=np.arange(3.0), frames_KHW=RNG.uniform(size=(4, 12, 16)),
     )  # fmt: skip
-    return [inspect_pictures.page(folder / "inspect.png", look)]  # type: ignore[arg-type]
+    return [inspect_plots.page(folder / "inspect.png", look)]  # type: ignore[arg-type]
 
 
 def swept(folder: Path) -> list[Path]:
     given: dict[str, Any] = {"others": [()] * len(TITLES), "scores": [0.1] * len(TITLES), "score_name": "val/bps_mean"}
-    return [pictures.sweep_axis(folder / f"{file_name(ODD)}.png", key=ODD, values=TITLES, **given)]
+    return [plotting_sweep.sweep_axis(folder / f"{file_name(ODD)}.png", key=ODD, values=TITLES, **given)]
 
 
 def of_models(folder: Path) -> list[Path]:
@@ -460,9 +476,9 @@ def of_models(folder: Path) -> list[Path]:
     sure = {name: np.array([0, 1, -1, 0]) for name in others}
     costs = {"bps_mean": 0.1, "bps_interval": [0.0, 0.2], "parameters": 9, "flops_per_bin": 9, "bins_per_s": 9}
     return [
-        pictures.against_first(folder / "first.png", first=("$x$", BY_UNIT), others=others, sure=sure),
-        pictures.scores_and_costs(folder / "costs.png", models=dict.fromkeys(UNITS, costs)),
-        pictures.twin_against_ln(folder / "ln.png", twin_bps=BY_UNIT, ln_bps=BY_UNIT, recording=UNITS),
+        compare_plots.against_first(folder / "first.png", first=("$x$", BY_UNIT), others=others, sure=sure),
+        compare_plots.scores_and_costs(folder / "costs.png", models=dict.fromkeys(UNITS, costs)),
+        evaluate_plots.twin_against_ln(folder / "ln.png", twin_bps=BY_UNIT, ln_bps=BY_UNIT, recording=UNITS),
     ]
 
 
@@ -470,13 +486,14 @@ def of_recording(folder: Path) -> list[Path]:
     trials = RNG.poisson(0.2, (3, 30, U)).astype(float)
     given: dict[str, Any] = {"titles": UNITS, "title": ODD}
     return [
-        pictures.rates(folder / "rates.png", times_s=np.arange(30) / 100, measured_hz=RATES, predicted_hz=RATES,
+        plotting_rates.rates(folder / "rates.png", times_s=np.arange(30) / 100, measured_hz=RATES, predicted_hz=RATES,
                        ln_hz=None, **given),
-        pictures.rasters(folder / "rasters.png", bin_s=0.01, trials_hz=trials, predicted_hz=RATES, ln_hz=None, **given),
-        pictures.averages(folder / "averages.png", bin_s=0.01, trials_hz={ODD: trials, "$": trials},
+        evaluate_plots.rasters(folder / "rasters.png", bin_s=0.01, trials_hz=trials, predicted_hz=RATES, ln_hz=None,
+                       **given),
+        evaluate_plots.averages(folder / "averages.png", bin_s=0.01, trials_hz={ODD: trials, "$": trials},
                           predicted_hz={ODD: RATES, "$": RATES}, ln_hz={}, **given),
-        pictures.receptive_fields(folder / "fields.png", frame=FRAME, title=ODD, **GAUSSIANS),
-        pictures.behavior_share(folder / "share.png", bps=BY_UNIT, controls={"none": BY_UNIT}),
+        evaluate_plots.receptive_fields(folder / "fields.png", frame=FRAME, title=ODD, **GAUSSIANS),
+        evaluate_plots.behavior_share(folder / "share.png", bps=BY_UNIT, controls={"none": BY_UNIT}),
     ]  # fmt: skip
 
 
@@ -488,13 +505,13 @@ def test_pictures_are_drawn_with_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], list[Path]]
 ) -> None:
     figures: list[Figure] = []
-    save = pictures.FigureCanvasAgg
+    save = plotting_style.FigureCanvasAgg
 
     def keep(figure: Figure) -> Any:
         figures.append(figure)
         return save(figure)
 
-    monkeypatch.setattr(pictures, "FigureCanvasAgg", keep)
+    monkeypatch.setattr(plotting_style, "FigureCanvasAgg", keep)
     folder = tmp_path / "run" / "pictures"
     made = draw(folder)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(made)
@@ -518,7 +535,7 @@ def test_a_sweep_over_any_values_is_summed_up(tmp_path: Path) -> None:
     for number, name in enumerate(values):
         Job(tmp_path, number).note(status="finished", score=0.1, reason=f"{name} [/]")
     console = Console(file=io.StringIO(), width=600)
-    rows = sweeps.summarise(tmp_path, [[f"data/x@[y]={name}"] for name in values], console)
+    rows = sweeps.summarize(tmp_path, [[f"data/x@[y]={name}"] for name in values], console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert len(rows) == len(values) and "\x1b" not in said
     assert all(said.count(printable(name).strip()) >= 2 for name in NAMES)

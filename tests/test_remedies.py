@@ -14,14 +14,17 @@ import yaml
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-from vivit_core import config, tasks
+from vivit_core.cli import context as cli_context
+from vivit_core.cli import schema
+from vivit_core.cli.tasks import train
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.importers.arrays import ArraysImporter
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.plan import check_geometry
 
-CONF = config.conf_dir()
-SOURCE = Path(config.__file__).parent
+CONF = schema.conf_dir()
+SOURCE = Path(schema.__file__).parent
 
 
 # Keys ---------------------------------------------------------------------------------------------------------------
@@ -76,18 +79,18 @@ def test_every_key_that_a_message_names_exists():
 
 
 def geometry(settings: dict[str, Any]) -> None:
-    tasks.check_scorable(settings)
-    check_geometry(settings["model"], settings["readout"], **tasks.expected_sizes(settings["data"]))
+    train.check_scorable(settings)
+    check_geometry(settings["model"], settings["readout"], **cli_context.expected_sizes(settings["data"]))
 
 
 def machine(settings: dict[str, Any]) -> None:
-    tasks.machine_of(settings["trainer"])
+    cli_context.machine_of(settings["trainer"])
 
 
 def parts(settings: dict[str, Any]) -> None:
     instantiate(settings["optim"], _convert_="all")
-    tasks.make_datamodule(settings["data"])
-    tasks.check_monitors(settings["callbacks"], ["a"])
+    cli_context.make_datamodule(settings["data"])
+    train.check_monitors(settings["callbacks"], ["a"])
 
 
 TUBELETS = ["model/tokenizer=tubelet"]

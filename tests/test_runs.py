@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from vivit_core import sweeps
-from vivit_core.runs import Run, describe, note_end, same_runs, unfinished
-from vivit_core.sweeps import Outcome
-from vivit_core.tasks import message_of
+from vivit_core.cli import sweeps
+from vivit_core.cli.main import message_of
+from vivit_core.cli.runs import Run, describe, note_end, same_runs, unfinished
+from vivit_core.cli.sweeps import Outcome
 
 HOSTILE = [
     *("", "[", "[1]", "3", "null", "\\x00", '{"a": NaN}', '{"a": ' * 60 + "1" + "}" * 60, "[" * 100_000),

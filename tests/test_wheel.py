@@ -29,7 +29,7 @@ def test_the_wheel_runs_from_elsewhere(tmp_path):
     assert ours and theirs == ours
 
     environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
-    where = [sys.executable, "-c", "import vivit_core.config as c; print(c.__file__, c.conf_dir(), sep='\\n')"]
+    where = [sys.executable, "-c", "import vivit_core.cli.schema as c; print(c.__file__, c.conf_dir(), sep='\\n')"]
     printed = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
     assert all(Path(line).is_relative_to(installed) for line in printed.splitlines())
 

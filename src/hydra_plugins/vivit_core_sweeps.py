@@ -32,7 +32,7 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all jobs; the exit code is 1 where one failed or was interrupted, or none finished."""
-        from vivit_core.troubles import trouble
+        from vivit_core.system.troubles import trouble
 
         try:
             return self.all_jobs(arguments)
@@ -42,7 +42,7 @@ class Grid(BasicSweeper):
             raise CompactHydraException(message) from error
 
     def all_jobs(self, arguments: list[str]) -> Any:
-        from vivit_core.tasks import console
+        from vivit_core.cli.context import console
 
         unexpected = "ended without a word: killed, or out of memory?"
         try:
@@ -58,7 +58,7 @@ class Grid(BasicSweeper):
         return returned
 
     def conclude(self, unexpected: str, console: Any) -> list[Any]:
-        from vivit_core import sweeps
+        from vivit_core.cli import sweeps
 
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -67,7 +67,7 @@ class Grid(BasicSweeper):
         jobs = [words for batch in self.overrides or () for words in batch]
         for number in range(len(jobs)):
             sweeps.Job(folder, number).give_up("interrupted" if "left" in unexpected else "failed", unexpected)
-        return sweeps.summarise(folder, jobs, console)
+        return sweeps.summarize(folder, jobs, console)
 
 
 class PatientLauncher(BaseSubmititLauncher):
@@ -87,8 +87,8 @@ class PatientLauncher(BaseSubmititLauncher):
         """Start the jobs, and return when all have ended, whatever they came to."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        from vivit_core.sweeps import Job
-        from vivit_core.tasks import console
+        from vivit_core.cli.context import console
+        from vivit_core.cli.sweeps import Job
 
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()

@@ -1,4 +1,4 @@
-"""Names and text from outside (ids, behaviours, paths, what a sweep tries), and what each output makes of them.
+"""Names and text from outside (ids, behaviors, paths, what a sweep tries), and what each output makes of them.
 
 They are data: in a file's name, a picture, a table or a command they must stand for themselves and do nothing. Each
 output has one function here; those of rich, which needs an import, are in ``terminal.py``. All take any ``str``, also
@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-LONGEST = 1000  # characters of an id or of a behaviour's name
+LONGEST = 1000  # characters of an id or of a behavior's name
 NAME_BYTES = 64  # of a file's name that is made of an id, before prefix and suffix
 DIGITS = 10  # of the hash that tells apart what else would have one name
 SHORT = 40  # characters of a name in a picture
@@ -33,7 +33,7 @@ FORMULA = tuple("=+-@\t\r＝＋－＠")  # how a spreadsheet's formula begins
 
 
 def problem_of(name: str, longest: int | None = LONGEST) -> str | None:
-    """What is wrong with an id or a behaviour's name, in words; None where it may be used."""
+    """What is wrong with an id or a behavior's name, in words; None where it may be used."""
     if not name:
         return "is empty"
     if longest is not None and len(name) > longest:

@@ -1,6 +1,6 @@
 """Plain data that crosses the parts: what a twin knows of a recording, the batch, and the error for a broken file.
 
-Shape letters: B clips, T bins (= frames), C channels, H W pixels, U units, D behaviour numbers.
+Shape letters: B clips, T bins (= frames), C channels, H W pixels, U units, D behavior numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 if TYPE_CHECKING:
     import torch  # seconds that a process which reads files alone does not wait for
 
-from vivit_core.schema import check_call
+from vivit_core.parts.schema import check_call
 
 
 class Clips(TypedDict, total=False):
@@ -48,7 +48,7 @@ class RecordingSpec:
     behavior: dict[str, int] = field(default_factory=dict)  # name -> width, in the order of the batch's columns
     behavior_mean: tuple[float, ...] = ()
     behavior_std: tuple[float, ...] = ()
-    behavior_causal: bool = True  # false where a behaviour was made with a basis that looks ahead
+    behavior_causal: bool = True  # false where a behavior was made with a basis that looks ahead
     degrees_per_pixel: float | None = None
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class RecordingSpec:
             )
         if len(self.behavior_mean) != self.behavior_dim or len(self.behavior_std) != self.behavior_dim:
             raise ValueError(
-                f"recording {self.recording_id}: behaviours {self.behavior} have {self.behavior_dim} numbers, but "
+                f"recording {self.recording_id}: behaviors {self.behavior} have {self.behavior_dim} numbers, but "
                 f"{len(self.behavior_mean)} means and {len(self.behavior_std)} stds were given"
             )
 

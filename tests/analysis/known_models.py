@@ -11,9 +11,10 @@ import torch
 from einops import rearrange
 
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.simulate.population import Population
-from vivit_core.models.baselines import LN
+from vivit_core.models.ln import LN
 from vivit_core.specs import Clips, RecordingSpec
 
 HEIGHT, WIDTH, RATE_HZ, PATCH, LAGS = 20, 26, 60.0, 19, 9

@@ -18,20 +18,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tiny_models import ATTENTION, MODELS_UNDER_CONTRACT, RESIDUAL_STEM, STEM, TUBELET, batch, clips, spec, twin, vivit
 
-from vivit_core.analysis import attention as looking
-from vivit_core.analysis import attention_pictures
-from vivit_core.analysis.attention import (
-    AttentionMaps,
-    TokenGrid,
-    extract_attention,
-    measure_attention,
-    plot_attention,
-    rollout,
-    study_attention,
-)
-from vivit_core.analysis.report import publish
-from vivit_core.models.baselines import LN as LNModel
+from vivit_core.analysis.attention import maps as looking
+from vivit_core.analysis.attention import section as attention_section
+from vivit_core.analysis.attention import statistics as attention_statistics
+from vivit_core.analysis.attention import token_grid
+from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
+from vivit_core.analysis.attention.rollout import rollout
+from vivit_core.analysis.attention.statistics import measure_attention
+from vivit_core.analysis.attention.study import plot_attention, study_attention
+from vivit_core.analysis.attention.token_grid import TokenGrid
+from vivit_core.models.attention import rotary
+from vivit_core.models.ln import LN as LNModel
 from vivit_core.models.twin import Twin
+from vivit_core.plotting import style as plotting_style
+from vivit_core.report.page import publish
 
 # An independent computation ------------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ class Float64:
         return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
 
     def heads_of(self, x: np.ndarray, scale: np.ndarray | None, angles: np.ndarray) -> np.ndarray:
-        """Normalise and rotate one head after the other; angles are (N, d / 2)."""
+        """Normalize and rotate one head after the other; angles are (N, d / 2)."""
         n, dim = x.shape
         d = dim // self.heads
         made = np.zeros((self.heads, n, d))
@@ -122,7 +122,7 @@ def depth_of(weights: dict[str, np.ndarray], kind: str) -> int:
 
 
 def tokens_of_tubelets(made: Twin, frames_CTHW: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
-    """(T, N, D): each tubelet of a normalised and padded clip, one after the other."""
+    """(T, N, D): each tubelet of a normalized and padded clip, one after the other."""
     c, f, h, w = frames_CTHW.shape
     pt, ph, pw = size
     old, rows, columns = -f % pt, -h % ph, -w % pw
@@ -202,15 +202,15 @@ def test_every_model_shows_its_attention_or_says_that_it_has_none(model):
             assert not ours.size
     assert maps.grid.shape == (*tokens.x_BTND.shape[1:2], tokens.height, tokens.width)
 
-    def on_frame(centres: torch.Tensor, side: int, size: int) -> np.ndarray:
+    def on_frame(centers: torch.Tensor, side: int, size: int) -> np.ndarray:
         """Middles of what lies on the frame; the frame's ends belong to the outer tokens."""
-        between = (centres[:-1] + centres[1:]).numpy() / 2 + 0.5
-        np.testing.assert_allclose(np.diff(centres.numpy()), side)
+        between = (centers[:-1] + centers[1:]).numpy() / 2 + 0.5
+        np.testing.assert_allclose(np.diff(centers.numpy()), side)
         edges = np.concatenate([[0], between, [size]])
         return (edges[:-1] + edges[1:]) / 2 - 0.5
 
     _, down, across = made.core.tokenizer.patch_size
-    at = maps.grid.centres_px.reshape(tokens.height, -1, 2)
+    at = maps.grid.centers_px.reshape(tokens.height, -1, 2)
     np.testing.assert_allclose(at[:, 0, 0], on_frame(tokens.ys, down, 12), atol=1e-6)
     np.testing.assert_allclose(at[0, :, 1], on_frame(tokens.xs, across, 16), atol=1e-6)
     assert maps.grid.ends[0] == tokens.first_end and maps.grid.ends[-1] == 16
@@ -234,7 +234,7 @@ def test_predictions_do_not_change(tokenizer, predict):
         assert made.training  # as it was
         after = made.eval()(given)["a"]
     assert torch.equal(seen[0], before) and torch.equal(after, before)
-    assert all(module.watch is None for module in made.modules() if isinstance(module, looking.Attention))
+    assert all(module.watch is None for module in made.modules() if isinstance(module, rotary.Attention))
 
 
 def test_an_error_on_the_way_leaves_nothing_behind():
@@ -242,7 +242,7 @@ def test_an_error_on_the_way_leaves_nothing_behind():
     with pytest.raises(ZeroDivisionError):
         looking.watched_pass(made, batch(spec()), lambda *_: 1 / 0)
     assert made.training
-    assert all(module.watch is None for module in made.modules() if isinstance(module, looking.Attention))
+    assert all(module.watch is None for module in made.modules() if isinstance(module, rotary.Attention))
 
 
 def test_a_batch_of_several_recordings():
@@ -310,7 +310,7 @@ def test_tokens_lie_where_they_were_cut_from():
     ]
     assert grid.coordinates[2:].tolist()[:8] == [[0, 0], [0, 1], [0, 2], [0, 3], [0, 4], [0, 5], [0, 6], [1, 0]]
     assert grid.coordinates[:2].tolist() == [[-1, -1]] * 2
-    assert grid.centres_px[8].tolist() == [10.5, 8.5]
+    assert grid.centers_px[8].tolist() == [10.5, 8.5]
     # A token changes with the pixels of its own block, and with no others.
     core = made.core
     base = torch.zeros(1, 1, 18, 37, 50)
@@ -332,7 +332,7 @@ def test_spread_keeps_the_sum(cells, size, own, before):
     before = min(before, size - 1)
     total = cells * size - before  # of the frame in the twin's pixels
     edges = np.clip((np.arange(cells + 1) * size - before) * own / total, 0, own)
-    spread = looking.spread(edges, own)
+    spread = token_grid.spread(edges, own)
     assert spread.shape == (cells, own) and (spread >= 0).all()
     np.testing.assert_allclose(spread.sum(1), 1.0)
 
@@ -450,7 +450,7 @@ def test_statistics_equal_those_of_the_maps(changes, monkeypatch):
     registers, steps, causal = changes.get("registers", 2), 5, changes.get("causal", True)
     reach = 2 if "window" in changes else steps
     assert found.clips == 3
-    centres = maps.grid.centres_px
+    centers = maps.grid.centers_px
     for layer in range(2):
         for head in range(2):
             entropy, distance, to_registers = [], [], []
@@ -458,7 +458,7 @@ def test_statistics_equal_those_of_the_maps(changes, monkeypatch):
                 for n in range(12):
                     row = weights[registers + n]
                     entropy.append(-sum(x * np.log2(x) for x in row if x > 0))
-                    far = [np.hypot(*(centres[n] - centres[m])) for m in range(12)]
+                    far = [np.hypot(*(centers[n] - centers[m])) for m in range(12)]
                     distance.append(np.average(far, weights=row[registers:]))
                     to_registers.append(row[:registers].sum())
             assert found.entropy_bits["spatial"][layer, head] == pytest.approx(np.mean(entropy), rel=1e-5)
@@ -511,13 +511,13 @@ def test_clips_of_different_lengths_are_refused():
 
 def test_what_is_drawn_are_the_weights(tmp_path, monkeypatch):
     drawn: dict[str, Figure] = {}
-    save = attention_pictures.save
+    save = plotting_style.save
 
     def keep(figure: Figure, path: Path) -> Path:
         drawn[path.stem] = figure
         return save(figure, path)
 
-    monkeypatch.setattr(attention_pictures, "save", keep)
+    monkeypatch.setattr(plotting_style, "save", keep)
     of = spec(behavior=0)
     made = lively(twin(vivit(modulator=None), of))
     given = clips(of, count=1)
@@ -579,7 +579,7 @@ def test_windows_know_how_many_cells_a_token_holds():
     of = spec(height=36, width=64, units=1)
     made = twin(vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 32, 32]}), of).eval()
     readout, given = made.readout("a"), batch(of)
-    tokens = looking.tokens_of(made, "a", given["a"])
+    tokens = token_grid.tokens_of(made, "a", given["a"])
     assert tokens.map is not None and tokens.map.x_BCTHW.shape[3:] == (5, 8) and tokens.cells == (4, 4)
     with torch.no_grad():
         readout.mean[0] = torch.tensor([float(tokens.map.xs[5]), float(tokens.map.ys[3])])  # the fourth row
@@ -601,7 +601,7 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
     one = clips(of, count=1)
     summary, drawn = study_attention(made, "a", one, [one], out=tmp_path, place=None, heads=1, units=2, megabytes=1.0)
     assert all(path.stat().st_size > 2000 for path, _ in drawn)
-    section = looking.report_section(summary, drawn, "python run.py task=attention")
+    section = attention_section.report_section(summary, drawn, "python run.py task=attention")
     assert len(section.tables[0].rows) == 4 - 2 * ("spatial_depth" in changes or "temporal_depth" in changes)
     assert any("acausal" in words for words in section.text) == (not changes.get("causal", True))
     page = publish(tmp_path, section)
@@ -618,7 +618,7 @@ def test_token_share_is_the_tokens_part_of_the_drive():
         readout.features[1][1].zero_()
         for level in range(2):
             readout.features[level][2].zero_()
-    share = looking.token_share(made, "a", given)
+    share = attention_statistics.token_share(made, "a", given)
     assert share[0] == 1.0 and share[1] == 0.0 and np.isnan(share[2])
     with torch.no_grad():  # nothing lies between these levels and the drive, so that each adds its own
         levels = made.core(made.adapt("a", given)[0])
@@ -631,13 +631,13 @@ def test_token_share_is_the_tokens_part_of_the_drive():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in made.modules())
 
 
-def test_what_behaviour_does_through_the_modulator_is_not_the_tokens_share():
+def test_what_behavior_does_through_the_modulator_is_not_the_tokens_share():
     of = spec()
     made = twin(vivit(tokenizer=STEM), of)
     with torch.no_grad():
-        for level in (0, 1):  # behaviour, the stem's map; what is left are the tokens behind the modulator
+        for level in (0, 1):  # behavior, the stem's map; what is left are the tokens behind the modulator
             made.readout("a").features[level].zero_()
-    assert (looking.token_share(made, "a", clips(of)) < 0.999).all()
+    assert (attention_statistics.token_share(made, "a", clips(of)) < 0.999).all()
 
 
 def test_tokens_that_write_nothing_have_no_share():
@@ -647,6 +647,6 @@ def test_tokens_that_write_nothing_have_no_share():
     unembed = made.core.tokenizer.unembed
     with torch.no_grad():
         unembed.weight.normal_()
-        assert (looking.token_share(made, "a", clips(of)) > 0).all()
+        assert (attention_statistics.token_share(made, "a", clips(of)) > 0).all()
         unembed.weight.zero_()
-    np.testing.assert_array_equal(looking.token_share(made, "a", clips(of)), 0.0)
+    np.testing.assert_array_equal(attention_statistics.token_share(made, "a", clips(of)), 0.0)

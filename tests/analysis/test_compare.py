@@ -15,11 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of, short_recording
 
-from vivit_core.analysis import compare as comparison
-from vivit_core.analysis.compare import Contender, Sums, compare, intervals, pieces, report_section, resampled
-from vivit_core.data.recording import Trials, write_recording
-from vivit_core.tasks import names_of
-from vivit_core.training.metrics import fraction_of_knowable, unit_scores, unit_sums
+from vivit_core.analysis.compare import bootstrap, cost
+from vivit_core.analysis.compare.bootstrap import Sums, intervals, pieces, resampled
+from vivit_core.analysis.compare.compare import compare
+from vivit_core.analysis.compare.numbers import Contender
+from vivit_core.analysis.compare.section import report_section
+from vivit_core.cli.tasks.compare import names_of
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.metrics.oracle import fraction_of_knowable
+from vivit_core.metrics.unit_scores import unit_scores, unit_sums
 
 GAINS = {"a": [0.4, 0.5, 0.6, 0.7], "b": [0.3, 0.9, 0.5, 0.7]}
 LONGER = BURN_IN + 3
@@ -32,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "MEASURED_S", 0.01)
+    monkeypatch.setattr(cost, "MEASURED_S", 0.01)
 
 
 def contender(name: str, path: Path, burn_in: int = BURN_IN, gains: list[float] | None = None) -> Contender:
@@ -48,7 +53,7 @@ def run(contenders: list[Contender], out: Path, **changes: Any) -> dict[str, Any
 def test_scores_are_of_the_bins_that_all_can_predict(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "FEWEST", 3)  # for so few bins
+    monkeypatch.setattr(bootstrap, "FEWEST", 3)  # for so few bins
     summary = run([contender("a", path), contender("b", path, LONGER)], tmp_path / "out")
     made = arrays()
     trials = [np.arange(i * TRIAL + LONGER, (i + 1) * TRIAL) for i, split in enumerate(SPLITS) if split == "test"]
@@ -110,7 +115,7 @@ def test_pieces_do_not_change_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> 
     sums = np.random.default_rng(0).uniform(1, 2, (6, 7, 4))
     found = {"a": {"r": Sums(("x",) * 4, 6, 6, 6, sums, None)}}
     whole = resampled(found, resamples=25, seed=1, progress=False)["a"]
-    monkeypatch.setattr(comparison, "AT_ONCE", 7 * 4 * 3)
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 7 * 4 * 3)
     assert np.array_equal(whole, resampled(found, resamples=25, seed=1, progress=False)["a"], equal_nan=True)
 
 
@@ -133,7 +138,7 @@ def test_pieces_hold_each_scored_bin_once(
     sizes = [max(b - a for a, b in parts) for parts in cuts]
     assert all(1 <= size <= max(1, np.ceil(longest)) for size in sizes)
     unique = sum(max(int(lengths[names == name].max()) - burn_in, 0) for name in set(names))
-    assert len(cuts) >= min(unique, comparison.FEWEST)
+    assert len(cuts) >= min(unique, bootstrap.FEWEST)
     for parts in cuts:  # the same part of one stimulus in all its trials
         trial = [int(np.searchsorted(stop, a, side="right")) for a, _ in parts]
         assert (
@@ -178,7 +183,7 @@ def test_one_long_trial_is_drawn_in_pieces(tmp_path: Path) -> None:
     splits = np.array(["train", "train", "val", "train", "test", "train", "train"])
     path = write_recording(tmp_path / "film.h5", **made | {"trials": replace(made["trials"], split=splits)})
     summary = run([contender("a", path), contender("b", path)], tmp_path / "out")
-    assert summary["recordings"]["hand"] == {"units": 4, "trials": 1, "stimuli": 1, "pieces": comparison.FEWEST}
+    assert summary["recordings"]["hand"] == {"units": 4, "trials": 1, "stimuli": 1, "pieces": bootstrap.FEWEST}
     assert summary["bins"] == TRIAL - BURN_IN
     for own in summary["models"].values():
         assert own["bps_interval"][0] < own["bps_interval"][1]
@@ -222,7 +227,7 @@ def test_equal_models_are_seldom_surely_better() -> None:
 
 
 def test_a_unit_that_spikes_in_few_pieces_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "FEWEST", 5)  # for so few bins
+    monkeypatch.setattr(bootstrap, "FEWEST", 5)  # for so few bins
     made = arrays()
     made["counts"][:, 1] = 0
     made["counts"][[5 * TRIAL + 10, 5 * TRIAL + 17], 1] = 3

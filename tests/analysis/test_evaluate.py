@@ -16,11 +16,15 @@ import torch
 from tiny_models import spec, twin, vivit
 from torch import Tensor, nn
 
-from vivit_core.analysis.evaluate import centers_px, evaluate, report_section, runs
+from vivit_core.analysis.evaluate.evaluate import evaluate
+from vivit_core.analysis.evaluate.numbers import centers_px, runs
+from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split, refuse_blind
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import Recording, Trials, write_recording
-from vivit_core.models.baselines import LN
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.ln import LN
 from vivit_core.specs import Batch, RecordingSpec
 
 UNITS, TRIAL, BURN_IN, CLIP = 4, 23, 5, 10
@@ -202,12 +206,12 @@ def test_what_is_not_known_is_null(tmp_path: Path) -> None:
     made["trials"] = Trials(made["trials"].start, made["trials"].stop, np.arange(len(SHOWN)), made["trials"].split)
     data = module_of(write_recording(tmp_path / "real.h5", **made))
     summary = run(PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7]), data, tmp_path)
-    for name in ("knowable_fraction", "ln_bps_mean", "ln_corr_median", "normalised_corr_mean"):
+    for name in ("knowable_fraction", "ln_bps_mean", "ln_corr_median", "normalized_corr_mean"):
         assert summary[name] is None
         assert summary["recordings"]["hand"][name] is None
 
 
-def test_an_acausal_behaviour_is_said(data: RecordingsDataModule, tmp_path: Path) -> None:
+def test_an_acausal_behavior_is_said(data: RecordingsDataModule, tmp_path: Path) -> None:
     twin = PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7])
     object.__setattr__(data.specs[0], "behavior_causal", False)
     assert run(twin, data, tmp_path)["causal"] is False
@@ -245,13 +249,13 @@ def test_a_model_of_the_newest_bin(tmp_path: Path) -> None:
         predicted(twin, module_of(path))
 
 
-# Behaviour's share
+# Behavior's share
 
 TRIALS = [(0, 23, "a"), (23, 33, "b"), (40, 70, "a"), (70, 90, "c")]  # of unequal lengths, with a gap
 
 
 def moving(tmp_path: Path, names: list[str], trials: Any = TRIALS) -> RecordingsDataModule:
-    """A recording whose behaviours tell which bin they are from."""
+    """A recording whose behaviors tell which bin they are from."""
     rng = np.random.default_rng(0)
     bins = 90
     start, stop, stimulus = (np.array(column) for column in zip(*trials, strict=True))
@@ -282,7 +286,7 @@ def moving(tmp_path: Path, names: list[str], trials: Any = TRIALS) -> Recordings
 
 
 class MovingTwin(PixelTwin):
-    """Predicts one behaviour number of the bin for each unit."""
+    """Predicts one behavior number of the bin for each unit."""
 
     offset = 0.0
 
@@ -290,7 +294,7 @@ class MovingTwin(PixelTwin):
         return {name: clips["behavior"][..., :UNITS] + self.offset for name, clips in batch.items()}
 
 
-def test_each_control_shows_another_behaviour_of_the_right_bins(tmp_path: Path) -> None:
+def test_each_control_shows_another_behavior_of_the_right_bins(tmp_path: Path) -> None:
     data = moving(tmp_path, ["running", "eye_position", "eye_velocity"])
     twin: Any = MovingTwin(data.specs[0], [1.0] * UNITS)
     found = predicted(twin, data, controls=behavior_controls(data, "test", 3))
@@ -306,7 +310,7 @@ def test_each_control_shows_another_behaviour_of_the_right_bins(tmp_path: Path) 
         assert partner[2] != stimulus  # a repeat would have seen the same movements
         place = found.bins_N[rows] - start
         assert np.array_equal(source, partner[0] + place % (partner[1] - partner[0]))
-        assert np.array_equal(shuffled[rows, 1] + 1000.0, shuffled[rows, 2])  # all behaviours are of one bin
+        assert np.array_equal(shuffled[rows, 1] + 1000.0, shuffled[rows, 2])  # all behaviors are of one bin
         chosen[start] = partner[0]
     again = predicted(twin, data, controls=behavior_controls(data, "test", 3)).controls["shuffled"]
     assert np.array_equal(shuffled, again)
@@ -323,7 +327,7 @@ def test_each_control_shows_another_behaviour_of_the_right_bins(tmp_path: Path) 
     assert (frozen[:, 3] == 0).all()  # the velocity
 
 
-def test_behaviours_share_is_in_units_summary_pictures_and_report(tmp_path: Path) -> None:
+def test_behaviors_share_is_in_units_summary_pictures_and_report(tmp_path: Path) -> None:
     data = moving(tmp_path, ["running", "eye_position", "eye_velocity"])
     twin = MovingTwin(data.specs[0], [1.0] * UNITS)
     twin.offset = 5000.0
@@ -337,7 +341,7 @@ def test_behaviours_share_is_in_units_summary_pictures_and_report(tmp_path: Path
         assert summary["behavior"][name]["bps_lost_mean"] == pytest.approx(lost, rel=1e-4, abs=1e-2)
     assert (tmp_path / "out" / "pictures" / "behavior_share.png").is_file()
     section = report_section(summary, tmp_path / "out" / "pictures", "again")
-    assert any(table.title.startswith("Behaviour") for table in section.tables)
+    assert any(table.title.startswith("Behavior") for table in section.tables)
 
 
 def test_without_gaze_there_is_nothing_to_freeze(tmp_path: Path) -> None:
@@ -345,7 +349,7 @@ def test_without_gaze_there_is_nothing_to_freeze(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_controlled_is_refused(data: RecordingsDataModule, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sees no behaviour.*hand"):
+    with pytest.raises(ValueError, match=r"sees no behavior.*hand"):
         refuse_blind(PixelTwin(data.specs[0], [1.0] * UNITS))  # type: ignore[arg-type]
     one = moving(tmp_path, ["running"], TRIALS[:1])
     with pytest.raises(ValueError, match=r"one test trial of recording \S+; leave it out .*behavior_controls=false"):
@@ -396,11 +400,11 @@ def test_ln_stands_beside_every_number_and_methods_are_named(data: RecordingsDat
     twin, ln = (PixelTwin(data.specs[0], gains) for gains in ([0.4, 0.5, 0.6, 0.7], [0.3, 0.3, 0.3, 0.3]))
     summary = run(twin, data, tmp_path, ln=ln)
     row = next(csv.DictReader((tmp_path / "units.csv").open()))
-    for name in ("bps", "knowable_fraction", "corr", "corr_to_average", "normalised_corr", "center_error_px"):
+    for name in ("bps", "knowable_fraction", "corr", "corr_to_average", "normalized_corr", "center_error_px"):
         assert f"ln_{name}" in row
         assert name in summary["methods"] and f"ln_{name}" not in summary["methods"]
     assert float(row["ln_corr_to_average"]) == pytest.approx(float(row["corr_to_average"]), rel=1e-6)  # same pixel
-    assert "Schoppe" in summary["methods"]["normalised_corr"]
+    assert "Schoppe" in summary["methods"]["normalized_corr"]
 
 
 def test_one_recording_is_in_memory_at_a_time(tmp_path: Path) -> None:

@@ -10,25 +10,25 @@ import h5py
 import pytest
 from known_models import recorded, spec
 
-from vivit_core.analysis.insilico import screens_of
+from vivit_core.analysis.screen import screens_of
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import seal
-from vivit_core.models.baselines import LN
+from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.models.ln import LN
 
 
 def data_with(folder: Path, frames: dict[str, float | None]) -> tuple[LN, RecordingsDataModule]:
-    """Recordings by name, those of a number with that grey in the place of their frames; and a model that knows all."""
+    """Recordings by name, those of a number with that gray in the place of their frames; and a model that knows all."""
     first = recorded(folder)
-    for name, grey in frames.items():
+    for name, gray in frames.items():
         path = folder / f"{name}.h5"
         shutil.copy(first, path)
         with h5py.File(path, "r+") as file:
             file.attrs["recording_id"] = name
-            if grey is not None:
-                file["stimulus/frames"][:] = grey
-        seal(path)
+            if gray is not None:
+                file["stimulus/frames"][:] = gray
+        write_checksum(path)
     first.unlink()
-    specs = [replace(spec(), recording_id=name, pixel_mean=120.0 if grey is None else grey) for name, grey in
+    specs = [replace(spec(), recording_id=name, pixel_mean=120.0 if gray is None else gray) for name, gray in
              sorted(frames.items())]  # fmt: skip
     data = RecordingsDataModule(
         None, str(folder), None, "", ["gaze"], clip_length=100, burn_in=20, evaluation_length=100,
@@ -39,9 +39,9 @@ def data_with(folder: Path, frames: dict[str, float | None]) -> tuple[LN, Record
     return LN(specs, duration_s=0.15, patch=19), data
 
 
-def test_recordings_of_one_grey_are_refused_together_before_the_others_are_shown(tmp_path: Path) -> None:
+def test_recordings_of_one_gray_are_refused_together_before_the_others_are_shown(tmp_path: Path) -> None:
     model, data = data_with(tmp_path, {"dark": 0, "good": None, "middle": 127})
-    words = r"recording dark .*one grey alone \(pixels of 0\).*recording middle .*pixels of 127.*data\.recordings=\[…\]"
+    words = r"recording dark .*one gray alone \(pixels of 0\).*recording middle .*pixels of 127.*data\.recordings=\[…\]"
     with pytest.raises(ValueError, match=words) as refused:
         screens_of(model, data, "cpu", None)
     assert "\n" not in str(refused.value) and "recording good" not in str(refused.value)

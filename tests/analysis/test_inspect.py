@@ -11,8 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core.analysis.inspect import Finding, drift, inspect, look_at, report_section, twins
-from vivit_core.data.recording import Recording, Trials, seal, write_recording
+from vivit_core.analysis.inspect.findings import Finding
+from vivit_core.analysis.inspect.inspect import inspect, look_at
+from vivit_core.analysis.inspect.responses import drift, twins
+from vivit_core.analysis.inspect.section import report_section
+from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.writer import write_recording
 
 RATE_HZ, BINS, TRIALS, UNITS = 60.0, 150, 16, 12
 SIDE = 8
@@ -50,7 +56,7 @@ def sound(tmp_path_factory) -> Path:
 
 
 def look(path: Path) -> dict[str, Finding]:
-    seal(path)  # what was changed in it was changed on purpose
+    write_checksum(path)  # what was changed in it was changed on purpose
     found = look_at(Recording(path), duration_s=0.1, max_frames=5000, progress=False).findings
     assert len({f.check for f in found}) == len(found)
     return {f.check: f for f in found}
@@ -70,7 +76,7 @@ def test_a_sound_recording_has_no_findings(sound, tmp_path):
     assert r["behavior"]["pupil"]["std"] == pytest.approx(1, abs=0.05)
     section = report_section(summary, "the command")
     assert section.key == "inspect" and section.pictures[0][0].stat().st_size > 20_000
-    assert [table.title for table in section.tables] == ["recordings", "splits", "behaviour"]
+    assert [table.title for table in section.tables] == ["recordings", "splits", "behavior"]
 
 
 def columns(file: h5py.File, change: Callable[[np.ndarray], None], name: str = "responses/counts") -> None:

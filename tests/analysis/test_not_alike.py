@@ -10,12 +10,14 @@ import pytest
 import torch
 from tiny_models import MODELS_UNDER_CONTRACT, READOUT
 
-from vivit_core.analysis.compare import Contender, compare
-from vivit_core.analysis.evaluate import evaluate
+from vivit_core.analysis.compare.compare import compare
+from vivit_core.analysis.compare.numbers import Contender
+from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.metrics.unit_scores import UnitMetrics, unit_scores
 from vivit_core.models.twin import Twin
-from vivit_core.training.metrics import UnitMetrics, unit_scores
 from vivit_core.training.module import validation_numbers
 
 SPLIT = ("train",) * 4 + ("val", "test", "test")

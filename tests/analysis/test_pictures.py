@@ -9,25 +9,28 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from vivit_core.analysis import pictures
+from vivit_core.analysis.evaluate import plots as evaluate_plots
+from vivit_core.plotting import learning_curve
+from vivit_core.plotting import rates as plotting_rates
+from vivit_core.plotting import style as plotting_style
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures in the order in which they were saved."""
     figures: list[Figure] = []
-    save = pictures.save
+    save = plotting_style.save
 
     def keep(figure: Figure, path: Path) -> Path:
         figures.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(pictures, "save", keep)
+    monkeypatch.setattr(plotting_style, "save", keep)
     return figures
 
 
 def is_picture(path: Path) -> bool:
-    """Readable, of a sensible size, and not one flat colour."""
+    """Readable, of a sensible size, and not one flat color."""
     pixels = imread(path)
     return pixels.shape[0] > 200 and pixels.shape[1] > 300 and float(pixels.std()) > 0.01
 
@@ -37,7 +40,7 @@ def test_learning_curve(tmp_path: Path, drawn: list[Figure]) -> None:
     metrics.write_text(
         "epoch,step,train/loss,val/loss,val/bps_mean\n0,10,0.5,,\n0,19,,0.4,0.1\n1,20,0.3,,\n1,39,,0.35,0.3\n2,59,,0.36,0.2\n"
     )
-    assert is_picture(pictures.learning_curve(tmp_path / "new" / "curve.png", metrics))
+    assert is_picture(learning_curve.learning_curve(tmp_path / "new" / "curve.png", metrics))
     loss, bps = drawn[0].axes
     assert loss.lines[0].get_xydata().tolist() == [[10, 0.5], [20, 0.3]]
     assert loss.lines[1].get_xydata().tolist() == [[19, 0.4], [39, 0.35], [59, 0.36]]
@@ -48,14 +51,14 @@ def test_learning_curve(tmp_path: Path, drawn: list[Figure]) -> None:
 def test_learning_curve_of_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,step,other\n0,1,2\n")
     with pytest.raises(ValueError, match=r"no train/loss"):
-        pictures.learning_curve(tmp_path / "curve.png", tmp_path / "metrics.csv")
+        learning_curve.learning_curve(tmp_path / "curve.png", tmp_path / "metrics.csv")
 
 
 def test_rates(tmp_path: Path, drawn: list[Figure]) -> None:
     rng = np.random.default_rng(0)
     measured = rng.poisson(0.2, (200, 2)) * 100.0
     predicted, ln = np.full((200, 2), 20.0), np.full((200, 2), 10.0)
-    path = pictures.rates(
+    path = plotting_rates.rates(
         tmp_path / "rates.png",
         times_s=np.arange(200) / 100,
         measured_hz=measured,
@@ -73,7 +76,7 @@ def test_rates(tmp_path: Path, drawn: list[Figure]) -> None:
 
 
 def test_receptive_fields(tmp_path: Path, drawn: list[Figure]) -> None:
-    path = pictures.receptive_fields(
+    path = evaluate_plots.receptive_fields(
         tmp_path / "fields.png",
         frame=np.random.default_rng(0).integers(0, 255, (20, 30)),
         mean_px=np.array([[5.0, 6.0], [20.0, 10.0]]),
@@ -88,7 +91,7 @@ def test_receptive_fields(tmp_path: Path, drawn: list[Figure]) -> None:
 
 
 def test_twin_against_ln(tmp_path: Path, drawn: list[Figure]) -> None:
-    path = pictures.twin_against_ln(
+    path = evaluate_plots.twin_against_ln(
         tmp_path / "against.png",
         twin_bps=np.array([1.0, 0.5, np.nan, 0.2]),
         ln_bps=np.array([0.8, 0.6, 0.1, 0.1]),
@@ -102,7 +105,7 @@ def test_twin_against_ln(tmp_path: Path, drawn: list[Figure]) -> None:
 
 def test_distributions(tmp_path: Path, drawn: list[Figure]) -> None:
     made = np.random.default_rng(0).normal(0.5, 0.2, 50)
-    path = pictures.distributions(
+    path = evaluate_plots.distributions(
         tmp_path / "distribution.png",
         panels={
             "bits": {"twin": np.append(made, [np.nan, -40.0]), "LN": made - 0.1},
@@ -119,7 +122,7 @@ def test_rasters_show_each_spike_once(tmp_path: Path, drawn: list[Figure]) -> No
     counts = np.random.default_rng(0).poisson(0.2, (5, 90, 3)).astype(float)
     counts[2, :10] = np.nan  # not valid
     ones = np.full((90, 3), 7.0)
-    path = pictures.rasters(
+    path = evaluate_plots.rasters(
         tmp_path / "rasters.png",
         bin_s=0.01,
         trials_hz=counts * 100,
@@ -139,7 +142,7 @@ def test_rasters_show_each_spike_once(tmp_path: Path, drawn: list[Figure]) -> No
 
 def test_rasters_of_a_trace_are_shaded(tmp_path: Path, drawn: list[Figure]) -> None:
     trials = np.random.default_rng(0).gamma(1.0, 1.0, (4, 60, 1))
-    path = pictures.rasters(
+    path = evaluate_plots.rasters(
         tmp_path / "rasters.png",
         bin_s=0.1,
         trials_hz=trials,
@@ -154,7 +157,7 @@ def test_rasters_of_a_trace_are_shaded(tmp_path: Path, drawn: list[Figure]) -> N
 def test_averages(tmp_path: Path, drawn: list[Figure]) -> None:
     trials = {name: np.random.default_rng(0).poisson(0.2, (n, 90, 2)) * 100.0 for name, n in (("s", 5), ("t", 3))}
     predicted = {name: x.mean(0) for name, x in trials.items()}
-    path = pictures.averages(
+    path = evaluate_plots.averages(
         tmp_path / "repeats.png",
         bin_s=0.01,
         trials_hz=trials,
@@ -171,10 +174,10 @@ def test_averages(tmp_path: Path, drawn: list[Figure]) -> None:
 def test_smoothed_average_counts_invalid_bins_for_nothing() -> None:
     trials = np.full((3, 200), 4.0)
     trials[0, 50:60] = trials[1, :] = np.nan
-    mean, error = pictures.smoothed_average(trials, 0.01)
+    mean, error = plotting_rates.smoothed_average(trials, 0.01)
     assert np.allclose(mean, 4.0) and np.allclose(error, 0.0)
     trials[0], trials[2] = 3.0, 5.0
-    mean, error = pictures.smoothed_average(trials, 0.01)
+    mean, error = plotting_rates.smoothed_average(trials, 0.01)
     assert np.allclose(mean, 4.0) and np.allclose(error, np.sqrt(2) / np.sqrt(2))
 
 
@@ -182,7 +185,7 @@ def test_performance_and_center_errors(tmp_path: Path, drawn: list[Figure]) -> N
     made = np.random.default_rng(0)
     rate, bps = np.exp(made.normal(size=60)), made.normal(0.5, 0.1, 60)
     bps[0] = np.nan
-    path = pictures.performance(
+    path = evaluate_plots.performance(
         tmp_path / "performance.png",
         against={"distance (px)": made.uniform(0, 9, 60), "mean rate (Hz)": rate},
         scores={"bits per spike": bps, "part": bps / 2},
@@ -191,7 +194,7 @@ def test_performance_and_center_errors(tmp_path: Path, drawn: list[Figure]) -> N
     assert len(drawn[0].axes) == 4 and drawn[0].axes[1].get_xscale() == "log"
     assert all(len(axes.collections[0].get_offsets()) == 59 for axes in drawn[0].axes)
     error, fraction = made.uniform(0, 4, 60), np.repeat([0.2, 0.8], 30)
-    path = pictures.center_errors(
+    path = evaluate_plots.center_errors(
         tmp_path / "errors.png",
         error_px=error,
         ln_error_px=None,
@@ -206,7 +209,9 @@ def test_performance_and_center_errors(tmp_path: Path, drawn: list[Figure]) -> N
 
 def test_behavior_share(tmp_path: Path, drawn: list[Figure]) -> None:
     bps = np.array([0.5, 0.7, np.nan])
-    path = pictures.behavior_share(tmp_path / "share.png", bps=bps, controls={"frozen_gaze": bps - 0.2, "none": bps})
+    path = evaluate_plots.behavior_share(
+        tmp_path / "share.png", bps=bps, controls={"frozen_gaze": bps - 0.2, "none": bps}
+    )
     assert is_picture(path)
     axes = drawn[0].axes[0]
     assert [text.get_text() for text in axes.texts] == ["frozen gaze: mean 0.200", "none: mean 0.000"]

@@ -29,23 +29,16 @@ from known_models import (
 )
 from torch import nn
 
-from vivit_core.analysis import maps
-from vivit_core.analysis import receptive_fields as module
-from vivit_core.analysis.insilico import Screen, natural_clips, pixel_range
-from vivit_core.analysis.receptive_fields import (
-    Fields,
-    Noise,
-    gradient_fields,
-    is_white,
-    likeness,
-    measured_fields,
-    noise_fields,
-    receptive_fields,
-    report_section,
-)
-from vivit_core.data.recording import Recording
-from vivit_core.models.baselines import LN
+from vivit_core.analysis.receptive_fields import fields as receptive_fields_fields
+from vivit_core.analysis.receptive_fields.fields import Fields, gradient_fields, is_white, measured_fields, noise_fields
+from vivit_core.analysis.receptive_fields.numbers import likeness, receptive_fields
+from vivit_core.analysis.receptive_fields.section import report_section
+from vivit_core.analysis.screen import Screen, natural_clips, pixel_range
+from vivit_core.data.recording.reader import Recording
+from vivit_core.models.ln import LN
+from vivit_core.rf import maps as rf_maps
 from vivit_core.specs import Batch, Clips
+from vivit_core.stimuli.noise import Noise
 
 WHITE: dict[str, Any] = {
     "kind": "white",
@@ -78,7 +71,7 @@ def natural(clips: int, seed: int = 0) -> torch.Tensor:
     return 0.3 * torch.randn(clips, 20, HEIGHT, WIDTH, generator=generator)
 
 
-def test_screen_shows_pixels_and_mean_behaviour() -> None:
+def test_screen_shows_pixels_and_mean_behavior() -> None:
     """The units see the pixels that a contrast stands for: 0 is the mean pixel, 1 the range's nearer end."""
     shown = screen()
     contrast = natural(2).clamp(-1, 1)
@@ -102,14 +95,14 @@ def test_gradient_of_a_linear_model_is_its_filter() -> None:
     assert (found.snr_U > 1e5).all()  # every clip has the same gradient
     assert (found.peak_lag_U == 1).all()
     assert np.linalg.norm(found.center_U2 - CENTERS, axis=1).max() < 0.1
-    assert maps.orientation_error_deg(found.orientation_U, ORIENTATIONS).max() < 5
+    assert rf_maps.orientation_error_deg(found.orientation_U, ORIENTATIONS).max() < 5
 
 
 def test_gradient_places_and_orients_a_unit_without_a_linear_field() -> None:
     found = gradient_fields(screen(linear=0.0, quadratic=0.3), natural(40), LAGS, progress=False)
     assert (found.snr_U < 3).all()  # of the mean, whose sign is the stimulus'
     assert np.linalg.norm(found.center_U2 - CENTERS, axis=1).max() < 0.1
-    assert maps.orientation_error_deg(found.orientation_U, ORIENTATIONS).max() < 5
+    assert rf_maps.orientation_error_deg(found.orientation_U, ORIENTATIONS).max() < 5
 
 
 @pytest.mark.parametrize("changes", [{}, {"kind": "sparse", "density": 0.2}, {"check_px": 2, "hold_bins": 2}])
@@ -120,7 +113,7 @@ def test_average_on_noise_finds_the_filters(changes: dict[str, Any]) -> None:
     assert (cosine(found.map_ULHW, true_map()) > 0.6).all()
     assert (found.snr_U > 5).all()
     assert np.linalg.norm(found.center_U2 - CENTERS, axis=1).max() < 1.0
-    assert maps.orientation_error_deg(found.orientation_U, ORIENTATIONS).max() < 15
+    assert rf_maps.orientation_error_deg(found.orientation_U, ORIENTATIONS).max() < 15
     if not changes:  # in Hz per contrast: the mean rate times the log rate's slope
         mean_hz = 0.2 * RATE_HZ * np.exp((gain * 0.8 * 120 / 40) ** 2 / 2)
         scale = (found.map_ULHW * true_map()).sum((1, 2, 3)) / np.square(true_map()).sum((1, 2, 3))
@@ -211,7 +204,7 @@ def test_one_recordings_maps_at_a_time_are_in_memory(tmp_path: Path, monkeypatch
         alive.add(found)
         return found
 
-    monkeypatch.setattr(module, "gradient_fields", watched)
+    monkeypatch.setattr(receptive_fields_fields, "gradient_fields", watched)
     path = recorded(tmp_path)
     names = ("first", "second")
     specs = [replace(spec(), recording_id=name) for name in names]

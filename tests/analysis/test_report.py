@@ -19,9 +19,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from vivit_core import tasks
-from vivit_core.analysis import report
-from vivit_core.analysis.report import Section, Table, publish
+from vivit_core.cli import context as cli_context
+from vivit_core.report import page as report_page
+from vivit_core.report import section as report_section
+from vivit_core.report import training
+from vivit_core.report.page import publish
+from vivit_core.report.section import Section, Table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HEADLESS = [
@@ -113,7 +116,7 @@ def test_a_newer_section_takes_the_place_of_the_older_and_leaves_the_others(tmp_
 
 def test_tasks_that_publish_at_the_same_time_lose_nothing(tmp_path):
     code = """if True:
-        import sys; from pathlib import Path; from vivit_core.analysis.report import Section, publish
+        import sys; from pathlib import Path; from vivit_core.report.page import Section, publish
         for i in range(20):
             publish(Path(sys.argv[1]), Section(sys.argv[2], sys.argv[2], [f"round {i}"], [], [], ""))
     """
@@ -147,7 +150,7 @@ def test_a_failure_leaves_the_page_as_it_was(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(report, "page_of", broken)
+    monkeypatch.setattr(report_page, "page_of", broken)
     with pytest.raises(OSError, match="disk full"):
         publish(tmp_path, section("compare"))
     assert (tmp_path / "report.html").read_text() == before
@@ -187,24 +190,24 @@ def test_what_stands_in_a_trainings_folder_does_not_cost_the_task_its_own_report
 
 def test_a_folder_that_cannot_be_written_is_left_with_a_warning(tmp_path, monkeypatch, caplog):
     training = tmp_path / "training"
-    monkeypatch.setattr(report, "training_of", lambda _: training)
-    monkeypatch.setattr(report, "training_section", lambda _: section("train"))
+    monkeypatch.setattr(training, "training_of", lambda _: training)
+    monkeypatch.setattr(training, "training_section", lambda _: section("train"))
     training.mkdir()
-    write = report.write
+    write = report_page.write
 
     def refused(folder, blocks):
         if folder == training:
             raise PermissionError("read-only")
         return write(folder, blocks)
 
-    monkeypatch.setattr(report, "write", refused)
+    monkeypatch.setattr(report_page, "write", refused)
     page = Page(publish(tmp_path / "own", section(), tmp_path / "x.ckpt"))
     assert page.sections == ["train", "evaluate"] and "read-only" in caplog.text
 
 
 def test_a_section_on_several_checkpoints_goes_to_each_ones_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "training_of", lambda checkpoint: checkpoint.parent)
-    monkeypatch.setattr(report, "training_section", lambda run: section("train", text=f"of {run.name}"))
+    monkeypatch.setattr(training, "training_of", lambda checkpoint: checkpoint.parent)
+    monkeypatch.setattr(training, "training_section", lambda run: section("train", text=f"of {run.name}"))
     checkpoints = [tmp_path / name / "best.ckpt" for name in ("a", "b")]
     publish(tmp_path / "a", section())
     assert Page(publish(tmp_path / "own", section("compare"), checkpoints)).sections == ["compare"]
@@ -224,10 +227,10 @@ def test_a_narrow_terminal_cuts_no_number_off(monkeypatch: pytest.MonkeyPatch) -
     numbers = [123456.0, 3.426e-08, 765400000.0, 1.234, 0.5678]
     table = Table("numbers", ("a long name", *"bcdef"), [("sim0-01234567", *numbers)])
     printed = io.StringIO()
-    monkeypatch.setattr(tasks, "console", Console(file=printed, width=40, soft_wrap=True))
-    tasks.show(Section("k", "title", [], [table], [], "command"))
+    monkeypatch.setattr(cli_context, "console", Console(file=printed, width=40, soft_wrap=True))
+    cli_context.show(Section("k", "title", [], [table], [], "command"))
     assert "…" not in printed.getvalue()
-    wanted = "".join(map(report.cell, numbers)) + "sim0-01234567"
+    wanted = "".join(map(report_section.cell, numbers)) + "sim0-01234567"
     assert sorted(c for c in printed.getvalue() if c.isdigit()) == sorted(c for c in wanted if c.isdigit())
 
 

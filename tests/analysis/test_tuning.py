@@ -30,26 +30,25 @@ from tiny_models import spec as tiny_spec
 from tiny_models import twin as make_twin
 from torch import Tensor, nn
 
-from vivit_core.analysis import maps
-from vivit_core.analysis.insilico import Screen
-from vivit_core.analysis.receptive_fields import gradient_fields
-from vivit_core.analysis.synthesis import Ascent, best_natural, most_exciting, roughness
-from vivit_core.analysis.tuning import (
-    Gratings,
+from vivit_core.analysis.receptive_fields.fields import gradient_fields
+from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.tuning.most_exciting import Ascent, best_natural, most_exciting, roughness
+from vivit_core.analysis.tuning.numbers import (
     Responses,
     against_truth,
-    grating,
     half_width_deg,
     measure,
     naka_rushton,
     peak_of,
     preferences,
-    report_section,
-    tune,
 )
+from vivit_core.analysis.tuning.section import report_section
+from vivit_core.analysis.tuning.tune import tune
 from vivit_core.data.simulate.population import Population
-from vivit_core.models.baselines import LN
+from vivit_core.models.ln import LN
+from vivit_core.rf import maps as rf_maps
 from vivit_core.specs import Batch
+from vivit_core.stimuli.gratings import Gratings, grating
 
 GRATINGS = Gratings(
     directions=16,
@@ -64,7 +63,7 @@ GRATINGS = Gratings(
 
 
 class SimulatedUnits(nn.Module):
-    """The simulator's filters, without normalisation, under the twin's contract."""
+    """The simulator's filters, without normalization, under the twin's contract."""
 
     def __init__(self, units: Population) -> None:
         super().__init__()
@@ -234,7 +233,7 @@ def test_undriven_units_have_no_preferences(tmp_path: Path, units: list[int]) ->
 
 
 def test_a_slow_unit_is_driven_by_a_spike_in_ten_seconds() -> None:
-    """The floor is in Hz where the rate at grey is low, and a share of it where it is high."""
+    """The floor is in Hz where the rate at gray is low, and a share of it where it is high."""
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
     found = measure(screen, QUICK, CENTERS, progress=False)
     best = found.curve(0).max(0)
@@ -388,5 +387,5 @@ def test_ascent_that_cannot_be_is_refused() -> None:
 def test_orientation_of_known_units_by_maps_agrees() -> None:
     """Tuning and maps count orientation alike."""
     fields = torch.as_tensor(fields_UHW())[:, None]
-    by_map, _ = maps.orientation(maps.structure(fields), CENTERS, population().size_px / 4)
-    assert maps.orientation_error_deg(by_map, population().orientation_deg).max() < 5
+    by_map, _ = rf_maps.orientation(rf_maps.structure(fields), CENTERS, population().size_px / 4)
+    assert rf_maps.orientation_error_deg(by_map, population().orientation_deg).max() < 5

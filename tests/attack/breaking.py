@@ -108,16 +108,16 @@ def mutated(kind: str, seed: int, good: Path, path: Path) -> str:
     damage, content = damaged(good.read_bytes(), seed)
     path.write_bytes(content)
     if kind == "resealed recording":
-        from vivit_core.data.seal import seal
+        from vivit_core.data.recording.checksum import write_checksum
 
         with contextlib.suppress(OSError):
-            seal(path)
+            write_checksum(path)
     return damage
 
 
 def fields(seed: int, path: Path) -> str:
     """Another structure of a recording, with the checksum made right again."""
-    from vivit_core.data.seal import seal
+    from vivit_core.data.recording.checksum import write_checksum
 
     rng = np.random.default_rng(seed)
     kinds = [*STRUCTURES]
@@ -130,7 +130,7 @@ def fields(seed: int, path: Path) -> str:
     if kind == "a hole behind it":
         os.truncate(path, 40 << 30)
         return kind  # reading 40 GB to seal it is what it is to be refused for
-    seal(path)
+    write_checksum(path)
     return f"{kind}: {name}"
 
 
@@ -283,8 +283,8 @@ NWB: dict[str, Any] = {
 
 def attempt(kind: str, seed: int | None, good: str, path: str) -> dict[str, str]:
     """Mutate and read; what it came to. A mutation that the process survives and the file does not is no harm."""
-    from vivit_core.data import guard
     from vivit_core.data.importers import common
+    from vivit_core.data.recording import guard
 
     guard._started = Forked  # type: ignore[assignment]
     common._IMPORTS_S = 0.0  # a fork has its libraries
@@ -318,7 +318,7 @@ class Forked:
             os.dup2(write_out, 1)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             sys.stdin = os.fdopen(0, closefd=False)
-            from vivit_core.data import guard
+            from vivit_core.data.recording import guard
 
             try:
                 guard.serve()

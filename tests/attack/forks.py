@@ -76,7 +76,7 @@ def limit(which: int, most: int) -> None:
 
 def command(words: Sequence[str]) -> Any:
     """The command line."""
-    from vivit_core.tasks import main
+    from vivit_core.cli.main import main
 
     sys.argv = ["run.py", *words]
     main()
@@ -175,7 +175,7 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import vivit_core.tasks  # noqa: F401
+    import vivit_core.cli.main  # noqa: F401
 
     with open(tell, "wb", buffering=0) as file:
         for line in sys.stdin.buffer:

@@ -169,7 +169,8 @@ def make_recordings(
     folder: str, ids: Sequence[str] = ("a", "b"), units: Sequence[str] = ("u0", "u1"), behavior: str = "pupil"
 ) -> None:
     """Recordings of 240 bins and 8×8 px, with trials of each split; the files are a.h5, b.h5, …"""
-    from vivit_core.data.recording import Trials, write_recording
+    from vivit_core.data.recording.format import Trials
+    from vivit_core.data.recording.writer import write_recording
 
     starts = np.arange(6) * 40
     split = np.array(["train", "train", "train", "val", "test", "test"])

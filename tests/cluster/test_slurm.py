@@ -16,8 +16,8 @@ import pytest
 import torch
 from slurm_node import NoSlurm, SlurmNode
 
-from vivit_core import runs
-from vivit_core.sweeps import Job
+from vivit_core.cli import runs
+from vivit_core.cli.sweeps import Job
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
 # Two jobs at a time on two cores, about a quarter of a minute of training each.

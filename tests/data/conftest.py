@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vivit_core.data.guard import Guard
-from vivit_core.data.recording import Trials, examine, write_recording
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.guard import Guard
+from vivit_core.data.recording.validate import examine
+from vivit_core.data.recording.writer import write_recording
 
 
 def small_arrays(seed: int = 0, n_frames: int = 120, n_units: int = 3) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.data.seal import seal
+from vivit_core.data.recording.checksum import write_checksum
 
 SECONDS = 60.0  # within which a file is refused or read, also on a busy machine
 MEMORY = 2 << 30  # bytes that reading may take beyond what the process has when it starts
@@ -106,7 +106,8 @@ DAMAGES: dict[str, Callable[[bytearray, np.random.Generator], bytearray]] = {
 
 def read_recording(path: Path) -> str:
     """A digest of all that a training could read."""
-    from vivit_core.data.recording import Recording, check_recording
+    from vivit_core.data.recording.reader import Recording
+    from vivit_core.data.recording.validate import check_recording
 
     info = check_recording(path)
     recording = Recording(path)
@@ -153,7 +154,7 @@ READERS = {"recording": read_recording, "checkpoint": read_checkpoint, "arrays":
 def serve(kind: str) -> None:
     read = READERS[kind]
     import vivit_core.data.importers.arrays
-    import vivit_core.data.recording  # noqa: F401
+    import vivit_core.data.recording.validate  # noqa: F401
 
     for line in sys.stdin:
         if (path := line.rstrip("\n")) == "limit":
@@ -244,7 +245,7 @@ def fuzz(
             path = folder / f"{kind}{seed}{good.suffix}"
             path.write_bytes(changed)
             if resealed:
-                seal(path)
+                write_checksum(path)
             began = time.monotonic()
             answer = reader.ask(str(path))
             out.slowest = max(out.slowest, time.monotonic() - began)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-# Text that may name a recording, a unit or a behaviour, and must come out of every output as it went in.
+# Text that may name a recording, a unit or a behavior, and must come out of every output as it went in.
 NAMES = [
     "sim0",
     "../../../../evil",

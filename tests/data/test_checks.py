@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vivit_core.analysis.inspect import Look, inspect, usable
+from vivit_core.analysis.inspect.findings import Look
+from vivit_core.analysis.inspect.inspect import inspect, usable
 from vivit_core.data.checks import check_start, lack, unscored
-from vivit_core.data.recording import Recording, Trials, write_recording
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.writer import write_recording
 
 SPLIT = ("train",) * 3 + ("val", "test")
 FIRST = {"train": 4, "val": 8, "test": 8}  # bins left out at a trial's start

@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vivit_core.data.datamodule import RecordingsDataModule, training_statistics
-from vivit_core.data.recording import Recording, Trials
-from vivit_core.data.seal import seal
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.statistics import training_statistics
 from vivit_core.specs import Batch, RecordingSpec
 
 CLIP, BURN_IN = 8, 3
@@ -87,7 +89,7 @@ def test_a_training_batch(three: list[Path]) -> None:
                 "behavior": ((b, CLIP, 2), torch.float32),
             }
             everything = recording.read(0, 120, {"eye": 2})
-            for row in range(b):  # frames, counts and behaviour come from one place
+            for row in range(b):  # frames, counts and behavior come from one place
                 start = next(
                     s for s in range(113) if np.array_equal(everything["frames"][:, s : s + CLIP], clips["frames"][row])
                 )
@@ -178,7 +180,7 @@ def test_statistics_are_of_the_training_trials_alone(
     path = make(trials=trials, behavior={"eye": eye}, counts=counts, valid=valid)
     with h5py.File(path, "r+") as file:
         file["stimulus/frames"][other] = 255
-    seal(path)
+    write_checksum(path)
     spec = training_statistics(Recording(path), {"pupil": 1, "eye": 2})
     pixels = given["frames"][train].astype(np.float64)
     np.testing.assert_allclose([spec.pixel_mean, spec.pixel_std], [pixels.mean(), pixels.std()], rtol=1e-12)
@@ -189,7 +191,7 @@ def test_statistics_are_of_the_training_trials_alone(
     assert spec.behavior == {"pupil": 1, "eye": 2} and spec.frame_shape == (1, 4, 6)
 
 
-def test_one_acausal_behaviour_is_known(make: Callable[..., Path]) -> None:
+def test_one_acausal_behavior_is_known(make: Callable[..., Path]) -> None:
     path = make(behavior_causal={"eye": False})
     assert not training_statistics(Recording(path), {"eye": 2}).behavior_causal
     assert training_statistics(Recording(path), {}).behavior_causal
@@ -382,7 +384,7 @@ def test_settings_that_make_no_sense(three: list[Path]) -> None:
         module.train_dataloader()
 
 
-def test_a_behaviour_that_one_recording_lacks(make: Callable[..., Path]) -> None:
+def test_a_behavior_that_one_recording_lacks(make: Callable[..., Path]) -> None:
     module = datamodule([make("a.h5", behavior={}), make("b.h5", seed=1)])
     module.setup()
     assert [s.behavior for s in module.specs] == [{"eye": 2}, {"eye": 2}]
@@ -401,7 +403,7 @@ def test_evaluation_of_a_trained_twin_on_other_files(
         path = make("later.h5", seed=9, trials=test_only, units={"id": ["z", "x", "y"]}, **changes)
         module = datamodule([path], behavior=[], specs=trained.specs)
         module.setup()
-        assert module.specs == trained.specs[:1]  # the twin's statistics, behaviours and order of units
+        assert module.specs == trained.specs[:1]  # the twin's statistics, behaviors and order of units
         clips = next(iter(module.test_dataloader()))["mouse"]
         np.testing.assert_array_equal(clips["counts"][0], arrays(9)["counts"][:CLIP, [1, 2, 0]])
         assert clips["behavior"].shape[-1] == 2

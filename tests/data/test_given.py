@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vivit_core.data.recording import Recording
+from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import RecordingError
 
 MARKS = np.arange(120)[:, None] % 7 != 3

@@ -16,11 +16,13 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core import files
-from vivit_core.data import guard as guard_module
-from vivit_core.data.guard import Guard, stored_bytes
-from vivit_core.data.recording import Recording, check_recording, check_recordings, seal
+from vivit_core.data.recording import guard as guard_module
+from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.data.recording.guard import Guard, stored_bytes
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.validate import check_recording, check_recordings
 from vivit_core.specs import RecordingError
+from vivit_core.system import files
 
 HERE = Path(__file__).parent
 SRC = HERE.parents[1] / "src"
@@ -66,7 +68,7 @@ def test_what_it_prints_does_not_spoil_the_answer_and_it_holds_no_torch(bad: Cal
 
 
 def test_one_process_examines_many_files_and_ends(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vivit_core.data.recording.known_whole", lambda path: False)
+    monkeypatch.setattr("vivit_core.system.files.known_whole", lambda path: False)
     started = []
     start = guard_module._started
     monkeypatch.setattr(guard_module, "_started", lambda: started.append(start()) or started[-1])
@@ -79,7 +81,7 @@ def test_it_works_in_a_daemon_and_with_threads_that_hold_locks(make: Callable[..
     """As in a loader's worker: daemonic processes may have no children of multiprocessing."""
     code = (
         "import multiprocessing, sys\n"
-        "from vivit_core.data.recording import validate_recording\n"
+        "from vivit_core.data.recording.validate import validate_recording\n"
         "if __name__ == '__main__':\n"
         "    fork = multiprocessing.get_context('fork')\n"
         "    p = fork.Process(target=validate_recording, args=(sys.argv[1],), daemon=True)\n"
@@ -93,7 +95,7 @@ def test_it_works_in_a_daemon_and_with_threads_that_hold_locks(make: Callable[..
 
 
 def test_a_file_of_holes_is_refused_at_once(make: Callable[..., Path]) -> None:
-    """40 behaviours of 64 GiB in some kilobytes, with a checksum that holds."""
+    """40 behaviors of 64 GiB in some kilobytes, with a checksum that holds."""
     path = make(behavior={})
     with h5py.File(path, "r+") as file:
         for n in range(40):
@@ -116,7 +118,7 @@ def test_many_claims_are_added_up(make: Callable[..., Path]) -> None:
             file.create_dataset(
                 f"behavior/b{n}", (120, 1 << 19), "f4", chunks=(1, 1 << 10)
             )  # 250 MB, none of it stored
-    seal(path)
+    write_checksum(path)
     with pytest.raises(RecordingError, match=r"a\.h5: file: claims 1.01e\+10 bytes in all"):
         check_recording(path)
 
@@ -148,7 +150,7 @@ def test_text_names_types_and_links_are_bounded(change: Any, says: str, make: Ca
     path = make()
     with h5py.File(path, "r+") as file:
         change(file)
-    seal(path)
+    write_checksum(path)
     with pytest.raises(RecordingError, match=says):
         check_recording(path)
 
@@ -292,7 +294,7 @@ def test_a_file_system_without_locks_will_do(
             raise OSError(getattr(errno, code), "unable to lock file")
         return real(*words, locking=locking, **options)
 
-    monkeypatch.setattr("vivit_core.data.hdf5.h5py.File", without_locks)
+    monkeypatch.setattr("vivit_core.data.recording.hdf5.h5py.File", without_locks)
     recording = Recording(path)
     assert recording.read(0, 5, {})["counts"].shape == (5, 3)
     assert "no locks" in caplog.text

@@ -19,10 +19,14 @@ import tiny_models
 import torch
 from fuzzing import DAMAGES, Outcome, damaged, fuzz
 
-from vivit_core import files, load_twin
+from vivit_core import load_twin
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import Recording, check_recording, seal, validate_recording, write_recording
+from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.validate import check_recording, validate_recording
+from vivit_core.data.recording.writer import write_recording
 from vivit_core.specs import RecordingError
+from vivit_core.system import files
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 
@@ -124,7 +128,7 @@ def test_a_flipped_pixel_is_found_once_and_the_file_is_read_whole_only_once(make
     check_recording(path)
     assert files.known_whole(path)
     reads = []
-    monkeypatch.setattr("vivit_core.data.recording.seal_holds", lambda path: reads.append(path) or True)
+    monkeypatch.setattr("vivit_core.data.recording.checksum.checksum_holds", lambda path: reads.append(path) or True)
     check_recording(path)
     assert not reads  # as it was
     monkeypatch.undo()
@@ -145,7 +149,7 @@ def test_a_change_on_purpose_names_its_field_or_is_sealed_again(make):
         file["stimulus/frames"][0] = 7
     with pytest.raises(RecordingError, match=r"seal\(path\)"):
         validate_recording(path)
-    seal(path)
+    write_checksum(path)
     validate_recording(path)
     with h5py.File(path, "r+") as file:
         file["behavior/eye"][3, 1] = np.inf
@@ -190,7 +194,7 @@ def test_what_a_file_claims_is_bounded(name, shape, dtype, chunks, says, make):
     claimed(path, name, shape, dtype, chunks)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if says is None:
-        seal(path)
+        write_checksum(path)
         validate_recording(path)
     else:
         with pytest.raises(RecordingError, match=f"{name}.*{says}"):

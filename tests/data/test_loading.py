@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from vivit_core.data import loading
-from vivit_core.data.loading import affordable, explained, read_ahead
+from vivit_core.cli.main import message_of
+from vivit_core.data import loaders
+from vivit_core.data.loaders import affordable, explained, read_ahead
 from vivit_core.specs import Batch, RecordingError
-from vivit_core.tasks import message_of
 
 
 class Numbers:
@@ -88,8 +88,8 @@ def test_workers_are_as_many_as_shared_memory_has_room_for(
     free_mib: float, workers: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     usage = type(shutil.disk_usage("/"))(0, 0, int(free_mib * 2**20))
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda place: usage)
-    loading._say_fewer.cache_clear()
+    monkeypatch.setattr(loaders.shutil, "disk_usage", lambda place: usage)
+    loaders._say_fewer.cache_clear()
     assert affordable(4, 1 << 20, 4) == workers
     if workers < 4:
         assert f"data.num_workers=4: there is room for {workers}" in caplog.text and "--shm-size" in caplog.text
@@ -98,7 +98,7 @@ def test_workers_are_as_many_as_shared_memory_has_room_for(
 def test_shared_memory_is_taken_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten tensors of a byte take ten pages: three batches of them, of one worker and of the training, are 120 kB."""
     usage = type(shutil.disk_usage("/"))(0, 0, 29 * resource.getpagesize())
-    monkeypatch.setattr(loading.shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(loaders.shutil, "disk_usage", lambda place: usage)
     assert affordable(1, 10, 10) == 0
 
 

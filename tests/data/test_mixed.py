@@ -1,4 +1,4 @@
-"""Recordings of different frame sizes, rates and behaviours in one training; mixed clips; smoothed targets."""
+"""Recordings of different frame sizes, rates and behaviors in one training; mixed clips; smoothed targets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.transforms import CutMix, RaisedCosines, SmoothTargets, Velocity
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
-from vivit_core.training.ln import fit_ln
-from vivit_core.training.start import start_from_data
+from vivit_core.training.baseline import fit_ln
+from vivit_core.training.initialize import initialize_from_data
 
 TRANSFORMS = {"speed": Velocity("eye"), "cosines": RaisedCosines("speed", n=2, duration_s=0.04, causal=True)}
 
@@ -45,7 +45,7 @@ def datamodule(paths: list[Path], specs: Any = None, **changes: Any) -> Recordin
 
 
 def trials(n: int, length: int) -> dict[str, Any]:
-    from vivit_core.data.recording import Trials
+    from vivit_core.data.recording.format import Trials
 
     start = np.arange(n) * length
     return {"trials": Trials(start, start + length, start, ["train"] * (n - 2) + ["val", "test"])}
@@ -71,14 +71,14 @@ def test_one_training_of_both(two: list[Path], caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING):
         module = datamodule(two)
     assert "fast.h5: 100 Hz is brought to 40 Hz (5 bins become 2, counts shared by overlap)" in caplog.text
-    assert "slow.h5 has no behaviour 'pupil': its mean stands in" in caplog.text
+    assert "slow.h5 has no behavior 'pupil': its mean stands in" in caplog.text
     assert [s.frame_rate_hz for s in module.specs] == [40.0, 40.0]
     assert [s.frame_shape for s in module.specs] == [(1, 12, 16), (1, 9, 20)]
     with pytest.raises(ValueError, match=r"different sizes .* set model\.frame_size"):
         Twin(vivit(), READOUT, module.specs)
     twin = Twin({**vivit(), "frame_size": [12, 16]}, READOUT, module.specs)
     ln = fit_ln(module, duration_s=0.1, patch=5, progress=False)
-    start_from_data(twin, module.recordings, ln)
+    initialize_from_data(twin, module.recordings, ln)
     for batch in module.train_dataloader():
         assert {rid: tuple(clips["frames"].shape[1:]) for rid, clips in batch.items()} == {
             "rec0": (1, 16, 12, 16),
@@ -101,7 +101,7 @@ def test_one_training_of_both(two: list[Path], caplog: pytest.LogCaptureFixture)
         assert same(old, new)
 
 
-def test_a_behaviour_that_is_missing_later_is_at_its_mean(two: list[Path], make: Callable[..., Path]) -> None:
+def test_a_behavior_that_is_missing_later_is_at_its_mean(two: list[Path], make: Callable[..., Path]) -> None:
     module = datamodule(two[:1])
     later = make("later.h5", 0, 100, frames=np.zeros((100, 12, 16), np.uint8), behavior={}, **trials(3, 33))
     clips = next(iter(datamodule([later], specs=module.specs).test_dataloader()))["rec0"]
@@ -117,7 +117,7 @@ def test_the_rate_asked_for_beats_the_lowest(two: list[Path]) -> None:
         datamodule(two, frame_rate_hz=0.0)
 
 
-def test_a_behaviour_made_from_nothing_is_named(two: list[Path]) -> None:
+def test_a_behavior_made_from_nothing_is_named(two: list[Path]) -> None:
     with pytest.raises(ValueError, match=r"data\.transforms\.cosines makes it from 'wheel', which no recording has"):
         datamodule(two, transforms={"cosines": Velocity("wheel")})
 

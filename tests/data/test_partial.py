@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core.data import partial
-from vivit_core.data.partial import write_in_pieces
+from vivit_core.data.recording import resumable
+from vivit_core.data.recording.resumable import write_in_pieces
 from vivit_core.specs import RecordingError
 
 VALUES = np.arange(400 * 5, dtype=np.int32).reshape(400, 5)
@@ -168,6 +168,6 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
 
 
 def test_ranges_cover_all_rows() -> None:
-    assert list(partial.pieces(7, 10, 30)) == [(0, 3), (3, 6), (6, 7)]
-    assert list(partial.pieces(2, 100, 30)) == [(0, 1), (1, 2)]
-    assert list(partial.pieces(0, 100, 30)) == []
+    assert list(resumable.pieces(7, 10, 30)) == [(0, 3), (3, 6), (6, 7)]
+    assert list(resumable.pieces(2, 100, 30)) == [(0, 1), (1, 2)]
+    assert list(resumable.pieces(0, 100, 30)) == []

@@ -11,11 +11,15 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core.data import recording as recording_module
-from vivit_core.data.recording import Recording, Trials, check_recording, seal, validate_recording, write_recording
-from vivit_core.data.view import View
-from vivit_core.files import remember_whole
+from vivit_core.data.recording import format as recording_format
+from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.validate import check_recording, validate_recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.resample import ResampledRecording
 from vivit_core.specs import RecordingError
+from vivit_core.system.files import remember_whole
 
 
 def replace_dataset(file: h5py.File, name: str, values: Any, **attrs: Any) -> None:
@@ -61,13 +65,13 @@ def test_what_is_written_is_read(make: Callable[..., Path], arrays: Callable[...
     }
     np.testing.assert_allclose(recording.truth("rate", 15, 47), rate[15:47], rtol=1e-6)
     assert recording.truth("kind").tolist() == ["simple", "complex", "simple"]
-    with pytest.raises(ValueError, match="no truth/centre"):
-        recording.truth("centre")
+    with pytest.raises(ValueError, match="no truth/center"):
+        recording.truth("center")
     with pytest.raises(ValueError, match="not inside 0:120"):
         recording.read(100, 121, {})
 
 
-def test_colour_and_floats(make: Callable[..., Path]) -> None:
+def test_color_and_floats(make: Callable[..., Path]) -> None:
     frames = np.random.default_rng(0).random((120, 4, 6, 3))  # float64, stored as float32
     clip = Recording(make(frames=frames)).read(3, 9, {})
     assert clip["frames"].dtype == np.float32 and clip["frames"].flags.c_contiguous
@@ -89,7 +93,7 @@ def test_units_in_another_order(make: Callable[..., Path]) -> None:
         Recording(path, unit_ids=["2", "0", "7"])
 
 
-def test_missing_behaviour_is_zero_and_told_once(make: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_behavior_is_zero_and_told_once(make: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     recording = Recording(make())
     for _ in range(2):
         behavior = recording.read(0, 5, {"pupil": 3, "eye": 2})["behavior"]
@@ -102,7 +106,7 @@ def test_missing_behaviour_is_zero_and_told_once(make: Callable[..., Path], capl
 def test_arrays_on_disk_are_copied_in_pieces(
     tmp_path: Path, arrays: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording_module, "_COPY_BYTES", 1000)
+    monkeypatch.setattr(recording_format, "_COPY_BYTES", 1000)
     given = arrays()
     np.save(tmp_path / "frames.npy", given["frames"])
     largest = 0
@@ -145,7 +149,7 @@ def test_a_failed_write_leaves_the_old_file(make: Callable[..., Path], arrays: C
     assert [p.name for p in path.parent.iterdir()] == ["a.h5"]
 
 
-def test_options_for_a_behaviour_that_is_not_there(make: Callable[..., Path]) -> None:
+def test_options_for_a_behavior_that_is_not_there(make: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match="pupil"):
         make(behavior_causal={"pupil": False})
 
@@ -232,12 +236,12 @@ BREAKS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
         "responses/valid: has 2 columns for 3 units",
     ),
     "no valid": (lambda f: f.pop("responses/valid"), "responses/valid: missing"),
-    "behaviour length": (lambda f: replace_dataset(f, "behavior/eye", np.zeros((5, 2))), "behavior/eye: has 5 rows"),
-    "behaviour infinite": (
+    "behavior length": (lambda f: replace_dataset(f, "behavior/eye", np.zeros((5, 2))), "behavior/eye: has 5 rows"),
+    "behavior infinite": (
         lambda f: f["behavior/eye"].__setitem__((3, 1), np.inf),
         r"behavior/eye: row 3, index \[1\] is inf.*NaN where a value is missing",
     ),
-    "behaviour is no group": (lambda f: (f.pop("behavior"), f.__setitem__("behavior", 1)), "behavior: is a dataset"),
+    "behavior is no group": (lambda f: (f.pop("behavior"), f.__setitem__("behavior", 1)), "behavior: is a dataset"),
     "frames nan": (
         lambda f: f["stimulus/frames"].__setitem__((99, 1, 2), np.nan),
         r"stimulus/frames: row 99, index \[1, 2\] is nan",
@@ -322,7 +326,7 @@ def test_of_a_known_file_the_frames_are_left_to_the_reader(
 
 @pytest.mark.usefixtures("unguarded")
 def test_memory_of_the_validator_is_bounded(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording_module, "_COPY_BYTES", 1 << 18)
+    monkeypatch.setattr(recording_format, "_COPY_BYTES", 1 << 18)
     path = make(n_frames=2000, frames=np.zeros((2000, 40, 50), np.float32))
     tracemalloc.start()
     try:
@@ -374,11 +378,11 @@ def test_trials_without_a_stimulus_id_are_no_repeats_of_each_other(make, tmp_pat
     path = make()
     with h5py.File(path, "r+") as file:
         replace_dataset(file, "trials/stimulus_id", [b"", b"a", b"nan", b"a", b"", b"b"])
-    seal(path)
+    write_checksum(path)
     recording = Recording(path)
     assert recording.info.trials.unnamed == 3 and len(recording.info.trials.by_stimulus()) == 5
     everything = recording.info.trials.by_stimulus()
     for split in ("train", "val", "test"):
         assert set(recording.info.trials.of(split).by_stimulus()) <= set(everything)
-    slower = View(path, recording.info.frame_rate_hz / 2).info.trials
+    slower = ResampledRecording(path, recording.info.frame_rate_hz / 2).info.trials
     assert slower.stimulus_id.tolist() == recording.info.trials.stimulus_id.tolist()

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vivit_core.data.recording import Trials
-from vivit_core.data.sampler import TrainingSampler, Weighting
+from vivit_core.data.clips import TrainingSampler, Weighting
+from vivit_core.data.recording.format import Trials
 
 TRIALS = [
     Trials([0, 50], [50, 80], [0, 1], ["train", "train"]),

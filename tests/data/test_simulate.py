@@ -10,10 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core.data.recording import Recording, validate_recording
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.validate import validate_recording
 from vivit_core.data.simulate import Simulator, world
 from vivit_core.data.simulate.population import Population, convolve, ornstein_uhlenbeck, temporal_kernel
-from vivit_core.files import known_whole
+from vivit_core.system.files import known_whole
 
 SMALL = Simulator(
     recordings=1,
@@ -210,7 +211,7 @@ def test_render_shifts_by_fractions_of_a_pixel():
         assert np.abs(frame - expected).max() < 1.0
 
 
-def test_scenes_have_room_contrast_and_their_middle_grey():
+def test_scenes_have_room_contrast_and_their_middle_gray():
     rng = np.random.default_rng(0)
     for name, quarter in world.quarters("val"):
         scene = world.Scene.draw(name, quarter, (36, 64), rng)
@@ -228,7 +229,7 @@ def population(n_units=24, shape=(20, 30), seed=0) -> Population:
     return Population.draw(n_units, shape, 120.0, np.random.default_rng(seed))
 
 
-def test_reverse_correlation_of_simple_cells_finds_their_centres():
+def test_reverse_correlation_of_simple_cells_finds_their_centers():
     cells = population(40, seed=3)
     inside = (np.abs(cells.center_px - [14.5, 9.5]) < [11, 6]).all(1)
     rng = np.random.default_rng(0)
@@ -245,8 +246,8 @@ def test_reverse_correlation_of_simple_cells_finds_their_centres():
         power = np.square(sta).sum(0)
         power = np.maximum(power - 3 * np.median(power), 0)
         y, x = np.mgrid[:20, :30]
-        centre = np.array([(power * x).sum(), (power * y).sum()]) / power.sum()
-        assert np.abs(centre - cells.center_px[u]).max() < 1.5, (u, centre, cells.center_px[u])
+        center = np.array([(power * x).sum(), (power * y).sum()]) / power.sum()
+        assert np.abs(center - cells.center_px[u]).max() < 1.5, (u, center, cells.center_px[u])
 
 
 def test_complex_cells_do_not_care_about_phase_and_simple_cells_do():
@@ -304,7 +305,7 @@ def test_orientation_is_counterclockwise_from_horizontal():
     assert even[12, 17] < 0 and even[7, 12] < 0
 
 
-def test_filters_are_blind_to_grey_and_to_the_future():
+def test_filters_are_blind_to_gray_and_to_the_future():
     cells = population()
     np.testing.assert_allclose(cells.gabors().sum(0), 0, atol=1e-4)
     rng = np.random.default_rng(0)

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core.data.recording import FORMAT, FORMAT_VERSION
+from vivit_core.data.recording.format import FORMAT, FORMAT_VERSION
 from vivit_core.data.simulate import Simulator
 
 KINDS = {
@@ -42,7 +42,7 @@ def test_each_beats_its_own_ln(command, tmp_path: Path) -> None:
         "trainer.steps_per_epoch=80", "trainer.max_minutes=60",
     )  # fmt: skip
     assert code == 0, printed
-    assert "120 Hz is brought to 60 Hz" in printed and "has no behaviour 'eye_velocity'" in printed
+    assert "120 Hz is brought to 60 Hz" in printed and "has no behavior 'eye_velocity'" in printed
     summary = json.loads(next(Path("outputs").rglob("summary.json")).read_text())
     for name, scores in summary["recordings"].items():
         assert scores["bps_mean"] > scores["ln_bps_mean"] > 0.3, name
@@ -98,7 +98,7 @@ def peak_bytes(*words: str, cwd: Path) -> int:
         "def peak():\n"
         "    status = pathlib.Path('/proc/self/status').read_text()\n"
         "    return int(status.split('VmHWM:')[1].split()[0])\n"
-        "from vivit_core.tasks import main\n"
+        "from vivit_core.cli.main import main\n"
         "main()\n"
         "print('peak', peak())\n"
     )

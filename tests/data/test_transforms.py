@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vivit_core.build import build, build_all
-from vivit_core.data.recording import Recording
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.transforms import Clip, Contrast, CutMix, PositionBasis, Smooth, Speed, Velocity, memory, widths
-from vivit_core.data.view import View
+from vivit_core.parts.build import build, build_all
 
 
 def test_speed_velocity_and_position():
@@ -47,7 +47,7 @@ def test_contrast_takes_out_brightness_and_gain(std_px):
 def test_the_shipped_eye_velocity_is_the_simulators(compose, tiny, tiny_files: list[Path]):
     """Position to velocity, split and smoothed, gives what the simulator stored beside it."""
     data = compose(*tiny, "data/transforms=eye_velocity")["data"]
-    view = View(tiny_files[0], None, build_all("data.transforms", data["transforms"]))
+    view = ResampledRecording(tiny_files[0], None, build_all("data.transforms", data["transforms"]))
     stored = Recording(tiny_files[0])
     start, stop = int(stored.info.trials.start[1]), int(stored.info.trials.stop[2])
     expected = stored.behavior(start + 7, stop, {"eye_velocity": 40})
@@ -86,7 +86,7 @@ def mixes(**changes):
         yield CutMix(**chosen)(clip(1.0), clip(3.0), np.random.default_rng(seed), 10.0)
 
 
-def test_cutmix_in_time_swaps_stimulus_responses_and_behaviour_together():
+def test_cutmix_in_time_swaps_stimulus_responses_and_behavior_together():
     lengths = []
     for mixed in mixes():
         shown = mixed["frames"][0, :, 0, 0]

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivit_core.data.recording import Recording, Trials
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.resample import Clock, ResampledRecording
 from vivit_core.data.transforms import Contrast, RaisedCosines, Smooth, SmoothTargets, SplitBySign, Velocity
-from vivit_core.data.view import Clock, View
 
 TRIALS = Trials([0, 13, 45, 80], [13, 41, 80, 120], ["a", "b", "c", "d"], ["train", "train", "val", "test"])
 RATES = [100.0, 50.0, 100 / 3, 40.0, 60.0, 99.97, 8.0]
@@ -38,7 +39,7 @@ def file_with_gaps(make: Callable[..., Path]) -> Path:
 @pytest.mark.parametrize("wanted", RATES)
 def test_each_bin_is_made_of_the_time_it_covers(make: Callable[..., Path], wanted: float) -> None:
     path = file_with_gaps(make)
-    stored, view = Recording(path), View(path, wanted)
+    stored, view = Recording(path), ResampledRecording(path, wanted)
     width = ratio(wanted)
     frames, counts = stored.frames(0, 120), stored.counts(0, 120)
     valid, eye, rate = stored.valid(0, 120), stored.behavior(0, 120, {"eye": 2}), stored.truth("rate")
@@ -89,7 +90,7 @@ def test_trials_stay_sorted_apart_and_inside(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("wanted", [None, 50.0, 40.0])
 def test_a_window_does_not_change_what_is_in_it(make: Callable[..., Path], wanted: float | None) -> None:
-    view = View(file_with_gaps(make), wanted, TRANSFORMS)
+    view = ResampledRecording(file_with_gaps(make), wanted, TRANSFORMS)
     names = {"cosines": 12, "smooth": 2, "eye": 2}
     whole = view.read(0, view.info.n_frames, names)
     targets = view.targets(0, view.info.n_frames)
@@ -112,13 +113,13 @@ TRANSFORMS: dict[str, Any] = {
 }
 
 
-def test_a_behaviour_reaches_only_into_its_own_trial_and_its_past(make: Callable[..., Path]) -> None:
+def test_a_behavior_reaches_only_into_its_own_trial_and_its_past(make: Callable[..., Path]) -> None:
     eye = np.random.default_rng(0).standard_normal((120, 2)).astype(np.float32)
     names = {"cosines": 12, "smooth": 2}
 
     def seen(changed: np.ndarray, name: str) -> np.ndarray:
         path = make(name, trials=TRIALS, behavior={"eye": changed})
-        return View(path, None, TRANSFORMS).behavior(0, 120, names)
+        return ResampledRecording(path, None, TRANSFORMS).behavior(0, 120, names)
 
     before = seen(eye, "before.h5")
     for place, reach in ((12, 13), (13, 41), (60, 80), (100, 120)):
@@ -132,13 +133,13 @@ def test_an_acausal_basis_is_known_as_one(make: Callable[..., Path]) -> None:
     looks_ahead = {**TRANSFORMS, "cosines": RaisedCosines("directions", n=3, duration_s=0.06, causal=False)}
     on = {"on": Smooth("cosines", tau_s=0.1)}
     path = make(behavior={"eye": np.zeros((120, 2)), "ahead": np.zeros((120, 1))}, behavior_causal={"ahead": False})
-    causal = View(path, None, {**looks_ahead, **on, "of_ahead": Velocity("ahead")}).info.behavior_causal
+    causal = ResampledRecording(path, None, {**looks_ahead, **on, "of_ahead": Velocity("ahead")}).info.behavior_causal
     assert {name for name, is_causal in causal.items() if not is_causal} == {"cosines", "on", "ahead", "of_ahead"}
 
 
-def test_a_transform_may_take_the_place_of_the_stored_behaviour(make: Callable[..., Path]) -> None:
+def test_a_transform_may_take_the_place_of_the_stored_behavior(make: Callable[..., Path]) -> None:
     path = make(behavior={"eye": np.arange(240.0).reshape(120, 2)})
-    view = View(path, None, {"eye": SplitBySign("eye"), "speed": Velocity("eye")})
+    view = ResampledRecording(path, None, {"eye": SplitBySign("eye"), "speed": Velocity("eye")})
     assert view.info.behavior == {"eye": 4, "speed": 4}
     np.testing.assert_array_equal(view.behavior(3, 5, {"eye": 4}), [[6, 7, 0, 0], [8, 9, 0, 0]])
     np.testing.assert_allclose(view.behavior(3, 5, {"speed": 4}), [[200, 200, 0, 0]] * 2)
@@ -146,8 +147,8 @@ def test_a_transform_may_take_the_place_of_the_stored_behaviour(make: Callable[.
 
 def test_circles_and_missing_sources(make: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=r"a ← b ← a is a circle"):
-        View(make(), None, {"a": Velocity("b"), "b": Velocity("a")})
-    view = View(make(), None, {"speed": Velocity("wheel"), "on": Smooth("speed", tau_s=1.0)})
+        ResampledRecording(make(), None, {"a": Velocity("b"), "b": Velocity("a")})
+    view = ResampledRecording(make(), None, {"speed": Velocity("wheel"), "on": Smooth("speed", tau_s=1.0)})
     assert view.info.behavior == {"eye": 2}
     np.testing.assert_array_equal(view.behavior(0, 3, {"on": 2}), np.zeros((3, 2)))
     view.absent = {"on": np.array([1.0, 2.0])}
@@ -156,7 +157,7 @@ def test_circles_and_missing_sources(make: Callable[..., Path]) -> None:
 
 def test_targets_are_smoothed_over_valid_bins_and_counts_are_not(make: Callable[..., Path]) -> None:
     path = file_with_gaps(make)
-    view, stored = View(path, None, {"calcium": SmoothTargets(tau_s=0.03)}), Recording(path)
+    view, stored = ResampledRecording(path, None, {"calcium": SmoothTargets(tau_s=0.03)}), Recording(path)
     counts, valid = stored.counts(0, 120), stored.valid(0, 120)
     np.testing.assert_array_equal(view.counts(0, 120), counts)
     targets = view.targets(0, 120)
@@ -171,7 +172,7 @@ def test_targets_are_smoothed_over_valid_bins_and_counts_are_not(make: Callable[
 
 def test_a_view_can_be_pickled_and_keeps_units_order(make: Callable[..., Path]) -> None:
     path = make()
-    view = View(path, 50.0, TRANSFORMS, "other", ["2", "0", "1"])
+    view = ResampledRecording(path, 50.0, TRANSFORMS, "other", ["2", "0", "1"])
     again = pickle.loads(pickle.dumps(view))
     assert again.recording_id == "other"
-    np.testing.assert_array_equal(again.counts(0, 60), View(path, 50.0).counts(0, 60)[:, [2, 0, 1]])
+    np.testing.assert_array_equal(again.counts(0, 60), ResampledRecording(path, 50.0).counts(0, 60)[:, [2, 0, 1]])

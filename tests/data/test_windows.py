@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivit_core.data.recording import Trials
-from vivit_core.data.windows import TrainingWindows, Window, ends_of_trials, evaluation_windows
+from vivit_core.data.clips import TrainingWindows, Window, ends_of_trials, evaluation_windows
+from vivit_core.data.recording.format import Trials
 
 
 def trials_of(lengths: list[int], gaps: list[int], splits: list[str]) -> Trials:

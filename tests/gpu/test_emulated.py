@@ -13,11 +13,12 @@ from tiny_training import WITHOUT_DROPOUT, make_twin, optimization, train
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from vivit_core.models.baselines import LN
-from vivit_core.models.twin import load_twin, read_checkpoint
-from vivit_core.training.averaging import Averaging
-from vivit_core.training.losses import counted, poisson_loss
-from vivit_core.training.metrics import UnitMetrics
+from vivit_core.metrics.unit_scores import UnitMetrics
+from vivit_core.models.checkpoint import read_checkpoint
+from vivit_core.models.likelihoods.poisson import counted, poisson_loss
+from vivit_core.models.ln import LN
+from vivit_core.models.load import load_twin
+from vivit_core.training.callbacks.averaging import Averaging
 from vivit_core.training.transfer import load_parts, pretrained
 
 WINDOWED = {"windowed": tiny_models.vivit(window=8), "frames-resized": tiny_models.vivit(frame_size=[8, 10])}

@@ -8,14 +8,17 @@ import tiny_models
 import torch
 from test_emulated import gpu  # noqa: F401
 
-from vivit_core.analysis import compare as comparison
-from vivit_core.analysis.attention import study_attention
-from vivit_core.analysis.compare import Contender, compare
-from vivit_core.analysis.evaluate import evaluate
-from vivit_core.analysis.latency import measure_stream
-from vivit_core.analysis.receptive_fields import Noise, receptive_fields
-from vivit_core.analysis.synthesis import Ascent
-from vivit_core.analysis.tuning import Gratings, tune
+from vivit_core.analysis.attention.study import study_attention
+from vivit_core.analysis.compare import cost
+from vivit_core.analysis.compare.compare import compare
+from vivit_core.analysis.compare.numbers import Contender
+from vivit_core.analysis.evaluate.evaluate import evaluate
+from vivit_core.analysis.receptive_fields.numbers import receptive_fields
+from vivit_core.analysis.stream.numbers import measure_stream
+from vivit_core.analysis.tuning.most_exciting import Ascent
+from vivit_core.analysis.tuning.tune import tune
+from vivit_core.stimuli.gratings import Gratings
+from vivit_core.stimuli.noise import Noise
 
 NOISE = Noise(kind="white", contrast=0.5, density=1.0, check_px=2, hold_bins=1, clips=2, clip_s=0.3, seed=0)
 ASCENT = Ascent(
@@ -100,7 +103,7 @@ def assert_alike(one, other, where=""):
 
 @pytest.mark.parametrize("task", [evaluated, compared, fields, tuned, attended, streamed])
 def test_a_task_on_the_gpu_finds_what_it_finds_on_the_cpu(task, data, tmp_path, monkeypatch, request):
-    monkeypatch.setattr(comparison, "MEASURED_S", 0.01)
+    monkeypatch.setattr(cost, "MEASURED_S", 0.01)
     expected = task("cpu", data, tmp_path / "cpu")
     request.getfixturevalue("gpu")
     torch.use_deterministic_algorithms(True)  # as it stays after a training, which evaluates itself

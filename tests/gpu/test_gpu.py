@@ -15,8 +15,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vivit_core import load_twin
-from vivit_core.models.attention import Attention, Reach
-from vivit_core.models.layers import rope_time
+from vivit_core.models.attention.rope import rope_time
+from vivit_core.models.attention.rotary import Attention, AttentionMask
 from vivit_core.training.machine import exact_float32
 
 # cuBLAS asks for it at its first product in a process, and with deterministic algorithms refuses without it. Lightning
@@ -129,7 +129,7 @@ def test_attention_of_every_kernel_equals_the_reference(window):
     """The flash kernel where the window takes nothing away, another with a mask where it does; float32 and bfloat16."""
     exact_float32()
     torch.manual_seed(0)
-    attention, tokens, reach = Attention(32, 2).cuda(), 40, Reach(True, window)
+    attention, tokens, reach = Attention(32, 2).cuda(), 40, AttentionMask(True, window)
     x, rope = torch.randn(3, tokens, 32, device="cuda"), rope_time(torch.arange(tokens, device="cuda"), 16, 1000.0)
     q, k, v = attention.project(x, rope)
     expected = attention.out((attention.weights(q, k, reach.mask(tokens, x.device)) @ v).transpose(1, 2).flatten(2))

@@ -13,9 +13,10 @@ import pytest
 import torch
 from test_ranks import RUN, SMALL, run_command
 
-from vivit_core.checkpoint import read_checkpoint
-from vivit_core.data.recording import Trials, write_recording
-from vivit_core.runs import Run
+from vivit_core.cli.runs import Run
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.training.machine import lacks_to_compile
 
 STEPS, CLIP = 4, 1.0

@@ -14,10 +14,11 @@ import tiny_models
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vivit_core.build import build
-from vivit_core.checkpoint import WRITTEN, read_checkpoint, settings_of, written_by
-from vivit_core.models.baselines import LN, load_ln
-from vivit_core.models.twin import Twin, load_twin
+from vivit_core.models.checkpoint import WRITTEN, read_checkpoint, settings_of, written_by
+from vivit_core.models.ln import LN, load_ln
+from vivit_core.models.load import load_twin
+from vivit_core.models.twin import Twin
+from vivit_core.parts.build import build
 
 Content = dict[str, Any]
 COSINES = "vivit_core.data.transforms.PositionBasis"
@@ -71,20 +72,20 @@ def targets(canary: Path) -> Iterator[dict[str, Any]]:
     yield {"_target_": "builtins.eval", "_args_": [text]}
     yield {"_target_": "builtins.open", "file": str(canary), "mode": "w"}
     yield {"_target_": "canary_module.Part", "x": 1}
-    yield {"_target_": "vivit_core.files.write_text", "path": str(canary), "text": ""}
-    yield {"_target_": "vivit_core.data.recording.write_recording", "path": str(canary)}
-    yield {"_target_": "vivit_core.models.twin.load_twin", "path": str(canary)}
+    yield {"_target_": "vivit_core.system.files.write_text", "path": str(canary), "text": ""}
+    yield {"_target_": "vivit_core.data.recording.writer.write_recording", "path": str(canary)}
+    yield {"_target_": "vivit_core.models.load.load_twin", "path": str(canary)}
     yield {"_target_": "vivit_core.models.layers.torch.hub.load"}
     yield {"_target_": "vivit_core.models.layers.nn.Linear", "in_features": 1, "out_features": 1}
     yield {"_target_": "vivit_core.models.twin.Twin"}
     yield {"_target_": "vivit_core.models.nothing.There"}
     yield {"_target_": "vivit_core.models..vivit.ViViT"}
-    yield {"_target_": "vivit_core.models.vivit.ViViT\n"}
+    yield {"_target_": "vivit_core.models.cores.vivit.ViViT\n"}
     yield {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": str(canary)}
     yield {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(canary)}
     yield {"_target_": 3}
     yield {"_target_": ["os.system"]}
-    yield {"_target_": "vivit_core.models.readout.GaussianReadout", "_partial_": True}
+    yield {"_target_": "vivit_core.models.readouts.gaussian.GaussianReadout", "_partial_": True}
 
 
 PLACES: dict[str, tuple[str, ...]] = {
@@ -157,7 +158,7 @@ def recording(**changes: Any) -> Callable[[Content], Content]:
 def deep(made: Content) -> Content:
     node: Any = made["twin"]["model"]
     for _ in range(60):
-        node = {"_target_": "vivit_core.models.vivit.ViViT", "tokenizer": node}
+        node = {"_target_": "vivit_core.models.cores.vivit.ViViT", "tokenizer": node}
     return put(made, ("twin", "model"), node)
 
 
@@ -212,7 +213,7 @@ TAMPERINGS: dict[str, Callable[[Content], Content]] = {
     "patch of nothing": at("twin", "model", "tokenizer", "patch_size", value=[0, 4, 4]),
     "frame size": at("twin", "model", "frame_size", value=[10**5, 10**5]),
     "unknown key": at("twin", "model", "of_a_later_version", value=1),
-    "a key missing": at("twin", "model", value={"_target_": "vivit_core.models.vivit.ViViT"}),
+    "a key missing": at("twin", "model", value={"_target_": "vivit_core.models.cores.vivit.ViViT"}),
     "unknown part": at("twin", "of_a_later_version", value=1),
     "readout": at("twin", "readout", "std_px", value=-1.0),
     "readout output": at("twin", "readout", "output", value="sin"),
@@ -234,7 +235,7 @@ TAMPERINGS: dict[str, Callable[[Content], Content]] = {
     "infinite mean": recording(pixel_mean=float("inf")),
     "frame of nothing": recording(frame_shape=[1, 0, 8]),
     "frame of two sides": recording(frame_shape=[8, 8]),
-    "behaviour": recording(behavior={"a": -1, "b": 3}, behavior_mean=[0.0] * 2, behavior_std=[1.0] * 2),
+    "behavior": recording(behavior={"a": -1, "b": 3}, behavior_mean=[0.0] * 2, behavior_std=[1.0] * 2),
     "unknown statistic": recording(of_a_later_version=1),
     "half a character": recording(recording_id="\ud800"),
     "huge integer": at("epoch", value=10**5000),

@@ -29,9 +29,11 @@ from tiny_models import (
     vivit,
 )
 
-from vivit_core.models.attention import Attention
+from vivit_core.models.attention.rotary import Attention
+from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.convolution import Conv3d
-from vivit_core.models.twin import Twin, load_twin, read_checkpoint
+from vivit_core.models.load import load_twin
+from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
 INNER = RESIDUAL_STEM["stem"]
@@ -221,7 +223,7 @@ def test_streams_that_cannot_be() -> None:
         made.stream("z")
     with pytest.raises(ValueError, match=r"frames of shape \(1, 12, 16\)"):
         made.stream("a").step(np.zeros((16, 12)), np.zeros(3))
-    with pytest.raises(ValueError, match=r"behaviour of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"behavior of shape \(3,\)"):
         made.stream("a").step(np.zeros((12, 16)))
     for changes in ({"window": 3}, {"window": 8, "causal": False}):
         with pytest.raises(ValueError, match=r"model.window=null"):
@@ -293,7 +295,7 @@ def test_rates_are_in_hz_and_take_plain_arrays() -> None:
     rates = made.train().rates("a", one["frames"][0, 0].numpy(), one["behavior"][0].numpy())
     np.testing.assert_allclose(rates, expected.numpy(), rtol=1e-5)
     assert made.training
-    with pytest.raises(ValueError, match="behaviour of shape"):
+    with pytest.raises(ValueError, match="behavior of shape"):
         made.rates("a", one["frames"][0, 0].numpy())
     with pytest.raises(ValueError, match="no readout for recording 'z'"):
         made.rates("z", one["frames"][0, 0].numpy())
@@ -302,7 +304,7 @@ def test_rates_are_in_hz_and_take_plain_arrays() -> None:
             made.rates("a", wrong.numpy(), one["behavior"][0].numpy())
 
 
-def test_normalisation_is_the_recordings_own() -> None:
+def test_normalization_is_the_recordings_own() -> None:
     of = spec()
     made = twin(vivit(), of)
     frames, behavior = made.adapt("a", clips(of))
@@ -321,8 +323,8 @@ def test_normalisation_is_the_recordings_own() -> None:
         ({"tokenizer": STEM | {"patch_size": [4, 5, 4]}}, r"multiples of the stem.s stride=2"),
         ({"tokenizer": {"_target_": "os.system"}}, r"lies outside 'vivit_core.models'"),
         (
-            {"tokenizer": {"_target_": "vivit_core.models.tokenizer.Tublet"}},
-            r"there is no 'vivit_core.models.tokenizer.Tublet'",
+            {"tokenizer": {"_target_": "vivit_core.models.tokenizers.base.Tublet"}},
+            r"there is no 'vivit_core.models.tokenizers.base.Tublet'",
         ),
     ],
 )
@@ -395,7 +397,7 @@ def test_acausal_rivals_see_the_future_and_do_not_stream(model: dict[str, Any]) 
         made.stream("a")
 
 
-def test_a_convolutions_outputs_are_centred_on_every_second_cell() -> None:
+def test_a_convolutions_outputs_are_centered_on_every_second_cell() -> None:
     convolution = Conv3d(1, 1, (1, 5), stride=2)
     torch.nn.init.ones_(convolution.weight)
     x = torch.zeros(1, 1, 1, 13, 15, requires_grad=True)

@@ -11,12 +11,14 @@ import torch
 from tiny_models import LN as LN_NODE
 from tiny_models import MODELS_UNDER_CONTRACT, READOUT, spec
 
-from vivit_core.data.datamodule import training_statistics
-from vivit_core.data.recording import Recording, Trials, validate_recording, write_recording
-from vivit_core.data.statistics import Moments
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.validate import validate_recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.resample import ResampledRecording
+from vivit_core.data.statistics import Moments, training_statistics
 from vivit_core.data.transforms import PositionBasis, RaisedCosines, Smooth, Speed, SplitBySign, Velocity
-from vivit_core.data.view import View
-from vivit_core.models.baselines import LN
+from vivit_core.models.ln import LN
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
@@ -24,7 +26,7 @@ BINS = 12
 
 
 def shown(holes: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and behaviour; with holes, or with the training's means where those are."""
+    """Frames and behavior; with holes, or with the training's means where those are."""
     known = spec()
     rng = np.random.default_rng(0)
     frames = rng.normal(120, 50, (1, BINS, 12, 16)).astype(np.float32)
@@ -43,7 +45,7 @@ def test_what_is_missing_is_at_its_mean_in_clips_rates_and_streams(name: str) ->
     frames, behavior = shown(holes=True)
     expected = twin.rates("a", *shown(holes=False))
     assert twin.missing_values == 0
-    with pytest.warns(UserWarning, match=r"recording a: 198 pixels or numbers of behaviour are missing"):
+    with pytest.warns(UserWarning, match=r"recording a: 198 pixels or numbers of behavior are missing"):
         rates = twin.rates("a", frames, behavior)
     assert twin.missing_values == 2 + 12 * 16 + 1 + 3
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
@@ -101,12 +103,12 @@ def test_statistics_are_of_what_is_there_and_the_rest_is_counted(
     np.testing.assert_allclose(found.behavior_mean[:2], np.nanmean(train, 0), rtol=1e-5)
     np.testing.assert_allclose(found.behavior_std[:2], np.nanstd(train, 0), rtol=1e-5)
     assert (found.behavior_mean[2], found.behavior_std[2]) == (0.0, 1.0)
-    assert "4.6 % of behaviour 'pupil' is missing (NaN) in training trials" in caplog.text
-    assert "100.0 % of behaviour 'lost'" in caplog.text
+    assert "4.6 % of behavior 'pupil' is missing (NaN) in training trials" in caplog.text
+    assert "100.0 % of behavior 'lost'" in caplog.text
 
 
 def test_slower_bins_pool_what_is_there(blinking: Path) -> None:
-    fine, coarse = Recording(blinking), View(blinking, 20.0)
+    fine, coarse = Recording(blinking), ResampledRecording(blinking, 20.0)
     stored = fine.behavior(0, 240, {"pupil": 2}).reshape(80, 3, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the mean of nothing

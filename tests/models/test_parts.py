@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import BASIS, RESIDUAL_STEM, STEM, TUBELET, batch, spec, twin, vivit
 
-from vivit_core.build import build
-from vivit_core.models.attention import Attention, Reach
+from vivit_core.models.attention.rope import apply_rope, rope_space, rope_time, rotation
+from vivit_core.models.attention.rotary import Attention, AttentionMask
 from vivit_core.models.dropout import draw_seeds, drop
-from vivit_core.models.frontend import TemporalBasis, raised_cosines
-from vivit_core.models.layers import Level, centres, rope_space, rope_time, rotation, turn
-from vivit_core.models.modulator import ConvGRU
-from vivit_core.models.readout import GaussianReadout
-from vivit_core.models.resnet import ResidualStem
-from vivit_core.models.tokenizer import ConvStem, Tubelet
+from vivit_core.models.feature_map import FeatureMap, cell_centers
+from vivit_core.models.frontends.temporal_basis import TemporalBasis, raised_cosines
+from vivit_core.models.modulators.convgru import ConvGRU
+from vivit_core.models.readouts.gaussian import GaussianReadout
+from vivit_core.models.tokenizers.residual_stem import ResidualStem
+from vivit_core.models.tokenizers.stem import ConvStem
+from vivit_core.models.tokenizers.tubelet import Tubelet
+from vivit_core.parts.build import build
 
 QUICK_START = {"bare": TUBELET}
 
@@ -29,7 +31,7 @@ def test_quick_start_shapes_to_the_letter() -> None:
     tubelet = Tubelet(in_channels=1, dim=192, patch_size=[4, 4, 4])
     tokens = tubelet(torch.randn(2, 1, 32, 36, 64))
     assert tokens.x_BTND.shape == (2, 8, 144, 192)
-    attention = {"_target_": "vivit_core.models.attention.Attention", "heads": 6}
+    attention = {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 6}
     of = spec(height=36, width=64, units=100)
     small = twin(vivit(embedding_dim=192, attention=attention, spatial_depth=1, temporal_depth=1), of, predict="last")
     assert small.core(torch.randn(2, 1, 32, 36, 64))[-1].x_BCTHW.shape == (2, 192, 8, 9, 16)
@@ -126,7 +128,9 @@ def test_a_token_is_cut_from_its_own_patch_of_the_map() -> None:
 
 
 def test_bins_are_served_once_by_the_newest_ended_token() -> None:
-    level = Level(torch.zeros(1, 1, 3, 1, 1), first_end=1, stride=4, ys=torch.zeros(1), xs=torch.zeros(1), cell=4.0)
+    level = FeatureMap(
+        torch.zeros(1, 1, 3, 1, 1), first_end=1, stride=4, ys=torch.zeros(1), xs=torch.zeros(1), cell=4.0
+    )
     served = level.to_bins(torch.tensor([1.0, 2.0, 3.0])[None, :, None], 10)
     assert served[0, :, 0].tolist() == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
 
@@ -153,16 +157,16 @@ def test_temporal_basis_is_a_causal_convolution() -> None:
     assert raised_cosines(4, 16).argmax(1).tolist() == sorted(raised_cosines(4, 16).argmax(1).tolist(), reverse=True)
 
 
-REACHES = {"all": Reach(False), "causal": Reach(True), "window": Reach(True, window=3)}
+REACHES = {"all": AttentionMask(False), "causal": AttentionMask(True), "window": AttentionMask(True, window=3)}
 
 
 @pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("path", ["plain", "fused"])
 def test_attention_is_softmax_of_scores(
-    reach: Reach, qk_norm: bool, path: str, monkeypatch: pytest.MonkeyPatch
+    reach: AttentionMask, qk_norm: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vivit_core.models.attention.PLAIN_UP_TO", 0 if path == "fused" else 256)
+    monkeypatch.setattr("vivit_core.models.attention.rotary.PLAIN_UP_TO", 0 if path == "fused" else 256)
     torch.manual_seed(0)
     attention = Attention(dim=24, heads=3, qk_norm=qk_norm).double()
     if qk_norm:
@@ -206,14 +210,14 @@ def test_scores_depend_on_differences_of_positions_alone(shift: int) -> None:
 
     def scores(first: int) -> torch.Tensor:
         rope = rope_time(positions + first, 8, 1000.0)
-        return turn(q[:, None], rope)[:, 0] @ turn(k[:, None], rope)[:, 0].T
+        return apply_rope(q[:, None], rope)[:, 0] @ apply_rope(k[:, None], rope)[:, 0].T
 
     torch.testing.assert_close(scores(0), scores(shift), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(scores(0), scores(10**9 + shift), rtol=1e-4, atol=1e-4)  # an endless stream
 
     one = torch.randn(8, generator=generator)
     grid = rope_space(4, 6, 2, 8, 100.0, torch.device("cpu"))
-    turned = turn(one.expand(26, 1, 8), grid)[:, 0]
+    turned = apply_rope(one.expand(26, 1, 8), grid)[:, 0]
     torch.testing.assert_close(turned[:2], one.expand(2, 8))  # registers have no place
     turned = turned[2:].view(4, 6, 8)
     score = torch.einsum("ijd,kld->ijkl", turned, turned)
@@ -240,11 +244,11 @@ def test_drop_drops_its_share_and_keeps_the_mean(p: float, seed: int) -> None:
 def test_fates_are_independent() -> None:
     seeds = draw_seeds(64, device=torch.device("cpu"))
     kept = torch.stack([drop(torch.ones(4096), 0.5, seed) > 0 for seed in seeds]).double()
-    centred = kept - 0.5
-    between = centred @ centred.T / 4096 * 4  # correlation between seeds
+    centered = kept - 0.5
+    between = centered @ centered.T / 4096 * 4  # correlation between seeds
     assert float((between - torch.eye(64)).abs().max()) < 6 / math.sqrt(4096)
     for lag in (1, 2, 3, 7, 16, 64, 192, 768):  # along the tensor
-        assert abs(float((centred[:, lag:] * centred[:, :-lag]).mean()) * 4) < 6 / math.sqrt(64 * 4096)
+        assert abs(float((centered[:, lag:] * centered[:, :-lag]).mean()) * 4) < 6 / math.sqrt(64 * 4096)
 
 
 def test_shared_fates() -> None:
@@ -260,12 +264,12 @@ def test_shared_fates() -> None:
         {"ff_dropout": 0.5},
         {"drop_path": 0.5},
         {"patch_dropout": 0.5},
-        {"attention": {"_target_": "vivit_core.models.attention.Attention", "heads": 2, "dropout": 0.5}},
+        {"attention": {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 2, "dropout": 0.5}},
         {"tokenizer": STEM | {"dropout": 0.5}},
     ],
     ids=lambda c: next(iter(c)),
 )
-def test_each_regulariser_changes_training_and_not_evaluation(changes: dict) -> None:
+def test_each_regularizer_changes_training_and_not_evaluation(changes: dict) -> None:
     plain, changed = twin(vivit(tokenizer=STEM, modulator=None)), twin(vivit(tokenizer=STEM, modulator=None) | changes)
     clips = batch(spec())
     with torch.no_grad():
@@ -293,20 +297,20 @@ def readout(channels: list[int], units: int = 4, **changes: object) -> GaussianR
 def test_readout_equals_the_window_integrated_by_hand() -> None:
     made = readout([3, 2]).double()
     levels = [
-        Level(
+        FeatureMap(
             torch.randn(2, 3, 8, 12, 16).double(),
             0,
             1,
-            centres(12, 1, 0, torch.device("cpu")),
-            centres(16, 1, 0, torch.device("cpu")),
+            cell_centers(12, 1, 0, torch.device("cpu")),
+            cell_centers(16, 1, 0, torch.device("cpu")),
             1.0,
         ),
-        Level(
+        FeatureMap(
             torch.randn(2, 2, 2, 3, 4).double(),
             3,
             4,
-            centres(3, 4, 0, torch.device("cpu")),
-            centres(4, 4, 0, torch.device("cpu")),
+            cell_centers(3, 4, 0, torch.device("cpu")),
+            cell_centers(4, 4, 0, torch.device("cpu")),
             4.0,
         ),
     ]
@@ -340,7 +344,7 @@ def test_readout_equals_the_window_integrated_by_hand() -> None:
 def test_readout_starts_at_the_mean_rate() -> None:
     for output in ("exp", "softplus"):
         made = GaussianReadout([3], (12, 16), (0.01, 0.5), 1.5, 0.3, 6.0, 0.5, 0.0, output)  # type: ignore[arg-type]
-        level = Level(torch.zeros(1, 3, 4, 12, 16), 0, 1, torch.arange(12.0), torch.arange(16.0), 1.0)
+        level = FeatureMap(torch.zeros(1, 3, 4, 12, 16), 0, 1, torch.arange(12.0), torch.arange(16.0), 1.0)
         torch.testing.assert_close(made([level], 4, last=True)[0], torch.tensor([0.01, 0.5]), rtol=1e-3, atol=1e-5)
 
 
@@ -383,7 +387,7 @@ def test_convgru_equals_its_equations_stepped() -> None:
     torch.manual_seed(0)
     gru = ConvGRU(channels=4, behavior_dim=3, stride=2, hidden=5, gain=0).double()
     x, behavior = torch.randn(2, 4, 3, 4, 5).double(), torch.randn(2, 5, 3).double()  # 5 bins: padded at the old end
-    level = Level(x, 0, 2, torch.arange(4.0), torch.arange(5.0), 2.0)
+    level = FeatureMap(x, 0, 2, torch.arange(4.0), torch.arange(5.0), 2.0)
     changed = gru([level], behavior)[-1].x_BCTHW
     padded = torch.cat([torch.zeros(2, 1, 3).double(), behavior], dim=1)
     state = torch.zeros(2, 5, 4, 5).double()

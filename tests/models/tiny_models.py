@@ -9,12 +9,17 @@ import torch
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
-MODELS = "vivit_core.models."
-TUBELET = {"_target_": MODELS + "tokenizer.Tubelet", "patch_size": [4, 4, 4]}
-STEM = {"_target_": MODELS + "tokenizer.ConvStem", "patch_size": [4, 4, 4], "channels": 6, "kernel": 5, "stride": 2}
-BASIS = {"_target_": MODELS + "frontend.TemporalBasis", "bases": 3, "lags": 7}
+TUBELET = {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [4, 4, 4]}
+STEM = {
+    "_target_": "vivit_core.models.tokenizers.stem.ConvStem",
+    "patch_size": [4, 4, 4],
+    "channels": 6,
+    "kernel": 5,
+    "stride": 2,
+}
+BASIS = {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 3, "lags": 7}
 RESIDUAL_STEM = {
-    "_target_": MODELS + "resnet.ResidualStem",
+    "_target_": "vivit_core.models.tokenizers.residual_stem.ResidualStem",
     "patch_size": [4, 4, 8],
     "stem": {key: value for key, value in STEM.items() if key != "patch_size"},
     "cell": 4,
@@ -22,10 +27,10 @@ RESIDUAL_STEM = {
     "depth": 2,
     "kernel": [3, 3],
 }
-ATTENTION = {"_target_": MODELS + "attention.Attention", "heads": 2}
-GRU = {"_target_": MODELS + "modulator.ConvGRU", "hidden": 5, "gain": 3}
+ATTENTION = {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 2}
+GRU = {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 5, "gain": 3}
 READOUT = {
-    "_target_": MODELS + "readout.GaussianReadout",
+    "_target_": "vivit_core.models.readouts.gaussian.GaussianReadout",
     "std_px": 2.0,
     "std_min_px": 0.3,
     "std_max_px": 6.0,
@@ -33,12 +38,12 @@ READOUT = {
     "l1": 0.01,
     "output": "exp",
 }
-LN = {"_target_": MODELS + "baselines.LN", "duration_s": 0.05}
+LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05}
 
 
 def vivit(**changes: Any) -> dict[str, Any]:
     return {
-        "_target_": MODELS + "vivit.ViViT",
+        "_target_": "vivit_core.models.cores.vivit.ViViT",
         "embedding_dim": 16,
         "spatial_depth": 2,
         "temporal_depth": 2,
@@ -53,7 +58,7 @@ def vivit(**changes: Any) -> dict[str, Any]:
 
 def resnet(**changes: Any) -> dict[str, Any]:
     return {
-        "_target_": MODELS + "resnet.ResNet",
+        "_target_": "vivit_core.models.cores.resnet.ResNet",
         "widths": [8, 12],
         "depth": 2,
         "kernel": [3, 3],
@@ -66,7 +71,7 @@ def resnet(**changes: Any) -> dict[str, Any]:
 
 def factorized(**changes: Any) -> dict[str, Any]:
     return {
-        "_target_": MODELS + "factorized.FactorizedCNN",
+        "_target_": "vivit_core.models.cores.factorized_cnn.FactorizedCNN",
         "channels": [4, 6, 8],
         "first_kernel": [5, 5],
         "kernel": [3, 3],
@@ -98,15 +103,15 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
 
 # What may be dropped in training, for each core.
 DROPOUTS = {
-    "vivit.ViViT": {"ff_dropout": 0.2, "drop_path": 0.2, "patch_dropout": 0.2},
-    "resnet.ResNet": {"dropout": 0.2, "drop_path": 0.2},
-    "factorized.FactorizedCNN": {},
+    "vivit_core.models.cores.vivit.ViViT": {"ff_dropout": 0.2, "drop_path": 0.2, "patch_dropout": 0.2},
+    "vivit_core.models.cores.resnet.ResNet": {"dropout": 0.2, "drop_path": 0.2},
+    "vivit_core.models.cores.factorized_cnn.FactorizedCNN": {},
 }
 
 
 def dropping(model: dict[str, Any]) -> dict[str, Any]:
     """The model with every kind of dropout on."""
-    changed = model | DROPOUTS[model["_target_"].removeprefix(MODELS)]
+    changed = model | DROPOUTS[model["_target_"]]
     if model.get("tokenizer", TUBELET) != TUBELET:
         changed = changed | {"tokenizer": model["tokenizer"] | {"dropout": 0.2}}
     return changed | ({"attention": model["attention"] | {"dropout": 0.2}} if "attention" in model else {})

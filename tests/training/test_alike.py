@@ -13,13 +13,18 @@ import pytest
 import torch
 from tiny_models import BASIS, MODELS_UNDER_CONTRACT, READOUT
 
-from vivit_core.data.datamodule import RecordingsDataModule, training_statistics
-from vivit_core.data.recording import Recording, Trials, write_recording
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.statistics import training_statistics
 from vivit_core.models.layers import channel_scales, inverse_softplus
 from vivit_core.models.twin import Twin
+from vivit_core.rf.regression import contrast_energies, courses, place
+from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
-from vivit_core.training.ln import Stretches, contrast_energies, courses, fit_ln, place
-from vivit_core.training.start import start_from_data
+from vivit_core.training.baseline import fit_ln
+from vivit_core.training.initialize import initialize_from_data
 
 SPLIT = ("train",) * 5 + ("val", "test")
 
@@ -69,14 +74,14 @@ def test_maps_and_time_courses_are_numbers_for_every_movie_and_every_unit(size: 
             rest = counts - counts.mean(0)
             linear, energy = place(x[None], rest, lags, 0.5), place(contrast_energies(x), rest, lags, 100.0)
             spec = RecordingSpec("a", 30.0, (1, *size), tuple("abc"[: len(which)]), (0.5,) * len(which), 0.0, 1.0)
-            data = Stretches(x.numpy(), counts.numpy(), np.ones(counts.shape, bool))
+            data = TrialStretches(x.numpy(), counts.numpy(), np.ones(counts.shape, bool))
             for found in (*linear, *energy, courses(data, spec, linear[2], lags)):
                 assert found.isfinite().all()
 
 
 FRAMES: dict[str, Any] = {
     "dark": np.zeros((280, 12, 16), np.uint8),
-    "grey": np.full((280, 12, 16), 0.1, np.float32),
+    "gray": np.full((280, 12, 16), 0.1, np.float32),
     "still": np.broadcast_to(np.random.default_rng(3).integers(0, 256, (1, 12, 16)).astype(np.uint8), (280, 12, 16)),
     "one pixel": np.random.default_rng(4).integers(0, 256, (280, 1, 1)).astype(np.uint8),
 }
@@ -91,16 +96,16 @@ def test_a_twin_starts_beside_a_recording_without_contrast_and_with_trials_of_ot
     files = [
         written(tmp_path, "good", frame_rate_hz=29.97),
         written(tmp_path, "longer", bins=60),
-        written(tmp_path, "grey", frames=FRAMES["grey"]),
+        written(tmp_path, "gray", frames=FRAMES["gray"]),
     ]
     data = opened(*files)
     ln = fit_ln(data, duration_s=0.2, patch=5, progress=False)
     torch.manual_seed(0)
     for baseline in (ln, None):
         twin = Twin(MODELS_UNDER_CONTRACT[name] | {"modulator": None}, READOUT, data.specs)
-        start_from_data(twin, data.recordings, baseline)
+        initialize_from_data(twin, data.recordings, baseline)
         assert all(value.isfinite().all() for value in twin.state_dict().values())
-        np.testing.assert_allclose(twin.readout_gaussians("grey")["mean_px"], [[7.5, 5.5]] * 3)
+        np.testing.assert_allclose(twin.readout_gaussians("gray")["mean_px"], [[7.5, 5.5]] * 3)
         weights = [value.abs().max() for key, value in twin.core.named_parameters() if key.endswith("weight")]
         assert max(weights) < 100  # nothing was divided by next to nothing
         batch = next(iter(data.evaluation_dataloader("val")))
@@ -119,7 +124,7 @@ def test_the_baseline_of_recordings_that_show_nothing_is_each_units_mean(
     ln = fit_ln(data, duration_s=0.2, patch=5, progress=False)
     torch.manual_seed(0)
     twin = Twin(MODELS_UNDER_CONTRACT["stem"] | {"modulator": None}, READOUT, data.specs)
-    start_from_data(twin, data.recordings, ln)
+    initialize_from_data(twin, data.recordings, ln)
     batch = next(iter(data.evaluation_dataloader("test")))
     rate = ln(batch)["a"]
     assert rate.isfinite().all() and twin(batch)["a"].isfinite().all()
@@ -131,7 +136,7 @@ def test_the_baseline_of_recordings_that_show_nothing_is_each_units_mean(
 def test_a_constant_has_a_standard_deviation_to_divide_by(tmp_path: Path) -> None:
     """0.1 has no exact float32, and 1e4 + rounding is what a still tracker writes."""
     still = np.full((280, 2), [0.1, 1e4], np.float32)
-    path = written(tmp_path, frames=FRAMES["grey"], behavior={"still": still})
+    path = written(tmp_path, frames=FRAMES["gray"], behavior={"still": still})
     spec = training_statistics(Recording(path), {"still": 2})
     assert (spec.pixel_std, spec.behavior_std) == (1.0, (1.0, 1.0))
     assert spec.pixel_mean == pytest.approx(0.1) and spec.behavior_mean == pytest.approx((0.1, 1e4))
@@ -148,7 +153,7 @@ def test_the_baseline_refuses_training_trials_shorter_than_its_filters(tmp_path:
         fit_ln(data, duration_s=1.0, patch=5, progress=False)
     torch.manual_seed(0)
     twin = Twin(MODELS_UNDER_CONTRACT["bare"] | {"frontend": BASIS | {"lags": 30}}, READOUT, data.specs)
-    start_from_data(twin, data.recordings, None)  # the twin's own start takes what there is
+    initialize_from_data(twin, data.recordings, None)  # the twin's own start takes what there is
     np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], [[7.5, 5.5]] * 3)
 
 

@@ -10,11 +10,12 @@ from lightning.pytorch import Callback
 from test_resume import outcome, same
 from tiny_training import BURN_IN, SignalAt, Validation, train
 
-from vivit_core.models.twin import load_twin, read_checkpoint
-from vivit_core.training.averaging import Averaging
-from vivit_core.training.callbacks import TrainingStopped
-from vivit_core.training.losses import counted
-from vivit_core.training.metrics import UnitMetrics
+from vivit_core.metrics.unit_scores import UnitMetrics
+from vivit_core.models.checkpoint import read_checkpoint
+from vivit_core.models.likelihoods.poisson import counted
+from vivit_core.models.load import load_twin
+from vivit_core.training.callbacks.averaging import Averaging
+from vivit_core.training.callbacks.stop_signals import TrainingStopped
 from vivit_core.training.module import validation_numbers
 
 DECAY = 0.8

@@ -17,11 +17,11 @@ from lightning.pytorch import Callback
 from test_resume import names, outcome, rows, same
 from tiny_training import SignalAt, train
 
-from vivit_core.checkpoint import read_checkpoint
-from vivit_core.files import NoRoomError, remove_leftovers
-from vivit_core.runs import Run
-from vivit_core.training.callbacks import TrainingStopped
-from vivit_core.training.checkpoints import has_ended, name_pattern, save_checkpoint
+from vivit_core.cli.runs import Run
+from vivit_core.models.checkpoint import read_checkpoint
+from vivit_core.system.files import NoRoomError, remove_leftovers
+from vivit_core.training.callbacks.checkpoints import has_ended, name_pattern, save_checkpoint
+from vivit_core.training.callbacks.stop_signals import TrainingStopped
 
 WRITES = ("os.rename", "os.link", "os.remove", "os.mkdir", "shutil.move")
 SHORT = {"epochs": 3, "steps": 2, "keep": {"save_top_k": 1}}
@@ -135,7 +135,7 @@ def test_a_small_disk(tmp_path):
     save_checkpoint({"a": torch.ones(3)}, full)
     content = full.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vivit_core.files.uuid4", lambda: type("Id", (), {"hex": "01234567"}))
+        patch.setattr("vivit_core.system.files.uuid4", lambda: type("Id", (), {"hex": "01234567"}))
         (tmp_path / ".full.ckpt.01234567.tmp").symlink_to("/dev/full")
         with pytest.raises(NoRoomError, match=r"no room to write .*full.ckpt: No space left on device"):
             save_checkpoint({"a": torch.zeros(3)}, full)

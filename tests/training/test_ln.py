@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from vivit_core.data.recording import Recording, Trials, write_recording
-from vivit_core.models.baselines import LN, load_ln
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.metrics.unit_scores import unit_scores
+from vivit_core.models.ln import LN, load_ln
+from vivit_core.rf import stretches
+from vivit_core.rf.regression import unit_centers
+from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import Clips, RecordingSpec
-from vivit_core.training import ln
-from vivit_core.training.ln import Stretches, fit_ln, through_time, unit_centers
-from vivit_core.training.metrics import unit_scores
+from vivit_core.training.baseline import fit_ln, through_time
 
 RATE_HZ, HEIGHT, WIDTH, LAGS, TRIAL = 40.0, 14, 18, 8, 400
 COURSE = np.array([0.0, 0.0, -0.1, -0.3, -0.4, 0.2, 1.0, 0.4])  # oldest first
@@ -187,16 +191,16 @@ def test_through_time_is_a_causal_filter() -> None:
 def test_only_the_asked_split_is_read_and_in_bounded_number(
     world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = Stretches.read(world.recording, "train", LAGS, max_frames=2200)
+    data = TrialStretches.read(world.recording, "train", LAGS, max_frames=2200)
     assert len(data.frames_THW) == 2200  # 100 of each of 22 trials
     assert np.array_equal(data.frames_THW[:100], world.recording.frames(TRIAL - 100, TRIAL)[0])
     assert not data.use_TU.reshape(22, 100, 3)[:, : LAGS - 1].any()
     assert data.use_TU.reshape(22, 100, 3)[:, LAGS - 1 :].all()
-    val = Stretches.read(world.recording, "val", LAGS, max_frames=10_000)
+    val = TrialStretches.read(world.recording, "val", LAGS, max_frames=10_000)
     assert np.array_equal(val.frames_THW, world.recording.frames(22 * TRIAL, 24 * TRIAL)[0])
     pixels = data.frames_THW[0].size
-    monkeypatch.setattr(ln, "PIXELS", 2200.0 * pixels)  # frames of any size take the same memory
-    assert np.array_equal(Stretches.read(world.recording, "train", LAGS, 20_000).frames_THW, data.frames_THW)
+    monkeypatch.setattr(stretches, "PIXELS", 2200.0 * pixels)  # frames of any size take the same memory
+    assert np.array_equal(TrialStretches.read(world.recording, "train", LAGS, 20_000).frames_THW, data.frames_THW)
 
 
 def test_centers_of_simple_and_complex_units(world: SimpleNamespace) -> None:

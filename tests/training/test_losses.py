@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import BINS, BURN_IN, make_batch, make_twin
 
+from vivit_core.models.likelihoods.poisson import counted, poisson_loss
 from vivit_core.specs import Clips
-from vivit_core.training.losses import counted, poisson_loss
 
 
 def clips(counts, valid, **more):

@@ -67,9 +67,9 @@ def test_another_compiler_may_be_named(able, tmp_path, monkeypatch):
 def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precision):
     """The defaults of a GPU; one that does not compute in bfloat16 gets float32, and the line says so. Float32 is
     exact. The report names what it was trained in."""
-    from vivit_core.analysis.report import budget_of
-    from vivit_core.runs import environment
-    from vivit_core.tasks import machine_of
+    from vivit_core.cli.context import machine_of
+    from vivit_core.cli.runs import environment
+    from vivit_core.report.training import budget_of
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
@@ -86,12 +86,12 @@ def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precisio
 
 
 def test_a_plan_is_of_this_machine(monkeypatch, command):
-    from vivit_core import tasks
+    from vivit_core.cli import main as cli_main
 
     def planned(*arguments, device, precision, **sizes):
         raise ValueError(f"a plan of {device} in {precision}")
 
-    monkeypatch.setattr(tasks, "plan_twin", planned)
+    monkeypatch.setattr(cli_main, "plan_twin", planned)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))

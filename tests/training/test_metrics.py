@@ -11,16 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vivit_core.training import metrics
-from vivit_core.training.metrics import (
-    Repeats,
-    UnitMetrics,
-    fraction_of_knowable,
-    mean_known,
-    median_known,
-    repeat_scores,
-    unit_scores,
-)
+from vivit_core.metrics import repeats as metrics_repeats
+from vivit_core.metrics.averages import mean_known, median_known
+from vivit_core.metrics.oracle import fraction_of_knowable
+from vivit_core.metrics.repeats import Repeats, repeat_scores
+from vivit_core.metrics.unit_scores import UnitMetrics, unit_scores
 
 
 def bps_reference(rate, counts):
@@ -161,8 +156,8 @@ def repeat_reference(stimuli, u):
     y = [s.counts - np.mean(means) for s in stimuli]
     p = [s.predicted - np.mean(predictions) for s in stimuli]
     signal, of_rate, both = (shared_by_repeats(stimuli, a, b, u) for a, b in ((y, y), (p, p), (y, p)))
-    normalised = both / np.sqrt(of_rate * signal) if signal > 0 and of_rate > 0 else math.nan
-    return np.corrcoef(predictions, means)[0, 1], signal / (signal + np.mean(spreads)), normalised, len(means)
+    normalized = both / np.sqrt(of_rate * signal) if signal > 0 and of_rate > 0 else math.nan
+    return np.corrcoef(predictions, means)[0, 1], signal / (signal + np.mean(spreads)), normalized, len(means)
 
 
 def planted(rng, repeats, bins, units, noise=1.0):
@@ -187,15 +182,15 @@ def test_repeat_scores_with_unequal_repeats_and_masked_bins(seed):
             np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
-def test_signal_power_is_unbiased_and_the_truth_has_normalised_correlation_one():
+def test_signal_power_is_unbiased_and_the_truth_has_normalized_correlation_one():
     """Few and unequal repeats bias the correlation to the average downwards, but neither the variance nor the
-    normalised correlation."""
+    normalized correlation."""
     rng = np.random.default_rng(3)
     true = 5.5**2 / 12 / (5.5**2 / 12 + 4.0)  # variance of the uniform rates over that of a trial
     stimuli = [planted(rng, r, 400, 200, noise=2.0) for r in (2, 6)]
     scores = repeat_scores(stimuli)
     assert np.mean(scores.explainable_variance) == pytest.approx(true, abs=0.01)
-    assert np.mean(scores.normalised_correlation) == pytest.approx(1.0, abs=0.01)
+    assert np.mean(scores.normalized_correlation) == pytest.approx(1.0, abs=0.01)
     assert np.mean(scores.correlation_to_average) < 0.9
 
 
@@ -211,7 +206,7 @@ def slow(rng, repeats, bins, units, tau):
 @pytest.mark.parametrize("tau", [0.01, 30.0, 1e9])
 @pytest.mark.parametrize("repeats", [3, 8])
 def test_slow_noise_is_no_signal_and_hides_none(tau, repeats):
-    """Whether noise forgets within a bin, in 30, or never within a trial: the true signal's normalised correlation is
+    """Whether noise forgets within a bin, in 30, or never within a trial: the true signal's normalized correlation is
     one, and hardly a unit without signal counts as reliable."""
     rng = np.random.default_rng(11)
     signal, noise = 0.3 * slow(rng, 1, 600, 200, 5.0), 0.5 * slow(rng, repeats, 600, 200, tau)
@@ -219,19 +214,19 @@ def test_slow_noise_is_no_signal_and_hides_none(tau, repeats):
     mask = np.ones(noise.shape, bool)
     truth = np.broadcast_to(signal, noise.shape)
     scores = repeat_scores([Repeats(truth, signal + noise, mask)])
-    assert np.median(scores.normalised_correlation[scores.reliable]) == pytest.approx(1.0, abs=0.06)
+    assert np.median(scores.normalized_correlation[scores.reliable]) == pytest.approx(1.0, abs=0.06)
     assert scores.reliable.mean() > 0.5
     assert repeat_scores([Repeats(truth, noise, mask)]).reliable.mean() < 0.06
 
 
-def test_behaviour_that_a_prediction_knows_does_not_raise_the_normalised_correlation():
+def test_behavior_that_a_prediction_knows_does_not_raise_the_normalized_correlation():
     """The true rate, with the animal's state of each repeat in it, correlates with the endless average by one."""
     rng = np.random.default_rng(12)
     stimulus, state = np.exp(0.6 * slow(rng, 1, 600, 200, 5.0)), np.exp(0.3 * slow(rng, 5, 600, 200, 60.0))
     rate = stimulus * state
     scores = repeat_scores([Repeats(rate, rng.poisson(rate).astype(float), np.ones(rate.shape, bool))])
     assert scores.reliable.mean() > 0.9
-    assert np.mean(scores.normalised_correlation[scores.reliable]) == pytest.approx(1.0, abs=0.02)
+    assert np.mean(scores.normalized_correlation[scores.reliable]) == pytest.approx(1.0, abs=0.02)
 
 
 def test_signal_to_error_tells_signal_from_noise_and_is_rather_too_small():
@@ -258,17 +253,17 @@ def test_scores_do_not_depend_on_how_bins_are_pieced(monkeypatch):
     rate, counts = rng.uniform(0.1, 2, (3, 50, 4)), rng.poisson(1.0, (3, 50, 4)).astype(float)
     mask = rng.random(rate.shape) < 0.5
     whole = unit_scores(rate, counts, mask)
-    monkeypatch.setattr(metrics, "PIECE", 7)
+    monkeypatch.setattr(metrics_repeats, "PIECE", 7)
     for got, expected in zip(unit_scores(rate, counts, mask), whole, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-def test_unit_without_signal_has_no_normalised_correlation():
+def test_unit_without_signal_has_no_normalized_correlation():
     counts = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])[..., None]
     rate = np.broadcast_to(np.array([1.0, 2.0, 3.0, 4.0])[:, None], counts.shape)
     scores = repeat_scores([Repeats(rate, counts, np.ones(counts.shape, bool))])
     assert scores.explainable_variance[0] < 0
-    assert math.isnan(scores.normalised_correlation[0]) and math.isnan(scores.correlation_to_average[0])
+    assert math.isnan(scores.normalized_correlation[0]) and math.isnan(scores.correlation_to_average[0])
 
 
 def test_silent_constant_and_noiseless_units_over_repeats():
@@ -286,9 +281,9 @@ def test_silent_constant_and_noiseless_units_over_repeats():
     scores = repeat_scores([Repeats(rate, counts, mask)])
     assert np.isnan(scores.correlation_to_average).tolist() == [True, True, False, True]
     assert np.isnan(scores.explainable_variance).tolist() == [True, True, False, False]
-    assert np.isnan(scores.normalised_correlation).tolist() == [True, True, False, True]
+    assert np.isnan(scores.normalized_correlation).tolist() == [True, True, False, True]
     assert scores.explainable_variance[2] == 1.0
-    assert scores.normalised_correlation[2] == pytest.approx(scores.correlation_to_average[2], abs=0.01)
+    assert scores.normalized_correlation[2] == pytest.approx(scores.correlation_to_average[2], abs=0.01)
     assert scores.reliable.tolist()[:3] == [False, False, True]
     expected = repeat_reference([Repeats(rate, counts, mask)], 3)
     assert scores.explainable_variance[3] == pytest.approx(expected[1])

@@ -31,7 +31,7 @@ from tiny_training import (
 )
 from torch import nn
 
-from vivit_core.models.twin import load_twin
+from vivit_core.models.load import load_twin
 from vivit_core.training.module import _mixed
 
 TESTS = Path(__file__).parent

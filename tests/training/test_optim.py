@@ -13,7 +13,7 @@ from torch import nn
 from vivit_core.training.optim import parameter_groups
 
 CONV_STEM = {
-    "_target_": "vivit_core.models.tokenizer.ConvStem",
+    "_target_": "vivit_core.models.tokenizers.stem.ConvStem",
     "patch_size": [2, 4, 4],
     "channels": 4,
     "kernel": 3,

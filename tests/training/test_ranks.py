@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vivit_core import runs
+from vivit_core.cli import runs
 from vivit_core.training.ranks import check_started, environment_of
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_training import train
 
-from vivit_core.checkpoint import read_checkpoint
+from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.training.restore import Begun, restoring
 
 DAMAGE: dict[str, Any] = {

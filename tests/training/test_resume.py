@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_training import SignalAt, make_batch, spoil, train
 
-from vivit_core.stops import STOPS
-from vivit_core.training.callbacks import TrainingStopped
+from vivit_core.system.stops import STOPS
+from vivit_core.training.callbacks.stop_signals import TrainingStopped
 
 
 def outcome(module, trainer):

@@ -10,13 +10,15 @@ import pytest
 import torch
 from tiny_models import BASIS, READOUT, RESIDUAL_STEM, STEM, factorized, resnet, vivit
 
-from vivit_core.data.recording import Recording, Trials, write_recording
-from vivit_core.models.baselines import LN
-from vivit_core.models.tokenizer import ConvStem
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.ln import LN
+from vivit_core.models.tokenizers.stem import ConvStem
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
+from vivit_core.training.initialize import contrast, head_fields, initialize_from_data, principal_courses, prototypes
 from vivit_core.training.machine import keep_freed_memory
-from vivit_core.training.start import contrast, head_fields, principal_courses, prototypes, start_from_data
 
 CENTERS = np.array([[4.0, 3.0], [11.0, 8.0]])  # x, y
 HEIGHT, WIDTH, BINS = 12, 16, 4000
@@ -50,7 +52,7 @@ def spec(recording: Recording) -> RecordingSpec:
 def test_readouts_filters_and_scales_start_from_training_trials(recording: Recording, spec: RecordingSpec) -> None:
     torch.manual_seed(0)
     twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, [spec])
-    start_from_data(twin, [recording], ln=None)
+    initialize_from_data(twin, [recording], ln=None)
     np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
     stem = twin.core.tokenizer
     assert isinstance(stem, ConvStem)
@@ -70,7 +72,7 @@ def test_the_stem_takes_over_the_baselines_fields(recording: Recording, spec: Re
         head.time_UL[:, -2] = 1.0
         head.space_UP[0, 4] = 1.0  # the middle pixel
         head.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
-    start_from_data(twin, [recording], ln)
+    initialize_from_data(twin, [recording], ln)
     taken = twin.core.tokenizer.fields.weight[:2].detach().flatten(1)
     expected = torch.nn.functional.pad(
         head_fields(head, twin.core.frontend.weight_KL.detach(), 5), (1, 1, 1, 1)
@@ -96,7 +98,7 @@ def test_rivals_stems_start_as_the_vivits_own(model: dict[str, Any], recording: 
             for i, parameter in enumerate((stem.fields.weight, stem.fields.bias)):
                 torch.manual_seed(i)
                 parameter.normal_()
-        start_from_data(twin, [recording], ln)
+        initialize_from_data(twin, [recording], ln)
         np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
         made.append(stem.fields.weight)
     torch.testing.assert_close(made[0], made[1])
@@ -113,7 +115,7 @@ def test_the_factorised_cnn_starts_with_the_baselines_fields_and_unit_variances(
         head.time_UL[:, -2] = 1.0
         head.space_UP[0, 4] = 1.0
         head.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
-    start_from_data(twin, [recording], ln)
+    initialize_from_data(twin, [recording], ln)
     np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
     first = twin.core.first
     with torch.no_grad():

@@ -11,7 +11,8 @@ import torch
 from test_resume import assert_continues
 from tiny_training import MODEL, READOUT, make_batch, make_twin, specs, train
 
-from vivit_core.models.twin import Twin, read_checkpoint
+from vivit_core.models.checkpoint import read_checkpoint
+from vivit_core.models.twin import Twin
 from vivit_core.training.transfer import adopted_model, load_parts, pretrained
 
 SMALL = [
@@ -136,7 +137,7 @@ def test_the_model_comes_with_the_checkpoint(content):
     with pytest.raises(ValueError, match=r"modulator\.hidden is 4 there and None here"):
         adopted_model(content, {**MODEL, "modulator": None}, {"modulator"}, "a.ckpt")
     with pytest.raises(ValueError, match="holds no core to start from"):
-        adopted_model({"twin": {"_target_": "vivit_core.models.baselines.LN"}}, MODEL, set(), "a.ckpt")
+        adopted_model({"twin": {"_target_": "vivit_core.models.ln.LN"}}, MODEL, set(), "a.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_frames_of_another_size_are_kept_or_resized_where_it_is_said(content):
     assert pretrained(twin, content, "a.ckpt").parts == ("core", "modulator")
 
 
-def test_a_modulator_of_other_behaviours_starts_fresh(content):
+def test_a_modulator_of_other_behaviors_starts_fresh(content):
     alike = replace(specs()[0], behavior={"pupil": 2})
     found = pretrained(Twin(MODEL, READOUT, [alike]), content, "a.ckpt")
     assert found.parts == ("core",) and "'run': 2" in found.fresh and "'pupil': 2" in found.fresh

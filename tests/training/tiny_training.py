@@ -20,8 +20,10 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_every
 
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
-from vivit_core.training.callbacks import EarlyStopping, StopSignals, TrainingProgress, TrainingStopped
-from vivit_core.training.checkpoints import Checkpoints, WholeCheckpointIO
+from vivit_core.training.callbacks.checkpoints import Checkpoints, WholeCheckpointIO
+from vivit_core.training.callbacks.early_stopping import EarlyStopping
+from vivit_core.training.callbacks.progress import TrainingProgress
+from vivit_core.training.callbacks.stop_signals import StopSignals, TrainingStopped
 from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import Optimization
@@ -29,21 +31,21 @@ from vivit_core.training.optim import Optimization
 BINS, SIDE, BURN_IN = 8, 8, 2
 UNITS = {"a": 3, "b": 2}
 MODEL: dict[str, Any] = {
-    "_target_": "vivit_core.models.vivit.ViViT",
+    "_target_": "vivit_core.models.cores.vivit.ViViT",
     "embedding_dim": 8,
     "spatial_depth": 1,
     "temporal_depth": 1,
-    "tokenizer": {"_target_": "vivit_core.models.tokenizer.Tubelet", "patch_size": [2, 4, 4]},
-    "attention": {"_target_": "vivit_core.models.attention.Attention", "heads": 2, "dropout": 0.1},
-    "frontend": {"_target_": "vivit_core.models.frontend.TemporalBasis", "bases": 2, "lags": 3},
-    "modulator": {"_target_": "vivit_core.models.modulator.ConvGRU", "hidden": 4, "gain": 4},
+    "tokenizer": {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [2, 4, 4]},
+    "attention": {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 2, "dropout": 0.1},
+    "frontend": {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 2, "lags": 3},
+    "modulator": {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 4, "gain": 4},
     "registers": 1,
     "ff_dropout": 0.2,
     "drop_path": 0.2,
     "patch_dropout": 0.1,
 }
 READOUT: dict[str, Any] = {
-    "_target_": "vivit_core.models.readout.GaussianReadout",
+    "_target_": "vivit_core.models.readouts.gaussian.GaussianReadout",
     "std_px": 1.5,
     "std_min_px": 0.5,
     "std_max_px": 2.0,
@@ -310,7 +312,7 @@ WITHOUT_DROPOUT: dict[str, Any] = {
     "ff_dropout": 0.0,
     "drop_path": 0.0,
     "patch_dropout": 0.0,
-    "attention": {"_target_": "vivit_core.models.attention.Attention", "heads": 2},
+    "attention": {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 2},
 }
 
 

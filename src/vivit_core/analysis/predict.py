@@ -1,6 +1,6 @@
-"""What models predict for a split, one recording at a time, with the animal's behaviour or with another in its place.
+"""What models predict for a split, one recording at a time, with the animal's behavior or with another in its place.
 
-Shape letters: N scored bins of a recording, B clips, T bins of a clip, U units, D behaviour numbers.
+Shape letters: N scored bins of a recording, B clips, T bins of a clip, U units, D behavior numbers.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 from einops import rearrange, repeat
 
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording import Recording
+from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import Moments
-from vivit_core.models.baselines import LN
+from vivit_core.models.ln import LN
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips, RecordingSpec
-from vivit_core.terminal import track
+from vivit_core.system.terminal import track
 
 Split = Literal["train", "val", "test"]
-PIECE = 4096  # bins of behaviour read at once
-GAZE = "eye_"  # how the names of behaviours that tell of the gaze begin
+PIECE = 4096  # bins of behavior read at once
+GAZE = "eye_"  # how the names of behaviors that tell of the gaze begin
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Predictions:
     valid_NU: np.ndarray
     predicted_NU: np.ndarray  # expected counts a bin, float32
     ln_NU: np.ndarray | None
-    controls: dict[str, np.ndarray] = field(default_factory=dict)  # (N, U), as predicted, with another behaviour
-    missing_behavior: float = 0.0  # share of the scored bins' numbers of behaviour that were missing, at their mean
+    controls: dict[str, np.ndarray] = field(default_factory=dict)  # (N, U), as predicted, with another behavior
+    missing_behavior: float = 0.0  # share of the scored bins' numbers of behavior that were missing, at their mean
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def predict_split(
     datamodule : set up.
     split, device : what to score, and where to compute.
     progress : show a bar.
-    controls : behaviours, by name, that the twin is shown instead of the animal's.
+    controls : behaviors, by name, that the twin is shown instead of the animal's.
     label : of the bar.
     """
     models: list[Twin | LN] = [twin] if ln is None else [twin, ln]
@@ -162,20 +162,20 @@ def refuse_broken(found: Predictions, recording_id: str, model: str) -> None:
         )
 
 
-# Other behaviours in the place of the animal's ----------------------------------------------------------------------
+# Other behaviors in the place of the animal's ----------------------------------------------------------------------
 
 Control = Callable[[str, Clips], np.ndarray]
-"""The behaviour (B, T, D) that stands in for the one of these clips of a recording, raw as in the recording."""
+"""The behavior (B, T, D) that stands in for the one of these clips of a recording, raw as in the recording."""
 
 
 def behavior_controls(datamodule: RecordingsDataModule, split: Split, seed: int) -> dict[str, Control]:
-    """What tells a twin's use of behaviour apart: the same frames, with another behaviour beside them.
+    """What tells a twin's use of behavior apart: the same frames, with another behavior beside them.
 
     - ``shuffled``: the time course of another trial of the same recording and split, whose stimulus was another where
       there is one; a shorter one is repeated from its start. It is drawn once a trial, from the seed.
-    - ``none``: every number at its mean over the training trials, which is zero after normalisation.
-    - ``frozen_gaze``, where a behaviour's name begins with ``eye_``: those that tell of velocity or speed are zero, and
-      the others stay at their trial's mean; the other behaviours are the animal's own.
+    - ``none``: every number at its mean over the training trials, which is zero after normalization.
+    - ``frozen_gaze``, where a behavior's name begins with ``eye_``: those that tell of velocity or speed are zero, and
+      the others stay at their trial's mean; the other behaviors are the animal's own.
 
     Frames are the animal's own in each, so where they move with the gaze, the model still sees the eye's movement.
 
@@ -196,7 +196,7 @@ def behavior_controls(datamodule: RecordingsDataModule, split: Split, seed: int)
     }
     if alone := [name for name, own in by_id.items() if len(own.trials) == 1]:
         raise ValueError(
-            f"behavior_controls=true shuffles behaviour across trials, which takes two, and there is one {split} trial "
+            f"behavior_controls=true shuffles behavior across trials, which takes two, and there is one {split} trial "
             f"of recording {' and of recording '.join(alone)}; leave it out by data.recordings=[…], or set "
             "behavior_controls=false"
         )
@@ -210,7 +210,7 @@ def behavior_controls(datamodule: RecordingsDataModule, split: Split, seed: int)
 
 
 def refuse_blind(model: Twin | LN) -> None:
-    """What the checkpoint alone says: a model without behaviour has none that could be another.
+    """What the checkpoint alone says: a model without behavior has none that could be another.
 
     Raises
     ------
@@ -218,15 +218,15 @@ def refuse_blind(model: Twin | LN) -> None:
         Where that is so.
     """
     if isinstance(model, LN):
-        raise ValueError("behavior_controls=true: model=ln sees no behaviour; evaluate it without them")
+        raise ValueError("behavior_controls=true: model=ln sees no behavior; evaluate it without them")
     if blind := [name for name, spec in model.specs.items() if not spec.behavior_dim]:
         raise ValueError(
-            f"behavior_controls=true, but this twin sees no behaviour (data.behavior was empty) in {', '.join(blind)}"
+            f"behavior_controls=true, but this twin sees no behavior (data.behavior was empty) in {', '.join(blind)}"
         )
 
 
 class _Behavior:
-    """The behaviour of one recording, and what can stand in for it."""
+    """The behavior of one recording, and what can stand in for it."""
 
     def __init__(self, recording: Recording, spec: RecordingSpec, split: Split, seed: int) -> None:
         self.recording, self.spec = recording, spec
@@ -246,7 +246,7 @@ class _Behavior:
         return np.stack(rows)
 
     def course(self, trial: int, offset: int, bins: int) -> np.ndarray:
-        """Bins of a trial's behaviour from ``offset`` on; after its end it begins anew."""
+        """Bins of a trial's behavior from ``offset`` on; after its end it begins anew."""
         first, last = int(self.trials.start[trial]), int(self.trials.stop[trial])
         pieces = []
         while bins > 0:

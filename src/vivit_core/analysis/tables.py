@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.files import whole, write_text
 from vivit_core.names import csv_text
+from vivit_core.system.files import atomic_write, write_text
 
 HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
 
@@ -24,7 +24,7 @@ def write_units(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """A CSV file, heading first; None and NaN stay empty, and no text in it is a formula to a spreadsheet."""
-    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([_csv_cell(value) for value in row] for row in rows)
 
 
@@ -41,7 +41,7 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A compressed ``.npz``, whole or not at all."""
-    with whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 

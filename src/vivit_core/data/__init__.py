@@ -1,0 +1,1 @@
+"""Recordings, and the clips that are cut from them."""

@@ -1,4 +1,4 @@
-"""Behaviour as a model reads it: traces split by sign and smoothed by a few raised cosines, inside trials.
+"""Behavior as a model reads it: traces split by sign and smoothed by a few raised cosines, inside trials.
 
 Shape letters: T bins (= frames), D numbers of a trace, L lags, N basis functions.
 """
@@ -45,12 +45,12 @@ def raised_cosine_basis(n: int, duration_s: float, frame_rate_hz: float, causal:
     n
         Number of cosines, at least 2.
     duration_s
-        From the centre of the first cosine (lag 0) to the centre of the last, in seconds.
+        From the center of the first cosine (lag 0) to the center of the last, in seconds.
     frame_rate_hz
         Bins a second.
     causal
-        ``False`` mirrors the span, so that the centres run from ``duration_s`` ahead to ``duration_s`` back. A model
-        that reads such a behaviour knows the future; it has to be asked for.
+        ``False`` mirrors the span, so that the centers run from ``duration_s`` ahead to ``duration_s`` back. A model
+        that reads such a behavior knows the future; it has to be asked for.
 
     Returns
     -------
@@ -77,9 +77,9 @@ def raised_cosine_basis(n: int, duration_s: float, frame_rate_hz: float, causal:
 
 
 def cosines_over(places: NDArray, first: float, last: float, n: int) -> FloatArray:
-    """Raised cosines with centres from ``first`` to ``last``, which add up to 1 in between, at some places: (…, n)."""
-    centres, spacing = np.linspace(first, last, n, retstep=True)
-    distance = np.minimum(np.abs(places[:, None] - centres) / spacing, 1)
+    """Raised cosines with centers from ``first`` to ``last``, which add up to 1 in between, at some places: (…, n)."""
+    centers, spacing = np.linspace(first, last, n, retstep=True)
+    distance = np.minimum(np.abs(places[:, None] - centers) / spacing, 1)
     return (0.5 + 0.5 * np.cos(np.pi * distance)).astype(np.float32)
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vivit_core.data.recording import SPLITS, Recording
+from vivit_core.data.recording.format import SPLITS
+from vivit_core.data.recording.reader import Recording
 
 BINS = 4096  # bins of responses read at once
 

@@ -1,6 +1,6 @@
 """Recordings to batches: finds and checks the files, computes training statistics, deals out clips.
 
-Shape letters: B clips, T bins, C channels, H W pixels, U units, D behaviour numbers.
+Shape letters: B clips, T bins, C channels, H W pixels, U units, D behavior numbers.
 """
 
 from __future__ import annotations
@@ -9,39 +9,36 @@ import glob
 import logging
 import os
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 import torch.distributed
 from lightning import LightningDataModule
-from torch.utils.data import Dataset
 
 from vivit_core.data.checks import check_start, scorable, unscored
-from vivit_core.data.loading import read_ahead
-from vivit_core.data.recording import Recording, RecordingInfo, Verify, check_recordings
-from vivit_core.data.sampler import TrainingSampler, Weighting
-from vivit_core.data.statistics import Moments, constant, divisor
+from vivit_core.data.clips import TrainingSampler, Weighting
+from vivit_core.data.loaders import EvaluationBatches, EvaluationLoader, TrainingBatches, TrainingLoader
+from vivit_core.data.recording.format import RecordingInfo, Verify
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.validate import check_recordings
+from vivit_core.data.resample import ResampledRecording
+from vivit_core.data.statistics import training_statistics
 from vivit_core.data.transforms import (
     BehaviorTransform,
-    Clip,
     CutMix,
     FrameTransform,
     TargetTransform,
     Transform,
 )
-from vivit_core.data.view import View
-from vivit_core.data.windows import Window, evaluation_windows
-from vivit_core.specs import Batch, Clips, RecordingError, RecordingSpec
+from vivit_core.specs import RecordingError, RecordingSpec
 
 log = logging.getLogger(__name__)
 
-_STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
+
 _MOST_WORKERS = 128  # processes of a loader; what a slip of the finger asks for would take the machine down
-_STATISTICS_BINS = 4096  # bins of counts and behaviour read at once
 
 
 class MakesRecordings(Protocol):
@@ -65,7 +62,7 @@ class RecordingsDataModule(LightningDataModule):
     cache
         Folder in which the simulator keeps its files.
     behavior
-        Names of the behaviours the twin sees. A recording that lacks one gets its mean, and a line says so; one that
+        Names of the behaviors the twin sees. A recording that lacks one gets its mean, and a line says so; one that
         none has is an error.
     clip_length
         Bins of a clip.
@@ -81,10 +78,10 @@ class RecordingsDataModule(LightningDataModule):
     seed
         Of the training samples.
     frame_rate_hz
-        Rate to which all recordings are brought, causally (:class:`view.View`); None for the lowest rate among them, so
-        that a bin lasts as long in each.
+        Rate to which all recordings are brought, causally (:class:`resample.ResampledRecording`); None for the lowest
+        rate among them, so that a bin lasts as long in each.
     transforms
-        Name -> transform: behaviours made from stored ones, under their names; pixels; training targets.
+        Name -> transform: behaviors made from stored ones, under their names; pixels; training targets.
     augmentation
         Mixes training clips; None for clips as they are.
     verify
@@ -153,7 +150,7 @@ class RecordingsDataModule(LightningDataModule):
         self._known: dict[str, RecordingSpec] | None = None
         self._next_sample = 0  # where training continues
         self._training: TrainingLoader | None = None
-        self.recordings: list[View] = []
+        self.recordings: list[ResampledRecording] = []
         self.specs: list[RecordingSpec] = []
 
     def configure(
@@ -233,8 +230,8 @@ class RecordingsDataModule(LightningDataModule):
         return [Path(path) for path in self._simulator.make(self._cache)]
 
     def headers(self) -> tuple[list[RecordingInfo], dict[str, int]]:
-        """What the named recordings say of themselves at the model's rate, and the widths of the behaviours that the
-        twin sees; some milliseconds a file, because no frame, count or behaviour is read.
+        """What the named recordings say of themselves at the model's rate, and the widths of the behaviors that the
+        twin sees; some milliseconds a file, because no frame, count or behavior is read.
 
         Raises
         ------
@@ -243,7 +240,7 @@ class RecordingsDataModule(LightningDataModule):
         """
         paths = self.paths()
         rate_hz = self._frame_rate_hz or min(Recording(path).info.frame_rate_hz for path in paths)
-        views = [View(path, rate_hz, self._transforms) for path in paths]
+        views = [ResampledRecording(path, rate_hz, self._transforms) for path in paths]
         return [view.info for view in views], {name: self._common_width(name, views) for name in self._behavior}
 
     def setup(self, stage: str | None = None) -> None:
@@ -270,11 +267,11 @@ class RecordingsDataModule(LightningDataModule):
         _distinct([(r.path, r.recording_id) for r in recordings])
         self.recordings, self.specs = recordings, specs
 
-    def _described(self, infos: list[RecordingInfo]) -> tuple[list[View], list[RecordingSpec]]:
+    def _described(self, infos: list[RecordingInfo]) -> tuple[list[ResampledRecording], list[RecordingSpec]]:
         """Recordings to train on, with statistics of their training trials."""
         rates = [info.frame_rate_hz for info in infos]
         rate_hz = self._frame_rate_hz or min(rates)
-        recordings = [View(info.path, rate_hz, self._transforms) for info in infos]
+        recordings = [ResampledRecording(info.path, rate_hz, self._transforms) for info in infos]
         for view in recordings:
             if not view.clock.same:
                 log.warning("%s", _resampled(view))
@@ -304,7 +301,7 @@ class RecordingsDataModule(LightningDataModule):
             recording.close()  # before worker processes are forked
         return recordings, specs
 
-    def _common_width(self, name: str, recordings: Sequence[View]) -> int:
+    def _common_width(self, name: str, recordings: Sequence[ResampledRecording]) -> int:
         widths = {view.path: view.info.behavior[name] for view in recordings if name in view.info.behavior}
         if not widths:
             there = sorted(set().union(*(view.info.behavior for view in recordings)))
@@ -326,21 +323,21 @@ class RecordingsDataModule(LightningDataModule):
             )
         return next(iter(widths.values()))
 
-    def _say_behavior(self, view: View, widths: Mapping[str, int]) -> None:
-        """What a reader of the run's log must know of a recording's behaviours."""
+    def _say_behavior(self, view: ResampledRecording, widths: Mapping[str, int]) -> None:
+        """What a reader of the run's log must know of a recording's behaviors."""
         for name in widths:
             if name not in view.info.behavior:
-                log.warning("%s has no behaviour %r: its mean stands in", view.path, name)
+                log.warning("%s has no behavior %r: its mean stands in", view.path, name)
             elif not view.info.behavior_causal[name]:
                 log.warning(
-                    "%s: behaviour %r looks ahead in time: the twin knows the future, its reports say causal: false",
+                    "%s: behavior %r looks ahead in time: the twin knows the future, its reports say causal: false",
                     view.path,
                     name,
                 )
 
     def _matched(
         self, infos: list[RecordingInfo], known: Mapping[str, RecordingSpec]
-    ) -> tuple[list[View], list[RecordingSpec]]:
+    ) -> tuple[list[ResampledRecording], list[RecordingSpec]]:
         """Recordings of a trained twin: under its names, its order of units, its rate, its statistics."""
         recordings, specs = [], []
         for info in infos:
@@ -362,7 +359,9 @@ class RecordingsDataModule(LightningDataModule):
                     f"{spec.recording_id} with {spec.frame_shape}; resample the recording"
                 )
             try:
-                view = View(info.path, spec.frame_rate_hz, self._transforms, spec.recording_id, spec.unit_ids)
+                view = ResampledRecording(
+                    info.path, spec.frame_rate_hz, self._transforms, spec.recording_id, spec.unit_ids
+                )
             except ValueError as error:
                 if info.frame_rate_hz >= spec.frame_rate_hz:
                     raise
@@ -376,7 +375,7 @@ class RecordingsDataModule(LightningDataModule):
             for name, width in spec.behavior.items():
                 if view.info.behavior.get(name, width) != width:
                     raise ValueError(
-                        f"{info.path}: behaviour {name!r} has {view.info.behavior[name]} numbers, "
+                        f"{info.path}: behavior {name!r} has {view.info.behavior[name]} numbers, "
                         f"but the twin was trained with {width}"
                     )
             self._say_behavior(view, spec.behavior)
@@ -501,7 +500,7 @@ def as_pattern(path: str) -> str:
     return glob.escape(str(place))
 
 
-def _resampled(view: View) -> str:
+def _resampled(view: ResampledRecording) -> str:
     p, q = view.clock.p, view.clock.q
     how = f"{p} bins become one" if q == 1 else f"{p} bins become {q}, counts shared by overlap"
     return f"{view.path}: {view.stored.frame_rate_hz:g} Hz is brought to {view.clock.frame_rate_hz:g} Hz ({how})"
@@ -515,241 +514,3 @@ def _distinct(named: Sequence[tuple[Path, str]]) -> None:
                 f"{seen[recording_id]} and {path} are both recording {recording_id!r}; leave one out or rename it"
             )
         seen[recording_id] = path
-
-
-# --- statistics ------------------------------------------------------------------------------------------------------
-
-
-def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> RecordingSpec:
-    """What a twin must know of a recording; all numbers from its training trials alone, in bounded memory.
-
-    Pixel mean and std come from at most 4096 frames, evenly spaced over the training trials; counts (valid bins) and
-    behaviour (values that are there) from all bins. A constant has std 1, so that it stays finite when divided by it. A
-    behaviour that the recording lacks has mean 0 and std 1. How much of a behaviour is missing is logged.
-
-    Parameters
-    ----------
-    recording : with at least one training trial.
-    behavior : name -> width, in the order of the batch's columns.
-    """
-    info, train = recording.info, recording.info.trials.of("train")
-    spikes, bins = np.zeros(info.n_units), np.zeros(info.n_units)
-    traces = Moments(sum(behavior.values()))
-    for start, stop in _pieces(train.start.tolist(), train.stop.tolist()):
-        valid = recording.valid(start, stop)
-        spikes += (recording.counts(start, stop) * valid).sum(0, dtype=np.float64)
-        bins += valid.sum(0)
-        traces.add(recording.behavior(start, stop, behavior))
-    missing = np.add.reduceat(traces.missing, np.cumsum([0, *behavior.values()])[:-1]) if behavior else np.zeros(0)
-    for (name, width), share in zip(behavior.items(), missing, strict=True):
-        if share > 0:
-            log.warning(
-                "%s: %.1f %% of behaviour %r is missing (NaN) in training trials: its mean stands in",
-                recording.path,
-                100 * share / width,
-                name,
-            )
-
-    ends = np.cumsum(train.stop - train.start)
-    chosen = np.unique(np.linspace(0, train.n_bins - 1, min(train.n_bins, _STATISTICS_FRAMES)).astype(np.int64))
-    trial = np.searchsorted(ends, chosen, side="right")
-    places = train.stop[trial] - (ends[trial] - chosen)
-    pixels = Moments(1)
-    for place in places.tolist():
-        pixels.add(recording.frames(place, place + 1).reshape(-1, 1))
-    if constant(pixels.mean, pixels.std)[0]:
-        log.warning("%s shows one grey in all training trials: nothing can be learnt from its frames", recording.path)
-    return RecordingSpec(
-        recording_id=info.recording_id,
-        frame_rate_hz=info.frame_rate_hz,
-        frame_shape=info.frame_shape,
-        unit_ids=info.unit_ids,
-        unit_mean_counts=tuple((spikes / np.maximum(bins, 1)).tolist()),
-        pixel_mean=float(pixels.mean[0]),
-        pixel_std=float(divisor(pixels.mean, pixels.std)[0]),
-        behavior=dict(behavior),
-        behavior_mean=tuple(traces.mean.tolist()),
-        behavior_std=tuple(divisor(traces.mean, traces.std).tolist()),
-        behavior_causal=all(info.behavior_causal.get(name, True) for name in behavior),
-        degrees_per_pixel=info.degrees_per_pixel,
-    )
-
-
-def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, int]]:
-    for first, last in zip(starts, stops, strict=True):
-        for start in range(first, last, _STATISTICS_BINS):
-            yield start, min(start + _STATISTICS_BINS, last)
-
-
-# --- batches ---------------------------------------------------------------------------------------------------------
-
-
-def _stacked(read: Sequence[Clip]) -> Clips:
-    """The clips of one recording as one tensor each."""
-    return Clips(
-        frames=torch.from_numpy(np.stack([clip["frames"] for clip in read])),
-        counts=torch.from_numpy(np.stack([clip["counts"] for clip in read])),
-        valid=torch.from_numpy(np.stack([clip["valid"] for clip in read])),
-        behavior=torch.from_numpy(np.stack([clip["behavior"] for clip in read])),
-    )
-
-
-def _clip_bytes(view: View, spec: RecordingSpec, bins: int) -> int:
-    """Of a clip's frames, counts, behaviour and valid."""
-    pixels = int(np.prod(view.info.frame_shape)) * np.dtype(view.info.frame_dtype).itemsize
-    return bins * (pixels + 5 * view.info.n_units + 4 * spec.behavior_dim)
-
-
-class TrainingBatches(Dataset[Batch]):
-    """Item k is this rank's share of the batch that begins with training sample k."""
-
-    def __init__(
-        self,
-        recordings: Sequence[View],
-        specs: Sequence[RecordingSpec],
-        sampler: TrainingSampler,
-        clip_length: int,
-        share: range,
-        augmentation: CutMix | None = None,
-    ) -> None:
-        self.recordings, self.specs, self.sampler = recordings, specs, sampler
-        self.clip_length, self.share, self.augmentation = clip_length, share, augmentation
-        largest = max(_clip_bytes(r, s, clip_length) for r, s in zip(recordings, specs, strict=True))
-        self.batch_bytes = len(share) * largest
-        self.batch_tensors = 4 * min(len(share), len(recordings))
-
-    def __getitem__(self, first_sample: int) -> Batch:
-        samples = range(first_sample + self.share.start, first_sample + self.share.stop)
-        drawn = [(k, *self.sampler.sample(k)) for k in samples]
-        return {
-            self.specs[i].recording_id: _stacked([self._sample(k, i, start) for k, index, start in drawn if index == i])
-            for i in sorted({index for _, index, _ in drawn})
-        }
-
-    def _sample(self, k: int, index: int, start: int) -> Clip:
-        """Training sample k, a pure function of (seed, k)."""
-        clip = self._read(index, start)
-        if self.augmentation is None:
-            return clip
-        rng = self.sampler.generator(k)
-        if rng.random() >= self.augmentation.probability:
-            return clip
-        windows = self.sampler.windows[index]
-        other = self._read(index, windows[int(rng.integers(len(windows)))])
-        return self.augmentation(clip, other, rng, self.specs[index].frame_rate_hz)
-
-    def _read(self, index: int, start: int) -> Clip:
-        recording, stop = self.recordings[index], start + self.clip_length
-        return Clip(
-            frames=recording.frames(start, stop),
-            counts=recording.targets(start, stop),
-            valid=recording.valid(start, stop),
-            behavior=recording.behavior(start, stop, self.specs[index].behavior),
-        )
-
-
-class EvaluationBatches(Dataset[Batch]):
-    """Item i is this rank's share of the i-th batch of evaluation windows.
-
-    A batch holds windows of one recording and one length. A rank that would go without takes a window another scores,
-    and scores nothing of it, so that all ranks make the same number of steps.
-    """
-
-    def __init__(
-        self,
-        recordings: Sequence[View],
-        specs: Sequence[RecordingSpec],
-        split: str,
-        clip_length: int,
-        burn_in: int,
-        batch_size: int,
-        rank: int,
-        world: int,
-    ) -> None:
-        self.recordings, self.specs, self.rank, self.world = recordings, specs, rank, world
-        self.batches: list[tuple[int, list[Window]]] = []
-        for index, recording in enumerate(recordings):
-            windows = evaluation_windows(recording.info.trials, split, clip_length, burn_in)
-            for _, group in groupby(windows, key=lambda w: w.stop - w.start):
-                same = list(group)
-                for first in range(0, len(same), batch_size * world):
-                    self.batches.append((index, same[first : first + batch_size * world]))
-        self.batch_bytes, self.batch_tensors = 0, 6
-        for index, windows in self.batches:
-            clip = _clip_bytes(recordings[index], specs[index], windows[0].stop - windows[0].start)
-            self.batch_bytes = max(self.batch_bytes, -(-len(windows) // world) * clip)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, item: int) -> Batch:
-        index, windows = self.batches[item]
-        each = -(-len(windows) // self.world)
-        mine = windows[self.rank * each : (self.rank + 1) * each]
-        filler = Window(windows[0].start, windows[0].stop, windows[0].start, windows[0].start)
-        mine = mine + [filler] * (each - len(mine))
-        recording, behavior = self.recordings[index], self.specs[index].behavior
-        clips = _stacked([cast(Clip, recording.read(w.start, w.stop, behavior)) for w in mine])
-        bins = torch.stack([torch.arange(w.start, w.stop) for w in mine])
-        first, last = (
-            torch.tensor([getattr(w, name) for w in mine])[:, None] for name in ("score_start", "score_stop")
-        )
-        clips["score"] = (bins >= first) & (bins < last)
-        clips["start"] = bins[:, 0].clone()
-        return {self.specs[index].recording_id: clips}
-
-
-class TrainingLoader:
-    """Training batches, ``batches_per_epoch`` at a time; its whole state is the number of the next sample.
-
-    The state counts batches handed out, not those that workers read ahead. Epochs are the trainer's business: an epoch
-    that was interrupted goes on with the next sample, and the trainer knows when it is full.
-    """
-
-    def __init__(
-        self,
-        batches: TrainingBatches,
-        batch_size: int,
-        batches_per_epoch: int,
-        num_workers: int,
-        pin_memory: bool = False,
-        next_sample: int = 0,
-        timeout_s: float = 0,
-    ) -> None:
-        self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
-        self.next_sample = next_sample
-        self._batches, self._num_workers = batches, num_workers
-        self._pin_memory, self._timeout_s = pin_memory, timeout_s
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch
-
-    def __iter__(self) -> Iterator[Batch]:
-        last = self.next_sample + self.batches_per_epoch * self.batch_size
-        order = range(self.next_sample, last, self.batch_size)
-        for batch in read_ahead(self._batches, order, self._num_workers, self._pin_memory, self._timeout_s):
-            self.next_sample += self.batch_size
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"next_sample": self.next_sample}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        self.next_sample = int(state_dict["next_sample"])
-
-
-class EvaluationLoader:
-    """Evaluation batches. Not a torch DataLoader: Lightning would replace its sampler where several processes train."""
-
-    def __init__(
-        self, batches: EvaluationBatches, num_workers: int, pin_memory: bool = False, timeout_s: float = 0
-    ) -> None:
-        self._batches, self._num_workers = batches, num_workers
-        self._pin_memory, self._timeout_s = pin_memory, timeout_s
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = range(len(self._batches))
-        return read_ahead(self._batches, order, self._num_workers, self._pin_memory, self._timeout_s)

@@ -5,7 +5,18 @@ Shape letters: N rows of a piece, D columns.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
 import numpy as np
+import torch
+import torch.distributed
+
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.transforms import (
+    Clip,
+)
+from vivit_core.specs import Clips, RecordingSpec
 
 
 class Moments:
@@ -58,3 +69,84 @@ def constant(mean_D: np.ndarray, std_D: np.ndarray) -> np.ndarray:
 def divisor(mean_D: np.ndarray, std_D: np.ndarray) -> np.ndarray:
     """Standard deviations to divide by: 1 for a constant."""
     return np.where(constant(mean_D, std_D), 1.0, std_D)
+
+
+log = logging.getLogger(__name__)
+
+_STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
+
+
+_STATISTICS_BINS = 4096  # bins of counts and behavior read at once
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> RecordingSpec:
+    """What a twin must know of a recording; all numbers from its training trials alone, in bounded memory.
+
+    Pixel mean and std come from at most 4096 frames, evenly spaced over the training trials; counts (valid bins) and
+    behavior (values that are there) from all bins. A constant has std 1, so that it stays finite when divided by it. A
+    behavior that the recording lacks has mean 0 and std 1. How much of a behavior is missing is logged.
+
+    Parameters
+    ----------
+    recording : with at least one training trial.
+    behavior : name -> width, in the order of the batch's columns.
+    """
+    info, train = recording.info, recording.info.trials.of("train")
+    spikes, bins = np.zeros(info.n_units), np.zeros(info.n_units)
+    traces = Moments(sum(behavior.values()))
+    for start, stop in _pieces(train.start.tolist(), train.stop.tolist()):
+        valid = recording.valid(start, stop)
+        spikes += (recording.counts(start, stop) * valid).sum(0, dtype=np.float64)
+        bins += valid.sum(0)
+        traces.add(recording.behavior(start, stop, behavior))
+    missing = np.add.reduceat(traces.missing, np.cumsum([0, *behavior.values()])[:-1]) if behavior else np.zeros(0)
+    for (name, width), share in zip(behavior.items(), missing, strict=True):
+        if share > 0:
+            log.warning(
+                "%s: %.1f %% of behavior %r is missing (NaN) in training trials: its mean stands in",
+                recording.path,
+                100 * share / width,
+                name,
+            )
+
+    ends = np.cumsum(train.stop - train.start)
+    chosen = np.unique(np.linspace(0, train.n_bins - 1, min(train.n_bins, _STATISTICS_FRAMES)).astype(np.int64))
+    trial = np.searchsorted(ends, chosen, side="right")
+    places = train.stop[trial] - (ends[trial] - chosen)
+    pixels = Moments(1)
+    for place in places.tolist():
+        pixels.add(recording.frames(place, place + 1).reshape(-1, 1))
+    if constant(pixels.mean, pixels.std)[0]:
+        log.warning("%s shows one gray in all training trials: nothing can be learnt from its frames", recording.path)
+    return RecordingSpec(
+        recording_id=info.recording_id,
+        frame_rate_hz=info.frame_rate_hz,
+        frame_shape=info.frame_shape,
+        unit_ids=info.unit_ids,
+        unit_mean_counts=tuple((spikes / np.maximum(bins, 1)).tolist()),
+        pixel_mean=float(pixels.mean[0]),
+        pixel_std=float(divisor(pixels.mean, pixels.std)[0]),
+        behavior=dict(behavior),
+        behavior_mean=tuple(traces.mean.tolist()),
+        behavior_std=tuple(divisor(traces.mean, traces.std).tolist()),
+        behavior_causal=all(info.behavior_causal.get(name, True) for name in behavior),
+        degrees_per_pixel=info.degrees_per_pixel,
+    )
+
+
+def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, int]]:
+    for first, last in zip(starts, stops, strict=True):
+        for start in range(first, last, _STATISTICS_BINS):
+            yield start, min(start + _STATISTICS_BINS, last)
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+def _stacked(read: Sequence[Clip]) -> Clips:
+    """The clips of one recording as one tensor each."""
+    return Clips(
+        frames=torch.from_numpy(np.stack([clip["frames"] for clip in read])),
+        counts=torch.from_numpy(np.stack([clip["counts"] for clip in read])),
+        valid=torch.from_numpy(np.stack([clip["valid"] for clip in read])),
+        behavior=torch.from_numpy(np.stack([clip["behavior"] for clip in read])),
+    )

@@ -1,8 +1,8 @@
-"""What a recording goes through on its way to a twin: behaviours made from stored ones, pixels, training targets, and
-training clips that are cut and mixed. ``data.transforms`` and ``data.augmentation`` choose them, `view.View` applies
-them.
+"""What a recording goes through on its way to a twin: behaviors made from stored ones, pixels, training targets, and
+training clips that are cut and mixed. ``data.transforms`` and ``data.augmentation`` choose them,
+:class:`vivit_core.data.resample.ResampledRecording` applies them.
 
-Shape letters: T bins, D numbers of a behaviour, N basis functions, C channels, H W pixels, U units, L lags.
+Shape letters: T bins, D numbers of a behavior, N basis functions, C channels, H W pixels, U units, L lags.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Transform:
 
 @runtime_checkable
 class BehaviorTransform(Protocol):
-    """Makes a behaviour from another one, inside a trial."""
+    """Makes a behavior from another one, inside a trial."""
 
     @property
     def source(self) -> str:
-        """Name of the behaviour it is made from: a stored one, or one that another transform makes."""
+        """Name of the behavior it is made from: a stored one, or one that another transform makes."""
         ...
 
     def width(self, numbers: int) -> int:
@@ -64,12 +64,12 @@ class TargetTransform(Protocol):
 
 
 def widths(transforms: Mapping[str, Transform], stored: Mapping[str, int]) -> dict[str, int]:
-    """Numbers of each behaviour, stored or made, of a recording that stores these; what cannot be made is left out.
+    """Numbers of each behavior, stored or made, of a recording that stores these; what cannot be made is left out.
 
     Raises
     ------
     ValueError
-        Where behaviours are made from each other in a circle.
+        Where behaviors are made from each other in a circle.
     """
     known = dict(stored)
     for name in transforms:
@@ -85,13 +85,13 @@ def widths(transforms: Mapping[str, Transform], stored: Mapping[str, int]) -> di
 
 
 def chain(transforms: Mapping[str, Transform], name: str) -> list[str]:
-    """The transforms behind a behaviour, the last one first; a transform of its own name's stored behaviour ends it."""
+    """The transforms behind a behavior, the last one first; a transform of its own name's stored behavior ends it."""
     found: list[str] = []
     while isinstance(node := transforms.get(name), BehaviorTransform):
         if name in found:
             raise ValueError(
                 f"data.transforms: {' ← '.join([*found, name])} is a circle; let one of them have a stored "
-                "behaviour as its source"
+                "behavior as its source"
             )
         found.append(name)
         if node.source == name:
@@ -116,7 +116,7 @@ def at_most(**values: float) -> None:
             raise ValueError(f"{name} is {value}; give at most {MOST[name]}")
 
 
-# --- behaviour -------------------------------------------------------------------------------------------------------
+# --- behavior -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class RaisedCosines(Transform):
 
     source: str
     n: int  # cosines
-    duration_s: float  # from the first cosine's centre to the last one's, s
+    duration_s: float  # from the first cosine's center to the last one's, s
     causal: bool  # false: the lags also run into the future, and every report of the run says so
 
     def __post_init__(self) -> None:
@@ -219,8 +219,8 @@ class PositionBasis(Transform):
 
     source: str
     n: int  # cosines
-    low: float  # centre of the first, in the source's unit; below it, it stays 1
-    high: float  # centre of the last
+    low: float  # center of the first, in the source's unit; below it, it stays 1
+    high: float  # center of the last
 
     def __post_init__(self) -> None:
         at_most(n=self.n)
@@ -257,10 +257,10 @@ class Contrast(Transform):
 
     References
     ----------
-    Jarrett et al. 2009, What is the best multi-stage architecture for object recognition? (local normalisation)
+    Jarrett et al. 2009, What is the best multi-stage architecture for object recognition? (local normalization)
     """
 
-    std_px: float | None  # of the Gaussian neighbourhood, px; null: the whole frame
+    std_px: float | None  # of the Gaussian neighborhood, px; null: the whole frame
     floor: float  # added to the standard deviation, in pixel units, so that flat frames stay flat
 
     def __post_init__(self) -> None:
@@ -342,7 +342,7 @@ class CutMix:
     In time, a stretch of the other clip takes the place of this one's, with what the units did in it. After each seam
     the units still answer to what was before it, so bins within ``settle_s`` do not count. In space, a box is cut in;
     which of the two a unit saw is not known to the data, so its target is the mean of both responses, weighted by area
-    (as in the entry that won Sensorium 2023). Behaviour is treated like the responses. With both, a stretch of a box.
+    (as in the entry that won Sensorium 2023). Behavior is treated like the responses. With both, a stretch of a box.
 
     References
     ----------

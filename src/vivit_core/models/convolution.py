@@ -1,7 +1,7 @@
 """Convolutions over space and time that see no later frame, and the residual block made of them.
 
-No batch normalisation: its statistics over a clip would carry later frames back to earlier ones, and a stream would
-compute something else than the training did. The blocks normalise over the channels of one place and time instead.
+No batch normalization: its statistics over a clip would carry later frames back to earlier ones, and a stream would
+compute something else than the training did. The blocks normalize over the channels of one place and time instead.
 
 Shape letters: B clips, C channels, T time steps, H W cells.
 """
@@ -28,7 +28,7 @@ class Conv3d(nn.Conv3d):
     ----------
     inputs, outputs : channels.
     kernel : time steps; cells down and across; odd in space, and in time where not ``causal``.
-    stride : cells between its outputs; output i is centred on cell i·stride, and no cell is left out.
+    stride : cells between its outputs; output i is centered on cell i·stride, and no cell is left out.
     causal : False: the kernel's middle, not its newest end, is the present.
     """
 

@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from vivit_core.models.attention import Attention
-from vivit_core.models.layers import Level
-from vivit_core.models.tokenizer import Tokens
+from vivit_core.models.attention.rotary import Attention
+from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.tokenizers.base import Tokens
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
@@ -92,7 +92,7 @@ def plan(
     model, readout : plain dicts of the groups, as ``Twin`` takes them.
     frame_shape : channels, height and width of the recordings.
     recordings, units : how many, and units of each.
-    behavior_dim : numbers of behaviour a bin.
+    behavior_dim : numbers of behavior a bin.
     clip_length, batch_size : bins of a clip, clips of one pass.
     device : "cpu" or "cuda". A GPU's attention never holds the weights of all pairs of tokens; a CPU's does for short
         sequences.
@@ -234,7 +234,7 @@ class _Stages:
             if isinstance(output, Tokens):
                 self._add(name, [output.x_BTND], output.x_BTND.shape[1] * output.x_BTND.shape[2], parameters)
             elif isinstance(output, list):
-                self._add(name, [level.x_BCTHW for level in output if isinstance(level, Level)], 0, parameters)
+                self._add(name, [level.x_BCTHW for level in output if isinstance(level, FeatureMap)], 0, parameters)
             else:
                 self._add(name, [output], 0, parameters)
 

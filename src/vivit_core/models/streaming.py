@@ -39,13 +39,13 @@ class Stream:
     Attributes
     ----------
     bins : so far.
-    missing_values : so far; pixels and numbers of behaviour that were NaN or infinite. Their means stood in, as in a
+    missing_values : so far; pixels and numbers of behavior that were NaN or infinite. Their means stood in, as in a
         clip, and the first of them is told in a warning.
 
     Raises
     ------
     ValueError
-        For an acausal twin, an unknown recording, and frames or behaviour of a wrong shape.
+        For an acausal twin, an unknown recording, and frames or behavior of a wrong shape.
     """
 
     def __init__(self, twin: Twin, recording_id: str, clip_length: int | None = None) -> None:
@@ -82,7 +82,7 @@ class Stream:
         moved = np.zeros(0, np.float32) if behavior is None else np.asarray(behavior, np.float32)
         if moved.shape != (spec.behavior_dim,):
             raise ValueError(
-                f"recording {self.recording_id} needs behaviour of shape ({spec.behavior_dim},) for {spec.behavior}, "
+                f"recording {self.recording_id} needs behavior of shape ({spec.behavior_dim},) for {spec.behavior}, "
                 f"not {moved.shape}"
             )
         clip = Clips(
@@ -92,7 +92,7 @@ class Stream:
         if lost := missing(clip["frames"]) + missing(clip["behavior"]):
             if not self.missing_values:
                 warnings.warn(
-                    f"recording {self.recording_id}, bin {self.bins}: {lost} pixels or numbers of behaviour are "
+                    f"recording {self.recording_id}, bin {self.bins}: {lost} pixels or numbers of behavior are "
                     "missing (NaN or infinite); their means stand in, now and in later bins "
                     "(stream.missing_values counts them)",
                     stacklevel=2,

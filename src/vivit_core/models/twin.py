@@ -2,14 +2,13 @@
 
     twin(batch) → expected counts a bin, for each recording in the batch
 
-Shape letters: B clips, C channels, T bins, H W pixels, D behaviour numbers, U units.
+Shape letters: B clips, C channels, T bins, H W pixels, D behavior numbers, U units.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,22 +16,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.build import build, part
-from vivit_core.checkpoint import asked, check_model
-from vivit_core.checkpoint import read_checkpoint as read_checkpoint
+from vivit_core.models.checkpoint import read_checkpoint as read_checkpoint
 from vivit_core.models.layers import missing, normalized
-from vivit_core.models.readout import GaussianReadout
+from vivit_core.models.readouts.gaussian import GaussianReadout
 from vivit_core.models.streaming import Stream
-from vivit_core.schema import problems_of
+from vivit_core.parts.build import build, part
+from vivit_core.parts.schema import problems_of
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
 FORMAT = "vivit-core twin 1"
+
+
 MOST_RESIZED = 4  # sides of the common frame over those of the recordings', in what a checkpoint asks for
-AVERAGE = "average"  # where a checkpoint keeps averaged weights (training/averaging.py)
 
 
 class Twin(nn.Module):
-    """Video and behaviour in, expected counts of every unit out.
+    """Video and behavior in, expected counts of every unit out.
 
     Parameters
     ----------
@@ -46,7 +45,7 @@ class Twin(nn.Module):
     Raises
     ------
     ValueError
-        Where recordings do not fit one core (channels, frame sizes, behaviours), or the model's numbers do not fit
+        Where recordings do not fit one core (channels, frame sizes, behaviors), or the model's numbers do not fit
         each other.
     """
 
@@ -71,7 +70,7 @@ class Twin(nn.Module):
         self.predict: Literal["all", "last"] = predict
         self.missing_values = 0  # of the last call of ``rates``
         self.frame_size = common_frame_size(model.get("frame_size"), recordings)
-        behavior_dim = same("behaviours", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
+        behavior_dim = same("behaviors", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
 
         node = {key: value for key, value in model.items() if key not in ("modulator", "frame_size")}
@@ -104,7 +103,7 @@ class Twin(nn.Module):
         return list(self.specs).index(recording_id)
 
     def adapt(self, recording_id: str, clips: Clips) -> tuple[Tensor, Tensor]:
-        """Frames and behaviour of one recording, normalised with its training statistics, at the common frame size.
+        """Frames and behavior of one recording, normalized with its training statistics, at the common frame size.
 
         A missing value (NaN or infinite) is at its mean.
         """
@@ -141,16 +140,17 @@ class Twin(nn.Module):
     def rates(self, recording_id: str, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
         """Predicted rates of a stretch of video, in one pass.
 
-        Time runs in the model's bins (``specs[recording_id].frame_rate_hz``), and frames and behaviour are what
-        ``data.transforms`` makes of the recording's (:class:`vivit_core.data.view.View` reads them so).
+        Time runs in the model's bins (``specs[recording_id].frame_rate_hz``), and frames and behavior are what
+        ``data.transforms`` makes of the recording's (read by
+        :class:`vivit_core.data.resample.ResampledRecording`).
 
         Parameters
         ----------
         recording_id : whose units.
-        frames : (T, H, W) or (C, T, H, W), pixel values as the recording has them, not normalised. A value that is
+        frames : (T, H, W) or (C, T, H, W), pixel values as the recording has them, not normalized. A value that is
             missing (NaN or infinite), here or in ``behavior``, is at its mean; ``missing_values`` counts such values
             of the last call, and a warning says so.
-        behavior : (T, D) in the order of ``specs[recording_id].behavior``, not normalised; None where there is none.
+        behavior : (T, D) in the order of ``specs[recording_id].behavior``, not normalized; None where there is none.
 
         Returns
         -------
@@ -159,7 +159,7 @@ class Twin(nn.Module):
         Raises
         ------
         ValueError
-            For an unknown recording, and frames or behaviour of a wrong shape.
+            For an unknown recording, and frames or behavior of a wrong shape.
         """
         spec = self.specs[recording_id] if recording_id in self.specs else self._index(recording_id)
         assert isinstance(spec, RecordingSpec)
@@ -175,7 +175,7 @@ class Twin(nn.Module):
         given = np.zeros((bins, 0), np.float32) if behavior is None else np.asarray(behavior, np.float32)
         if given.shape != (bins, spec.behavior_dim):
             raise ValueError(
-                f"recording {recording_id} needs behaviour of shape ({bins}, {spec.behavior_dim}) "
+                f"recording {recording_id} needs behavior of shape ({bins}, {spec.behavior_dim}) "
                 f"for {spec.behavior}, not {given.shape}"
             )
         device = next(self.parameters()).device
@@ -185,7 +185,7 @@ class Twin(nn.Module):
         self.missing_values = missing(clips["frames"]) + missing(clips["behavior"])
         if self.missing_values:
             warnings.warn(
-                f"recording {recording_id}: {self.missing_values} pixels or numbers of behaviour are missing (NaN or "
+                f"recording {recording_id}: {self.missing_values} pixels or numbers of behavior are missing (NaN or "
                 "infinite); their means stand in",
                 stacklevel=2,
             )
@@ -198,7 +198,7 @@ class Twin(nn.Module):
         return Stream(self, recording_id, clip_length)
 
     def penalty(self) -> Tensor:
-        """The regularisers of all parts, already weighted; the readouts' is a mean over recordings."""
+        """The regularizers of all parts, already weighted; the readouts' is a mean over recordings."""
         total = torch.stack([head.penalty() for head in self.heads]).mean() + self.core.penalty()
         return total if self.modulator is None else total + self.modulator.penalty()
 
@@ -244,59 +244,6 @@ def recordings_in(description: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(recordings, list) or not all(isinstance(values, dict) for values in recordings):
         raise ValueError("recordings is no list of dicts")
     return recordings
-
-
-def load_twin(path: str | Path, device: str = "cpu", average: bool = False) -> Twin:
-    """The twin in a checkpoint, ready to predict; with its averaged weights, where ``average`` and it holds some.
-
-    Reads with ``weights_only=True`` and builds classes of this package alone: a checkpoint cannot run code.
-
-    Raises
-    ------
-    ValueError
-        Where the file is not a checkpoint of a twin, its weights do not fit the model it describes, or it holds no
-        average.
-    """
-    content = read_checkpoint(path)
-    if average and AVERAGE not in content:
-        raise ValueError(f"{path} holds no averaged weights; callbacks=ema keeps them in training")
-    state = weights_in(content[AVERAGE].get("state_dict", {}) if average else content["state_dict"])
-    check_description(path, content, state)
-    twin = Twin.from_description(content["twin"])
-    twin.load_state_dict(state, strict=True)
-    return twin.to(device).eval()
-
-
-def weights_in(state: Any) -> dict[str, Any]:
-    """A twin's own weights in the state of what trains it."""
-    items = state.items() if isinstance(state, Mapping) else ()
-    return {str(name).removeprefix("twin."): value for name, value in items if str(name).startswith("twin.")}
-
-
-def check_description(path: str | Path, content: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Compare the twin that a checkpoint describes with a state of weights, before anything of its size is made.
-
-    Raises
-    ------
-    ValueError
-        Where the description makes no twin, or one of other weights.
-    """
-    description = content["twin"]
-
-    def make() -> Twin:
-        numbers = {"blocks": asked(description.get("model")), "recordings": len(recordings_in(description))}
-        for what, number in numbers.items():
-            if number > max(len(state), 64):
-                raise ValueError(f"{number} {what}, but {len(state)} tensors")
-        twin = Twin.from_description(description)
-        largest = max(max(spec.frame_shape[1:]) for spec in twin.specs.values())
-        if max(twin.frame_size) > MOST_RESIZED * largest:
-            raise ValueError(
-                f"model.frame_size={list(twin.frame_size)} is over {MOST_RESIZED} times the recordings' {largest} px"
-            )
-        return twin
-
-    check_model(path, content, make, state)
 
 
 def common_frame_size(wanted: Sequence[int] | None, recordings: Sequence[RecordingSpec]) -> tuple[int, int]:

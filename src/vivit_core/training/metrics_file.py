@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vivit_core.files import whole
+from vivit_core.system.files import atomic_write
 
 COST = 50  # a write is put off until this many times its own length has gone by, so that writing takes 2 % at most
 
@@ -107,7 +107,7 @@ class MetricsFile(Logger):
             return
         began = time.monotonic()
         newest = line_of([self._row.get(name, "") for name in self._columns])
-        with whole(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             temporary.write_text("\n".join([line_of(self._columns), *self._lines, newest, ""]), encoding="utf-8")
         self._changed, self._flushed_step = False, int(self._row["step"])
         self._flushed_at = time.monotonic()

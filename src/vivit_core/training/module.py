@@ -16,12 +16,13 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vivit_core.checkpoint import WRITTEN, written_by
+from vivit_core.metrics.averages import mean_known
+from vivit_core.metrics.unit_scores import UnitMetrics, UnitScores
+from vivit_core.models.checkpoint import WRITTEN, written_by
+from vivit_core.models.likelihoods.poisson import counted, poisson_loss
 from vivit_core.models.twin import Twin
 from vivit_core.names import key_name
 from vivit_core.specs import Batch
-from vivit_core.training.losses import counted, poisson_loss
-from vivit_core.training.metrics import UnitMetrics, UnitScores, mean_known
 from vivit_core.training.optim import CORE, Optimization
 
 log = logging.getLogger(__name__)

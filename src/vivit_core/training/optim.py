@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from vivit_core.models.readout import GaussianReadout
+from vivit_core.models.readouts.gaussian import GaussianReadout
 
 CORE = ("core", "modulator")  # the parts of a twin that its recordings share
 

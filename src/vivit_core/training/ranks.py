@@ -2,7 +2,7 @@
 
 One process for each device. They are started by torchrun, by SLURM's ``srun``, by submitit, or, on one machine, by the
 command itself through Lightning. Each runs the whole program; what has to be done or decided once is
-:meth:`Ranks.first`.
+:meth:`ProcessGroup.first`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from vivit_core.training.callbacks import TrainingStopped
+from vivit_core.training.callbacks.stop_signals import TrainingStopped
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # how long the others wait for the first, which may fit baselines or simulate recordings
@@ -114,7 +114,7 @@ def environment_of(wanted: int) -> ClusterEnvironment:
 
 
 @dataclass
-class Ranks:
+class ProcessGroup:
     """The processes of one training. With one process, all of this does nothing.
 
     Attributes
@@ -159,7 +159,7 @@ class Ranks:
 
 
 @contextmanager
-def ranks(device: str, devices: int, num_nodes: int) -> Iterator[Ranks]:
+def process_group(device: str, devices: int, num_nodes: int) -> Iterator[ProcessGroup]:
     """Start the processes that are to train together, or join them.
 
     Parameters
@@ -176,12 +176,12 @@ def ranks(device: str, devices: int, num_nodes: int) -> Iterator[Ranks]:
     check_started(device, devices, num_nodes)
     environment = environment_of(devices * num_nodes)
     if devices * num_nodes == 1:
-        yield Ranks(0, 1, environment)
+        yield ProcessGroup(0, 1, environment)
         return
     fabric = Fabric(accelerator=device, devices=devices, num_nodes=num_nodes, strategy="ddp", plugins=environment)
     fabric.launch()
     waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
-    together = Ranks(fabric.global_rank, fabric.world_size, environment, waiting)
+    together = ProcessGroup(fabric.global_rank, fabric.world_size, environment, waiting)
     del waiting
     try:
         yield together
@@ -195,7 +195,7 @@ def ranks(device: str, devices: int, num_nodes: int) -> Iterator[Ranks]:
         raise
 
 
-def part(together: Ranks) -> None:
+def part(together: ProcessGroup) -> None:
     """End the threads of the process groups.
 
     One that still lets go of the last exchange's tensors while Python ends aborts the process, and with it, under

@@ -12,8 +12,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vivit_core.files import write_text
 from vivit_core.names import printable
+from vivit_core.system.files import write_text
 
 OBJECTIVE = "val/bps_mean"
 ID_FILE = "wandb_id"

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vivit_core.models.twin import FORMAT, Twin, check_description, common_frame_size, weights_in
+from vivit_core.models.load import check_description, weights_in
+from vivit_core.models.twin import FORMAT, Twin, common_frame_size
 from vivit_core.specs import RecordingSpec
 
 # What may differ from the checkpoint's model, because the trained weights do not depend on it.
@@ -80,7 +81,7 @@ class Pretrained:
 
     Attributes
     ----------
-    parts : ``core``, and ``modulator`` where the twin has one that sees the behaviours it was trained with.
+    parts : ``core``, and ``modulator`` where the twin has one that sees the behaviors it was trained with.
     fresh : why another part starts anew, or None.
     """
 

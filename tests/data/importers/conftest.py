@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from vivit_core.build import build
 from vivit_core.data.importers.common import Importer
 from vivit_core.data.importers.mahuas2020 import Mahuas2020Importer
 from vivit_core.data.importers.nwb import NwbImporter
+from vivit_core.parts.build import build
 
 # A model and a training so small that a recording goes through everything in seconds.
 SMALL = [
@@ -63,10 +63,11 @@ def train_and_evaluate(command: Callable[..., tuple[int, str]], tmp_path: Path) 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """``interrupted(n)``: a Ctrl-C comes when n pieces are written; pieces are small from now on."""
-    from vivit_core.data import partial, recording
+    from vivit_core.data.recording import format as recording_format
+    from vivit_core.data.recording import resumable
 
-    monkeypatch.setattr(recording, "_COPY_BYTES", 2000)
-    note, left = partial._note, [-1]
+    monkeypatch.setattr(recording_format, "_COPY_BYTES", 2000)
+    note, left = resumable._note, [-1]
 
     def counted(journal: Any, entry: Any) -> None:
         note(journal, entry)
@@ -74,7 +75,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
         if left[0] == 0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(partial, "_note", counted)
+    monkeypatch.setattr(resumable, "_note", counted)
 
     def set_to(n: int) -> None:
         left[0] = n + 1  # the first line is the key

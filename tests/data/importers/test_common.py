@@ -12,11 +12,12 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core.data import guard as guard_module
 from vivit_core.data.importers.arrays import ArraysImporter
 from vivit_core.data.importers.common import Importer
-from vivit_core.data.partial import write_in_pieces
-from vivit_core.data.recording import check_recording, seal
+from vivit_core.data.recording import guard as guard_module
+from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.data.recording.resumable import write_in_pieces
+from vivit_core.data.recording.validate import check_recording
 from vivit_core.specs import RecordingError
 
 
@@ -138,7 +139,9 @@ def test_a_damaged_rest_of_a_killed_import_is_not_continued(what: str, tmp_path:
             return values[key]
 
     def write(source: Any) -> None:
-        write_in_pieces(path, lambda file: None, {"v": (source, values.dtype)}, seal, piece_bytes=3200, key="k")
+        write_in_pieces(
+            path, lambda file: None, {"v": (source, values.dtype)}, write_checksum, piece_bytes=3200, key="k"
+        )
 
     with pytest.raises(Killed):
         write(Source())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from vivit_core.data.recording import Recording
+from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import RecordingError
 
 U, H, BINS, SEQUENCES, TEST_BINS, REPEATS = 3, 7, 404, 5, 200, 4

@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core.data.guard import Guard
 from vivit_core.data.importers import nwb as nwb_module
 from vivit_core.data.importers.nwb import Sampled, make_clock
-from vivit_core.data.recording import Recording
+from vivit_core.data.recording.guard import Guard
+from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import RecordingError
 
 pynwb = pytest.importorskip("pynwb")
@@ -164,7 +164,7 @@ def test_dropped_frames_and_gaps(
 
 @pytest.mark.parametrize("how", ["images", "series"])
 def test_templates_by_index(how: str, tmp_path: Path, importer: Callable[..., Any]) -> None:
-    """Pictures that stay for 0.2 s, at 50 bins a second; width first, in colour."""
+    """Pictures that stay for 0.2 s, at 50 bins a second; width first, in color."""
     pictures = RNG.integers(0, 256, (4, W, H, 3), dtype=np.uint8)
     index = RNG.integers(0, 4, 40)
     nwb = build(stimulus=None)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vivit_core.data.recording import Recording
+from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import RecordingError
 
 T, H, W, U = 40, 6, 8, 3
@@ -106,7 +106,7 @@ def test_gaps_inside_are_not_valid(
     np.testing.assert_allclose(behavior[20:22, 2], arrays["pupil_center"][1, 19], rtol=1e-6)
     said = capsys.readouterr().out
     assert "1 negative responses are set to 0" in said and "1 responses that are NaN" in said
-    assert "4 bins lack a behaviour" in said
+    assert "4 bins lack a behavior" in said
 
 
 def test_without_released_test_trials_some_of_val_are_test(

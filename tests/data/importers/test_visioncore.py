@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from vivit_core.data.recording import Recording
+from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import RecordingError
 
 U, SIDE = 5, 7

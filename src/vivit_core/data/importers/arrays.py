@@ -1,6 +1,6 @@
 """From plain arrays, in an .npz file or a folder of .npy files, to a recording file.
 
-Shape letters: T frames, H W pixels, C channels, U units, D behaviour numbers, N trials.
+Shape letters: T frames, H W pixels, C channels, U units, D behavior numbers, N trials.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from typing import Literal
 
 import numpy as np
 
-from vivit_core.data.given import (
+from vivit_core.data.importers.common import (
+    DAMAGED_NPY,
+    Importer,
+    SourceRecording,
+    converted,
+    open_npy,
+    pixel_type,
+    split_by_stimulus,
+)
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.inputs import (
     check_behavior,
     check_counts,
     check_frames,
@@ -24,16 +34,6 @@ from vivit_core.data.given import (
     own_stimuli,
     unknown_stimuli,
 )
-from vivit_core.data.importers.common import (
-    DAMAGED_NPY,
-    Found,
-    Importer,
-    converted,
-    open_npy,
-    pixel_type,
-    split_by_stimulus,
-)
-from vivit_core.data.recording import Trials
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ArraysImporter(Importer):
     kind: Literal["spikes", "calcium"] = "spikes"  # what counts holds
 
     @contextmanager
-    def read(self, source: Path) -> Iterator[Found]:
+    def read(self, source: Path) -> Iterator[SourceRecording]:
         arrays = _load(source)
         frames, counts = arrays.pop("frames"), arrays.pop("counts")
         check_counts(source, counts, "counts")
@@ -113,7 +113,7 @@ class ArraysImporter(Importer):
         lengths = stops - starts
         if len(lengths) > 1 and lengths[-1] < lengths[0] and self.trial_length is not None:
             notes.append(f"the last trial has {lengths[-1]} bins: what {self.trial_length} did not divide")
-        yield Found(
+        yield SourceRecording(
             recording_id=self.recording_id,
             frame_rate_hz=self.frame_rate_hz,
             frames=converted(frames, pixel_type(frames)),

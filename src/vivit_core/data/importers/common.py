@@ -1,10 +1,10 @@
 """What all importers share: from a source to checked recording files, and a word on what was left out.
 
-An importer says where the recordings of a source are and what stands in each (:class:`Found`), with large arrays that
-are read when they are written. Writing in bounded memory, going on where a killed import stopped, passing over what is
-imported already, reading back, and the report are here.
+An importer says where the recordings of a source are and what stands in each (:class:`SourceRecording`), with large
+arrays that are read when they are written. Writing in bounded memory, going on where a killed import stopped, passing
+over what is imported already, reading back, and the report are here.
 
-Shape letters: T frames, U units, D behaviour numbers.
+Shape letters: T frames, U units, D behavior numbers.
 """
 
 from __future__ import annotations
@@ -25,19 +25,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from vivit_core.data.guard import Guard
-from vivit_core.data.hdf5 import open_hdf5
-from vivit_core.data.partial import Sliceable, check_writable, pieces, remove_journal
-from vivit_core.data.recording import (
-    SPLITS,
-    Recording,
-    RecordingInfo,
-    Trials,
-    check_holes,
-    check_recording,
-    write_recording,
-)
-from vivit_core.data.seal import may_be_ours
+from vivit_core.data.recording.checksum import may_be_ours
+from vivit_core.data.recording.format import SPLITS, RecordingInfo, Trials
+from vivit_core.data.recording.guard import Guard
+from vivit_core.data.recording.hdf5 import open_hdf5
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.resumable import Sliceable, check_writable, pieces, remove_journal
+from vivit_core.data.recording.validate import check_holes, check_recording
+from vivit_core.data.recording.writer import write_recording
 from vivit_core.names import printable
 from vivit_core.specs import RecordingError
 
@@ -52,7 +47,7 @@ _PIECE_BYTES = 1 << 24  # what is held of one array at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SourceRecording:
     """A recording in a source. Its large arrays need a shape, a dtype and slices along time, no more."""
 
     recording_id: str
@@ -94,7 +89,7 @@ class Importer(ABC):
         return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
 
     @abstractmethod
-    def read(self, source: Path) -> AbstractContextManager[Found]:
+    def read(self, source: Path) -> AbstractContextManager[SourceRecording]:
         """What stands in the source of one recording, while it is open."""
 
     def __call__(self, source: str | Path, out: str | Path) -> list[Path]:
@@ -215,7 +210,7 @@ def _imported_under(path: Path) -> str | None:
         ) from error
 
 
-def _report(path: Path, found: Found) -> None:
+def _report(path: Path, found: SourceRecording) -> None:
     """Say what a recording file holds, as read back, and what of its source it does not."""
     recording = Recording(path)
     info, trials = recording.info, recording.info.trials
@@ -234,7 +229,7 @@ def _report(path: Path, found: Found) -> None:
     sizes = [f"{name} {len(trials.of(name))} ({trials.of(name).n_bins} bins)" for name in SPLITS]
     say(f"  trials: {', '.join(sizes)}; {len(set(trials.stimulus_id.tolist()))} distinct stimuli")
     if info.behavior:
-        say(f"  behaviour: {', '.join(f'{name} ({width})' for name, width in info.behavior.items())}")
+        say(f"  behavior: {', '.join(f'{name} ({width})' for name, width in info.behavior.items())}")
     share = measured / max(1, info.n_frames * info.n_units)
     if share < 1:
         say(f"  valid: {share:.2%} of the bins of all units")

@@ -24,8 +24,8 @@ import numpy as np
 import scipy.io
 from einops import rearrange, reduce
 
-from vivit_core.data.importers.common import Found, Importer, require_file, split_by_stimulus
-from vivit_core.data.recording import Trials
+from vivit_core.data.importers.common import Importer, SourceRecording, require_file, split_by_stimulus
+from vivit_core.data.recording.format import Trials
 from vivit_core.specs import RecordingError
 
 TRAIN, TEST = "nonrepeat_data_bars.mat", "test_data_bars.mat"
@@ -45,7 +45,7 @@ class Mahuas2020Importer(Importer):
     seed: int  # of the draw of val sequences
 
     @contextmanager
-    def read(self, source: Path) -> Iterator[Found]:
+    def read(self, source: Path) -> Iterator[SourceRecording]:
         if self.pool < 1 or not self.bin_ms > 0:
             raise ValueError(f"importer.pool={self.pool} and importer.bin_ms={self.bin_ms} must be above 0")
         if not source.is_dir():
@@ -94,7 +94,7 @@ class Mahuas2020Importer(Importer):
                 left_out.append(
                     f"{file}: the last {bins % self.pool} bins of each trial do not fill a bin of {self.pool}"
                 )
-        yield Found(
+        yield SourceRecording(
             recording_id=self.recording_id,
             frame_rate_hz=1e3 / (self.bin_ms * self.pool),
             frames=np.concatenate([rearrange(f, "n t h w -> (n t) h w") for f in frames]),

@@ -5,9 +5,9 @@ frame that stays for n bins (an image shown for longer, or one whose successors 
 repeated n times, and its time is divided evenly. A frame that stays longer than ``longest_frame_s`` is followed by a
 gap, where a trial is cut. Bins in no trial are left out.
 
-Clocks (8 bytes a frame or sample) are held in memory; pictures, spikes and behaviour are read in blocks of bins.
+Clocks (8 bytes a frame or sample) are held in memory; pictures, spikes and behavior are read in blocks of bins.
 
-Shape letters: T bins, F frames, S samples, H W pixels, C colours, U units, D behaviour numbers.
+Shape letters: T bins, F frames, S samples, H W pixels, C colors, U units, D behavior numbers.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from vivit_core.data.given import own_stimuli, unknown_stimuli
-from vivit_core.data.importers.common import Computed, Found, Importer, pixel_type, split_by_stimulus
-from vivit_core.data.recording import Trials
+from vivit_core.data.importers.common import Computed, Importer, SourceRecording, pixel_type, split_by_stimulus
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.inputs import own_stimuli, unknown_stimuli
 from vivit_core.names import short
 from vivit_core.specs import RecordingError
-from vivit_core.terminal import track
+from vivit_core.system.terminal import track
 
 BLOCK = 4096  # bins that are made at once
 _WORDS = 300  # characters shown of what the library of NWB says; it may be the whole table
@@ -51,7 +51,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class NwbImporter(Importer):
-    """Import an NWB file: units' spike times, an ImageSeries or IndexSeries stimulus, trials, behaviour."""
+    """Import an NWB file: units' spike times, an ImageSeries or IndexSeries stimulus, trials, behavior."""
 
     guarded = True
 
@@ -65,13 +65,13 @@ class NwbImporter(Importer):
     trial_s: float | None  # cuts a file without trials; None: at gaps alone
     keep_units: dict[str, list[str]]  # column of the units' table -> values, as text; others are left out
     behavior: list[str] | None  # names of time series; None: all that are found
-    longest_hold_s: float  # a behaviour's newest sample stands for at most this long
+    longest_hold_s: float  # a behavior's newest sample stands for at most this long
     val_fraction: float  # of the distinct stimuli
     test_fraction: float
     seed: int  # of that draw
 
     @contextmanager
-    def read(self, source: Path) -> Iterator[Found]:
+    def read(self, source: Path) -> Iterator[SourceRecording]:
         with _opened(source) as nwb:
             left_out: list[str] = []
             notes: list[str] = []
@@ -97,7 +97,7 @@ class NwbImporter(Importer):
                 return own & observed(start, stop) if observed is not None else own
 
             columns = len(rows) if observed is not None else 1
-            yield Found(
+            yield SourceRecording(
                 recording_id=self.recording_id or source.stem,
                 frame_rate_hz=clock.rate_hz,
                 frames=Computed((n_bins, *size), dtype, lambda start, stop: pictures(clock.frame[start:stop])),
@@ -240,7 +240,7 @@ class NwbImporter(Importer):
     def _behavior(
         self, source: Path, nwb: Any, clock: Clock, left_out: list[str]
     ) -> tuple[dict[str, Computed], dict[str, str], list[Callable[[int, int], np.ndarray]]]:
-        """The behaviours, their units, and functions that say in which bins each is known."""
+        """The behaviors, their units, and functions that say in which bins each is known."""
         found = _behavior_series(nwb)
         wanted = list(found) if self.behavior is None else self.behavior
         if unknown := [name for name in wanted if name not in found]:
@@ -254,7 +254,7 @@ class NwbImporter(Importer):
             series = found[name]
             data = _own(source, f"processing/…/{name}", series.data)
             if data.ndim not in (1, 2) or np.dtype(data.dtype).kind not in "iufb":
-                left_out.append(f"behaviour {name}: {data.dtype} {data.shape}, not numbers with one or two axes")
+                left_out.append(f"behavior {name}: {data.dtype} {data.shape}, not numbers with one or two axes")
                 continue
             times = _times(source, series, f"processing/…/{name}")
             scale, shift = float(series.conversion or 1.0), float(getattr(series, "offset", 0.0) or 0.0)
@@ -311,14 +311,14 @@ def make_clock(times_F: np.ndarray, rate_hz: float | None, longest_frame_s: floa
 
 
 class Sampled:
-    """A behaviour at the ends of bins: its newest sample then, so that nothing later is known.
+    """A behavior at the ends of bins: its newest sample then, so that nothing later is known.
 
     Parameters
     ----------
     data : (S,) or (S, D), sliceable.
     times_S : s, rising.
     ends_T : ends of the bins, s.
-    longest_s : a sample stands for at most this long; after that, and before the first, the behaviour is unknown.
+    longest_s : a sample stands for at most this long; after that, and before the first, the behavior is unknown.
     scale, shift : value = scale · data + shift.
     """
 
@@ -500,7 +500,7 @@ def _own(source: Path, field: str, data: Any) -> Any:
 
 
 def _behavior_series(nwb: Any) -> dict[str, Any]:
-    """The time series of behaviour by name; two of one name get their containers' in front."""
+    """The time series of behavior by name; two of one name get their containers' in front."""
     from pynwb.base import TimeSeries
     from pynwb.behavior import BehavioralTimeSeries, CompassDirection, EyeTracking, Position, PupilTracking
 

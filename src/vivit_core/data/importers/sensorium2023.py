@@ -4,7 +4,7 @@ Turishcheva et al. 2023, "The Dynamic Sensorium competition for predicting large
 from videos", arXiv:2305.19654. A folder ``dynamic*-Video-*`` holds one recording:
 
     data/videos/<trial>.npy        (H, W, T) 0-255, NaN after the last frame
-    data/responses/<trial>.npy     (U, T) deconvolved calcium; zeros, or nothing, where the organisers keep them
+    data/responses/<trial>.npy     (U, T) deconvolved calcium; zeros, or nothing, where the organizers keep them
     data/behavior/<trial>.npy      (2, T) pupil dilation, running speed
     data/pupil_center/<trial>.npy  (2, T)
     meta/trials/tiers.npy          (N,) train, oracle, live_test_main, …
@@ -13,7 +13,7 @@ from videos", arXiv:2305.19654. A folder ``dynamic*-Video-*`` holds one recordin
 The statistics in meta/statistics are not used: they are of single frames by mistake, and the data module computes those
 of training trials itself.
 
-Shape letters: T frames, H W pixels, U units, D behaviour numbers, N trials.
+Shape letters: T frames, H W pixels, U units, D behavior numbers, N trials.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from typing import Literal
 import numpy as np
 from einops import rearrange
 
-from vivit_core.data.importers.common import Found, Importer, Joined, held, open_npy, split_by_stimulus
-from vivit_core.data.recording import Trials
+from vivit_core.data.importers.common import Importer, Joined, SourceRecording, held, open_npy, split_by_stimulus
+from vivit_core.data.recording.format import Trials
 from vivit_core.specs import RecordingError
-from vivit_core.terminal import track
+from vivit_core.system.terminal import track
 
 BEHAVIOR = {  # name -> file, its rows, their names
     "pupil": ("behavior", slice(0, 1), ["pupil"]),
@@ -83,7 +83,7 @@ class Sensorium2023Importer(Importer):
         return [(folder, out / f"{_name_of(folder)}.h5") for folder in folders]
 
     @contextmanager
-    def read(self, source: Path) -> Iterator[Found]:
+    def read(self, source: Path) -> Iterator[SourceRecording]:
         unit_ids = open_npy(source, "meta/neurons/unit_ids.npy", [1], "iuSU", "(U,) the units' ids")
         units = {"id": np.asarray(unit_ids)}
         left_out: list[str] = []
@@ -122,7 +122,7 @@ class Sensorium2023Importer(Importer):
         def joined(name: str) -> Joined:
             return Joined(lengths, (len(BEHAVIOR[name][2]),), np.float32, lambda i: behavior(name, i))
 
-        yield Found(
+        yield SourceRecording(
             recording_id=self.recording_id or _name_of(source),
             frame_rate_hz=self.frame_rate_hz,
             frames=Joined(lengths, size, dtype, frames),
@@ -210,14 +210,14 @@ class Sensorium2023Importer(Importer):
                 f"Choose others with importer.tiers; there are {sorted(set(tiers.tolist()))}",
             )  # fmt: skip
         if shorter:
-            notes.append(f"{shorter} trials end where the shortest of video, responses and behaviour ends")
+            notes.append(f"{shorter} trials end where the shortest of video, responses and behavior ends")
         if negative:
             notes.append(f"{negative} negative responses are set to 0")
         if gaps:
             notes.append(f"{gaps} responses that are NaN before a trial's end are not valid")
         if held_bins:
             notes.append(
-                f"{held_bins} bins lack a behaviour before a trial's end: the value before stands in, not valid"
+                f"{held_bins} bins lack a behavior before a trial's end: the value before stands in, not valid"
             )
         shown = self._with_test(shown, notes)
         return shown, np.uint8 if whole else np.float32, size
@@ -247,7 +247,7 @@ def _name_of(folder: Path) -> str:
 
 
 def _files() -> list[str]:
-    """The files of behaviour, each once."""
+    """The files of behavior, each once."""
     return list(dict.fromkeys(file for file, _, _ in BEHAVIOR.values()))
 
 

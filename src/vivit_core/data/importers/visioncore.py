@@ -15,7 +15,7 @@ A folder holds a file for each type of stimulus, ``backimage.dset``, ``gaborium.
 Session files (YAML) list columns of ``robs``: ``visual`` those that respond, ``qcmissing`` and ``qccontam`` those that
 *pass* the tests for missing spikes and for contamination, ``cids`` those of the lab's own choice.
 
-Shape letters: T bins, H W pixels, U units, D behaviour numbers.
+Shape letters: T bins, H W pixels, U units, D behavior numbers.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ import torch
 import yaml
 from einops import rearrange, reduce
 
-from vivit_core.data.given import unknown_stimuli
 from vivit_core.data.importers.common import (
-    Found,
     Importer,
     Joined,
+    SourceRecording,
     held,
     pixel_type,
     require_file,
     span,
     split_by_stimulus,
 )
-from vivit_core.data.recording import Trials
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.inputs import unknown_stimuli
 from vivit_core.specs import RecordingError
-from vivit_core.terminal import track
+from vivit_core.system.terminal import track
 
 NEEDED = {"stim": (3, 4), "robs": (2,), "trial_inds": (1, 2), "t_bins": (1, 2)}  # covariate -> ranks
 # What numpy arrays and numbers in the metadata are made of; nothing else than tensors and plain values is unpickled.
@@ -78,7 +78,7 @@ class VisionCoreImporter(Importer):
     repeats: list[str]  # types whose trials show one sequence again and again: test
     rate_hz: float  # bins a second of the source
     pool: int  # bins of the source in one bin
-    behavior: list[str]  # covariates that are kept as behaviours
+    behavior: list[str]  # covariates that are kept as behaviors
     units_file: str | None  # YAML with lists of columns of robs
     unit_lists: list[str]  # a unit is kept where it is in all of these lists
     min_rate_hz: float  # a unit that fires less, in valid bins, is left out
@@ -91,7 +91,7 @@ class VisionCoreImporter(Importer):
         return [path for path in [*found, *([Path(self.units_file)] if self.units_file else [])] if path.is_file()]
 
     @contextmanager
-    def read(self, source: Path) -> Iterator[Found]:
+    def read(self, source: Path) -> Iterator[SourceRecording]:
         if self.pool < 1 or not self.rate_hz > 0:
             raise ValueError(f"importer.pool={self.pool} and importer.rate_hz={self.rate_hz:g} must be above 0")
         if unknown := set(self.repeats) - set(self.types):
@@ -152,9 +152,9 @@ class VisionCoreImporter(Importer):
         if self.pool > 1:
             notes.append(
                 f"{self.pool} bins of {1e3 / self.rate_hz:.2f} ms make one: counts summed, the newest frame and "
-                f"behaviour kept, valid where all {self.pool} are"
+                f"behavior kept, valid where all {self.pool} are"
             )
-        yield Found(
+        yield SourceRecording(
             recording_id=self.recording_id or _name_of(source),
             frame_rate_hz=self.rate_hz / self.pool,
             frames=Joined(lengths, size, dtype, lambda i: newest("stim", i)),
@@ -286,7 +286,7 @@ def _unit_lists(path: Path, names: list[str], n_units: int) -> dict[str, np.ndar
 
 
 def _load(source: Path, file: str, behavior: list[str]) -> dict[str, np.ndarray]:
-    """The covariates that are used, mapped into memory, not read; (T, H, W[, C]) frames, (T, D) behaviours."""
+    """The covariates that are used, mapped into memory, not read; (T, H, W[, C]) frames, (T, D) behaviors."""
     path = source / file
     require_file(source, path, "a data set saved by torch.save")
     try:

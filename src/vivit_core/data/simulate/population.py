@@ -1,7 +1,7 @@
-"""A population of V1-like neurons: spatiotemporal energy, normalisation, gains, noise, Poisson spikes.
+"""A population of V1-like neurons: spatiotemporal energy, normalization, gains, noise, Poisson spikes.
 
 Shape letters: N trials, T bins (= frames), H W pixels, P = H · W, U units, O orientations of the pool, L lags, 2 =
-(x, y). What is modelled and from where the numbers are: docs/simulator.md.
+(x, y). What is modeled and from where the numbers are: docs/simulator.md.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LATENCY_S = (0.02, 0.035)
 BIPHASIC = 0.75  # 1: the kernels are blind to what does not change; below, a part of the response is sustained
 KERNEL_S = 0.25  # length of the temporal kernels
 POOL_ORIENTATIONS = 4
-POOL_WIDTH = 1.5  # standard deviation of the normalisation pool, in those of the receptive field
+POOL_WIDTH = 1.5  # standard deviation of the normalization pool, in those of the receptive field
 POOL_TAU_S = 0.05
 SEMISATURATION, OWN_SHARE = (
     0.5,
     0.4,
-)  # of the normalisation, in units of the pool's mean and of the unit's own mean energy
+)  # of the normalization, in units of the pool's mean and of the unit's own mean energy
 BASELINE_FRACTION = (0.02, 0.15)  # of the mean rate
 MEAN_RATE_HZ = (3.0, 20.0)
 
@@ -41,9 +41,9 @@ GAZE_GAIN_PER_DEG = 0.15  # standard deviation of the slope of log gain over eye
 SACCADE_SPEED_DEG_PER_S = 20.0  # speed that moves the saccade signal half way
 SACCADE_BINS_S = 0.03  # a saccade of this length gives the saccade kernel its nominal size
 SUPPRESSION = (0.3, 1.0)  # log gain taken away at its trough, …
-SUPPRESSION_CENTRE_S, SUPPRESSION_STD_S = 0.03, 0.015
+SUPPRESSION_CENTER_S, SUPPRESSION_STD_S = 0.03, 0.015
 REBOUND = (0.2, 0.8)  # … and added at its peak
-REBOUND_CENTRE_S, REBOUND_STD_S = 0.11, 0.03
+REBOUND_CENTER_S, REBOUND_STD_S = 0.11, 0.03
 SACCADE_KERNEL_S = 0.2
 
 SHARED_STD, SHARED_TAU_S = 0.25, 2.0  # log gain common to all units
@@ -96,7 +96,7 @@ class Population:
 
     frame_shape: tuple[int, int]  # H, W
     frame_rate_hz: float
-    center_px: FloatArray  # (U, 2) x, y; pixel (0, 0) has its centre at (0, 0)
+    center_px: FloatArray  # (U, 2) x, y; pixel (0, 0) has its center at (0, 0)
     size_px: FloatArray  # (U,) diameter
     orientation_deg: FloatArray  # (U,) of the preferred bars, counterclockwise from horizontal, 0 to 180
     spatial_frequency: FloatArray  # (U,) cycles a pixel
@@ -167,7 +167,7 @@ class Population:
         return (peak * self.frame_rate_hz / size).astype(np.float32)
 
     def gabors(self, turn_deg: float = 0.0, widen: float = 1.0) -> FloatArray:
-        """Even and odd Gabor of every unit, blind to uniform grey and of unit energy: (P, 2 U), all even ones first."""
+        """Even and odd Gabor of every unit, blind to uniform gray and of unit energy: (P, 2 U), all even ones first."""
         height, width = self.frame_shape
         y_P, x_P = (a.ravel()[:, None] for a in np.mgrid[:height, :width].astype(np.float64))
         x_PU, y_PU = x_P - self.center_px[:, 0], y_P - self.center_px[:, 1]
@@ -184,12 +184,12 @@ class Population:
         return np.concatenate(pair, axis=1).astype(np.float32)
 
     def filter(self, frames_NTHW: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
-        """What the units' filters and their pools make of trials that each begin after a grey screen.
+        """What the units' filters and their pools make of trials that each begin after a gray screen.
 
         Parameters
         ----------
         frames_NTHW
-            (N, T, H, W) uint8, 127.5 is grey.
+            (N, T, H, W) uint8, 127.5 is gray.
 
         Returns
         -------
@@ -223,14 +223,14 @@ class Population:
     def gain(self, position_NT2: FloatArray, velocity_NT2: FloatArray) -> FloatArray:
         """Gain that the eye gives each unit: a gaze field times suppression and rebound around saccades: (N, T, U)."""
         lag_L1 = np.arange(round(SACCADE_KERNEL_S * self.frame_rate_hz))[:, None] / self.frame_rate_hz
-        trough = np.exp(-0.5 * ((lag_L1 - SUPPRESSION_CENTRE_S) / SUPPRESSION_STD_S) ** 2)
-        peak = np.exp(-0.5 * ((lag_L1 - REBOUND_CENTRE_S) / REBOUND_STD_S) ** 2)
+        trough = np.exp(-0.5 * ((lag_L1 - SUPPRESSION_CENTER_S) / SUPPRESSION_STD_S) ** 2)
+        peak = np.exp(-0.5 * ((lag_L1 - REBOUND_CENTER_S) / REBOUND_STD_S) ** 2)
         kernel_LU = (self.rebound * peak - self.suppression * trough) / (SACCADE_BINS_S * self.frame_rate_hz)
         saccade_NTU = convolve(saccade_signal(velocity_NT2)[..., None], kernel_LU.astype(np.float32))
         return np.exp(position_NT2 @ self.gaze_gain.T + saccade_NTU).astype(np.float32)
 
     def drive(self, energy_NTU: FloatArray, pool_NTU: FloatArray) -> FloatArray:
-        """Normalised response (Heeger 1992)."""
+        """Normalized response (Heeger 1992)."""
         own_NTU = energy_NTU / self.energy_scale
         drive_NTU = own_NTU / (SEMISATURATION + OWN_SHARE * own_NTU + pool_NTU / self.pool_scale)
         return drive_NTU.astype(np.float32, copy=False)

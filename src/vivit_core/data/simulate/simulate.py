@@ -30,11 +30,12 @@ from rich.progress import (
 from rich.text import Text
 
 from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
-from vivit_core.data.recording import Trials, write_recording
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.simulate.population import FloatArray, Population
 from vivit_core.data.simulate.world import Scene, eye_path, quarters
-from vivit_core.files import remember_whole, write_text
-from vivit_core.locks import lock
+from vivit_core.system.files import remember_whole, write_text
+from vivit_core.system.locks import lock
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ REGIONS = (
 )  # what a photograph's quarters serve; turned by one from photograph to photograph
 
 LOCAL_PX = 24.0  # reach of the local mean and contrast that are divided out
-CONTRAST_FLOOR = 0.06  # grey level that keeps an empty sky from becoming a texture of noise
-GREY_PER_STD = 40.0  # uint8 steps for one local standard deviation
+CONTRAST_FLOOR = 0.06  # gray level that keeps an empty sky from becoming a texture of noise
+GRAY_PER_STD = 40.0  # uint8 steps for one local standard deviation
 
 DRIFT_ARCMIN2_PER_S = 20.0  # diffusion constant D of ocular drift: E|Δ|² = 4 D t
 FIXATION_MEDIAN_S, FIXATION_LOG_STD, FIXATION_MIN_S = 0.28, 0.4, 0.1
@@ -41,11 +41,11 @@ SACCADE_S, SACCADE_S_PER_DEG = 0.021, 0.0022  # duration = 21 ms + 2.2 ms a degr
 
 @lru_cache(maxsize=len(PHOTOGRAPHS))
 def load_photograph(name: str) -> FloatArray:
-    """One photograph of scikit-image's wheel as grey levels 0..1, (height, width)."""
+    """One photograph of scikit-image's wheel as gray levels 0..1, (height, width)."""
     image = getattr(skimage.data, name)()
     image = image[0] if isinstance(image, tuple) else image  # the motorcycle comes as left, right, disparity
-    grey = skimage.color.rgb2gray(image[..., :3]) if image.ndim == 3 else image / 255.0
-    return grey.astype(np.float32)
+    gray = skimage.color.rgb2gray(image[..., :3]) if image.ndim == 3 else image / 255.0
+    return gray.astype(np.float32)
 
 
 def quarters(split: str) -> list[tuple[str, int]]:
@@ -65,16 +65,16 @@ def cut_quarter(photograph: FloatArray, quarter: int) -> FloatArray:
     return photograph[row * h : (row + 1) * h, column * w : (column + 1) * w]
 
 
-def normalise_contrast(grey: FloatArray) -> FloatArray:
-    """Take away the local mean and divide by the local contrast; uint8 grey levels as float32, 127.5 in the middle."""
-    centred = grey - gaussian_filter(grey, LOCAL_PX, mode="reflect")
-    contrast = np.sqrt(gaussian_filter(centred**2, LOCAL_PX, mode="reflect") + CONTRAST_FLOOR**2)
-    return np.clip(127.5 + GREY_PER_STD * centred / contrast, 0, 255).astype(np.float32)
+def normalize_contrast(gray: FloatArray) -> FloatArray:
+    """Take away the local mean and divide by the local contrast; uint8 gray levels as float32, 127.5 in the middle."""
+    centered = gray - gaussian_filter(gray, LOCAL_PX, mode="reflect")
+    contrast = np.sqrt(gaussian_filter(centered**2, LOCAL_PX, mode="reflect") + CONTRAST_FLOOR**2)
+    return np.clip(127.5 + GRAY_PER_STD * centered / contrast, 0, 255).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What one trial shows: a piece of a photograph, scaled, turned and normalised."""
+    """What one trial shows: a piece of a photograph, scaled, turned and normalized."""
 
     name: str
     image: FloatArray  # (height, width), 0..255
@@ -82,24 +82,24 @@ class Scene:
     @classmethod
     def draw(cls, name: str, quarter: int, frame_shape: tuple[int, int], rng: np.random.Generator) -> Scene:
         """A random scale (0.75 to 1.25), turn (of 90 degrees) and mirror image of one quarter of a photograph."""
-        grey = np.rot90(cut_quarter(load_photograph(name), quarter), int(rng.integers(4)))
+        gray = np.rot90(cut_quarter(load_photograph(name), quarter), int(rng.integers(4)))
         if rng.integers(2):
-            grey = grey[:, ::-1]
+            gray = gray[:, ::-1]
         # A scene is never so small that the eye has no room: half a frame on each side at least.
-        scale = max(rng.uniform(0.75, 1.25), 2 * frame_shape[0] / grey.shape[0], 2 * frame_shape[1] / grey.shape[1])
-        scaled = skimage.transform.rescale(grey, scale, order=3, anti_aliasing=scale < 1, mode="reflect")
-        return cls(name=f"{name}-{quarter}", image=normalise_contrast(scaled.astype(np.float32)))
+        scale = max(rng.uniform(0.75, 1.25), 2 * frame_shape[0] / gray.shape[0], 2 * frame_shape[1] / gray.shape[1])
+        scaled = skimage.transform.rescale(gray, scale, order=3, anti_aliasing=scale < 1, mode="reflect")
+        return cls(name=f"{name}-{quarter}", image=normalize_contrast(scaled.astype(np.float32)))
 
     def room_px(self, frame_shape: tuple[int, int]) -> tuple[float, float]:
-        """How far the gaze may go from the scene's centre, (x, y) in pixels, with the frame inside the scene."""
-        # Two pixels for the interpolation's neighbours.
+        """How far the gaze may go from the scene's center, (x, y) in pixels, with the frame inside the scene."""
+        # Two pixels for the interpolation's neighbors.
         height, width = self.image.shape
         return (width - frame_shape[1]) / 2 - 2, (height - frame_shape[0]) / 2 - 2
 
     def render(self, gaze_px_T2: FloatArray, frame_shape: tuple[int, int]) -> NDArray[np.uint8]:
         """The frame around each gaze, by cubic (Catmull-Rom) interpolation: (T, H, W).
 
-        `gaze_px_T2` is (x, y) from the scene's centre; the gaze falls on the frame's centre.
+        `gaze_px_T2` is (x, y) from the scene's center; the gaze falls on the frame's center.
         """
         (height, width), (h, w) = self.image.shape, frame_shape
         corner_T2 = gaze_px_T2.astype(np.float64) + [(width - w) / 2, (height - h) / 2]
@@ -113,7 +113,7 @@ class Scene:
 
 
 def catmull_rom(part_T: FloatArray) -> FloatArray:
-    """Weights of the four neighbours at -1, 0, 1, 2 for a place `part` (0..1) between 0 and 1: (T, 4)."""
+    """Weights of the four neighbors at -1, 0, 1, 2 for a place `part` (0..1) between 0 and 1: (T, 4)."""
     p = part_T[:, None]
     return np.concatenate(
         [
@@ -144,7 +144,7 @@ def saccade_progress(time_s: FloatArray, duration_s: float) -> FloatArray:
 class EyePath:
     """Where the eye looked, and the saccades that took it there."""
 
-    position_T2: FloatArray  # (x, y) in degrees from the scene's centre
+    position_T2: FloatArray  # (x, y) in degrees from the scene's center
     onset_s: NDArray[np.float64]  # (saccades,)
     amplitude_deg: NDArray[np.float64]  # (saccades,)
 
@@ -159,7 +159,7 @@ def eye_path(seconds: float, frame_rate_hz: float, room_deg: tuple[float, float]
     frame_rate_hz
         Positions a second.
     room_deg
-        The eye stays within this distance of the centre, (x, y) in degrees.
+        The eye stays within this distance of the center, (x, y) in degrees.
     rng
         Source of every draw.
 

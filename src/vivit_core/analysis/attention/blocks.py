@@ -1,0 +1,59 @@
+"""The blocks of a core that attend, and their heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from vivit_core.models.attention.blocks import Block
+from vivit_core.models.attention.rotary import Attention
+from vivit_core.models.cores.vivit import ViViT
+from vivit_core.specs import Clips
+
+Kind = Literal["spatial", "temporal"]
+
+
+def attending_core(twin: nn.Module) -> ViViT:
+    """The twin's ViViT.
+
+    Raises
+    ------
+    ValueError
+        Where its core does not attend.
+    """
+    core = getattr(twin, "core", None)
+    if not isinstance(core, ViViT) or not (len(core.spatial) or len(core.temporal)):
+        raise ValueError(
+            f"a core of {type(core if core is not None else twin).__name__} has no attention to look at; "
+            "give a twin with a ViViT core, for example of model=vivit_small"
+        )
+    return core
+
+
+def blocks_of(core: ViViT) -> dict[Kind, list[Attention]]:
+    def attentions(blocks: nn.ModuleList) -> list[Attention]:
+        return [block.attention for block in blocks if isinstance(block, Block)]
+
+    return {"spatial": attentions(core.spatial), "temporal": attentions(core.temporal)}
+
+
+def heads_of(core: ViViT) -> int:
+    """All blocks have the same number."""
+    return next(attention.heads for own in blocks_of(core).values() for attention in own)
+
+
+def chosen(given: Sequence[int] | None, count: int, what: str) -> tuple[int, ...]:
+    """The wanted ones of ``count`` things, in their order."""
+    if given is None:
+        return tuple(range(count))
+    if any(not -count <= i < count for i in given):
+        raise ValueError(f"the model has {count} {what}, and {list(given)} were asked for; give numbers below {count}")
+    return tuple(sorted({i % count for i in given}))
+
+
+def on_device(clips: Clips, device: torch.device) -> Clips:
+    """What the twin predicts from, and no more."""
+    return Clips(frames=clips["frames"].to(device), behavior=clips["behavior"].to(device))

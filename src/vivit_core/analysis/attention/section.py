@@ -1,0 +1,55 @@
+"""Attention's section of the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vivit_core.analysis.attention.study import Drawn
+from vivit_core.report.section import Section, Table
+
+
+def table_by_block(summary: dict[str, Any]) -> Table:
+    """Means over the heads of each block."""
+    spatial, temporal = summary["spatial"], summary["temporal"]
+    degrees = spatial["distance_deg"] is not None
+    distance = spatial["distance_deg" if degrees else "distance_px"]
+    rows: list[list[str | float | None]] = []
+    for layer, entropy in enumerate(spatial["entropy_bits"]):
+        to_registers = float(np.mean(spatial["to_registers"][layer])) if summary["tokens"]["registers"] else None
+        rows.append([f"spatial {layer}", float(np.mean(entropy)), float(np.mean(distance[layer])), to_registers, None])
+    for layer, entropy in enumerate(temporal["entropy_bits"]):
+        lag = float(np.mean(temporal["lag_ms"][layer]))
+        rows.append([f"temporal {layer}", float(np.mean(entropy)), None, None, lag])
+    even = summary["uniform"]
+    columns = ["block", "entropy (bits)", f"distance ({'deg' if degrees else 'px'})", "to registers", "mean lag (ms)"]
+    return Table(
+        f"Means over heads (even attention: {even['spatial_entropy_bits']:.2f} and "
+        f"{even['temporal_entropy_bits']:.2f} bits, {even['lag_ms']:.0f} ms)",
+        columns,
+        rows,
+    )
+
+
+def report_section(summary: dict[str, Any], drawn: Drawn, command: str) -> Section:
+    """What a look at the attention adds to a twin's report."""
+    tokens = summary["tokens"]
+    share = summary["token_share_median"]
+    text = [
+        f"Recording {summary['recording']}: {tokens['steps']} time steps of {tokens['rows']}×{tokens['columns']} tokens"
+        f" and {tokens['registers']} registers a clip. Numbers are over {summary['clips']} test clips; pictures are of "
+        "one. The weights are softmax(q kᵀ / √d) of the model's own forward pass; 1 in a picture is what even "
+        "attention would give.",
+        "Rollout follows attention and residual paths over the tokens alone; what convolutions before the tokens bring "
+        "in from farther away is not in it, and it does not say what an output made of what it attended to. "
+        "In causal attention it piles up at the oldest steps, to which all later ones pass on a part of theirs."
+        + (
+            ""
+            if share is None
+            else f" Of the median unit's drive {share:.0%} of the variance comes from what blocks made of the tokens."
+        ),
+    ]
+    if not summary["causal"]:
+        text.append("This model is acausal: temporal attention also sees later tokens.")
+    return Section("attention", "Where it attends", text, [table_by_block(summary)], drawn, command)

@@ -1,0 +1,282 @@
+"""The whole study of attention: maps of a trial, statistics, what readouts look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vivit_core.analysis.attention import plots as pictures
+from vivit_core.analysis.attention.blocks import attending_core, heads_of
+from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
+from vivit_core.analysis.attention.rollout import rollout
+from vivit_core.analysis.attention.statistics import AttentionStatistics, measure_attention, token_share
+from vivit_core.analysis.tables import write_arrays, write_summary
+from vivit_core.models.twin import Twin
+from vivit_core.names import short
+from vivit_core.specs import Clips
+
+# Pictures -----------------------------------------------------------------------------------------------------------
+Drawn = list[tuple[Path, str]]
+
+
+def plot_attention(
+    folder: Path,
+    maps: AttentionMaps,
+    frames: np.ndarray,
+    *,
+    frame_rate_hz: float,
+    place: tuple[int, int] | None = None,
+    clip: int = 0,
+    of_heads: AttentionMaps | None = None,
+    most_heads: int = 8,
+) -> Drawn:
+    """Attention on the stimulus: each head's, the rollout's, and the rollout as a film.
+
+    Parameters
+    ----------
+    folder : where ``attention_heads.png``, ``attention_rollout.png`` and ``attention.gif`` are written.
+    maps : whole (of the heads, or of their mean).
+    frames : (F, H, W) or (C, F, H, W) of the clip, as recorded.
+    frame_rate_hz : of the recording.
+    place : row and column of the token that looks; None: where most readouts look.
+    clip : which of the maps' clips.
+    of_heads : maps that hold the heads one by one, and the newest time step; None: ``maps``.
+    most_heads : heads drawn, the first ones.
+
+    Returns
+    -------
+    Pictures and their captions.
+    """
+    frames_FHW = np.asarray(frames, np.float32)
+    frames_FHW = frames_FHW.mean(0) if frames_FHW.ndim == 4 else frames_FHW
+    if frames_FHW.shape != maps.grid.size:
+        raise ValueError(f"the maps are of a clip of (frames, height, width) {maps.grid.size}, not {frames_FHW.shape}")
+    place = most_read(maps) if place is None else place
+    newest = rollout(maps, place, clip=clip)  # says what is wrong with the place
+    row, column = place
+    box = (
+        maps.grid.column_edges[column],
+        maps.grid.row_edges[row],
+        maps.grid.column_edges[column + 1],
+        maps.grid.row_edges[row + 1],
+    )
+    time, rows, columns = maps.grid.shape
+    frame_ms = 1e3 / frame_rate_hz
+    where = f"row {row}, column {column}"
+    drawn: Drawn = []
+    single = maps if of_heads is None else of_heads
+    if single.spatial.shape[1]:
+        registers = maps.grid.registers
+        weights = single.spatial[clip, :, :most_heads, -1, registers + row * columns + column].astype(np.float64)
+        on_places = weights[..., registers:].reshape(*weights.shape[:2], rows, columns)
+        even = maps.grid.columns_to_pixels(np.full((rows, columns), 1.0 / weights.shape[-1]))
+        seen = np.array([[maps.grid.columns_to_pixels(head) for head in layer] for layer in on_places]) / even
+        path = pictures.heads(
+            folder / "attention_heads.png",
+            frame_HW=frames_FHW[-1],
+            weights_LhHW=seen,
+            to_registers_Lh=weights[..., :registers].sum(-1),
+            box=box,
+            title=f"spatial attention of the newest token at {where}",
+        )
+        drawn.append((path, f"Where the token in the box ({where}) looks in its own time step, by block and head."))
+    path = pictures.rolled(
+        folder / "attention_rollout.png",
+        frames_FHW=frames_FHW,
+        relevance_FHW=newest.relevance,
+        step_edges=maps.grid.step_edges,
+        step=time - 1,
+        frame_ms=frame_ms,
+        box=box,
+        title=f"rollout of the newest output at {where}",
+    )
+    note = f" {newest.to_registers:.0%} of it ended at registers and is left out." if maps.grid.registers else ""
+    drawn.append(
+        (
+            path,
+            "Rollout (Abnar & Zuidema 2020) of attention over tokens from the newest output in the box; what "
+            f"convolutions before the tokens bring in from farther away is not in it.{note}",
+        )
+    )
+    path = pictures.film(
+        folder / "attention.gif",
+        frames_FHW=frames_FHW,
+        relevance_TFHW=[rollout(maps, place, step, clip=clip).relevance for step in range(time)],
+        step_edges=maps.grid.step_edges,
+        frame_ms=frame_ms,
+        box=box,
+    )
+    drawn.append((path, f"The same as time goes on: where, and at which frames, the output at {where} looks."))
+    return drawn
+
+
+def most_read(maps: AttentionMaps) -> tuple[int, int]:
+    """Row and column of the place that all readouts together read most."""
+    row, column = np.unravel_index(int(maps.windows.sum(0).argmax()), maps.windows.shape[1:])
+    return int(row), int(column)
+
+
+def plot_statistics(folder: Path, statistics: AttentionStatistics) -> Drawn:
+    """Entropy, distance and lags of each head: ``attention_by_head.png`` and ``attention_lags.png``."""
+    even, degrees = statistics.uniform, statistics.degrees_per_pixel
+    by, unit = (1.0, "px") if degrees is None else (degrees, "degrees")
+    path = pictures.by_head(
+        folder / "attention_by_head.png",
+        measures=[
+            ("spatial entropy (bits)", statistics.entropy_bits["spatial"], even["spatial_entropy_bits"]),
+            (f"spatial distance ({unit})", statistics.distance_px * by, even["distance_px"] * by),
+            ("temporal entropy (bits)", statistics.entropy_bits["temporal"], even["temporal_entropy_bits"]),
+            ("mean lag (ms)", statistics.lag_ms, even["lag_ms"]),
+        ],
+    )
+    drawn = [(path, f"Each head (a point) and their mean (line), over {statistics.clips} test clips.")]
+    if statistics.profile.size:
+        path = pictures.lags(folder / "attention_lags.png", lags_ms=statistics.lags_ms, profile_LhT=statistics.profile)
+        drawn.append((path, "How far back each head of the temporal blocks looks."))
+    return drawn
+
+
+def plot_readouts(
+    folder: Path,
+    twin: Twin,
+    recording_id: str,
+    maps: AttentionMaps,
+    frames: np.ndarray,
+    units: Sequence[int],
+    shares: np.ndarray,
+    *,
+    clip: int = 0,
+) -> Drawn:
+    """Where some units look through the attention: their windows on the tokens pulled back through the rollout.
+
+    Parameters
+    ----------
+    folder : where ``attention_units.png`` is written.
+    twin, recording_id : whose readouts.
+    maps : whole.
+    frames : (F, H, W) or (C, F, H, W) of the clip.
+    units : numbers of the units.
+    shares : (U,) of all units, from ``token_share``.
+    clip : which of the maps' clips.
+    """
+    frames_FHW = np.asarray(frames, np.float32)
+    frames_FHW = frames_FHW.mean(0) if frames_FHW.ndim == 4 else frames_FHW
+    spec, gaussians = twin.specs[recording_id], twin.readout_gaussians(recording_id)
+    found = [rollout(maps, maps.windows[unit].astype(np.float64), clip=clip).relevance for unit in units]
+    # Gaussians live on the twin's common frame, which the recording's own frames may have been resized to.
+    scale = np.array([spec.frame_shape[2] / twin.frame_size[1], spec.frame_shape[1] / twin.frame_size[0]])
+    path = pictures.readouts(
+        folder / "attention_units.png",
+        frame_HW=frames_FHW[-1],
+        relevance_UHW=np.stack([relevance.sum(0) for relevance in found]),
+        in_time_UF=np.stack([relevance.sum((1, 2)) for relevance in found]),
+        frame_ms=1e3 / spec.frame_rate_hz,
+        mean_px=(gaussians["mean_px"][list(units)] + 0.5) * scale - 0.5,
+        std_px=gaussians["std_px"][list(units)] * scale.mean(),
+        angle_deg=gaussians["angle_deg"][list(units)],
+        names=[f"unit {short(spec.unit_ids[unit], 20)}, {shares[unit]:.0%} from tokens" for unit in units],
+        title=f"{short(recording_id)}: where readouts look through the attention",
+    )
+    return [
+        (path, "Readout windows (ellipses, 1 standard deviation) pulled back through the rollout of the newest token.")
+    ]
+
+
+# All of it -----------------------------------------------------------------------------------------------------------
+def study_attention(
+    twin: Twin,
+    recording_id: str,
+    clip: Clips,
+    clips: Iterable[Clips],
+    *,
+    out: Path,
+    place: tuple[int, int] | None,
+    heads: int,
+    units: int,
+    megabytes: float,
+) -> tuple[dict[str, Any], Drawn]:
+    """Look at a twin's attention: write ``attention.npz``, ``attention.json`` and the pictures of all the above.
+
+    ``attention.npz`` holds of the clip that is drawn: ``spatial`` (L, h, steps, M, M) and ``temporal``
+    (L, h, places, T, T) in float16, which ``steps`` and ``places`` those are, ``is_register``, ``coordinates`` and the
+    edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``, and the readouts'
+    ``windows`` (U, rows, columns) with their ``token_share`` (U,).
+
+    Parameters
+    ----------
+    twin, recording_id : whose attention.
+    clip : one clip, to draw.
+    clips : clips of one length, to average over.
+    out : folder for the files.
+    place : row and column of the token drawn; None: where most readouts look.
+    heads : heads drawn, the first ones.
+    units : units drawn, those whose drive comes most from the tokens.
+    megabytes : of maps in ``attention.npz``, at most; time steps and places are left out evenly until they fit, the
+        newest step and the last place excepted.
+
+    Returns
+    -------
+    The content of ``attention.json``, and the pictures with their captions.
+    """
+    batch = {recording_id: clip}
+    frames = clip["frames"][0].cpu().numpy()
+    maps = extract_attention(twin, batch, mean_of_heads=True)[recording_id]
+    place = most_read(maps) if place is None else place
+    newest = rollout(maps, place)
+    statistics = measure_attention(twin, recording_id, clips)
+    shares = token_share(twin, recording_id, clip)
+
+    time, rows, columns = maps.grid.shape
+    depth = {kind: len(kept) for kind, kept in maps.layers.items()}
+    count = heads_of(attending_core(twin))
+    half = megabytes * 1e6 / 2
+    kept = extract_attention(
+        twin,
+        batch,
+        steps=thinned(time, half, 2 * depth["spatial"] * count * maps.grid.is_register.size**2),
+        places=thinned(rows * columns, half, 2 * depth["temporal"] * count * time**2),
+        dtype=np.float16,
+    )[recording_id]
+    arrays = {
+        "spatial": kept.spatial[0],
+        "temporal": kept.temporal[0],
+        "steps": kept.steps,
+        "places": kept.places,
+        "is_register": maps.grid.is_register,
+        "coordinates": maps.grid.coordinates,
+        "step_edges": maps.grid.step_edges,
+        "row_edges": maps.grid.row_edges,
+        "column_edges": maps.grid.column_edges,
+        "rollout": newest.tokens,
+        "windows": maps.windows,
+        "token_share": shares,
+    }
+    write_arrays(out / "attention.npz", arrays)
+    summary = {
+        "recording": recording_id,
+        "tokens": {"steps": time, "rows": rows, "columns": columns, "registers": maps.grid.registers},
+        "causal": twin.causal,
+        "place": list(place),
+        "token_share_median": float(np.nanmedian(shares)) if np.isfinite(shares).any() else None,
+        "rollout_to_registers": newest.to_registers,
+        "rollout_by_step": newest.tokens.sum((1, 2)).tolist(),
+        **statistics.summary(),
+    }
+    write_summary(out / "attention.json", summary)
+
+    folder = out / "pictures"
+    rate_hz = twin.specs[recording_id].frame_rate_hz
+    drawn = plot_attention(folder, maps, frames, frame_rate_hz=rate_hz, place=place, of_heads=kept, most_heads=heads)
+    drawn += plot_statistics(folder, statistics)
+    most = np.argsort(np.nan_to_num(-shares), kind="stable")[:units]
+    drawn += plot_readouts(folder, twin, recording_id, maps, frames, [int(unit) for unit in most], shares)
+    return summary, drawn
+
+
+def thinned(count: int, most: float, each: float) -> list[int]:
+    """As many of ``count`` things of ``each`` bytes as fit into ``most``, evenly, the last one always."""
+    number = count if each * count <= most else max(1, int(most // each))
+    return sorted({count - 1 - round(i * count / number) for i in range(number)})

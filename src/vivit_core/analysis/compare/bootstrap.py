@@ -1,0 +1,118 @@
+"""Intervals by resampling pieces of stimuli."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from einops import einsum
+
+from vivit_core.data.recording.format import Trials
+from vivit_core.metrics.averages import mean_known
+from vivit_core.metrics.unit_scores import scores_of_sums
+from vivit_core.system.terminal import track
+
+INTERVAL = (2.5, 97.5)  # percentiles of the resamplings
+
+
+AT_ONCE = 2**24  # numbers of the weighted sums that are in memory at once
+
+
+FEWEST = 10  # pieces of a recording; with fewer, intervals are much too narrow
+
+
+@dataclass
+class Sums:
+    """What one model's predictions of one recording add up to, piece by piece."""
+
+    unit_ids: tuple[str, ...]
+    trials: int
+    stimuli: int
+    bins: int
+    sums_K7U: np.ndarray
+    truth_K7U: np.ndarray | None
+
+
+def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int, int]]]:
+    """First bin and end of each piece in every trial that showed it; a trial's first ``burn_in`` bins are left out.
+
+    A stimulus is cut evenly into pieces of at most ``longest`` bins, and of fewer where there are not ``FEWEST``.
+    """
+    shown = [
+        [
+            (int(trials.start[n]) + burn_in, int(trials.stop[n]))
+            for n in own
+            if trials.start[n] + burn_in < trials.stop[n]
+        ]
+        for own in trials.by_stimulus().values()
+    ]
+    shown = [own for own in shown if own]
+    lengths = [max(stop - start for start, stop in own) for own in shown]
+    longest = max(1.0, min(longest, sum(lengths) / FEWEST))
+    cuts = []
+    for own, length in zip(shown, lengths, strict=True):
+        edges = np.linspace(0, length, math.ceil(length / longest) + 1).round().astype(int).tolist()
+        for first, last in itertools.pairwise(edges):
+            cuts.append([(start + first, min(start + last, stop)) for start, stop in own if start + first < stop])
+    return cuts
+
+
+def resampled(found: dict[str, dict[str, Sums]], resamples: int, seed: int, progress: bool) -> dict[str, np.ndarray]:
+    """Bits per spike and correlation in each resampling of the pieces, (R, 2, U) for each model."""
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in found}
+    recordings = list(next(iter(found.values())))
+    for index, rid in enumerate(track(recordings, "bootstrap", disable=not progress)):
+        number, _, units = next(iter(found.values()))[rid].sums_K7U.shape
+        rng = np.random.default_rng([seed, index])
+        weights_RK = rng.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)
+        size = max(1, AT_ONCE // (7 * units))
+        for name, own in found.items():
+            pieces = []
+            for first in range(0, resamples, size):
+                sums_7RU = einsum(weights_RK[first : first + size], own[rid].sums_K7U, "r k, k s u -> s r u")
+                scores = scores_of_sums(sums_7RU)
+                pieces.append(np.stack([scores.bps, scores.correlation], axis=1).astype(np.float32))
+            drawn[name].append(np.concatenate(pieces))
+    return {name: np.concatenate(pieces, axis=2) for name, pieces in drawn.items()}
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Where 95 % of the resamplings lie."""
+    known = values[~np.isnan(values)]
+    return [float(x) for x in np.percentile(known, INTERVAL)] if known.size else [math.nan, math.nan]
+
+
+def intervals(values_RU: np.ndarray, enough_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for each unit; NaN where no resampling has a score, and for units without ``enough_pieces``."""
+    some = enough_U & ~np.isnan(values_RU).all(0)
+    bounds = np.full((2, values_RU.shape[1]), np.nan)
+    bounds[:, some] = np.nanpercentile(values_RU[:, some], INTERVAL, axis=0)
+    return bounds[0], bounds[1]
+
+
+def enough_pieces(sums_K7U: np.ndarray) -> np.ndarray:
+    """Units that spike in so many pieces that drawing those says how uncertain a score is; (U,) bool."""
+    return (sums_K7U[:, 1] > 0).sum(0) >= FEWEST
+
+
+def difference(
+    a: str, b: str, point: dict[str, np.ndarray], drawn: dict[str, np.ndarray], enough_U: np.ndarray
+) -> dict[str, Any]:
+    """How much better b is than a, paired over units and resamplings."""
+    gained: dict[str, Any] = {"of": b, "to": a}
+    for index, score in enumerate(("bps", "corr")):
+        gain_U = point[b][index] - point[a][index]
+        gain_RU = drawn[b][:, index] - drawn[a][:, index]
+        low_U, high_U = intervals(gain_RU, enough_U)
+        gained |= {
+            f"{score}_gain_mean": mean_known(gain_U),
+            f"{score}_gain_interval": interval(np.nanmean(gain_RU, axis=1)),
+            f"{score}_units_better": int((gain_U > 0).sum()),
+            f"{score}_units_worse": int((gain_U < 0).sum()),
+            f"{score}_units_surely_better": int((low_U > 0).sum()),
+            f"{score}_units_surely_worse": int((high_U < 0).sum()),
+        }
+    return gained

@@ -1,0 +1,147 @@
+"""The whole comparison: predict with each, pair the bins, score, draw."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vivit_core.analysis.compare.bootstrap import (
+    FEWEST,
+    INTERVAL,
+    difference,
+    enough_pieces,
+    interval,
+    resampled,
+)
+from vivit_core.analysis.compare.cost import cost_of, device_name
+from vivit_core.analysis.compare.numbers import Contender, matched, scores_of_pieces, sums_of
+from vivit_core.analysis.compare.section import draw, write_units
+from vivit_core.analysis.evaluate.evaluate import METHODS
+from vivit_core.analysis.evaluate.numbers import without_nan
+from vivit_core.analysis.predict import Split
+from vivit_core.analysis.tables import write_summary
+from vivit_core.metrics.averages import mean_known
+from vivit_core.metrics.oracle import fraction_of_knowable
+
+
+def compare(
+    contenders: Sequence[Contender],
+    *,
+    split: Split = "test",
+    device: str = "cpu",
+    out: Path,
+    resamples: int,
+    piece_s: float,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score models on the bins that all of them can predict; write ``compare.csv``, ``compare.json``, ``pictures/``.
+
+    Units are matched by recording id and unit id; bins are those after the longest burn-in of all. Recordings or units
+    that not all models know are left out and counted. Differences are to the first model. Stimuli with all their
+    repeats, long ones in pieces, are drawn with replacement within each recording, the same for all models; of a score,
+    the interval is where 95 % of the resamplings lie. A unit that is silent or not measured in all but a few pieces has
+    none.
+
+    Parameters
+    ----------
+    contenders : at least two, by distinct names.
+    split : the split to score.
+    device : where to compute, in float32.
+    out : folder for the files.
+    resamples : of the pieces.
+    piece_s : s; pieces are at most as long, and shorter where a recording has fewer than ten of them.
+    seed : of the resampling.
+    progress : show bars.
+
+    Returns
+    -------
+    dict
+        The content of ``compare.json``; a number that is not defined is None.
+
+    Raises
+    ------
+    ValueError
+        Where the models share no recording or unit, or were shown different data under the same name.
+    """
+    names = [contender.name for contender in contenders]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"a comparison takes at least two models by distinct names, not {names}")
+    if "truth" in names:
+        raise ValueError("names: truth is the true rate's name in compare.csv; give the model another with names=[…]")
+    if resamples < 1:
+        raise ValueError(f"resamples={resamples}: give at least 1")
+    if not piece_s > 0:
+        raise ValueError(f"piece_s={piece_s:g} s: a piece has a length")
+    burn_in = max(contender.datamodule.evaluation_burn_in for contender in contenders)
+    found = {c.name: sums_of(c, burn_in, split, piece_s, device, progress) for c in contenders}
+    shared, units_left_out = matched(found)
+    known = {spec.recording_id for contender in contenders for spec in contender.datamodule.specs}
+    scores = {name: {rid: scores_of_pieces(own[rid].sums_K7U) for rid in shared} for name, own in found.items()}
+    drawn = resampled(
+        {name: {rid: own[rid] for rid in shared} for name, own in found.items()}, resamples, seed, progress
+    )
+    first = found[names[0]]
+    truth_U = np.concatenate(
+        [
+            np.full(len(units), np.nan) if (truth := first[rid].truth_K7U) is None else scores_of_pieces(truth)[0]
+            for rid, units in shared.items()
+        ]
+    )
+
+    point = {name: np.concatenate([own[rid] for rid in shared], axis=1) for name, own in scores.items()}  # (2, U)
+    costs = cost_of(contenders, list(shared), device, split, progress)
+    models = {
+        c.name: {
+            "checkpoint": c.checkpoint,
+            "model": c.kind,
+            "causal": bool(getattr(c.model, "causal", True)) and all(s.behavior_causal for s in c.datamodule.specs),
+            "bps_mean": mean_known(point[c.name][0]),
+            "bps_interval": interval(np.nanmean(drawn[c.name][:, 0], axis=1)),
+            "corr_mean": mean_known(point[c.name][1]),
+            "corr_interval": interval(np.nanmean(drawn[c.name][:, 1], axis=1)),
+            "knowable_fraction": fraction_of_knowable(point[c.name][0], truth_U),
+            **costs[c.name],
+        }
+        for c in contenders
+    }
+    enough_U = np.concatenate([enough_pieces(first[rid].sums_K7U) for rid in shared])
+    pairs = [difference(a, b, point, drawn, enough_U) for a, b in itertools.combinations(names, 2)]
+    summary: dict[str, Any] = {
+        "models": models,
+        "pairs": pairs,
+        "split": split,
+        "burn_in": burn_in,
+        "recordings": {
+            rid: {"units": len(units), "trials": own.trials, "stimuli": own.stimuli, "pieces": len(own.sums_K7U)}
+            for rid, units in shared.items()
+            for own in [first[rid]]
+        },
+        "units": int(truth_U.size),
+        "units_without_interval": int((~enough_U).sum()),
+        "left_out": {"recordings": len(known - set(shared)), "units": units_left_out},
+        "bins": sum(first[rid].bins for rid in shared),
+        "resamples": resamples,
+        "device": device_name(device),
+        "methods": {
+            **{name: METHODS[name] for name in ("bps", "corr", "knowable_fraction")},
+            "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings, with "
+            f"replacement, of each recording's stimuli in at least {FEWEST} pieces of at most {piece_s:g} s, "
+            "the same for all models. Repeats of a stimulus are drawn together. A unit that spikes in fewer "
+            f"than {FEWEST} pieces has no interval of its own.",
+            "flops_per_bin": "floating-point operations of matrix products, convolutions and attention in the forward "
+            "pass of evaluation clips, divided by the bins scored in them, burn-in left out",
+            "bins_per_s": "scored bins of evaluation clips a second: the median of rounds in which the models took "
+            "turns, after one to warm up",
+        },
+    }
+    summary = without_nan(summary)
+    out.mkdir(parents=True, exist_ok=True)
+    write_units(out / "compare.csv", shared, point, drawn, truth_U, enough_U)
+    write_summary(out / "compare.json", summary)
+    draw(summary, point, drawn, enough_U, out / "pictures")
+    return summary

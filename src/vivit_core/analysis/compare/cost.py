@@ -1,0 +1,76 @@
+"""What a model costs: parameters, FLOPs, time of a clip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vivit_core.analysis.compare.numbers import Contender
+from vivit_core.analysis.predict import Split, to_device
+from vivit_core.models.ln import LN
+from vivit_core.models.plan import ATTENTION_ON_CPU
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Batch
+from vivit_core.system.terminal import track
+
+MEASURED_S = 2.0  # s for which each model's speed is measured
+
+
+ROUNDS = 5  # rounds in which the models take turns at it
+
+
+@torch.no_grad()
+def cost_of(
+    contenders: Sequence[Contender], recordings: Sequence[str], device: str, split: Split, progress: bool
+) -> dict[str, dict[str, Any]]:
+    """Parameters, operations and speed of each model, on evaluation clips of the first recording that all know."""
+    costs: dict[str, dict[str, Any]] = {}
+    clips: dict[str, tuple[Batch, int]] = {}
+    for c in contenders:
+        c.model.to(device).eval()
+        own = next(batch for batch in c.datamodule.evaluation_dataloader(split) if recordings[0] in batch)
+        batch: Batch = {recordings[0]: to_device(own[recordings[0]], device)}
+        bins = int(own[recordings[0]]["score"].sum())  # a model that predicts the newest bin alone gives one a clip
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
+            c.model(batch)
+        clips[c.name] = (batch, bins)
+        costs[c.name] = {
+            "parameters": sum(p.numel() for p in c.model.parameters()),
+            "flops_per_bin": counter.get_total_flops() / bins,
+            "clip_bins": own[recordings[0]]["frames"].shape[2],
+            "clips_at_once": len(own[recordings[0]]["frames"]),
+        }
+    speeds: dict[str, list[float]] = {c.name: [] for c in contenders}
+    for turn in track(range(ROUNDS + 1), "speed", disable=not progress):  # the first warms up
+        for c in contenders:
+            batch, bins = clips[c.name]
+            passes, seconds = 0, 0.0
+            while passes == 0 or (turn > 0 and seconds < MEASURED_S / ROUNDS):
+                seconds += clocked(c.model, batch)
+                passes += 1
+            if turn > 0:
+                speeds[c.name].append(passes * bins / seconds)
+    for name, measured in speeds.items():
+        costs[name]["bins_per_s"] = float(np.median(measured))
+    return costs
+
+
+def clocked(model: Twin | LN, batch: Batch) -> float:
+    """Seconds of one pass, with a GPU's work done."""
+    on_gpu = next(model.parameters()).is_cuda
+    if on_gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    model(batch)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"

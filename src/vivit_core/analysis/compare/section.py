@@ -1,0 +1,146 @@
+"""The comparison's tables, pictures and section of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vivit_core.analysis.compare import plots as compare_plots
+from vivit_core.analysis.compare.bootstrap import FEWEST, intervals
+from vivit_core.analysis.tables import write_rows
+from vivit_core.report.section import Section, Table
+from vivit_core.report.training import counted
+
+
+def write_units(
+    path: Path,
+    shared: dict[str, list[str]],
+    point: dict[str, np.ndarray],
+    drawn: dict[str, np.ndarray],
+    truth_U: np.ndarray,
+    enough_U: np.ndarray,
+) -> None:
+    """A row a unit: each model's scores, and each one's gain over the first with its interval."""
+    names = list(point)
+    columns: dict[str, np.ndarray] = {"truth_bps": truth_U}
+    for name in names:
+        columns |= {f"{name}_bps": point[name][0], f"{name}_corr": point[name][1]}
+    for name in names[1:]:
+        low_U, high_U = intervals(drawn[name][:, 0] - drawn[names[0]][:, 0], enough_U)
+        gain_U = point[name][0] - point[names[0]][0]
+        columns |= {f"{name}_bps_gain": gain_U, f"{name}_bps_gain_low": low_U, f"{name}_bps_gain_high": high_U}
+    units = [(rid, unit) for rid, own in shared.items() for unit in own]
+    rows = [[rid, unit, *(float(column[u]) for column in columns.values())] for u, (rid, unit) in enumerate(units)]
+    write_rows(path, [["recording", "unit", *columns], *rows])
+
+
+def draw(
+    summary: dict[str, Any],
+    point: dict[str, np.ndarray],
+    drawn: dict[str, np.ndarray],
+    enough_U: np.ndarray,
+    folder: Path,
+) -> None:
+    names = list(point)
+    gains = {name: intervals(drawn[name][:, 0] - drawn[names[0]][:, 0], enough_U) for name in names[1:]}
+    compare_plots.against_first(
+        folder / "compare_units.png",
+        first=(names[0], point[names[0]][0]),
+        others={name: point[name][0] for name in names[1:]},
+        sure={name: np.where(low > 0, 1, np.where(high < 0, -1, 0)) for name, (low, high) in gains.items()},
+    )
+    compare_plots.scores_and_costs(folder / "compare_costs.png", models=summary["models"])
+
+
+def report_section(summary: dict[str, Any], folder: Path, command: str) -> Section:
+    """What a comparison adds to the reports of the models that were compared."""
+    models, left_out = summary["models"], summary["left_out"]
+    text = [
+        f"{counted(len(models), 'model')} on the same {summary['bins']:,} bins of the {summary['split']} split, those "
+        f"after the first {summary['burn_in']} of each trial, and the same {counted(summary['units'], 'unit')} of "
+        f"{counted(len(summary['recordings']), 'recording')}; means over units, with 95 % intervals by a bootstrap "
+        f"over {counted(sum(own['pieces'] for own in summary['recordings'].values()), 'piece')} of stimuli, repeats "
+        f"together ({summary['resamples']:,} resamplings). They say how far scores would differ with other stimuli of "
+        "this kind, for these units. A unit is surely better or worse where its own interval excludes zero: of two "
+        "equally good models, one unit in twenty would be one or the other by chance. "
+        f"Speed was measured on {summary['device']}.",
+    ]
+    if summary["split"] == "val":
+        text.append("This split chose the checkpoints, so its scores are too good.")
+    if summary["units_without_interval"]:
+        text.append(
+            f"{counted(summary['units_without_interval'], 'unit')} spiked in fewer than {FEWEST} pieces: too few for "
+            "an interval, so surely neither better nor worse."
+        )
+    if any(left_out.values()):
+        text.append(
+            f"{counted(left_out['recordings'], 'recording')} and {counted(left_out['units'], 'unit')} are left out, "
+            "because not all models know them, or because no trial is longer than the burn-in."
+        )
+    rows = [
+        (
+            name,
+            own["model"] + ("" if own["causal"] else ", not causal"),
+            with_interval(own["bps_mean"], own["bps_interval"]),
+            own["knowable_fraction"],
+            with_interval(own["corr_mean"], own["corr_interval"]),
+            own["parameters"],
+            own["flops_per_bin"],
+            own["bins_per_s"],
+        )
+        for name, own in models.items()
+    ]
+    columns = (
+        "name",
+        "model",
+        "bits per spike",
+        "fraction known",
+        "correlation",
+        "parameters",
+        "FLOPs a bin",
+        "bins/s",
+    )
+    gains = [
+        (
+            pair["of"],
+            pair["to"],
+            with_interval(pair["bps_gain_mean"], pair["bps_gain_interval"]),
+            f"{pair['bps_units_better']} ({pair['bps_units_surely_better']})",
+            f"{pair['bps_units_worse']} ({pair['bps_units_surely_worse']})",
+            with_interval(pair["corr_gain_mean"], pair["corr_gain_interval"]),
+        )
+        for pair in summary["pairs"]
+    ]
+    headings = (
+        "of",
+        "over",
+        "gain in bits per spike",
+        "units better (surely)",
+        "units worse (surely)",
+        "in correlation",
+    )
+    tables = [
+        Table("Models", columns, rows),
+        Table("Gains, unit by unit", headings, gains),
+    ]
+    notes = [
+        Table("Checkpoints", ("name", "checkpoint"), [(name, own["checkpoint"]) for name, own in models.items()]),
+        Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items())),
+    ]
+    drawn = [
+        (folder / "compare_units.png", "Bits per spike, a point a unit; filled where the interval excludes zero."),
+        (
+            folder / "compare_costs.png",
+            "Mean bits per spike with its interval, beside parameters, operations and speed.",
+        ),
+    ]
+    return Section("compare", "Compared with what", text, tables, drawn, command, notes)
+
+
+def with_interval(value: float | None, bounds: Sequence[float | None]) -> str:
+    if value is None or bounds[0] is None:
+        return "–" if value is None else f"{value:.3f}"
+    return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"

@@ -1,0 +1,1 @@
+"""Scores of a model on trials that it has not seen."""

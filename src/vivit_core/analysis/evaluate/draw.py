@@ -1,0 +1,171 @@
+"""Chooses the units and trials that an evaluation draws, and draws them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vivit_core.analysis.evaluate import plots as evaluate_plots
+from vivit_core.analysis.evaluate.numbers import (
+    HALF,
+    NEAR_PX,
+    columns_of_rows,
+    controls_of,
+    gaussians_px,
+    repeated_rows,
+    runs,
+)
+from vivit_core.analysis.predict import (
+    Predictions,
+)
+from vivit_core.data.recording.reader import Recording
+from vivit_core.metrics.repeats import RELIABLE
+from vivit_core.models.ln import LN
+from vivit_core.models.twin import Twin
+from vivit_core.names import file_name, short
+from vivit_core.plotting import rates as plotting_rates
+
+CLIP_S = 5.0  # s of a trial shown in the pictures
+
+
+QUALITIES = {"good": 0.9, "middling": 0.5, "poor": 0.1}  # quantiles of bits per spike of the units that are drawn
+
+
+EXTREMES = 2  # best and worst units whose rasters are drawn
+
+
+STIMULI = 3  # repeated stimuli whose averages are drawn
+
+
+RECORDINGS_SHOWN = 4  # recordings whose own pictures stand in the report
+
+
+def draw_recording(
+    twin: Twin | LN,
+    recording: Recording,
+    recording_id: str,
+    found: Predictions,
+    rows: Sequence[dict[str, Any]],
+    split: str,
+    folder: Path,
+) -> None:
+    """The pictures of one recording."""
+    name, shown_id = file_name(recording_id), short(recording_id)
+    rate_hz = recording.info.frame_rate_hz
+    first, last = runs(found.bins_N)[0]
+    order = [int(i) for i in np.argsort([row["bps"] for row in rows]) if not math.isnan(rows[i]["bps"])]
+    chosen = {quality: order[round(q * (len(order) - 1))] for quality, q in QUALITIES.items()} if order else {}
+    titles = [
+        f"{quality}: unit {short(rows[i]['unit'])}, {rows[i]['bps']:.2f} bits per spike"
+        for quality, i in chosen.items()
+    ]
+    units = list(chosen.values())
+    if order:
+        shown = slice(0, min(last - first, round(CLIP_S * rate_hz)))
+        plotting_rates.rates(
+            folder / f"rates_{name}.png",
+            times_s=np.arange(shown.stop) / rate_hz,
+            measured_hz=found.counts_NU[shown][:, units] * rate_hz,
+            predicted_hz=found.predicted_NU[shown][:, units] * rate_hz,
+            ln_hz=None if found.ln_NU is None else found.ln_NU[shown][:, units] * rate_hz,
+            titles=titles,
+            title=f"{shown_id}: a clip of the {split} split",
+        )
+    stimuli = repeated_rows(recording, found.bins_N, split)
+    if order and stimuli:
+        stimuli = dict(sorted(stimuli.items(), key=lambda item: -len(item[1])))  # most repeats first
+        traces = {stimulus: over_repeats(found, shown, rate_hz) for stimulus, shown in list(stimuli.items())[:STIMULI]}
+        most = next(iter(traces.values()))
+        extremes = list(dict.fromkeys([*reversed(order[-EXTREMES:]), *reversed(order[:EXTREMES])]))
+        evaluate_plots.rasters(
+            folder / f"rasters_{name}.png",
+            bin_s=1.0 / rate_hz,
+            trials_hz=most["trials"][..., extremes],
+            predicted_hz=most["predicted"][:, extremes],
+            ln_hz=most["ln"][:, extremes] if "ln" in most else None,
+            titles=[f"unit {short(rows[i]['unit'])}: {rows[i]['bps']:.2f} bits per spike" for i in extremes],
+            title=f"{shown_id}: best and worst units, repeats of stimulus {short(next(iter(traces)))}",
+        )
+        evaluate_plots.averages(
+            folder / f"repeats_{name}.png",
+            bin_s=1.0 / rate_hz,
+            trials_hz={name: trace["trials"][..., units] for name, trace in traces.items()},
+            predicted_hz={name: trace["predicted"][:, units] for name, trace in traces.items()},
+            ln_hz={name: trace["ln"][:, units] for name, trace in traces.items() if "ln" in trace},
+            titles=titles,
+            title=f"{shown_id}: averages over repeats",
+        )
+    if isinstance(twin, Twin):
+        evaluate_plots.receptive_fields(
+            folder / f"receptive_fields_{name}.png",
+            frame=recording.frames(first, first + 1)[:, 0].mean(0),
+            **gaussians_px(twin, recording, recording_id),
+            title=f"{shown_id}: where the readouts look",
+        )
+
+
+def over_repeats(found: Predictions, shown: Sequence[slice], rate_hz: float) -> dict[str, np.ndarray]:
+    """One stimulus: its ``trials`` (R, T, U), NaN where invalid, and mean predictions (T, U); all in Hz."""
+    bins = round(CLIP_S * rate_hz)
+    shown = [slice(rows.start, min(rows.stop, rows.start + bins)) for rows in shown]
+    valid = np.stack([found.valid_NU[rows] for rows in shown])
+    traces = {
+        "trials": np.where(valid, np.stack([found.counts_NU[rows] for rows in shown]) * rate_hz, np.nan),
+        "predicted": np.mean([found.predicted_NU[rows] for rows in shown], axis=0) * rate_hz,
+    }
+    if found.ln_NU is not None:
+        traces["ln"] = np.mean([found.ln_NU[rows] for rows in shown], axis=0) * rate_hz
+    return traces
+
+
+def draw_units(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """The pictures of all units of all recordings."""
+    of = columns_of_rows(rows)
+
+    def known(name: str) -> bool:
+        return bool((~np.isnan(of[name])).any())
+
+    reliable = np.where(np.nan_to_num(of["signal_to_error"]) > RELIABLE, 1.0, np.nan)
+    normalized = {"twin": of["normalized_corr"] * reliable, "LN": of["ln_normalized_corr"] * reliable}
+    evaluate_plots.distributions(
+        folder / "distribution.png",
+        panels={
+            "bits per spike": {"twin": of["bps"], "LN": of["ln_bps"], "true rate": of["truth_bps"]},
+            "correlation, single trials": {"twin": of["corr"], "LN": of["ln_corr"]},
+            "normalized correlation": normalized,
+        },
+    )
+    if known("ln_bps"):
+        evaluate_plots.twin_against_ln(
+            folder / "twin_against_ln.png",
+            twin_bps=of["bps"],
+            ln_bps=of["ln_bps"],
+            recording=[row["recording"] for row in rows],
+        )
+    if known("border_px"):
+        fraction = {"part of the knowable information": of["knowable_fraction"]} if known("knowable_fraction") else {}
+        evaluate_plots.performance(
+            folder / "performance.png",
+            against={
+                "readout's distance from the frame's border (px)": of["border_px"],
+                "mean rate (Hz)": of["mean_rate_hz"],
+            },
+            scores={"bits per spike": of["bps"]} | fraction,
+        )
+    if known("center_error_px"):
+        evaluate_plots.center_errors(
+            folder / "center_errors.png",
+            error_px=of["center_error_px"],
+            ln_error_px=of["ln_center_error_px"] if known("ln_center_error_px") else None,
+            knowable_fraction=of["knowable_fraction"],
+            near_px=NEAR_PX,
+            half=HALF,
+        )
+    if controls := controls_of(of):
+        evaluate_plots.behavior_share(
+            folder / "behavior_share.png", bps=of["bps"], controls={name: of[f"{name}_bps"] for name in controls}
+        )

@@ -1,0 +1,128 @@
+"""The whole evaluation: predict, score, write tables, draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vivit_core.analysis.evaluate.draw import draw_recording, draw_units
+from vivit_core.analysis.evaluate.numbers import score_recording, summarize, without_nan
+from vivit_core.analysis.predict import (
+    Split,
+    behavior_controls,
+    predict_split,
+    refuse_blind,
+    refuse_broken,
+)
+from vivit_core.analysis.tables import write_summary, write_units
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.metrics.repeats import RELIABLE
+from vivit_core.models.ln import LN
+from vivit_core.models.twin import Twin
+
+METHODS = {  # what units.csv and summary.json hold
+    "bps": "bits per spike: Σ [(n ln r̂ − r̂) − (n ln n̄ − n̄)] / (Σ n · ln 2) over a unit's valid "
+    "bins, n the count, r̂ the prediction, n̄ the unit's own mean over the same bins (Pillow "
+    "et al. 2008). Not clamped. A silent unit has none, is left out of means, and is counted.",
+    "corr": "Pearson correlation of prediction and count over a unit's valid bins, single trials; "
+    "none where one is constant.",
+    "truth_bps": "the knowable information: bits per spike of the simulation's true rate, without its shared noise.",
+    "knowable_fraction": "of a unit bps / truth_bps; in means Σ bps / Σ truth_bps over units with a positive "
+    "truth_bps.",
+    "corr_to_average": "Pearson correlation of the mean prediction and the mean count over repeats, over bins "
+    "with at least two valid repeats. Few repeats leave noise in the mean, which lowers it.",
+    "explainable_variance": "S / (S + mean s²), S the signal power: the covariance over bins of counts in different "
+    "repeats of the stimulus, unbiased for any number of repeats and noise of any speed (for one stimulus and equal "
+    "numbers of repeats that of Sahani and Linden 2003); s² the unbiased variance over repeats.",
+    "normalized_corr": "CC_norm of Schoppe et al. 2016: covariance of prediction and count in different repeats over "
+    "√(the prediction's own · S), so that neither few repeats lower it nor behavior that a repeat's prediction and "
+    "count share raises it. None where S ≤ 0. Dividing by the root of a noisy S biases it upwards, so means are over "
+    f"the units whose S is more than {RELIABLE:g} standard errors above zero (signal_to_error).",
+    "center_error_px": "distance of the readout's center from the true receptive field's, in pixels of the "
+    "recording's own frame; LN's is the center of gravity of its squared spatial filter.",
+    "border_px": "distance of the readout's center from the nearest border of the recording's own frame, in pixels.",
+    "missing_behavior_fraction": "share of the scored bins' numbers of behavior that are missing (NaN) in the file; "
+    "their mean over the training trials stands in.",
+    "behavior": "the same bins predicted with another behavior in the place of the animal's. shuffled: "
+    "the time course of another trial, of another stimulus where there is one. none: the "
+    "training trials' mean. frozen_gaze: eye_ behaviors held at their trial's mean, their "
+    "velocities zero. Frames stay as they were: where they move with the gaze, the model "
+    "still sees the movement.",
+}
+
+
+def evaluate(
+    twin: Twin | LN,
+    datamodule: RecordingsDataModule,
+    *,
+    ln: LN | None,
+    split: Split = "test",
+    device: str = "cpu",
+    out: Path,
+    checkpoint: str,
+    with_behavior_controls: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score a twin on every bin of a split, burn-in left out; write ``units.csv``, ``summary.json``, ``pictures/``.
+
+    Memory holds one recording's predictions at a time.
+
+    Parameters
+    ----------
+    twin : a twin, or an LN model in its place.
+    datamodule : set up; its recordings are among those the twin knows, matched by id, their units by unit id.
+    ln : the baseline; None leaves its values empty.
+    split : the split to score.
+    device : where to compute, in float32.
+    out : folder for the files.
+    checkpoint : where the twin came from, for the summary.
+    with_behavior_controls : predict with other behaviors too, see :func:`predict.behavior_controls`.
+    seed : of the behavior that is shuffled across trials.
+    progress : show a bar.
+
+    Returns
+    -------
+    dict
+        The content of ``summary.json``; a number that is not defined is None.
+
+    Raises
+    ------
+    ValueError
+        Where a model does not know a recording or some of its units, predicts what is no number, or sees no behavior
+        that could be controlled.
+    """
+    controls = {}
+    if with_behavior_controls:
+        refuse_blind(twin)
+        controls = behavior_controls(datamodule, split, seed)
+    rows: list[dict[str, Any]] = []
+    recordings: dict[str, Any] = {}
+    by_id = {
+        spec.recording_id: recording for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
+    }
+    bins = 0
+    found = predict_split(twin, datamodule, ln=ln, split=split, device=device, progress=progress, controls=controls)
+    missing = 0.0
+    for recording_id, own in found:
+        refuse_broken(own, recording_id, f"checkpoint {checkpoint}")
+        recording = by_id[recording_id]
+        scored = score_recording(twin, ln, recording, recording_id, own, split)
+        shares = {"missing_behavior_fraction": own.missing_behavior}
+        recordings[recording_id] = summarize(scored, len(own.bins_N)) | shares
+        missing += own.missing_behavior * len(own.bins_N)
+        draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
+        rows += scored
+        bins += len(own.bins_N)
+    causal = bool(getattr(twin, "causal", True)) and all(spec.behavior_causal for spec in datamodule.specs)
+    common = {"burn_in": datamodule.evaluation_burn_in, "causal": causal, "checkpoint": checkpoint, "split": split}
+    summary = summarize(rows, bins) | common | {"recordings": {name: s | common for name, s in recordings.items()}}
+    summary["missing_behavior_fraction"] = missing / max(1, bins)
+    summary["left_out"] = [name for name in by_id if name not in recordings]
+    summary["calcium"] = [name for name in recordings if by_id[name].info.kind == "calcium"]
+    summary = without_nan(summary | {"methods": METHODS})
+
+    write_units(out / "units.csv", rows)
+    write_summary(out / "summary.json", summary)
+    draw_units(rows, out / "pictures")
+    return summary

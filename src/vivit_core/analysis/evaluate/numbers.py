@@ -1,0 +1,244 @@
+"""Evaluate a twin, and the LN baseline beside it, on a split: units.csv, summary.json, pictures.
+
+Shape letters: N scored bins of a recording, U units, R repeats, T bins of a stimulus, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vivit_core.analysis.predict import (
+    Predictions,
+    Split,
+    columns_of,
+)
+from vivit_core.analysis.tables import write_summary
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.reader import Recording
+from vivit_core.metrics.averages import mean_known, median_known
+from vivit_core.metrics.oracle import fraction_of_knowable
+from vivit_core.metrics.repeats import RELIABLE, Repeats, RepeatScores, repeat_scores
+from vivit_core.metrics.unit_scores import UnitScores, unit_scores
+from vivit_core.models.ln import LN
+from vivit_core.models.twin import Twin
+
+NEAR_PX = 2.0  # a readout nearer to the true center than this looks at the right place
+
+
+HALF = 0.5  # of the knowable information: units that a twin knows well enough to say where it looks
+
+
+def without_scores(
+    datamodule: RecordingsDataModule, *, split: Split, out: Path, checkpoint: str, causal: bool
+) -> dict[str, Any]:
+    """``summary.json`` of a training whose recordings have nothing to score in a split: every score is None."""
+    scores = ("bps_mean", "bps_median", "corr_mean", "corr_median", "ln_bps_mean", "ln_corr_median")
+    summary = dict.fromkeys((*scores, "knowable_fraction")) | {
+        "units": sum(spec.n_units for spec in datamodule.specs),
+        "units_silent": 0,
+        "bins": 0,
+        "burn_in": datamodule.evaluation_burn_in,
+        "causal": causal and all(spec.behavior_causal for spec in datamodule.specs),
+        "checkpoint": checkpoint,
+        "split": split,
+        "recordings": {},
+        "left_out": [spec.recording_id for spec in datamodule.specs],
+    }
+    write_summary(out / "summary.json", summary)
+    return summary
+
+
+def score_recording(
+    twin: Twin | LN, ln: LN | None, recording: Recording, recording_id: str, found: Predictions, split: str
+) -> list[dict[str, Any]]:
+    """A row for each unit of ``units.csv``."""
+    units = found.counts_NU.shape[1]
+    unknown = np.full(units, np.nan)
+
+    def scores(predicted_NU: np.ndarray | None) -> UnitScores:
+        if predicted_NU is None:
+            return UnitScores(unknown, unknown, unknown, unknown, unknown)
+        return unit_scores(predicted_NU, found.counts_NU, found.valid_NU)
+
+    def scores_over_repeats(predicted_NU: np.ndarray | None) -> RepeatScores:
+        if predicted_NU is None or not (stimuli := repeats(recording, found, predicted_NU, split)):
+            return RepeatScores(unknown, unknown, unknown, np.zeros(units), unknown)
+        return repeat_scores(stimuli)
+
+    own, baseline = scores(found.predicted_NU), scores(found.ln_NU)
+    truth_bps = unknown
+    if recording.info.has_truth:
+        truth_NU = np.concatenate([recording.truth("rate", a, b) for a, b in runs(found.bins_N)])
+        truth_bps = scores(truth_NU.astype(np.float32)).bps
+    repeated, ln_repeated = scores_over_repeats(found.predicted_NU), scores_over_repeats(found.ln_NU)
+    place_U2 = centers_px(twin, recording, recording_id)
+    ln_place_U2 = np.full((units, 2), np.nan) if ln is None else centers_px(ln, recording, recording_id)
+    _, height, width = recording.info.frame_shape
+    border_px = np.minimum(place_U2, np.array([width, height]) - 1 - place_U2).min(1) + 0.5
+    true_U2 = recording.truth("center_px") if "center_px" in recording.truths else np.full((units, 2), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_rate_hz = own.spikes / own.bins * recording.info.frame_rate_hz
+        knowable, ln_knowable = (np.where(truth_bps > 0, bps / truth_bps, np.nan) for bps in (own.bps, baseline.bps))
+    columns = {
+        "bins": own.bins.astype(int),
+        "spikes": own.spikes,
+        "mean_rate_hz": mean_rate_hz,
+        "bps": own.bps,
+        "ln_bps": baseline.bps,
+        "truth_bps": truth_bps,
+        "knowable_fraction": knowable,
+        "ln_knowable_fraction": ln_knowable,
+        "corr": own.correlation,
+        "ln_corr": baseline.correlation,
+        "repeated_bins": repeated.bins.astype(int),
+        "corr_to_average": repeated.correlation_to_average,
+        "ln_corr_to_average": ln_repeated.correlation_to_average,
+        "explainable_variance": repeated.explainable_variance,
+        "signal_to_error": repeated.signal_to_error,
+        "normalized_corr": repeated.normalized_correlation,
+        "ln_normalized_corr": ln_repeated.normalized_correlation,
+        "readout_x_px": place_U2[:, 0],
+        "readout_y_px": place_U2[:, 1],
+        "border_px": border_px,
+        "center_error_px": np.linalg.norm(place_U2 - true_U2, axis=1),
+        "ln_center_error_px": np.linalg.norm(ln_place_U2 - true_U2, axis=1),
+    }
+    for name, controlled_NU in found.controls.items():
+        controlled = scores(controlled_NU)
+        columns |= {f"{name}_bps": controlled.bps, f"{name}_corr": controlled.correlation}
+    return [
+        {"recording": recording_id, "unit": unit} | {name: column[i].item() for name, column in columns.items()}
+        for i, unit in enumerate(recording.info.unit_ids)
+    ]
+
+
+def centers_px(model: Twin | LN, recording: Recording, recording_id: str) -> np.ndarray:
+    """Where a model looks for each unit of a recording, (U, 2) as x, y in pixels of the recording's own frame.
+
+    A twin's is its readout's mean, LN's the center of gravity of its squared spatial filter.
+    """
+    own = columns_of(model, recording_id, recording.info.unit_ids)
+    if isinstance(model, Twin):
+        return gaussians_px(model, recording, recording_id)["mean_px"][own]
+    if not isinstance(model, LN):
+        return np.full((len(own), 2), np.nan)
+    head = model.head(recording_id)
+    index_UP, inside_UP = (x.cpu().numpy() for x in head.window_index())
+    weight_UP = head.space_UP.detach().double().cpu().numpy() ** 2 * inside_UP
+    total_U = weight_UP.sum(1)
+    width = recording.info.frame_shape[2]
+    with np.errstate(invalid="ignore"):
+        x, y = ((weight_UP * place_UP).sum(1) / total_U for place_UP in (index_UP % width, index_UP // width))
+    return np.stack([x, y], 1)[own]
+
+
+def gaussians_px(twin: Twin, recording: Recording, recording_id: str) -> dict[str, np.ndarray]:
+    """The readouts' Gaussians, in the model's order of units, in pixels of the recording's own frame.
+
+    They live on the twin's common frame, to which a recording's own may have been resized.
+    """
+    _, height, width = recording.info.frame_shape
+    scale = np.array([width / twin.frame_size[1], height / twin.frame_size[0]])
+    gaussians = twin.readout_gaussians(recording_id)
+    return {
+        "mean_px": (gaussians["mean_px"] + 0.5) * scale - 0.5,
+        "std_px": gaussians["std_px"] * scale.mean(),
+        "angle_deg": gaussians["angle_deg"],
+    }
+
+
+def runs(bins_N: np.ndarray) -> list[tuple[int, int]]:
+    """Half open ranges of consecutive bins."""
+    breaks = np.flatnonzero(np.diff(bins_N) > 1) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(bins_N, breaks)]
+
+
+def repeated_rows(recording: Recording, bins_N: np.ndarray, split: str) -> dict[str, list[slice]]:
+    """For each stimulus that was shown more than once in a split, its showings' rows among the scored bins.
+
+    Burn-in is left out of each trial alike, so the rows of all showings line up; the rest of a longer one has no
+    partner and is left out.
+    """
+    trials = recording.info.trials.of(split)
+    first_N, last_N = (np.searchsorted(bins_N, edges).tolist() for edges in (trials.start, trials.stop))
+    rows = {}
+    for stimulus, own in trials.by_stimulus().items():
+        shown = [(first_N[n], last_N[n]) for n in own if last_N[n] > first_N[n]]
+        if len(shown) >= 2:
+            bins = min(last - first for first, last in shown)
+            rows[stimulus] = [slice(first, first + bins) for first, _ in shown]
+    return rows
+
+
+def repeats(recording: Recording, found: Predictions, predicted_NU: np.ndarray, split: str) -> list[Repeats]:
+    """The scored bins of stimuli that were shown more than once in the split."""
+    return [
+        Repeats(*(np.stack([x[rows] for rows in shown]) for x in (predicted_NU, found.counts_NU, found.valid_NU)))
+        for shown in repeated_rows(recording, found.bins_N, split).values()
+    ]
+
+
+def summarize(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
+    """Means and medians over units for which a score is defined."""
+    of = columns_of_rows(rows)
+    reliable = np.nan_to_num(of["signal_to_error"]) > RELIABLE
+    half = np.nan_to_num(of["knowable_fraction"]) >= HALF
+    near = of["center_error_px"][half & ~np.isnan(of["center_error_px"])] <= NEAR_PX
+    summary: dict[str, Any] = {}
+    for name in ("bps", "corr", "corr_to_average", "normalized_corr"):
+        use = reliable if name == "normalized_corr" else slice(None)
+        for column in (name, f"ln_{name}"):
+            summary[f"{column}_mean"] = mean_known(of[column][use])
+            summary[f"{column}_median"] = median_known(of[column][use])
+    return summary | {
+        "truth_bps_mean": mean_known(of["truth_bps"]),
+        "knowable_fraction": fraction_of_knowable(of["bps"], of["truth_bps"]),
+        "ln_knowable_fraction": fraction_of_knowable(of["ln_bps"], of["truth_bps"]),
+        "explainable_variance_mean": mean_known(of["explainable_variance"]),
+        "center_error_px_median": median_known(of["center_error_px"]),
+        "ln_center_error_px_median": median_known(of["ln_center_error_px"]),
+        "units_half_known": int(half.sum()),
+        "units_half_known_near": float(near.mean()) if len(near) else math.nan,
+        "behavior": {
+            name: {
+                "bps_mean": mean_known(of[f"{name}_bps"]),
+                "bps_median": median_known(of[f"{name}_bps"]),
+                "corr_mean": mean_known(of[f"{name}_corr"]),
+                "corr_median": median_known(of[f"{name}_corr"]),
+                "bps_lost_mean": mean_known(of["bps"] - of[f"{name}_bps"]),
+            }
+            for name in controls_of(of)
+        },
+        "units": len(rows),
+        "units_silent": int((of["spikes"] == 0).sum()),
+        "units_reliable": int(reliable.sum()),
+        "bins": bins,
+    }
+
+
+def columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Each number of all units, (U,) float64."""
+    return {
+        name: np.array([row[name] for row in rows], np.float64) for name in rows[0] if name not in ("recording", "unit")
+    }
+
+
+def controls_of(columns: Iterable[str]) -> list[str]:
+    """Names of the behaviors that stood in for the animal's."""
+    return [
+        name.removesuffix("_bps") for name in columns if name.endswith("_bps") and name not in ("ln_bps", "truth_bps")
+    ]
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for each NaN: JSON knows none."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

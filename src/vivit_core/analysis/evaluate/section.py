@@ -1,0 +1,112 @@
+"""The evaluation's section of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vivit_core.analysis.evaluate.draw import RECORDINGS_SHOWN
+from vivit_core.analysis.evaluate.evaluate import METHODS
+from vivit_core.analysis.evaluate.numbers import HALF, NEAR_PX
+from vivit_core.names import file_name
+from vivit_core.report.section import Section, Table
+
+CAPTIONS = {  # in the order of the report, by how a picture's name begins
+    "distribution": "The distribution of each score over units; the mark is its median. Of the normalized "
+    "correlation, units whose signal is certain enough.",
+    "twin_against_ln": "Bits per spike of the twin against the linear-nonlinear model fitted to the same trials,"
+    " a point a unit.",
+    "performance": "Scores by how far a unit's readout lies from the frame's border, and by its rate; the "
+    "line is a running median.",
+    "center_errors": "How far the readouts' centers lie from the true receptive fields' centers, and that "
+    "error beside what the twin knows of each unit.",
+    "behavior_share": "What each unit loses where another behavior stands in for the animal's.",
+    "rasters": "The best and the worst units: spikes in each repeat, and the average over repeats, "
+    "measured and predicted.",
+    "repeats": "A good, a middling and a poor unit: averages over repeats, measured (with their standard"
+    " error) and predicted.",
+    "rates": "A good, a middling and a poor unit in single trials: what was measured, smoothed, and "
+    "what was predicted.",
+    "receptive_fields": "The readouts' Gaussians on a frame of the stimulus.",
+}
+
+
+def report_section(summary: dict[str, Any], folder: Path, command: str) -> Section:
+    """What an evaluation adds to a twin's report, from its ``summary.json`` and the pictures in its folder."""
+    scores = {
+        "units": "units",
+        "units_silent": "silent",
+        "bps_mean": "bits per spike",
+        "ln_bps_mean": "LN's",
+        "truth_bps_mean": "knowable",
+        "knowable_fraction": "fraction known",
+        "ln_knowable_fraction": "LN's",
+        "corr_mean": "correlation",
+        "ln_corr_mean": "LN's",
+    }
+    repeated = {
+        "corr_to_average_mean": "correlation to average",
+        "ln_corr_to_average_mean": "LN's",
+        "explainable_variance_mean": "explainable variance",
+        "normalized_corr_mean": "normalized correlation",
+        "ln_normalized_corr_mean": "LN's",
+        "units_reliable": "over units",
+    }
+    places = {
+        "center_error_px_median": "center's error, median (px)",
+        "ln_center_error_px_median": "LN's",
+        "units_half_known": f"units with {HALF:.0%} known",
+        "units_half_known_near": f"of these within {NEAR_PX:g} px",
+    }
+    of = [*summary["recordings"].items(), ("all", summary)]
+
+    def table(title: str, shown: dict[str, str]) -> Table:
+        # A column of which nothing is known, such as the truth of what was not simulated, is left out.
+        shown = {key: name for key, name in shown.items() if any(own[key] is not None for _, own in of)}
+        return Table(title, ("recording", *shown.values()), [(name, *(own[key] for key in shown)) for name, own in of])
+
+    text = [
+        f"{summary['bins']:,} bins of the {summary['split']} split were predicted, each once: those after the first "
+        f"{summary['burn_in']} of each trial. "
+        + {
+            "test": "Training never read this split.",
+            "val": "This split chose the checkpoint, so its scores are too good.",
+            "train": "The twin was trained on this split.",
+        }[summary["split"]]
+    ]
+    if summary["left_out"]:
+        text.append(
+            "Left out of every number, because no trial of this split is longer than the burn-in "
+            f"(data.evaluation_burn_in): {', '.join(summary['left_out'])}."
+        )
+    if summary["calcium"]:
+        text.append(
+            f"In {', '.join(summary['calcium'])} responses are a calcium signal, not spikes: bits per spike are the "
+            "same formula on that signal, Hz the signal a second. They rank models of one recording; across "
+            "recordings, or beside spikes, compare correlations."
+        )
+    tables = [table("Means over units", scores)]
+    if summary["corr_to_average_mean"] is not None:
+        tables.append(table("On repeated stimuli, means over units", repeated))
+    if summary["center_error_px_median"] is not None:
+        tables.append(table("Where the readouts look, beside the simulation's truth", places))
+    if summary["behavior"]:
+        shares = {"the animal's own": summary, **summary["behavior"]}
+        rows = [
+            (name.replace("_", " "), own["bps_mean"], own["corr_mean"], own.get("bps_lost_mean"))
+            for name, own in shares.items()
+        ]
+        columns = ("behavior", "bits per spike", "correlation", "bits per spike lost")
+        tables.append(Table("Behavior's share, means over units", columns, rows))
+    methods = [(name, method) for name, method in METHODS.items() if name != "behavior" or summary["behavior"]]
+    notes = [Table("How the numbers are defined", ("number", "method"), methods)]
+    shown = list(summary["recordings"])[:RECORDINGS_SHOWN]
+    if (more := len(summary["recordings"]) - len(shown)) > 0:
+        text.append(f"Pictures of the first {len(shown)} recordings follow; those of {more} more are in {folder}.")
+    drawn = [
+        (path, caption)
+        for name, caption in CAPTIONS.items()
+        for path in [folder / f"{name}.png", *(folder / f"{name}_{file_name(recording)}.png" for recording in shown)]
+        if path.is_file()
+    ]
+    return Section("evaluate", "How well it predicts", text, tables, drawn, command, notes)

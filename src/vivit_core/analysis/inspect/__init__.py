@@ -1,0 +1,1 @@
+"""What is in recordings, and what may be wrong with them."""

@@ -1,0 +1,1 @@
+"""Receptive fields of a model's units, against the data's and the truth."""

@@ -1,0 +1,284 @@
+"""Receptive fields: the readouts' windows, the twin's own in silico, the data's, and the simulation's truth.
+
+Two ways into the twin. The spike-triggered average on noise is what a physiologist measures; it sees what is linear in
+a response, so a complex cell has none. The gradient of the log rate with respect to the pixels, at natural clips, is
+local: its average is the linear field, and its energy, summed over clips, also places and orients a complex cell,
+whose gradient changes sign with the stimulus.
+
+Shape letters: B clips, T bins, L lags (oldest first), H W pixels, P = H · W, U units.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from einops import rearrange
+
+from vivit_core.analysis.evaluate.numbers import gaussians_px, without_nan
+from vivit_core.analysis.receptive_fields import plots as pictures
+from vivit_core.analysis.receptive_fields.fields import Fields, gradient_fields, is_white, measured_fields, noise_fields
+from vivit_core.analysis.screen import natural_clips, screens_of
+from vivit_core.analysis.tables import by_group, write_summary, write_units
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.reader import Recording
+from vivit_core.models.ln import LN
+from vivit_core.models.twin import Twin
+from vivit_core.names import key_name, text_of_csv
+from vivit_core.rf import maps as rf_maps
+from vivit_core.stimuli.noise import Noise
+from vivit_core.system.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+
+NEAR_PX, ORIENTED_DEG = 2.0, 15.0  # what counts as the right place, and the right orientation
+
+
+METHODS = ("gradient", "sta", "measured")
+
+
+# --- the whole: files, pictures, summary ------------------------------------------------------------------------------
+def receptive_fields(
+    model: Twin | LN,
+    datamodule: RecordingsDataModule,
+    *,
+    noise: Noise | None,
+    duration_s: float,
+    clips: int,
+    clip_s: float,
+    measured: bool | Literal["auto"],
+    out: Path,
+    known: Mapping[tuple[str, str], float],
+    device: str = "cpu",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """All receptive fields of every unit; writes ``receptive_fields.{csv,json,npz}`` and ``pictures/``.
+
+    Parameters
+    ----------
+    model : a twin, or an LN model in its place.
+    datamodule : set up; its recordings are among those the model knows.
+    noise : shown for the spike-triggered average; None leaves it out.
+    duration_s : history of a field, s.
+    clips, clip_s : natural clips of the test split at whose last bin gradients are taken: how many, and how long, s.
+    measured : whether the recordings' own stimulus is white noise, from which the data's fields can be measured;
+        "auto" looks at its correlations.
+    out : folder for the files.
+    known : fraction of the knowable information that the model has, by recording and unit, where it was evaluated.
+    device, progress : where to compute; whether to show bars.
+
+    Returns
+    -------
+    dict
+        The content of ``receptive_fields.json``; a number that is not defined is None.
+    """
+    rows: list[dict[str, Any]] = []
+    screens = screens_of(model, datamodule, device, max(clip_s, duration_s))
+    with (
+        atomic_write(out / "receptive_fields.npz") as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for (recording, screen), spec in zip(screens, datamodule.specs, strict=True):
+            lags = screen.bins(duration_s)
+            natural = natural_clips(screen, recording, max(screen.bins(clip_s), lags), clips)
+            found = {"gradient": gradient_fields(screen, natural, lags, progress)}
+            if noise is not None:
+                found["sta"] = noise_fields(screen, noise, lags, progress)
+            if measured is True or (measured == "auto" and is_white(recording)):
+                found["measured"] = measured_fields(screen, recording, lags, progress)
+            windows = gaussians_px(model, recording, spec.recording_id) if isinstance(model, Twin) else None
+            truth = truth_of(recording)
+            rows += rows_of(recording, windows, found, truth, known)
+            key = key_name(spec.recording_id)
+            arrays = {f"{key}/{method}": fields.map_ULHW for method, fields in found.items()}
+            append(archive, arrays | {f"{key}/unit_ids": np.array(recording.info.unit_ids)})
+            pictures.plot_receptive_fields(
+                out / "pictures",
+                pictures.FieldsOfRecording(
+                    recording_id=spec.recording_id,
+                    frame=natural[0, -1].numpy(),
+                    bin_s=1 / spec.frame_rate_hz,
+                    unit_ids=recording.info.unit_ids,
+                    windows=windows,
+                    found=found,
+                    truth=truth,
+                ),
+            )
+            del found, arrays  # maps are large: one recording's at a time are kept
+    summary = by_group(rows, summary_of)
+    summary["recordings"] = {
+        spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
+        for spec in datamodule.specs
+    }
+    summary = without_nan(summary)
+    write_units(out / "receptive_fields.csv", rows)
+    write_summary(out / "receptive_fields.json", summary)
+    pictures.plot_errors(out / "pictures", rows)
+    return summary
+
+
+def append(archive: zipfile.ZipFile, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as members of an ``.npz``, floats in single precision."""
+    for name, array in arrays.items():
+        single = array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, single, allow_pickle=False)
+
+
+TRUTHS = (
+    "center_px",
+    "size_px",
+    "orientation_deg",
+    "spatial_frequency",
+    "temporal_frequency_hz",
+    "complex",
+    "direction",
+)
+
+
+def truth_of(recording: Recording) -> dict[str, np.ndarray]:
+    """What a simulated recording knows of its units' fields; empty where it was measured."""
+    return {name: recording.truth(name) for name in TRUTHS if name in recording.truths}
+
+
+def rows_of(
+    recording: Recording,
+    windows: Mapping[str, np.ndarray] | None,
+    found: Mapping[str, Fields],
+    truth: Mapping[str, np.ndarray],
+    known: Mapping[tuple[str, str], float],
+) -> list[dict[str, Any]]:
+    """A row for each unit of ``receptive_fields.csv``: the same columns whatever was measured, NaN where it was not."""
+    units = recording.info.n_units
+    unknown = np.full(units, np.nan)
+    nowhere = np.full((units, 2), np.nan)
+    degrees = recording.info.degrees_per_pixel or np.nan
+    _, height, width = recording.info.frame_shape
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    center_U2, orientation_U = truth.get("center_px", nowhere), truth.get("orientation_deg", unknown)
+    window = windows or {"mean_px": nowhere, "std_px": nowhere, "angle_deg": unknown}
+
+    columns: dict[str, np.ndarray] = {
+        "readout_x_px": window["mean_px"][:, 0],
+        "readout_y_px": window["mean_px"][:, 1],
+        "readout_std_long_px": window["std_px"].max(1),
+        "readout_std_short_px": window["std_px"].min(1),
+        # From the frame's middle, to the right and upwards, as one says where a field lies.
+        "readout_x_deg": (window["mean_px"][:, 0] - middle[0]) * degrees,
+        "readout_y_deg": (middle[1] - window["mean_px"][:, 1]) * degrees,
+        "readout_std_long_deg": window["std_px"].max(1) * degrees,
+        "readout_std_short_deg": window["std_px"].min(1) * degrees,
+        "readout_center_error_px": np.linalg.norm(window["mean_px"] - center_U2, axis=1),
+    }
+    lag_s = 1 / recording.info.frame_rate_hz
+    for method in METHODS:
+        fields = found.get(method)
+        own = {
+            "has_field": unknown if fields is None else np.isfinite(fields.center_U2[:, 0]).astype(float),
+            "snr": unknown if fields is None else fields.snr_U,
+            "x_px": unknown if fields is None else fields.center_U2[:, 0],
+            "y_px": unknown if fields is None else fields.center_U2[:, 1],
+            "size_px": unknown if fields is None else fields.size_U,
+            "size_deg": unknown if fields is None else fields.size_U * degrees,
+            "envelope_explained": unknown if fields is None else fields.explained_U,
+            "latency_s": unknown if fields is None else fields.peak_lag_U * lag_s,
+            "orientation_deg": unknown if fields is None else fields.orientation_U,
+            "coherence": unknown if fields is None else fields.coherence_U,
+            "center_error_px": unknown if fields is None else np.linalg.norm(fields.center_U2 - center_U2, axis=1),
+            "orientation_error_deg": unknown
+            if fields is None
+            else rf_maps.orientation_error_deg(fields.orientation_U, orientation_U),
+        }
+        columns |= {f"{method}_{name}": column for name, column in own.items()}
+    both = "measured" in found and "sta" in found
+    columns["sta_measured_cosine"] = likeness(found["sta"], found["measured"], found["gradient"]) if both else unknown
+    columns["sta_measured_distance_px"] = (
+        np.linalg.norm(found["sta"].center_U2 - found["measured"].center_U2, axis=1) if both else unknown
+    )
+    columns |= {
+        "truth_x_px": center_U2[:, 0],
+        "truth_y_px": center_U2[:, 1],
+        "truth_size_px": truth.get("size_px", unknown),
+        "truth_orientation_deg": orientation_U,
+        "truth_complex": truth.get("complex", unknown).astype(float),
+        "knowable_fraction": np.array(
+            [known.get((recording.recording_id, unit), np.nan) for unit in recording.info.unit_ids]
+        ),
+    }
+    return [
+        {"recording": recording.recording_id, "unit": unit}
+        | {name: column[i].item() for name, column in columns.items()}
+        for i, unit in enumerate(recording.info.unit_ids)
+    ]
+
+
+def likeness(one: Fields, other: Fields, where: Fields) -> np.ndarray:
+    """Cosine (U,) of two maps, over all lags and the pixels within a third one's size of its center.
+
+    No means are taken away, so it is no correlation. NaN where there is no center, or a map is zero around it.
+    """
+    height, width = where.map_ULHW.shape[2:]
+    y_H1, x_W = np.arange(height)[:, None], np.arange(width)
+    apart_UHW = np.hypot(x_W - where.center_U2[:, :1, None], y_H1 - where.center_U2[:, 1:, None])
+    inside_UHW = apart_UHW <= where.size_U[:, None, None]
+    a_UP, b_UP = (rearrange(x.map_ULHW * inside_UHW[:, None], "u l h w -> u (l h w)") for x in (one, other))
+    norm_U = np.linalg.norm(a_UP, axis=1) * np.linalg.norm(b_UP, axis=1)
+    return np.divide((a_UP * b_UP).sum(1), norm_U, out=np.full(len(norm_U), np.nan), where=norm_U > 0)
+
+
+def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
+    """The numbers of some units; each is over the units for which there is a value.
+
+    ``<method>_without_field`` counts those whose map by a method shows no place, which are left out of its numbers.
+    """
+
+    def median(name: str) -> float:
+        values = of[name][own]
+        values = values[np.isfinite(values)]
+        return float(np.median(values)) if len(values) else math.nan
+
+    def share(name: str, most: float) -> float:
+        values = of[name][own]
+        values = values[np.isfinite(values)]
+        return float((values <= most).mean()) if len(values) else math.nan
+
+    found: dict[str, Any] = {"units": int(own.sum())}
+    for method in ("readout", *METHODS):
+        found[f"{method}_center_error_px_median"] = median(f"{method}_center_error_px")
+        found[f"{method}_center_within_{NEAR_PX:g}px"] = share(f"{method}_center_error_px", NEAR_PX)
+    for method in METHODS:
+        with_field = of[f"{method}_has_field"]
+        found[f"{method}_without_field"] = int((with_field[own] == 0).sum()) if np.isfinite(with_field).any() else None
+        found[f"{method}_orientation_error_deg_median"] = median(f"{method}_orientation_error_deg")
+        found[f"{method}_orientation_within_{ORIENTED_DEG:g}deg"] = share(
+            f"{method}_orientation_error_deg", ORIENTED_DEG
+        )
+        found[f"{method}_snr_median"] = median(f"{method}_snr")
+    found["sta_measured_cosine_median"] = median("sta_measured_cosine")
+    found["sta_measured_distance_px_median"] = median("sta_measured_distance_px")
+    return found
+
+
+def known_fractions(training: Path | None) -> dict[tuple[str, str], float]:
+    """The fraction of the knowable information by recording and unit, as a training's final evaluation found it."""
+    file = None if training is None else training / "units.csv"
+    if file is None or not file.is_file():
+        return {}
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        return {
+            (text_of_csv(row["recording"]), text_of_csv(row["unit"])): float(row["knowable_fraction"])
+            for row in rows
+            if row["knowable_fraction"]
+        }
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:  # a file of somebody's run folder
+        log.warning("%s does not say how much of each unit is known (%s: %s)", file, type(error).__name__, error)
+        return {}

@@ -1,0 +1,205 @@
+"""A twin before a screen: clips of one's own choice, shown to the units of one recording.
+
+Shape letters: B clips, C channels, T bins (= frames), H W pixels, U units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from einops import repeat
+from torch import Tensor
+
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.resample import ResampledRecording
+from vivit_core.models.ln import LN
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Clips
+from vivit_core.system.terminal import track
+
+BINS_AT_ONCE = 1200  # bins of a pass; what a pass keeps for a gradient grows with it
+
+
+RANGE_FRAMES = 512  # frames, evenly spaced over the recording, whose extremes bound float pixels
+
+
+class Screen:
+    """One recording's units before a screen that shows any clip, as the animal looks on with average behavior.
+
+    Clips are given as contrast: 0 is gray, the mean pixel of the training trials; ±1 is the largest step from it that
+    the recording's pixels can make in both directions. Where a recording has colors, all channels show the same.
+    Every bin has the training trials' mean behavior, so nothing but the picture changes.
+
+    Parameters
+    ----------
+    model : a twin, or an LN model in its place; set to evaluation. Every bin is read out, also where it was trained
+        on a clip's newest alone.
+    recording_id : whose units.
+    pixel_range : least and largest pixel value of the recording (``pixel_range``).
+    device : where to compute.
+
+    Raises
+    ------
+    ValueError
+        Where the model does not know the recording, or its mean pixel lies at the end of the range.
+    """
+
+    def __init__(
+        self, model: Twin | LN, recording_id: str, pixel_range: tuple[float, float], device: str = "cpu"
+    ) -> None:
+        if recording_id not in model.specs:
+            raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
+        self.model = model.to(device).eval()
+        self.device = device
+        self.spec = model.specs[recording_id]
+        self.gray = float(self.spec.pixel_mean)
+        self.reach = min(pixel_range[1] - self.gray, self.gray - pixel_range[0])
+        if self.reach <= 0:
+            raise ValueError(
+                f"recording {recording_id}: its mean pixel {self.gray:g} is not inside its range {pixel_range}, "
+                "which leaves no contrast to show; check the frames' values"
+            )
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the recording's own frames, px."""
+        return self.spec.frame_shape[1], self.spec.frame_shape[2]
+
+    @property
+    def natural_contrast(self) -> float:
+        """Standard deviation of the training trials' pixels, in contrast."""
+        return self.spec.pixel_std / self.reach
+
+    def bins(self, seconds: float) -> int:
+        """Bins of a time, at least one."""
+        return max(1, round(seconds * self.spec.frame_rate_hz))
+
+    def to_contrast(self, frames_BTHW: Tensor) -> Tensor:
+        return (frames_BTHW.float() - self.gray) / self.reach
+
+    def rates(self, contrast_BTHW: Tensor) -> Tensor:
+        """Rates in Hz, (B, T, U), in one pass; differentiable."""
+        b, bins = contrast_BTHW.shape[:2]
+        pixels = self.gray + self.reach * contrast_BTHW.to(self.device)
+        behavior = torch.tensor(self.spec.behavior_mean, dtype=torch.float32, device=self.device)
+        clips = Clips(
+            frames=repeat(pixels, "b t h w -> b c t h w", c=self.spec.frame_shape[0]),
+            behavior=repeat(behavior, "d -> b t d", b=b, t=bins),
+        )
+        predict = self.model.predict
+        self.model.predict = "all"
+        try:
+            counts = self.model({self.spec.recording_id: clips})[self.spec.recording_id]
+        finally:
+            self.model.predict = predict
+        return counts.float() * self.spec.frame_rate_hz
+
+    @torch.no_grad()
+    def show(
+        self, clips: Sequence[Tensor] | Iterator[Tensor], total: int, what: str, progress: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Show clips (T, H, W) one after another, several at a time.
+
+        Yields
+        ------
+        clips (B, T, H, W) and the rates they give, (B, T, U) in Hz, in the order given.
+        """
+        waiting: list[Tensor] = []
+        for shown, clip in enumerate(track(clips, f"{what} {self.spec.recording_id}", total, disable=not progress), 1):
+            waiting.append(clip)
+            if shown == total or (len(waiting) + 1) * len(clip) > BINS_AT_ONCE:
+                batch = torch.stack(waiting)
+                waiting.clear()
+                yield batch, self.rates(batch).cpu()
+
+
+def pixel_range(recording: Recording) -> tuple[float, float]:
+    """Least and largest pixel value: of the type for bytes, of a sample of the frames for floats."""
+    if recording.info.frame_dtype == "uint8":
+        return 0.0, 255.0
+    frames = sampled_frames(recording)
+    return float(frames.min()), float(frames.max())
+
+
+def screens_of(
+    model: Twin | LN, datamodule: RecordingsDataModule, device: str, clip_s: float | None
+) -> list[tuple[ResampledRecording, Screen]]:
+    """The screens of all recordings, so that what cannot be shown is known before anything is computed.
+
+    Parameters
+    ----------
+    model, device : see :class:`Screen`.
+    datamodule : set up.
+    clip_s : s; of natural clips that will be asked for; None where none will.
+
+    Raises
+    ------
+    ValueError
+        One for all recordings that show no contrast, or have no trial of that length.
+    """
+    screens: list[tuple[ResampledRecording, Screen]] = []
+    problems: list[str] = []
+    for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
+        try:
+            refuse_one_gray(recording)
+            screen = Screen(model, spec.recording_id, pixel_range(recording), device)
+            if clip_s is not None:
+                clip_starts(recording, screen.bins(clip_s))
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        screens.append((recording, screen))
+    if problems:
+        raise ValueError("; ".join([*problems, "or leave them out: data.recordings=[…] names the others"]))
+    return screens
+
+
+def refuse_one_gray(recording: Recording) -> None:
+    """A recording of a single pixel value has no contrast, and a model has learnt nothing of one from it."""
+    frames = sampled_frames(recording)
+    if frames.min() == frames.max():
+        raise ValueError(
+            f"recording {recording.recording_id} ({recording.path}) shows one gray alone (pixels of {frames.min():g}): "
+            "there is no contrast to measure against"
+        )
+
+
+def sampled_frames(recording: Recording) -> np.ndarray:
+    """At most ``RANGE_FRAMES`` frames, evenly spaced."""
+    places = np.linspace(0, recording.info.n_frames - 1, min(RANGE_FRAMES, recording.info.n_frames)).astype(int)
+    return np.stack([recording.frames(int(place), int(place) + 1) for place in places])
+
+
+def natural_clips(screen: Screen, recording: Recording, bins: int, number: int) -> Tensor:
+    """Clips (B, T, H, W) in contrast, evenly spread over :func:`clip_starts`; at most ``number``, colors averaged."""
+    starts = clip_starts(recording, bins)
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, number).round().astype(int))]
+    clips = [recording.frames(int(start), int(start) + bins).astype(np.float32).mean(0) for start in chosen]
+    return screen.to_contrast(torch.as_tensor(np.stack(clips)))
+
+
+def clip_starts(recording: Recording, bins: int) -> np.ndarray:
+    """Where clips of so many bins begin in the test trials; where none is that long, in those of validation, or of
+    training.
+
+    Raises
+    ------
+    ValueError
+        Where no trial is that long.
+    """
+    starts = np.zeros(0, int)
+    for split in ("test", "val", "train"):
+        trials = recording.info.trials.of(split)
+        ranges = [np.arange(start, stop - bins + 1) for start, stop in zip(trials.start, trials.stop, strict=True)]
+        starts = np.concatenate([np.zeros(0, int), *ranges])
+        if len(starts):
+            break
+    if not len(starts):
+        raise ValueError(
+            f"recording {recording.recording_id}: no trial is as long as a clip of {bins} bins; ask for shorter ones "
+            "(duration_s and gradient_clip_s of task=receptive_fields, mei.picture_s of task=tuning)"
+        )
+    return starts

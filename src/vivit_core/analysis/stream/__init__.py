@@ -1,0 +1,1 @@
+"""The time of a bin in a stream."""

@@ -1,0 +1,1 @@
+"""Tuning to gratings, and most exciting images."""

@@ -1,0 +1,84 @@
+"""Tuning's section of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG
+from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR
+from vivit_core.names import file_name
+from vivit_core.report.section import Section, Table
+
+
+def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Section:
+    """What tuning adds to a twin's report, from its summary and the pictures in ``folder``."""
+    preferred = {
+        "units": "number",
+        "undriven": "undriven",
+        "osi_median": "OSI",
+        "dsi_median": "DSI",
+        "orientation_bandwidth_deg_median": "half width (°)",
+        "modulated_share": "F1/F0 > 1",
+        "spatial_frequency_median": "cycles/px",
+        "temporal_frequency_hz_median": "Hz",
+        "contrast_c50_median": "c50",
+        "suppression_index_median": "suppression",
+    }
+    errors = {
+        "units": "number",
+        "orientation_error_deg_median": "orientation (°)",
+        f"orientation_within_{ORIENTED_DEG:g}deg": f"within {ORIENTED_DEG:g}°",
+        "direction_within_45deg": "direction within 45°",
+        "spatial_frequency_error_octaves_median": "spatial (oct)",
+        "temporal_frequency_error_octaves_median": "temporal (oct)",
+        "kind_right_share": "kind right",
+    }
+    tables = []
+    for title, columns in (("Tuning: medians over units", preferred), ("Tuning against the truth", errors)):
+        rows = [(group, *(of[name] for name in columns)) for group, of in summary["groups"].items()]
+        if any(value is not None for row in rows for value in row[2:]):
+            tables.append(Table(title, ("units", *columns.values()), rows))
+    text = [
+        "Drifting gratings were shown to the twin, with behavior at its mean. The response is F1 (the amplitude at "
+        "the grating's temporal frequency) of units whose F1 exceeds F0 less the rate at gray, and F0 less that rate "
+        "of all others. A twin was trained on natural films; gratings lie outside of them, and rates far above those "
+        "of the training are extrapolation.",
+    ]
+    everyone = summary["groups"]["all"]
+    if everyone["undriven"]:
+        text.append(
+            f"Of {everyone['units']} units, {everyone['undriven']} respond to no grating by more than "
+            f"{DRIVEN_SHARE:.0%} of their rate at gray and {DRIVEN_HZ:g} Hz. These are undriven: they have no "
+            "preferences, and are left out of all medians and shares."
+        )
+    if excited := summary["most_exciting"]:
+        text.append(
+            "Most exciting images and clips were sought by gradient ascent under a budget of contrast, and are "
+            "compared with the most exciting of the natural ones of the test split, shown in the same way: after gray, "
+            "an image for as long as a clip. Natural ones keep their own contrast."
+        )
+        if far := sum(e["far"] for e in excited):
+            text.append(
+                f"Of {len(excited)} most exciting pictures, {far} drive their unit to more than {FAR:g} times the rate "
+                "of the best natural one: such rates lie far outside what the model was trained on, and are no "
+                "prediction of a neuron's firing."
+            )
+        names = {"mei_hz": "most exciting (Hz)", "natural_hz": "best natural (Hz)", "gain": "ratio"}
+        names |= {"mei_rms": "its rms contrast", "natural_rms": "the natural one's"}
+        shown = [(e["recording"], e["unit"], e["kind"], *(e[name] for name in names)) for e in excited]
+        tables.append(Table("Most exciting pictures", ("recording", "unit", "kind", *names.values()), shown))
+    captions = {
+        "population": "Tuning of all units",
+        "tuning": "Tuning of a few units",
+        "exciting": "Most exciting images, beside the best natural ones",
+        "clips": "Most exciting clips (above) and the best natural ones (below)",
+    }
+    of_recording = {f"_{file_name(name)}": f": {name}" for name in summary["recordings"]}
+    drawn = [
+        (path, f"{captions[kind]}{of_recording.get(path.stem.removeprefix(kind), '')}.")
+        for kind in captions
+        for path in sorted((folder / "pictures").glob(f"{kind}*.*"))
+    ]
+    return Section("tuning", "In-silico tuning", text, tables, drawn, command)

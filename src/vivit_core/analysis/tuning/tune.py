@@ -1,0 +1,153 @@
+"""The whole of tuning: gratings, most exciting images, tables, pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vivit_core.analysis.evaluate.numbers import centers_px, without_nan
+from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG, truth_of
+from vivit_core.analysis.screen import natural_clips, screens_of
+from vivit_core.analysis.tables import by_group, write_arrays, write_summary, write_units
+from vivit_core.analysis.tuning import plots as pictures
+from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting
+from vivit_core.analysis.tuning.numbers import FAR, against_truth, measure, preferences
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.models.ln import LN
+from vivit_core.models.twin import Twin
+from vivit_core.names import file_name, key_name
+from vivit_core.stimuli.gratings import Gratings
+
+
+# --- the whole: files, pictures, summary ------------------------------------------------------------------------------
+def tune(
+    model: Twin | LN,
+    datamodule: RecordingsDataModule,
+    *,
+    gratings: Gratings,
+    mei: Ascent | None,
+    mei_units: int,
+    natural: int,
+    out: Path,
+    known: Mapping[tuple[str, str], float],
+    device: str = "cpu",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Tuning of every unit, and pictures that excite a few most; writes ``tuning.{csv,json,npz}`` and ``pictures/``.
+
+    Parameters
+    ----------
+    model : a twin, or an LN model in its place.
+    datamodule : set up; its recordings are among those the model knows.
+    gratings : what is shown.
+    mei : how most exciting pictures are sought; None leaves them out.
+    mei_units : units of each recording for which they are sought: those that gratings drive most, relative to gray.
+    natural : natural pictures of the test split with which they are compared.
+    out : folder for the files.
+    known : fraction of the knowable information that the model has, by recording and unit, where it was evaluated.
+    device, progress : where to compute; whether to show bars.
+
+    Returns
+    -------
+    dict
+        The content of ``tuning.json``; a number that is not defined is None.
+    """
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
+    excited: list[dict[str, Any]] = []
+    screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s)
+    for (recording, screen), spec in zip(screens, datamodule.specs, strict=True):
+        middle = (np.array(screen.frame_size[::-1]) - 1) / 2
+        centers_U2 = centers_px(model, recording, spec.recording_id)
+        # An LN model that found nothing in a unit looks nowhere; a disc in the middle is as good as any.
+        centers_U2 = np.where(np.isfinite(centers_U2), centers_U2, middle)
+        tuning = measure(screen, gratings, centers_U2, progress)
+        found = preferences(tuning)
+        found |= against_truth(found, truth_of(recording))
+        found["knowable_fraction"] = np.array([known.get((spec.recording_id, unit), np.nan) for unit in spec.unit_ids])
+        rows += [
+            {"recording": spec.recording_id, "unit": unit} | {name: column[i].item() for name, column in found.items()}
+            for i, unit in enumerate(spec.unit_ids)
+        ]
+        key = key_name(spec.recording_id)
+        for name in ("blank_U", "f0_DSFU", "f1_DSFU", "course_TU", "contrast_KU", "size_AU"):
+            arrays[f"{key}/{name}"] = getattr(tuning, name)
+        arrays[f"{key}/unit_ids"] = np.array(spec.unit_ids)
+        pictures.plot_tuning(
+            out / "pictures" / f"tuning_{file_name(spec.recording_id)}.png",
+            spec.recording_id,
+            spec.unit_ids,
+            tuning,
+            found,
+        )
+        if mei is None or mei_units == 0:
+            continue
+        units = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")[:mei_units].tolist()
+        shown = natural_clips(screen, recording, screen.bins(mei.picture_s), natural)
+        kinds: tuple[Kind, Kind] = ("image", "clip")
+        for kind in kinds:
+            made, made_hz = most_exciting(screen, units, mei, kind, progress)
+            best, best_hz = best_natural(screen, shown, units, mei, kind, progress)
+            arrays[f"{key}/mei_{kind}"] = made.numpy()
+            arrays[f"{key}/natural_{kind}"] = best.numpy()
+            for i, unit in enumerate(units):
+                excited.append(
+                    {
+                        "recording": spec.recording_id,
+                        "unit": spec.unit_ids[unit],
+                        "kind": kind,
+                        "mei_hz": float(made_hz[i]),
+                        "natural_hz": float(best_hz[i]),
+                        "gain": float(made_hz[i] / best_hz[i]),
+                        "far": bool(made_hz[i] > FAR * best_hz[i]),
+                        "mei_rms": float(made[i].square().mean().sqrt()),
+                        "natural_rms": float(best[i].square().mean().sqrt()),
+                    }
+                )
+        arrays[f"{key}/mei_units"] = np.array([spec.unit_ids[unit] for unit in units])
+        pictures.plot_exciting(
+            out / "pictures", spec.recording_id, arrays, [e for e in excited if e["recording"] == spec.recording_id],
+            bin_s=1 / spec.frame_rate_hz,
+        )  # fmt: skip
+    pictures.plot_population(out / "pictures" / "population.png", rows)
+    summary = by_group(rows, summary_of)
+    summary["recordings"] = {
+        spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
+        for spec in datamodule.specs
+    }
+    summary["most_exciting"] = excited
+    summary = without_nan(summary)
+    write_units(out / "tuning.csv", rows)
+    write_summary(out / "tuning.json", summary)
+    write_arrays(out / "tuning.npz", arrays)
+    return summary
+
+
+def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
+    """The numbers of some units; each is over those for which there is a value, so over none that is ``undriven``."""
+
+    def known(name: str) -> np.ndarray:
+        values = of[name][own]
+        return values[np.isfinite(values)]
+
+    def median(values: np.ndarray) -> float:
+        return float(np.median(values)) if len(values) else math.nan
+
+    def share(values: np.ndarray) -> float:
+        return float(values.mean()) if len(values) else math.nan
+
+    names = ["osi", "dsi", "circular_variance", "orientation_bandwidth_deg", "modulation_ratio", "spatial_frequency"]
+    names += ["temporal_frequency_hz", "contrast_c50", "suppression_index", "orientation_error_deg"]
+    found: dict[str, Any] = {"units": int(own.sum()), "undriven": int((of["driven"][own] == 0).sum())}
+    found |= {f"{name}_median": median(known(name)) if name in of else math.nan for name in names}
+    found["modulated_share"] = share(known("modulated"))
+    found[f"orientation_within_{ORIENTED_DEG:g}deg"] = share(known("orientation_error_deg") <= ORIENTED_DEG)
+    for name in ("spatial_frequency", "temporal_frequency"):
+        found[f"{name}_error_octaves_median"] = median(np.abs(known(f"{name}_error_octaves")))
+    found["kind_right_share"] = share(known("kind_right"))
+    found["direction_within_45deg"] = share(known("direction_error_deg") <= 45.0)
+    return found

@@ -1,0 +1,83 @@
+"""task=plan: shapes, parameters, FLOPs and memory, before anything runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.table import Table
+
+from vivit_core.cli.context import LN_TARGET, Settings, console, expected_sizes, machine_of, make_datamodule, overridden
+from vivit_core.models.plan import plan as plan_twin
+
+
+def plan(settings: Settings) -> None:
+    """Print shapes, tokens, parameters, FLOPs and memory of a training step, without reading any frames.
+
+    Of recordings that are named it reads the headers; of simulated ones ``data.geometry`` knows the sizes.
+    """
+    if settings["model"]["_target_"] == LN_TARGET:
+        raise ValueError(
+            "model=ln is fitted in one go and has no training step to plan; plan a ViViT, for example model=vivit_small"
+        )
+    sizes, recordings, units = expected_recordings(settings)
+    device, budget = machine_of(settings["trainer"])
+    planned = plan_twin(
+        settings["model"],
+        settings["readout"],
+        **sizes,
+        recordings=recordings,
+        units=units,
+        batch_size=budget.batch_size,
+        predict=settings["predict"],
+        precision=budget.precision,
+        device=device,
+    )
+    table = Table(
+        "stage", "shape that leaves it", title=f"{budget.batch_size} clips of {sizes['clip_length']} bins, on {device}"
+    )
+    table.add_column("tokens a clip", justify="right")
+    table.add_column("parameters", justify="right")
+    for stage in planned.stages:
+        table.add_row(stage.name, stage.shape, f"{stage.tokens:,}" if stage.tokens else "", f"{stage.parameters:,}")
+    console.print(table)
+    console.print(f"parameters            {planned.parameters:,}")
+    console.print(
+        f"FLOPs of a step       {planned.flops * budget.accumulate:.3g} "
+        f"({budget.accumulate} forward and backward passes of {planned.flops:.3g})"
+    )
+    console.print(
+        f"memory to expect      {planned.memory_bytes / 2**30:.2f} GiB: {planned.weight_bytes / 2**30:.2f} for "
+        f"weights, gradients and moments, {planned.activation_bytes / 2**30:.2f} for what a pass of "
+        f"{budget.batch_size} clips keeps"
+    )
+
+
+def expected_recordings(settings: Settings) -> tuple[dict[str, Any], int, int]:
+    """The sizes of clips, the number of recordings, and of units in each: the mean where they differ."""
+    data, datamodule = settings["data"], None
+    if data["recordings"] is not None or data["root"] is not None:
+        datamodule = make_datamodule(data)
+        try:
+            datamodule.paths()
+        except ValueError as error:
+            if overridden() & {"data.recordings", "data.root"}:
+                raise
+            console.print(f"{error}\nThe plan is of what data.geometry expects of them.")
+            datamodule = None
+    if datamodule is None:
+        return expected_sizes(data), data["geometry"]["recordings"], data["geometry"]["units"]
+    infos, widths_of = datamodule.headers()
+    shapes = sorted({info.frame_shape for info in infos})
+    if len(shapes) > 1 and settings["model"].get("frame_size") is None:
+        raise ValueError(
+            f"recordings have frames of different shapes {shapes}; set model.frame_size=[height,width] to bring them "
+            "to one"
+        )
+    units = math.ceil(sum(info.n_units for info in infos) / len(infos))
+    console.print(
+        f"of {len(infos)} recordings: frames {shapes[-1]} (channels, height, width) at {infos[0].frame_rate_hz:g} Hz, "
+        f"{units} units each in the mean"
+    )
+    sizes = {"frame_shape": shapes[-1], "behavior_dim": sum(widths_of.values()), "clip_length": data["clip_length"]}
+    return sizes, len(infos), units

@@ -1,0 +1,118 @@
+"""Checks a composed configuration with its schema, all problems at once, and says what identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vivit_core.cli.schema import ROOTS, ConfigError, Root
+from vivit_core.parts.groups import class_of
+from vivit_core.parts.schema import check_call, dataclass_in, takes_path, types_of, values_of
+
+
+# What it may hold ---------------------------------------------------------------------------------------------------
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The composed configuration as plain dicts, lists and numbers, all references resolved.
+
+    Raises
+    ------
+    ConfigError
+        Where a reference leads nowhere.
+    """
+    try:
+        container = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError([f"{error.full_key or 'a key'}: {str(error).splitlines()[0]}"]) from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def validate(cfg: DictConfig) -> dict[str, Any]:
+    """Check every key and every value; returns the plain configuration, with ``~`` expanded where it is a path's.
+
+    Raises
+    ------
+    ConfigError
+        Names every unknown key, every missing one and every value of a wrong type.
+    """
+    refuse_no_checkpoint(cfg)
+    container = plain(cfg)
+    root = ROOTS.get(str(container.get("task")), Root)
+    problems = list(check_call("", root, container))
+    if problems:
+        raise ConfigError(problems)
+    return at_home("", root, container)
+
+
+def refuse_no_checkpoint(cfg: DictConfig) -> None:
+    """Before references are resolved: to those of a node that is not there OmegaConf has no word that helps."""
+    nodes = cfg.get("callbacks")
+    targets = [str(node.get("_target_")) for node in nodes.values() if node] if isinstance(nodes, DictConfig) else [""]
+    if not any(target.endswith(("Checkpoint", "Checkpoints")) for target in targets) and nodes is not None:
+        raise ConfigError(
+            [
+                "callbacks.checkpoint is left out, and a training keeps there its best weights and what it continues "
+                "from; leave it in (callbacks.checkpoint.save_top_k=1 keeps few files)"
+            ]
+        )
+
+
+def at_home(path: str, target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Valid arguments of ``target`` with ``~`` and ``~user`` expanded wherever it takes a path.
+
+    Raises
+    ------
+    ConfigError
+        Where there is no such home directory.
+    """
+
+    def expanded(key: str, value: Any, hint: Any) -> Any:
+        if isinstance(value, Mapping) and "_target_" in value:
+            return at_home(key, class_of(key, value["_target_"]), value)
+        if isinstance(value, Mapping) and (schema := dataclass_in(hint)) is not None:
+            return at_home(key, schema, value)
+        if isinstance(value, Mapping):
+            return {name: expanded(f"{key}.{name}", member, values_of(hint)) for name, member in value.items()}
+        if isinstance(value, list):
+            return [expanded(key, member, hint) for member in value]
+        if not (isinstance(value, str) and value.startswith("~") and takes_path(hint)):
+            return value
+        full = os.path.expanduser(value)
+        if full.startswith("~"):
+            raise ConfigError(
+                [f"{key}={value}: no such home directory; give the path in full, or ./{value} for a name like that"]
+            )
+        return full
+
+    hints = types_of(target)
+    prefix = f"{path}." if path else ""
+    return {key: expanded(f"{prefix}{key}", value, hints.get(key)) for key, value in values.items()}
+
+
+# What identifies it -------------------------------------------------------------------------------------------------
+def relocated(container: Mapping[str, Any], run_dir: str) -> dict[str, Any]:
+    """The same configuration with its files in another run folder."""
+    old = str(container["run_dir"])
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: move(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [move(inner) for inner in value]
+        if isinstance(value, str) and (value == old or value.startswith(old + "/")):
+            return run_dir + value[len(old) :]
+        return value
+
+    return {key: move(value) for key, value in container.items()}
+
+
+def fingerprint(container: Mapping[str, Any]) -> str:
+    """A hash of the settings that decide what a training computes: not the folder, the loggers, ``resume``."""
+    deciding = {k: v for k, v in relocated(container, "").items() if k not in ("outputs", "resume", "debug", "logger")}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]

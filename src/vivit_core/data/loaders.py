@@ -1,0 +1,350 @@
+"""Worker processes that read batches ahead: how many there is room for, and what it means when one falls silent."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import resource
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+import torch.distributed
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from vivit_core.data.clips import TrainingSampler, Window, evaluation_windows
+from vivit_core.data.resample import ResampledRecording
+from vivit_core.data.statistics import _stacked
+from vivit_core.data.transforms import (
+    Clip,
+    CutMix,
+)
+from vivit_core.specs import Batch, RecordingSpec
+
+log = logging.getLogger(__name__)
+
+
+AHEAD = 2  # batches that each worker reads ahead
+
+
+SHARED = Path("/dev/shm")  # through which they pass
+
+
+_OTHER_FILES = 64  # that a process may have open besides
+
+
+_NO_ROOM = (
+    "shared memory (/dev/shm) is full: make it larger (`docker run --shm-size=8g …`), set a smaller data.num_workers, "
+    "or data.num_workers=0 to read in the training process"
+)
+
+
+class Batches(Protocol):
+    """A data set whose items are batches."""
+
+    batch_bytes: int  # of the largest
+    batch_tensors: int  # at most in one
+
+    def __getitem__(self, item: int, /) -> Batch: ...
+
+
+def read_ahead(batches: Batches, order: range, num_workers: int, pin_memory: bool, timeout_s: float) -> Iterator[Batch]:
+    """Read the items of ``order``, each a whole batch, in worker processes with one thread each.
+
+    Workers live for one pass: those of validation would otherwise wait, with their memory, through every epoch.
+
+    Parameters
+    ----------
+    batches, order : the data set, and its items in the order in which they are wanted.
+    num_workers : processes; fewer, and a line says so, where shared memory or the limit of open files has no room.
+    pin_memory : copy batches to where a GPU fetches them by itself.
+    timeout_s : seconds to wait for a batch from them; 0 for ever.
+
+    Raises
+    ------
+    ValueError
+        Where a worker ended, was silent for too long, or found no shared memory; and what it raised itself.
+    """
+    workers = affordable(num_workers, batches.batch_bytes, batches.batch_tensors)
+    loader = DataLoader(
+        _Told(batches),
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        timeout=timeout_s if workers else 0,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # a loader draws a seed for its workers; not from the generator of the training
+    )
+    passing = iter(loader)
+    while True:
+        try:
+            batch = next(passing)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if (said := explained(error)) is None:
+                raise
+            raise ValueError(said) from error
+        if isinstance(batch, _Failed):
+            raise batch.error
+        yield batch
+
+
+def affordable(num_workers: int, batch_bytes: int, batch_tensors: int) -> int:
+    """How many workers there is room for: their batches lie in shared memory, and each tensor there is an open file."""
+    if num_workers == 0:
+        return 0
+    batch_bytes += batch_tensors * resource.getpagesize()  # each tensor takes whole pages
+    fits, why = num_workers, ""
+    if SHARED.is_dir():
+        free = shutil.disk_usage(SHARED).free
+        fits = max(0, min(fits, (free - batch_bytes) // (AHEAD * max(1, batch_bytes))))
+        why = f"{SHARED} has {free / 2**20:.3g} MiB free, and each takes {AHEAD * batch_bytes / 2**20:.3g} MiB"
+        why += " (`docker run --shm-size=8g …` gives more)"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _OTHER_FILES + (1 + AHEAD * num_workers) * batch_tensors
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # anyone may raise it up to the hard limit
+        few = max(0, (soft - _OTHER_FILES - batch_tensors) // (AHEAD * batch_tensors))
+        if few < fits:
+            fits, why = few, f"this process may open {soft} files, and each takes {AHEAD * batch_tensors} (`ulimit -n`)"
+    if fits < num_workers:
+        _say_fewer(f"data.num_workers={num_workers}: there is room for {fits} that read ahead: {why}")
+    return fits
+
+
+@functools.cache
+def _say_fewer(line: str) -> None:
+    log.warning("%s", line)
+
+
+def explained(error: BaseException) -> str | None:
+    """What torch's words about a worker mean, and what to do; None for other errors."""
+    said = f"{error} {error.__cause__ or ''}"  # the signal is told by one error, of which torch makes another
+    if "killed by signal: Bus error" in said:
+        return f"A process that reads clips ended: {_NO_ROOM}"
+    if "DataLoader worker" in said and ("killed by signal" in said or "exited unexpectedly" in said):
+        signal = re.search(r"killed by signal: (\w[\w ]*)", said)
+        return (
+            f"A process that reads clips ended ({signal[1] if signal else 'without a word'}), most often for want of "
+            "memory: set a smaller data.num_workers, or data.num_workers=0 to read in the training process, or give "
+            "the job more memory; resume=auto goes on from the last checkpoint"
+        )
+    if "DataLoader timed out" in said:
+        return (
+            "No batch came from the processes that read clips within data.worker_timeout_s: look whether the disk with "
+            "the recordings answers; if it is only slow, set a larger data.worker_timeout_s, or data.num_workers=0 to "
+            "read in the training process"
+        )
+    if "Too many open files" in said or "items of ancdata" in said:
+        return (
+            "Too many files are open to take batches from other processes: allow more (`ulimit -n 4096`), or set a "
+            "smaller data.num_workers"
+        )
+    return None
+
+
+class _Failed:
+    """A user's mistake that a worker met. It comes back as it is: torch would make it again from a traceback's text."""
+
+    def __init__(self, error: ValueError) -> None:
+        self.error = error
+
+
+class _Told(Dataset[Any]):
+    """The batches, in shared memory where a worker reads them; or what is wrong with their files."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, item: int) -> Any:
+        try:
+            batch = self.batches[item]
+            return batch if get_worker_info() is None else _shared(batch)
+        except ValueError as error:
+            return _Failed(error)
+
+
+def _shared(batch: Batch) -> Batch:
+    """Where there is no room this fails here; left to torch it would fail in a thread, and the batch never come."""
+    try:
+        for clips in batch.values():
+            for tensor in clips.values():
+                assert isinstance(tensor, torch.Tensor)
+                tensor.share_memory_()
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"A process that reads clips: {explained(error) or f'{_NO_ROOM} ({error})'}") from error
+    return batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _clip_bytes(view: ResampledRecording, spec: RecordingSpec, bins: int) -> int:
+    """Of a clip's frames, counts, behavior and valid."""
+    pixels = int(np.prod(view.info.frame_shape)) * np.dtype(view.info.frame_dtype).itemsize
+    return bins * (pixels + 5 * view.info.n_units + 4 * spec.behavior_dim)
+
+
+class TrainingBatches(Dataset[Batch]):
+    """Item k is this rank's share of the batch that begins with training sample k."""
+
+    def __init__(
+        self,
+        recordings: Sequence[ResampledRecording],
+        specs: Sequence[RecordingSpec],
+        sampler: TrainingSampler,
+        clip_length: int,
+        share: range,
+        augmentation: CutMix | None = None,
+    ) -> None:
+        self.recordings, self.specs, self.sampler = recordings, specs, sampler
+        self.clip_length, self.share, self.augmentation = clip_length, share, augmentation
+        largest = max(_clip_bytes(r, s, clip_length) for r, s in zip(recordings, specs, strict=True))
+        self.batch_bytes = len(share) * largest
+        self.batch_tensors = 4 * min(len(share), len(recordings))
+
+    def __getitem__(self, first_sample: int) -> Batch:
+        samples = range(first_sample + self.share.start, first_sample + self.share.stop)
+        drawn = [(k, *self.sampler.sample(k)) for k in samples]
+        return {
+            self.specs[i].recording_id: _stacked([self._sample(k, i, start) for k, index, start in drawn if index == i])
+            for i in sorted({index for _, index, _ in drawn})
+        }
+
+    def _sample(self, k: int, index: int, start: int) -> Clip:
+        """Training sample k, a pure function of (seed, k)."""
+        clip = self._read(index, start)
+        if self.augmentation is None:
+            return clip
+        rng = self.sampler.generator(k)
+        if rng.random() >= self.augmentation.probability:
+            return clip
+        windows = self.sampler.windows[index]
+        other = self._read(index, windows[int(rng.integers(len(windows)))])
+        return self.augmentation(clip, other, rng, self.specs[index].frame_rate_hz)
+
+    def _read(self, index: int, start: int) -> Clip:
+        recording, stop = self.recordings[index], start + self.clip_length
+        return Clip(
+            frames=recording.frames(start, stop),
+            counts=recording.targets(start, stop),
+            valid=recording.valid(start, stop),
+            behavior=recording.behavior(start, stop, self.specs[index].behavior),
+        )
+
+
+class EvaluationBatches(Dataset[Batch]):
+    """Item i is this rank's share of the i-th batch of evaluation windows.
+
+    A batch holds windows of one recording and one length. A rank that would go without takes a window another scores,
+    and scores nothing of it, so that all ranks make the same number of steps.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[ResampledRecording],
+        specs: Sequence[RecordingSpec],
+        split: str,
+        clip_length: int,
+        burn_in: int,
+        batch_size: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.recordings, self.specs, self.rank, self.world = recordings, specs, rank, world
+        self.batches: list[tuple[int, list[Window]]] = []
+        for index, recording in enumerate(recordings):
+            windows = evaluation_windows(recording.info.trials, split, clip_length, burn_in)
+            for _, group in groupby(windows, key=lambda w: w.stop - w.start):
+                same = list(group)
+                for first in range(0, len(same), batch_size * world):
+                    self.batches.append((index, same[first : first + batch_size * world]))
+        self.batch_bytes, self.batch_tensors = 0, 6
+        for index, windows in self.batches:
+            clip = _clip_bytes(recordings[index], specs[index], windows[0].stop - windows[0].start)
+            self.batch_bytes = max(self.batch_bytes, -(-len(windows) // world) * clip)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Batch:
+        index, windows = self.batches[item]
+        each = -(-len(windows) // self.world)
+        mine = windows[self.rank * each : (self.rank + 1) * each]
+        filler = Window(windows[0].start, windows[0].stop, windows[0].start, windows[0].start)
+        mine = mine + [filler] * (each - len(mine))
+        recording, behavior = self.recordings[index], self.specs[index].behavior
+        clips = _stacked([cast(Clip, recording.read(w.start, w.stop, behavior)) for w in mine])
+        bins = torch.stack([torch.arange(w.start, w.stop) for w in mine])
+        first, last = (
+            torch.tensor([getattr(w, name) for w in mine])[:, None] for name in ("score_start", "score_stop")
+        )
+        clips["score"] = (bins >= first) & (bins < last)
+        clips["start"] = bins[:, 0].clone()
+        return {self.specs[index].recording_id: clips}
+
+
+class TrainingLoader:
+    """Training batches, ``batches_per_epoch`` at a time; its whole state is the number of the next sample.
+
+    The state counts batches handed out, not those that workers read ahead. Epochs are the trainer's business: an epoch
+    that was interrupted goes on with the next sample, and the trainer knows when it is full.
+    """
+
+    def __init__(
+        self,
+        batches: TrainingBatches,
+        batch_size: int,
+        batches_per_epoch: int,
+        num_workers: int,
+        pin_memory: bool = False,
+        next_sample: int = 0,
+        timeout_s: float = 0,
+    ) -> None:
+        self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
+        self.next_sample = next_sample
+        self._batches, self._num_workers = batches, num_workers
+        self._pin_memory, self._timeout_s = pin_memory, timeout_s
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        last = self.next_sample + self.batches_per_epoch * self.batch_size
+        order = range(self.next_sample, last, self.batch_size)
+        for batch in read_ahead(self._batches, order, self._num_workers, self._pin_memory, self._timeout_s):
+            self.next_sample += self.batch_size
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next_sample": self.next_sample}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.next_sample = int(state_dict["next_sample"])
+
+
+class EvaluationLoader:
+    """Evaluation batches. Not a torch DataLoader: Lightning would replace its sampler where several processes train."""
+
+    def __init__(
+        self, batches: EvaluationBatches, num_workers: int, pin_memory: bool = False, timeout_s: float = 0
+    ) -> None:
+        self._batches, self._num_workers = batches, num_workers
+        self._pin_memory, self._timeout_s = pin_memory, timeout_s
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = range(len(self._batches))
+        return read_ahead(self._batches, order, self._num_workers, self._pin_memory, self._timeout_s)

@@ -1,0 +1,151 @@
+"""The fields of a recording file and their limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vivit_core.data.recording.inputs import MISSING_ID, UNNAMED
+
+FORMAT = "vivit-core recording"
+
+
+FORMAT_VERSION = 1
+
+
+SPLITS = ("train", "val", "test")
+
+
+KINDS = ("spikes", "calcium")
+
+
+_COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
+
+
+Verify = Literal["known", "always"]  # which files are read to their end before use: those not known yet, or all
+
+
+_TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
+
+
+def _strings(values: Any) -> np.ndarray:
+    """A flat array of str from str, bytes or numbers."""
+    return np.array([_text(v) for v in np.asarray(values).tolist()], dtype=str)
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """The trials of a recording, in the order of time.
+
+    Parameters
+    ----------
+    start, stop : (N,) int64
+        Half open ranges of frames, sorted, disjoint and not empty.
+    stimulus_id : (N,) str
+        Trials with equal ids showed the same stimulus (repeats). Numbers are kept as text. A trial whose id is missing
+        (empty, or what programs write for that: ``MISSING_ID``) showed a stimulus of its own, which is named after its
+        first frame.
+    split : (N,) str
+        "train", "val" or "test".
+
+    Raises
+    ------
+    ValueError
+        Where a trial breaks one of these rules; names the row.
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    stimulus_id: np.ndarray
+    split: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("start", "stop"):
+            given = np.asarray(getattr(self, name))
+            if given.size and given.dtype.kind not in "iu":
+                raise ValueError(f"trials/{name}: frame numbers are integers, not {given.dtype}")
+            object.__setattr__(self, name, given.astype(np.int64))
+        for name in ("stimulus_id", "split"):
+            object.__setattr__(self, name, _strings(getattr(self, name)))
+        if self.stimulus_id.shape == self.start.shape:
+            named = [
+                f"{UNNAMED}first frame {start}" if stimulus.strip() in MISSING_ID else stimulus
+                for start, stimulus in zip(self.start.tolist(), self.stimulus_id.tolist(), strict=True)
+            ]
+            object.__setattr__(self, "stimulus_id", np.array(named, dtype=str))
+        shapes = {name: getattr(self, name).shape for name in ("start", "stop", "stimulus_id", "split")}
+        if len(set(shapes.values())) > 1 or len(self.start.shape) != 1:
+            raise ValueError(f"trials: one number a trial in each field; the shapes are {shapes}")
+        for row, (start, stop, split) in enumerate(zip(self.start, self.stop, self.split, strict=True)):
+            if start < 0 or stop <= start:
+                raise ValueError(
+                    f"trials/stop: row {row} is the range {start}:{stop}; "
+                    "a trial starts at 0 or later and ends after its start"
+                )
+            if row and start < self.stop[row - 1]:
+                raise ValueError(
+                    f"trials/start: row {row} starts at {start}, before row {row - 1} ends ({self.stop[row - 1]}); "
+                    "sort the trials by start and let none overlap"
+                )
+            if split not in SPLITS:
+                raise ValueError(f"trials/split: row {row} says {str(split)!r}; write one of {', '.join(SPLITS)}")
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def n_bins(self) -> int:
+        return int((self.stop - self.start).sum())
+
+    @property
+    def unnamed(self) -> int:
+        """Trials whose stimulus has no id in the source."""
+        return sum(stimulus.startswith(UNNAMED) for stimulus in self.stimulus_id.tolist())
+
+    def by_stimulus(self) -> dict[str, list[int]]:
+        """The rows of each stimulus' trials, in the order of time: those of one are repeats of each other."""
+        rows: dict[str, list[int]] = {}
+        for row, stimulus in enumerate(self.stimulus_id.tolist()):
+            rows.setdefault(stimulus, []).append(row)
+        return rows
+
+    def of(self, split: str) -> Trials:
+        """The trials of one split."""
+        rows = self.split == split
+        return Trials(self.start[rows], self.stop[rows], self.stimulus_id[rows], self.split[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class RecordingInfo:
+    """What a recording file says of itself, without its large arrays."""
+
+    path: Path
+    recording_id: str
+    frame_rate_hz: float
+    n_frames: int
+    frame_shape: tuple[int, int, int]  # C, H, W
+    frame_dtype: str  # "uint8" or "float32"
+    unit_ids: tuple[str, ...]
+    behavior: dict[str, int]  # name -> width
+    behavior_causal: dict[str, bool]  # name -> false where its basis looks ahead
+    kind: Literal["spikes", "calcium"]
+    trials: Trials
+    has_truth: bool  # truth/rate is there: a simulated recording
+    degrees_per_pixel: float | None
+    subject: str
+    area: str
+    species: str
+    source: str
+    licence: str
+
+    @property
+    def n_units(self) -> int:
+        return len(self.unit_ids)
+
+
+def _text(value: Any) -> str:
+    """As h5py reads text: what is not UTF-8 becomes surrogates, for :func:`_check_names` to find."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

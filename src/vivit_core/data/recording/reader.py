@@ -1,0 +1,243 @@
+"""Reads windows of a recording file, lazily and in each worker anew."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import h5py
+import numpy as np
+from einops import rearrange
+
+from vivit_core.data.recording.format import _strings
+from vivit_core.data.recording.hdf5 import open_hdf5
+from vivit_core.data.recording.validate import _describe, _open, _unreadable, check_recording, log
+from vivit_core.specs import RecordingError
+from vivit_core.system.files import known_whole, state_of
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+# The recordings whose files this process has open, the one that was read last at the end.
+_open_now: WeakValueDictionary[int, Recording] = WeakValueDictionary()
+
+
+def _most_open() -> int:
+    """Files that are kept open: each takes one of those that a process may open, and megabytes of cache."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 128 if allowed == resource.RLIM_INFINITY else max(4, min(128, allowed // 4))
+
+
+def _close_all_but(most: int) -> None:
+    """Close the files that were not read for longest."""
+    open_now = list(_open_now.values())
+    for recording in open_now[: max(0, len(open_now) - most)]:
+        recording.close()
+
+
+class Recording:
+    """A recording file, opened when first read, once in each process. Can be pickled and forked. Of many, those
+    that were not read for longest are closed, so that no limit of open files is met.
+
+    Parameters
+    ----------
+    path : the file.
+    recording_id : the name under which it is used; None for its own.
+    unit_ids : its units in the order in which they are wanted (a permutation of the file's); None for the file's order.
+
+    Raises
+    ------
+    RecordingError
+        Where the file is not a recording, or ``unit_ids`` are not its units.
+    """
+
+    def __init__(
+        self, path: str | Path, recording_id: str | None = None, unit_ids: Sequence[str] | None = None
+    ) -> None:
+        self.path = Path(path)
+        if not known_whole(self.path):
+            check_recording(self.path)
+        with _open(self.path) as file:
+            info = _describe(file, self.path)
+        self._state = state_of(self.path)
+        self._order: np.ndarray | None = None  # the file's column of each unit, where it differs from the file's order
+        if unit_ids is not None and tuple(unit_ids) != info.unit_ids:
+            missing = sorted(set(unit_ids) - set(info.unit_ids))
+            extra = sorted(set(info.unit_ids) - set(unit_ids))
+            if missing or extra or len(unit_ids) != info.n_units:
+                raise RecordingError(
+                    self.path,
+                    "units/id",
+                    f"other units than expected: missing {_few(missing)}, not expected {_few(extra)}",
+                    "Use the recording whose units the twin was trained on",
+                )
+            column = {unit: u for u, unit in enumerate(info.unit_ids)}
+            self._order = np.array([column[unit] for unit in unit_ids])
+            info = replace(info, unit_ids=tuple(unit_ids))
+        self.info = info if recording_id is None else replace(info, recording_id=recording_id)
+        self._file: h5py.File | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}  # kept open: each has a cache of chunks
+        self._pid = -1
+        self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Recording({str(self.path)!r}, {self.info.recording_id!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_datasets": {}, "_pid": -1}
+
+    @property
+    def recording_id(self) -> str:
+        return self.info.recording_id
+
+    def close(self) -> None:
+        """Close the file; it opens again when read."""
+        _open_now.pop(id(self), None)
+        if self._file is not None and self._pid == os.getpid():
+            self._file.close()
+        self._file, self._datasets = None, {}
+
+    def _opened(self) -> h5py.File:
+        # A file that was opened before a fork belongs to the parent.
+        if self._file is None or self._pid != os.getpid():
+            _close_all_but(_most_open() - 1)
+            try:
+                self._file, self._datasets = self._open_again(), {}
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
+            self._pid = os.getpid()
+        _open_now.pop(id(self), None)
+        _open_now[id(self)] = self
+        return self._file
+
+    def _open_again(self) -> h5py.File:
+        if state_of(self.path).split()[:3] != self._state.split()[:3]:
+            raise RecordingError(
+                self.path,
+                "file",
+                "it has changed since it was checked",
+                "Start again, and it is checked anew; a training goes on with resume=auto",
+            )
+        try:
+            return open_hdf5(self.path)
+        except OSError as error:
+            if error.errno != errno.EMFILE or not _open_now:
+                raise
+            _close_all_but(0)  # others have taken the files that this process may open
+            return open_hdf5(self.path)
+
+    def _slice(self, name: str, start: int, stop: int) -> np.ndarray:
+        file = self._opened()
+        try:
+            if name not in self._datasets:
+                self._datasets[name] = file[name]
+            return self._datasets[name][start:stop]
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise RecordingError(
+                self.path, name, f"frames {start}:{stop} cannot be read ({error})", "Copy or import the file again"
+            ) from error
+
+    def _units(self, values: np.ndarray, axis: int) -> np.ndarray:
+        return values if self._order is None else np.take(values, self._order, axis)
+
+    def read(self, start: int, stop: int, behavior: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Read bins start … stop-1.
+
+        Parameters
+        ----------
+        start, stop : half open range of frames inside the recording.
+        behavior : name -> width of the behaviors wanted, in the order of their columns. One that the recording lacks
+            is filled with zeros.
+
+        Returns
+        -------
+        dict
+            ``frames`` (C, T, H, W) as stored, ``counts`` (T, U) float32, ``valid`` (T, U) bool,
+            ``behavior`` (T, D) float32.
+
+        Raises
+        ------
+        ValueError
+            Where the range leaves the recording, or a behavior has another width.
+        RecordingError
+            Where the file cannot be read there, or a frame holds NaN.
+        """
+        if not 0 <= start <= stop <= self.info.n_frames:
+            raise ValueError(f"{self.path}: frames {start}:{stop} are not inside 0:{self.info.n_frames}")
+        return {
+            "frames": self.frames(start, stop),
+            "counts": self.counts(start, stop),
+            "valid": self.valid(start, stop),
+            "behavior": self.behavior(start, stop, behavior),
+        }
+
+    def frames(self, start: int, stop: int) -> np.ndarray:
+        """(C, T, H, W), as stored."""
+        frames = self._slice("stimulus/frames", start, stop)
+        if frames.dtype.kind == "f" and not np.isfinite(frames).all():
+            row = start + int(np.argwhere(~np.isfinite(frames))[0][0])
+            raise RecordingError(self.path, "stimulus/frames", f"row {row} is not finite", "Store finite pixel values")
+        return frames[None] if frames.ndim == 3 else np.ascontiguousarray(rearrange(frames, "t h w c -> c t h w"))
+
+    def counts(self, start: int, stop: int) -> np.ndarray:
+        """(T, U) float32."""
+        return self._units(self._slice("responses/counts", start, stop), 1).astype(np.float32, copy=False)
+
+    def valid(self, start: int, stop: int) -> np.ndarray:
+        """(T, U) bool."""
+        valid = self._slice("responses/valid", start, stop)
+        if valid.shape[1] == self.info.n_units:
+            return self._units(valid, 1)
+        return np.repeat(valid, self.info.n_units, axis=1)
+
+    def behavior(self, start: int, stop: int, behavior: Mapping[str, int]) -> np.ndarray:
+        """(T, D) float32, the behaviors side by side."""
+        columns = [np.zeros((stop - start, 0), np.float32)]
+        for name, width in behavior.items():
+            if name not in self.info.behavior:
+                if name not in self._told:
+                    self._told.add(name)
+                    log.warning("%s has no behavior %r: zeros stand in for its %d numbers", self.path, name, width)
+                columns.append(np.zeros((stop - start, width), np.float32))
+                continue
+            if self.info.behavior[name] != width:
+                raise ValueError(
+                    f"{self.path}: behavior {name!r} has {self.info.behavior[name]} numbers, and {width} are expected"
+                )
+            columns.append(self._slice(f"behavior/{name}", start, stop).astype(np.float32, copy=False))
+        return np.concatenate(columns, axis=1)
+
+    @property
+    def truths(self) -> list[str]:
+        """Names for ``truth``; none where the recording was not simulated."""
+        file = self._opened()
+        return sorted(file["truth"]) if "truth" in file else []
+
+    def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
+        """What the simulator knows: ``rate`` (T, U) over start … stop-1, any other name (U, ...).
+
+        Raises
+        ------
+        ValueError
+            Where the recording has no such truth.
+        """
+        file = self._opened()
+        if name not in self.truths:
+            known = self.truths or "nothing: it was not simulated"
+            raise ValueError(f"{self.path}: no truth/{name}; it knows {known}")
+        if name == "rate":
+            return self._units(self._slice("truth/rate", start, self.info.n_frames if stop is None else stop), 1)
+        values = file[f"truth/{name}"][()]
+        return self._units(_strings(values) if values.dtype.kind in "OS" else values, 0)
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    return ("none" if not names else ", ".join(names[:most])) + (
+        f" … ({len(names)} in all)" if len(names) > most else ""
+    )

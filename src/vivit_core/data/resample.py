@@ -1,0 +1,271 @@
+"""A recording as a twin sees it: at the model's rate, with the behaviors and pixels that transforms make.
+
+Shape letters: T bins of the model, N bins of the file, D behavior numbers, C channels, H W pixels, U units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
+
+_STEPS = 1000  # a ratio of rates is a fraction with at most this denominator: rates 0.05 % apart count as equal
+
+
+class Clock:
+    """Which bins of the file make a bin of the model.
+
+    A trial's first bins begin together; bin j of a trial covers the time from j to j + 1 periods of the model. What is
+    left at a trial's end, shorter than a period, is dropped.
+
+    Parameters
+    ----------
+    trials, n_frames, frame_rate_hz : of the file.
+    wanted_hz : the model's rate.
+
+    Raises
+    ------
+    ValueError
+        Where the model is faster than the file, or has bins longer than the trials.
+    """
+
+    def __init__(self, trials: Trials, n_frames: int, frame_rate_hz: float, wanted_hz: float) -> None:
+        ratio = Fraction(frame_rate_hz / wanted_hz).limit_denominator(_STEPS)
+        if ratio < 1:
+            raise ValueError(
+                f"it has {frame_rate_hz:g} Hz and the model {wanted_hz:g} Hz; counts cannot be made finer: "
+                f"set data.frame_rate_hz to {frame_rate_hz:g} or less"
+            )
+        self.p, self.q = ratio.numerator, ratio.denominator  # p bins of the file take as long as q of the model
+        self.frame_rate_hz = frame_rate_hz * self.q / self.p
+        self.n_frames = n_frames * self.q // self.p
+        start = trials.start * self.q // self.p
+        stop = start + (trials.stop - trials.start) * self.q // self.p
+        some = stop > start
+        if not some.any():
+            raise ValueError(f"no trial of it is as long as a bin at {wanted_hz:g} Hz; set a higher data.frame_rate_hz")
+        self.trials = Trials(start[some], stop[some], trials.stimulus_id[some], trials.split[some])
+        self._file_start = trials.start[some]
+        self._file_stop = trials.stop[some]
+
+    @property
+    def same(self) -> bool:
+        return self.p == self.q
+
+    def edges(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the bins start … stop-1 begin and end, in q-ths of the file's bins from its first one."""
+        bins = np.arange(start, stop)
+        last = np.searchsorted(self.trials.start, bins, side="right") - 1
+        inside = (last >= 0) & (bins < self.trials.stop[last])
+        begin = np.where(inside, self._file_start[last], 0)
+        local = bins - np.where(inside, self.trials.start[last], 0)
+        low = begin * self.q + local * self.p
+        return low, low + self.p
+
+    def newest(self, start: int, stop: int) -> np.ndarray:
+        """The file's newest frame that had begun by the end of each bin: what the bin shows."""
+        return -(-self.edges(start, stop)[1] // self.q) - 1
+
+
+def totals(values_ND: np.ndarray, first: int, low: np.ndarray, high: np.ndarray, q: int) -> np.ndarray:
+    """Sums over low/q … high/q of the file's bins, a bin that lies half inside counting half: (T, D).
+
+    Parameters
+    ----------
+    values_ND : the file's bins from ``first`` on.
+    """
+    left, right = low // q - first, -(-high // q) - first  # all bins that are touched
+    sums = segments(values_ND, left, right)
+    before = (low - (left + first) * q) / q
+    after = ((right + first) * q - high) / q
+    if before.any() or after.any():
+        sums = sums - before[:, None] * values_ND[left] - after[:, None] * values_ND[right - 1]
+    return sums
+
+
+def segments(values_ND: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Sums of the rows left … right-1, for each pair; in an order that does not depend on the other pairs."""
+    if len(set((right - left).tolist())) == 1:
+        width = int(right[0] - left[0])
+        return sum((values_ND[left + i] for i in range(1, width)), start=values_ND[left])
+    ends = np.stack([left, right], 1).ravel()
+    padded = np.concatenate([values_ND, values_ND[:1]])  # reduceat takes no index behind the end
+    return np.add.reduceat(padded, ends, axis=0)[::2]
+
+
+class ResampledRecording(Recording):
+    """A recording at the model's rate, with transforms. Everything is computed when read, window by window.
+
+    Time comes first: counts of pooled bins are summed (shared by overlap where the ratio of rates is no whole number,
+    which makes them fractional), the newest frame stands for the pooled ones, behavior is the mean of the bins that
+    began in the pooled time (NaN is a missing value, and left out), and a bin is valid where all it overlaps are. Then
+    the transforms, in the model's bins, never across a trial's border.
+
+    Parameters
+    ----------
+    path, recording_id, unit_ids : of :class:`Recording`.
+    frame_rate_hz : the model's; None for the file's own.
+    transforms : name -> transform. A :class:`BehaviorTransform` makes the behavior of its name.
+
+    Attributes
+    ----------
+    absent : name -> numbers that stand in for a behavior which the recording lacks; zeros where nothing is said.
+
+    Raises
+    ------
+    ValueError
+        Where the model is faster than the file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        frame_rate_hz: float | None = None,
+        transforms: Mapping[str, Transform] | None = None,
+        recording_id: str | None = None,
+        unit_ids: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(path, recording_id, unit_ids)
+        stored, self._transforms = self.info, dict(transforms or {})
+        try:
+            self.clock = Clock(
+                stored.trials, stored.n_frames, stored.frame_rate_hz, frame_rate_hz or stored.frame_rate_hz
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+        self.stored = stored
+        self.absent: dict[str, np.ndarray] = {}
+        self._pixels = [t for t in self._transforms.values() if isinstance(t, FrameTransform)]
+        self._targets = [t for t in self._transforms.values() if isinstance(t, TargetTransform)]
+        trials = self.clock.trials
+        self._borders = np.unique(np.concatenate([[0, self.clock.n_frames], trials.start, trials.stop]))
+        known = widths(self._transforms, stored.behavior)
+        self.info = replace(
+            stored,
+            frame_rate_hz=self.clock.frame_rate_hz,
+            n_frames=self.clock.n_frames,
+            trials=trials,
+            frame_dtype="float32" if self._pixels else stored.frame_dtype,
+            behavior=known,
+            behavior_causal={name: self._causal(name) for name in known},
+        )
+
+    def _causal(self, name: str) -> bool:
+        """Whether nothing on a behavior's way from the file looks ahead."""
+        made = chain(self._transforms, name)
+        steps = [self._transforms[step] for step in made]
+        ahead = [t.reach(self.clock.frame_rate_hz)[1] for t in steps if isinstance(t, BehaviorTransform)]
+        last = steps[-1] if steps else None
+        source = last.source if isinstance(last, BehaviorTransform) else name
+        return not any(ahead) and self.stored.behavior_causal.get(source, True)
+
+    def frames(self, start: int, stop: int) -> np.ndarray:
+        """(C, T, H, W), as stored, or as the transforms of pixels leave it."""
+        if self.clock.same:
+            frames = super().frames(start, stop)
+        else:
+            newest = np.minimum(self.clock.newest(start, stop), self.stored.n_frames - 1)
+            first, last = (int(newest.min()), int(newest.max()) + 1) if len(newest) else (0, 0)
+            frames = super().frames(first, last)[:, newest - first]
+        for transform in self._pixels:
+            frames = transform.pixels(frames)
+        return frames
+
+    def counts(self, start: int, stop: int) -> np.ndarray:
+        """(T, U) float32, as measured."""
+        if self.clock.same:
+            return super().counts(start, stop)
+        low, high, first, last = self._span(start, stop)
+        return totals(super().counts(first, last), first, low, high, self.clock.q).astype(np.float32)
+
+    def targets(self, start: int, stop: int) -> np.ndarray:
+        """(T, U) float32: what training aims at, which is what was measured unless a transform says otherwise."""
+        if not self._targets:
+            return self.counts(start, stop)
+        pieces = []
+        for low, high, trial_low, trial_high in self._pieces(start, stop):
+            for transform in self._targets:
+                past, ahead = transform.reach(self.clock.frame_rate_hz)
+                first, last = max(trial_low, low - past), min(trial_high, high + ahead)
+                made = transform.targets(self.counts(first, last), self.valid(first, last), self.clock.frame_rate_hz)
+                pieces.append(made[low - first : high - first])
+        return np.concatenate(pieces)
+
+    def valid(self, start: int, stop: int) -> np.ndarray:
+        """(T, U) bool; true where every bin of the file that lies in it is."""
+        if self.clock.same:
+            return super().valid(start, stop)
+        low, high, first, last = self._span(start, stop)
+        left, right = low // self.clock.q - first, -(-high // self.clock.q) - first
+        broken = (~super().valid(first, last)).astype(np.int32)
+        return segments(broken, left, right) == 0
+
+    def behavior(self, start: int, stop: int, behavior: Mapping[str, int]) -> np.ndarray:
+        """(T, D) float32, the behaviors side by side; ``absent`` stands in for those that the recording lacks."""
+        columns = [np.zeros((stop - start, 0), np.float32)]
+        for name, width in behavior.items():
+            if name not in self.info.behavior:
+                filled = self.absent.get(name, np.zeros(width))
+                columns.append(np.broadcast_to(filled.astype(np.float32), (stop - start, width)))
+                continue
+            if self.info.behavior[name] != width:
+                raise ValueError(
+                    f"{self.path}: behavior {name!r} has {self.info.behavior[name]} numbers, and {width} are expected"
+                )
+            columns.append(self._trace(name, start, stop))
+        return np.concatenate(columns, axis=1)
+
+    def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
+        """What the simulator knows; ``rate`` in expected counts of a bin of the model."""
+        if name != "rate" or self.clock.same:
+            return super().truth(name, start, stop)
+        low, high, first, last = self._span(start, self.info.n_frames if stop is None else stop)
+        return totals(super().truth(name, first, last), first, low, high, self.clock.q).astype(np.float32)
+
+    def _span(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """Begin and end of each bin, in q-ths of the file's bins, and the range of the file that holds them."""
+        low, high = self.clock.edges(start, stop)
+        high = np.minimum(high, self.stored.n_frames * self.clock.q)
+        if not len(low):
+            return low, high, 0, 0
+        return low, high, int(low.min() // self.clock.q), int(-(-high.max() // self.clock.q))
+
+    def _trace(self, name: str, start: int, stop: int, stored: bool = False) -> np.ndarray:
+        """One behavior, stored or made."""
+        node = self._transforms.get(name)
+        if stored or not isinstance(node, BehaviorTransform):
+            return self._stored_trace(name, start, stop)
+        rate_hz = self.clock.frame_rate_hz
+        past, ahead = node.reach(rate_hz)
+        pieces = [np.zeros((0, self.info.behavior[name]), np.float32)]
+        for low, high, trial_low, trial_high in self._pieces(start, stop):
+            first, last = max(trial_low, low - past), min(trial_high, high + ahead)
+            made = node(self._trace(node.source, first, last, stored=node.source == name), rate_hz)
+            pieces.append(made[low - first : high - first])
+        return np.concatenate(pieces)
+
+    def _stored_trace(self, name: str, start: int, stop: int) -> np.ndarray:
+        if self.clock.same:
+            return self._slice(f"behavior/{name}", start, stop).astype(np.float32, copy=False)
+        low, high, first, last = self._span(start, stop)
+        values = self._slice(f"behavior/{name}", first, last).astype(np.float32, copy=False)
+        left, right = -(-low // self.clock.q) - first, -(-high // self.clock.q) - first
+        there = np.isfinite(values)
+        number = segments(there.astype(np.float32), left, right)
+        total = segments(np.where(there, values, 0), left, right)
+        return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+        """The parts of a range by trial, and each one's trial; what lies between two trials is one for itself."""
+        first = int(np.searchsorted(self._borders, start, side="right")) - 1
+        while start < stop:
+            low, high = int(self._borders[first]), int(self._borders[first + 1])
+            yield start, min(stop, high), low, high
+            start, first = high, first + 1

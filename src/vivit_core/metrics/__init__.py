@@ -1,0 +1,1 @@
+"""Scores of neural prediction, one idea a module."""

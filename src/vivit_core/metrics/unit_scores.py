@@ -1,0 +1,115 @@
+"""How good predictions are: for each unit, in float64, exact across ranks. The one home of each formula.
+
+Shape letters: N bins of any number of clips, R repeats, T bins of a stimulus, U units.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from vivit_core.metrics.correlation import pearson
+from vivit_core.metrics.repeats import PIECE
+
+"""A trace counts as constant where its variance is below this part of its mean square (float32 rounding lies near
+1e-14)."""
+
+
+"""A unit's normalized correlation enters a summary where its signal power is above this many of its standard errors:
+the bias of dividing by the square root of a noisy signal power, about ⅜ / RELIABLE² of the value, stays below a tenth.
+"""
+
+
+class UnitScores(NamedTuple):
+    """One number a unit, (U,) float64; NaN where a score is not defined."""
+
+    bps: np.ndarray  # bits per spike; NaN for silent units
+    correlation: np.ndarray  # single-trial Pearson correlation; NaN where prediction or measurement is constant
+    loss: np.ndarray  # mean Poisson loss; NaN without a bin
+    spikes: np.ndarray  # on the evaluated bins
+    bins: np.ndarray  # evaluated bins
+
+    @property
+    def broken(self) -> int:
+        """Units with a prediction that is NaN or infinite: the model's fault, and no silent unit."""
+        return int(((self.bins > 0) & ~np.isfinite(self.loss)).sum())
+
+    @property
+    def silent(self) -> int:
+        """Units without a spike on the evaluated bins."""
+        return int((self.spikes == 0).sum())
+
+
+class UnitMetrics(Metric):
+    """Bits per spike and single-trial correlation of one recording's units, from sums that add up exactly over batches
+    and ranks.
+
+    Bits per spike (Pillow et al. 2008): by how many bits a spike the prediction is a better Poisson model than the
+    unit's own mean on the evaluated bins. It is not clamped: a bad prediction is negative. A silent unit has none.
+
+    Parameters
+    ----------
+    n_units : units of the recording.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    sums: Tensor
+
+    def __init__(self, n_units: int) -> None:
+        super().__init__()
+        self.n_units = n_units
+        self.add_state("sums", torch.zeros(7, n_units, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, predicted: Tensor, counts: Tensor, mask: Tensor) -> None:
+        """Add bins: expected and measured counts and the pairs that count, each (..., U)."""
+        if not predicted.shape == counts.shape == mask.shape or predicted.shape[-1] != self.n_units:
+            raise ValueError(
+                f"predictions {tuple(predicted.shape)}, counts {tuple(counts.shape)} and mask {tuple(mask.shape)} "
+                f"must have one shape, with {self.n_units} units last"
+            )
+        self.sums += unit_sums(predicted.detach(), counts, mask)
+
+    def compute(self) -> UnitScores:
+        return scores_of_sums(self.sums.cpu().numpy())
+
+
+def unit_scores(predicted: np.ndarray, counts: np.ndarray, mask: np.ndarray) -> UnitScores:
+    """The scores of :class:`UnitMetrics` for arrays: expected and measured counts and the pairs that count, each (...,
+    U)."""
+    flat = [np.reshape(x, (-1, x.shape[-1])) for x in (predicted, counts, mask)]
+    sums = np.zeros((7, predicted.shape[-1]))
+    for first in range(0, len(flat[0]), PIECE):  # so that the float64 copies are of a piece alone
+        sums += unit_sums(*(torch.as_tensor(x[first : first + PIECE]) for x in flat)).numpy()
+    return scores_of_sums(sums)
+
+
+def unit_sums(predicted: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
+    """Sums over the bins that count, (7, U) float64: bins, counts, rate, counts·ln rate, counts², rate²,
+    counts·rate."""
+    units = predicted.shape[-1]
+    rate = torch.where(mask, predicted.double(), 1.0).reshape(
+        -1, units
+    )  # ln 1 = 0, and what is not counted may be anything
+    n = torch.where(mask, counts.double(), 0.0).reshape(-1, units)
+    m = mask.double().reshape(-1, units)
+    n_log_rate = torch.xlogy(n, rate)
+    rate = rate * m
+    return torch.stack([x.sum(0) for x in (m, n, rate, n_log_rate, n.square(), rate.square(), n * rate)])
+
+
+def scores_of_sums(sums: np.ndarray) -> UnitScores:
+    """Scores from ``unit_sums``."""
+    bins, n, rate, n_log_rate, n_square, rate_square, n_rate = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = n / bins
+        own = n * np.log(np.where(n > 0, mean, 1.0)) - n
+        bps = np.where(n > 0, (n_log_rate - rate - own) / (n * math.log(2)), np.nan)
+        correlation = pearson(n_rate / bins, mean, rate / bins, n_square / bins, rate_square / bins)
+        loss = (rate - n_log_rate) / bins
+    return UnitScores(bps, correlation, loss, n, bins)

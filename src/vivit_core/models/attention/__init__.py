@@ -1,0 +1,1 @@
+"""Attention, its positions, and the blocks that it stands in."""

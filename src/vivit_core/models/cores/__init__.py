@@ -1,0 +1,1 @@
+"""What all recordings share: from frames to feature maps."""

@@ -1,0 +1,45 @@
+"""A feature map: what a core gives to readouts, and where in space and time its cells lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class FeatureMap:
+    """A feature map and where its cells lie in the clip.
+
+    Attributes
+    ----------
+    x_BCTHW : features.
+    first_end : the frame (0 = the clip's oldest) with which the first step ends.
+    stride : frames a step.
+    ys, xs : (H,), (W,) pixel coordinates of the cells' centers in the clip's frame.
+    cell : side of a cell in pixels.
+    """
+
+    x_BCTHW: Tensor
+    first_end: int
+    stride: int
+    ys: Tensor
+    xs: Tensor
+    cell: float
+
+    def rows(self, rows: slice) -> FeatureMap:
+        """The same level for some of the clips."""
+        return replace(self, x_BCTHW=self.x_BCTHW[rows])
+
+    def to_bins(self, values_BTU: Tensor, bins: int) -> Tensor:
+        """Serve each bin by the newest step that had ended; bins before the first end get zero. Returns (B, F, U)."""
+        served = values_BTU.repeat_interleave(self.stride, dim=1) if self.stride > 1 else values_BTU
+        if self.first_end:
+            served = nn.functional.pad(served, (0, 0, self.first_end, 0))
+        return served[:, :bins]
+
+
+def cell_centers(cells: int, size: int, before: int, device: torch.device) -> Tensor:
+    """Pixel coordinates of the centers of cells of ``size`` pixels, the first of which starts at ``-before``."""
+    return (torch.arange(cells, device=device, dtype=torch.float32) + 0.5) * size - 0.5 - before

@@ -1,0 +1,1 @@
+"""What frames pass through before the core."""

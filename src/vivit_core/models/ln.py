@@ -1,0 +1,209 @@
+"""The linear-nonlinear baseline: one separable space-time filter a unit, then a point nonlinearity.
+
+Shape letters: B clips, C channels, T bins (= frames), H W pixels, P pixels of a frame, U units, L lags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from vivit_core.models.checkpoint import check_model, refused
+from vivit_core.models.layers import inverse_softplus, normalized
+from vivit_core.parts.build import build
+from vivit_core.specs import Batch, RecordingSpec
+
+
+class LNHead(nn.Module):
+    """The linear-nonlinear models of one recording's units.
+
+    A unit sees a square window of ``patch`` pixels. Pixels of the window that lie outside the frame have zero contrast.
+    """
+
+    corner_U2: Tensor
+    range_U2: Tensor
+
+    def __init__(self, spec: RecordingSpec, lags: int, patch: int, nonlinearity: Literal["exp", "softplus"]) -> None:
+        super().__init__()
+        units = spec.n_units
+        self.spec, self.patch, self.nonlinearity = spec, patch, nonlinearity
+        mean_counts = torch.tensor(spec.unit_mean_counts, dtype=torch.float32).clamp_min(1e-6)
+        self.space_UP = nn.Parameter(torch.zeros(units, patch * patch))
+        self.time_UL = nn.Parameter(
+            torch.zeros(units, lags)
+        )  # chronological: the last column weighs the bin's own frame
+        self.linear_U = nn.Parameter(torch.ones(units))
+        self.quadratic_U = nn.Parameter(torch.zeros(units))
+        # An unfitted head predicts each unit's mean.
+        self.bias_U = nn.Parameter(mean_counts.log() if nonlinearity == "exp" else inverse_softplus(mean_counts))
+        _, height, width = spec.frame_shape
+        middle = torch.tensor([height // 2 - patch // 2, width // 2 - patch // 2])
+        self.register_buffer("corner_U2", middle.repeat(units, 1))  # (row, column) of the window's first pixel
+        # The drive as seen in training; outside of it the quadratic is not known, so the drive is clamped to it.
+        self.register_buffer("range_U2", torch.tensor([-torch.inf, torch.inf]).repeat(units, 1))
+
+    def contrast(self, frames_BCTHW: Tensor) -> Tensor:
+        """Gray frames in units of the training trials' pixel standard deviation, mean zero; (B, T, H, W)."""
+        shown = normalized(frames_BCTHW, self.spec.pixel_mean, self.spec.pixel_std)
+        return shown[:, 0] if shown.shape[1] == 1 else reduce(shown, "b c t h w -> b t h w", "mean")
+
+    def window_index(self) -> tuple[Tensor, Tensor]:
+        """Each window's pixels as indices into the flat frame, and which of them lie inside it; both (U, patch²)."""
+        _, height, width = self.spec.frame_shape
+        step = torch.arange(self.patch, device=self.corner_U2.device)
+        rows = rearrange(self.corner_U2[:, :1] + step, "u r -> u r 1")
+        columns = rearrange(self.corner_U2[:, 1:] + step, "u c -> u 1 c")
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+        return rearrange(index, "u r c -> u (r c)"), rearrange(inside, "u r c -> u (r c)")
+
+    def forward(self, frames_BCTHW: Tensor) -> Tensor:
+        """Expected counts a bin, (B, T, U)."""
+        bins = frames_BCTHW.shape[2]
+        pixels_BTP = rearrange(self.contrast(frames_BCTHW), "b t h w -> b t (h w)")
+        index, inside = self.window_index()
+        # One product with all windows laid into the frame is faster than gathering every unit's pixels.
+        filters_UP = pixels_BTP.new_zeros(len(index), pixels_BTP.shape[-1]).scatter_add(
+            1, index, self.space_UP * inside
+        )
+        seen_BUT = rearrange(pixels_BTP @ filters_UP.T, "b t u -> b u t")
+        lags = self.time_UL.shape[1]
+        padded = nn.functional.pad(seen_BUT, (lags - 1, 0))
+        drive_BUT = nn.functional.conv1d(padded, rearrange(self.time_UL, "u l -> u 1 l"), groups=len(index))[..., :bins]
+        return self.rate(rearrange(drive_BUT, "b u t -> b t u"))
+
+    def rate(self, drive: Tensor) -> Tensor:
+        """The point nonlinearity: (…, U) filter outputs to expected counts."""
+        drive = drive.clamp(self.range_U2[:, 0], self.range_U2[:, 1])
+        total = self.bias_U + self.linear_U * drive + self.quadratic_U * drive.square()
+        return total.exp() if self.nonlinearity == "exp" else nn.functional.softplus(total)
+
+
+class LN(nn.Module):
+    """A linear-nonlinear model of each unit of each recording; keeps the twin's contract, so it can stand in for one.
+
+    rate = f(bias + a s + q s²), s = Σ over lags and a window's pixels of time · space · contrast. Bin t sees frames
+    up to and including t; frames before the clip have zero contrast. ``training.ln.fit_ln`` fits it.
+
+    Parameters
+    ----------
+    recordings : what the model knows of each recording.
+    duration_s : length of the temporal filter, s; the number of lags follows from each recording's frame rate.
+    patch : side of a unit's square window, px.
+    nonlinearity : f.
+    predict : every bin of the clip, (B, T, U), or only the newest, (B, U).
+
+    Raises
+    ------
+    ValueError
+        For a duration below one frame, or a window that is not an odd number of pixels.
+
+    References
+    ----------
+    Chichilnisky (2001), A simple white noise analysis of neuronal light responses. Network 12:199-213.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[RecordingSpec],
+        duration_s: float,
+        patch: int,
+        nonlinearity: Literal["exp", "softplus"] = "exp",
+        predict: Literal["all", "last"] = "all",
+    ) -> None:
+        super().__init__()
+        if patch < 1 or patch % 2 == 0:
+            raise ValueError(f"model.patch={patch}: a window has a middle pixel; give an odd number of pixels")
+        for spec in recordings:
+            if lags_of(duration_s, spec) < 1:
+                raise ValueError(
+                    f"model.duration_s={duration_s}: shorter than a frame of recording {spec.recording_id} "
+                    f"({spec.frame_rate_hz} Hz); give at least {1 / spec.frame_rate_hz:.4f} s"
+                )
+        self.duration_s, self.patch, self.nonlinearity, self.predict = duration_s, patch, nonlinearity, predict
+        self.specs = {spec.recording_id: spec for spec in recordings}
+        self.heads = nn.ModuleList(
+            LNHead(spec, lags_of(duration_s, spec), patch, nonlinearity) for spec in self.specs.values()
+        )
+
+    def head(self, recording_id: str) -> LNHead:
+        """The models of one recording's units."""
+        if recording_id not in self.specs:
+            raise ValueError(f"the LN model does not know recording {recording_id!r}; it knows {sorted(self.specs)}")
+        head = self.heads[list(self.specs).index(recording_id)]
+        assert isinstance(head, LNHead)
+        return head
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Expected counts a bin of each recording: (B, T, U), or (B, U) for ``predict="last"``."""
+        counts = {recording_id: self.head(recording_id)(clips["frames"]) for recording_id, clips in batch.items()}
+        return counts if self.predict == "all" else {name: x_BTU[:, -1] for name, x_BTU in counts.items()}
+
+    def penalty(self) -> Tensor:
+        """Nothing to add to a loss: the fit carries its own regularization."""
+        return torch.zeros(())
+
+    def set_progress(self, fraction: float) -> None:
+        """Nothing changes in the course of a training."""
+
+    def description(self) -> dict[str, Any]:
+        """The constructor's arguments as primitives, for a checkpoint."""
+        return {
+            "_target_": "vivit_core.models.ln.LN",
+            "recordings": [spec.to_dict() for spec in self.specs.values()],
+            "duration_s": self.duration_s,
+            "patch": self.patch,
+            "nonlinearity": self.nonlinearity,
+            "predict": self.predict,
+        }
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Primitives and tensors from which :func:`load_ln` makes the same model."""
+        return {"description": self.description(), "weights": self.state_dict()}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> LN:
+        """The model that :meth:`description` described, not yet with its weights."""
+        node = {key: value for key, value in description.items() if key not in ("recordings", "predict")}
+        if description.get("predict") not in ("all", "last"):
+            raise ValueError(f"predict={str(description.get('predict'))[:40]} should be 'all' or 'last'")
+        recordings = [RecordingSpec.from_dict(spec) for spec in description["recordings"]]
+        model = build("baseline", node, recordings=recordings, predict=description["predict"])
+        assert isinstance(model, cls)
+        return model
+
+
+def load_ln(path: str | Path, content: Mapping[str, Any]) -> LN | None:
+    """The LN model in a checkpoint that was read (``checkpoint.read_checkpoint``); None where it holds none.
+
+    Raises
+    ------
+    ValueError
+        Where its weights do not fit the model that is described.
+    """
+    if content.get("ln") is None:
+        return None
+    values = content["ln"]
+    if values.keys() != {"description", "weights"} or not all(isinstance(inner, dict) for inner in values.values()):
+        raise refused(path, content, f"its LN model has {sorted(values)}, and should have a description and weights")
+
+    def make() -> LN:
+        number = len(values["description"].get("recordings", ()))
+        if number > len(values["weights"]):
+            raise ValueError(f"{number} recordings, but {len(values['weights'])} tensors")
+        return LN.from_description(values["description"])
+
+    check_model(path, content, make, values["weights"])
+    model = LN.from_description(values["description"])
+    model.load_state_dict(values["weights"])
+    return model
+
+
+def lags_of(duration_s: float, spec: RecordingSpec) -> int:
+    """Frames in ``duration_s`` of a recording."""
+    return round(duration_s * spec.frame_rate_hz)

@@ -1,0 +1,1 @@
+"""What behavior does to a feature map."""

@@ -1,0 +1,156 @@
+"""Readouts: from feature levels to each unit's drive.
+
+Shape letters: B clips, F bins, T time steps of a level, C channels, H W cells, U units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.layers import inverse_softplus
+
+
+class GaussianReadout(nn.Module):
+    """Every unit looks at one place of the frame through a Gaussian window and weighs the features there.
+
+    The window (mean, std, angle) lives in pixels and is the same for all levels; on a level with coarse cells it is
+    widened by the cell, so that a narrow window between two cells sees both. Window and feature weights are
+    multiplied out once, so that all bins of all units are one matrix product, and nothing of size bins × units × cells
+    is made. After Lurz et al. 2021, with the window integrated instead of sampled.
+
+    Parameters
+    ----------
+    channels : channels of each level, given by the twin.
+    frame_size : height and width of the frame, px, given by the twin.
+    mean_counts : (U,) mean counts a bin in training; the bias starts there.
+    std_px : the windows' standard deviation at the start, px.
+    std_min_px, std_max_px : bounds of the standard deviation, px.
+    std_settle : fraction of the training over which the upper bound sinks from the frame's size to ``std_max_px``.
+    l1 : weight of the mean absolute feature weight, summed over channels, in the loss.
+    output : how the drive becomes expected counts.
+    """
+
+    limit: Tensor
+
+    def __init__(
+        self,
+        channels: list[int],
+        frame_size: tuple[int, int],
+        mean_counts: tuple[float, ...],
+        std_px: float,
+        std_min_px: float,
+        std_max_px: float,
+        std_settle: float,
+        l1: float,
+        output: Literal["exp", "softplus"],
+    ) -> None:
+        super().__init__()
+        if not 0 < std_min_px <= std_px <= std_max_px:
+            raise ValueError(
+                f"readout: 0 < std_min_px={std_min_px} <= std_px={std_px} <= std_max_px={std_max_px} does not hold"
+            )
+        units = len(mean_counts)
+        height, width = frame_size
+        self.l1, self.output = l1, output
+        self.std_min, self.std_max, self.std_settle = std_min_px, std_max_px, std_settle
+        self.std_ceiling = max(std_max_px, float(max(height, width)))
+        self.mean = nn.Parameter(torch.tensor([(width - 1) / 2, (height - 1) / 2]).repeat(units, 1))  # (U, 2) x, y
+        # A round window has no angle to learn: they start a little longer than wide.
+        self.log_std = nn.Parameter(math.log(std_px) + torch.tensor([0.05, -0.05]).repeat(units, 1))
+        self.angle = nn.Parameter(torch.zeros(units))  # radians
+        self.features = nn.ParameterList([torch.randn(units, c) * 0.1 * c**-0.5 for c in channels])
+        rate = torch.tensor(mean_counts).clamp_min(1e-4)
+        self.bias = nn.Parameter(rate.log() if output == "exp" else inverse_softplus(rate))
+        self.register_buffer("limit", torch.tensor([[0.0, 0.0], [width - 1.0, height - 1.0]]), persistent=False)
+
+    @torch.no_grad()
+    def set_progress(self, fraction: float) -> None:
+        """The schedule of the upper bound of the standard deviations; ``fraction`` is the part of the training done."""
+        done = min(1.0, fraction / self.std_settle) if self.std_settle > 0 else 1.0
+        ceiling = math.exp((1 - done) * math.log(self.std_ceiling) + done * math.log(self.std_max))
+        self.log_std.clamp_(math.log(self.std_min), math.log(ceiling))
+        self.mean.clamp_(self.limit[0], self.limit[1])
+
+    @torch.no_grad()
+    def start(self, centers_U2: Tensor) -> None:
+        """Look at these places, (U, 2) as x, y in pixels, to begin with."""
+        self.mean.copy_(centers_U2.to(self.mean).clamp(self.limit[0], self.limit[1]))
+
+    def window(self, level: FeatureMap) -> Tensor:
+        """(U, H, W), sums to one for each unit."""
+        dx = level.xs - self.mean[:, :1]
+        dy = level.ys - self.mean[:, 1:]
+        cos, sin = self.angle.cos()[:, None, None], self.angle.sin()[:, None, None]
+        along = dx[:, None, :] * cos + dy[:, :, None] * sin
+        across = dy[:, :, None] * cos - dx[:, None, :] * sin
+        variance = (2 * self.log_std).exp() + (level.cell / 2) ** 2
+        energy = along.square() / variance[:, 0, None, None] + across.square() / variance[:, 1, None, None]
+        # Beyond e^-30 the window is exactly zero: tails that are denormal numbers make the matrix product 40 times
+        # slower on a CPU.
+        tails = energy.detach() - energy.detach().amin((1, 2), keepdim=True) > 60.0
+        return torch.softmax((-0.5 * energy).masked_fill(tails, -math.inf).flatten(1), dim=1).view_as(energy)
+
+    def drive(self, levels: list[FeatureMap], bins: int, last: bool) -> Tensor:
+        """(B, F, U), or (B, U) for the newest bin alone."""
+        total: Tensor | float = 0.0
+        for level, features_UC in zip(levels, self.features, strict=True):
+            x = level.x_BCTHW[:, :, -1:] if last else level.x_BCTHW
+            values = self.look(x, self.weights(level, features_UC))
+            total = total + (values[:, 0] if last else level.to_bins(values, bins))
+        assert isinstance(total, Tensor)
+        return total + self.bias
+
+    def weights(self, level: FeatureMap, features_UC: Tensor) -> Tensor:
+        """Window and feature weights multiplied out, (U, H·W·C)."""
+        return einsum(features_UC, self.window(level), "u c, u h w -> u h w c").flatten(1)
+
+    @staticmethod
+    def look(x_BCTHW: Tensor, weights: Tensor) -> Tensor:
+        """Every unit's weighted sum of a level, (B, T, U), float32."""
+        flat = rearrange(x_BCTHW, "b c t h w -> b t (h w c)")
+        return nn.functional.linear(flat, weights.to(flat.dtype)).float()
+
+    def stream(self) -> Callable[[list[FeatureMap | None]], Tensor]:
+        """See ``streaming.Stream``: takes the levels that a bin changes, gives its expected counts (U,)."""
+        weights: list[Tensor | None] = [None] * len(self.features)
+        held = [torch.zeros_like(self.bias)] * len(self.features)  # a level's last word holds until it speaks again
+
+        def advance(levels: list[FeatureMap | None]) -> Tensor:
+            for i, (level, features_UC) in enumerate(zip(levels, self.features, strict=True)):
+                if level is None:
+                    continue
+                if (own := weights[i]) is None:
+                    own = weights[i] = self.weights(level, features_UC)
+                held[i] = self.look(level.x_BCTHW, own)[0, 0]
+            return self.counts(sum(held, self.bias))
+
+        return advance
+
+    def forward(self, levels: list[FeatureMap], bins: int, last: bool) -> Tensor:
+        """Expected counts a bin."""
+        return self.counts(self.drive(levels, bins, last))
+
+    def counts(self, drive: Tensor) -> Tensor:
+        if self.output == "exp":
+            return drive.clamp(-15.0, 8.0).exp()
+        return nn.functional.softplus(drive) + 1e-6
+
+    def penalty(self) -> Tensor:
+        """L1 of the feature weights: mean over units of the sum over channels."""
+        total = torch.stack([f.abs().sum(1).mean() for f in self.features]).sum()
+        return self.l1 * total
+
+    def gaussians(self) -> dict[str, Tensor]:
+        """Means (U, 2) as x, y and standard deviations (U, 2) in pixels, angles (U,) in degrees."""
+        return {
+            "mean_px": self.mean.detach(),
+            "std_px": self.log_std.detach().exp(),
+            "angle_deg": self.angle.detach().rad2deg(),
+        }

@@ -1,0 +1,151 @@
+"""Tokenizers: video to tokens.
+
+A tokenizer turns a video (B, C, T, H, W) into tokens (B, T', N, D) on a grid H'·W' = N, and says where they lie. The
+clip is padded at its old end to whole tubelets in time and around the frame to whole patches in space: nothing is
+dropped.
+
+Shape letters: B clips, C channels, T frames, H W pixels, N tokens a time step, D embedding; p a tubelet's size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vivit_core.models.cores.base import Call, call_block
+from vivit_core.models.feature_map import FeatureMap, cell_centers
+
+
+@dataclass
+class Tokens:
+    """Tokens and their geometry.
+
+    ``levels`` are finer feature maps that a readout may look at as well; ``map`` is the one that the tokens were cut
+    from, where ``Tokenizer.restore`` writes back to it, and ``cells`` how many of its cells, down and across, a token
+    holds.
+    """
+
+    x_BTND: Tensor
+    height: int
+    width: int
+    first_end: int
+    stride: int
+    ys: Tensor
+    xs: Tensor
+    cell: float
+    levels: list[FeatureMap] = field(default_factory=list)
+    map: FeatureMap | None = None
+    cells: tuple[int, int] = (1, 1)
+
+    def as_level(self, x_BTND: Tensor) -> FeatureMap:
+        x = rearrange(x_BTND, "b t (h w) d -> b d t h w", h=self.height)
+        return FeatureMap(x, self.first_end, self.stride, self.ys, self.xs, self.cell)
+
+
+class Tokenizer(nn.Module):
+    """What all tokenizers share: the size of a tubelet, the padding, and the check of the geometry.
+
+    Parameters
+    ----------
+    patch_size : frames, pixels down and pixels across of a tubelet.
+    dim : numbers of a token.
+
+    Attributes
+    ----------
+    level_channels : channels of the finer levels that come with the tokens.
+    out_channels : channels of the level that ``restore`` makes.
+    off_middle : pixels from the middle of a cell's own pixels to the middle of what it sees.
+    multiple : pixels of which a tubelet's sides are multiples.
+    any_side : the settings with which ``multiple`` is one.
+    """
+
+    level_channels: list[int]
+    out_channels: int
+    off_middle: float = 0.0
+    multiple: int = 1
+    any_side: str = ""
+
+    def __init__(self, patch_size: list[int], dim: int) -> None:
+        super().__init__()
+        if len(patch_size) != 3 or min(patch_size) < 1:
+            raise ValueError(
+                f"model.tokenizer.patch_size={list(patch_size)} must be three positive numbers: [frames, "
+                "pixels down, pixels across]"
+            )
+        self.patch_size = (patch_size[0], patch_size[1], patch_size[2])
+        self.out_channels = dim
+
+    def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Tokens in time, down and across.
+
+        Raises
+        ------
+        ValueError
+            Where a clip makes fewer than two time steps, or a tubelet is larger than the frame.
+        """
+        pt, ph, pw = self.patch_size
+        if ph > height or pw > width:
+            largest = min(ph, height), min(pw, width)
+            down, across = (side // self.multiple * self.multiple for side in largest)
+            first = ""
+            if not down or not across:
+                (down, across), first = largest, f"{self.any_side} and "
+            raise ValueError(
+                f"a tubelet of {ph}×{pw} px is larger than the frame of {height}×{width} px; "
+                f"set {first}model.tokenizer.patch_size=[{pt},{down},{across}]"
+            )
+        steps = math.ceil(frames / pt)
+        if steps < 2:
+            raise ValueError(
+                f"a clip of {frames} frames makes {steps} time step of {pt} frames, which has nothing before it; "
+                f"set data.clip_length to at least {2 * pt} or "
+                f"model.tokenizer.patch_size=[{max(1, frames // 2)},{ph},{pw}] or shorter"
+            )
+        return steps, math.ceil(height / ph), math.ceil(width / pw)
+
+    def pad(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """Pad to whole tubelets; returns the video and what was put before (time, rows, columns)."""
+        *_, t, h, w = x_BCTHW.shape
+        pt, ph, pw = self.patch_size
+        old, rows, columns = -t % pt, -h % ph, -w % pw
+        top, left = rows // 2, columns // 2
+        if old or rows or columns:
+            x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top, old, 0))
+        return x_BCTHW, (old, top, left)
+
+    def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
+        """Cut the tokens; blocks on the way are called by ``call``, the core's way of calling its own."""
+        raise NotImplementedError
+
+    def restore(self, tokens: Tokens, x_BTND: Tensor) -> FeatureMap:
+        """The feature level that readouts see of what the blocks made of the tokens: (B, out_channels, T', H', W')."""
+        return tokens.as_level(x_BTND)
+
+    def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:
+        """Takes frames (1, C, 1, H, W) one by one; gives the finer levels at each, and tokens where some have ended.
+
+        ``old`` frames of padding stand before the first.
+        """
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor:
+        """What the tokenizer adds to the loss: nothing, unless it says otherwise."""
+        return torch.zeros(())
+
+    def place(
+        self, x_BTND: Tensor, height: int, width: int, before: tuple[int, int, int], levels: list[FeatureMap]
+    ) -> Tokens:
+        pt, ph, pw = self.patch_size
+        old, top, left = before
+        ys, xs = self.middles(height, ph, top, x_BTND.device), self.middles(width, pw, left, x_BTND.device)
+        return Tokens(x_BTND, height, width, pt - 1 - old, pt, ys, xs, math.sqrt(ph * pw), levels)
+
+    def middles(self, cells: int, size: int, before: int, device: torch.device) -> Tensor:
+        """Where cells of ``size`` pixels look, px; the first one's pixels start at ``-before``."""
+        return cell_centers(cells, size, before, device) + self.off_middle

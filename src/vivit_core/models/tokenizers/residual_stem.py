@@ -1,0 +1,149 @@
+"""Tokens from a small residual network, whose maps the readouts see too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vivit_core.models.convolution import ChannelNorm, Step
+from vivit_core.models.cores.base import Call, call_block
+from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.layers import Part, init_linear
+from vivit_core.models.residual import Stages, run_blocks
+from vivit_core.models.tokenizers.base import Tokenizer, Tokens
+
+
+class ResidualStem(Tokenizer, Stages):
+    """Tokens cut from the last map of a small residual CNN, and written back to it.
+
+    Convolutions see what is near, at fine places; the blocks see what is around and before, at coarse ones. A token
+    takes the whole of its patch of the map, cell by cell, and after the blocks adds to every cell of it, so that
+    readouts and the modulator find both on one fine map (Xiao et al. 2021, "Early convolutions help transformers see
+    better"; Ranftl et al. 2021, "Vision transformers for dense prediction"). What it adds is next to
+    nothing at the start, so that the model begins as the CNN alone, and learns how attention can better it.
+
+    Parameters
+    ----------
+    in_channels, dim : given by the model.
+    patch_size : frames, pixels down and pixels across of a token.
+    stem : constructor of the inner tokenizer, which makes the map that the residual blocks work on.
+    cell : side of the first map's cells, px; smaller where whole cells of the last map would not fill a token.
+    widths : channels of each stage's map; each stage after the first halves the map's sides.
+    depth : residual blocks of each stage.
+    kernel : time steps, and cells down and across, of a block's convolutions.
+    dropout : probability, between a block's convolutions.
+
+    Raises
+    ------
+    ValueError
+        For sizes below one, tokens that are no whole cells of the last map, and what the inner tokenizer refuses.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        patch_size: list[int],
+        stem: Part,
+        cell: int,
+        widths: list[int],
+        depth: int,
+        kernel: list[int],
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(patch_size, dim)
+        halved = 2 ** max(0, len(widths) - 1)
+        # Tubelets have no stride, and one below 1 is the stem's to refuse.
+        stride = max(1, getattr(stem, "keywords", {}).get("stride", 1))
+        self.multiple = halved * stride
+        self.any_side = f"model.tokenizer.stem.stride=1, model.tokenizer.widths={list(widths)[-1:]}"
+        frames, *sides = self.patch_size
+        if cell < 1 or cell % stride or any(side % self.multiple for side in sides):
+            down, across = (math.ceil(side / self.multiple) * self.multiple for side in sides)
+            raise ValueError(
+                f"model.tokenizer.patch_size={list(patch_size)}, model.tokenizer.cell={cell}: cells are multiples of "
+                f"model.tokenizer.stem.stride={stride}, and a token's sides of {self.multiple} px, because each of "
+                f"model.tokenizer.widths={list(widths)} after the first halves the map; set "
+                f"model.tokenizer.patch_size=[{frames},{down},{across}] and "
+                f"model.tokenizer.cell={max(1, math.ceil(cell / stride)) * stride}"
+            )
+        h, w = (math.gcd(cell, side // halved) for side in sides)
+        self.stem: Tokenizer = stem(in_channels=in_channels, dim=widths[0] if widths else 1, patch_size=[frames, h, w])
+        self.make_stages(widths, depth, kernel, True, dropout, 0.0)
+        self.cells = (sides[0] // (h * halved), sides[1] // (w * halved))  # down and across in a token
+        self.embed = nn.Linear(widths[-1] * math.prod(self.cells), dim)
+        self.unembed = nn.Linear(dim, widths[-1] * math.prod(self.cells))
+        init_linear(self.embed)
+        init_linear(self.unembed, 0.02)  # not zero, so that the blocks learn from the first step on
+        self.norm = ChannelNorm(widths[-1])
+        self.level_channels, self.out_channels = [*self.stem.level_channels, *widths[:-1]], widths[-1]
+
+    def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
+        inner = self.stem(x_BCTHW, call)
+        stages: list[Step] = [partial(run_blocks, stage, call=call) for stage in self.blocks()]
+        levels = self.climb(inner.as_level(inner.x_BTND), stages)
+        return self.tokens([*inner.levels, *levels])
+
+    def tokens(self, levels: list[FeatureMap]) -> Tokens:
+        """Cut the tokens from the last of the levels, padded to whole tokens at its right and lower ends."""
+        *finer, level = levels
+        h, w = self.cells
+        _, _, _, rows, columns = level.x_BCTHW.shape
+        x = F.pad(level.x_BCTHW, (0, -columns % w, 0, -rows % h))
+        x = self.embed(rearrange(x, "b c t (h ph) (w pw) -> b t (h w) (c ph pw)", ph=h, pw=w))
+        height, width = math.ceil(rows / h), math.ceil(columns / w)
+        _, ph, pw = self.patch_size
+
+        def middles(cells: Tensor, number: int, of: int, side: int) -> Tensor:
+            first = cells[0] + (of - 1) * side / of / 2
+            return first + side * torch.arange(number, device=cells.device)
+
+        return Tokens(
+            x_BTND=x,
+            height=height,
+            width=width,
+            first_end=level.first_end,
+            stride=level.stride,
+            ys=middles(level.ys, height, h, ph),
+            xs=middles(level.xs, width, w, pw),
+            cell=math.sqrt(ph * pw),
+            levels=finer,
+            map=level,
+            cells=self.cells,
+        )
+
+    def restore(self, tokens: Tokens, x_BTND: Tensor) -> FeatureMap:
+        """The map with every token's part of it added, (B, widths[-1], T', H, W)."""
+        level = tokens.map
+        assert level is not None
+        h, w = self.cells
+        _, _, _, rows, columns = level.x_BCTHW.shape
+        added = rearrange(
+            self.unembed(x_BTND), "b t (h w) (c ph pw) -> b c t (h ph) (w pw)", h=tokens.height, ph=h, pw=w
+        )
+        return replace(level, x_BCTHW=self.norm(level.x_BCTHW + added[..., :rows, :columns]))
+
+    def penalty(self) -> Tensor:
+        return self.stem.penalty()
+
+    def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:
+        cut = self.stem.stream(old)
+        stages = self.stage_streams()
+
+        def advance(frame: Tensor) -> tuple[list[FeatureMap | None], Tokens | None]:
+            finer, inner = cut(frame)
+            if inner is None:
+                return [*finer, *[None] * (len(stages) - 1)], None
+            known = [level for level in finer if level is not None]
+            assert len(known) == len(finer)  # a stem's maps are at least as fast as what is cut from them
+            tokens = self.tokens([*known, *self.climb(inner.as_level(inner.x_BTND), stages)])
+            return list(tokens.levels), tokens
+
+        return advance

@@ -1,0 +1,1 @@
+"""Styles and pictures that several analyses use."""

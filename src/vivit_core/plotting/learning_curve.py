@@ -1,0 +1,54 @@
+"""The learning curve of a training."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vivit_core.plotting.style import MEASURED, TWIN, save
+
+
+def learning_curve(path: Path, metrics_csv: Path) -> Path:
+    """Training loss, validation loss and validation bits per spike over optimizer steps, from a run's ``metrics.csv``.
+
+    Raises
+    ------
+    ValueError
+        Where the file holds none of them.
+    """
+    with metrics_csv.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+
+    def column(name: str) -> tuple[list[float], list[float]]:
+        known = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
+        return [step for step, _ in known], [value for _, value in known]
+
+    curves = {name: column(name) for name in ("train/loss", "val/loss", "val/bps_mean")}
+    if not any(steps for steps, _ in curves.values()):
+        raise ValueError(
+            f"{metrics_csv}: no train/loss, val/loss or val/bps_mean in it; give the metrics.csv of a training run"
+        )
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss_axes, bps_axes = figure.subplots(1, 2)
+    for name, color in (("train/loss", MEASURED), ("val/loss", TWIN)):
+        steps, values = curves[name]
+        if steps:
+            loss_axes.plot(
+                steps, values, color=color, label=name.split("/")[0], marker="." if name.startswith("val") else None
+            )
+    loss_axes.set(xlabel="optimizer step", ylabel="Poisson loss (nats a bin and unit)", title="loss")
+    if loss_axes.lines:
+        loss_axes.legend(frameon=False)
+    steps, values = curves["val/bps_mean"]
+    bps_axes.plot(steps, values, color=TWIN, marker=".")
+    if values:
+        best = int(np.argmax(values))
+        bps_axes.plot(steps[best], values[best], "o", color=TWIN, fillstyle="none", markersize=10)
+        bps_axes.annotate(
+            f"{values[best]:.3f}", (steps[best], values[best]), (0, -18), textcoords="offset points", ha="center"
+        )
+    bps_axes.set(xlabel="optimizer step", ylabel="bits per spike, mean over units", title="validation")
+    return save(figure, path)

@@ -1,0 +1,67 @@
+"""Pictures of a training and of an evaluation. Plain arrays in, a PNG's path out; no state is kept between them.
+
+Text is taken as it is: ``save``, which all pictures end with, makes it safe. A name that stands beside or between axes
+is shortened where it is drawn, because axes give way to text.
+
+Shape letters: T bins, U units, R repeats, H W pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from vivit_core.names import picture_text, short
+from vivit_core.system.files import atomic_write
+
+MEASURED, TWIN, BASELINE, TRUTH = "0.25", "tab:blue", "tab:orange", "tab:green"
+
+
+TICK = 16  # characters of a value under an axis
+
+
+def _numbers(words: Sequence[str]) -> list[float] | None:
+    """The words as numbers; None where one is none, or has no place on an axis."""
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _places(values: Sequence[str]) -> tuple[list[float], dict[float, str]]:
+    """Where values stand on an axis, numbers by their size and words side by side; and the axis's ticks."""
+    numbers = _numbers(values)
+    if numbers is None:
+        order = {value: float(i) for i, value in enumerate(dict.fromkeys(sorted(values)))}
+        numbers = [order[value] for value in values]
+    return numbers, dict(zip(numbers, values, strict=True))
+
+
+def label_of(name: str) -> str:
+    """A name in a legend, from which matplotlib leaves out what begins with an underscore."""
+    return f" {short(name)}" if name.startswith("_") else short(name)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure; no text of it acts, whatever it holds."""
+    ticks = {
+        label
+        for axes in figure.axes
+        for label in (*axes.get_xticklabels(which="both"), *axes.get_yticklabels(which="both"))
+    }
+    for text in figure.findobj(Text):
+        if text not in ticks:  # which are made anew for each drawing, some of them as mathematics
+            text.set_text(picture_text(text.get_text()))
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    with warnings.catch_warnings(), atomic_write(path) as temporary:
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands in for it
+        FigureCanvasAgg(figure).print_png(temporary)
+    return path

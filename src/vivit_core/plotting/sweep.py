@@ -1,0 +1,46 @@
+"""The score over one axis of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from vivit_core.names import picture_text, short
+from vivit_core.plotting.style import MEASURED, TICK, TWIN, _numbers, _places, save
+
+
+def sweep_axis(
+    path: Path,
+    *,
+    key: str,
+    values: Sequence[str],
+    others: Sequence[tuple[str, ...]],
+    scores: Sequence[float],
+    score_name: str,
+) -> Path:
+    """Scores of a sweep's runs over the values of one swept key: a point a run, the best of each value joined.
+
+    Parameters
+    ----------
+    key, values : the swept key, and the value that each run had of it.
+    others : what each run had of the other swept keys; a thin line joins runs that differ in ``key`` alone.
+    scores : one a run.
+    """
+    places, ticks = _places(values)
+    figure = Figure(figsize=(5.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for other in dict.fromkeys(others):
+        own = sorted(places[i] for i in range(len(values)) if others[i] == other)
+        score_at = {places[i]: scores[i] for i in range(len(values)) if others[i] == other}
+        axes.plot(own, [score_at[x] for x in own], ".-", color=MEASURED, lw=0.7, alpha=0.5)
+    best = {x: max(score for place, score in zip(places, scores, strict=True) if place == x) for x in sorted(ticks)}
+    axes.plot(list(best), list(best.values()), "o-", color=TWIN, label="the best of each value")
+    if len(ticks) > 1 and all(x > 0 for x in ticks) and max(ticks) / min(ticks) >= 8 and _numbers(values):
+        axes.set_xscale("log")
+    axes.set_xticks(list(ticks), [picture_text(short(value, TICK)) for value in ticks.values()])
+    axes.minorticks_off()
+    axes.set(xlabel=short(key), ylabel=score_name)
+    axes.legend(frameon=False, fontsize="small")
+    return save(figure, path)

@@ -1,0 +1,54 @@
+"""A section of a report: its text, tables and pictures, before they become a page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MEDIA = {".png": "image/png", ".gif": "image/gif"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a section; None and NaN are shown as a dash."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | int | None]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.title!r}: a row of {len(row)} cells for {len(self.columns)} columns")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one task found; a report has one section of a key, the newest."""
+
+    key: str
+    title: str
+    text: Sequence[str]  # paragraphs, plain
+    tables: Sequence[Table]
+    pictures: Sequence[tuple[Path, str]]  # PNG or GIF, and its caption
+    command: str  # the command line that does it again
+    notes: Sequence[Table] = ()  # tables that stand below the pictures
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", self.key):
+            raise ValueError(f"a section's key is letters, digits and underscores, not {self.key!r}")
+        for path, _ in self.pictures:
+            if path.suffix not in MEDIA:
+                raise ValueError(f"{path}: a report shows {' and '.join(MEDIA)} files")
+
+
+def cell(value: str | float | int | None) -> str:
+    """A table's cell as a reader wants it: four digits, dashes for what is not known."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,147 @@
+"""The report's section on the training behind a checkpoint: budget, time, machine, learning curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vivit_core.models.checkpoint import read_checkpoint, read_plain
+from vivit_core.models.ln import load_ln
+from vivit_core.models.load import load_twin
+from vivit_core.names import command
+from vivit_core.report.section import Section, Table
+from vivit_core.specs import RecordingSpec
+from vivit_core.training.machine import precision_on_gpu
+
+
+def training_of(checkpoint: Path) -> Path | None:
+    """The run folder of the training that wrote a checkpoint; None where it lies elsewhere by now."""
+    folder = checkpoint.resolve().parent
+    there = folder.name == "checkpoints" and all(
+        (folder.parent / name).is_file() for name in ("environment.json", "config.yaml")
+    )
+    return folder.parent if there else None
+
+
+def training_section(run: Path) -> Section:
+    """The section "train": what was trained on what, read from a training's run folder."""
+    settings, environment = read_plain(run / "config.yaml"), read_plain(run / "environment.json")
+    best = run / "checkpoints" / "best.ckpt"
+    best = best if best.is_file() else best.with_name("last.ckpt")
+    content = read_checkpoint(best)
+    specs = [RecordingSpec.from_dict(r) for r in content["twin"]["recordings"]]
+    is_ln = "_target_" in content["twin"]
+    model = load_ln(best, content) if is_ln else load_twin(best)
+    assert model is not None
+    parameters = sum(p.numel() for p in model.parameters())
+    model_causal = bool(getattr(model, "causal", True))
+    behavior_causal = all(spec.behavior_causal for spec in specs)
+    name = str(settings["model"]["_target_"]).rsplit(".", 1)[-1]
+    units = sum(spec.n_units for spec in specs)
+    text = [
+        f"A model ({name}, {parameters:,} parameters) was trained on {counted(len(specs), 'recording')} with "
+        f"{counted(units, 'unit')} in all. "
+        + (
+            "It is causal: a prediction uses frames and behavior up to its own bin and none that come later."
+            if model_causal and behavior_causal
+            else "It is not causal: "
+            + " and ".join(
+                ["the model looks ahead (model.causal=false)"] * (not model_causal)
+                + ["a behavior was made with a basis that looks ahead"] * (not behavior_causal)
+            )
+            + "."
+        ),
+    ]
+    own = {key: value for key, value in settings["model"].items() if key != "_target_"}
+    parts = {key: value for key, value in own.items() if isinstance(value, Mapping)}
+    plain = {key: value for key, value in own.items() if key not in parts}
+    last = run / "checkpoints" / "last.ckpt"
+    facts: list[tuple[str, str | float | int | None]] = [
+        ("model", f"{name}: " + ", ".join(f"{key} {shown(value)}" for key, value in plain.items())),
+        *((f"model.{key}", shown(value)) for key, value in parts.items()),
+        ("readout", shown(settings["readout"])),
+        ("parameters", parameters),
+        ("causal", "yes" if model_causal and behavior_causal else "no"),
+        ("predict", str(settings.get("predict", "all"))),
+        ("behavior", ", ".join(settings["data"]["behavior"]) or "none"),
+        ("clip", f"{settings['data']['clip_length']} bins, the first {settings['data']['burn_in']} not in the loss"),
+        ("budget", budget_of(settings["trainer"], environment)),
+        ("optimizer steps done", read_checkpoint(last).get("global_step") if last.is_file() else None),
+        ("optimizer steps until the best", content.get("global_step")),
+        ("seed", settings["seed"]),
+    ]
+    if environment.get("ended") is not None:
+        facts.append(("ended", environment["ended"]))
+    git = environment.get("git")
+    facts += [
+        ("commit", "not in a git checkout" if git is None else git["commit"]),
+        ("changes beside the commit", "" if git is None else ", ".join(git["changed"]) or "none"),
+        ("started", environment["started"]),
+        ("machine", f"{environment['host']}, {environment['machine']}" + gpu_of(environment)),
+        ("python, torch", f"{environment['python']}, {environment['versions'].get('torch')}"),
+    ]
+    recordings = [
+        (
+            spec.recording_id,
+            spec.n_units,
+            " × ".join(map(str, spec.frame_shape[1:])),
+            spec.frame_rate_hz,
+            ", ".join(f"{n} ({width})" for n, width in spec.behavior.items()) or "none",
+            sum(spec.unit_mean_counts) / max(spec.n_units, 1) * spec.frame_rate_hz,
+        )
+        for spec in specs
+    ]
+    columns = ("recording", "units", "frame (px)", "frames a second", "behavior (numbers)", "mean rate (Hz)")
+    curve = run / "pictures" / "learning_curve.png"
+    caption = "Loss and validation score over the training; the ring marks the best, which was kept."
+    return Section(
+        "train",
+        "What was trained on what",
+        text,
+        [Table("Recordings", columns, recordings), Table("Training", ("setting", "value"), facts)],
+        [(curve, caption)] if curve.is_file() else [],
+        command(environment.get("overrides", [])),
+    )
+
+
+def counted(n: int, word: str) -> str:
+    return f"{n:,} {word}" + ("" if n == 1 else "s")
+
+
+def shown(value: Any) -> str:
+    """A setting in one line: a part by its class and its numbers."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{key} {shown(v)}" for key, v in value.items() if key != "_target_")
+        name = str(value.get("_target_", "")).rsplit(".", 1)[-1]
+        return f"{name} ({inner})" if name and inner else name or inner
+    if isinstance(value, list):
+        return " × ".join(map(shown, value))
+    return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def budget_of(trainer: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+    """The budget on the machine where it ran; runs of before ``gpu`` was noted say both."""
+    if trainer["device"] != "auto":
+        devices = [trainer["device"]]
+    elif "gpu" in environment:
+        devices = ["cuda" if environment["gpu"] else "cpu"]
+    else:
+        devices = ["cpu", "cuda"]
+    words = []
+    for device in devices:
+        own = {key: value if trainer[key] is None else trainer[key] for key, value in trainer[device].items()}
+        if device == "cuda":  # runs of before ``gpu_bf16`` was noted took what was set
+            native = environment.get("gpu_bf16", True)
+            own["precision"] = precision_on_gpu(trainer["precision"], own["precision"], native)
+        limit = "" if math.isinf(own["max_minutes"]) else f", at most {own['max_minutes']:g} minutes"
+        words.append(
+            f"{own['epochs']} epochs of {own['steps_per_epoch']} steps of {own['accumulate'] * own['batch_size']} "
+            f"clips, {own['precision']}{limit}, on {device}"
+        )
+    return "; or ".join(words)
+
+
+def gpu_of(environment: Mapping[str, Any]) -> str:
+    return f", {environment['gpu']}" if environment.get("gpu") else ""

@@ -1,0 +1,1 @@
+"""Receptive fields from data. LN, initialization and task=inspect use them."""

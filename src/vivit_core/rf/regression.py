@@ -1,0 +1,225 @@
+"""Receptive fields from data: spike-triggered regression, time courses, and where each unit looks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from einops import einsum, rearrange, reduce
+from torch import Tensor
+from torch.nn import functional as F
+
+from vivit_core.data.recording.reader import Recording
+from vivit_core.models.ln import lags_of
+from vivit_core.rf.stretches import TrialStretches
+from vivit_core.specs import RecordingSpec
+
+MAP_LAGS = 10  # lags of the maps that place a unit; finer time does not place it better and costs its square
+
+
+CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no second look
+
+
+def unit_centers(
+    recording: Recording, spec: RecordingSpec, *, duration_s: float, max_frames: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each unit looks, and how its response unfolds in time, from training trials alone.
+
+    A unit's receptive field is estimated as a linear kernel on the pixels (simple cells, ganglion cells) and, where
+    that is not clear, as kernels on local contrast energy at two scales (complex cells, whose linear kernel is flat).
+    Both are regularized linear regressions that treat the stimulus as stationary in space, so the correlations of
+    natural images are divided out. The clearer of the two places the unit. Where nothing places it (it never fires, the
+    frames never change, no trial is longer than the kernels) it is in the middle of the frame, with a snr of 0.
+
+    Parameters
+    ----------
+    recording : its file.
+    spec : its statistics.
+    duration_s : length of the kernels, s.
+    max_frames : most training frames to use.
+
+    Returns
+    -------
+    centers_px : (U, 2) as x, y.
+    time_courses : (U, lags), oldest first, unit norm, of the linear kernel at its peak; zero where contrast energy
+        placed the unit.
+    snr : (U,) peak of the map that placed the unit, over the peaks of maps made with responses shifted in time; 1 is
+        chance.
+
+    References
+    ----------
+    Theunissen et al. (2001), Estimating spatio-temporal receptive fields of auditory and visual neurons from their
+    responses to natural stimuli. Network 12:289-316.
+    """
+    lags = lags_of(duration_s, spec)
+    data = TrialStretches.read(recording, "train", lags, max_frames)
+    pool = max(1, lags // MAP_LAGS)
+    frames_THW, rest_TU = pooled(data, spec, pool)
+    map_lags = -(-lags // pool)
+    if not data.use_TU.any() or not varies(frames_THW):
+        middle = (np.array(recording.info.frame_shape[:0:-1]) - 1) / 2
+        units = spec.n_units
+        return np.tile(middle, (units, 1)), np.zeros((units, lags), np.float32), np.zeros(units, np.float32)
+
+    centers_U2, snr_U, map_UHW = place(frames_THW[None], rest_TU, map_lags, ridge=0.5)
+    hidden_U = snr_U < CLEAR
+    if hidden_U.any():
+        by_energy_U2, energy_snr_U, _ = place(
+            contrast_energies(frames_THW), rest_TU[:, hidden_U], map_lags, ridge=100.0
+        )
+        better = energy_snr_U > snr_U[hidden_U]
+        centers_U2[hidden_U] = torch.where(better[:, None], 2 * by_energy_U2 + 0.5, centers_U2[hidden_U])
+        snr_U[hidden_U] = torch.where(better, energy_snr_U, snr_U[hidden_U])
+        hidden_U[hidden_U.clone()] = better
+    courses_UL = courses(data, spec, map_UHW, lags) * ~hidden_U[:, None]
+    return centers_U2.numpy(), courses_UL.numpy(), snr_U.numpy()
+
+
+def pooled(data: TrialStretches, spec: RecordingSpec, pool: int) -> tuple[Tensor, Tensor]:
+    """Contrast (T, H, W) and counts less their mean (T, U), both in bins of ``pool`` frames; unused bins are zero."""
+    bins = len(data.counts_TU) // pool
+    used = slice(0, bins * pool)
+    frames = torch.as_tensor(data.frames_THW[used])
+    frames_THW = torch.cat([reduce(x.float(), "(t k) h w -> t h w", "mean", k=pool) for x in frames.split(pool * 1024)])
+    counts_TU = torch.as_tensor(reduce(data.counts_TU[used], "(t k) u -> t u", "sum", k=pool))
+    use_TU = torch.as_tensor(reduce(data.use_TU[used], "(t k) u -> t u", "min", k=pool))
+    mean_U = (counts_TU * use_TU).sum(0) / use_TU.sum(0).clamp_min(1)
+    return (frames_THW - spec.pixel_mean) / spec.pixel_std, (counts_TU - mean_U) * use_TU
+
+
+def varies(x: Tensor) -> bool:
+    """Whether anything changes along the first axis by more than rounding, which must not be taken for a stimulus."""
+    return x.numel() > 0 and bool((x.amax(0) - x.amin(0)).max() > 1e-5 * x.abs().max())
+
+
+def cosines(size: int) -> Tensor:
+    """The orthonormal discrete cosine transform (type II): its mirrored borders suit frames cut from a larger scene."""
+    k, x = torch.arange(size)[:, None], torch.arange(size)[None]
+    matrix = torch.cos(torch.pi * k * (x + 0.5) / size) * (2 / size) ** 0.5
+    matrix[0] *= 0.5**0.5
+    return matrix
+
+
+def place(x_CTHW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Centers (U, 2) as x, y in cells, their clearness (U,) and maps (U, H, W), from kernels on one or more movies."""
+    units = rest_TU.shape[1]
+    # The same responses, half a recording late, have lost the stimulus: what their maps show is chance.
+    both_TU = torch.cat([rest_TU, rest_TU.roll(len(rest_TU) // 2, 0)], dim=1)
+    maps_CUHW = torch.stack([project(kernels(x_THW, both_TU, lags, ridge)) for x_THW in x_CTHW])
+    centers_U2, peak_U = locate(maps_CUHW.square().sum(0))
+    chance = peak_U[units:][rest_TU.any(0)]  # of units that fire at all
+    clear_U = torch.zeros(units)
+    if len(chance) and chance.median() > 0:
+        clear_U = peak_U[:units] / chance.median()
+    return centers_U2[:units], clear_U, maps_CUHW[0, :units]
+
+
+def kernels(x_THW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> Tensor:
+    """Regularized linear kernels (L, U, H, W) of every unit on a movie, oldest lag first, slightly blurred.
+
+    In cosine space the pixels of a stationary movie are uncorrelated, so each spatial frequency has its own small
+    regression on lags. ``ridge`` is in units of the movie's mean power.
+    """
+    rows, columns = cosines(x_THW.shape[1]), cosines(x_THW.shape[2])
+    x_TP = rearrange(rows @ (x_THW @ columns.T), "t i j -> t (i j)")
+    x_TP = x_TP - x_TP.mean(0)
+    bins = len(x_TP)
+    ends = [max(0, bins - lag) for lag in range(lags)]
+    triggered_LUP = torch.stack([rest_TU[lag:].T @ x_TP[: ends[lag]] for lag in reversed(range(lags))])
+    power_LP = torch.stack([(x_TP[lag:] * x_TP[: ends[lag]]).sum(0) for lag in range(lags)])
+    distance = (torch.arange(lags)[:, None] - torch.arange(lags)[None]).abs()
+    covariance_PLL = rearrange(power_LP[distance], "l m p -> p l m")
+    power = power_LP[0].mean()
+    if not power > 0:  # a movie that stands still
+        return torch.zeros(lags, rest_TU.shape[1], *x_THW.shape[1:])
+    covariance_PLL = covariance_PLL + ridge * power * torch.eye(lags)
+    w_PLU = torch.linalg.solve(covariance_PLL, rearrange(triggered_LUP, "l u p -> p l u"))
+    back_rows, back_columns = (blur(len(matrix), 0.7) @ matrix.T for matrix in (rows, columns))
+    return back_rows @ (rearrange(w_PLU, "(i j) l u -> l u i j", j=len(columns)) @ back_columns.T)
+
+
+def contrast_energies(x_THW: Tensor) -> Tensor:
+    """Local contrast energy, the squared gradient, at two scales and half the resolution; (2, T, H/2, W/2)."""
+    maps = []
+    for std in (0.8, 1.6):
+        blur_rows, blur_columns = (blur(size, std) for size in x_THW.shape[1:])
+        slope_rows, slope_columns = (slope(size, std) for size in x_THW.shape[1:])
+        pieces = []
+        for piece_THW in x_THW.split(256):
+            dx = blur_rows @ (piece_THW @ slope_columns.T)
+            dy = slope_rows @ (piece_THW @ blur_columns.T)
+            energy = dx.square() + dy.square()
+            pieces.append(blur_rows[::2] @ (energy @ blur_columns[::2].T))
+        maps.append(torch.cat(pieces))
+    return torch.stack([x / x.std(correction=0).clamp_min(1e-12) for x in maps])
+
+
+def blur(size: int, std: float) -> Tensor:
+    """The matrix that blurs a line of pixels with a Gaussian, cut off at the borders."""
+    pixel = torch.arange(size, dtype=torch.float32)
+    distance = (pixel - pixel[:, None]) / std
+    # Beyond five standard deviations lie denormal numbers, with which matrix products are many times slower.
+    weights = torch.exp(-0.5 * distance.square()) * (distance.abs() < 5)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def slope(size: int, std: float) -> Tensor:
+    """The matrix that takes the slope of a blurred line of pixels; zero for a flat one, at the borders too."""
+    pixel = torch.arange(size, dtype=torch.float32)
+    weights = blur(size, std)
+    product = weights * (pixel - pixel[:, None])
+    return (product - weights * product.sum(1, keepdim=True)) / std
+
+
+def project(w_LUHW: Tensor) -> Tensor:
+    """Each kernel seen through its own time course at its peak: maps in units of their noise, (U, H, W)."""
+    _, _, height, width = w_LUHW.shape
+    w_ULP = rearrange(w_LUHW, "l u h w -> u l (h w)")
+    map_UP = w_ULP.square().sum(1)
+    for _ in range(2):
+        local_ULP = w_ULP * near(map_UP.abs().argmax(1), height, width, 2.0)[:, None]
+        _, vectors_ULL = torch.linalg.eigh(local_ULP @ local_ULP.mT)
+        map_UP = einsum(vectors_ULL[:, :, -1], w_ULP, "u l, u l p -> u p")
+    noise_U1 = map_UP.abs().median(1, keepdim=True).values
+    return rearrange(map_UP / noise_U1.clamp_min(1e-12), "u (h w) -> u h w", h=height)
+
+
+def near(index_U: Tensor, height: int, width: int, radius: float) -> Tensor:
+    """(U, P): one within ``radius`` of the pixel, else zero."""
+    pixel = torch.arange(height * width)
+    dy = pixel // width - index_U[:, None] // width
+    dx = pixel % width - index_U[:, None] % width
+    return (dy.square() + dx.square() <= radius**2).float()
+
+
+def locate(energy_UHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Centers (U, 2) as x, y in cells, and peaks (U,), of maps."""
+    _, height, width = energy_UHW.shape
+    # Blurred to the envelope: the lobes of both signs belong to one field.
+    energy_UP = rearrange(blur(height, 1.0) @ energy_UHW @ blur(width, 1.0).T, "u h w -> u (h w)")
+    peak_U = energy_UP.amax(1)
+    weight_UP = (energy_UP - 0.5 * peak_U[:, None]).clamp_min(0) * near(energy_UP.argmax(1), height, width, 4.0)
+    total_U1 = weight_UP.sum(1, keepdim=True)
+    weight_UP = torch.where(total_U1 > 0, weight_UP / total_U1, 1 / weight_UP.shape[1])  # silent units: the middle
+    pixel = torch.arange(height * width)
+    return torch.stack(
+        [weight_UP @ (pixel % width).float(), weight_UP @ (pixel // width).float()], dim=1
+    ), peak_U.sqrt()
+
+
+def courses(data: TrialStretches, spec: RecordingSpec, map_UHW: Tensor, lags: int) -> Tensor:
+    """Time courses (U, L) of what each unit's map sees around its peak, unit norm, positive where bright excites."""
+    _, height, width = map_UHW.shape
+    map_UP = rearrange(map_UHW, "u h w -> u (h w)")
+    peak_U1 = map_UP.abs().argmax(1, keepdim=True)
+    weights_UP = map_UP * map_UP.gather(1, peak_U1).sign() * near(peak_U1[:, 0], height, width, 3.0)
+    frames_THW, rest_TU = pooled(data, spec, 1)
+    seen_TU = rearrange(frames_THW, "t h w -> t (h w)") @ weights_UP.T
+    seen_TU = seen_TU - seen_TU.mean(0)
+    ends = [max(0, len(seen_TU) - lag) for lag in range(lags)]
+    triggered_UL = torch.stack(
+        [torch.linalg.vecdot(rest_TU[lag:], seen_TU[: ends[lag]], dim=0) for lag in reversed(range(lags))], 1
+    )
+    power_UL = torch.stack([torch.linalg.vecdot(seen_TU[lag:], seen_TU[: ends[lag]], dim=0) for lag in range(lags)], 1)
+    distance = (torch.arange(lags)[:, None] - torch.arange(lags)[None]).abs()
+    covariance_ULL = power_UL[:, distance] + 0.3 * power_UL[:, :1, None].clamp_min(1e-12) * torch.eye(lags)
+    return F.normalize(torch.linalg.solve(covariance_ULL, triggered_UL), dim=1)

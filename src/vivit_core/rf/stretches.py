@@ -1,0 +1,54 @@
+"""Trials as the regression takes them: frames of few pixels, counts, and which bins count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from einops import reduce
+
+from vivit_core.data.clips import ends_of_trials
+from vivit_core.data.recording.reader import Recording
+
+PIXELS = 5e8  # most pixels of a recording's split held at once: frames of any size take the same memory
+
+
+@dataclass
+class TrialStretches:
+    """Training (or validation) trials laid end to end, at most a given number of frames.
+
+    A trial's first ``lags - 1`` bins have a zero in ``use``, as their history is incomplete: so no lag reaches over a
+    trial's border.
+    """
+
+    frames_THW: np.ndarray  # as stored; channels averaged
+    counts_TU: np.ndarray
+    use_TU: np.ndarray  # bool
+
+    @classmethod
+    def read(cls, recording: Recording, split: Literal["train", "val"], lags: int, max_frames: int) -> TrialStretches:
+        """The ends of a split's trials, evenly over the recording: at most ``max_frames``, fewer of very large ones."""
+        max_frames = max(1, min(max_frames, int(PIXELS / np.prod(recording.info.frame_shape[1:]))))
+        frames, counts, use = [], [], []
+        for start, stop in ends_of_trials(recording.info.trials, split, max_frames, least=8 * lags):
+            gray = recording.frames(start, stop)
+            frames.append(gray[0] if len(gray) == 1 else reduce(gray.astype(np.float32), "c t h w -> t h w", "mean"))
+            counts.append(recording.counts(start, stop))
+            valid = recording.valid(start, stop).copy()
+            valid[: lags - 1] = False
+            use.append(valid)
+        if not frames:  # no trial of the split
+            frames.append(np.zeros((0, *recording.info.frame_shape[1:]), np.float32))
+            counts.append(np.zeros((0, recording.info.n_units), np.float32))
+            use.append(np.zeros((0, recording.info.n_units), bool))
+        return cls(np.concatenate(frames), np.concatenate(counts), np.concatenate(use))
+
+    def held_out(self, part: float) -> tuple[TrialStretches, TrialStretches]:
+        """All but the last part of the frames, and that part."""
+        border = len(self.use_TU) - round(part * len(self.use_TU))
+
+        def part_of(bins: slice) -> TrialStretches:
+            return TrialStretches(self.frames_THW[bins], self.counts_TU[bins], self.use_TU[bins])
+
+        return part_of(slice(0, border)), part_of(slice(border, None))

@@ -1,0 +1,1 @@
+"""Stimuli for experiments in a model."""

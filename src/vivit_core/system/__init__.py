@@ -1,0 +1,1 @@
+"""Files, locks, signals and terminals: what the operating system does to us, and we to it."""

@@ -1,0 +1,1 @@
+"""What happens around a training's steps: checkpoints, early stopping, progress, pictures, averaged weights."""

@@ -1,0 +1,162 @@
+"""What training starts from: places and time courses read off the training trials.
+
+A Gaussian readout that starts far from its unit's receptive field has no gradient towards it, and temporal filters
+that start far from the neurons' have to be found among noise. Both are cheap to estimate, so training does not have
+to search for them.
+
+Shape letters: U units, L lags, K temporal bases, P pixels of a side, C prototypes, F numbers of a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import einsum, rearrange
+from torch import Tensor
+
+from vivit_core.data.recording.reader import Recording
+from vivit_core.models.cores.factorized_cnn import FactorizedCNN
+from vivit_core.models.frontends.temporal_basis import TemporalBasis
+from vivit_core.models.ln import LN, LNHead
+from vivit_core.models.tokenizers.stem import ConvStem
+from vivit_core.models.twin import Twin
+from vivit_core.rf.regression import unit_centers, varies
+from vivit_core.specs import Clips
+
+DURATION_S = 0.2  # length of the kernels where the model has no front end that says how much it sees
+
+
+SCALE_FRAMES = 256  # frames of each recording on which the stem's scale is set
+
+
+SCALE_TRIALS = 16  # trials that are tried for them, where the first ones show no contrast
+
+
+def initialize_from_data(
+    twin: Twin, recordings: Sequence[Recording], ln: LN | None, readouts_only: bool = False, max_frames: int = 60_000
+) -> None:
+    """Let every readout look at its unit's receptive field, and let the core's first filters be like the units' own.
+
+    Parameters
+    ----------
+    twin : changed in place.
+    recordings : files of the twin's recordings; only training trials are read.
+    ln : the fitted baseline, whose receptive fields the first convolution takes over; None leaves it random.
+    readouts_only : leave the core as it is, because it is trained already.
+    max_frames : most frames of a recording that are used.
+    """
+    core = twin.core
+    frontend: TemporalBasis | None = getattr(core, "frontend", None)
+    courses, clear = [], []
+    for recording in recordings:
+        spec = twin.specs[recording.info.recording_id]
+        duration_s = DURATION_S if frontend is None else frontend.lags / spec.frame_rate_hz
+        centers_U2, courses_UL, snr_U = unit_centers(recording, spec, duration_s=duration_s, max_frames=max_frames)
+        scale = np.array(twin.frame_size[::-1]) / np.array(spec.frame_shape[:0:-1])
+        twin.readout(spec.recording_id).start(torch.as_tensor((centers_U2 + 0.5) * scale - 0.5))
+        clear.append(np.clip(snr_U - 1.0, 0.0, 3.0))
+        courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
+    if readouts_only:
+        return
+    clear_U = torch.as_tensor(np.concatenate(clear))
+    if {twin.specs[r.info.recording_id].frame_shape[0] for r in recordings} != {1}:  # LN sees gray
+        ln = None
+    if isinstance(core, FactorizedCNN):
+        if ln is not None:
+            initialize_factorized(core, [ln.head(r.info.recording_id) for r in recordings], clear_U)
+        core.normalize([contrast(twin, r) for r in recordings])
+    if frontend is None:
+        return
+    filters_KL = principal_courses(np.concatenate(courses), frontend.bases)
+    if filters_KL is not None:
+        frontend.start(torch.as_tensor(filters_KL))
+    for stem in (module for module in core.modules() if isinstance(module, ConvStem)):
+        if ln is not None:
+            weight_KL = frontend.weight_KL.detach()
+            fields = [head_fields(ln.head(r.info.recording_id), weight_KL, stem.kernel) for r in recordings]
+            stem.start(prototypes(torch.cat(fields), clear_U, stem.fields.out_channels))
+        with torch.no_grad():
+            stem.normalize([frontend(contrast(twin, r)) for r in recordings])
+
+
+def initialize_factorized(core: FactorizedCNN, heads: Sequence[LNHead], clear_U: Tensor) -> None:
+    """The first layer takes over the units' typical fields, each with its negative, separated into space and time."""
+    lags, side = core.first.time.kernel_size[0], core.first.space.kernel_size[1]
+    fields_ULPP = torch.cat([head_fields(head, torch.eye(lags), side) for head in heads])
+    typical_CLPP = prototypes(fields_ULPP, clear_U, core.first.space.out_channels // 2)
+    if not len(typical_CLPP):  # no unit has a clear field: the layer stays random
+        return
+    time_CLK, _, space_CKF = torch.linalg.svd(typical_CLPP.flatten(2), full_matrices=False)
+    core.start(space_CKF[:, 0].view(-1, *typical_CLPP.shape[2:]), time_CLK[:, :, 0])
+
+
+def principal_courses(courses_UL: np.ndarray, bases: int) -> np.ndarray | None:
+    """The first ``bases`` singular vectors (K, L) of the units' time courses; None where fewer are there."""
+    if np.linalg.matrix_rank(courses_UL) < bases:
+        return None
+    _, _, vectors_LL = np.linalg.svd(courses_UL, full_matrices=False)
+    return vectors_LL[:bases].astype(np.float32)
+
+
+def head_fields(head: LNHead, basis_KL: Tensor, kernel: int) -> Tensor:
+    """Each unit's filter in the front end's basis: (U, K, P, P), unit norm, at most ``kernel`` pixels wide."""
+    lags = basis_KL.shape[1]
+    time_UL = head.time_UL.detach()[:, -lags:]
+    if time_UL.shape[1] < lags:
+        time_UL = torch.nn.functional.pad(time_UL, (lags - time_UL.shape[1], 0))
+    cut = max(0, (head.patch - kernel) // 2)
+    space_UPP = rearrange(head.space_UP.detach(), "u (p q) -> u p q", p=head.patch)[
+        :, cut : head.patch - cut, cut : head.patch - cut
+    ]
+    fields = einsum(time_UL @ torch.linalg.pinv(basis_KL), space_UPP, "u k, u p q -> u k p q")
+    return fields / fields.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+
+
+def prototypes(fields_UKPP: Tensor, weight_U: Tensor, number: int) -> Tensor:
+    """Typical receptive fields: spherical k-means that takes a field and its negative for the same. At most
+    ``number`` of them.
+
+    Parameters
+    ----------
+    fields_UKPP : unit-norm fields.
+    weight_U : how much each counts; those of zero weight are left out.
+    """
+    weight_U = weight_U.float()
+    x_UF = fields_UKPP.flatten(1)[weight_U > 0]
+    weight_U = weight_U[weight_U > 0]
+    number = min(number, len(x_UF))
+    if number == 0:
+        return fields_UKPP[:0]
+    # Each next center is the field that those before explain worst; deterministic.
+    centers_CF = x_UF[weight_U.argmax()][None]
+    for _ in range(number - 1):
+        unexplained_U = 1 - (x_UF @ centers_CF.T).abs().amax(1).clamp(max=1) ** 2
+        centers_CF = torch.cat([centers_CF, x_UF[(weight_U * unexplained_U).argmax()][None]])
+    for _ in range(5):
+        likeness_UC = x_UF @ centers_CF.T
+        nearest_U = likeness_UC.abs().argmax(1)
+        sign_U = likeness_UC.gather(1, nearest_U[:, None])[:, 0].sign()
+        total_CF = torch.zeros_like(centers_CF).index_add(0, nearest_U, x_UF * (sign_U * weight_U)[:, None])
+        norm_C1 = total_CF.norm(dim=1, keepdim=True)
+        centers_CF = torch.where(norm_C1 > 1e-6, total_CF / norm_C1.clamp_min(1e-6), centers_CF)
+    return centers_CF.view(number, *fields_UKPP.shape[1:])
+
+
+def contrast(twin: Twin, recording: Recording) -> Tensor:
+    """Normalized frames (1, C, T, H, W) of one training trial: of the middle one, or the nearest to it that shows more
+    than one gray."""
+    spec = twin.specs[recording.info.recording_id]
+    trials = recording.info.trials.of("train")
+    middle = len(trials.start) // 2
+
+    def shown(trial: int) -> Tensor:
+        start = int(trials.start[trial])
+        frames = recording.frames(start, min(int(trials.stop[trial]), start + SCALE_FRAMES))
+        behavior = torch.zeros(1, frames.shape[1], spec.behavior_dim)
+        return twin.adapt(spec.recording_id, Clips(frames=torch.as_tensor(frames)[None], behavior=behavior))[0]
+
+    around = sorted(range(len(trials.start)), key=lambda trial: abs(trial - middle))[:SCALE_TRIALS]
+    found = (shown(trial) for trial in around)
+    return next((x for x in found if varies(x.flatten())), shown(middle))
