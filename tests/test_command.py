@@ -17,7 +17,6 @@ from vivit_core.cli.sweeps import Job
 from vivit_core.cli.tasks import train
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.models import checkpoint
 
 
 def recording(path: Path, **changed: object) -> Path:
@@ -231,7 +230,7 @@ def test_a_checkpoint_that_has_seen_more_epochs(seen, epochs, right, compose, tm
     settings = compose("trainer=debug", f"trainer.epochs={epochs}")
     runs.describe(run, settings, [], "of the first")
     content = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": seen}}}}}
-    monkeypatch.setattr(checkpoint, "read_checkpoint", lambda path: content)
+    monkeypatch.setattr(train, "read_checkpoint", lambda path: content)
     if right:
         assert train.run_of(run.last, settings) == (run, run.last)
     else:

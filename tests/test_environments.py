@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(command, words, said):
 SPEAK = """if True:
     import os, sys
     sys.path.insert(0, sys.argv[1])
-    from streams import steady_streams
+    from vivit_core.system.streams import steady_streams
     steady_streams(); steady_streams()
     kept = open(sys.argv[2], "w")
     for _ in range(2000):
@@ -209,7 +209,7 @@ SPEAK = """if True:
 @pytest.mark.parametrize("shell", ["{} | head -n 1", "{} >&- 2>&- <&-", "{} >/dev/full", "{}"])
 def test_no_terminal_ends_a_program(tmp_path, shell):
     """An ASCII terminal that is there, that its reader has left, that is closed, on a full disk."""
-    words = [sys.executable, "-c", SPEAK, str(SRC / "vivit_core"), str(tmp_path / "kept")]
+    words = [sys.executable, "-c", SPEAK, str(SRC), str(tmp_path / "kept")]
     line = f"set -o pipefail; {shell.format(shlex.join(words))}"
     ascii_alone = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(["bash", "-c", line], env=ascii_alone, capture_output=True, timeout=60, check=False)

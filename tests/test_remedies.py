@@ -24,7 +24,7 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.plan import check_geometry
 
 CONF = schema.conf_dir()
-SOURCE = Path(schema.__file__).parent
+SOURCE = Path(schema.__file__).parents[1]
 
 
 # Keys ---------------------------------------------------------------------------------------------------------------

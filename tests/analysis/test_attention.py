@@ -517,7 +517,7 @@ def test_what_is_drawn_are_the_weights(tmp_path, monkeypatch):
         drawn[path.stem] = figure
         return save(figure, path)
 
-    monkeypatch.setattr(plotting_style, "save", keep)
+    monkeypatch.setattr("vivit_core.analysis.attention.plots.save", keep)
     of = spec(behavior=0)
     made = lively(twin(vivit(modulator=None), of))
     given = clips(of, count=1)

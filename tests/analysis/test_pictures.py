@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +20,13 @@ from vivit_core.plotting import style as plotting_style
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures in the order in which they were saved."""
     figures: list[Figure] = []
-    save = plotting_style.save
+    canvas = plotting_style.FigureCanvasAgg
 
-    def keep(figure: Figure, path: Path) -> Path:
+    def keep(figure: Figure) -> Any:
         figures.append(figure)
-        return save(figure, path)
+        return canvas(figure)
 
-    monkeypatch.setattr(plotting_style, "save", keep)
+    monkeypatch.setattr(plotting_style, "FigureCanvasAgg", keep)
     return figures
 
 

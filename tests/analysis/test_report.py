@@ -22,7 +22,6 @@ from rich.console import Console
 from vivit_core.cli import context as cli_context
 from vivit_core.report import page as report_page
 from vivit_core.report import section as report_section
-from vivit_core.report import training
 from vivit_core.report.page import publish
 from vivit_core.report.section import Section, Table
 
@@ -190,8 +189,8 @@ def test_what_stands_in_a_trainings_folder_does_not_cost_the_task_its_own_report
 
 def test_a_folder_that_cannot_be_written_is_left_with_a_warning(tmp_path, monkeypatch, caplog):
     training = tmp_path / "training"
-    monkeypatch.setattr(training, "training_of", lambda _: training)
-    monkeypatch.setattr(training, "training_section", lambda _: section("train"))
+    monkeypatch.setattr(report_page, "training_of", lambda _: training)
+    monkeypatch.setattr(report_page, "training_section", lambda _: section("train"))
     training.mkdir()
     write = report_page.write
 
@@ -206,8 +205,8 @@ def test_a_folder_that_cannot_be_written_is_left_with_a_warning(tmp_path, monkey
 
 
 def test_a_section_on_several_checkpoints_goes_to_each_ones_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "training_of", lambda checkpoint: checkpoint.parent)
-    monkeypatch.setattr(training, "training_section", lambda run: section("train", text=f"of {run.name}"))
+    monkeypatch.setattr(report_page, "training_of", lambda checkpoint: checkpoint.parent)
+    monkeypatch.setattr(report_page, "training_section", lambda run: section("train", text=f"of {run.name}"))
     checkpoints = [tmp_path / name / "best.ckpt" for name in ("a", "b")]
     publish(tmp_path / "a", section())
     assert Page(publish(tmp_path / "own", section("compare"), checkpoints)).sections == ["compare"]

@@ -68,7 +68,7 @@ def test_what_it_prints_does_not_spoil_the_answer_and_it_holds_no_torch(bad: Cal
 
 
 def test_one_process_examines_many_files_and_ends(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vivit_core.system.files.known_whole", lambda path: False)
+    monkeypatch.setattr("vivit_core.data.recording.validate.known_whole", lambda path: False)
     started = []
     start = guard_module._started
     monkeypatch.setattr(guard_module, "_started", lambda: started.append(start()) or started[-1])
@@ -305,7 +305,7 @@ def test_a_file_system_without_locks_will_do(
 
 MANY = """
 import resource, sys
-from vivit_core.data.recording import Recording, _open_now
+from vivit_core.data.recording.reader import Recording, _open_now
 recordings = [Recording(path) for path in sys.argv[1:]]
 resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
 first = [r.read(0, 3, {})["counts"].sum() for r in recordings]

@@ -147,7 +147,7 @@ def test_a_change_on_purpose_names_its_field_or_is_sealed_again(make):
     path = make()
     with h5py.File(path, "r+") as file:
         file["stimulus/frames"][0] = 7
-    with pytest.raises(RecordingError, match=r"seal\(path\)"):
+    with pytest.raises(RecordingError, match=r"write_checksum\(path\)"):
         validate_recording(path)
     write_checksum(path)
     validate_recording(path)

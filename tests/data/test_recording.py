@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import pytest
 
-from vivit_core.data.recording import format as recording_format
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
@@ -106,7 +105,7 @@ def test_missing_behavior_is_zero_and_told_once(make: Callable[..., Path], caplo
 def test_arrays_on_disk_are_copied_in_pieces(
     tmp_path: Path, arrays: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording_format, "_COPY_BYTES", 1000)
+    monkeypatch.setattr("vivit_core.data.recording.writer.COPY_BYTES", 1000)
     given = arrays()
     np.save(tmp_path / "frames.npy", given["frames"])
     largest = 0
@@ -326,7 +325,7 @@ def test_of_a_known_file_the_frames_are_left_to_the_reader(
 
 @pytest.mark.usefixtures("unguarded")
 def test_memory_of_the_validator_is_bounded(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording_format, "_COPY_BYTES", 1 << 18)
+    monkeypatch.setattr("vivit_core.data.recording.validate.COPY_BYTES", 1 << 18)
     path = make(n_frames=2000, frames=np.zeros((2000, 40, 50), np.float32))
     tracemalloc.start()
     try:

@@ -86,12 +86,10 @@ def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precisio
 
 
 def test_a_plan_is_of_this_machine(monkeypatch, command):
-    from vivit_core.cli import main as cli_main
-
     def planned(*arguments, device, precision, **sizes):
         raise ValueError(f"a plan of {device} in {precision}")
 
-    monkeypatch.setattr(cli_main, "plan_twin", planned)
+    monkeypatch.setattr("vivit_core.cli.tasks.plan.plan_twin", planned)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))

@@ -63,10 +63,9 @@ def train_and_evaluate(command: Callable[..., tuple[int, str]], tmp_path: Path) 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """``interrupted(n)``: a Ctrl-C comes when n pieces are written; pieces are small from now on."""
-    from vivit_core.data.recording import format as recording_format
     from vivit_core.data.recording import resumable
 
-    monkeypatch.setattr(recording_format, "_COPY_BYTES", 2000)
+    monkeypatch.setattr("vivit_core.data.recording.writer.COPY_BYTES", 2000)
     note, left = resumable._note, [-1]
 
     def counted(journal: Any, entry: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vivit_core.analysis.compare import bootstrap
 from vivit_core.analysis.compare.bootstrap import (
-    FEWEST,
     INTERVAL,
     difference,
     enough_pieces,
@@ -130,9 +130,9 @@ def compare(
         "methods": {
             **{name: METHODS[name] for name in ("bps", "corr", "knowable_fraction")},
             "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings, with "
-            f"replacement, of each recording's stimuli in at least {FEWEST} pieces of at most {piece_s:g} s, "
+            f"replacement, of each recording's stimuli in at least {bootstrap.FEWEST} pieces of at most {piece_s:g} s, "
             "the same for all models. Repeats of a stimulus are drawn together. A unit that spikes in fewer "
-            f"than {FEWEST} pieces has no interval of its own.",
+            f"than {bootstrap.FEWEST} pieces has no interval of its own.",
             "flops_per_bin": "floating-point operations of matrix products, convolutions and attention in the forward "
             "pass of evaluation clips, divided by the bins scored in them, burn-in left out",
             "bins_per_s": "scored bins of evaluation clips a second: the median of rounds in which the models took "

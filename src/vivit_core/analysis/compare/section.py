@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from vivit_core.analysis.compare import bootstrap
 from vivit_core.analysis.compare import plots as compare_plots
-from vivit_core.analysis.compare.bootstrap import FEWEST, intervals
+from vivit_core.analysis.compare.bootstrap import intervals
 from vivit_core.analysis.tables import write_rows
 from vivit_core.report.section import Section, Table
 from vivit_core.report.training import counted
@@ -72,8 +73,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         text.append("This split chose the checkpoints, so its scores are too good.")
     if summary["units_without_interval"]:
         text.append(
-            f"{counted(summary['units_without_interval'], 'unit')} spiked in fewer than {FEWEST} pieces: too few for "
-            "an interval, so surely neither better nor worse."
+            f"{counted(summary['units_without_interval'], 'unit')} spiked in fewer than {bootstrap.FEWEST} pieces: "
+            "too few for an interval, so surely neither better nor worse."
         )
     if any(left_out.values()):
         text.append(

@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 KINDS = ("spikes", "calcium")
 
 
-_COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
+COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
 
 
 Verify = Literal["known", "always"]  # which files are read to their end before use: those not known yet, or all

@@ -17,8 +17,8 @@ import numpy as np
 
 from vivit_core.data.recording.checksum import checksum_holds, difference
 from vivit_core.data.recording.format import (
-    _COPY_BYTES,
     _TEXT_ATTRS,
+    COPY_BYTES,
     FORMAT,
     FORMAT_VERSION,
     KINDS,
@@ -454,7 +454,7 @@ def _check_values(
 def _streamed(dataset: h5py.Dataset) -> Iterator[tuple[int, np.ndarray]]:
     """A (T, ...) array in pieces of whole chunks, so that none is inflated twice: first row and values of each."""
     row_bytes = max(1, int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize)
-    rows = max(1, _COPY_BYTES // row_bytes)
+    rows = max(1, COPY_BYTES // row_bytes)
     if dataset.chunks is not None and dataset.chunks[0] * row_bytes <= _MOST_CHUNK_BYTES:
         rows = max(dataset.chunks[0], rows // dataset.chunks[0] * dataset.chunks[0])
     for start, stop in pieces(dataset.shape[0], row_bytes, rows * row_bytes):

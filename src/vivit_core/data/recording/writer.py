@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from vivit_core.data.recording.checksum import write_checksum
-from vivit_core.data.recording.format import _COPY_BYTES, FORMAT, FORMAT_VERSION, Trials, _strings
+from vivit_core.data.recording.format import COPY_BYTES, FORMAT, FORMAT_VERSION, Trials, _strings
 from vivit_core.data.recording.inputs import check_arrays
 from vivit_core.data.recording.resumable import Sliceable, write_in_pieces
 from vivit_core.data.recording.validate import _check_free_text, _check_id, _check_names, _examine
@@ -159,7 +159,7 @@ def write_recording(
         except RecordingError as error:
             raise RecordingError(path, error.field, error.problem, error.remedy) from None
 
-    write_in_pieces(path, layout, large, check, piece_bytes=_COPY_BYTES, key=import_key, progress=progress)
+    write_in_pieces(path, layout, large, check, piece_bytes=COPY_BYTES, key=import_key, progress=progress)
     remember_whole(path)  # it was read back to its end
     return path
 
