@@ -67,8 +67,7 @@ def test_another_compiler_may_be_named(able, tmp_path, monkeypatch):
 def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precision):
     """The defaults of a GPU; one that does not compute in bfloat16 gets float32, and the line says so. Float32 is
     exact. The report names what it was trained in."""
-    from vivit_core.cli.context import machine_of
-    from vivit_core.cli.runs import environment
+    from vivit_core.cli.context import budget_record, machine_of
     from vivit_core.report.training import budget_of
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -79,7 +78,7 @@ def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precisio
     device, budget = machine_of(settings["trainer"], announce=True)
     assert device == "cuda" and budget.precision == precision
     assert (budget.epochs, budget.steps_per_epoch, budget.batch_size) == (20, 200, 16)
-    assert f"clips, {precision}, on cuda" in budget_of(settings["trainer"], environment())
+    assert f"clips, {precision}, on cuda" in budget_of(budget_record(settings["trainer"]))
     printed = " ".join(capsys.readouterr().out.split())
     assert ("does not compute in bfloat16" in printed) == (precision == "32-true" and given is None)
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,13 @@ def machine_of(trainer: Mapping[str, Any], announce: bool = False) -> tuple[str,
             f"{budget.precision}{limit} (trainer.epochs=… and the like change it)"
         )
     return device, budget
+
+
+def budget_record(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """:func:`machine_of` as a run's environment.json keeps it; ``max_minutes`` is None where there is no limit."""
+    device, budget = machine_of(trainer)
+    minutes = None if math.isinf(budget.max_minutes) else budget.max_minutes
+    return {"device": device, **asdict(budget), "max_minutes": minutes}
 
 
 def data_of_checkpoint(
@@ -248,7 +255,8 @@ def is_first_rank() -> bool:
 
 def describe(run: runs.Run, settings: Settings, continues: bool = False) -> None:
     if is_first_rank():
-        runs.describe(run, settings, HydraConfig.get().overrides.task, fingerprint(settings), continues)
+        budget = budget_record(settings["trainer"]) if settings["task"] == "train" else None
+        runs.describe(run, settings, HydraConfig.get().overrides.task, fingerprint(settings), budget, continues)
 
 
 def command_line() -> str:

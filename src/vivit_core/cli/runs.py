@@ -22,7 +22,6 @@ import yaml
 from vivit_core.models.checkpoint import read_checkpoint, read_plain
 from vivit_core.system.files import link_or_copy, remove_leftovers, write_text
 from vivit_core.system.locks import lock
-from vivit_core.training.machine import bf16_is_native
 
 VERSIONS = (
     "vivit-core",
@@ -207,9 +206,14 @@ class Run:
 
 
 def describe(
-    run: Run, settings: Mapping[str, Any], overrides: Sequence[str], fingerprint: str, continues: bool = False
+    run: Run,
+    settings: Mapping[str, Any],
+    overrides: Sequence[str],
+    fingerprint: str,
+    budget: Mapping[str, Any] | None = None,
+    continues: bool = False,
 ) -> None:
-    """Write what is done in a folder: its configuration, overrides and environment.
+    """Write what is done in a folder: its configuration, overrides, environment, and a training's budget.
 
     An earlier try that came to nothing is forgotten. A continued run keeps its beginning and notes this continuation,
     whose settings are now its own.
@@ -220,10 +224,12 @@ def describe(
         Where a run that is not continued would take the place of another's results.
     """
     run.path.mkdir(parents=True, exist_ok=True)
-    now = {**environment(), "task": settings["task"], "overrides": list(overrides), "fingerprint": fingerprint}
+    here = environment()
+    asked = {"task": settings["task"], "overrides": list(overrides), "fingerprint": fingerprint, "budget": budget}
+    now = {**here, **asked}
     if continues:
         first = run.environment
-        about = {**first, **{key: now[key] for key in ("task", "overrides", "fingerprint")}}
+        about = {**first, **asked}
         about.pop("ended", None)
         before = first.get("continued")
         about |= {"continued": [*(before if isinstance(before, list) else []), now]}
@@ -278,7 +284,6 @@ def environment() -> dict[str, Any]:
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "gpu_bf16": bf16_is_native() if torch.cuda.is_available() else None,
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 CONSTANT = 1e-12
+"""A trace counts as constant where its variance is below this part of its mean square (float32 rounding lies near
+1e-14)."""
 
 
 def pearson(xy: np.ndarray, x: np.ndarray, y: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:

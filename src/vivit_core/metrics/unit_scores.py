@@ -16,14 +16,6 @@ from torchmetrics import Metric
 from vivit_core.metrics.correlation import pearson
 from vivit_core.metrics.repeats import PIECE
 
-"""A trace counts as constant where its variance is below this part of its mean square (float32 rounding lies near
-1e-14)."""
-
-
-"""A unit's normalized correlation enters a summary where its signal power is above this many of its standard errors:
-the bias of dividing by the square root of a noisy signal power, about ⅜ / RELIABLE² of the value, stays below a tenth.
-"""
-
 
 class UnitScores(NamedTuple):
     """One number a unit, (U,) float64; NaN where a score is not defined."""

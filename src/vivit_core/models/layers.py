@@ -1,4 +1,4 @@
-"""Small parts that several models share: levels, and rotary positions.
+"""Small functions that several models share.
 
 Shape letters: B clips, T steps in time, C channels, H W cells, N tokens, D embedding, h heads,
 d numbers of a head, F bins (frames) of a clip.
@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 Part = Callable[..., Any]
-
-
 """A constructor whose remaining arguments (sizes) the enclosing module gives."""
 
+Call = Callable[..., Tensor]
+"""How a block is called: the block, then its inputs."""
 
-"""Cosines and sines of the angles by which pairs of numbers are turned, (N, 1, 2, d / 2): see ``apply_rope``."""
+
+def call_block(block: nn.Module, *inputs: Any) -> Tensor:
+    """One function for all blocks, so that they share compiled code."""
+    y: Tensor = block(*inputs)
+    return y
 
 
 def normalized(values: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:

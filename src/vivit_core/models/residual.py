@@ -9,10 +9,9 @@ from typing import cast
 from torch import Tensor, nn
 
 from vivit_core.models.convolution import ChannelNorm, Conv3d, ResidualBlock, Step, in_turn
-from vivit_core.models.cores.base import Call, call_block
 from vivit_core.models.dropout import check_probability, draw_seeds
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import init_linear
+from vivit_core.models.layers import Call, call_block, init_linear
 
 
 class Stages:

@@ -9,16 +9,15 @@ level's last word. So a bin costs what is new in it, and an endless stream takes
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vivit_core.models.layers import missing
-from vivit_core.specs import Clips
-
-if TYPE_CHECKING:
-    from vivit_core.models.twin import Twin
+from vivit_core.specs import Clips, RecordingSpec
 
 
 class Stream:
@@ -30,11 +29,10 @@ class Stream:
 
     Parameters
     ----------
-    twin : causal.
-    recording_id : whose units.
-    clip_length : bins of the clip that is to be reproduced. It matters only where that is no multiple of the tokens'
-        frames: a clip is padded at its old end, so that its first token ends early, while a stream, whose end nobody
-        knows, begins with a whole token.
+    spec : of the recording whose units are predicted.
+    adapt : from raw clips to the core's frames and the modulator's behavior, as ``twin.adapt`` for this recording.
+    core, modulator, readout : the streams of the twin's own; ``modulator`` is None where it has none.
+    device : where they compute.
 
     Attributes
     ----------
@@ -45,16 +43,20 @@ class Stream:
     Raises
     ------
     ValueError
-        For an acausal twin, an unknown recording, and frames or behavior of a wrong shape.
+        For frames or behavior of a wrong shape.
     """
 
-    def __init__(self, twin: Twin, recording_id: str, clip_length: int | None = None) -> None:
-        self.readout = twin.readout(recording_id).stream()
-        self.twin, self.recording_id, self.spec = twin.eval(), recording_id, twin.specs[recording_id]
-        old = 0 if clip_length is None else -clip_length % twin.core.stride
-        self.core = twin.core.stream(old)
-        self.modulator = twin.modulator.stream(old) if twin.modulator is not None else None
-        self.device = next(twin.parameters()).device
+    def __init__(
+        self,
+        spec: RecordingSpec,
+        adapt: Callable[[Clips], tuple[Tensor, Tensor]],
+        core: Any,
+        modulator: Any,
+        readout: Any,
+        device: torch.device,
+    ) -> None:
+        self.spec, self.adapt, self.device = spec, adapt, device
+        self.core, self.modulator, self.readout = core, modulator, readout
         self.bins, self.missing_values = 0, 0
 
     @torch.no_grad()
@@ -76,13 +78,13 @@ class Stream:
         given = given[None] if given.ndim == 2 else given
         if given.shape != spec.frame_shape:
             raise ValueError(
-                f"recording {self.recording_id} has frames of shape {spec.frame_shape} (channels, height, width), "
+                f"recording {spec.recording_id} has frames of shape {spec.frame_shape} (channels, height, width), "
                 f"not {given.shape}"
             )
         moved = np.zeros(0, np.float32) if behavior is None else np.asarray(behavior, np.float32)
         if moved.shape != (spec.behavior_dim,):
             raise ValueError(
-                f"recording {self.recording_id} needs behavior of shape ({spec.behavior_dim},) for {spec.behavior}, "
+                f"recording {spec.recording_id} needs behavior of shape ({spec.behavior_dim},) for {spec.behavior}, "
                 f"not {moved.shape}"
             )
         clip = Clips(
@@ -92,13 +94,13 @@ class Stream:
         if lost := missing(clip["frames"]) + missing(clip["behavior"]):
             if not self.missing_values:
                 warnings.warn(
-                    f"recording {self.recording_id}, bin {self.bins}: {lost} pixels or numbers of behavior are "
+                    f"recording {spec.recording_id}, bin {self.bins}: {lost} pixels or numbers of behavior are "
                     "missing (NaN or infinite); their means stand in, now and in later bins "
                     "(stream.missing_values counts them)",
                     stacklevel=2,
                 )
             self.missing_values += lost
-        pixels, behavior_11D = self.twin.adapt(self.recording_id, clip)
+        pixels, behavior_11D = self.adapt(clip)
         levels = self.core(pixels)
         if self.modulator is not None:
             levels = self.modulator(levels, behavior_11D)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -194,8 +195,31 @@ class Twin(nn.Module):
         return (counts * spec.frame_rate_hz).cpu().numpy()
 
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
-        """Predict one recording bin by bin, endlessly: see :class:`vivit_core.models.streaming.Stream`."""
-        return Stream(self, recording_id, clip_length)
+        """Predict one recording bin by bin, endlessly; the twin is put into evaluation.
+
+        Parameters
+        ----------
+        recording_id : whose units.
+        clip_length : bins of the clip that is to be reproduced. It matters only where that is no multiple of the
+            tokens' frames: a clip is padded at its old end, so that its first token ends early, while a stream, whose
+            end nobody knows, begins with a whole token.
+
+        Raises
+        ------
+        ValueError
+            For an acausal twin and an unknown recording.
+        """
+        readout = self.readout(recording_id).stream()
+        self.eval()
+        old = 0 if clip_length is None else -clip_length % self.core.stride
+        return Stream(
+            self.specs[recording_id],
+            partial(self.adapt, recording_id),
+            self.core.stream(old),
+            self.modulator.stream(old) if self.modulator is not None else None,
+            readout,
+            next(self.parameters()).device,
+        )
 
     def penalty(self) -> Tensor:
         """The regularizers of all parts, already weighted; the readouts' is a mean over recordings."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from vivit_core.models.load import load_twin
 from vivit_core.names import command
 from vivit_core.report.section import Section, Table
 from vivit_core.specs import RecordingSpec
-from vivit_core.training.machine import precision_on_gpu
 
 
 def training_of(checkpoint: Path) -> Path | None:
@@ -67,7 +65,7 @@ def training_section(run: Path) -> Section:
         ("predict", str(settings.get("predict", "all"))),
         ("behavior", ", ".join(settings["data"]["behavior"]) or "none"),
         ("clip", f"{settings['data']['clip_length']} bins, the first {settings['data']['burn_in']} not in the loss"),
-        ("budget", budget_of(settings["trainer"], environment)),
+        ("budget", budget_of(environment["budget"])),
         ("optimizer steps done", read_checkpoint(last).get("global_step") if last.is_file() else None),
         ("optimizer steps until the best", content.get("global_step")),
         ("seed", settings["seed"]),
@@ -121,26 +119,13 @@ def shown(value: Any) -> str:
     return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
-def budget_of(trainer: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-    """The budget on the machine where it ran; runs of before ``gpu`` was noted say both."""
-    if trainer["device"] != "auto":
-        devices = [trainer["device"]]
-    elif "gpu" in environment:
-        devices = ["cuda" if environment["gpu"] else "cpu"]
-    else:
-        devices = ["cpu", "cuda"]
-    words = []
-    for device in devices:
-        own = {key: value if trainer[key] is None else trainer[key] for key, value in trainer[device].items()}
-        if device == "cuda":  # runs of before ``gpu_bf16`` was noted took what was set
-            native = environment.get("gpu_bf16", True)
-            own["precision"] = precision_on_gpu(trainer["precision"], own["precision"], native)
-        limit = "" if math.isinf(own["max_minutes"]) else f", at most {own['max_minutes']:g} minutes"
-        words.append(
-            f"{own['epochs']} epochs of {own['steps_per_epoch']} steps of {own['accumulate'] * own['batch_size']} "
-            f"clips, {own['precision']}{limit}, on {device}"
-        )
-    return "; or ".join(words)
+def budget_of(budget: Mapping[str, Any]) -> str:
+    """The budget that the training had on its machine."""
+    limit = "" if budget["max_minutes"] is None else f", at most {budget['max_minutes']:g} minutes"
+    return (
+        f"{budget['epochs']} epochs of {budget['steps_per_epoch']} steps of "
+        f"{budget['accumulate'] * budget['batch_size']} clips, {budget['precision']}{limit}, on {budget['device']}"
+    )
 
 
 def gpu_of(environment: Mapping[str, Any]) -> str:

@@ -141,8 +141,6 @@ def extract_attention(
 
 
 Take = Callable[[Kind, int, np.ndarray, Tensor], None]
-
-
 """Receives kind, layer, the numbers of some sequences (clip · sequences of a clip + own number) and their weights,
 (S, h, Q, K) float32."""
 
@@ -190,6 +188,3 @@ def watched(core: ViViT, take: Take, wanted: Callable[[Kind, int], np.ndarray] |
         for own in attentions.values():
             for attention in own:
                 attention.watch = None
-
-
-"""Pictures and their captions."""

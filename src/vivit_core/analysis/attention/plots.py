@@ -47,8 +47,6 @@ FILM_FRAMES, FILM_MS = 60, 100  # at most; of each
 
 
 Box = tuple[float, float, float, float]
-
-
 """Left, top, right and bottom edge in pixels, pixel x reaching from x to x + 1."""
 
 

@@ -18,8 +18,8 @@ from vivit_core.models.twin import Twin
 from vivit_core.names import short
 from vivit_core.specs import Clips
 
-# Pictures -----------------------------------------------------------------------------------------------------------
 Drawn = list[tuple[Path, str]]
+"""Pictures and their captions."""
 
 
 def plot_attention(
@@ -185,7 +185,6 @@ def plot_readouts(
     ]
 
 
-# All of it -----------------------------------------------------------------------------------------------------------
 def study_attention(
     twin: Twin,
     recording_id: str,

@@ -8,6 +8,7 @@ from torch import Tensor
 from vivit_core.models.layers import at_least_float32
 
 Rope = tuple[Tensor, Tensor]
+"""Cosines and sines of the angles by which pairs of numbers are turned, (N, 1, 2, d / 2): see ``apply_rope``."""
 
 
 def rotation(positions: Tensor, dim: int, base: float) -> Tensor:

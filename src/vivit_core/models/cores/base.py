@@ -12,11 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
-
-Call = Callable[..., Tensor]
-
-
-"""How a block is called: the block, then its inputs."""
+from vivit_core.models.layers import Call, call_block
 
 
 class Core(nn.Module):
@@ -76,9 +72,3 @@ class Core(nn.Module):
     def penalty(self) -> Tensor:
         """What the core adds to the loss, already weighted."""
         raise NotImplementedError
-
-
-def call_block(block: nn.Module, *inputs: Any) -> Tensor:
-    """One function for all blocks, so that they share compiled code."""
-    y: Tensor = block(*inputs)
-    return y

@@ -18,8 +18,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.models.cores.base import Call, call_block
 from vivit_core.models.feature_map import FeatureMap, cell_centers
+from vivit_core.models.layers import Call, call_block
 
 
 @dataclass

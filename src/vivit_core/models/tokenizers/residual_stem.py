@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.convolution import ChannelNorm, Step
-from vivit_core.models.cores.base import Call, call_block
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import Part, init_linear
+from vivit_core.models.layers import Call, Part, call_block, init_linear
 from vivit_core.models.residual import Stages, run_blocks
 from vivit_core.models.tokenizers.base import Tokenizer, Tokens
 

@@ -9,10 +9,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.models.cores.base import Call, call_block
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import channel_scales, init_linear, roughness
+from vivit_core.models.layers import Call, call_block, channel_scales, init_linear, roughness
 from vivit_core.models.tokenizers.base import Tokenizer, Tokens
 
 

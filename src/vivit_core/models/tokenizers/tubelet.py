@@ -9,9 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vivit_core.models.cores.base import Call, call_block
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import init_linear
+from vivit_core.models.layers import Call, call_block, init_linear
 from vivit_core.models.tokenizers.base import Tokenizer, Tokens
 
 
