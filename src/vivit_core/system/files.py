@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+import platformdirs
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -128,11 +130,11 @@ def remember_whole(path: Path) -> None:
 def _note_of(path: Path) -> Path | None:
     """Where the note of a file lies; None where this user has no place for it."""
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = platformdirs.user_cache_path("vivit-core", appauthor=False)
     except RuntimeError:  # no HOME and no entry in the list of users, as in a container
         return None
     name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
-    return cache / "vivit-core" / "read-whole" / name
+    return cache / "read-whole" / name
 
 
 def state_of(path: Path) -> str:
