@@ -39,7 +39,6 @@ from vivit_core.analysis.inspect import plots as inspect_plots
 from vivit_core.analysis.receptive_fields import plots as receptive_fields_plots
 from vivit_core.analysis.receptive_fields.fields import Fields
 from vivit_core.analysis.receptive_fields.numbers import known_fractions
-from vivit_core.analysis.tables import write_rows, write_units
 from vivit_core.analysis.tuning import plots as tuning_plots
 from vivit_core.cli import context as cli_context
 from vivit_core.cli import sweeps
@@ -72,6 +71,7 @@ from vivit_core.report.page import publish
 from vivit_core.report.section import Section, Table
 from vivit_core.specs import RecordingError
 from vivit_core.system import terminal
+from vivit_core.system.tables import read_table, write_table
 from vivit_core.training.callbacks.stop_signals import StopSignals, TrainingStopped
 from vivit_core.training.module import validation_numbers
 
@@ -297,9 +297,10 @@ def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cell_of_a_csv_file_is_no_formula_and_reads_back(tmp_path: Path) -> None:
-    write_rows(tmp_path / "a.csv", [[name, -1.5, None] for name in EVERY])
+    write_table(tmp_path / "a.csv", [{"name": name, "rate_hz": -1.5, "bps": None} for name in EVERY])
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+        header, *rows = csv.reader(file)
+    assert header == ["name", "rate_hz", "bps"]
     assert len(rows) == len(EVERY) and {tuple(row[1:]) for row in rows} == {("-1.5", "")}
     for name, (cell, *_) in zip(EVERY, rows, strict=True):
         assert cell[0] not in "=+-@\t\r" or cell in ("+1", "-1")
@@ -311,8 +312,28 @@ def test_a_cell_of_a_csv_file_is_no_formula_and_reads_back(tmp_path: Path) -> No
 
 
 def test_units_are_found_again_in_units_csv(tmp_path: Path) -> None:
-    write_units(tmp_path / "units.csv", [{"recording": n, "unit": n, "knowable_fraction": 0.5} for n in NAMES])
+    write_table(tmp_path / "units.csv", [{"recording": n, "unit": n, "knowable_fraction": 0.5} for n in NAMES])
     assert known_fractions(tmp_path) == {(name, name): 0.5 for name in NAMES}
+
+
+def test_a_table_reads_back(tmp_path: Path) -> None:
+    """Text of any kind, numbers to the last digit, integers beside gaps, headings that look like a formula."""
+    rows = [
+        {"id": name, "=bits": 0.1 + i / 3, "n": i if i % 2 else None, "x": (float("inf"), float("nan"))[i % 2]}
+        for i, name in enumerate([*NAMES, "007", "NA", "nan", "1e5", "None", "a,b", 'a"b'])
+    ]
+    write_table(tmp_path / "a.csv", rows)
+    table = read_table(tmp_path / "a.csv", text=("id",))
+    assert table.columns.tolist() == ["id", "=bits", "n", "x"]
+    assert table["id"].tolist() == [row["id"] for row in rows]
+    assert table["=bits"].tolist() == [row["=bits"] for row in rows]
+    assert table["n"].isna().tolist() == [row["n"] is None for row in rows]
+    assert table["x"].isna().tolist() == [i % 2 == 1 for i in range(len(rows))]
+    assert ",1," in (tmp_path / "a.csv").read_text().splitlines()[2]  # not 1.0
+    for damaged in (b"", b"a,b\n1,2,3\n4,5,6,7\n", b"\xff\xfe\x00", b"unit,bps\na,1\n"):
+        (tmp_path / "a.csv").write_bytes(damaged)
+        with pytest.raises(ValueError):
+            read_table(tmp_path / "a.csv", text=("id",))
 
 
 # Commands -----------------------------------------------------------------------------------------------------------

@@ -1,37 +1,17 @@
-"""Numbers to files, and over groups of units."""
+"""An analysis's numbers to files, and over groups of units."""
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vivit_core.names import csv_text
 from vivit_core.system.files import atomic_write, write_text
 
 HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
-
-
-def write_units(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV file with a row for each unit; what is not defined (NaN) stays empty."""
-    write_rows(path, [list(rows[0]), *(list(row.values()) for row in rows)])
-
-
-def write_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    """A CSV file, heading first; None and NaN stay empty, and no text in it is a formula to a spreadsheet."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([_csv_cell(value) for value in row] for row in rows)
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return csv_text(value)
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

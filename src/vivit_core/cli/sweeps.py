@@ -16,13 +16,13 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from vivit_core.analysis.tables import write_rows
 from vivit_core.cli.runs import number_in
 from vivit_core.models.checkpoint import read_plain
 from vivit_core.names import file_name
 from vivit_core.parts.schema import check_call
 from vivit_core.plotting import sweep as plotting_sweep
 from vivit_core.system.files import remove_leftovers, write_text
+from vivit_core.system.tables import write_table
 from vivit_core.system.terminal import shown
 
 log = logging.getLogger(__name__)
@@ -167,12 +167,17 @@ def test_bps_of(outcome: Outcome) -> float | None:
 
 def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
     names = score_names(rows)
-    table: list[list[Any]] = [["job", *keys, "status", "reason", *names, "run"]]
+    table: list[dict[str, Any]] = []
     for row in rows:
         run = row.outcome.run if row.outcome.run is not None and Path(row.outcome.run).is_dir() else None
-        said = (row.outcome.status, row.outcome.reason, *(row.scores.get(name) for name in names), run)
-        table.append([row.job, *(row.values.get(key, "") for key in keys), *said])
-    write_rows(path, table)
+        table.append(
+            {"job": row.job}
+            | {key: row.values.get(key, "") for key in keys}
+            | {"status": row.outcome.status, "reason": row.outcome.reason}
+            | {name: row.scores.get(name) for name in names}
+            | {"run": run}
+        )
+    write_table(path, table)
 
 
 def score_names(rows: Sequence[Row]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from vivit_core.plotting.style import MEASURED, TWIN, save
+from vivit_core.system.tables import read_table
 
 
 def learning_curve(path: Path, metrics_csv: Path) -> Path:
@@ -19,12 +19,11 @@ def learning_curve(path: Path, metrics_csv: Path) -> Path:
     ValueError
         Where the file holds none of them.
     """
-    with metrics_csv.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    metrics = read_table(metrics_csv)
 
     def column(name: str) -> tuple[list[float], list[float]]:
-        known = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
-        return [step for step, _ in known], [value for _, value in known]
+        known = metrics.dropna(subset=name) if name in metrics else metrics[:0].assign(**{name: 0.0})
+        return known["step"].astype(float).tolist(), known[name].astype(float).tolist()
 
     curves = {name: column(name) for name in ("train/loss", "val/loss", "val/bps_mean")}
     if not any(steps for steps, _ in curves.values()):

@@ -11,9 +11,9 @@ import numpy as np
 from vivit_core.analysis.compare import bootstrap
 from vivit_core.analysis.compare import plots as compare_plots
 from vivit_core.analysis.compare.bootstrap import intervals
-from vivit_core.analysis.tables import write_rows
 from vivit_core.report.section import Section, Table
 from vivit_core.report.training import counted
+from vivit_core.system.tables import write_table
 
 
 def write_units(
@@ -34,8 +34,11 @@ def write_units(
         gain_U = point[name][0] - point[names[0]][0]
         columns |= {f"{name}_bps_gain": gain_U, f"{name}_bps_gain_low": low_U, f"{name}_bps_gain_high": high_U}
     units = [(rid, unit) for rid, own in shared.items() for unit in own]
-    rows = [[rid, unit, *(float(column[u]) for column in columns.values())] for u, (rid, unit) in enumerate(units)]
-    write_rows(path, [["recording", "unit", *columns], *rows])
+    rows = [
+        {"recording": rid, "unit": unit} | {name: float(column[u]) for name, column in columns.items()}
+        for u, (rid, unit) in enumerate(units)
+    ]
+    write_table(path, rows)
 
 
 def draw(

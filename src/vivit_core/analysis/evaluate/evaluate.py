@@ -14,11 +14,12 @@ from vivit_core.analysis.predict import (
     refuse_blind,
     refuse_broken,
 )
-from vivit_core.analysis.tables import write_summary, write_units
+from vivit_core.analysis.tables import write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.metrics.repeats import RELIABLE
 from vivit_core.models.ln import LN
 from vivit_core.models.twin import Twin
+from vivit_core.system.tables import write_table
 
 METHODS = {  # what units.csv and summary.json hold
     "bps": "bits per spike: Σ [(n ln r̂ − r̂) − (n ln n̄ − n̄)] / (Σ n · ln 2) over a unit's valid "
@@ -122,7 +123,7 @@ def evaluate(
     summary["calcium"] = [name for name in recordings if by_id[name].info.kind == "calcium"]
     summary = without_nan(summary | {"methods": METHODS})
 
-    write_units(out / "units.csv", rows)
+    write_table(out / "units.csv", rows)
     write_summary(out / "summary.json", summary)
     draw_units(rows, out / "pictures")
     return summary

@@ -10,7 +10,6 @@ Shape letters: B clips, T bins, L lags (oldest first), H W pixels, P = H · W, U
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import zipfile
@@ -25,15 +24,16 @@ from vivit_core.analysis.evaluate.numbers import gaussians_px, without_nan
 from vivit_core.analysis.receptive_fields import plots as pictures
 from vivit_core.analysis.receptive_fields.fields import Fields, gradient_fields, is_white, measured_fields, noise_fields
 from vivit_core.analysis.screen import natural_clips, screens_of
-from vivit_core.analysis.tables import by_group, write_summary, write_units
+from vivit_core.analysis.tables import by_group, write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import LN
 from vivit_core.models.twin import Twin
-from vivit_core.names import key_name, text_of_csv
+from vivit_core.names import key_name
 from vivit_core.rf import maps as rf_maps
 from vivit_core.stimuli.noise import Noise
 from vivit_core.system.files import atomic_write
+from vivit_core.system.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def receptive_fields(
         for spec in datamodule.specs
     }
     summary = without_nan(summary)
-    write_units(out / "receptive_fields.csv", rows)
+    write_table(out / "receptive_fields.csv", rows)
     write_summary(out / "receptive_fields.json", summary)
     pictures.plot_errors(out / "pictures", rows)
     return summary
@@ -272,13 +272,8 @@ def known_fractions(training: Path | None) -> dict[tuple[str, str], float]:
     if file is None or not file.is_file():
         return {}
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-        return {
-            (text_of_csv(row["recording"]), text_of_csv(row["unit"])): float(row["knowable_fraction"])
-            for row in rows
-            if row["knowable_fraction"]
-        }
-    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:  # a file of somebody's run folder
+        units = read_table(file, text=("recording", "unit")).dropna(subset="knowable_fraction")
+        return units.set_index(["recording", "unit"])["knowable_fraction"].astype(float).to_dict()
+    except (OSError, ValueError, LookupError) as error:  # a file of somebody's run folder
         log.warning("%s does not say how much of each unit is known (%s: %s)", file, type(error).__name__, error)
         return {}

@@ -12,7 +12,7 @@ import numpy as np
 from vivit_core.analysis.evaluate.numbers import centers_px, without_nan
 from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG, truth_of
 from vivit_core.analysis.screen import natural_clips, screens_of
-from vivit_core.analysis.tables import by_group, write_arrays, write_summary, write_units
+from vivit_core.analysis.tables import by_group, write_arrays, write_summary
 from vivit_core.analysis.tuning import plots as pictures
 from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting
 from vivit_core.analysis.tuning.numbers import FAR, against_truth, measure, preferences
@@ -21,6 +21,7 @@ from vivit_core.models.ln import LN
 from vivit_core.models.twin import Twin
 from vivit_core.names import file_name, key_name
 from vivit_core.stimuli.gratings import Gratings
+from vivit_core.system.tables import write_table
 
 
 # --- the whole: files, pictures, summary ------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ def tune(
     }
     summary["most_exciting"] = excited
     summary = without_nan(summary)
-    write_units(out / "tuning.csv", rows)
+    write_table(out / "tuning.csv", rows)
     write_summary(out / "tuning.json", summary)
     write_arrays(out / "tuning.npz", arrays)
     return summary
