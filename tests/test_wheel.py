@@ -28,6 +28,14 @@ def test_the_wheel_runs_from_elsewhere(tmp_path):
     }
     assert ours and theirs == ours
 
+    data = {
+        path.relative_to(ROOT / "src")
+        for path in (ROOT / "src" / "vivit_core").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert Path("vivit_core/report/templates/page.html") in data  # without which a report would fail elsewhere alone
+    assert all((installed / path).is_file() for path in data)
+
     environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     where = [sys.executable, "-c", "import vivit_core.cli.schema as c; print(c.__file__, c.conf_dir(), sep='\\n')"]
     printed = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout

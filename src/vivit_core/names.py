@@ -8,7 +8,6 @@ one with surrogates, which is how Python reads a file name that is not UTF-8.
 from __future__ import annotations
 
 import hashlib
-import html
 import re
 import shlex
 import unicodedata
@@ -114,10 +113,9 @@ def picture_text(text: str) -> str:
     return "\n".join(lines).replace("$", r"\$")
 
 
-def html_text(text: str) -> str:
-    """Text for a page, also inside an attribute."""
-    shown = "".join(_escaped(c) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text)
-    return html.escape(shown)
+def page_text(text: str) -> str:
+    """Text for a page, which escapes what would be HTML itself."""
+    return "".join(_escaped(c) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text)
 
 
 # CSV ----------------------------------------------------------------------------------------------------------------

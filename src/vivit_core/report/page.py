@@ -12,22 +12,23 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vivit_core.models.checkpoint import in_a_line
-from vivit_core.names import html_text
-from vivit_core.report.section import MEDIA, Section, Table, cell
-from vivit_core.report.style import STYLE
+from vivit_core.names import page_text
+from vivit_core.report.section import MEDIA, Section, cell
 from vivit_core.report.training import training_of, training_section
 from vivit_core.system.files import atomic_write, remove_leftovers
 from vivit_core.system.locks import lock
 
+if TYPE_CHECKING:
+    import jinja2
+
 log = logging.getLogger(__name__)
 
-
 ORDER = ("train", "inspect", "evaluate", "compare", "attention", "receptive_fields", "tuning")  # others come after
-
-
 BLOCK = re.compile(r"<!-- section (\S+) -->\n(.*?)<!-- end of section \1 -->\n", flags=re.DOTALL)
 
 
@@ -93,71 +94,45 @@ def write(folder: Path, blocks: Mapping[str, str]) -> Path:
 
 def page_of(name: str, blocks: Mapping[str, str]) -> str:
     """The page from its sections' HTML, in the order a reader wants them."""
+    from markupsafe import Markup
+
     keys = sorted(blocks, key=lambda key: (ORDER.index(key) if key in ORDER else len(ORDER), key))
     titles = {key: re.search(r"<h2>(.*?)</h2>", blocks[key], flags=re.DOTALL) for key in keys}
-    links = " ".join(f'<a href="#{key}">{found[1]}</a>' for key, found in titles.items() if found)
-    body = "".join(f"<!-- section {key} -->\n{blocks[key]}<!-- end of section {key} -->\n" for key in keys)
-    title = html_text(f"Digital twin {name}")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="vivit-core">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>{title}</h1>
-<nav>{links}</nav>
-</header>
-<main>
-{body}</main>
-</body>
-</html>
-"""
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            title=f"Digital twin {name}",
+            links=[(key, Markup(found[1])) for key, found in titles.items() if found],
+            blocks=[(key, Markup(blocks[key])) for key in keys],
+        )
+    )
 
 
 def block_of(section: Section) -> str:
     """A section's HTML; all its text is escaped."""
     made = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
-    parts = [f'<section id="{section.key}">', f"<h2>{html_text(section.title)}</h2>"]
-    parts += [f"<p>{html_text(paragraph)}</p>" for paragraph in section.text]
-    parts += [table_html(table) for table in section.tables]
-    parts += [picture_html(path, caption) for path, caption in section.pictures]
-    parts += [table_html(table) for table in section.notes]
-    parts += [
-        f'<footer><p>Made {html_text(made)}. To do it again:</p><pre tabindex="0"><code>'
-        f"{html_text(section.command)}</code></pre></footer>",
-        "</section>",
-    ]
-    return "\n".join(parts) + "\n"
+    return templates().get_template("section.html").render(section=section, made=made)
 
 
-def table_html(table: Table) -> str:
-    numeric = [all(not isinstance(row[i], str) for row in table.rows) for i in range(len(table.columns))]
-    kind = [' class="number"' if is_numeric else "" for is_numeric in numeric]
-    head = "".join(
-        f'<th scope="col"{k}>{html_text(column)}</th>' for k, column in zip(kind, table.columns, strict=True)
+@cache
+def templates() -> jinja2.Environment:
+    """The page's templates, which escape whatever text they are given."""
+    import jinja2  # not before a page is made
+
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("vivit_core.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: page_text(value) if type(value) is str else value,  # and not the HTML of a section
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td{k}>{html_text(cell(value))}</td>" for k, value in zip(kind, row, strict=True)) + "</tr>"
-        for row in table.rows
-    )
-    return (
-        f'<div class="table"><table><caption>{html_text(table.title)}</caption>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
-    )
+    found.filters |= {"cell": cell, "data_url": data_url}
+    return found
 
 
-def picture_html(path: Path, caption: str) -> str:
-    words, content = html_text(caption), base64.b64encode(path.read_bytes()).decode("ascii")
-    return (
-        f'<figure><img alt="{words}" src="data:{MEDIA[path.suffix]};base64,{content}">'
-        f"<figcaption>{words}</figcaption></figure>"
-    )
+def data_url(path: Path) -> str:
+    """A picture's content in the place of its address."""
+    return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

@@ -24,6 +24,11 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"table {self.title!r}: a row of {len(row)} cells for {len(self.columns)} columns")
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold no text, and are set to the right."""
+        return [all(not isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
+
 
 @dataclass(frozen=True)
 class Section:
