@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_the_shipped_eye_velocity_is_the_simulators(compose, tiny, tiny_files: l
 
 
 def test_widths_of_shipped_transforms(compose):
-    stored = {"eye_position": 2, "running_speed": 1, "pupil_dilation": 1}
+    stored = {"eye_position": 2, "running_speed": 1, "pupil": 1}
     for choice, expected in (
         ("eye_velocity", {"eye_velocity": 40, "eye_position": 2}),
         ("locomotion", {"running": 1, "pupil_size": 1, "pupil_change": 1}),
@@ -65,7 +66,28 @@ def test_widths_of_shipped_transforms(compose):
         data = compose(f"data/transforms={choice}")["data"]
         made = widths(build_all("data.transforms", data["transforms"]), stored)
         assert {name: made.get(name) for name in expected} == expected
-        assert set(data["behavior"]) == set(expected) | ({"eye_position"} if choice == "none" else set())
+
+
+def without_geometry(data):
+    """What the data module is made of."""
+    return {key: value for key, value in data.items() if key != "geometry"}
+
+
+def test_what_the_twin_sees_is_the_users_choice_alone(compose):
+    """A choice of transforms changes no other setting. What nobody would see is refused, and the remedy is a setting
+    that composes."""
+    plain = compose()["data"]
+    for choice in ("eye_velocity", "locomotion"):
+        data = compose(f"data/transforms={choice}", "data.behavior=[eye_position]")["data"]
+        assert data["behavior"] == ["eye_position"]
+        data = compose(f"data/transforms={choice}")["data"]
+        assert {**data, "transforms": plain["transforms"]} == plain
+    with pytest.raises(ValueError, match=r"makes running, pupil_size, pupil_change, and data\.behavior") as refused:
+        build("data", without_geometry(data))
+    (word,) = re.findall(r"set (data.behavior=\S+)", str(refused.value).replace("'", ""))
+    data = compose("data/transforms=locomotion", word)["data"]
+    assert data["behavior"] == ["eye_velocity", "eye_position", "running", "pupil_size", "pupil_change"]
+    build("data", without_geometry(data))
 
 
 # CutMix -------------------------------------------------------------------------------------------------------------

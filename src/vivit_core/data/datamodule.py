@@ -32,6 +32,7 @@ from vivit_core.data.transforms import (
     FrameTransform,
     TargetTransform,
     Transform,
+    refuse_unseen,
 )
 from vivit_core.specs import RecordingError, RecordingSpec
 
@@ -138,6 +139,7 @@ class RecordingsDataModule(LightningDataModule):
                 raise ValueError(
                     f"data.transforms.{name} is {transform!r}; give it a _target_ of vivit_core.data.transforms"
                 )
+        refuse_unseen(self._transforms, behavior)
         self._patterns = None if recordings is None else [str(pattern) for pattern in recordings]
         self._root, self._simulator, self._cache = root, simulator, Path(cache)
         self._behavior, self._verify = list(behavior), verify

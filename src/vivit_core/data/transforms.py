@@ -7,7 +7,7 @@ Shape letters: T bins, D numbers of a behavior, N basis functions, C channels, H
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, runtime_checkable
 
@@ -15,6 +15,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from vivit_core.data.behavior import Basis, FloatArray, cosines_over, expand, raised_cosine_basis, split_by_sign
+from vivit_core.names import setting
 
 MEMORY = 5.0  # time constants after which an exponential is cut off: what is left is below 1 %
 BLOCK = 256  # bins smoothed at once
@@ -98,6 +99,18 @@ def chain(transforms: Mapping[str, Transform], name: str) -> list[str]:
             break
         name = node.source
     return found
+
+
+def refuse_unseen(transforms: Mapping[str, Transform], behavior: Sequence[str]) -> None:
+    """Refuse transforms that do nothing, because neither ``data.behavior`` nor another of them names what they make."""
+    used = {made for name in behavior for made in chain(transforms, name)}
+    unseen = [name for name, node in transforms.items() if isinstance(node, BehaviorTransform) and name not in used]
+    if unseen:
+        raise ValueError(
+            f"data.transforms makes {', '.join(unseen)}, and data.behavior, which says what the twin sees, does not "
+            f"name it: set {setting('data.behavior', [*behavior, *unseen])} or a part of that; data/transforms=none "
+            "makes none"
+        )
 
 
 def positive(values: Mapping[str, float]) -> None:
