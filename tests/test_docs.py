@@ -1,11 +1,15 @@
-"""The site builds, and a broken link or reference stops it."""
+"""The site builds, a broken link or reference stops it, and what its pages name is there."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,3 +52,144 @@ def test_a_broken_link_or_reference_is_an_error(tmp_path: Path) -> None:
     assert [sum(name in line for line in warnings) for name in ("gone.md", "gone_anchor", "gone.png")] == [1, 1, 1], (
         said
     )
+
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    page
+    for page in (ROOT / "docs").rglob("*.md")
+    if page.name != "log.md"  # its old entries name what there was
+)
+PACKAGE = ROOT / "src" / "vivit_core"
+FOLDERS = ("src", "conf", "tests", "docs", "sweeps", "benchmarks")
+SOURCES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")] + [ROOT / "run.py"]
+CODE = {path: path.read_text(encoding="utf-8") for path in SOURCES}
+CONF = {path: path.read_text(encoding="utf-8") for path in (ROOT / "conf").rglob("*.yaml")}
+KEYS = {key for text in CONF.values() for key in re.findall(r"^ *\"?([\w/@]+)\"?:", text, flags=re.MULTILINE)}
+ROOTS = {path.stem for path in (ROOT / "conf").iterdir()} | set(
+    re.findall(r"^(\w+):", "\n".join(CONF.values()), flags=re.MULTILINE)
+)  # of settings: groups and the keys of tasks
+OBJECTS = {"twin": "models/twin.py", "stream": "models/streaming.py"}  # what the pages' code calls by such a name
+
+
+def wrong(word: str) -> bool:
+    """Whether a word in backticks is written as a path, a module or a setting of this project, and there is none."""
+    word = word.rstrip(".,;:").split("(")[0].split("=")[0]
+    first = re.split(r"[./]", word)[0]
+    if re.fullmatch(r"[\w./*{},-]*\.(py|yaml|toml)(::\w+…?)?", word):
+        path, _, test = word.partition("::")
+        found = [text for own, text in {**CODE, **CONF}.items() if str(own).endswith(f"/{path}")]
+        return not (found or (ROOT / path).is_file() or path == "overrides.yaml") or bool(
+            test and not any(f"def {test.rstrip('…')}" in text for text in found)
+        )
+    if re.fullmatch(r"test_\w+…?", word):
+        return not any(f"def {word.rstrip('…')}" in text for text in CODE.values())
+    if "/" in word and first and (first in FOLDERS or (PACKAGE / first).is_dir()) and not word.endswith((".json", "…")):
+        places = (ROOT, PACKAGE, ROOT / "conf")
+        shown = any(f'"{word}"' in text for path, text in CODE.items() if PACKAGE in path.parents)  # a logged number
+        return not shown and not any(
+            list(place.glob(word.rstrip("/") + end)) for place in places for end in ("", ".yaml")
+        )
+    if re.fullmatch(r"(\w+\.)+\w+", word) and not re.fullmatch(
+        r"\d.*|.*\.(csv|json|npz|npy|html|ckpt|mat|h5|png|md)", word
+    ):
+        if first in ROOTS and (word.split(".")[-1] in KEYS or (ROOT / "conf" / word.replace(".", "/")).is_dir()):
+            return False
+        if first in OBJECTS:
+            return f"{word.split('.')[1]}" not in CODE[PACKAGE / OBJECTS[first]]
+        if first in {path.stem for path in PACKAGE.rglob("*")} | {"vivit_core", *ROOTS}:
+            return not is_module_or_name(word.removeprefix("vivit_core."))
+    return False
+
+
+def is_module_or_name(dotted: str) -> bool:
+    """Whether a dotted name is a module of the package, or a name that stands in one."""
+    words = dotted.split(".")
+    for cut in range(len(words), 0, -1):
+        path = PACKAGE.joinpath(*words[:cut])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                rest = words[cut:]
+                return not rest or re.search(rf"\b{rest[0]}\b", CODE[file]) is not None
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_modules_and_settings_that_pages_name_are_there(page: Path) -> None:
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    assert [word for span in spans for word in span.split() if wrong(word)] == []
+
+
+def test_a_wrong_name_is_seen() -> None:
+    for word in (
+        "training/start.py",
+        "src/vivit_core/tasks.py",
+        "conf/model/vit.yaml",
+        "data.geometri",
+        "models/head/",
+    ):
+        assert wrong(word), word
+    for word in (
+        "test_no_such_thing…",
+        "training.machine.no_such_name",
+        "vivit_core.tasks",
+        "tests/test_docs.py::test_gone",
+        "twin.rate_of",
+    ):
+        assert wrong(word), word
+    for word in (
+        "training/machine.py",
+        "data.cache",
+        "models/readouts/",
+        "val/bps_mean",
+        "system/gpu_memory",
+        "twin.rates",
+    ):
+        assert not wrong(word), word
+
+
+def test_make_targets_that_pages_name_are_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+        assert named <= targets, page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_pages_imports_what_there_is(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vivit_core"):
+                module = (node.module or "").removeprefix("vivit_core").lstrip(".")
+                for alias in node.names:
+                    assert is_module_or_name(f"{module}.{alias.name}".lstrip(".")) or (
+                        not module and alias.name in CODE[PACKAGE / "__init__.py"]
+                    ), f"{node.module}.{alias.name}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_pages_outside_the_site(name: str) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
+
+
+def test_badges_say_what_is_so() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    badges = re.findall(r"!\[([^\]]*)\]\(https://img.shields.io/badge/([^)]*)\)", readme)
+    least = project["requires-python"].removeprefix(">=")
+    assert badges == [
+        (f"Python {least} or newer", f"python-{least}%2B-blue"),
+        (f"License: {project['license']}", f"license-{project['license']}-green"),
+    ]
+
+
+def test_the_design_names_every_folder() -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)/` \|", page, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))

@@ -1,4 +1,5 @@
-"""The README's commands exist and run, on tiny recordings and for a few steps."""
+"""The commands of README.md and of the site's first pages exist. Each is run, on tiny recordings and for a few steps, or at
+least composed: those that differ from one that is run by a setting alone, and those that need what is not here."""
 
 from __future__ import annotations
 
@@ -10,22 +11,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hydra_plugins.vivit_core_sweeps import Grid
 from vivit_core.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+RUN = ["README.md", "docs/commands.md", "docs/recordings.md"]  # pages whose commands are run
+COMPOSED = ["docs/index.md", "docs/get_started.md", "docs/training.md", "docs/wandb.md"]
 
 
-def commands() -> list[str]:
-    """Every command of the code blocks for a shell."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+def commands(page: str) -> list[str]:
+    """Every command of a page's code blocks for a shell."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [" ".join(shlex.split(line, comments=True)) for line in lines if line.strip()]
 
 
-PYTHON = [c.removeprefix("python run.py ") for c in commands() if c.startswith("python run.py ")]
-MAKE = [c.removeprefix("make ") for c in commands() if c.startswith("make ")]
+def of(program: str, pages: list[str]) -> list[str]:
+    """What follows the program's name in the pages' commands, each once."""
+    known = dict.fromkeys(command for page in pages for command in commands(page))
+    return [command.removeprefix(f"{program} ") for command in known if command.startswith(f"{program} ")]
+
+
+PYTHON = of("python run.py", RUN)
+SETTINGS = [words for words in of("python run.py", COMPOSED) if words not in PYTHON]
+MAKE = of("make", RUN + COMPOSED)
 SMALL = ["trainer=debug", "model.spatial_depth=1", "model.temporal_depth=1"]
 SHORT = {
     "task=compare": ["resamples=20"],
@@ -44,18 +55,31 @@ SHORT = {
 
 
 def test_all_commands_are_known_to_this_test():
-    assert len(PYTHON) >= 8 and set(MAKE) == {"train", "test"}
-    assert all(c.split()[0] in ("python", "make") for c in commands())
+    assert len(PYTHON) >= 15 and len(SETTINGS) >= 8
+    assert commands("README.md") == ["make train", "make test"] and set(MAKE) == {"train", "test"}
+    others = {c for page in RUN + COMPOSED for c in commands(page)} - {f"make {target}" for target in MAKE}
+    assert {c for c in others if not c.startswith("python run.py ")} == {"source .venv/bin/activate"}
 
 
-@pytest.mark.parametrize("target", [*MAKE, *re.findall(r"`make ([a-z-]+)`", README)])
+@pytest.mark.parametrize("target", [*MAKE, "docs", "help"])
 def test_make_targets_exist(target):
     assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
 def test_make_train_is_the_first_command():
     recipe = (ROOT / "Makefile").read_text()
-    assert f"run.py {PYTHON[0]} $(ARGS)" in recipe
+    assert f"run.py {of('python run.py', ['docs/commands.md'])[0]} $(ARGS)" in recipe
+
+
+@pytest.mark.parametrize("words", SETTINGS)
+def test_settings_compose(words, compose):
+    sweep = "-m" in words.split()
+    (jobs,) = Grid.split_arguments(
+        OverridesParser.create().parse_overrides([word for word in words.split() if word != "-m"]), None
+    )
+    assert (len(jobs) > 1) == sweep
+    for job in jobs:
+        compose(*job)
 
 
 @pytest.fixture(scope="module")
