@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -71,34 +72,45 @@ ROOTS = {path.stem for path in (ROOT / "conf").iterdir()} | set(
 OBJECTS = {"twin": "models/twin.py", "stream": "models/streaming.py"}  # what the pages' code calls by such a name
 
 
+FILE = re.compile(r"\d.*|.*\.(csv|json|npz|npy|html|ckpt|mat|h5|png|md)")  # of a run or of a user
+
+
 def wrong(word: str) -> bool:
-    """Whether a word in backticks is written as a path, a module or a setting of this project, and there is none."""
+    """Whether a word in backticks is written as a path, a module, a test or a setting of ours, and there is none."""
     word = word.rstrip(".,;:").split("(")[0].split("=")[0]
     first = re.split(r"[./]", word)[0]
     if re.fullmatch(r"[\w./*{},-]*\.(py|yaml|toml)(::\w+…?)?", word):
         path, _, test = word.partition("::")
         found = [text for own, text in {**CODE, **CONF}.items() if str(own).endswith(f"/{path}")]
-        return not (found or (ROOT / path).is_file() or path == "overrides.yaml") or bool(
-            test and not any(f"def {test.rstrip('…')}" in text for text in found)
-        )
+        there = found or (ROOT / path).is_file() or path == "overrides.yaml"
+        return not there or bool(test and not is_test(test, found))
     if re.fullmatch(r"test_\w+…?", word):
-        return not any(f"def {word.rstrip('…')}" in text for text in CODE.values())
-    if "/" in word and first and (first in FOLDERS or (PACKAGE / first).is_dir()) and not word.endswith((".json", "…")):
-        places = (ROOT, PACKAGE, ROOT / "conf")
-        shown = any(f'"{word}"' in text for path, text in CODE.items() if PACKAGE in path.parents)  # a logged number
-        return not shown and not any(
-            list(place.glob(word.rstrip("/") + end)) for place in places for end in ("", ".yaml")
-        )
-    if re.fullmatch(r"(\w+\.)+\w+", word) and not re.fullmatch(
-        r"\d.*|.*\.(csv|json|npz|npy|html|ckpt|mat|h5|png|md)", word
-    ):
-        if first in ROOTS and (word.split(".")[-1] in KEYS or (ROOT / "conf" / word.replace(".", "/")).is_dir()):
-            return False
-        if first in OBJECTS:
-            return f"{word.split('.')[1]}" not in CODE[PACKAGE / OBJECTS[first]]
-        if first in {path.stem for path in PACKAGE.rglob("*")} | {"vivit_core", *ROOTS}:
-            return not is_module_or_name(word.removeprefix("vivit_core."))
-    return False
+        return not is_test(word, CODE.values())
+    if "/" in word:
+        ours = bool(first) and (first in FOLDERS or (PACKAGE / first).is_dir())
+        return ours and not word.endswith((".json", "…")) and not is_place(word.rstrip("/")) and not is_number(word)
+    if not re.fullmatch(r"(\w+\.)+\w+", word) or FILE.fullmatch(word):
+        return False
+    if first in ROOTS and (word.split(".")[-1] in KEYS or (ROOT / "conf" / word.replace(".", "/")).is_dir()):
+        return False
+    if first in OBJECTS:
+        return word.split(".")[1] not in CODE[PACKAGE / OBJECTS[first]]
+    known = {path.stem for path in PACKAGE.rglob("*")} | {"vivit_core", *ROOTS}
+    return first in known and not is_module_or_name(word.removeprefix("vivit_core."))
+
+
+def is_test(name: str, texts: Iterable[str]) -> bool:
+    return any(f"def {name.rstrip('…')}" in text for text in texts)
+
+
+def is_place(path: str) -> bool:
+    places = (ROOT, PACKAGE, ROOT / "conf")
+    return any(list(place.glob(path + end)) for place in places for end in ("", ".yaml"))
+
+
+def is_number(name: str) -> bool:
+    """Whether the package logs a number of this name."""
+    return any(f'"{name}"' in text for path, text in CODE.items() if PACKAGE in path.parents)
 
 
 def is_module_or_name(dotted: str) -> bool:
@@ -120,31 +132,11 @@ def test_paths_modules_and_settings_that_pages_name_are_there(page: Path) -> Non
 
 
 def test_a_wrong_name_is_seen() -> None:
-    for word in (
-        "training/start.py",
-        "src/vivit_core/tasks.py",
-        "conf/model/vit.yaml",
-        "data.geometri",
-        "models/head/",
-    ):
-        assert wrong(word), word
-    for word in (
-        "test_no_such_thing…",
-        "training.machine.no_such_name",
-        "vivit_core.tasks",
-        "tests/test_docs.py::test_gone",
-        "twin.rate_of",
-    ):
-        assert wrong(word), word
-    for word in (
-        "training/machine.py",
-        "data.cache",
-        "models/readouts/",
-        "val/bps_mean",
-        "system/gpu_memory",
-        "twin.rates",
-    ):
-        assert not wrong(word), word
+    gone = "training/start.py src/vivit_core/tasks.py conf/model/vit.yaml data.geometri models/head/ test_nothing… "
+    gone += "training.machine.no_such_name vivit_core.tasks tests/test_docs.py::test_gone twin.rate_of"
+    assert [word for word in gone.split() if not wrong(word)] == []
+    there = "training/machine.py data.cache models/readouts/ val/bps_mean system/gpu_memory twin.rates test_a_wrong…"
+    assert [word for word in there.split() if wrong(word)] == []
 
 
 def test_make_targets_that_pages_name_are_there() -> None:

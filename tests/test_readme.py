@@ -1,5 +1,7 @@
-"""The commands of README.md and of the site's first pages exist. Each is run, on tiny recordings and for a few steps, or at
-least composed: those that differ from one that is run by a setting alone, and those that need what is not here."""
+"""The commands of README.md and of the site's first pages exist. Each is run, on tiny recordings and for a few steps.
+
+Some are composed alone: those that differ by a setting from one that is run, and those that need what is not here.
+"""
 
 from __future__ import annotations
 
