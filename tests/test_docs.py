@@ -132,7 +132,7 @@ def test_paths_modules_and_settings_that_pages_name_are_there(page: Path) -> Non
 
 
 def test_a_wrong_name_is_seen() -> None:
-    gone = "training/start.py src/vivit_core/tasks.py conf/model/vit.yaml data.geometri models/head/ test_nothing… "
+    gone = "training/start.py src/vivit_core/tasks.py conf/model/vit.yaml data.geometri models/head/ test_of_no_such_name… "
     gone += "training.machine.no_such_name vivit_core.tasks tests/test_docs.py::test_gone twin.rate_of"
     assert [word for word in gone.split() if not wrong(word)] == []
     there = "training/machine.py data.cache models/readouts/ val/bps_mean system/gpu_memory twin.rates test_a_wrong…"
