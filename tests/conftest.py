@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,3 +93,19 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         return code, printed.out + printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[dict[str, str]]:
+    """The environment of a user of a cluster, which this machine becomes; skips, saying why, where it cannot."""
+    from slurm_node import NoSlurm, SlurmNode
+
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    try:
+        with SlurmNode(folder) as node:
+            yield {**os.environ, **node.environment, "OMP_NUM_THREADS": "1"}
+    except NoSlurm as error:
+        pytest.skip(f"SLURM cannot be installed here: {error}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -79,6 +79,8 @@ def wrong(word: str) -> bool:
     """Whether a word in backticks is written as a path, a module, a test or a setting of ours, and there is none."""
     word = word.rstrip(".,;:").split("(")[0].split("=")[0]
     first = re.split(r"[./]", word)[0]
+    if "/" in word and not (first and (first in FOLDERS or (PACKAGE / first).is_dir())):
+        return False  # a path of somebody else's
     if re.fullmatch(r"[\w./*{},-]*\.(py|yaml|toml)(::\w+…?)?", word):
         path, _, test = word.partition("::")
         found = [text for own, text in {**CODE, **CONF}.items() if str(own).endswith(f"/{path}")]
@@ -87,8 +89,7 @@ def wrong(word: str) -> bool:
     if re.fullmatch(r"test_\w+…?", word):
         return not is_test(word, CODE.values())
     if "/" in word:
-        ours = bool(first) and (first in FOLDERS or (PACKAGE / first).is_dir())
-        return ours and not word.endswith((".json", "…")) and not is_place(word.rstrip("/")) and not is_number(word)
+        return not word.endswith((".json", "…")) and not is_place(word.rstrip("/")) and not is_number(word)
     if not re.fullmatch(r"(\w+\.)+\w+", word) or FILE.fullmatch(word):
         return False
     if first in ROOTS and (word.split(".")[-1] in KEYS or (ROOT / "conf" / word.replace(".", "/")).is_dir()):
@@ -132,8 +133,9 @@ def test_paths_modules_and_settings_that_pages_name_are_there(page: Path) -> Non
 
 
 def test_a_wrong_name_is_seen() -> None:
-    gone = "training/start.py src/vivit_core/tasks.py conf/model/vit.yaml data.geometri models/head/ test_of_no_such_name… "
-    gone += "training.machine.no_such_name vivit_core.tasks tests/test_docs.py::test_gone twin.rate_of"
+    gone = "training/start.py src/vivit_core/tasks.py conf/model/vit.yaml data.geometri models/head/ "
+    gone += "test_of_no_such_name… training.machine.no_such_name vivit_core.tasks "
+    gone += "tests/test_docs.py::test_gone twin.rate_of"
     assert [word for word in gone.split() if not wrong(word)] == []
     there = "training/machine.py data.cache models/readouts/ val/bps_mean system/gpu_memory twin.rates test_a_wrong…"
     assert [word for word in there.split() if wrong(word)] == []

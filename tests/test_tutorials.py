@@ -17,8 +17,6 @@ PAGES = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
 BLOCK = re.compile(r"(?:`(?P<file>[\w./]+)`:\n\n)?^```(?P<kind>bash|python|yaml)\n(?P<text>.*?)^```", re.M | re.S)
 LEFT = re.compile(r"[\w./-]+/[\w./-]+\.(csv|json|html|ckpt|h5|png)|[\w-]+\.png")  # what a run leaves, as pages name it
 
-long = [pytest.mark.long, pytest.mark.timeout(3000)]
-
 
 class Reader:
     """Somebody who types what a page says, in a folder of their own.
@@ -85,12 +83,12 @@ def test_every_page_has_its_test_and_names_its_files(page):
     assert page == "index.md" or f'"{page}"' in tested
     for block in BLOCK.finditer((PAGES / page).read_text(encoding="utf-8")):
         assert (block["kind"] == "yaml") == (block["file"] is not None), block["text"]
-        assert block["kind"] != "yaml" or block["text"].startswith("# @package")  # Hydra reads it on the first line alone
+        assert block["kind"] != "yaml" or block["text"].startswith("# @package")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("page", ["train_and_report.md", "in_silico.md", "own_data.md"])  # the second takes the first's twin
+@pytest.mark.parametrize("page", ["train_and_report.md", "in_silico.md", "own_data.md"])  # the second needs the first
 def test_a_tutorial_runs(page, reader):
     assert missing(page, reader.follow(page)) == []
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from slurm_node import NoSlurm, SlurmNode
 
 from vivit_core.cli import runs
 from vivit_core.cli.sweeps import Job
@@ -38,20 +34,6 @@ PATCHES, RATES = ["[8,8,8]", "[4,8,8]", "[40,8,8]"], ["0.001", "0.003"]
 PATIENCE_S = 900
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[dict[str, str]]:
-    """The environment of a user of the cluster."""
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    folder.chmod(0o755)
-    try:
-        with SlurmNode(folder) as node:
-            yield {**os.environ, **node.environment, "OMP_NUM_THREADS": "1"}
-    except NoSlurm as error:
-        pytest.skip(f"SLURM cannot be installed here: {error}")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def start(words: list[str], folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
