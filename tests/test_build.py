@@ -163,7 +163,7 @@ def test_each_group_has_its_kind() -> None:
     assert class_of("data.transforms.any_name", velocity).__name__ == "Velocity"
     for path, target in (
         ("data.simulator", velocity),
-        ("data.transforms.x", "vivit_core.data.transforms.CutMix"),
+        ("data.transforms.x", "vivit_core.data.augmentation.CutMix"),
         ("data.transforms.x", "vivit_core.data.transforms.Whole"),
         ("model.tokenizer", "vivit_core.models.cores.vivit.ViViT"),
         ("importer", "vivit_core.data.importers.common.Importer"),

@@ -12,8 +12,9 @@ import pytest
 import torch
 from tiny_models import READOUT, vivit
 
+from vivit_core.data.augmentation import CutMix
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.transforms import CutMix, RaisedCosines, SmoothTargets, Velocity
+from vivit_core.data.transforms import RaisedCosines, SmoothTargets, Velocity
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
 from vivit_core.training.baseline import fit_ln

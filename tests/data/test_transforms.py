@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vivit_core.data.augmentation import Clip, CutMix
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
-from vivit_core.data.transforms import Clip, Contrast, CutMix, PositionBasis, Smooth, Speed, Velocity, memory, widths
+from vivit_core.data.transforms import Contrast, PositionBasis, Smooth, Speed, Velocity, memory, widths
 from vivit_core.parts.build import build, build_all
 
 

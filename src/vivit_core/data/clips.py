@@ -106,11 +106,7 @@ class TrainingWindows:
 
 
 Weighting = Literal["units", "equal", "proportional"]
-
-
 _WORD = 1 << 64
-
-
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.distributed
 from lightning import LightningDataModule
 
+from vivit_core.data.augmentation import CutMix
 from vivit_core.data.checks import check_start, scorable, unscored
 from vivit_core.data.clips import TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationBatches, EvaluationLoader, TrainingBatches, TrainingLoader
@@ -26,19 +27,10 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recordings
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.statistics import training_statistics
-from vivit_core.data.transforms import (
-    BehaviorTransform,
-    CutMix,
-    FrameTransform,
-    TargetTransform,
-    Transform,
-    refuse_unseen,
-)
+from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, refuse_unseen
 from vivit_core.specs import RecordingError, RecordingSpec
 
 log = logging.getLogger(__name__)
-
-
 _MOST_WORKERS = 128  # processes of a loader; what a slip of the finger asks for would take the machine down
 
 

@@ -17,24 +17,15 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from vivit_core.data.augmentation import Clip, CutMix
 from vivit_core.data.clips import TrainingSampler, Window, evaluation_windows
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.statistics import _stacked
-from vivit_core.data.transforms import (
-    Clip,
-    CutMix,
-)
 from vivit_core.specs import Batch, RecordingSpec
 
 log = logging.getLogger(__name__)
-
-
 AHEAD = 2  # batches that each worker reads ahead
-
-
 SHARED = Path("/dev/shm")  # through which they pass
-
-
 _OTHER_FILES = 64  # that a process may have open besides
 
 

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 import torch.distributed
 
+from vivit_core.data.augmentation import Clip
 from vivit_core.data.recording.reader import Recording
-from vivit_core.data.transforms import (
-    Clip,
-)
 from vivit_core.specs import Clips, RecordingSpec
 
 
@@ -74,8 +72,6 @@ def divisor(mean_D: np.ndarray, std_D: np.ndarray) -> np.ndarray:
 log = logging.getLogger(__name__)
 
 _STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
-
-
 _STATISTICS_BINS = 4096  # bins of counts and behavior read at once
 
 

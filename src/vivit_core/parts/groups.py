@@ -62,7 +62,7 @@ GROUPS: dict[str, Group] = {
     "data": group("vivit_core.data", "vivit_core.data.datamodule.RecordingsDataModule"),
     "data.simulator": group("vivit_core.data.simulate", "vivit_core.data.simulate.simulate.Simulator"),
     "data.transforms.*": group("vivit_core.data.transforms", "vivit_core.data.transforms.Transform"),
-    "data.augmentation": group("vivit_core.data.transforms", "vivit_core.data.transforms.CutMix"),
+    "data.augmentation": group("vivit_core.data.augmentation", "vivit_core.data.augmentation.CutMix"),
     "optim": group("vivit_core.training.optim", "vivit_core.training.optim.Optimization"),
     "callbacks.*": group("vivit_core.training lightning.pytorch.callbacks", "lightning.pytorch.callbacks.Callback"),
     "logger.*": group("vivit_core.training lightning.pytorch.loggers", "lightning.pytorch.loggers.Logger"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vivit_core.data.importers.arrays import ArraysImporter
-from vivit_core.data.importers.common import split_by_stimulus
+from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.recording.inputs import own_stimuli
 from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import RecordingError

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from vivit_core.data.importers import nwb as nwb_module
-from vivit_core.data.importers.nwb import Sampled, make_clock
+from vivit_core.data.importers import nwb_clock, nwb_file
+from vivit_core.data.importers.nwb_clock import Sampled, make_clock
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import RecordingError
@@ -94,7 +95,8 @@ def test_a_source_is_read_through_in_another_process_first(
 def test_everything_comes_back(
     tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nwb_module, "BLOCK", 32)  # many blocks
+    for module in (nwb_clock, nwb_file):
+        monkeypatch.setattr(module, "BLOCK", 32)  # many blocks
     obs = [np.array([[2.0, 5.0], [6.0, 20.0]]), np.array([[0.0, 20.0]]), np.array([[3.0, 4.0]])]
     path = write(tmp_path / "a.nwb", obs=obs)
     make = importer("nwb", "stimulus_column=image", "split_column=part", "longest_hold_s=10")

@@ -15,15 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from vivit_core.data.importers.common import (
-    DAMAGED_NPY,
-    Importer,
-    SourceRecording,
-    converted,
-    open_npy,
-    pixel_type,
-    split_by_stimulus,
-)
+from vivit_core.data.importers.common import Importer, SourceRecording
+from vivit_core.data.importers.sliceable import converted, pixel_type
+from vivit_core.data.importers.sources import DAMAGED_NPY, open_npy, split_by_stimulus
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.inputs import (
     check_behavior,

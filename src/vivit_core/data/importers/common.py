@@ -13,11 +13,8 @@ import hashlib
 import importlib
 import json
 import os
-import tokenize
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,18 +26,14 @@ from vivit_core.data.recording.checksum import may_be_ours
 from vivit_core.data.recording.format import SPLITS, RecordingInfo, Trials
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.hdf5 import open_hdf5
+from vivit_core.data.recording.limits import check_holes
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.resumable import Sliceable, check_writable, pieces, remove_journal
-from vivit_core.data.recording.validate import check_holes, check_recording
+from vivit_core.data.recording.validate import check_recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.names import printable
 from vivit_core.specs import RecordingError
 
-# What numpy raises where the bytes of an .npy or .npz file are damaged, or are pickled objects.
-DAMAGED_NPY = (
-    *(OSError, ValueError, EOFError, SyntaxError, OverflowError, MemoryError, KeyError, NotImplementedError),
-    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
-)
 VERSION = 1  # of what importers make; another number imports everything again
 _IMPORTS_S = 60.0  # of computing that the libraries of a format may take to start
 _PIECE_BYTES = 1 << 24  # what is held of one array at a time
@@ -247,167 +240,3 @@ def say(line: str) -> None:
 def _size_of(info: RecordingInfo) -> str:
     channels, height, width = info.frame_shape
     return f"{height}×{width}" + (f"×{channels}" if channels > 1 else "")
-
-
-# --- large arrays ----------------------------------------------------------------------------------------------------
-
-
-class Computed:
-    """A (T, ...) array that is made where it is read: ``read(start, stop)`` gives its rows."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: Any, read: Callable[[int, int], np.ndarray]) -> None:
-        self.shape, self.dtype, self._read = shape, np.dtype(dtype), read
-
-    def __getitem__(self, key: slice) -> np.ndarray:
-        start, stop, step = key.indices(self.shape[0])
-        assert step == 1
-        return self._read(start, stop)
-
-
-class Joined:
-    """A (T, ...) array made of parts, one after the other; ``read(part)`` gives a part, and the last one is kept."""
-
-    def __init__(
-        self, lengths: Sequence[int], inner: tuple[int, ...], dtype: Any, read: Callable[[int], np.ndarray]
-    ) -> None:
-        self._ends = np.cumsum(lengths)
-        self.shape, self.dtype, self._read = (int(self._ends[-1]), *inner), np.dtype(dtype), read
-        self._last: tuple[int, np.ndarray] | None = None
-
-    def __getitem__(self, key: slice) -> np.ndarray:
-        start, stop, step = key.indices(self.shape[0])
-        assert step == 1
-        rows = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
-        place = start
-        while place < stop:
-            part = int(np.searchsorted(self._ends, place, side="right"))
-            end = min(stop, int(self._ends[part]))
-            first = int(self._ends[part - 1]) if part else 0
-            if self._last is None or self._last[0] != part:
-                self._last = (part, self._read(part))
-            rows[place - start : end - start] = self._last[1][place - first : end - first]
-            place = end
-        return rows
-
-
-def converted(values: Sliceable, dtype: Any) -> Sliceable:
-    """The same array in another type, converted where it is read."""
-    if values.dtype == np.dtype(dtype):
-        return values
-    return Computed(tuple(values.shape), dtype, lambda start, stop: np.asarray(values[start:stop]).astype(dtype))
-
-
-def span(values: Sliceable) -> tuple[float, float, bool]:
-    """The least and the largest value, NaN left out, and whether all are whole numbers. Reads in pieces."""
-    least, most, whole = np.inf, -np.inf, True
-    row_bytes = int(np.prod(values.shape[1:])) * np.dtype(values.dtype).itemsize
-    for start, stop in pieces(values.shape[0], row_bytes, _PIECE_BYTES):
-        piece = np.asarray(values[start:stop])
-        if piece.dtype.kind == "f":
-            whole = whole and bool((piece == np.rint(piece)).all())  # which NaN is not
-            piece = piece[~np.isnan(piece)]
-        if piece.size:
-            least, most = min(least, float(piece.min())), max(most, float(piece.max()))
-    return least, most, whole
-
-
-def pixel_type(values: Sliceable) -> type[np.uint8] | type[np.float32]:
-    """uint8 where all values are whole and fit, else float32."""
-    if np.dtype(values.dtype).kind == "b" or values.dtype == np.uint8:
-        return np.uint8
-    least, most, whole = span(values)
-    return np.uint8 if whole and least >= 0 and most <= 255 else np.float32
-
-
-def held(values_TD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Put the newest earlier finite value of its column in the place of each NaN or inf; 0 where there is none.
-
-    Returns
-    -------
-    values (T, D), and (T,) bool, whether a row had such a gap.
-    """
-    finite = np.isfinite(values_TD)
-    rows = np.where(finite, np.arange(len(values_TD))[:, None], -1)
-    newest = np.maximum.accumulate(rows, axis=0) if len(rows) else rows
-    filled = np.take_along_axis(np.where(finite, values_TD, 0), np.maximum(newest, 0), axis=0)
-    return np.where(newest >= 0, filled, 0), ~finite.all(1)
-
-
-# --- reading the sources' files --------------------------------------------------------------------------------------
-
-
-def open_npy(folder: Path, name: str, ndim: Sequence[int], kinds: str, what: str) -> np.ndarray:
-    """Map a .npy file of a folder into memory; nothing in it is unpickled.
-
-    Parameters
-    ----------
-    folder : its folder; links that lead out of it are refused.
-    name : the file's path inside.
-    ndim, kinds : ranks and kinds of numpy types that will do.
-    what : the array that ought to be there, for the error.
-
-    Raises
-    ------
-    RecordingError
-        Where the file is missing, truncated, pickled, of another shape or type, or elsewhere.
-    """
-    path = folder / name
-    require_file(folder, path, what)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except DAMAGED_NPY as error:
-        raise RecordingError(
-            path, "array", f"cannot be read: {error}", f"Write it again by np.save(…, allow_pickle=False): {what}"
-        ) from error
-    if not isinstance(array, np.ndarray):  # an .npz under another name
-        array.close()
-        raise RecordingError(path, "array", "is an archive of several arrays", f"Write by np.save: {what}")
-    if array.ndim not in ndim or array.dtype.kind not in kinds:
-        raise RecordingError(path, "array", f"has shape {array.shape} and type {array.dtype}", f"It ought to be {what}")
-    return array
-
-
-def require_file(folder: Path, path: Path, what: str) -> None:
-    """Refuse a file that is missing or lies, by a link, outside of the folder."""
-    if not path.is_file():
-        dangling = " (a link that leads nowhere)" if path.is_symlink() else ""
-        raise RecordingError(path, "file", f"missing{dangling}", f"Complete the source; it ought to hold {what}")
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise RecordingError(
-            path, "file", f"is a link out of {folder}", "Copy the file into the folder; such links are not followed"
-        )
-
-
-def split_by_stimulus(
-    stimulus_id: np.ndarray, val_fraction: float, test_fraction: float, seed: int, remedy: str
-) -> np.ndarray:
-    """Give each trial to train, val or test; all repeats of a stimulus go to the same.
-
-    Parameters
-    ----------
-    stimulus_id : (N,), equal for repeats.
-    val_fraction, test_fraction : of the distinct stimuli, rounded, but at least one where the fraction is not 0.
-    seed : of the draw.
-    remedy : what the importer's user can do where there are too few stimuli.
-
-    Returns
-    -------
-    (N,) array of "train", "val", "test".
-
-    Raises
-    ------
-    ValueError
-        Where a fraction is negative, or nothing is left for training.
-    """
-    stimuli = list(dict.fromkeys(np.asarray(stimulus_id).tolist()))
-    if val_fraction < 0 or test_fraction < 0:
-        raise ValueError(f"val_fraction {val_fraction} and test_fraction {test_fraction} must not be negative")
-    n_val, n_test = (max(1, round(f * len(stimuli))) if f > 0 else 0 for f in (val_fraction, test_fraction))
-    if n_val + n_test >= len(stimuli):
-        raise ValueError(
-            f"{len(stimuli)} distinct stimuli cannot give {n_val} to val, {n_test} to test and some to train; {remedy}"
-        )
-    order = np.random.default_rng(seed).permutation(len(stimuli))
-    of = dict.fromkeys(stimuli, "train")
-    of |= {stimuli[i]: "val" for i in order[:n_val]} | {stimuli[i]: "test" for i in order[n_val : n_val + n_test]}
-    return np.array([of[s] for s in np.asarray(stimulus_id).tolist()])

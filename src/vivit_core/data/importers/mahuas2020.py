@@ -24,7 +24,8 @@ import numpy as np
 import scipy.io
 from einops import rearrange, reduce
 
-from vivit_core.data.importers.common import Importer, SourceRecording, require_file, split_by_stimulus
+from vivit_core.data.importers.common import Importer, SourceRecording
+from vivit_core.data.importers.sources import require_file, split_by_stimulus
 from vivit_core.data.recording.format import Trials
 from vivit_core.specs import RecordingError
 

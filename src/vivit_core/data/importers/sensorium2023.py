@@ -29,7 +29,9 @@ from typing import Literal
 import numpy as np
 from einops import rearrange
 
-from vivit_core.data.importers.common import Importer, Joined, SourceRecording, held, open_npy, split_by_stimulus
+from vivit_core.data.importers.common import Importer, SourceRecording
+from vivit_core.data.importers.sliceable import Joined, held
+from vivit_core.data.importers.sources import open_npy, split_by_stimulus
 from vivit_core.data.recording.format import Trials
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track

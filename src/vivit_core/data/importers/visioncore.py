@@ -32,16 +32,9 @@ import torch
 import yaml
 from einops import rearrange, reduce
 
-from vivit_core.data.importers.common import (
-    Importer,
-    Joined,
-    SourceRecording,
-    held,
-    pixel_type,
-    require_file,
-    span,
-    split_by_stimulus,
-)
+from vivit_core.data.importers.common import Importer, SourceRecording
+from vivit_core.data.importers.sliceable import Joined, held, pixel_type, span
+from vivit_core.data.importers.sources import require_file, split_by_stimulus
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.inputs import unknown_stimuli
 from vivit_core.specs import RecordingError

@@ -14,17 +14,9 @@ from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import bar_text
 
 BLOCK = 512  # bytes that HDF5 leaves to the program
-
-
 _MARK = b"vivit-core recording: HDF5 from byte 512 on, "
-
-
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-
-
 _PIECE = 1 << 18  # bytes read at once
-
-
 _LONG = 1 << 30  # bytes from which on reading shows a bar
 
 

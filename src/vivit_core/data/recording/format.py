@@ -11,29 +11,17 @@ import numpy as np
 from vivit_core.data.recording.inputs import MISSING_ID, UNNAMED
 
 FORMAT = "vivit-core recording"
-
-
 FORMAT_VERSION = 1
-
-
 SPLITS = ("train", "val", "test")
-
-
 KINDS = ("spikes", "calcium")
-
-
 COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
-
-
 Verify = Literal["known", "always"]  # which files are read to their end before use: those not known yet, or all
+TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
 
 
-_TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
-
-
-def _strings(values: Any) -> np.ndarray:
+def as_strings(values: Any) -> np.ndarray:
     """A flat array of str from str, bytes or numbers."""
-    return np.array([_text(v) for v in np.asarray(values).tolist()], dtype=str)
+    return np.array([as_text(v) for v in np.asarray(values).tolist()], dtype=str)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +57,7 @@ class Trials:
                 raise ValueError(f"trials/{name}: frame numbers are integers, not {given.dtype}")
             object.__setattr__(self, name, given.astype(np.int64))
         for name in ("stimulus_id", "split"):
-            object.__setattr__(self, name, _strings(getattr(self, name)))
+            object.__setattr__(self, name, as_strings(getattr(self, name)))
         if self.stimulus_id.shape == self.start.shape:
             named = [
                 f"{UNNAMED}first frame {start}" if stimulus.strip() in MISSING_ID else stimulus
@@ -146,6 +134,6 @@ class RecordingInfo:
         return len(self.unit_ids)
 
 
-def _text(value: Any) -> str:
-    """As h5py reads text: what is not UTF-8 becomes surrogates, for :func:`_check_names` to find."""
+def as_text(value: Any) -> str:
+    """As h5py reads text: what is not UTF-8 becomes surrogates, for :func:`check_names` to find."""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

@@ -29,17 +29,9 @@ SECONDS, SECONDS_A_GIGABYTE = 8.0, 60.0  # of computing that a file may take, an
 
 
 SLOWER = 4.0  # so much longer it may take on the clock, on a busy machine or a slow disk, and
-
-
 PATIENCE_S = 30.0  # so many seconds more
-
-
 START_S = 300.0  # within which the process has started; pynwb takes seconds, a busy machine many more
-
-
 MEMORY = 4 << 30  # bytes that it may take beyond those of its start
-
-
 _ANSWER_BYTES = 1 << 20
 
 
@@ -200,7 +192,6 @@ def _started() -> subprocess.Popen[bytes]:
     )
 
 
-# --- in the process --------------------------------------------------------------------------------------------------
 def serve() -> None:
     """Answer questions until there are no more."""
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):

@@ -1,10 +1,12 @@
-"""Opens HDF5 files: on file systems without locks too, and with a word on who else has a file open."""
+"""Opens HDF5 files: on file systems without locks too, and with a word on what is wrong where one cannot be read."""
 
 from __future__ import annotations
 
 import errno
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,6 @@ import h5py
 from vivit_core.specs import RecordingError
 
 log = logging.getLogger(__name__)
-
-
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems without locks say
 
 
@@ -52,3 +52,41 @@ def held_elsewhere(path: Path, error: Exception) -> RecordingError | None:
             f"Close it there, and start again; where none has, `h5clear -s {path}` takes the mark away",
         )
     return None
+
+
+@contextmanager
+def open_recording(path: Path) -> Iterator[h5py.File]:
+    """Open for reading; whatever HDF5 says of a broken file becomes a RecordingError."""
+    if not path.is_file():
+        raise RecordingError(path, "file", "there is no such file", "Check the path")
+    try:
+        with open_hdf5(path) as file:
+            yield file
+    except RecordingError:
+        raise
+    # What h5py raises where the inside of a file is damaged.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> RecordingError:
+    if not path.is_file():
+        return RecordingError(path, "file", "it is gone", "Put it back, and continue with resume=auto")
+    if isinstance(error, PermissionError):
+        return RecordingError(path, "file", "you may not read it", "Ask its owner for the right to read it")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return RecordingError(
+            path, "file", f"too many files are open ({error})", "Allow more (`ulimit -n 1024`), and start again"
+        )
+    if (held := held_elsewhere(path, error)) is not None:
+        return held
+    if not h5py.is_hdf5(path):
+        return RecordingError(
+            path,
+            "file",
+            "this is not an HDF5 file",
+            "Import your data with `python run.py task=import importer=arrays …`",
+        )
+    return RecordingError(
+        path, "file", f"truncated or damaged ({error})", "Copy or import it again; a whole file can be read to its end"
+    )

@@ -15,14 +15,8 @@ from vivit_core.data.recording.resumable import Sliceable, pieces
 from vivit_core.specs import RecordingError
 
 CHANNELS = 4  # most channels that a pixel may have: gray, two or three colors, or four cones' contrasts
-
-
 MISSING_ID = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})  # what programs write where no stimulus id is known
-
-
 UNNAMED = "unnamed, "  # how the id of such a trial's stimulus begins
-
-
 _PIECE_BYTES = 1 << 24
 
 

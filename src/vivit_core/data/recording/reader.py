@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,14 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from vivit_core.data.recording.format import _strings
-from vivit_core.data.recording.hdf5 import open_hdf5
-from vivit_core.data.recording.validate import _describe, _open, _unreadable, check_recording, log
+from vivit_core.data.recording.format import as_strings
+from vivit_core.data.recording.hdf5 import open_hdf5, open_recording, unreadable
+from vivit_core.data.recording.structure import describe
+from vivit_core.data.recording.validate import check_recording
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import known_whole, state_of
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+log = logging.getLogger(__name__)
 
 
 # The recordings whose files this process has open, the one that was read last at the end.
@@ -63,8 +65,8 @@ class Recording:
         self.path = Path(path)
         if not known_whole(self.path):
             check_recording(self.path)
-        with _open(self.path) as file:
-            info = _describe(file, self.path)
+        with open_recording(self.path) as file:
+            info = describe(file, self.path)
         self._state = state_of(self.path)
         self._order: np.ndarray | None = None  # the file's column of each unit, where it differs from the file's order
         if unit_ids is not None and tuple(unit_ids) != info.unit_ids:
@@ -110,7 +112,7 @@ class Recording:
             try:
                 self._file, self._datasets = self._open_again(), {}
             except OSError as error:
-                raise _unreadable(self.path, error) from error
+                raise unreadable(self.path, error) from error
             self._pid = os.getpid()
         _open_now.pop(id(self), None)
         _open_now[id(self)] = self
@@ -234,7 +236,7 @@ class Recording:
         if name == "rate":
             return self._units(self._slice("truth/rate", start, self.info.n_frames if stop is None else stop), 1)
         values = file[f"truth/{name}"][()]
-        return self._units(_strings(values) if values.dtype.kind in "OS" else values, 0)
+        return self._units(as_strings(values) if values.dtype.kind in "OS" else values, 0)
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

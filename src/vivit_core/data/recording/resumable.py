@@ -34,11 +34,7 @@ from vivit_core.system.terminal import track
 from vivit_core.system.troubles import FULL, REFUSED, reason
 
 _CHUNK_FRAMES = 64  # frames a chunk; 300-frame windows read fastest from uncompressed chunks of 32-128 frames
-
-
 _STRUCTURE_BYTES = 1 << 14  # HDF5's own, at least
-
-
 _CHUNK_BYTES = 1 << 20  # larger chunks do not fit HDF5's chunk cache
 
 

@@ -10,15 +10,15 @@ import h5py
 import numpy as np
 
 from vivit_core.data.recording.checksum import write_checksum
-from vivit_core.data.recording.format import COPY_BYTES, FORMAT, FORMAT_VERSION, Trials, _strings
+from vivit_core.data.recording.format import COPY_BYTES, FORMAT, FORMAT_VERSION, Trials, as_strings
 from vivit_core.data.recording.inputs import check_arrays
 from vivit_core.data.recording.resumable import Sliceable, write_in_pieces
-from vivit_core.data.recording.validate import _check_free_text, _check_id, _check_names, _examine
+from vivit_core.data.recording.structure import check_free_text, check_id, check_names
+from vivit_core.data.recording.validate import examine_here
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import remember_whole
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
 def write_recording(
     path: str | Path,
     *,
@@ -86,13 +86,13 @@ def write_recording(
         unknown = sorted(set(given or {}) - set(behavior))
         if unknown:
             raise ValueError(f"behavior_{option} names {unknown}, but the behaviors are {sorted(behavior)}")
-    _check_id(path, recording_id)
+    check_id(path, recording_id)
     for name in behavior:
-        _check_names(path, "behavior", [name])
+        check_names(path, "behavior", [name])
         if "/" in name or name in (".", ".."):
             raise RecordingError(path, "behavior", f"the name {name!r} is a path to HDF5", "Write it without a slash")
-    _check_names(path, "units/id", np.asarray([] if units is None or "id" not in units else units["id"]).tolist())
-    _check_names(path, "trials/stimulus_id", [s or "none" for s in trials.stimulus_id.tolist()], longest=None)
+    check_names(path, "units/id", np.asarray([] if units is None or "id" not in units else units["id"]).tolist())
+    check_names(path, "trials/stimulus_id", [s or "none" for s in trials.stimulus_id.tolist()], longest=None)
     for field, text in {
         "subject": subject,
         "area": area,
@@ -100,7 +100,7 @@ def write_recording(
         "source": source,
         "licence": licence,
     }.items():
-        _check_free_text(path, f"attribute {field}", text)
+        check_free_text(path, f"attribute {field}", text)
     if units is None:
         units = {"id": [str(u) for u in range(counts.shape[1] if len(counts.shape) == 2 else 0)]}
     check_arrays(path, frames, counts, behavior, units, valid)
@@ -154,7 +154,7 @@ def write_recording(
 
     def check(written: Path) -> None:
         try:
-            _examine(written, whole=True)
+            examine_here(written, whole=True)
             write_checksum(written)
         except RecordingError as error:
             raise RecordingError(path, error.field, error.problem, error.remedy) from None
@@ -172,6 +172,6 @@ def _stored_dtype(dtype: np.dtype) -> np.dtype:
 def _small(file: h5py.File, name: str, values: Any) -> None:
     array = np.asarray(values)
     if array.dtype.kind in "USO":
-        file.create_dataset(name, data=_strings(array).astype(object), dtype=h5py.string_dtype())
+        file.create_dataset(name, data=as_strings(array).astype(object), dtype=h5py.string_dtype())
     else:
         file.create_dataset(name, data=array)

@@ -1,0 +1,117 @@
+"""The time of an NWB file: bins between the onsets of frames, and what a behavior was at their ends.
+
+Shape letters: T bins, F frames, S samples, D behavior numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BLOCK = 4096  # bins that are made at once
+
+
+@dataclass(frozen=True, eq=False)
+class Clock:
+    """When each bin starts and stops (s), which frame it shows, and after which bins there is a gap."""
+
+    start_s: np.ndarray  # (T,)
+    stop_s: np.ndarray  # (T,)
+    frame: np.ndarray  # (T,)
+    gap_after: np.ndarray  # (T,) bool
+    rate_hz: float
+
+    def of(self, bins: np.ndarray) -> Clock:
+        return Clock(self.start_s[bins], self.stop_s[bins], self.frame[bins], self.gap_after[bins], self.rate_hz)
+
+
+def make_clock(times_F: np.ndarray, rate_hz: float | None, longest_frame_s: float, notes: list[str]) -> Clock:
+    """Bins between the onsets of frames.
+
+    Parameters
+    ----------
+    times_F : onsets, s, rising.
+    rate_hz : bins a second; None for one bin in the median time between frames.
+    longest_frame_s : a frame that stays longer is shown for the median time and followed by a gap.
+    notes : lines on what was repeated are added.
+
+    Raises
+    ------
+    ValueError
+        Where the frames come faster than the bins.
+    """
+    stay_F = np.diff(times_F)
+    median = float(np.median(stay_F)) if len(stay_F) else 1.0 / (rate_hz or 1.0)
+    rate = rate_hz or 1.0 / median
+    if median * rate < 0.75:
+        raise ValueError(
+            f"importer.frame_rate_hz={rate:g}, but the stimulus has {1 / median:g} frames a second; import at its own "
+            "rate (null), and let data.frame_rate_hz bring it down"
+        )
+    gap_F = np.append(stay_F > longest_frame_s, False)
+    stay_F = np.append(stay_F, median)
+    stay_F[gap_F] = median
+    bins_F = np.rint(stay_F * rate).astype(np.int64)
+    own = np.rint(median * rate)
+    if (longer := int((bins_F > own).sum())) and own == 1:
+        notes.append(f"{longer} frames stayed for more than one bin (dropped successors) and are repeated")
+    if (shorter := int((bins_F == 0).sum())) > 0:
+        notes.append(f"{shorter} frames were replaced within half a bin and are not shown")
+    frame = np.repeat(np.arange(len(times_F)), bins_F)
+    first = np.repeat(np.cumsum(bins_F) - bins_F, bins_F)
+    within = np.arange(len(frame)) - first
+    length = stay_F[frame] / bins_F[frame]
+    start = times_F[frame] + within * length
+    last = within == bins_F[frame] - 1
+    # The time of a frame that is not shown is no bin's.
+    return Clock(start, start + length, frame, gap_F[frame] & last, rate)
+
+
+class Sampled:
+    """A behavior at the ends of bins: its newest sample then, so that nothing later is known.
+
+    Parameters
+    ----------
+    data : (S,) or (S, D), sliceable.
+    times_S : s, rising.
+    ends_T : ends of the bins, s.
+    longest_s : a sample stands for at most this long; after that, and before the first, the behavior is unknown.
+    scale, shift : value = scale · data + shift.
+    """
+
+    def __init__(
+        self, data: Any, times_S: np.ndarray, ends_T: np.ndarray, longest_s: float, scale: float, shift: float
+    ) -> None:
+        self.data, self.times_S, self.ends_T = data, times_S, ends_T
+        self.longest_s, self.scale, self.shift = longest_s, scale, shift
+
+    def values(self, start: int, stop: int) -> np.ndarray:
+        """(T, D) float32; the last value known, or 0, where it is unknown."""
+        return np.concatenate([self._block(a, b)[0] for a, b in blocks(start, stop)])
+
+    def known(self, start: int, stop: int) -> np.ndarray:
+        """(T,) bool."""
+        return np.concatenate([self._block(a, b)[1] for a, b in blocks(start, stop)])
+
+    def _block(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        ends = self.ends_T[start:stop]
+        newest = np.searchsorted(self.times_S, ends, side="right") - 1
+        first = max(0, int(np.searchsorted(self.times_S, ends[0] - self.longest_s)))
+        last = int(newest[-1]) + 1
+        width = self.data.shape[1] if len(self.data.shape) == 2 else 1
+        if last <= first:
+            return np.zeros((len(ends), width), np.float32), np.zeros(len(ends), bool)
+        read = np.asarray(self.data[first:last], np.float64).reshape(last - first, width) * self.scale + self.shift
+        rows = np.maximum.accumulate(np.where(np.isfinite(read).all(1), np.arange(last - first), -1))
+        pick = np.where(newest >= first, rows[np.clip(newest - first, 0, None)], -1)
+        some = pick >= 0
+        known = some & (ends - self.times_S[np.maximum(pick, 0) + first] <= self.longest_s)
+        return np.where(some[:, None], read[np.maximum(pick, 0)], 0).astype(np.float32), known
+
+
+def blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    for first in range(start, stop, BLOCK):
+        yield first, min(first + BLOCK, stop)

@@ -1,0 +1,267 @@
+"""What is read from an NWB file: its tables, its times, its pictures and spikes. Nothing of other files.
+
+Shape letters: T bins, S samples, H W pixels, U units.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from einops import rearrange
+
+from vivit_core.data.importers.nwb_clock import BLOCK, Clock
+from vivit_core.data.importers.sliceable import pixel_type
+from vivit_core.names import short
+from vivit_core.specs import RecordingError
+from vivit_core.system.terminal import track
+
+_WORDS = 300  # characters shown of what the library of NWB says; it may be the whole table
+
+
+def spikes_of(
+    source: Path, units: Any, rows: np.ndarray, clock: Clock
+) -> tuple[Callable[[int, int], np.ndarray], Callable[[int, int], np.ndarray] | None]:
+    """Functions that count the spikes of bins, (T, U), and say whether the unit was observed; None where all were."""
+    index = units["spike_times"]
+    times = own_array(source, "units/spike_times", index.target.data)
+    ends = np.asarray(index.data[:], np.int64)
+    begins = np.concatenate([[0], ends[:-1]])
+    edges = np.append(clock.start_s[::BLOCK], np.inf)
+    places = np.zeros((len(edges), len(rows)), np.int64)  # of the first spike at or after the start of each block
+    for u, row in enumerate(track(rows, f"{source.name}: look through the spikes")):
+        own = np.asarray(times[begins[row] : ends[row]], np.float64)
+        if not np.isfinite(own).all() or (np.diff(own) < 0).any():
+            raise RecordingError(
+                source,
+                f"units/spike_times, row {row}",
+                "has times that fall, or are no numbers",
+                "Sort the unit's spikes",
+            )
+        places[:, u] = begins[row] + np.searchsorted(own, edges)
+
+    def counts(start: int, stop: int) -> np.ndarray:
+        out = np.zeros((stop - start, len(rows)), np.uint16)
+        low, high = start // BLOCK, -(-stop // BLOCK)
+        for u in range(len(rows)):
+            own = np.asarray(times[places[low, u] : places[high, u]], np.float64)
+            at = np.searchsorted(clock.start_s, own, side="right") - 1
+            inside = (own < clock.stop_s[at]) & (at >= start) & (at < stop)
+            out[:, u] = np.bincount(at[inside] - start, minlength=stop - start)
+        return out
+
+    if "obs_intervals" not in units.colnames:
+        return counts, None
+    intervals = units["obs_intervals"]
+    spans = np.asarray(own_array(source, "units/obs_intervals", intervals.target.data)[:], np.float64)
+    last = np.asarray(intervals.data[:], np.int64)
+    of_unit = [spans[(last[row - 1] if row else 0) : last[row]] for row in rows]
+
+    def observed(start: int, stop: int) -> np.ndarray:
+        """A bin that lies wholly in one interval."""
+        first_s, last_s = clock.start_s[start:stop, None], clock.stop_s[start:stop, None]
+        slack = 1e-6
+        return np.stack([((first_s >= own[:, 0] - slack) & (last_s <= own[:, 1] + slack)).any(1) for own in of_unit], 1)
+
+    return counts, observed
+
+
+def pictures_of(
+    source: Path, series: Any, axes: str
+) -> tuple[tuple[int, ...], type[np.uint8] | type[np.float32], Callable[[np.ndarray], np.ndarray]]:
+    """The size of a picture, its type, and a function that reads the pictures shown at frames of the series."""
+    from pynwb.image import IndexSeries
+
+    field = f"stimulus/presentation/{series.name}"
+    turned = "t w h ... -> t h w ..." if axes == "t w h" else "t h w ... -> t h w ..."
+    if not isinstance(series, IndexSeries):
+        stored = _stored(source, field, series)
+        return tuple(rearrange(np.empty((1, *stored.shape[1:]), bool), turned).shape[1:]), pixel_type(stored), (
+            lambda frames: rearrange(_rows_of(stored, frames), turned)
+        )  # fmt: skip
+    index = np.asarray(own_array(source, field, series.data)[:], np.int64)
+    if series.indexed_timeseries is not None:
+        stored = _stored(source, f"{field}/indexed_timeseries", series.indexed_timeseries)
+        number, dtype, one = len(stored), pixel_type(stored), None
+    else:
+        images = series.indexed_images
+        listed = (
+            list(images.order_of_images.data[:]) if images.order_of_images is not None else list(images.images.values())
+        )
+        one = [own_array(source, f"{field}/indexed_images/{image.name}", image.data) for image in listed]
+        shapes = {tuple(image.shape) for image in one}
+        if len(shapes) != 1:
+            raise RecordingError(
+                source, f"{field}/indexed_images", f"has images of sizes {sorted(shapes)}", "Give all one size"
+            )
+        number, stored = len(one), None
+        dtype = np.uint8 if all(image.dtype == np.uint8 for image in one) else np.float32
+    if len(index) and not (index.min() >= 0 and index.max() < number):
+        raise RecordingError(
+            source, field, f"asks for image {index.min()} … {index.max()} of {number}", "Correct the index"
+        )
+
+    def read(ids: np.ndarray) -> np.ndarray:
+        if one is None:
+            return _rows_of(stored, ids)
+        unique, back = np.unique(ids, return_inverse=True)
+        return np.stack([np.asarray(one[i][()]) for i in unique])[back]
+
+    size = tuple(rearrange(read(np.zeros(1, np.int64)), turned).shape[1:])
+    return size, dtype, lambda frames: rearrange(read(index[frames]), turned)
+
+
+def _stored(source: Path, field: str, series: Any) -> Any:
+    """The pictures of an ImageSeries, in this file."""
+    if series.external_file is not None and len(series.external_file):
+        raise RecordingError(
+            source, field, f"its frames lie in {series.external_file[0]}",
+            "Store the frames in the file (data), decoded; or use importer=arrays",
+        )  # fmt: skip
+    data = own_array(source, f"{field}/data", series.data)
+    if data.ndim not in (3, 4) or 0 in data.shape or np.dtype(data.dtype).kind not in "biuf":
+        raise RecordingError(
+            source, f"{field}/data", f"has shape {data.shape} and type {data.dtype}", "Store (T, H, W[, C]) numbers"
+        )
+    return data
+
+
+def _rows_of(data: Any, rows: np.ndarray) -> np.ndarray:
+    """Rows of an array on disk, in any order and repeated, each read once."""
+    unique, back = np.unique(rows, return_inverse=True)
+    low, high = int(unique[0]), int(unique[-1]) + 1
+    if high - low <= 2 * len(unique):
+        return np.asarray(data[low:high])[unique - low][back]
+    return np.asarray(data[unique])[back]
+
+
+def times_of(source: Path, series: Any, field: str) -> np.ndarray:
+    """The times of a series' samples, s."""
+    n = len(series.data)
+    if series.timestamps is not None:
+        times = np.asarray(own_array(source, f"{field}/timestamps", series.timestamps)[:], np.float64)
+    elif series.rate:
+        times = float(series.starting_time or 0.0) + np.arange(n) / float(series.rate)
+    else:
+        raise RecordingError(source, field, "has neither timestamps nor a rate", "Store one of them")
+    if len(times) != n or not n:
+        raise RecordingError(
+            source, f"{field}/timestamps", f"has {len(times)} entries for {n} samples", "Give one a sample"
+        )
+    if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        bad = int(np.flatnonzero(~(np.diff(times) > 0))[0]) + 1 if n > 1 else 0
+        raise RecordingError(
+            source, f"{field}/timestamps", f"do not rise at entry {bad}", "Write rising times in seconds"
+        )
+    return times
+
+
+def own_array(source: Path, field: str, data: Any) -> Any:
+    """An array of this very file; those that lie in others are refused."""
+    if isinstance(data, h5py.Dataset):
+        elsewhere = Path(data.file.filename).resolve() != source.resolve() or data.external or data.is_virtual
+        if elsewhere:
+            raise RecordingError(source, field, "lies in another file", "Export the NWB file with its data inside")
+        return data
+    return np.asarray(data)
+
+
+def behavior_series(nwb: Any) -> dict[str, Any]:
+    """The time series of behavior by name; two of one name get their containers' in front."""
+    from pynwb.base import TimeSeries
+    from pynwb.behavior import BehavioralTimeSeries, CompassDirection, EyeTracking, Position, PupilTracking
+
+    listed = []
+    for module in nwb.processing.values():
+        for interface in module.data_interfaces.values():
+            if isinstance(interface, TimeSeries) and module.name == "behavior":
+                listed.append((module.name, interface))
+            elif isinstance(interface, BehavioralTimeSeries | PupilTracking):
+                listed += [(interface.name, series) for series in interface.time_series.values()]
+            elif isinstance(interface, EyeTracking | Position | CompassDirection):
+                listed += [(interface.name, series) for series in interface.spatial_series.values()]
+    names = [series.name for _, series in listed]
+    return {
+        (s.name if names.count(s.name) == 1 else f"{box}_{s.name}").replace("/", "_"): s for box, s in listed
+    }  # fmt: skip
+
+
+def unit_table(units: Any, rows: np.ndarray, left_out: list[str]) -> dict[str, Any]:
+    """The simple columns of the units' table."""
+    table: dict[str, Any] = {"id": [str(i) for i in np.asarray(units.id[:])[rows]]}
+    others = []
+    for name in units.colnames:
+        column = units[name]
+        if name in ("spike_times", "obs_intervals", "id"):
+            continue
+        data = getattr(column, "data", None)
+        values = np.asarray(data[:]) if data is not None and type(column).__name__ == "VectorData" else None
+        if values is not None and values.dtype.kind == "O":
+            words = (
+                [word(v) for v in values.tolist()] if all(isinstance(v, str | bytes) for v in values.tolist()) else None
+            )
+            values = np.array(words) if words is not None else None
+        if values is None or values.dtype.kind not in "biufUS" or values.ndim > 3 or len(values) != len(units):
+            others.append(name)
+        else:
+            table[name.replace("/", "_")] = values[rows]
+    if others:
+        left_out.append(f"columns {', '.join(others)} of units: not one number or word a unit")
+    return table
+
+
+def about(nwb: Any) -> Mapping[str, str]:
+    places = sorted({str(p) for p in nwb.electrodes["location"][:]}) if nwb.electrodes is not None else []
+    subject = nwb.subject
+    who = [word for word in (nwb.institution, nwb.lab, nwb.identifier) if word]
+    return {
+        "subject": str(getattr(subject, "subject_id", None) or ""),
+        "species": str(getattr(subject, "species", None) or ""),
+        "area": ", ".join(place for place in places if place and place != "unknown"),
+        "source": ", ".join(map(str, who)),
+    }
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[Any]:
+    try:
+        from pynwb import NWBHDF5IO
+    except ImportError as error:
+        raise ValueError("importer=nwb needs pynwb: pip install 'vivit-core[nwb]'") from error
+    if not source.is_file() or not h5py.is_hdf5(source):
+        raise RecordingError(source, "file", "is not an NWB file in HDF5", "Give the path of a whole .nwb file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of versions; what cannot be used is an error below
+        try:
+            io = NWBHDF5IO(str(source), "r")
+        except Exception as error:  # hdmf raises a dozen kinds for files that are broken or no NWB
+            raise _broken(source, error) from error
+        with io:
+            try:
+                nwb = io.read()
+            except Exception as error:  # as above
+                raise _broken(source, error) from error
+            try:
+                yield nwb
+            except (OSError, KeyError) as error:  # h5py's words for damage met later
+                raise _broken(source, error) from error
+
+
+def _broken(source: Path, error: Exception) -> RecordingError:
+    said = str(error).strip().splitlines()
+    return RecordingError(
+        source, "file", f"cannot be read as NWB ({short(said[0], _WORDS) if said else type(error).__name__})",
+        "Copy it again; `python -m pynwb.validate FILE` says more",
+    )  # fmt: skip
+
+
+def word(value: Any) -> str:
+    """A table's entry as text; 3.0 is "3"."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
