@@ -94,6 +94,7 @@ def test_a_source_is_read_through_in_another_process_first(
 
 def test_everything_comes_back(
     tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in ("nwb_clock", "nwb_file"):  # many blocks
         monkeypatch.setattr(f"vivit_core.data.importers.{module}.BLOCK", 32)
     for module in (nwb_clock, nwb_file):
