@@ -95,8 +95,6 @@ def test_a_source_is_read_through_in_another_process_first(
 def test_everything_comes_back(
     tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("nwb_clock", "nwb_file"):  # many blocks
-        monkeypatch.setattr(f"vivit_core.data.importers.{module}.BLOCK", 32)
     for module in (nwb_clock, nwb_file):
         monkeypatch.setattr(module, "BLOCK", 32)  # many blocks
     obs = [np.array([[2.0, 5.0], [6.0, 20.0]]), np.array([[0.0, 20.0]]), np.array([[3.0, 4.0]])]
