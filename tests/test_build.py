@@ -299,7 +299,7 @@ def test_a_training_takes_over_its_own_state_alone(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_says_nothing_of_what_is_written_here() -> None:
-    from vivit_core.cli.context import data_of_evaluation
+    from vivit_core.cli.recordings import data_of_evaluation
 
     now = DATA | {"cache": "here", "num_workers": 1}
     mixed = data_of_evaluation(now, {"data": DATA | {"cache": "/home/somebody", "num_workers": 10**6}}, set())

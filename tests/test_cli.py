@@ -18,8 +18,8 @@ import yaml
 
 from vivit_core import load_twin
 from vivit_core.cli import runs, schema
-from vivit_core.cli.context import data_of_evaluation
 from vivit_core.cli.main import message_of
+from vivit_core.cli.recordings import data_of_evaluation
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 SMALL = [

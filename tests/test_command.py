@@ -11,12 +11,14 @@ import yaml
 
 from vivit_core.cli import command as words_and_folders
 from vivit_core.cli import main as cli_main
-from vivit_core.cli import runs, schema, sweeps
+from vivit_core.cli import resume, runs, schema, sweeps
+from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import ConfigError
 from vivit_core.cli.sweeps import Job
-from vivit_core.cli.tasks import train
+from vivit_core.cli.tasks import plan, train
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.training.monitors import check_monitors
 
 
 def recording(path: Path, **changed: object) -> Path:
@@ -91,7 +93,10 @@ def test_home_is_expanded_in_every_path(compose, monkeypatch):
         (["data.recordings=['']"], "data.recordings is empty"),
         (["seed=-1"], "seed=-1 must be 0 … 4294967295"),
         (["data.simulator.seed=4294967296"], "data.simulator.seed=4294967296 must be 0 … 4294967295"),
-        (["importer=sensorium2023", "importer.seed=-1"], "importer.seed=-1 must be 0 … 4294967295"),
+        (
+            ["task=import", "source=a", "out=b", "importer=sensorium2023", "importer.seed=-1"],
+            "importer.seed=-1 must be 0 … 4294967295",
+        ),
         (["optim.lr=nan"], "optim.lr=NaN should be a finite number"),
         (["optim.betas=[0.9,inf]"], "optim.betas=[0.9, Infinity] should be a finite number"),
         (["data.frame_rate_hz=inf"], "data.frame_rate_hz=Infinity should be a finite number"),
@@ -124,7 +129,7 @@ def test_no_limit_and_the_last_seed_are_taken(compose):
 )
 def test_what_a_callback_watches_is_a_number_of_the_validation(words, said, compose):
     with pytest.raises(ValueError) as error:
-        train.check_monitors(compose(*words)["callbacks"], ["a"])
+        check_monitors(compose(*words)["callbacks"], ["a"])
     assert said in str(error.value)
 
 
@@ -134,7 +139,7 @@ def test_what_may_be_watched(compose):
         "callbacks.checkpoint.mode=min"],
         ["callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min"], ["callbacks.early_stopping=null"],
     ):  # fmt: skip
-        train.check_monitors(compose(*words)["callbacks"], ["a"])
+        check_monitors(compose(*words)["callbacks"], ["a"])
 
 
 # Run folders --------------------------------------------------------------------------------------------------------
@@ -185,7 +190,7 @@ def test_a_folder_says_what_was_done_there(tmp_path):
 def test_a_refused_try_is_forgotten_and_results_are_kept(command, tmp_path, monkeypatch):
     """A whole command line each, with the training itself left out."""
 
-    def fit(settings, run, *rest):
+    def fit(context, run, *rest, **nodes):
         if not (tmp_path / "there").exists():
             raise ValueError("data.root is not there")
         run.last.parent.mkdir(parents=True, exist_ok=True)
@@ -208,9 +213,13 @@ def test_a_refused_try_is_forgotten_and_results_are_kept(command, tmp_path, monk
     assert yaml.safe_load((tmp_path / "here" / "config.yaml").read_text())["seed"] == 3
 
 
+def nothing(context: RunContext) -> None:
+    """A task that does nothing, under the name of another."""
+
+
 def test_only_a_folder_that_this_run_made_is_taken_away(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(cli_main.TASKS, "plan", lambda settings: None)
+    monkeypatch.setattr(plan, "plan", nothing)
     (tmp_path / "mine").mkdir()
     (tmp_path / "sweep" / "1").mkdir(parents=True)
     for words in (["hydra.run.dir=mine"], ["hydra.run.dir=new"], ["hydra.run.dir=~/new"], ["outputs=~/all"]):
@@ -230,14 +239,14 @@ def test_a_checkpoint_that_has_seen_more_epochs(seen, epochs, right, compose, tm
     settings = compose("trainer=debug", f"trainer.epochs={epochs}")
     runs.describe(run, settings, [], "of the first")
     content = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": seen}}}}}
-    monkeypatch.setattr(train, "read_checkpoint", lambda path: content)
+    monkeypatch.setattr(resume, "read_checkpoint", lambda path: content)
     if right:
-        assert train.run_of(run.last, settings) == (run, run.last)
+        assert resume.run_of(run.last, settings) == (run, run.last)
     else:
         with pytest.raises(
             ValueError, match=r"has seen 4 epochs, and trainer.epochs is 2; set trainer.epochs=4 or more"
         ):
-            train.run_of(run.last, settings)
+            resume.run_of(run.last, settings)
 
 
 # Sweeps and plans ---------------------------------------------------------------------------------------------------

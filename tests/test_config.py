@@ -11,8 +11,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from vivit_core.cli import schema, validate
-from vivit_core.cli.context import LN_TARGET
 from vivit_core.cli.schema import ConfigError
+from vivit_core.cli.trained import LN_TARGET
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.specs import Batch, Clips, RecordingSpec
@@ -82,7 +82,8 @@ def batch_for(recordings: list[RecordingSpec], clips: int, bins: int) -> Batch:
 
 @pytest.mark.parametrize("choice", choices())
 def test_every_file_composes_and_fits_its_code(choice, compose):
-    assert compose(choice, *NEEDED.get(choice, []))["seed"] == 0
+    used = ["task=import", "source=a", "out=b"] if choice.startswith("importer=") else []
+    assert compose(choice, *used, *NEEDED.get(choice, []))["seed"] == 0
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vivit_core.cli import main as cli_main
-from vivit_core.cli import runs
+from vivit_core.cli import resume, runs
+from vivit_core.cli.context import RunContext
 from vivit_core.cli.main import message_of
-from vivit_core.cli.tasks import train
+from vivit_core.cli.tasks import plan
 from vivit_core.data.recording import resumable
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
@@ -30,7 +30,7 @@ from vivit_core.names import setting
 from vivit_core.specs import RecordingError
 from vivit_core.system import locks
 from vivit_core.system.stops import STOPS, Stopped, stoppable
-from vivit_core.training.machine import give_names
+from vivit_core.system.user import give_names
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -271,7 +271,7 @@ def test_a_container_of_nobody(tmp_path):
 def test_a_signal_stops_a_task_with_a_word(command, monkeypatch, number):
     cleaned = []
 
-    def interrupted(settings):
+    def interrupted(context: RunContext) -> None:
         try:
             os.kill(os.getpid(), number)
             raise AssertionError("it went on")
@@ -280,7 +280,7 @@ def test_a_signal_stops_a_task_with_a_word(command, monkeypatch, number):
             cleaned.append(number)
 
     before = [signal.getsignal(n) for n in STOPS]
-    monkeypatch.setitem(cli_main.TASKS, "plan", interrupted)
+    monkeypatch.setattr(plan, "plan", interrupted)
     code, printed = command("task=plan")
     assert code == 128 + number and cleaned == [number]
     assert printed == f"task=plan is stopped by {number.name} before its end; the same command starts it again\n"
@@ -309,9 +309,9 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path):
     run.last.parent.mkdir(parents=True)
     (run.path / "environment.json").write_text('{"seed": 0}')
     stopped = Stopped(signal.SIGTERM)
-    train.note_failure(run, stopped)
+    resume.note_failure(run, stopped)
     assert "the same command starts it again" in str(stopped)
     run.last.touch()
-    train.note_failure(run, stopped)
+    resume.note_failure(run, stopped)
     assert f"continue with {setting('resume', run.last)} (resume=auto finds it)" in str(stopped)
     assert run.environment["ended"] == str(stopped)

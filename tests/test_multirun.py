@@ -24,14 +24,14 @@ from rich.console import Console
 from submitit.core.utils import UncompletedJobError
 
 from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher, SlurmLauncher
-from vivit_core.cli import context as cli_context
+from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema, sweeps, validate
 from vivit_core.cli.runs import Run
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
 from vivit_core.models.plan import check_geometry
 from vivit_core.plotting import style as plotting_style
-from vivit_core.training.callbacks.stop_signals import TrainingStopped
+from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.requeue import requeue
 
 CONF = schema.conf_dir()
@@ -54,12 +54,12 @@ def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny,
     trained: list[int] = []
     fit = train.fit
 
-    def counted(settings, run, *rest):
-        width = settings["model"]["embedding_dim"]
+    def counted(context, run, *rest, **nodes):
+        width = nodes["model"]["embedding_dim"]
         trained.append(width)
         if width == 32 and len(trained) < 5:
             raise RuntimeError("out of memory")
-        return fit(settings, run, *rest)
+        return fit(context, run, *rest, **nodes)
 
     monkeypatch.setattr(train, "fit", counted)
     code, printed = command(*words)
@@ -90,14 +90,14 @@ def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny,
     }
 
     trained.clear()
-    monkeypatch.setattr(train, "fit", lambda settings, run, *rest: trained.append(run.path.name))
+    monkeypatch.setattr(train, "fit", lambda context, run, *rest, **nodes: trained.append(run.path.name))
     code, printed = command(*words[:1], "model.embedding_dim=16,24", "resume=never", *words[2:])
     assert code == 0 and trained == ["0", "1"]
 
 
 def test_a_sweep_that_is_left_says_what_it_has(command, tiny, monkeypatch):
-    def stopped(settings, run, *rest):
-        if settings["seed"] == 1:
+    def stopped(context, run, *rest, **nodes):
+        if context.seed == 1:
             raise TrainingStopped(run.last, "stopped after step 3", frozenset({signal.SIGINT}))
         return 0.5
 
@@ -180,7 +180,9 @@ def test_a_run_folder_holds_one_training_and_all_that_follows_it(command, tiny, 
     code, printed = command(*words, "resume=outputs/train/run/checkpoints/last.ckpt")
     assert code == 1 and "resume=never begins it anew" in printed and "Traceback" not in printed
     began = []
-    monkeypatch.setattr(train, "fit", lambda settings, run, checkpoint, *rest: began.append((run.path, checkpoint)))
+    monkeypatch.setattr(
+        train, "fit", lambda context, run, checkpoint, *rest, **nodes: began.append((run.path, checkpoint))
+    )
     code, printed = command(*words, "resume=auto")
     assert code == 0 and printed.count("It is passed over") == len(run.checkpoints()), printed
     assert "so it cannot be continued" in printed and "a new one starts" in printed
@@ -256,7 +258,7 @@ def test_every_combination_of_a_shipped_search_can_be(name, compose):
         settings = compose(f"hparams_search={name}", *words)
         fingerprints.add(validate.fingerprint(settings))
         if {"optim.lr=1e-3", "model.spatial_depth=2"} <= set(words) or name == "embedding_dim":
-            check_geometry(settings["model"], settings["readout"], **cli_context.expected_sizes(settings["data"]))
+            check_geometry(settings["model"], settings["readout"], **cli_recordings.expected_sizes(settings["data"]))
     assert len(fingerprints) == len(jobs)
     if name == "patch_depth_lr":
         assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6
@@ -453,7 +455,7 @@ def test_requeue(executor, rank, state, signals, queued, monkeypatch, tmp_path):
     monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
     if executor:
         monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
-    monkeypatch.setattr("vivit_core.training.requeue.rank_zero_only.rank", rank)
+    monkeypatch.setenv("RANK", str(rank))
     caught: list[int] = []
 
     def submitits(number, frame):

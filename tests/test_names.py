@@ -40,11 +40,11 @@ from vivit_core.analysis.receptive_fields import plots as receptive_fields_plots
 from vivit_core.analysis.receptive_fields.fields import Fields
 from vivit_core.analysis.receptive_fields.numbers import known_fractions
 from vivit_core.analysis.tuning import plots as tuning_plots
-from vivit_core.cli import context as cli_context
+from vivit_core.cli import console as cli_console
 from vivit_core.cli import sweeps
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.sweeps import Job
-from vivit_core.cli.tasks import evaluate as tasks_evaluate
+from vivit_core.cli.evaluation import table_of
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.validate import validate_recording
@@ -71,8 +71,9 @@ from vivit_core.report.page import publish
 from vivit_core.report.section import Section, Table
 from vivit_core.specs import RecordingError
 from vivit_core.system import terminal
+from vivit_core.system.stops import TrainingStopped
 from vivit_core.system.tables import read_table, write_table
-from vivit_core.training.callbacks.stop_signals import StopSignals, TrainingStopped
+from vivit_core.training.callbacks.stop_signals import StopSignals
 from vivit_core.training.module import validation_numbers
 
 EVERY = [*NAMES, *ACTING, *BROKEN]
@@ -231,8 +232,8 @@ def test_a_table_shows_every_name(console: Callable[..., Console]) -> None:
     to.file = io.StringIO()
     section = Section("k", "t", [], [Table(f"of {name}", (name, "n"), [(name, 1)]) for name in EVERY], [], "c")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli_context, "console", to)
-        cli_context.show(section)
+        patch.setattr(cli_console, "console", to)
+        cli_console.show(section)
     said = to.file.getvalue()
     assert "\x1b" not in said
     for name in EVERY:
@@ -288,7 +289,7 @@ def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     own = dict.fromkeys(("bps_mean", "ln_bps_mean", "knowable_fraction", "corr_mean"), 0.5) | {"units": 1}
     summary = {"recordings": dict.fromkeys(NAMES, own), "burn_in": 3, **own}
     to = Console(file=io.StringIO(), width=400)
-    to.print(tasks_evaluate.table_of(summary, "test"))
+    to.print(table_of(summary, "test"))
     said = to.file.getvalue()  # type: ignore[attr-defined]
     assert all(name.strip() in said for name in NAMES) and said.count("│ all ") == 2
 

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 from vivit_core.cli import context as cli_context
+from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema
 from vivit_core.cli.tasks import train
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -22,6 +23,7 @@ from vivit_core.data.importers.arrays import ArraysImporter
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.plan import check_geometry
+from vivit_core.training.monitors import check_monitors
 
 CONF = schema.conf_dir()
 SOURCE = Path(schema.__file__).parents[1]
@@ -79,8 +81,8 @@ def test_every_key_that_a_message_names_exists():
 
 
 def geometry(settings: dict[str, Any]) -> None:
-    train.check_scorable(settings)
-    check_geometry(settings["model"], settings["readout"], **cli_context.expected_sizes(settings["data"]))
+    train.check_scorable(settings["predict"], settings["data"])
+    check_geometry(settings["model"], settings["readout"], **cli_recordings.expected_sizes(settings["data"]))
 
 
 def machine(settings: dict[str, Any]) -> None:
@@ -89,8 +91,8 @@ def machine(settings: dict[str, Any]) -> None:
 
 def parts(settings: dict[str, Any]) -> None:
     instantiate(settings["optim"], _convert_="all")
-    cli_context.make_datamodule(settings["data"])
-    train.check_monitors(settings["callbacks"], ["a"])
+    cli_recordings.make_datamodule(settings["data"])
+    check_monitors(settings["callbacks"], ["a"])
 
 
 TUBELETS = ["model/tokenizer=tubelet"]

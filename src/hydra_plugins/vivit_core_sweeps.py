@@ -42,7 +42,7 @@ class Grid(BasicSweeper):
             raise CompactHydraException(message) from error
 
     def all_jobs(self, arguments: list[str]) -> Any:
-        from vivit_core.cli.context import console
+        from vivit_core.cli.console import console
 
         unexpected = "ended without a word: killed, or out of memory?"
         try:
@@ -87,7 +87,7 @@ class PatientLauncher(BaseSubmititLauncher):
         """Start the jobs, and return when all have ended, whatever they came to."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        from vivit_core.cli.context import console
+        from vivit_core.cli.console import console
         from vivit_core.cli.sweeps import Job
 
         assert self.config is not None

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from vivit_core.cli import context as cli_context
+from vivit_core.cli import console as cli_console
 from vivit_core.report import page as report_page
 from vivit_core.report import section as report_section
 from vivit_core.report.page import publish
@@ -226,8 +226,8 @@ def test_a_narrow_terminal_cuts_no_number_off(monkeypatch: pytest.MonkeyPatch) -
     numbers = [123456.0, 3.426e-08, 765400000.0, 1.234, 0.5678]
     table = Table("numbers", ("a long name", *"bcdef"), [("sim0-01234567", *numbers)])
     printed = io.StringIO()
-    monkeypatch.setattr(cli_context, "console", Console(file=printed, width=40, soft_wrap=True))
-    cli_context.show(Section("k", "title", [], [table], [], "command"))
+    monkeypatch.setattr(cli_console, "console", Console(file=printed, width=40, soft_wrap=True))
+    cli_console.show(Section("k", "title", [], [table], [], "command"))
     assert "…" not in printed.getvalue()
     wanted = "".join(map(report_section.cell, numbers)) + "sim0-01234567"
     assert sorted(c for c in printed.getvalue() if c.isdigit()) == sorted(c for c in wanted if c.isdigit())

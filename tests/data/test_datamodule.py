@@ -20,6 +20,7 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import training_statistics
 from vivit_core.specs import Batch, RecordingSpec
+from vivit_core.training.data import TrainingData
 
 CLIP, BURN_IN = 8, 3
 
@@ -119,7 +120,7 @@ def test_reading_leaves_the_random_numbers_of_training_alone(workers: int, three
 
 
 def as_rank(module: RecordingsDataModule, rank: int, world: int) -> RecordingsDataModule:
-    module.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
+    module._ranks = lambda: (rank, world)  # type: ignore[method-assign]
     return module
 
 
@@ -228,7 +229,7 @@ def fit(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*workers.*")
         warnings.filterwarnings("error", message=".*resuming from a checkpoint that ended before the epoch.*")
-        trainer.fit(model, module, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, TrainingData(module), ckpt_path=checkpoint, weights_only=True)
     return model
 
 
@@ -433,7 +434,7 @@ def test_lightning_with_two_processes(three: list[Path], tmp_path: Path) -> None
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*workers.*|.*sync_dist.*|.*fork.*")
-        trainer.fit(model, module)
+        trainer.fit(model, TrainingData(module))
     alone = datamodule(three)
     alone.setup()
     shares = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]

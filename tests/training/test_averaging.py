@@ -14,8 +14,8 @@ from vivit_core.metrics.unit_scores import UnitMetrics
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.likelihoods.poisson import counted
 from vivit_core.models.load import load_twin
+from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.callbacks.averaging import Averaging
-from vivit_core.training.callbacks.stop_signals import TrainingStopped
 from vivit_core.training.module import validation_numbers
 
 DECAY = 0.8

@@ -22,10 +22,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from tiny_training import SignalAt, train
 
-from vivit_core.system.stops import STOPS, Stopped
+from vivit_core.system.stops import STOPS, Stopped, TrainingStopped
 from vivit_core.training.callbacks.early_stopping import EarlyStopping, early_end, never_scored
 from vivit_core.training.callbacks.progress import TrainingProgress, duration
-from vivit_core.training.callbacks.stop_signals import StopSignals, TrainingStopped
+from vivit_core.training.callbacks.stop_signals import StopSignals
 
 TESTS = Path(__file__).parent
 

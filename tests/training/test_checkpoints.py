@@ -20,8 +20,8 @@ from tiny_training import SignalAt, train
 from vivit_core.cli.runs import Run
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.system.files import NoRoomError, remove_leftovers
+from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.callbacks.checkpoints import has_ended, name_pattern, save_checkpoint
-from vivit_core.training.callbacks.stop_signals import TrainingStopped
 
 WRITES = ("os.rename", "os.link", "os.remove", "os.mkdir", "shutil.move")
 SHORT = {"epochs": 3, "steps": 2, "keep": {"save_top_k": 1}}

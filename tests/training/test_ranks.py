@@ -142,8 +142,8 @@ def run_command(words, folder, interrupt_at=None):
 
 EXCHANGE = """
 import os
-from vivit_core.training.ranks import ranks
-with ranks("cpu", 2, 1) as together:
+from vivit_core.training.ranks import process_group
+with process_group("cpu", 2, 1) as together:
     assert together.first(lambda: list(range(100))) == list(range(100))
 threads = {open(f"/proc/self/task/{number}/comm").read().strip() for number in os.listdir("/proc/self/task")}
 print(f"threads of {together.rank}:", *threads, flush=True)

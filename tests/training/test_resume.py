@@ -10,8 +10,7 @@ import pytest
 import torch
 from tiny_training import SignalAt, make_batch, spoil, train
 
-from vivit_core.system.stops import STOPS
-from vivit_core.training.callbacks.stop_signals import TrainingStopped
+from vivit_core.system.stops import STOPS, TrainingStopped
 
 
 def outcome(module, trainer):

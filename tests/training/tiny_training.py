@@ -20,10 +20,11 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_every
 
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
+from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.callbacks.checkpoints import Checkpoints, WholeCheckpointIO
 from vivit_core.training.callbacks.early_stopping import EarlyStopping
 from vivit_core.training.callbacks.progress import TrainingProgress
-from vivit_core.training.callbacks.stop_signals import StopSignals, TrainingStopped
+from vivit_core.training.callbacks.stop_signals import StopSignals
 from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import Optimization

@@ -15,8 +15,6 @@ from omegaconf.errors import OmegaConfBaseException
 from vivit_core.cli.schema import conf_dir
 
 _UNQUOTED_HOME = re.compile(r"(?<=[=,\[])~[^,\[\]{}()'\"]*")
-
-
 _made: set[Path] = set()  # folders of runs that this process made
 
 

@@ -1,92 +1,58 @@
-"""What a user can do, one function each (``TASKS`` lists them). ``main`` composes, and calls one."""
+"""The program. It composes a configuration, checks it, and runs one task (``cli/tasks``, one file each)."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vivit_core.cli.command import made_here, prepared
-from vivit_core.cli.context import LEAST_WIDTH, LOG_WIDTH, Settings, console, is_first_rank, job_of_sweep, note
-from vivit_core.cli.schema import conf_dir
-from vivit_core.cli.sweeps import Job
-from vivit_core.cli.tasks.attention import attention
-from vivit_core.cli.tasks.compare import compare
-from vivit_core.cli.tasks.evaluate import evaluate
-from vivit_core.cli.tasks.import_ import import_recording
-from vivit_core.cli.tasks.inspect import inspect
-from vivit_core.cli.tasks.plan import plan
-from vivit_core.cli.tasks.receptive_fields import receptive_fields
-from vivit_core.cli.tasks.stream import stream
-from vivit_core.cli.tasks.train import train
-from vivit_core.cli.tasks.tuning import tuning
+from vivit_core.cli.console import console, tell
+from vivit_core.cli.context import RunContext, Settings
+from vivit_core.cli.schema import ConfigError, conf_dir
+from vivit_core.cli.sweeps import Job, note
+from vivit_core.cli.task import call, paths_in, score_of, task_named
 from vivit_core.cli.validate import validate
-from vivit_core.data.loaders import explained
 from vivit_core.names import printable
 from vivit_core.specs import RecordingError
-from vivit_core.system.stops import Stopped, exit_code, stoppable
+from vivit_core.system.processes import FirstFailed, is_first_rank, started_from_outside
+from vivit_core.system.stops import Stopped, TrainingStopped, exit_code, stoppable
 from vivit_core.system.streams import steady_streams
 from vivit_core.system.troubles import trouble
-from vivit_core.training.callbacks.stop_signals import TrainingStopped
-from vivit_core.training.machine import (
-    give_names,
-)
-from vivit_core.training.ranks import FirstFailed, started_from_outside
+from vivit_core.system.user import give_names
 from vivit_core.training.requeue import requeue
 
 OURS: set[str] = set()  # environment variables that main has set
 
-
-if not console.is_terminal and "COLUMNS" not in os.environ:
-    console.width = LOG_WIDTH
-
-
-if console.width < LEAST_WIDTH:
-    console.width = LEAST_WIDTH
-
-
 # Lightning's advertisements and its notices of what is not there; what matters we say ourselves.
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-
-
-warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-
-
-warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-
-
-warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-
-
-warnings.filterwarnings("ignore", message="The ``compute`` method of metric UnitMetrics")  # nothing to validate: said
-
-
-warnings.filterwarnings("ignore", message=r"Found .* module\(s\) in eval mode")  # a frozen core
-
-
-# Validation's numbers are the same in all processes already, and 1×1 kernels have two ways to be laid out.
-logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-
-
-warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")
-
-
-warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-
-
-warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
+for name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+for message in (
+    ".*treespec, LeafSpec.*",
+    "Checkpoint directory .* exists and is not empty",
+    "Experiment logs directory .* exists and is not empty",
+    "The ``compute`` method of metric UnitMetrics",  # nothing to validate: said
+    r"Found .* module\(s\) in eval mode",  # a frozen core
+    # Validation's numbers are the same in all processes already, and 1×1 kernels have two ways to be laid out.
+    "It is recommended to use .*sync_dist=True",
+    "Grad strides do not match bucket view strides",
+    "The `srun` command is available on your system but is not used",
+):
+    warnings.filterwarnings("ignore", message=message)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -111,8 +77,12 @@ def main() -> None:
     try:
         composed()
     except CompactHydraException as error:
-        causes = [error.__cause__] if isinstance(error.__cause__, OmegaConfBaseException) else []
-        print(*(str(one) for one in (error, *causes)), sep="\n", file=sys.stderr)
+        said = [str(error)]
+        if isinstance(error.__cause__, OmegaConfBaseException):
+            said.append(str(error.__cause__))
+        if isinstance(error, MissingConfigException) and (nearest := nearest_option(error)) is not None:
+            said.append(f"did you mean {nearest}?")
+        print(*said, sep="\n", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
         if (message := trouble(error)) is None:
@@ -127,6 +97,13 @@ def unset_ours() -> None:
     """Unset what ``main`` has set; what the user has set stays."""
     while OURS:
         os.environ.pop(OURS.pop(), None)
+
+
+def nearest_option(error: MissingConfigException) -> str | None:
+    """``GROUP=NAME`` that was probably meant where a group has no file of a name; None where nothing is like it."""
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    close = difflib.get_close_matches(name, error.options or (), n=1)
+    return f"{group}={close[0]}" if close else None
 
 
 def refuse_several_processes(task: str) -> None:
@@ -146,9 +123,8 @@ def run_task(cfg: DictConfig) -> float | None:
     """
     unset_ours()
     give_names()
-    job = job_of_sweep()
     with stoppable():
-        return run_noted(cfg, job)
+        return run_noted(cfg, job_of_sweep())
 
 
 def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
@@ -158,7 +134,7 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
         note(job, status="running", reason=None, run=run, score_name=named, trained=trained)
         settings = validate(cfg)
         refuse_several_processes(settings["task"])
-        score = TASKS[settings["task"]](settings)
+        score = call(task_named(settings["task"]), context_of(settings, job), settings)
         note(job, status="finished", score=score)
         return score
     except TrainingStopped as stopped:
@@ -167,7 +143,7 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
         requeue(stopped.signals)
         raise SystemExit(code_of(stopped.signals)) from None
     except Stopped as stopped:
-        console.print(f"task={cfg.get('task')} is {stopped}", markup=False)
+        tell(f"task={cfg.get('task')} is {stopped}")
         note(job, status="interrupted", reason=str(stopped))
         raise SystemExit(code_of({stopped.signal})) from None
     except FirstFailed:
@@ -200,11 +176,26 @@ def code_of(signals: Set[signal.Signals]) -> int:
     return exit_code(signals) if is_first_rank() or started_from_outside() is not None else 0
 
 
+def job_of_sweep() -> Job | None:
+    """This job of a sweep; None outside of one."""
+    config = HydraConfig.get()
+    return Job(Path(config.sweep.dir).absolute(), config.job.num) if config.mode == RunMode.MULTIRUN else None
+
+
+def context_of(settings: Settings, job: Job | None) -> RunContext:
+    """What Hydra knows of this run, for its task."""
+    config = HydraConfig.get()
+    return RunContext(settings, tuple(config.overrides.task), config.runtime.choices.get("experiment"), job)
+
+
 def places_of(cfg: DictConfig) -> dict[str, Path]:
     """Setting -> the place that it chooses, for the remedy of what the system refuses there."""
     run = Path(HydraConfig.get().runtime.output_dir)
     places = {"outputs=FOLDER (or hydra.run.dir=FOLDER)": run}
-    for key in ("outputs", "data.cache", "data.root", "checkpoint", "init_from", "source", "out"):
+    keys = ["outputs", "data.cache", "data.root"]
+    with suppress(ConfigError):
+        keys += paths_in(task_named(str(cfg.get("task"))))
+    for key in keys:
         value = OmegaConf.select(cfg, key, throw_on_missing=False, throw_on_resolution_failure=False)
         if isinstance(value, str) and value:
             places[f"{key}=…"] = Path(value)
@@ -213,9 +204,10 @@ def places_of(cfg: DictConfig) -> dict[str, Path]:
 
 def score_name(cfg: DictConfig) -> str | None:
     """Which number a task returns to a sweep, as far as an unchecked configuration says; None where it returns none."""
-    split = cfg.get("split")
-    names = {"train": "val/bps_mean", "evaluate": f"{split}/bps_mean", "compare": f"{split}/bps_gain_mean"}
-    return names.get(str(cfg.get("task")))
+    try:
+        return score_of(task_named(str(cfg.get("task"))), cfg)
+    except ConfigError:  # no such task, which the check will say
+        return None
 
 
 def message_of(error: BaseException, places: Mapping[str, Path] | None = None) -> str | None:
@@ -231,24 +223,12 @@ def message_of(error: BaseException, places: Mapping[str, Path] | None = None) -
         return trouble(error, places)
     if isinstance(error, RecordingError):  # also from a loader's worker, whose traceback ends in torch
         return str(error)
-    if isinstance(error, RuntimeError) and (said := explained(error)) is not None:  # torch raises it wherever we are
-        return said
+    if isinstance(error, RuntimeError):  # torch raises it wherever we are
+        from vivit_core.data.loaders import explained
+
+        return explained(error)
     if not isinstance(error, ValueError):
         return None
     frames = list(traceback.walk_tb(error.__traceback__))
     module = str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
     return str(error) if module.startswith("vivit_core") else None
-
-
-TASKS: dict[str, Callable[[Settings], float | None]] = {
-    "train": train,
-    "evaluate": evaluate,
-    "receptive_fields": receptive_fields,
-    "tuning": tuning,
-    "compare": compare,
-    "stream": stream,
-    "attention": attention,
-    "plan": plan,
-    "inspect": inspect,
-    "import": import_recording,
-}

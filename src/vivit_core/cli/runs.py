@@ -16,13 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from vivit_core.models.checkpoint import read_checkpoint, read_plain
 from vivit_core.system.files import link_or_copy, remove_leftovers, write_text
 from vivit_core.system.locks import lock
 
+# torch, and what reads with it, is imported where it is used: a task that has no run folder does without.
 VERSIONS = (
     "vivit-core",
     "torch",
@@ -110,6 +109,8 @@ class Run:
         ----------
         say : is told of each that does not read, and what stands in for it.
         """
+        from vivit_core.models.checkpoint import read_checkpoint
+
         found: dict[Path, int] = {}
         for path in sorted(self.checkpoints(), key=lambda path: path != self.last):
             try:
@@ -242,6 +243,13 @@ def describe(
     write_text(run.path / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
 
 
+def read_plain(path: Path) -> dict[str, Any]:
+    """:func:`vivit_core.models.checkpoint.read_plain`."""
+    from vivit_core.models.checkpoint import read_plain
+
+    return read_plain(path)
+
+
 def number_in(file: Path, name: str) -> float | None:
     """A number of a run folder's JSON file; None where it says null.
 
@@ -269,6 +277,8 @@ def note_end(run: Run, why: str | None) -> None:
 
 def environment() -> dict[str, Any]:
     """When, where, by which code and which versions."""
+    import torch
+
     versions: dict[str, str | None] = {}
     for name in VERSIONS:
         try:

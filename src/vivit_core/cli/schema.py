@@ -1,7 +1,6 @@
-"""The configuration: where it lies, what it may hold, and what identifies it.
+"""The configuration: where it lies, and what the keys may hold that no part and no task has for itself.
 
-``validate`` compares each key and value of a composed configuration with its schema (``schema``), and reports all
-problems at once, before anything is read.
+The types with bounds are those that signatures of tasks and of parts are written in.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 from omegaconf import OmegaConf
-
-from vivit_core.parts.schema import MISSING, Node
 
 
 class ConfigError(ValueError):
@@ -42,22 +39,12 @@ def refuse_auto_devices(devices: Any) -> Any:
 
 
 Count = Annotated[int, pydantic.Field(gt=0)]
-
-
 Positive = Annotated[float, pydantic.Field(gt=0)]
-
-
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
-
-
-# All other numbers are finite.
-Unbounded = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=True)]
-
-
-# What takes a Path, here or in a constructor, is a path: `~` in it is the home directory, and it is not empty.
+Unbounded = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=True)]  # all other numbers are finite
+# What takes a Path, here, in a task or in a constructor, is a path: `~` in it is the home directory, and it is not
+# empty.
 PathName = str | Path
-
-
 Precision = Annotated[Literal["32-true", "bf16-mixed"], pydantic.BeforeValidator(refuse_fp16)]
 
 
@@ -99,111 +86,21 @@ class Trainer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Root:
+class EveryRun:
+    """What every run has, and its :class:`vivit_core.cli.context.RunContext` offers. The rest is a task's own."""
+
+    task: str
     seed: int
-    predict: Literal["all", "last"]
     outputs: PathName
     run_dir: PathName
     debug: bool
-    model: Node
-    readout: Node
-    data: Node
-    optim: Node
     trainer: Trainer
-    callbacks: dict[str, Node | None]
-    logger: dict[str, Node | None]
-    task: Literal[
-        "train", "evaluate", "compare", "receptive_fields", "tuning", "attention", "stream", "plan", "inspect", "import"
-    ]  # fmt: skip
-    baseline: Node | None = None
-    importer: Node | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Train(Root):
-    resume: PathName | None = None
-    init_from: PathName | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate(Root):
-    checkpoint: PathName = MISSING
-    split: Literal["val", "test"] = "test"
-    average: bool = False
-    behavior_controls: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Compare(Root):
-    checkpoints: list[PathName]
-    names: list[str] | None
-    split: Literal["val", "test"]
-    resamples: int
-    piece_s: Positive
-
-
-@dataclasses.dataclass(frozen=True)
-class Stream(Root):
-    checkpoint: PathName = MISSING
-    recording: str | None = None
-    bins: int = 300
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReceptiveFields(Root):
-    checkpoint: PathName
-    duration_s: float
-    gradient_clips: int
-    gradient_clip_s: float
-    measured: bool | Literal["auto"]
-    noise: Node | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Attention(Root):
-    checkpoint: PathName
-    recording: str | None
-    trial: int
-    place: tuple[int, int] | None
-    clips: Count
-    heads: Count
-    units: Count
-    megabytes: Positive
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tuning(Root):
-    checkpoint: PathName
-    gratings: Node
-    mei: Node | None
-    mei_units: int
-    natural: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Inspect(Root):
-    duration_s: Positive
-    max_frames: Count
-
-
-@dataclasses.dataclass(frozen=True)
-class Import(Root):
-    source: PathName = MISSING
-    out: PathName = MISSING
-
-
-ROOTS: dict[str, type[Root]] = {
-    "train": Train,
-    "evaluate": Evaluate,
-    "receptive_fields": ReceptiveFields,
-    "attention": Attention,
-    "tuning": Tuning,
-    "compare": Compare,
-    "stream": Stream,
-    "plan": Root,
-    "inspect": Inspect,
-    "import": Import,
-}
+# The other keys of conf/config.yaml, for any task that names them in its signature.
+SHARED = frozenset(
+    ("predict", "model", "baseline", "readout", "data", "optim", "callbacks", "logger", "importer")
+)  # fmt: skip
 
 
 # Where it lies ------------------------------------------------------------------------------------------------------

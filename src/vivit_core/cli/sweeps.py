@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,20 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vivit_core.cli.runs import number_in
-from vivit_core.models.checkpoint import read_plain
 from vivit_core.names import file_name
 from vivit_core.parts.schema import check_call
-from vivit_core.plotting import sweep as plotting_sweep
 from vivit_core.system.files import remove_leftovers, write_text
+from vivit_core.system.processes import is_first_rank
 from vivit_core.system.tables import write_table
 from vivit_core.system.terminal import shown
 
 log = logging.getLogger(__name__)
 
-
 Status = Literal["waiting", "running", "finished", "refused", "failed", "interrupted"]
-
-
 ENDED = ("finished", "refused", "failed", "interrupted")
 
 
@@ -72,6 +69,8 @@ class Job:
         """What is known of it; ``waiting`` where it has not begun."""
         if not self.file.is_file():
             return Outcome()
+        from vivit_core.models.checkpoint import read_plain
+
         values = read_plain(self.file)
         if problems := list(check_call("outcome", Outcome, values)):
             raise ValueError(f"{self.file}: {'; '.join(problems)}")
@@ -88,6 +87,14 @@ class Job:
         """For a job that has ended without a word; what it said itself stays."""
         outcome = self.outcome()
         return outcome if outcome.status in ENDED else self.note(status=status, reason=reason)
+
+
+def note(job: Job | None, **changes: Any) -> None:
+    """Note what a job has come to (the names are those of :class:`Outcome`), in the first process; do nothing where
+    there is no sweep. A score that is no number is none."""
+    if job is not None and is_first_rank():
+        score = changes.get("score")
+        job.note(**changes | ({"score": None} if score is not None and not math.isfinite(score) else {}))
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,8 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> l
     sweep : the sweep's folder.
     jobs : for each job its settings, as ``key=value``.
     """
+    from vivit_core.plotting.sweep import sweep_axis
+
     keys = swept_keys(jobs)
     rows = []
     for number, words in enumerate(jobs):
@@ -141,7 +150,7 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> l
     scored = [row for row in rows if row.outcome.status == "finished" and row.outcome.score is not None]
     scored = [row for row in scored if row.outcome.score_name == scored[0].outcome.score_name]  # one axis, one number
     for key in keys if scored else ():
-        plotting_sweep.sweep_axis(
+        sweep_axis(
             sweep / "pictures" / f"{file_name(key.replace('/', '.'))}.png",
             key=key,
             values=[row.values[key] for row in scored],

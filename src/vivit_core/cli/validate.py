@@ -1,4 +1,5 @@
-"""Checks a composed configuration with its schema, all problems at once, and says what identifies it."""
+"""Checks a composed configuration against the task's signature, all problems at once, before anything is read; and says
+what identifies it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vivit_core.cli.schema import ROOTS, ConfigError, Root
+from vivit_core.cli.schema import SHARED, ConfigError, EveryRun
+from vivit_core.cli.task import checked, root_of, task_named
 from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import check_call, dataclass_in, takes_path, types_of, values_of
 
@@ -34,7 +36,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def validate(cfg: DictConfig) -> dict[str, Any]:
-    """Check every key and every value; returns the plain configuration, with ``~`` expanded where it is a path's.
+    """Check every key and every value that the task uses; returns the plain configuration, with ``~`` expanded where it
+    is a path's.
 
     Raises
     ------
@@ -42,12 +45,11 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         Names every unknown key, every missing one and every value of a wrong type.
     """
     refuse_no_checkpoint(cfg)
-    container = plain(cfg)
-    root = ROOTS.get(str(container.get("task")), Root)
-    problems = list(check_call("", root, container))
-    if problems:
-        raise ConfigError(problems)
-    return at_home("", root, container)
+    settings = plain(cfg)
+    if not isinstance(settings.get("task"), str):
+        raise ConfigError(list(check_call("", EveryRun, {k: v for k, v in settings.items() if k not in SHARED})))
+    task = task_named(settings["task"])
+    return settings | at_home("", root_of(task), checked(task, settings))
 
 
 def refuse_no_checkpoint(cfg: DictConfig) -> None:
@@ -98,18 +100,18 @@ def at_home(path: str, target: Callable[..., Any], values: Mapping[str, Any]) ->
 # What identifies it -------------------------------------------------------------------------------------------------
 def relocated(container: Mapping[str, Any], run_dir: str) -> dict[str, Any]:
     """The same configuration with its files in another run folder."""
-    old = str(container["run_dir"])
+    return {key: moved(value, str(container["run_dir"]), run_dir) for key, value in container.items()}
 
-    def move(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: move(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [move(inner) for inner in value]
-        if isinstance(value, str) and (value == old or value.startswith(old + "/")):
-            return run_dir + value[len(old) :]
-        return value
 
-    return {key: move(value) for key, value in container.items()}
+def moved(value: Any, old: str, new: str) -> Any:
+    """A plain value in which the paths of a folder, and below it, are those of another one."""
+    if isinstance(value, Mapping):
+        return {key: moved(inner, old, new) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [moved(inner, old, new) for inner in value]
+    if isinstance(value, str) and (value == old or value.startswith(old + "/")):
+        return new + value[len(old) :]
+    return value
 
 
 def fingerprint(container: Mapping[str, Any]) -> str:

@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 import torch.distributed
-from lightning import LightningDataModule
 
 from vivit_core.data.augmentation import CutMix
 from vivit_core.data.checks import check_start, scorable, unscored
@@ -40,7 +39,7 @@ class MakesRecordings(Protocol):
     def make(self, cache: Path) -> list[Path]: ...
 
 
-class RecordingsDataModule(LightningDataModule):
+class RecordingsDataModule:
     """Batches of clips from recording files; memory does not grow with the recordings.
 
     Parameters
@@ -104,7 +103,6 @@ class RecordingsDataModule(LightningDataModule):
         verify: Verify = "known",
         worker_timeout_s: float = 300.0,
     ) -> None:
-        super().__init__()
         for length, left_out, names in (
             (clip_length, burn_in, ("clip_length", "burn_in")),
             (evaluation_length, evaluation_burn_in, ("evaluation_length", "evaluation_burn_in")),
@@ -237,7 +235,7 @@ class RecordingsDataModule(LightningDataModule):
         views = [ResampledRecording(path, rate_hz, self._transforms) for path in paths]
         return [view.info for view in views], {name: self._common_width(name, views) for name in self._behavior}
 
-    def setup(self, stage: str | None = None) -> None:
+    def setup(self) -> None:
         """Check all recordings and know their statistics. Does its work once.
 
         Raises
@@ -396,8 +394,6 @@ class RecordingsDataModule(LightningDataModule):
 
     def _ranks(self) -> tuple[int, int]:
         """This process and the number of processes that train together."""
-        if self.trainer is not None:
-            return self.trainer.global_rank, self.trainer.world_size
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
@@ -434,8 +430,6 @@ class RecordingsDataModule(LightningDataModule):
         )
         return self._training
 
-    # Lightning 2.6 gives a loader its state back only where it thinks an epoch is unfinished, so that a run resumed
-    # from an epoch's end would begin again with sample 0. The data module is always given its state.
     def state_dict(self) -> dict[str, Any]:
         """The number of the next training sample: of the training loader made last."""
         return self._training.state_dict() if self._training else {"next_sample": self._next_sample}

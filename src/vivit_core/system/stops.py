@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 # Ctrl-C; what kill, schedulers and machines that shut down send; a closed terminal; what batch scripts ask SLURM to
@@ -30,6 +31,20 @@ class Stopped(BaseException):
 
     def __str__(self) -> str:
         return f"stopped by {self.signal.name} before its end; {self.remedy}"
+
+
+class TrainingStopped(Exception):
+    """The training was stopped from outside; ``checkpoint`` continues it exactly.
+
+    Attributes
+    ----------
+    checkpoint : what to continue from.
+    signals : what had been received, by any of the ranks.
+    """
+
+    def __init__(self, checkpoint: Path, summary: str, signals: frozenset[signal.Signals]) -> None:
+        self.checkpoint, self.signals = checkpoint, signals
+        super().__init__(summary)
 
 
 def exit_code(signals: Set[signal.Signals]) -> int:

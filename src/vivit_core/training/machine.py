@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import getpass
 import os
 import shutil
 import sys
 import sysconfig
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -59,19 +57,6 @@ def precision_on_gpu(chosen: Precision | None, budget: Precision, native: bool) 
     if chosen is not None:
         return chosen
     return "32-true" if budget == "bf16-mixed" and not native else budget
-
-
-def give_names() -> None:
-    """A name and a home's stand-in for a user whom the machine does not know, as containers run programs.
-
-    Without them torch's compiler and W&B raise KeyError, and triton makes a folder called ``~``.
-    """
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):  # OSError from Python 3.13 on
-        os.environ["USER"] = f"uid{os.getuid()}"
-    if os.path.expanduser("~") == "~":
-        os.environ.setdefault("TRITON_HOME", tempfile.gettempdir())
 
 
 PAYS_FROM = 1000  # passes; compiling takes half a minute to a minute, and saves a fifth to a half of a pass's blocks

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,37 +24,11 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from vivit_core.training.callbacks.stop_signals import TrainingStopped
+from vivit_core.system.processes import FirstFailed, started_from_outside
+from vivit_core.system.stops import TrainingStopped
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # how long the others wait for the first, which may fit baselines or simulate recordings
-
-
-class FirstFailed(Exception):
-    """What the first process was to do for all has failed there, and it says why."""
-
-
-class Started(NamedTuple):
-    """Processes that something else than this program started."""
-
-    by: str
-    nodes: int
-    processes: int
-
-
-def started_from_outside() -> Started | None:
-    """Who started several processes, or may have; None where this process is alone, as from a shell."""
-    if TorchElasticEnvironment.detect():
-        processes = int(os.environ["WORLD_SIZE"])
-        return Started("torchrun", processes // int(os.environ["LOCAL_WORLD_SIZE"]), processes)
-    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
-        return Started("submitit", 1, int(os.environ["SUBMITIT_LOCAL_NTASKS"]))
-    if SLURMEnvironment.job_id() is not None:  # not in an interactive shell
-        # Of the step, not of the job: a script without srun has the job's tasks in its environment, but runs once.
-        return Started(
-            "SLURM", int(os.environ.get("SLURM_STEP_NUM_NODES", 1)), int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-        )
-    return None
 
 
 def check_started(device: str, devices: int, num_nodes: int) -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 from collections.abc import Set
 
-from lightning.pytorch.utilities import rank_zero_only
+from vivit_core.system.processes import is_first_rank
 
 
 def requeue(signals: Set[signal.Signals]) -> None:
@@ -31,7 +31,7 @@ def requeue(signals: Set[signal.Signals]) -> None:
     """
     if "SUBMITIT_EXECUTOR" not in os.environ or signals <= {signal.SIGINT, signal.SIGHUP}:
         return
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not is_first_rank():
         raise SystemExit(0)  # not a return, which submitit would take for a result; the first rank queues the job again
     owner = signal.getsignal(signal.SIGUSR2)
     if callable(owner) and (signal.SIGUSR2 in signals or runs_on()):

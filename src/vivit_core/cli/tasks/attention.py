@@ -6,52 +6,82 @@ from pathlib import Path
 
 import torch
 
-from vivit_core.analysis.attention import blocks
-from vivit_core.analysis.attention import section as attention_section
-from vivit_core.analysis.attention import study as attention_study
-from vivit_core.cli.context import Settings, announce, command_line, data_of_checkpoint, machine_of, model_of, tested
+from vivit_core.analysis.attention.blocks import attending_core
+from vivit_core.analysis.attention.section import report_section
+from vivit_core.analysis.attention.study import study_attention
+from vivit_core.cli.context import RunContext
+from vivit_core.cli.recordings import tested
+from vivit_core.cli.schema import Count, Positive
+from vivit_core.cli.trained import load_trained
 from vivit_core.data.clips import evaluation_windows
-from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.twin import Twin
+from vivit_core.parts.schema import Node
 from vivit_core.specs import Clips
 from vivit_core.system.terminal import track
 
 
-def attention(settings: Settings) -> None:
-    """Look at a checkpoint's attention; write ``attention.npz``, ``attention.json``, pictures and a report."""
-    path = Path(settings["checkpoint"])
-    content = read_checkpoint(path)
-    twin = model_of(path, content)
-    blocks.attending_core(twin)
+def attention(
+    context: RunContext,
+    *,
+    checkpoint: Path,
+    data: Node,
+    recording: str | None,
+    trial: int,
+    place: tuple[int, int] | None,
+    clips: Count,
+    heads: Count,
+    units: Count,
+    megabytes: Positive,
+) -> None:
+    """Look at a checkpoint's attention; write ``attention.npz``, ``attention.json``, pictures and a report.
+
+    Parameters
+    ----------
+    context : the run.
+    checkpoint : of a twin whose core attends.
+    data : recordings, where they are not the training's.
+    recording : id of the one that is shown; None: the first.
+    trial : test trial that is drawn, in the order of time.
+    place : row and column of the token that is drawn; None: where most readouts look.
+    clips : test clips over which each head's numbers are averaged; fewer where there are fewer.
+    heads, units : how many are drawn.
+    megabytes : at most, of the maps that are kept.
+
+    Raises
+    ------
+    ValueError
+        Where the model does not attend, there is no such recording, trial or place, or a recording cannot be used.
+    """
+    trained = load_trained(checkpoint)
+    attending_core(trained.model)
+    twin = trained.model
     assert isinstance(twin, Twin)
-    device, budget = machine_of(settings["trainer"])
-    twin.to(device)
-    run, datamodule = data_of_checkpoint(settings, content, twin, budget)
-    recording, trials = tested(datamodule, settings["recording"])
-    name, length = recording.recording_id, datamodule.evaluation_length
-    if not 0 <= settings["trial"] < len(trials):
-        raise ValueError(f"trial={settings['trial']}: recording {name} has {len(trials)} test trials, counted from 0")
+    twin.to(context.device)
+    recordings = trained.recordings(context, data)
+    chosen, trials = tested(recordings, recording)
+    name, length = chosen.recording_id, recordings.evaluation_length
+    if not 0 <= trial < len(trials):
+        raise ValueError(f"trial={trial}: recording {name} has {len(trials)} test trials, counted from 0")
 
     def clips_at(start: int, stop: int) -> Clips:
-        read = recording.read(start, stop, twin.specs[name].behavior)
+        read = chosen.read(start, stop, twin.specs[name].behavior)
         return Clips(frames=torch.as_tensor(read["frames"])[None], behavior=torch.as_tensor(read["behavior"])[None])
 
-    start, stop = int(trials.start[settings["trial"]]), int(trials.stop[settings["trial"]])
-    windows = evaluation_windows(trials, "test", length, datamodule.evaluation_burn_in)
+    start, stop = int(trials.start[trial]), int(trials.stop[trial])
+    windows = evaluation_windows(trials, "test", length, recordings.evaluation_burn_in)
     longest = max(window.stop - window.start for window in windows)
     windows = [window for window in windows if window.stop - window.start == longest]
-    number = min(settings["clips"], len(windows))
+    number = min(clips, len(windows))
     averaged = [windows[i * len(windows) // number] for i in range(number)]
-    summary, drawn = attention_study.study_attention(
+    summary, drawn = study_attention(
         twin,
         name,
         clips_at(start, min(stop, start + length)),
         (clips_at(w.start, w.stop) for w in track(averaged, "attention")),
-        out=run.path,
-        place=settings["place"] and (settings["place"][0], settings["place"][1]),
-        heads=settings["heads"],
-        units=settings["units"],
-        megabytes=settings["megabytes"],
+        out=context.run.path,
+        place=place,
+        heads=heads,
+        units=units,
+        megabytes=megabytes,
     )
-    section = attention_section.report_section(summary, drawn, command_line())
-    announce(section, run, path)
+    context.announce(report_section(summary, drawn, context.command_line), checkpoint)

@@ -4,56 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from vivit_core.analysis.compare import compare as compare_compare
-from vivit_core.analysis.compare import numbers as comparison
-from vivit_core.analysis.compare import section as compare_section
-from vivit_core.cli import runs
-from vivit_core.cli.context import (
-    Settings,
-    command_line,
-    console,
-    data_for,
-    data_of_evaluation,
-    describe,
-    machine_of,
-    model_of,
-    overridden,
-    show,
-)
-from vivit_core.models.checkpoint import read_checkpoint, settings_of
-from vivit_core.report.page import publish
+from vivit_core.analysis.compare.compare import compare as compare_contenders
+from vivit_core.analysis.compare.numbers import Contender
+from vivit_core.analysis.compare.section import report_section
+from vivit_core.cli.context import RunContext
+from vivit_core.cli.schema import Positive
+from vivit_core.cli.trained import load_trained
+from vivit_core.parts.schema import Node
+
+SCORE = "{split}/bps_gain_mean"
 
 
-def compare(settings: Settings) -> float | None:
-    """Several checkpoints on the same test bins; returns by how many bits per spike the last is above the first."""
-    paths = [Path(path) for path in settings["checkpoints"]]
-    names = settings["names"] or names_of(paths)
-    if len(names) != len(paths):
-        raise ValueError(f"names={names}: {len(names)} names for {len(paths)} checkpoints; give one for each, or null")
-    device, budget = machine_of(settings["trainer"])
-    run = runs.Run(Path(settings["run_dir"]))
+def compare(
+    context: RunContext,
+    *,
+    checkpoints: list[Path],
+    data: Node,
+    names: list[str] | None,
+    split: Literal["val", "test"],
+    resamples: int,
+    piece_s: Positive,
+) -> float | None:
+    """Several checkpoints on the same bins; each one's clips are cut as in its training.
+
+    Parameters
+    ----------
+    context : the run.
+    checkpoints : at least two; gains are over the first.
+    data : recordings, where they are not the trainings'.
+    names : of the checkpoints, in tables and pictures; None: their run folders'.
+    split : whose bins are scored.
+    resamples : resamplings of the stimuli's pieces, from which the intervals are.
+    piece_s : most length of a piece, s.
+
+    Returns
+    -------
+    By how many bits per spike the last is above the first.
+
+    Raises
+    ------
+    ValueError
+        Where names and checkpoints are not equally many, or a checkpoint or a recording cannot be used.
+    """
+    names = names or names_of(checkpoints)
+    if len(names) != len(checkpoints):
+        raise ValueError(
+            f"names={names}: {len(names)} names for {len(checkpoints)} checkpoints; give one for each, or null"
+        )
     contenders = []
-    for name, path in zip(names, paths, strict=True):
-        content = read_checkpoint(path)
-        model = model_of(path, content)
-        data = data_of_evaluation(settings["data"], settings_of(path, content), overridden())
-        contenders.append(comparison.Contender(name, str(path), model, data_for(data, model, budget)))
-    describe(run, settings)
-    summary = compare_compare.compare(
+    for name, path in zip(names, checkpoints, strict=True):
+        trained = load_trained(path)
+        recordings = trained.recordings(context, data, described=False)
+        contenders.append(Contender(name, str(path), trained.model, recordings))
+    context.describe()
+    summary = compare_contenders(
         contenders,
-        split=settings["split"],
-        device=device,
-        out=run.path,
-        resamples=settings["resamples"],
-        piece_s=settings["piece_s"],
-        seed=settings["seed"],
+        split=split,
+        device=context.device,
+        out=context.run.path,
+        resamples=resamples,
+        piece_s=piece_s,
+        seed=context.seed,
     )
-    section = compare_section.report_section(summary, run.path / "pictures", command_line())
-    show(section)
-    console.print(f"report: {publish(run.path, section, paths)}")
-    console.print(f"run folder: {run.path}")
-    gain: float | None = summary["pairs"][len(paths) - 2]["bps_gain_mean"]
+    section = report_section(summary, context.run.path / "pictures", context.command_line)
+    context.announce(section, checkpoints)
+    gain: float | None = summary["pairs"][len(checkpoints) - 2]["bps_gain_mean"]
     return gain
 
 

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vivit_core.cli.context import Settings
+from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import conf_dir
-from vivit_core.parts.build import build
+from vivit_core.data.importers.common import Importer
 
 
-def import_recording(settings: Settings) -> None:
-    """Make recording files from a foreign format."""
-    if settings.get("importer") is None:
+def import_(context: RunContext, *, importer: Importer | None, source: Path, out: Path) -> None:
+    """Make recording files from a foreign format.
+
+    Parameters
+    ----------
+    context : the run.
+    importer : knows the format.
+    source : file or folder to read.
+    out : recording file to write; of a source with several recordings, a folder.
+
+    Raises
+    ------
+    ValueError
+        Where no importer is chosen, or the source is none of its format.
+    """
+    if importer is None:
         known = sorted(path.stem for path in (conf_dir() / "importer").glob("*.yaml"))
         raise ValueError(f"task=import needs an importer; choose one: importer={' | importer='.join(known)}")
-    build("importer", settings["importer"])(Path(settings["source"]), Path(settings["out"]))
+    importer(source, out)

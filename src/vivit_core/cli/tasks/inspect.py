@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vivit_core.analysis.inspect.inspect import inspect as inspect_recordings
-from vivit_core.analysis.inspect.section import report_section as inspect_section
-from vivit_core.cli import runs
-from vivit_core.cli.context import Settings, command_line, console, describe, make_datamodule, show
-from vivit_core.report.page import publish
+from vivit_core.analysis.inspect.section import report_section
+from vivit_core.cli.console import show
+from vivit_core.cli.context import RunContext
+from vivit_core.cli.recordings import make_datamodule
+from vivit_core.cli.schema import Count, Positive
+from vivit_core.parts.schema import Node
 
 
-def inspect(settings: Settings) -> None:
-    """Look at recordings before anything is trained on them."""
-    paths = make_datamodule(settings["data"]).paths()
-    run = runs.Run(Path(settings["run_dir"]))
-    describe(run, settings)
+def inspect(context: RunContext, *, data: Node, duration_s: Positive, max_frames: Count) -> None:
+    """Look at recordings before anything is trained on them.
+
+    Parameters
+    ----------
+    context : the run.
+    data : the recordings.
+    duration_s : history of the receptive fields, s.
+    max_frames : most training frames that receptive fields and alignment use.
+
+    Raises
+    ------
+    ValueError
+        Where a recording cannot be used.
+    """
+    paths = make_datamodule(data).paths()
+    context.describe()
     summary = inspect_recordings(
         paths,
-        duration_s=settings["duration_s"],
-        max_frames=settings["max_frames"],
-        out=run.path,
-        burn_in=settings["data"]["evaluation_burn_in"],
-        frame_rate_hz=settings["data"]["frame_rate_hz"],
+        duration_s=duration_s,
+        max_frames=max_frames,
+        out=context.run.path,
+        burn_in=data["evaluation_burn_in"],
+        frame_rate_hz=data["frame_rate_hz"],
     )
-    section = inspect_section(summary, command_line())
+    section = report_section(summary, context.command_line)
     show(section)
-    console.print(section.text[0])
-    console.print(f"report: {publish(run.path, section)}")
-    console.print(f"run folder: {run.path}")
+    context.console.print(section.text[0])
+    context.publish(section)

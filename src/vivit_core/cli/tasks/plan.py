@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
-from vivit_core.cli.context import LN_TARGET, Settings, console, expected_sizes, machine_of, make_datamodule, overridden
+from vivit_core.cli.context import RunContext
+from vivit_core.cli.recordings import expected_sizes, make_datamodule
+from vivit_core.cli.trained import LN_TARGET
 from vivit_core.models.plan import plan as plan_twin
+from vivit_core.parts.schema import Node
 
 
-def plan(settings: Settings) -> None:
+def plan(context: RunContext, *, predict: Literal["all", "last"], model: Node, readout: Node, data: Node) -> None:
     """Print shapes, tokens, parameters, FLOPs and memory of a training step, without reading any frames.
 
     Of recordings that are named it reads the headers; of simulated ones ``data.geometry`` knows the sizes.
+
+    Parameters
+    ----------
+    context : the run, which is planned for its own device and budget.
+    predict : which bins of a clip are predicted.
+    model, readout, data : what would be trained, and on what.
+
+    Raises
+    ------
+    ValueError
+        Where no such model can be made, or it is one that has no training step.
     """
-    if settings["model"]["_target_"] == LN_TARGET:
+    if model["_target_"] == LN_TARGET:
         raise ValueError(
             "model=ln is fitted in one go and has no training step to plan; plan a ViViT, for example model=vivit_small"
         )
-    sizes, recordings, units = expected_recordings(settings)
-    device, budget = machine_of(settings["trainer"])
+    sizes, recordings, units = expected_recordings(context, model, data)
+    device, budget, console = context.device, context.budget, context.console
     planned = plan_twin(
-        settings["model"],
-        settings["readout"],
+        model,
+        readout,
         **sizes,
         recordings=recordings,
         units=units,
         batch_size=budget.batch_size,
-        predict=settings["predict"],
+        predict=predict,
         precision=budget.precision,
         device=device,
     )
@@ -53,29 +67,29 @@ def plan(settings: Settings) -> None:
     )
 
 
-def expected_recordings(settings: Settings) -> tuple[dict[str, Any], int, int]:
+def expected_recordings(context: RunContext, model: Node, data: Node) -> tuple[dict[str, Any], int, int]:
     """The sizes of clips, the number of recordings, and of units in each: the mean where they differ."""
-    data, datamodule = settings["data"], None
+    datamodule = None
     if data["recordings"] is not None or data["root"] is not None:
         datamodule = make_datamodule(data)
         try:
             datamodule.paths()
         except ValueError as error:
-            if overridden() & {"data.recordings", "data.root"}:
+            if context.overridden & {"data.recordings", "data.root"}:
                 raise
-            console.print(f"{error}\nThe plan is of what data.geometry expects of them.")
+            context.console.print(f"{error}\nThe plan is of what data.geometry expects of them.")
             datamodule = None
     if datamodule is None:
         return expected_sizes(data), data["geometry"]["recordings"], data["geometry"]["units"]
     infos, widths_of = datamodule.headers()
     shapes = sorted({info.frame_shape for info in infos})
-    if len(shapes) > 1 and settings["model"].get("frame_size") is None:
+    if len(shapes) > 1 and model.get("frame_size") is None:
         raise ValueError(
             f"recordings have frames of different shapes {shapes}; set model.frame_size=[height,width] to bring them "
             "to one"
         )
     units = math.ceil(sum(info.n_units for info in infos) / len(infos))
-    console.print(
+    context.console.print(
         f"of {len(infos)} recordings: frames {shapes[-1]} (channels, height, width) at {infos[0].frame_rate_hz:g} Hz, "
         f"{units} units each in the mean"
     )

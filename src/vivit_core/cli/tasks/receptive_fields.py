@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from vivit_core.analysis.receptive_fields import numbers as fields
-from vivit_core.analysis.receptive_fields import section as receptive_fields_section
-from vivit_core.cli.context import Settings, announce, command_line, data_of_checkpoint, machine_of, model_of
-from vivit_core.models.checkpoint import read_checkpoint
-from vivit_core.parts.build import build
+from vivit_core.analysis.receptive_fields import numbers
+from vivit_core.analysis.receptive_fields.section import report_section
+from vivit_core.cli.context import RunContext
+from vivit_core.cli.trained import load_trained
+from vivit_core.parts.schema import Node
 from vivit_core.report.training import training_of
+from vivit_core.stimuli.noise import Noise
 
 
-def receptive_fields(settings: Settings) -> None:
-    """Receptive fields of every unit, by several methods, beside the truth where it is known."""
-    path = Path(settings["checkpoint"])
-    content = read_checkpoint(path)
-    model = model_of(path, content)
-    noise = None if settings["noise"] is None else build("noise", settings["noise"])
-    device, budget = machine_of(settings["trainer"])
-    run, datamodule = data_of_checkpoint(settings, content, model, budget)
-    summary = fields.receptive_fields(
-        model,
-        datamodule,
+def receptive_fields(
+    context: RunContext,
+    *,
+    checkpoint: Path,
+    data: Node,
+    duration_s: float,
+    gradient_clips: int,
+    gradient_clip_s: float,
+    measured: bool | Literal["auto"],
+    noise: Noise | None,
+) -> None:
+    """Receptive fields of every unit, by several methods, beside the truth where it is known.
+
+    Parameters
+    ----------
+    context : the run.
+    checkpoint : of a twin or of an LN model.
+    data : recordings for its natural clips, where they are not the training's.
+    duration_s : history of a field, s.
+    gradient_clips : natural clips of the test split at whose last bin gradients are taken.
+    gradient_clip_s : their length, s; at least ``duration_s``.
+    measured : whether the recordings' own stimulus is white noise, so that fields can be measured from the data.
+    noise : what is shown for reverse correlation; None leaves it out.
+
+    Raises
+    ------
+    ValueError
+        Where the checkpoint or a recording cannot be used, or the times do not fit each other.
+    """
+    trained = load_trained(checkpoint)
+    recordings = trained.recordings(context, data)
+    summary = numbers.receptive_fields(
+        trained.model,
+        recordings,
         noise=noise,
-        duration_s=settings["duration_s"],
-        clips=settings["gradient_clips"],
-        clip_s=settings["gradient_clip_s"],
-        measured=settings["measured"],
-        out=run.path,
-        known=fields.known_fractions(training_of(path)),
-        device=device,
+        duration_s=duration_s,
+        clips=gradient_clips,
+        clip_s=gradient_clip_s,
+        measured=measured,
+        out=context.run.path,
+        known=numbers.known_fractions(training_of(checkpoint)),
+        device=context.device,
     )
-    section = receptive_fields_section.report_section(summary, run.path, command_line())
-    announce(section, run, path)
+    context.announce(report_section(summary, context.run.path, context.command_line), checkpoint)

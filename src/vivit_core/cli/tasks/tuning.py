@@ -4,34 +4,55 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vivit_core.analysis.receptive_fields import numbers as fields
-from vivit_core.analysis.tuning.section import report_section as tuning_section
+from vivit_core.analysis.receptive_fields.numbers import known_fractions
+from vivit_core.analysis.tuning.most_exciting import Ascent
+from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tune import tune
-from vivit_core.cli.context import Settings, announce, command_line, data_of_checkpoint, machine_of, model_of
-from vivit_core.models.checkpoint import read_checkpoint
-from vivit_core.parts.build import build
+from vivit_core.cli.context import RunContext
+from vivit_core.cli.trained import load_trained
+from vivit_core.parts.schema import Node
 from vivit_core.report.training import training_of
+from vivit_core.stimuli.gratings import Gratings
 
 
-def tuning(settings: Settings) -> None:
-    """Tuning of every unit to gratings, and the pictures that excite a few units most."""
-    path = Path(settings["checkpoint"])
-    content = read_checkpoint(path)
-    model = model_of(path, content)
-    gratings = build("gratings", settings["gratings"])
-    mei = None if settings["mei"] is None else build("mei", settings["mei"])
-    device, budget = machine_of(settings["trainer"])
-    run, datamodule = data_of_checkpoint(settings, content, model, budget)
+def tuning(
+    context: RunContext,
+    *,
+    checkpoint: Path,
+    data: Node,
+    gratings: Gratings,
+    mei: Ascent | None,
+    mei_units: int,
+    natural: int,
+) -> None:
+    """Tuning of every unit to gratings, and the pictures that excite a few units most.
+
+    Parameters
+    ----------
+    context : the run.
+    checkpoint : of a twin or of an LN model.
+    data : recordings for its natural pictures, where they are not the training's.
+    gratings : what is shown.
+    mei : how most exciting pictures are sought; None leaves them out.
+    mei_units : units of each recording for which they are sought.
+    natural : natural pictures of the test split with which they are compared.
+
+    Raises
+    ------
+    ValueError
+        Where the checkpoint or a recording cannot be used, or a grating does not fit the model's frame rate.
+    """
+    trained = load_trained(checkpoint)
+    recordings = trained.recordings(context, data)
     summary = tune(
-        model,
-        datamodule,
+        trained.model,
+        recordings,
         gratings=gratings,
         mei=mei,
-        mei_units=settings["mei_units"],
-        natural=settings["natural"],
-        out=run.path,
-        known=fields.known_fractions(training_of(path)),
-        device=device,
+        mei_units=mei_units,
+        natural=natural,
+        out=context.run.path,
+        known=known_fractions(training_of(checkpoint)),
+        device=context.device,
     )
-    section = tuning_section(summary, run.path, command_line())
-    announce(section, run, path)
+    context.announce(report_section(summary, context.run.path, context.command_line), checkpoint)

@@ -13,7 +13,6 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
-from scipy.signal import lfilter
 
 FloatArray = NDArray[np.float32]
 
@@ -81,6 +80,8 @@ def ornstein_uhlenbeck(
     shape: tuple[int, ...], tau_s: float, frame_rate_hz: float, rng: np.random.Generator
 ) -> FloatArray:
     """Stationary noise of variance 1 that forgets with `tau_s`, along axis 1."""
+    from scipy.signal import lfilter  # seconds that a process which simulates nothing does not wait for
+
     keep = np.exp(-1 / (tau_s * frame_rate_hz))
     noise = rng.standard_normal(shape, np.float32)
     noise[:, 1:] *= np.sqrt(1 - keep**2)
@@ -204,6 +205,8 @@ class Population:
         fast_LU, slow_LU = (
             temporal_kernel(order, self.temporal_rate_per_s, self.latency_s, self.frame_rate_hz) for order in (3, 5)
         )
+        from scipy.signal import lfilter
+
         keep = np.float32(np.exp(-1 / (POOL_TAU_S * self.frame_rate_hz)))
         energy_NTU = np.empty((n_trials, n_bins, self.n_units), np.float32)
         pool_NTU = np.empty_like(energy_NTU)

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import skimage.color
-import skimage.data
-import skimage.transform
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -42,6 +39,9 @@ SACCADE_S, SACCADE_S_PER_DEG = 0.021, 0.0022  # duration = 21 ms + 2.2 ms a degr
 @lru_cache(maxsize=len(PHOTOGRAPHS))
 def load_photograph(name: str) -> FloatArray:
     """One photograph of scikit-image's wheel as gray levels 0..1, (height, width)."""
+    import skimage.color  # half a second that a process which simulates nothing does not wait for
+    import skimage.data
+
     image = getattr(skimage.data, name)()
     image = image[0] if isinstance(image, tuple) else image  # the motorcycle comes as left, right, disparity
     gray = skimage.color.rgb2gray(image[..., :3]) if image.ndim == 3 else image / 255.0
@@ -82,6 +82,8 @@ class Scene:
     @classmethod
     def draw(cls, name: str, quarter: int, frame_shape: tuple[int, int], rng: np.random.Generator) -> Scene:
         """A random scale (0.75 to 1.25), turn (of 90 degrees) and mirror image of one quarter of a photograph."""
+        import skimage.transform
+
         gray = np.rot90(cut_quarter(load_photograph(name), quarter), int(rng.integers(4)))
         if rng.integers(2):
             gray = gray[:, ::-1]

@@ -15,21 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vivit_core.names import setting
-from vivit_core.system.stops import STOPS, Stopped
-
-
-class TrainingStopped(Exception):
-    """The training was stopped from outside; ``checkpoint`` continues it exactly.
-
-    Attributes
-    ----------
-    checkpoint : what to continue from.
-    signals : what had been received, by any of the ranks.
-    """
-
-    def __init__(self, checkpoint: Path, summary: str, signals: frozenset[signal.Signals]) -> None:
-        self.checkpoint, self.signals = checkpoint, signals
-        super().__init__(summary)
+from vivit_core.system.stops import STOPS, Stopped, TrainingStopped
 
 
 class StopSignals(Callback):

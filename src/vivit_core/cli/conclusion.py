@@ -1,0 +1,84 @@
+"""What follows a training: its best checkpoint under one name, the evaluation with its report, the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from vivit_core.analysis.evaluate.evaluate import evaluate as evaluate_twin
+from vivit_core.analysis.evaluate.numbers import without_scores
+from vivit_core.cli import runs
+from vivit_core.cli.console import console, tell
+from vivit_core.cli.context import RunContext
+from vivit_core.cli.evaluation import report, table_of
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.models.checkpoint import read_checkpoint
+from vivit_core.models.ln import LN
+from vivit_core.models.load import AVERAGE, load_twin
+from vivit_core.plotting.learning_curve import learning_curve
+from vivit_core.system.files import link_or_copy
+from vivit_core.training.loggers import send_results
+
+
+def conclude(
+    context: RunContext,
+    loggers: Sequence[Logger],
+    datamodule: RecordingsDataModule,
+    ln: LN | None,
+    causal: bool,
+    state: Mapping[str, Any],
+) -> float | None:
+    """What follows the training: its best checkpoint under that name, the evaluation, the pictures.
+
+    Parameters
+    ----------
+    context : of the training's run.
+    loggers : the training's.
+    datamodule : its recordings.
+    ln : the baseline; None without one.
+    causal : whether the twin knows nothing of the future.
+    state : of its ``ModelCheckpoint``; empty where it had none.
+
+    Returns
+    -------
+    The best validation's score.
+    """
+    run, device = context.run, context.device
+    best = None if state.get("best_model_score") is None else float(state["best_model_score"])
+    keep_best(run, state)
+    if (metrics := run.path / "metrics.csv").is_file():
+        learning_curve(run.path / "pictures" / "learning_curve.png", metrics)
+    if not datamodule.scorable("test"):
+        conclude_without_score(run, datamodule, causal)
+    else:
+        if AVERAGE in read_checkpoint(run.best):
+            averaged = load_twin(run.best, average=True)
+            scores = evaluate_twin(
+                averaged, datamodule, ln=ln, device=device, out=run.path / AVERAGE, checkpoint=str(run.best)
+            )
+            console.print("With the averaged weights (task=evaluate average=true):", table_of(scores, "test"))
+        report(context, datamodule, load_twin(run.best), ln, split="test", checkpoint=run.best)
+    send_results(loggers, run.path, run.best, best)
+    return best
+
+
+def keep_best(run: runs.Run, state: Mapping[str, Any]) -> None:
+    """``best.ckpt`` is the best checkpoint under a name that can be told beforehand; the last one where no validation
+    score was ever a number."""
+    path = str(state.get("best_model_path", ""))
+    source = run.best.with_name(Path(path).name) if path else run.last
+    if source.is_file():
+        link_or_copy(source, run.best)
+
+
+def conclude_without_score(run: runs.Run, datamodule: RecordingsDataModule, causal: bool) -> None:
+    """The end of a training whose recordings have nothing to score; said at its start too."""
+    without_scores(datamodule, split="test", out=run.path, checkpoint=str(run.best), causal=causal)
+    tell(
+        "no recording can be scored on its test split; the training ends without a score "
+        f"(task=evaluate split=val scores {run.best} on what chose it)"
+    )
+    tell(f"run folder: {run.path}")

@@ -1,0 +1,88 @@
+"""An evaluation as a reader sees it: the table on the console, and the report. A training ends with one too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Column, Table
+
+from vivit_core.analysis.evaluate.evaluate import evaluate
+from vivit_core.analysis.evaluate.section import report_section
+from vivit_core.cli.context import RunContext
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.models.ln import LN
+from vivit_core.models.twin import Twin
+from vivit_core.names import command, hydra_value
+from vivit_core.system.terminal import shown
+
+
+def report(
+    context: RunContext,
+    datamodule: RecordingsDataModule,
+    twin: Twin | LN,
+    ln: LN | None,
+    *,
+    split: Literal["train", "val", "test"],
+    checkpoint: Path,
+    average: bool = False,
+    with_behavior_controls: bool = False,
+) -> float | None:
+    """Evaluate, print the table, write the report; returns the mean bits per spike.
+
+    Averaged weights leave the report beside the checkpoint alone: it is of the others.
+    """
+    run, console = context.run, context.console
+    summary = evaluate(
+        twin,
+        datamodule,
+        ln=ln,
+        split=split,
+        device=context.device,
+        out=run.path,
+        checkpoint=str(checkpoint),
+        with_behavior_controls=with_behavior_controls,
+        seed=context.seed,
+    )
+    # The evaluation that ends a training is done again by evaluating its checkpoint.
+    evaluation = (
+        context.command_line
+        if checkpoint != run.best
+        else command(["task=evaluate", f"checkpoint={hydra_value(checkpoint)}"])
+    )
+    console.print(table_of(summary, split))
+    for name, share in summary["behavior"].items():
+        left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
+        console.print(f"with behavior {name.replace('_', ' ')}: {left} bits/spike")
+    section = report_section(summary, run.path / "pictures", evaluation)
+    context.publish(section, None if average else checkpoint)
+    bps: float | None = summary["bps_mean"]
+    return bps
+
+
+def table_of(summary: Mapping[str, Any], split: str) -> Table:
+    """Per recording: units, bits per spike, the LN baseline's, and the fraction of the knowable information."""
+    table = Table(
+        Column("recording", overflow="fold"),
+        title=f"{split} split, bins after the first {summary['burn_in']} of a trial",
+    )
+    for name in ("units", "bits/spike", "LN bits/spike", "of knowable", "correlation"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def number(value: float | None, form: str = ".3f") -> str:
+        return "–" if value is None else format(value, form)
+
+    rows = [*summary["recordings"].items(), ("all", summary)]
+    for i, (name, scores) in enumerate(rows, 1):
+        if i == len(rows):
+            table.add_section()
+        table.add_row(
+            shown(name),
+            str(scores["units"]),
+            number(scores["bps_mean"]),
+            number(scores["ln_bps_mean"]),
+            number(scores["knowable_fraction"]),
+            number(scores["corr_mean"]),
+        )
+    return table

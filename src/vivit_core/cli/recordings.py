@@ -1,0 +1,110 @@
+"""From the data's settings to recordings that are ready to be read; and which settings those of a checkpoint are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.transforms import widths
+from vivit_core.names import setting
+from vivit_core.parts.build import build, build_all
+
+Data = dict[str, Any]  # a data node: of conf/data, or of a checkpoint
+
+# How clips are cut from recordings, and what they hold.
+CUT = (
+    "behavior", "transforms", "frame_rate_hz", "clip_length", "burn_in", "evaluation_length", "evaluation_burn_in",
+)  # fmt: skip
+MOST_SIMULATED_BYTES = 16 << 30  # of the recordings that are made because a checkpoint was trained on such
+
+
+def make_datamodule(data: Mapping[str, Any]) -> RecordingsDataModule:
+    """The recordings of a data node, not yet looked for."""
+    datamodule = build("data", {key: value for key, value in data.items() if key != "geometry"})
+    assert isinstance(datamodule, RecordingsDataModule)
+    return datamodule
+
+
+def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[str]) -> Data:
+    """The data's settings for an evaluation.
+
+    Parameters
+    ----------
+    now : the data node of this command.
+    trained : the configuration of the training; None where the checkpoint holds none.
+    said : keys on the command line.
+
+    Returns
+    -------
+    Where this command chooses ``data=…``, that, but with clips cut as in training; else the training's data; and in
+    both cases with what the command sets key by key. Where simulated recordings are kept and by how many processes
+    clips are read is this command's alone: a checkpoint says nothing of what is written here.
+
+    Raises
+    ------
+    ValueError
+        Where the checkpoint would have recordings simulated that are larger than ``MOST_SIMULATED_BYTES``.
+    """
+    if trained is None:
+        return now
+    own = {key[len("data.") :].split(".")[0] for key in said if key.startswith(("data.", "data/"))}
+    if "data" in said:
+        cut = {key: trained["data"][key] for key in CUT if key not in own and key in trained["data"]}
+        return {**now, **cut}
+    data = {**trained["data"], **{key: now[key] for key in now.keys() & (own | {"cache", "num_workers"})}}
+    if data["recordings"] is None and data["root"] is None and data["simulator"] is not None and "simulator" not in own:
+        size = build("data.simulator", data["simulator"]).n_bytes
+        if size > MOST_SIMULATED_BYTES:
+            raise ValueError(
+                f"the checkpoint's recordings are simulated ones of {size / 2**30:.3g} GiB; to have them made here, "
+                "say so with data.simulator.recordings=… and the like, or give others with data.recordings=[FILES]"
+            )
+    if "root" in own and "recordings" not in own:
+        data["recordings"] = None
+    return data
+
+
+def tested(datamodule: RecordingsDataModule, name: str | None) -> tuple[Recording, Trials]:
+    """The recording of a name (None: the first), and its test trials, of which there are some.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such recording, or it has no test trial.
+    """
+    known = {recording.recording_id: recording for recording in datamodule.recordings}
+    name = name or next(iter(known))
+    if name not in known:
+        others = " or ".join(setting("recording", other) for other in sorted(known))
+        raise ValueError(f"recording={name}: the data has no such recording; say {others}")
+    trials = known[name].info.trials.of("test")
+    if not len(trials):
+        raise ValueError(f"recording {name} has no test trial; choose another with recording=…")
+    return known[name], trials
+
+
+def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of clips as ``data.geometry`` gives them, without reading any.
+
+    Raises
+    ------
+    ValueError
+        Where the geometry does not say how many numbers a behavior has.
+    """
+    geometry = data["geometry"]
+    transforms = build_all("data.transforms", data.get("transforms", {}))
+    numbers = widths(transforms, geometry["behavior"])
+    unknown = [name for name in data["behavior"] if name not in numbers]
+    if unknown:
+        raise ValueError(
+            f"data.geometry.behavior does not say how many numbers {unknown} have, or what they are made from; it says "
+            f"{geometry['behavior']}"
+        )
+    return {
+        "frame_shape": tuple(geometry["frame_shape"]),
+        "behavior_dim": sum(numbers[name] for name in data["behavior"]),
+        "clip_length": data["clip_length"],
+    }

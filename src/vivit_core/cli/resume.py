@@ -1,0 +1,125 @@
+"""Which training a command means: a new one, or one that was interrupted, and the checkpoint that it continues from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vivit_core.cli import runs
+from vivit_core.cli.console import console, tell
+from vivit_core.cli.context import RunContext, machine_of
+from vivit_core.cli.schema import Budget
+from vivit_core.cli.validate import fingerprint
+from vivit_core.models.checkpoint import read_checkpoint
+from vivit_core.names import setting
+from vivit_core.system.stops import Stopped, TrainingStopped
+from vivit_core.training.callbacks.checkpoints import has_ended
+
+
+def where_to_train(context: RunContext, resume: str | Path | None) -> tuple[runs.Run, Path | None]:
+    """The run folder, and the checkpoint to continue from.
+
+    Parameters
+    ----------
+    context : the run as it was asked for.
+    resume : "auto", "never", a checkpoint's path, or None for what is usual.
+
+    Raises
+    ------
+    ValueError
+        Where the folder is another's, or a training cannot be continued from that checkpoint.
+    """
+    new, settings = context.run, context.settings
+    if resume not in (None, "auto", "never"):
+        return run_of(Path(resume), settings)
+    if new.has_results:  # a scheduler has stopped this job, and started it again
+        return again(new, settings)
+    new.refuse_other(fingerprint(settings))
+    if resume is None and context.job is not None:
+        resume = "auto"
+    if resume in (None, "never"):
+        return new, None
+    same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
+    runs.remove_leftovers_of_killed(same)
+    for found in runs.unfinished(same):
+        if (checkpoint := found.newest_whole(tell)) is not None:
+            return continued(found, checkpoint)
+        tell(f"resume=auto: no checkpoint of {found.path} reads, so it cannot be continued")
+    if (finished := next((run for run in same if run.finished), None)) is not None:
+        console.print(f"resume=auto: the training of this configuration had already finished, in {finished.path}")
+        return finished, None
+    console.print("resume=auto: there is no unfinished run of this configuration to continue; a new one starts")
+    return new, None
+
+
+def run_of(resume: Path, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | None]:
+    """The run that wrote a checkpoint, to be continued from there."""
+    checkpoint, run = resume, runs.Run(resume.resolve().parent.parent)
+    in_its_run = bool(run.environment)
+    if in_its_run and run.finished and run.is_of(fingerprint(settings)):
+        console.print(f"the training in {run.path} had already finished")
+        return run, None
+    if in_its_run and checkpoint.resolve() == run.last and checkpoint.is_file():
+        whole = run.newest_whole(tell)
+        if whole is None:
+            raise ValueError(
+                f"resume={resume}: no checkpoint in {run.last.parent} reads, so this training cannot be continued; "
+                "resume=never begins it anew"
+            )
+        checkpoint = whole
+    content = read_checkpoint(checkpoint)
+    if not in_its_run:
+        raise ValueError(
+            f"resume={resume}: a training continues in its own run folder, and {run.path} is none; "
+            "give the path of a checkpoint where the training wrote it (…/checkpoints/last.ckpt), or resume=auto"
+        )
+    seen, epochs = epochs_of(content), machine_of(settings["trainer"])[1].epochs
+    if seen > epochs:
+        raise ValueError(
+            f"resume={resume}: the checkpoint has seen {seen} epochs, and trainer.epochs is {epochs}; "
+            f"set trainer.epochs={seen} or more"
+        )
+    return continued(run, checkpoint)
+
+
+def again(run: runs.Run, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | None]:
+    """The same job once more, in the folder where it was before."""
+    run.refuse_other(fingerprint(settings))
+    if run.finished:
+        console.print(f"the training in {run.path} had already finished")
+        return run, None
+    if (checkpoint := run.newest_whole(tell)) is None:
+        tell(f"no checkpoint of {run.path} reads, so its training begins anew there")
+        return run, None
+    return continued(run, checkpoint)
+
+
+def continued(run: runs.Run, checkpoint: Path) -> tuple[runs.Run, Path]:
+    console.print(f"continues the run {run.path} from {checkpoint.name}")
+    return run, checkpoint
+
+
+def epochs_of(content: Mapping[str, Any]) -> int:
+    """The epochs that a checkpoint's training has begun; 0 of an LN."""
+    try:
+        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError):  # of an LN; or a file that check_restorable will have a word for
+        return 0
+
+
+def is_trained(run: runs.Run, content: Mapping[str, Any], settings: Mapping[str, Any], budget: Budget) -> bool:
+    """Whether the training of these settings was over at this checkpoint, and what is missing comes after it."""
+    if fingerprint(content["settings"]) != fingerprint(settings):
+        return False  # continued under other settings, for example for more epochs
+    return run.ended_at(content["global_step"]) or has_ended(content, budget.epochs * budget.steps_per_epoch)
+
+
+def note_failure(run: runs.Run, error: BaseException) -> None:
+    """Why a training ended, into its run's record; and how to go on, where there is a checkpoint."""
+    go_on = f"continue with {setting('resume', run.last)} (resume=auto finds it)" if run.last.is_file() else ""
+    if isinstance(error, Stopped):
+        error.remedy = go_on or error.remedy
+    elif isinstance(error, Exception) and not isinstance(error, TrainingStopped) and go_on:
+        console.print(f"the training failed; when what follows is mended, {go_on}", markup=False)
+    runs.note_end(run, (str(error) or type(error).__name__).splitlines()[0])
