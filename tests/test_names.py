@@ -42,14 +42,14 @@ from vivit_core.analysis.receptive_fields.numbers import known_fractions
 from vivit_core.analysis.tuning import plots as tuning_plots
 from vivit_core.cli import console as cli_console
 from vivit_core.cli import sweeps
+from vivit_core.cli.evaluation import table_of
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.sweeps import Job
-from vivit_core.cli.evaluation import table_of
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.validate import validate_recording
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.metrics.unit_scores import UnitMetrics
+from vivit_core.metrics.unit_metrics import UnitMetrics
 from vivit_core.names import (
     LONGEST,
     NAME_BYTES,

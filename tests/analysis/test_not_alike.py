@@ -16,7 +16,8 @@ from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.metrics.unit_scores import UnitMetrics, unit_scores
+from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.unit_scores import unit_scores
 from vivit_core.models.twin import Twin
 from vivit_core.training.module import validation_numbers
 

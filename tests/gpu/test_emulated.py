@@ -13,7 +13,7 @@ from tiny_training import WITHOUT_DROPOUT, make_twin, optimization, train
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from vivit_core.metrics.unit_scores import UnitMetrics
+from vivit_core.metrics.unit_metrics import UnitMetrics
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.likelihoods.poisson import counted, poisson_loss
 from vivit_core.models.ln import LN

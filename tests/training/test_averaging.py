@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from test_resume import outcome, same
 from tiny_training import BURN_IN, SignalAt, Validation, train
 
-from vivit_core.metrics.unit_scores import UnitMetrics
+from vivit_core.metrics.unit_metrics import UnitMetrics
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.likelihoods.poisson import counted
 from vivit_core.models.load import load_twin

@@ -15,7 +15,8 @@ from vivit_core.metrics import repeats as metrics_repeats
 from vivit_core.metrics.averages import mean_known, median_known
 from vivit_core.metrics.oracle import fraction_of_knowable
 from vivit_core.metrics.repeats import Repeats, repeat_scores
-from vivit_core.metrics.unit_scores import UnitMetrics, unit_scores
+from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.unit_scores import unit_scores
 
 
 def bps_reference(rate, counts):

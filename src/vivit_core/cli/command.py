@@ -30,8 +30,13 @@ def prepared(words: list[str]) -> list[str]:
         With a line on the console, for ``GROUP=null``, at which Hydra fails with a traceback.
     """
     for word in words:
-        group, _, choice = word.partition("=")
-        if choice in ("null", "") and (folder := conf_dir() / group).is_dir() and not group.startswith("hydra"):
+        group, equals, choice = word.partition("=")
+        if (
+            equals
+            and choice in ("null", "")
+            and (folder := conf_dir() / group).is_dir()
+            and not group.startswith("hydra")
+        ):
             options = sorted(file.stem for file in folder.glob("*.yaml"))
             _leave(f"{word}: nothing is chosen; leave the word out, or say {group}=NAME, of {', '.join(options)}")
     return [

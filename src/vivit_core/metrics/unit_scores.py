@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from vivit_core.metrics.correlation import pearson
 from vivit_core.metrics.repeats import PIECE
@@ -37,43 +36,16 @@ class UnitScores(NamedTuple):
         return int((self.spikes == 0).sum())
 
 
-class UnitMetrics(Metric):
-    """Bits per spike and single-trial correlation of one recording's units, from sums that add up exactly over batches
-    and ranks.
+def unit_scores(predicted: np.ndarray, counts: np.ndarray, mask: np.ndarray) -> UnitScores:
+    """Bits per spike, single-trial correlation and loss of one recording's units.
 
     Bits per spike (Pillow et al. 2008): by how many bits a spike the prediction is a better Poisson model than the
     unit's own mean on the evaluated bins. It is not clamped: a bad prediction is negative. A silent unit has none.
 
     Parameters
     ----------
-    n_units : units of the recording.
+    predicted, counts, mask : expected and measured counts and the pairs that count, each (..., U).
     """
-
-    full_state_update = False
-    higher_is_better = True
-    sums: Tensor
-
-    def __init__(self, n_units: int) -> None:
-        super().__init__()
-        self.n_units = n_units
-        self.add_state("sums", torch.zeros(7, n_units, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, predicted: Tensor, counts: Tensor, mask: Tensor) -> None:
-        """Add bins: expected and measured counts and the pairs that count, each (..., U)."""
-        if not predicted.shape == counts.shape == mask.shape or predicted.shape[-1] != self.n_units:
-            raise ValueError(
-                f"predictions {tuple(predicted.shape)}, counts {tuple(counts.shape)} and mask {tuple(mask.shape)} "
-                f"must have one shape, with {self.n_units} units last"
-            )
-        self.sums += unit_sums(predicted.detach(), counts, mask)
-
-    def compute(self) -> UnitScores:
-        return scores_of_sums(self.sums.cpu().numpy())
-
-
-def unit_scores(predicted: np.ndarray, counts: np.ndarray, mask: np.ndarray) -> UnitScores:
-    """The scores of :class:`UnitMetrics` for arrays: expected and measured counts and the pairs that count, each (...,
-    U)."""
     flat = [np.reshape(x, (-1, x.shape[-1])) for x in (predicted, counts, mask)]
     sums = np.zeros((7, predicted.shape[-1]))
     for first in range(0, len(flat[0]), PIECE):  # so that the float64 copies are of a piece alone

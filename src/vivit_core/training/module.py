@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vivit_core.metrics.averages import mean_known
-from vivit_core.metrics.unit_scores import UnitMetrics, UnitScores
+from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.unit_scores import UnitScores
 from vivit_core.models.checkpoint import WRITTEN, written_by
 from vivit_core.models.likelihoods.poisson import counted, poisson_loss
 from vivit_core.models.twin import Twin

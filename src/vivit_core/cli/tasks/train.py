@@ -17,10 +17,10 @@ from vivit_core.cli import runs
 from vivit_core.cli.conclusion import conclude, conclude_without_score
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
+from vivit_core.cli.evaluation import report
 from vivit_core.cli.recordings import expected_sizes, make_datamodule
 from vivit_core.cli.resume import is_trained, note_failure, where_to_train
 from vivit_core.cli.schema import Budget, PathName
-from vivit_core.cli.evaluation import report
 from vivit_core.cli.trained import LN_TARGET
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
