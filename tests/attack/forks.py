@@ -175,7 +175,11 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import vivit_core.cli.main  # noqa: F401
+    from vivit_core.cli.task import TASKS, names_in, task_named
+
+    importlib.import_module("vivit_core.cli.main")
+    for name in names_in(TASKS):
+        task_named(name)  # with all that it imports
 
     with open(tell, "wb", buffering=0) as file:
         for line in sys.stdin.buffer:

@@ -78,7 +78,7 @@ def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precisio
     device, budget = machine_of(settings["trainer"], announce=True)
     assert device == "cuda" and budget.precision == precision
     assert (budget.epochs, budget.steps_per_epoch, budget.batch_size) == (20, 200, 16)
-    assert f"clips, {precision}, on cuda" in budget_of(budget_record(settings["trainer"]))
+    assert f"clips, {precision}, on cuda" in budget_of(budget_record(device, budget))
     printed = " ".join(capsys.readouterr().out.split())
     assert ("does not compute in bfloat16" in printed) == (precision == "32-true" and given is None)
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
