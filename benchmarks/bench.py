@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,11 +34,11 @@ from vivit_core.cli.validate import validate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.models.likelihoods.poisson import poisson_loss
+from vivit_core.models.likelihoods.loss import summed_loss
 from vivit_core.models.plan import expected, plan
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build
-from vivit_core.specs import Batch, Clips
+from vivit_core.specs import Batch, Clips, RecordingSpec
 from vivit_core.training.machine import compiles, keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -70,6 +70,10 @@ CASES = {
     "baseline": (["model=vivit_baseline"], 1, 1),
     "multi8": (SMALL, 8, 8),
 }
+
+
+def twin_of(settings: Mapping[str, Any], specs: list[RecordingSpec], predict: Literal["all", "last"] = "all") -> Twin:
+    return Twin(settings["model"], settings["readout"], settings["likelihood"], specs, predict)
 
 
 def settings_of(*words: str) -> dict[str, Any]:
@@ -115,7 +119,7 @@ class Step:
         torch.manual_seed(0)
         shape = (1, sizes.side, sizes.side)
         specs = expected(shape, recordings, sizes.units, sizes.behavior)
-        self.twin = Twin(self.settings["model"], self.settings["readout"], specs, self.settings["predict"]).to(device)
+        self.twin = twin_of(self.settings, specs, self.settings["predict"]).to(device)
         if compiles(self.twin.core.compile_choice, device, sys.maxsize):
             self.twin.core.compile_blocks()
         self.optimizer = build("optim", self.settings["optim"]).build(self.twin, 1, 10_000)[0]
@@ -133,6 +137,7 @@ class Step:
         self.plan = plan(
             self.settings["model"],
             self.settings["readout"],
+            self.settings["likelihood"],
             frame_shape=shape,
             recordings=recordings,
             units=units,
@@ -148,8 +153,8 @@ class Step:
         batch = self.batch if batch is None else batch
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
             predicted = self.twin(batch)
-        total, pairs = poisson_loss(predicted, batch, burn_in=self.burn_in)
-        (total / pairs + self.twin.penalty()).backward()
+        total, pairs = summed_loss(predicted, batch, self.burn_in, self.twin.likelihood)
+        (total / pairs + self.twin.regularizer()).backward()
         torch.nn.utils.clip_grad_norm_(self.twin.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -237,7 +242,7 @@ def data_wait_frac(folder: Path, sizes: Sizes, device: str) -> float:
     step = Step("small", sizes, device, "float32", "model.compile=false")
     module = loader_of(folder, sizes, 2 + sizes.repeats)
     specs = expected((1, sizes.side, sizes.side), len(module.specs), sizes.units, sizes.behavior)
-    step.twin = Twin(step.settings["model"], step.settings["readout"], specs).to(device)
+    step.twin = twin_of(step.settings, specs).to(device)
     step.optimizer = build("optim", step.settings["optim"]).build(step.twin, 1, 10_000)[0]
     waited = worked = 0.0
     batches = iter(module.train_dataloader())

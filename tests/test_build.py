@@ -23,12 +23,11 @@ from hypothesis import strategies as st
 from tampering import DATA, PICKLES, PLACES, TAMPERINGS, Content, put, read_all, targets, with_pickle
 
 from vivit_core.cli.sweeps import Job, Outcome
-from vivit_core.models.checkpoint import MOST_STEPS, MOST_TENSORS, read_checkpoint, read_plain, settings_of
-from vivit_core.models.ln import load_ln
-from vivit_core.models.load import check_description, load_twin, weights_in
+from vivit_core.models.checkpoint import FORMAT, MOST_STEPS, MOST_TENSORS, read_checkpoint, read_plain, settings_of
+from vivit_core.models.load import baseline_in, check_description, checkpoint_of, load_twin, weights_in
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build
-from vivit_core.parts.groups import GROUPS, class_of
+from vivit_core.parts.groups import GROUPS, class_of, consent
 from vivit_core.specs import RecordingSpec
 
 SRC = Path(__file__).resolve().parents[1] / "src"
@@ -64,7 +63,7 @@ def test_an_honest_checkpoint_is_read(content: Content, tmp_path: Path) -> None:
     assert twin.description() == content["twin"] and ln is not None and data.clip_length == 60
     del content["vivit_core"]  # the first ones did not say by whom they were written
     torch.save(content, tmp_path / "a.ckpt")
-    read_all(tmp_path / "a.ckpt")
+    assert "its format is number 0" in refusal(tmp_path / "a.ckpt", read_all)
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
@@ -93,7 +92,7 @@ def test_files_of_other_kinds_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_refusal_names_both_versions(content: Content, tmp_path: Path) -> None:
-    later = put(content, ("vivit_core",), {"format": 1, "version": "9.8.7"})
+    later = put(content, ("vivit_core",), {"format": FORMAT, "version": "9.8.7"})
     torch.save(put(later, ("twin", "model", "new"), 1), tmp_path / "a.ckpt")
     line = refusal(tmp_path / "a.ckpt", load_twin)
     assert "model.new does not exist" in line and "'9.8.7'" in line and "this is vivit-core" in line
@@ -107,9 +106,9 @@ def test_a_refusal_names_both_versions(content: Content, tmp_path: Path) -> None
 def use(made: Content, part: str) -> None:
     """What the tasks take from a part of a checkpoint's content, less reading the file."""
     if part == "twin":
-        check_description("bad.ckpt", made, weights_in(made["state_dict"]))
+        check_description("bad.ckpt", made, made["twin"], weights_in(made["state_dict"]))
     elif part == "ln":
-        load_ln("bad.ckpt", made)
+        baseline_in("bad.ckpt", made)
     else:
         settings_of("bad.ckpt", made)
 
@@ -138,8 +137,8 @@ def test_the_canary_would_sing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """The module that the test above names does touch the canary where it is imported."""
     (tmp_path / "canary_module2.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w').close()\nclass Part: pass")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ValueError, match="is no Core or LN"):
-        class_of("model", "canary_module2.Part", packages=["canary_module2"])
+    with consent(["canary_module2"]), pytest.raises(ValueError, match="is no Core or Predictor"):
+        class_of("model", "canary_module2.Part")
     assert (tmp_path / "canary").exists()
 
 
@@ -267,8 +266,7 @@ def test_a_training_takes_over_its_own_state_alone(tmp_path: Path) -> None:
     best = f"{folder}/best.ckpt"
     keeper = {"dirpath": folder, "best_model_path": best, "best_k_models": {best: torch.tensor(1.0)}}
     honest: Content = {
-        "twin": module.twin.description(),
-        "state_dict": {f"twin.{name}": value for name, value in module.twin.state_dict().items()},
+        **checkpoint_of(module.twin),
         "optimizer_states": [optimizer.state_dict() | {"state": {0: moments}}],
         "lr_schedulers": [schedule.state_dict()],
         "callbacks": {"ModelCheckpoint{}": keeper},

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from vivit_core.cli import schema, validate
 from vivit_core.cli.schema import ConfigError
-from vivit_core.cli.trained import LN_TARGET
+from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.specs import Batch, Clips, RecordingSpec
@@ -91,9 +91,9 @@ def test_every_file_composes_and_fits_its_code(choice, compose):
 )
 def test_every_model_is_built_and_stepped(choice, compose, tiny):
     settings = compose(choice, *tiny)
-    assert settings["model"]["_target_"] != LN_TARGET
+    assert not is_fitted_alone(settings["model"])
     recordings = recordings_of(settings["data"])
-    twin = Twin(settings["model"], settings["readout"], recordings)
+    twin = Twin(settings["model"], settings["readout"], settings["likelihood"], recordings)
     batch = batch_for(recordings, clips=1, bins=24)
     counts = twin(batch)
     assert {name: x.shape for name, x in counts.items()} == {r.recording_id: (1, 24, 6) for r in recordings}
@@ -112,7 +112,7 @@ def test_width_changes_everywhere_with_embedding_dim_alone(compose, tiny):
     made = {}
     for width in (48, 96):
         settings = compose(f"model.embedding_dim={width}", *tiny)
-        twin = Twin(settings["model"], settings["readout"], recordings_of(settings["data"]))
+        twin = Twin(settings["model"], settings["readout"], settings["likelihood"], recordings_of(settings["data"]))
         made[width] = {name: p.shape for name, p in twin.named_parameters() if ".attention." in name or ".ff." in name}
     assert made[48].keys() == made[96].keys() and len(made[48]) > 16
     for name, narrow in made[48].items():

@@ -258,7 +258,8 @@ def test_every_combination_of_a_shipped_search_can_be(name, compose):
         settings = compose(f"hparams_search={name}", *words)
         fingerprints.add(validate.fingerprint(settings))
         if {"optim.lr=1e-3", "model.spatial_depth=2"} <= set(words) or name == "embedding_dim":
-            check_geometry(settings["model"], settings["readout"], **cli_recordings.expected_sizes(settings["data"]))
+            nodes = (settings[name] for name in ("model", "readout", "likelihood"))
+            check_geometry(*nodes, **cli_recordings.expected_sizes(settings["data"]))
     assert len(fingerprints) == len(jobs)
     if name == "patch_depth_lr":
         assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6

@@ -473,7 +473,7 @@ def attention_of(folder: Path) -> list[Path]:
     )  # fmt: skip
     readouts = attention_plots.readouts(
         folder / "readouts.png", frame_HW=FRAME, relevance_UHW=RNG.uniform(size=(U, 12, 16)),
-        in_time_UF=RNG.uniform(size=(U, 6)), frame_ms=10.0, **GAUSSIANS,
+        in_time_UF=RNG.uniform(size=(U, 6)), frame_ms=10.0, windows=GAUSSIANS,
         names=[f"unit {short(name, 20)}" for name in UNITS], title=ODD,
     )  # fmt: skip
     return [made, rolled, readouts]

@@ -82,7 +82,8 @@ def test_every_key_that_a_message_names_exists():
 
 def geometry(settings: dict[str, Any]) -> None:
     train.check_scorable(settings["predict"], settings["data"])
-    check_geometry(settings["model"], settings["readout"], **cli_recordings.expected_sizes(settings["data"]))
+    nodes = (settings[name] for name in ("model", "readout", "likelihood"))
+    check_geometry(*nodes, **cli_recordings.expected_sizes(settings["data"]))
 
 
 def machine(settings: dict[str, Any]) -> None:

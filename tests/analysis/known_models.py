@@ -53,7 +53,7 @@ def known_ln(linear: float = 1.0, quadratic: float = 0.0, gain: float = 1.0, mut
     """log rate = log mean + linear · s + quadratic · s², s the Gabor's response at the lags of ``COURSE``; the rates of
     ``mute`` units are constant."""
     model = LN([spec()], duration_s=LAGS / RATE_HZ, patch=PATCH)
-    head = model.head("known")
+    head = model.readout("known")
     fields = torch.as_tensor(fields_UHW())
     corner = torch.as_tensor(np.round(CENTERS[:, ::-1].copy())).long() - PATCH // 2
     padded = torch.nn.functional.pad(fields, (PATCH, PATCH, PATCH, PATCH))

@@ -73,9 +73,9 @@ class Float64:
         weights /= weights.sum(-1, keepdims=True)
         y = np.concatenate([weights[h] @ np.split(v, self.heads, axis=1)[h] for h in range(self.heads)], axis=1)
         x = x + self.linear(y, f"{name}.attention.out")
-        y = self.linear(self.norm(x, f"{name}.norm_ff"), f"{name}.ff.enter")
+        y = self.linear(self.norm(x, f"{name}.norm_ff"), f"{name}.ff.fc1")
         erf = torch.erf(torch.as_tensor(y / np.sqrt(2))).numpy()
-        return x + self.linear(0.5 * y * (1 + erf), f"{name}.ff.leave"), weights
+        return x + self.linear(0.5 * y * (1 + erf), f"{name}.ff.fc2"), weights
 
     def maps(
         self, x_TND: np.ndarray, rows: int, columns: int, window: int | None, causal: bool
@@ -234,7 +234,7 @@ def test_predictions_do_not_change(tokenizer, predict):
         assert made.training  # as it was
         after = made.eval()(given)["a"]
     assert torch.equal(seen[0], before) and torch.equal(after, before)
-    assert all(module.watch is None for module in made.modules() if isinstance(module, rotary.Attention))
+    assert all(module.watch is None for module in made.modules() if isinstance(module, rotary.RotaryAttention))
 
 
 def test_an_error_on_the_way_leaves_nothing_behind():
@@ -242,7 +242,7 @@ def test_an_error_on_the_way_leaves_nothing_behind():
     with pytest.raises(ZeroDivisionError):
         looking.watched_pass(made, batch(spec()), lambda *_: 1 / 0)
     assert made.training
-    assert all(module.watch is None for module in made.modules() if isinstance(module, rotary.Attention))
+    assert all(module.watch is None for module in made.modules() if isinstance(module, rotary.RotaryAttention))
 
 
 def test_a_batch_of_several_recordings():
@@ -584,7 +584,7 @@ def test_windows_know_how_many_cells_a_token_holds():
     with torch.no_grad():
         readout.mean[0] = torch.tensor([float(tokens.map.xs[5]), float(tokens.map.ys[3])])  # the fourth row
         readout.log_std.fill_(np.log(0.3))
-        cells = readout.window(tokens.map)[0].numpy()
+        cells = readout.window_on(tokens.map)[0].numpy()
     (window,) = extract_attention(made, given)["a"].windows
     expected = [[cells[:4, :4].sum(), cells[:4, 4:].sum()], [cells[4:, :4].sum(), cells[4:, 4:].sum()]]
     np.testing.assert_allclose(window, expected, rtol=1e-5)

@@ -25,6 +25,7 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.ln import LN
+from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Batch, RecordingSpec
 
 UNITS, TRIAL, BURN_IN, CLIP = 4, 23, 5, 10
@@ -32,14 +33,11 @@ SHOWN = ["a", "b", "c", "d", "rep", "rep", "rep"]
 SPLITS = ["train", "train", "val", "test", "test", "test", "test"]
 
 
-class PixelTwin(nn.Module):
+class PixelTwin(Predictor):
     """Predicts from one pixel of the bin's own frame, so that each prediction tells which frame it belongs to."""
 
-    causal = True
-
     def __init__(self, spec: RecordingSpec, gains: list[float], predict: Literal["all", "last"] = "all") -> None:
-        super().__init__()
-        self.specs, self.predict = {spec.recording_id: spec}, predict
+        super().__init__([spec], predict)
         self.gains = nn.Parameter(torch.tensor(gains))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -381,11 +379,11 @@ def test_centers_are_in_pixels_of_the_recordings_own_frame(tmp_path: Path) -> No
     )
     recording = Recording(path)
     small = twin(vivit(modulator=None, frame_size=[12, 16]), own)
-    small.readout("a").start(torch.tensor([[0.0, 0.0], [15.0, 6.0]]))
+    small.readout("a").initialize(torch.tensor([[0.0, 0.0], [15.0, 6.0]]))
     assert centers_px(small, recording, "a").tolist() == [[30.5, 12.5], [0.5, 0.5]]
 
     ln = LN([own], duration_s=0.05, patch=5)
-    head = ln.head("a")
+    head = ln.readout("a")
     head.corner_U2.copy_(torch.tensor([[-2, 10], [5, 6]]))
     with torch.no_grad():
         weights = torch.zeros(2, 5, 5)

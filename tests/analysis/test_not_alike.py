@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import MODELS_UNDER_CONTRACT, READOUT
+from tiny_models import LIKELIHOOD, MODELS_UNDER_CONTRACT, READOUT
 
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> RecordingsDataModule:
 
 def twin_of(data: RecordingsDataModule, seed: int = 0) -> Twin:
     torch.manual_seed(seed)
-    return Twin(MODELS_UNDER_CONTRACT["factorized"], READOUT, data.specs)
+    return Twin(MODELS_UNDER_CONTRACT["factorized"], READOUT, LIKELIHOOD, data.specs)
 
 
 def test_recordings_without_a_score_stand_beside_the_others(data: RecordingsDataModule, tmp_path: Path) -> None:

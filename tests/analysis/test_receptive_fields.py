@@ -210,7 +210,7 @@ def test_one_recordings_maps_at_a_time_are_in_memory(tmp_path: Path, monkeypatch
     data: Any = SimpleNamespace(recordings=[Recording(path, recording_id=name) for name in names], specs=specs)
     model = LN(specs, duration_s=LAGS / RATE_HZ, patch=5)
     with torch.no_grad():
-        for head in model.heads:
+        for head in model.readouts:
             head.space_UP[:] = 0.1
             head.time_UL[:] = torch.as_tensor(COURSE)
     study(model, data, tmp_path / "out", noise=None)

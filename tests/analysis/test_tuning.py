@@ -248,7 +248,7 @@ def test_a_slow_unit_is_driven_by_a_spike_in_ten_seconds() -> None:
 def test_lines_of_pixels_are_tuned_without_orientations(size: tuple[int, int]) -> None:
     line = replace(spec(), frame_shape=(1, *size))
     model = LN([line], duration_s=LAGS / RATE_HZ, patch=7)
-    head = model.head("known")
+    head = model.readout("known")
     with torch.no_grad():
         head.time_UL[:] = torch.as_tensor(COURSE)
         space = head.space_UP.view(4, 7, 7)

@@ -25,6 +25,7 @@ from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recording, validate_recording
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.load import checkpoint_of
 from vivit_core.specs import RecordingError
 from vivit_core.system import files
 
@@ -40,9 +41,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     twin = tiny_models.twin(tiny_models.vivit(spatial_depth=1, temporal_depth=1))
-    state = {f"twin.{name}": value for name, value in twin.state_dict().items()}
     path = tmp_path / "good.ckpt"
-    torch.save({"twin": twin.description(), "state_dict": state, "ln": None}, path)
+    torch.save(checkpoint_of(twin), path)
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import READOUT, vivit
+from tiny_models import LIKELIHOOD, READOUT, vivit
 
 from vivit_core.data.augmentation import CutMix
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -76,8 +76,8 @@ def test_one_training_of_both(two: list[Path], caplog: pytest.LogCaptureFixture)
     assert [s.frame_rate_hz for s in module.specs] == [40.0, 40.0]
     assert [s.frame_shape for s in module.specs] == [(1, 12, 16), (1, 9, 20)]
     with pytest.raises(ValueError, match=r"different sizes .* set model\.frame_size"):
-        Twin(vivit(), READOUT, module.specs)
-    twin = Twin({**vivit(), "frame_size": [12, 16]}, READOUT, module.specs)
+        Twin(vivit(), READOUT, LIKELIHOOD, module.specs)
+    twin = Twin({**vivit(), "frame_size": [12, 16]}, READOUT, LIKELIHOOD, module.specs)
     ln = fit_ln(module, duration_s=0.1, patch=5, progress=False)
     initialize_from_data(twin, module.recordings, ln)
     for batch in module.train_dataloader():

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from vivit_core.metrics.unit_metrics import UnitMetrics
 from vivit_core.models.checkpoint import read_checkpoint
-from vivit_core.models.likelihoods.poisson import counted, poisson_loss
+from vivit_core.models.likelihoods.loss import counted, summed_loss
 from vivit_core.models.ln import LN
 from vivit_core.models.load import load_twin
 from vivit_core.training.callbacks.averaging import Averaging
@@ -88,8 +88,8 @@ def test_a_training_step_on_the_gpu_equals_the_cpus(name, gpu):
             moved = {rid: {key: value.to(device) for key, value in clips.items()} for rid, clips in batch.items()}
             torch.manual_seed(3)
             predicted = twin(moved)
-            total, pairs = poisson_loss(predicted, moved, 2)
-            (total / pairs + twin.penalty()).backward()
+            total, pairs = summed_loss(predicted, moved, 2, twin.likelihood)
+            (total / pairs + twin.regularizer()).backward()
             learned = [p for p in twin.parameters() if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in learned])
             nn.utils.clip_grads_with_norm_(learned, 0.1, norm)
@@ -122,7 +122,7 @@ def test_predictions_and_streams_on_the_gpu_equal_the_cpus(name, gpu):
     stream = twin.stream("a", clip_length=16)
     streamed = np.stack([stream.step(frames[:, t], behavior[t]) for t in range(16)])
     np.testing.assert_allclose(streamed, expected, rtol=1e-4)
-    assert {name: type(x) for name, x in twin.readout_gaussians("a").items()} == dict.fromkeys(
+    assert {name: type(x) for name, x in twin.gaussians_px("a").items()} == dict.fromkeys(
         ("mean_px", "std_px", "angle_deg"), np.ndarray
     )
 

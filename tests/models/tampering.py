@@ -14,9 +14,9 @@ import tiny_models
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vivit_core.models.checkpoint import WRITTEN, read_checkpoint, settings_of, written_by
-from vivit_core.models.ln import LN, load_ln
-from vivit_core.models.load import load_twin
+from vivit_core.models.checkpoint import WRITTEN, read_checkpoint, settings_of
+from vivit_core.models.ln import LN
+from vivit_core.models.load import baseline_in, checkpoint_of, load_twin
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build
 
@@ -47,15 +47,14 @@ def content() -> Content:
     torch.manual_seed(0)
     twin = tiny_models.twin(tiny_models.vivit(spatial_depth=1, temporal_depth=1, frontend=tiny_models.BASIS))
     ln = LN(list(twin.specs.values()), duration_s=0.1, patch=3)
-    state = {f"twin.{name}": value for name, value in twin.state_dict().items()}
-    made = {WRITTEN: written_by(), "twin": twin.description(), "state_dict": state, "ln": ln.to_checkpoint()}
+    made = {**checkpoint_of(twin), "ln": {"description": ln.description(), "weights": ln.state_dict()}}
     return copy.deepcopy({**made, "settings": {"data": DATA, "seed": 0}, "epoch": 0, "global_step": 4})
 
 
 def read_all(path: Path) -> tuple[Twin, LN | None, Any]:
     """All that a task takes from a checkpoint."""
     read = read_checkpoint(path)
-    twin, ln, settings = load_twin(path), load_ln(path, read), settings_of(path, read)
+    twin, ln, settings = load_twin(path), baseline_in(path, read), settings_of(path, read)
     return twin, ln, None if settings is None else build("data", settings["data"])
 
 
@@ -100,7 +99,9 @@ PLACES: dict[str, tuple[str, ...]] = {
     "frontend": ("twin", "model", "frontend"),
     "modulator": ("twin", "model", "modulator"),
     "a number": ("twin", "model", "embedding_dim"),
+    "predictor": ("twin",),
     "readout": ("twin", "readout"),
+    "likelihood": ("twin", "likelihood"),
     "LN": ("ln", "description"),
 }
 
@@ -216,9 +217,12 @@ TAMPERINGS: dict[str, Callable[[Content], Content]] = {
     "a key missing": at("twin", "model", value={"_target_": "vivit_core.models.cores.vivit.ViViT"}),
     "unknown part": at("twin", "of_a_later_version", value=1),
     "readout": at("twin", "readout", "std_px", value=-1.0),
-    "readout output": at("twin", "readout", "output", value="sin"),
+    "output": at("twin", "likelihood", "output", value="sin"),
+    "no likelihood": at("twin", "likelihood", value=None),
     "predict": at("twin", "predict", value="some"),
-    "twin's format": at("twin", "format", value="vivit-core twin 0"),
+    "twin's class": at("twin", "_target_", value="vivit_core.models.predictor.Predictor"),
+    "twin is an LN": at("twin", "_target_", value="vivit_core.models.ln.LN"),
+    "no class": at("twin", "_target_", value=None),
     "later format": at(WRITTEN, value={"format": 999, "version": "9.9"}),
     "older format": at(WRITTEN, value={"format": 0, "version": "0.0"}),
     "no number of a format": at(WRITTEN, value={"format": "1"}),

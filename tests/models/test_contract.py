@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 import torch
 from tiny_models import (
     BASIS,
+    LIKELIHOOD,
     MODELS_UNDER_CONTRACT,
-    READOUT,
     RESIDUAL_STEM,
     STEM,
     TUBELET,
@@ -29,12 +30,15 @@ from tiny_models import (
     vivit,
 )
 
-from vivit_core.models.attention.rotary import Attention
+from vivit_core import testing
+from vivit_core.cli import schema
+from vivit_core.cli.trained import is_fitted_alone
+from vivit_core.models.attention.rotary import RotaryAttention
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.convolution import Conv3d
-from vivit_core.models.load import load_twin
-from vivit_core.models.twin import Twin
+from vivit_core.models.load import checkpoint_of, load_twin
 from vivit_core.specs import Clips
+from vivit_core.testing import twins
 
 INNER = RESIDUAL_STEM["stem"]
 STEM_ALONE = vivit(tokenizer=RESIDUAL_STEM, temporal_depth=0, spatial_depth=0, registers=0)  # no blocks but the stem's
@@ -60,33 +64,12 @@ def narrowed(model: dict[str, Any], width: int) -> dict[str, Any]:
 @models
 @pytest.mark.parametrize(("height", "width"), GEOMETRIES)
 def test_shapes_on_odd_geometries(model: dict[str, Any], height: int, width: int) -> None:
-    of = spec(height=height, width=width)
-    made = twin(narrowed(model, width), of).eval()
-    made.check_geometry(17)
-    with torch.no_grad():
-        counts = made(batch(of))["a"]
-        made.predict = "last"
-        newest = made(batch(of))["a"]
-    assert counts.shape == (2, 17, 5)
-    assert torch.isfinite(counts).all() and (counts > 0).all()
-    torch.testing.assert_close(newest, counts[:, -1])
+    twins.check_geometries(twins.Parts(narrowed(model, width)), [(height, width)])
 
 
 @models
-@pytest.mark.parametrize("changed", ["frames", "behavior"])
-def test_the_future_never_changes_a_past_prediction(model: dict[str, Any], changed: str) -> None:
-    made = twin(model).eval()
-    before, after = batch(spec()), batch(spec())
-    bin_of_change = 9
-    if changed == "frames":
-        after["a"]["frames"][:, :, bin_of_change:] = 255 - after["a"]["frames"][:, :, bin_of_change:]
-    else:
-        after["a"]["behavior"][:, bin_of_change:] += 3
-    with torch.no_grad():
-        difference = (made(after)["a"] - made(before)["a"]).abs().amax((0, 2))
-    assert difference[:bin_of_change].max() == 0
-    if changed == "frames" or model["modulator"] is not None:
-        assert difference[bin_of_change:].max() > 0
+def test_the_future_never_changes_a_past_prediction(model: dict[str, Any]) -> None:
+    twins.check_no_look_ahead(twins.Parts(model))
 
 
 def test_an_acausal_model_sees_the_future() -> None:
@@ -108,41 +91,17 @@ def test_time_runs_forward() -> None:
 
 @models
 def test_every_parameter_gets_a_gradient(model: dict[str, Any]) -> None:
-    made = twin(model)
-    weigh = torch.randn(2, 17, 5)
-    ((made(batch(spec()))["a"] * weigh).sum() + made.penalty()).backward()
-    dead = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert dead == []
+    twins.check_gradients(twins.Parts(model))
 
 
 @models
-def test_state_dict_and_description_round_trip(model: dict[str, Any], tmp_path: Path) -> None:
-    made = twin(model).eval()
-    path = tmp_path / "a.ckpt"
-    state = {f"twin.{name}": value for name, value in made.state_dict().items()}
-    torch.save({"twin": made.description(), "state_dict": state}, path)
-    loaded = load_twin(path)
-    assert loaded.specs == made.specs
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(batch(spec()))["a"], made(batch(spec()))["a"], rtol=0, atol=0)
-
-
-def gradients(model: dict[str, Any], compiled: bool = False) -> dict[str, torch.Tensor]:
-    """Of a training pass with every kind of dropout on."""
-    made = twin(dropping(model))
-    if compiled:
-        torch._dynamo.reset()  # after eight kinds of blocks in one process it goes on without compiling
-        torch._dynamo.utils.counters.clear()
-        made.core.compile_blocks()
-    torch.manual_seed(1)
-    made(batch(spec()))["a"].square().sum().backward()
-    assert not compiled or torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    return {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
+def test_a_checkpoint_holds_the_whole_twin(model: dict[str, Any]) -> None:
+    twins.check_round_trip(twins.Parts(model))
 
 
 @models
 def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
-    torch.testing.assert_close(gradients(model | {"checkpointing": True}), gradients(model), rtol=1e-5, atol=1e-7)
+    twins.check_checkpointing(twins.Parts(dropping(model)))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
@@ -158,16 +117,41 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
 )
 def test_compiled_blocks_compute_the_same(model: dict[str, Any], checkpointing: bool) -> None:
     """Dropout included: an element's fate does not depend on how it is computed."""
-    model = model | {"checkpointing": checkpointing}
-    torch.testing.assert_close(gradients(model, compiled=True), gradients(model), rtol=1e-4, atol=1e-5)
+    twins.check_compiled(twins.Parts(dropping(model)), checkpointing=checkpointing)
+
+
+# What is shipped, as conf/ has it: a new file is tested without a word here
+
+CONF = schema.conf_dir()
+CHECKS: dict[str, Callable[..., None]] = {
+    "model": testing.check_core,
+    "model/tokenizer": testing.check_tokenizer,
+    "model/attention": testing.check_attention,
+    "model/frontend": testing.check_frontend,
+    "model/modulator": testing.check_modulator,
+    "readout": testing.check_readout,
+    "likelihood": testing.check_likelihood,
+}
+SHIPPED = [(group, path.stem) for group in CHECKS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+def test_every_group_of_parts_has_its_check() -> None:
+    within = {f"model/{path.name}" for path in (CONF / "model").iterdir() if path.is_dir()}
+    assert {"model", "readout", "likelihood"} | within - {"model/stem"} == set(CHECKS)  # a stem is a tokenizer's part
+
+
+@pytest.mark.parametrize(("group", "name"), SHIPPED, ids=map("=".join, SHIPPED))
+def test_what_is_shipped_keeps_the_contract(group: str, name: str, compose: Any) -> None:
+    settings = compose(f"{group}={name}")
+    node = settings
+    for key in group.split("/"):
+        node = node[key]
+    if group == "model" and is_fitted_alone(node):
+        return  # LN, of which tests/training/test_ln.py asks the same
+    CHECKS[group](node)
 
 
 # Streams
-
-
-def streamed(made: Twin, of: Clips, bins: int) -> np.ndarray:
-    stream = made.stream("a", clip_length=bins)
-    return np.stack([stream.step(of["frames"][0, :, t].numpy(), of["behavior"][0, t].numpy()) for t in range(bins)])
 
 
 STREAMED = MODELS_UNDER_CONTRACT | {
@@ -178,10 +162,7 @@ STREAMED = MODELS_UNDER_CONTRACT | {
 @pytest.mark.parametrize("model", STREAMED.values(), ids=STREAMED)
 @pytest.mark.parametrize("bins", [17, 64])
 def test_a_stream_equals_the_clip(model: dict[str, Any], bins: int) -> None:
-    made = twin(model)
-    one = clips(spec(), count=1, bins=bins)
-    expected = made.rates("a", one["frames"][0].numpy(), one["behavior"][0].numpy())
-    np.testing.assert_allclose(streamed(made, one, bins), expected, rtol=1e-4)
+    twins.check_stream(twins.Parts(model), bins=bins)
 
 
 def test_a_window_takes_away_what_lies_before() -> None:
@@ -219,7 +200,7 @@ def test_streams_that_cannot_be() -> None:
     made = twin(vivit())
     with pytest.raises(ValueError, match=r"model.causal=false"):
         twin(vivit(causal=False)).stream("a")
-    with pytest.raises(ValueError, match="no readout for recording 'z'"):
+    with pytest.raises(ValueError, match="does not know recording 'z'"):
         made.stream("z")
     with pytest.raises(ValueError, match=r"frames of shape \(1, 12, 16\)"):
         made.stream("a").step(np.zeros((16, 12)), np.zeros(3))
@@ -297,7 +278,7 @@ def test_rates_are_in_hz_and_take_plain_arrays() -> None:
     assert made.training
     with pytest.raises(ValueError, match="behavior of shape"):
         made.rates("a", one["frames"][0, 0].numpy())
-    with pytest.raises(ValueError, match="no readout for recording 'z'"):
+    with pytest.raises(ValueError, match="does not know recording 'z'"):
         made.rates("z", one["frames"][0, 0].numpy())
     for wrong in (one["frames"][0].transpose(2, 3), one["frames"][0].repeat(2, 1, 1, 1), one["frames"][0, 0, 0]):
         with pytest.raises(ValueError, match=r"frames of shape \(1, 12, 16\) .*: give \(1, bins, 12, 16\), not"):
@@ -383,7 +364,7 @@ def test_cells_that_fill_no_token_are_refused_with_what_works(
 
 def test_heads_that_fit_are_a_short_list() -> None:
     with pytest.raises(ValueError, match=r"heads that fit: \[1, 2, .*, 256\]$"):
-        Attention(dim=2**20, heads=3)
+        RotaryAttention(dim=2**20, heads=3)
 
 
 @pytest.mark.parametrize("model", [resnet(), factorized()], ids=["resnet", "factorized"])
@@ -474,14 +455,12 @@ def test_broken_checkpoints_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a checkpoint of a twin"):
         load_twin(other)
     made = twin(vivit())
-    torch.save({"twin": made.description(), "state_dict": {}}, other)
+    torch.save(checkpoint_of(made) | {"state_dict": {}}, other)
     with pytest.raises(ValueError, match="do not fit the model"):
         load_twin(other)
-    with pytest.raises(ValueError, match="was not written by this version"):
-        Twin.from_description(made.description() | {"format": "else"})
 
 
 def test_the_output_may_be_softplus() -> None:
-    made = twin(vivit(), readout=READOUT | {"output": "softplus"}).eval()
+    made = twin(vivit(), likelihood=LIKELIHOOD | {"output": "softplus"}).eval()
     with torch.no_grad():
         assert (made(batch(spec()))["a"] > 0).all()

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import LIKELIHOOD, MODELS_UNDER_CONTRACT, READOUT, spec
 from tiny_models import LN as LN_NODE
-from tiny_models import MODELS_UNDER_CONTRACT, READOUT, spec
 
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
@@ -41,7 +41,7 @@ def shown(holes: bool) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", MODELS_UNDER_CONTRACT)
 def test_what_is_missing_is_at_its_mean_in_clips_rates_and_streams(name: str) -> None:
     torch.manual_seed(0)
-    twin = Twin(MODELS_UNDER_CONTRACT[name], READOUT, [spec()]).eval()
+    twin = Twin(MODELS_UNDER_CONTRACT[name], READOUT, LIKELIHOOD, [spec()]).eval()
     frames, behavior = shown(holes=True)
     expected = twin.rates("a", *shown(holes=False))
     assert twin.missing_values == 0
@@ -67,7 +67,7 @@ def test_the_baseline_takes_what_is_missing_alike() -> None:
 
 
 def test_whole_numbers_are_not_searched_for_what_is_missing() -> None:
-    twin = Twin(MODELS_UNDER_CONTRACT["bare"], READOUT, [spec()]).eval()
+    twin = Twin(MODELS_UNDER_CONTRACT["bare"], READOUT, LIKELIHOOD, [spec()]).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         twin.rates("a", np.zeros((BINS, 12, 16), np.uint8), np.zeros((BINS, 3)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import BASIS, RESIDUAL_STEM, STEM, TUBELET, batch, spec, twin, vivit
 
+from vivit_core.models.attention.base import AttentionMask
 from vivit_core.models.attention.rope import apply_rope, rope_space, rope_time, rotation
-from vivit_core.models.attention.rotary import Attention, AttentionMask
+from vivit_core.models.attention.rotary import RotaryAttention
 from vivit_core.models.dropout import draw_seeds, drop
 from vivit_core.models.feature_map import FeatureMap, cell_centers
 from vivit_core.models.frontends.temporal_basis import TemporalBasis, raised_cosines
+from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.modulators.convgru import ConvGRU
 from vivit_core.models.readouts.gaussian import GaussianReadout
 from vivit_core.models.tokenizers.residual_stem import ResidualStem
@@ -31,7 +34,7 @@ def test_quick_start_shapes_to_the_letter() -> None:
     tubelet = Tubelet(in_channels=1, dim=192, patch_size=[4, 4, 4])
     tokens = tubelet(torch.randn(2, 1, 32, 36, 64))
     assert tokens.x_BTND.shape == (2, 8, 144, 192)
-    attention = {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 6}
+    attention = {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 6}
     of = spec(height=36, width=64, units=100)
     small = twin(vivit(embedding_dim=192, attention=attention, spatial_depth=1, temporal_depth=1), of, predict="last")
     assert small.core(torch.randn(2, 1, 32, 36, 64))[-1].x_BCTHW.shape == (2, 192, 8, 9, 16)
@@ -148,27 +151,27 @@ def test_temporal_basis_is_a_causal_convolution() -> None:
                 expected[:, :, :, t] += torch.einsum("k,bchw->bckhw", basis.weight_KL[:, 4 - lag], x[:, :, t - lag])
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
     filters = torch.randn(3, 5)
-    basis.start(filters)
+    basis.initialize(filters)
     torch.testing.assert_close(basis.weight_KL.norm(dim=1), torch.ones(3))
     with pytest.raises(ValueError, match="shape"):
-        basis.start(filters[:2])
+        basis.initialize(filters[:2])
     with pytest.raises(ValueError, match="1 <= bases <= lags"):
         TemporalBasis(1, 6, 5)
     assert raised_cosines(4, 16).argmax(1).tolist() == sorted(raised_cosines(4, 16).argmax(1).tolist(), reverse=True)
 
 
-REACHES = {"all": AttentionMask(False), "causal": AttentionMask(True), "window": AttentionMask(True, window=3)}
+MASKS = {"all": AttentionMask(False), "causal": AttentionMask(True), "window": AttentionMask(True, window=3)}
 
 
-@pytest.mark.parametrize("reach", REACHES.values(), ids=REACHES)
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("path", ["plain", "fused"])
 def test_attention_is_softmax_of_scores(
-    reach: AttentionMask, qk_norm: bool, path: str, monkeypatch: pytest.MonkeyPatch
+    mask: AttentionMask, qk_norm: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vivit_core.models.attention.rotary.PLAIN_UP_TO", 0 if path == "fused" else 256)
+    monkeypatch.setattr("vivit_core.models.attention.base.PLAIN_UP_TO", 0 if path == "fused" else 256)
     torch.manual_seed(0)
-    attention = Attention(dim=24, heads=3, qk_norm=qk_norm).double()
+    attention = RotaryAttention(dim=24, heads=3, qk_norm=qk_norm).double()
     if qk_norm:
         with torch.no_grad():
             attention.q_scale.uniform_(0.5, 2.0)
@@ -193,11 +196,11 @@ def test_attention_is_softmax_of_scores(
             score = turned[0] @ turned[1].T / math.sqrt(8)
             for query, key in itertools.product(range(7), range(7)):
                 lag = query - key
-                if reach.causal and (lag < 0 or lag >= (reach.window or 7)):
+                if mask.causal and (lag < 0 or lag >= (mask.window or 7)):
                     score[query, key] = -math.inf
             expected[b, :, part] = score.softmax(-1) @ v[b, :, part]
     rope = rope_time(torch.arange(7), 8, 1000.0)
-    found = attention(x, rope, reach, draw_seeds(device=x.device))
+    found = attention(x, rope, mask, draw_seeds(device=x.device))
     torch.testing.assert_close(found, attention.out(expected), rtol=1e-5, atol=1e-6)
 
 
@@ -264,7 +267,7 @@ def test_shared_fates() -> None:
         {"ff_dropout": 0.5},
         {"drop_path": 0.5},
         {"patch_dropout": 0.5},
-        {"attention": {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 2, "dropout": 0.5}},
+        {"attention": {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 2, "dropout": 0.5}},
         {"tokenizer": STEM | {"dropout": 0.5}},
     ],
     ids=lambda c: next(iter(c)),
@@ -285,8 +288,9 @@ def test_drop_path_rises_to_its_value() -> None:
 
 def readout(channels: list[int], units: int = 4, **changes: object) -> GaussianReadout:
     torch.manual_seed(0)
-    settings = {"std_px": 1.5, "std_min_px": 0.3, "std_max_px": 6.0, "std_settle": 0.5, "l1": 0.1, "output": "exp"}
-    made = GaussianReadout(channels, (12, 16), (0.1, 0.2, 0.3, 0.4)[:units], **(settings | changes))  # type: ignore
+    settings = {"std_px": 1.5, "std_min_px": 0.3, "std_max_px": 6.0, "std_settle": 0.5, "l1": 0.1}
+    drive = torch.tensor([0.1, 0.2, 0.3, 0.4])[:units].log()
+    made = GaussianReadout(channels, (12, 16), drive, **(settings | changes))  # type: ignore
     with torch.no_grad():
         made.mean.add_(torch.randn(units, 2) * 2)
         made.angle.normal_()
@@ -314,7 +318,7 @@ def test_readout_equals_the_window_integrated_by_hand() -> None:
             4.0,
         ),
     ]
-    counts = made(levels, 8, last=False)
+    drives = made(levels, 8, last=False)
     gaussian = made.gaussians()
     for u in range(4):
         (mx, my), (sx, sy), angle = (
@@ -338,14 +342,16 @@ def test_readout_equals_the_window_integrated_by_hand() -> None:
                 weights = weights / weights.sum()
                 seen = torch.einsum("chw,hw->c", level.x_BCTHW[1, :, step], weights)
                 drive = drive + seen @ made.features[index][u]
-            torch.testing.assert_close(counts[1, t, u], drive.exp(), rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(drives[1, t, u], drive, rtol=1e-6, atol=1e-9)
 
 
-def test_readout_starts_at_the_mean_rate() -> None:
-    for output in ("exp", "softplus"):
-        made = GaussianReadout([3], (12, 16), (0.01, 0.5), 1.5, 0.3, 6.0, 0.5, 0.0, output)  # type: ignore[arg-type]
-        level = FeatureMap(torch.zeros(1, 3, 4, 12, 16), 0, 1, torch.arange(12.0), torch.arange(16.0), 1.0)
-        torch.testing.assert_close(made([level], 4, last=True)[0], torch.tensor([0.01, 0.5]), rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize("output", ["exp", "softplus"])
+def test_readouts_start_at_the_mean_rate(output: Literal["exp", "softplus"]) -> None:
+    likelihood = Poisson((0.01, 0.5), output)
+    made = GaussianReadout([3], (12, 16), likelihood.mean_drive(), 1.5, 0.3, 6.0, 0.5, 0.0)
+    level = FeatureMap(torch.zeros(1, 3, 4, 12, 16), 0, 1, torch.arange(12.0), torch.arange(16.0), 1.0)
+    rate = likelihood.rate(made([level], 4, last=True))[0]
+    torch.testing.assert_close(rate, torch.tensor([0.01, 0.5]), rtol=1e-3, atol=1e-5)
 
 
 def test_readout_windows_settle_and_stay_on_the_frame() -> None:
@@ -358,21 +364,21 @@ def test_readout_windows_settle_and_stay_on_the_frame() -> None:
     made.set_progress(0.5)
     assert 6.0 < halfway < 16.0 and float(made.gaussians()["std_px"].max()) == pytest.approx(6.0)
     assert float(made.mean.min()) == 0.0
-    made.start(torch.tensor([[100.0, 3.0]] * 4))
+    made.initialize(torch.tensor([[100.0, 3.0]] * 4))
     assert made.gaussians()["mean_px"][0].tolist() == [15.0, 3.0]
     with pytest.raises(ValueError, match="std_min_px"):
         readout([3], std_px=0.1)
 
 
-def test_readout_penalty_is_per_unit() -> None:
+def test_a_readouts_regularizer_is_per_unit() -> None:
     made = readout([3, 2])
     expected = sum(float(f.abs().sum()) for f in made.features) / 4 * 0.1
-    assert float(made.penalty()) == pytest.approx(expected, rel=1e-5)
+    assert float(made.regularizer()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_stem_penalty_prefers_smooth_fields() -> None:
+def test_the_stems_regularizer_prefers_smooth_fields() -> None:
     stem = ConvStem(1, 4, [2, 4, 4], channels=2, kernel=7, smoothness=1.0)
-    rough = float(stem.penalty())
+    rough = float(stem.regularizer())
     with torch.no_grad():
         ramp = torch.arange(7.0)
         stem.fields.weight.copy_(
@@ -380,7 +386,7 @@ def test_stem_penalty_prefers_smooth_fields() -> None:
             .outer(torch.exp(-0.5 * ((ramp - 3) / 2) ** 2))
             .expand_as(stem.fields.weight)
         )
-    assert float(stem.penalty()) < 0.3 * rough
+    assert float(stem.regularizer()) < 0.3 * rough
 
 
 def test_convgru_equals_its_equations_stepped() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import ATTENTION, READOUT, spec, twin, vivit
+from tiny_models import ATTENTION, LIKELIHOOD, READOUT, spec, twin, vivit
 
 from vivit_core.models.plan import plan
 
@@ -17,7 +17,7 @@ SIZES = {"frame_shape": (1, 12, 16), "recordings": 2, "units": 5, "behavior_dim"
 
 @pytest.fixture(scope="module")
 def bare():
-    return plan(vivit(registers=0), READOUT, **SIZES)
+    return plan(vivit(registers=0), READOUT, LIKELIHOOD, **SIZES)
 
 
 def test_stages_have_the_shapes_of_the_real_pass(bare) -> None:
@@ -34,13 +34,15 @@ def test_stages_have_the_shapes_of_the_real_pass(bare) -> None:
 
 def test_flops_are_those_counted_by_hand() -> None:
     sizes = SIZES | {"behavior_dim": 0, "recordings": 1, "batch_size": 1}
-    made = plan(vivit(registers=0, modulator=None), READOUT, **sizes)
+    made = plan(vivit(registers=0, modulator=None), READOUT, LIKELIHOOD, **sizes)
     tokens, dim = 4 * 12, 16
     linear = tokens * (64 * dim + 4 * (3 * dim * dim + dim * dim + 8 * dim * dim))
     attention = 2 * (4 * 2 * 12 * 12 * dim) + 2 * (12 * 2 * 4 * 4 * dim)
     readout = 4 * 12 * dim * 5
     assert made.flops == 3 * 2 * (linear + attention + readout)
-    assert plan(vivit(registers=0, modulator=None, checkpointing=True), READOUT, **sizes).flops == made.flops
+    assert (
+        plan(vivit(registers=0, modulator=None, checkpointing=True), READOUT, LIKELIHOOD, **sizes).flops == made.flops
+    )
 
 
 @pytest.mark.parametrize(("window", "dropout"), [(None, 0.0), (8, 0.0), (None, 0.2)])
@@ -53,9 +55,9 @@ def test_a_gpus_attention_holds_no_weights_of_all_pairs(window, dropout) -> None
         attention=ATTENTION | {"dropout": dropout},
     )  # fmt: skip
     sizes = SIZES | {"frame_shape": (1, 4, 4), "recordings": 1, "clip_length": 4 * tokens, "batch_size": clips}
-    cpu, gpu = (plan(model, READOUT, **sizes, device=device) for device in ("cpu", "cuda"))
+    cpu, gpu = (plan(model, READOUT, LIKELIHOOD, **sizes, device=device) for device in ("cpu", "cuda"))
     assert cpu.activation_bytes - gpu.activation_bytes > 2 * clips * heads * tokens**2
-    half = plan(model, READOUT, **sizes | {"clip_length": 2 * tokens}, device="cuda")
+    half = plan(model, READOUT, LIKELIHOOD, **sizes | {"clip_length": 2 * tokens}, device="cuda")
     assert gpu.activation_bytes < 2.2 * half.activation_bytes
     assert gpu.flops == cpu.flops and gpu.weight_bytes == cpu.weight_bytes
 
@@ -64,7 +66,7 @@ MEASURE = """
 import sys
 import torch
 sys.path.insert(0, sys.argv[1])
-from tiny_models import READOUT, batch, spec, twin, vivit
+from tiny_models import LIKELIHOOD, READOUT, batch, spec, twin, vivit
 from vivit_core.models.plan import plan
 
 def kilobytes(name):
@@ -72,7 +74,7 @@ def kilobytes(name):
 
 model = vivit(registers=0, embedding_dim=64, checkpointing=sys.argv[2] == "True")
 sizes = dict(frame_shape=(1, 32, 32), recordings=1, units=5, behavior_dim=3, clip_length=320, batch_size=8)
-planned = plan(model, READOUT, **sizes).activation_bytes
+planned = plan(model, READOUT, LIKELIHOOD, **sizes).activation_bytes
 of = spec(height=32, width=32)
 made = twin(model, of)
 twin(vivit(embedding_dim=64))(batch(spec()))["a"].sum().backward()  # libraries' own memory
@@ -98,4 +100,4 @@ def test_memory_is_what_a_pass_then_takes(checkpointing: bool) -> None:
 
 def test_impossible_geometry_is_refused_with_a_remedy() -> None:
     with pytest.raises(ValueError, match="clip_length"):
-        plan(vivit(), READOUT, **SIZES | {"clip_length": 4})
+        plan(vivit(), READOUT, LIKELIHOOD, **SIZES | {"clip_length": 4})

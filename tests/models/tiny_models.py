@@ -1,4 +1,4 @@
-"""Small models and batches for the contract tests."""
+"""Small models and batches for the tests of models: those of ``vivit_core.testing``, and more."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Any
 import torch
 
 from vivit_core.models.twin import Twin
-from vivit_core.specs import Batch, Clips, RecordingSpec
+from vivit_core.specs import RecordingSpec
+from vivit_core.testing.small import ATTENTION as ATTENTION
+from vivit_core.testing.small import BASIS as BASIS
+from vivit_core.testing.small import GRU as GRU
+from vivit_core.testing.small import LIKELIHOOD as LIKELIHOOD
+from vivit_core.testing.small import READOUT as READOUT
+from vivit_core.testing.small import STEM as STEM
+from vivit_core.testing.small import TUBELET as TUBELET
+from vivit_core.testing.small import batch as batch
+from vivit_core.testing.small import clips as clips
+from vivit_core.testing.small import spec as spec
+from vivit_core.testing.small import vivit as vivit
 
-TUBELET = {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [4, 4, 4]}
-STEM = {
-    "_target_": "vivit_core.models.tokenizers.stem.ConvStem",
-    "patch_size": [4, 4, 4],
-    "channels": 6,
-    "kernel": 5,
-    "stride": 2,
-}
-BASIS = {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 3, "lags": 7}
 RESIDUAL_STEM = {
     "_target_": "vivit_core.models.tokenizers.residual_stem.ResidualStem",
     "patch_size": [4, 4, 8],
@@ -27,33 +29,7 @@ RESIDUAL_STEM = {
     "depth": 2,
     "kernel": [3, 3],
 }
-ATTENTION = {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 2}
-GRU = {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 5, "gain": 3}
-READOUT = {
-    "_target_": "vivit_core.models.readouts.gaussian.GaussianReadout",
-    "std_px": 2.0,
-    "std_min_px": 0.3,
-    "std_max_px": 6.0,
-    "std_settle": 0.5,
-    "l1": 0.01,
-    "output": "exp",
-}
 LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05}
-
-
-def vivit(**changes: Any) -> dict[str, Any]:
-    return {
-        "_target_": "vivit_core.models.cores.vivit.ViViT",
-        "embedding_dim": 16,
-        "spatial_depth": 2,
-        "temporal_depth": 2,
-        "tokenizer": TUBELET,
-        "attention": ATTENTION,
-        "frontend": None,
-        "registers": 2,
-        "modulator": GRU,
-        "frame_size": None,
-    } | changes
 
 
 def resnet(**changes: Any) -> dict[str, Any]:
@@ -117,29 +93,7 @@ def dropping(model: dict[str, Any]) -> dict[str, Any]:
     return changed | ({"attention": model["attention"] | {"dropout": 0.2}} if "attention" in model else {})
 
 
-def spec(name: str = "a", height: int = 12, width: int = 16, units: int = 5, behavior: int = 3) -> RecordingSpec:
-    means = tuple(0.05 + 0.1 * u for u in range(units))
-    behaviors = {"gaze": behavior} if behavior else {}
-    ids = tuple(f"{name}{u}" for u in range(units))
-    return RecordingSpec(
-        name, 120.0, (1, height, width), ids, means, 120.0, 50.0, behaviors, (0.5,) * behavior, (2.0,) * behavior
-    )
-
-
 def twin(model: dict[str, Any], *specs: RecordingSpec, readout: dict[str, Any] = READOUT, **arguments: Any) -> Twin:
     torch.manual_seed(0)
-    return Twin(model, readout, specs or (spec(),), **arguments)
-
-
-def clips(of: RecordingSpec, count: int = 2, bins: int = 17, seed: int = 0) -> Clips:
-    generator = torch.Generator().manual_seed(seed)
-    return Clips(
-        frames=torch.randint(0, 256, (count, *of.frame_shape[:1], bins, *of.frame_shape[1:]), generator=generator).to(
-            torch.uint8
-        ),
-        behavior=torch.randn(count, bins, of.behavior_dim, generator=generator),
-    )
-
-
-def batch(*specs: RecordingSpec, **arguments: Any) -> Batch:
-    return {s.recording_id: clips(s, seed=i, **arguments) for i, s in enumerate(specs)}
+    likelihood = arguments.pop("likelihood", LIKELIHOOD)
+    return Twin(model, readout, likelihood, specs or (spec(),), **arguments)

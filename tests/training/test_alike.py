@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import BASIS, MODELS_UNDER_CONTRACT, READOUT
+from tiny_models import BASIS, LIKELIHOOD, MODELS_UNDER_CONTRACT, READOUT
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
@@ -102,10 +102,10 @@ def test_a_twin_starts_beside_a_recording_without_contrast_and_with_trials_of_ot
     ln = fit_ln(data, duration_s=0.2, patch=5, progress=False)
     torch.manual_seed(0)
     for baseline in (ln, None):
-        twin = Twin(MODELS_UNDER_CONTRACT[name] | {"modulator": None}, READOUT, data.specs)
+        twin = Twin(MODELS_UNDER_CONTRACT[name] | {"modulator": None}, READOUT, LIKELIHOOD, data.specs)
         initialize_from_data(twin, data.recordings, baseline)
         assert all(value.isfinite().all() for value in twin.state_dict().values())
-        np.testing.assert_allclose(twin.readout_gaussians("gray")["mean_px"], [[7.5, 5.5]] * 3)
+        np.testing.assert_allclose(twin.gaussians_px("gray")["mean_px"], [[7.5, 5.5]] * 3)
         weights = [value.abs().max() for key, value in twin.core.named_parameters() if key.endswith("weight")]
         assert max(weights) < 100  # nothing was divided by next to nothing
         batch = next(iter(data.evaluation_dataloader("val")))
@@ -123,7 +123,7 @@ def test_the_baseline_of_recordings_that_show_nothing_is_each_units_mean(
     spec = data.specs[0]
     ln = fit_ln(data, duration_s=0.2, patch=5, progress=False)
     torch.manual_seed(0)
-    twin = Twin(MODELS_UNDER_CONTRACT["stem"] | {"modulator": None}, READOUT, data.specs)
+    twin = Twin(MODELS_UNDER_CONTRACT["stem"] | {"modulator": None}, READOUT, LIKELIHOOD, data.specs)
     initialize_from_data(twin, data.recordings, ln)
     batch = next(iter(data.evaluation_dataloader("test")))
     rate = ln(batch)["a"]
@@ -144,7 +144,7 @@ def test_a_constant_has_a_standard_deviation_to_divide_by(tmp_path: Path) -> Non
 
 def test_the_baseline_without_validation_trials_chooses_on_the_end_of_training(tmp_path: Path) -> None:
     data = opened(written(tmp_path, split=("train",) * 6 + ("test",)))
-    assert fit_ln(data, duration_s=0.2, patch=5, progress=False).head("a").bias_U.isfinite().all()
+    assert fit_ln(data, duration_s=0.2, patch=5, progress=False).readout("a").bias_U.isfinite().all()
 
 
 def test_the_baseline_refuses_training_trials_shorter_than_its_filters(tmp_path: Path) -> None:
@@ -152,9 +152,9 @@ def test_the_baseline_refuses_training_trials_shorter_than_its_filters(tmp_path:
     with pytest.raises(ValueError, match=r"no training trial has a valid bin after the 30 lags.*baseline=null"):
         fit_ln(data, duration_s=1.0, patch=5, progress=False)
     torch.manual_seed(0)
-    twin = Twin(MODELS_UNDER_CONTRACT["bare"] | {"frontend": BASIS | {"lags": 30}}, READOUT, data.specs)
+    twin = Twin(MODELS_UNDER_CONTRACT["bare"] | {"frontend": BASIS | {"lags": 30}}, READOUT, LIKELIHOOD, data.specs)
     initialize_from_data(twin, data.recordings, None)  # the twin's own start takes what there is
-    np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], [[7.5, 5.5]] * 3)
+    np.testing.assert_allclose(twin.gaussians_px("a")["mean_px"], [[7.5, 5.5]] * 3)
 
 
 def test_scales_over_maps_of_unequal_length_are_those_of_all_numbers_together() -> None:

@@ -12,7 +12,7 @@ from tiny_training import BURN_IN, SignalAt, Validation, train
 
 from vivit_core.metrics.unit_metrics import UnitMetrics
 from vivit_core.models.checkpoint import read_checkpoint
-from vivit_core.models.likelihoods.poisson import counted
+from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.load import load_twin
 from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.callbacks.averaging import Averaging

@@ -14,7 +14,8 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.metrics.unit_scores import unit_scores
-from vivit_core.models.ln import LN, load_ln
+from vivit_core.models.ln import LN
+from vivit_core.models.load import checkpoint_of, load_predictor, load_twin
 from vivit_core.rf import stretches
 from vivit_core.rf.regression import unit_centers
 from vivit_core.rf.stretches import TrialStretches
@@ -102,7 +103,7 @@ def random_ln(seed: int = 0, **changes: Any) -> LN:
     model = LN([small_spec()], **({"duration_s": 0.2, "patch": 3} | changes))
     for value in model.parameters():
         torch.nn.init.normal_(value, std=0.4)
-    head = model.head("r")
+    head = model.readout("r")
     head.corner_U2[:] = torch.tensor([[-1, 4], [2, 1]])  # the first window hangs over the border
     head.range_U2[:] = torch.tensor([[-1.0, 1.5], [-2.0, 2.0]])
     return model
@@ -118,7 +119,7 @@ def test_output_is_the_written_formula(nonlinearity: str) -> None:
     model = random_ln(nonlinearity=nonlinearity)
     given = clip()
     found = model({"r": given})["r"].detach().numpy()
-    w = {name: value.detach().double().numpy() for name, value in model.head("r").named_parameters()}
+    w = {name: value.detach().double().numpy() for name, value in model.readout("r").named_parameters()}
     contrast = (given["frames"].double().numpy().mean(1) - 100.0) / 50.0
     for b in range(2):
         for t in range(9):
@@ -160,15 +161,17 @@ def test_unfitted_model_predicts_the_mean() -> None:
 
 def test_checkpoint_holds_all(tmp_path: Path) -> None:
     model = random_ln()
-    torch.save(model.to_checkpoint(), tmp_path / "ln.pt")
-    again = load_ln("ln.pt", {"ln": torch.load(tmp_path / "ln.pt", weights_only=True)})
+    torch.save(checkpoint_of(model), tmp_path / "ln.ckpt")
+    again = load_predictor(tmp_path / "ln.ckpt")
     assert torch.equal(again({"r": clip()})["r"], model({"r": clip()})["r"])
     assert again.specs == model.specs
+    with pytest.raises(ValueError, match=r"holds a model of kind LN and no twin; load_predictor loads it"):
+        load_twin(tmp_path / "ln.ckpt")
 
 
 def test_lags_follow_the_frame_rate() -> None:
     model = LN([small_spec(rate_hz=30.0)], duration_s=0.3, patch=3)
-    assert model.head("r").time_UL.shape == (2, 9)
+    assert model.readout("r").time_UL.shape == (2, 9)
 
 
 def test_impossible_settings_are_refused() -> None:
@@ -227,7 +230,7 @@ def test_noise_is_not_clear(tmp_path: Path) -> None:
 
 
 def test_fit_recovers_planted_filters_and_nears_the_truth(world: SimpleNamespace, fitted: LN) -> None:
-    head = fitted.head("planted")
+    head = fitted.readout("planted")
     index, inside = head.window_index()
     for unit in range(2):
         field = np.zeros(HEIGHT * WIDTH)

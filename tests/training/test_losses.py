@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import BINS, BURN_IN, make_batch, make_twin
 
-from vivit_core.models.likelihoods.poisson import counted, poisson_loss
+from vivit_core.models.likelihoods.loss import counted, summed_loss
+from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.specs import Clips
 
 
@@ -25,9 +26,13 @@ def random_case(rng, b, t, units):
     return rate, batch
 
 
+def poisson(recording_id):
+    return Poisson((), "exp")
+
+
 def mean_loss(rate, batch, burn_in):
-    total, pairs = poisson_loss(
-        {rid: torch.as_tensor(r, dtype=torch.float32) for rid, r in rate.items()}, batch, burn_in
+    total, pairs = summed_loss(
+        {rid: torch.as_tensor(r, dtype=torch.float32) for rid, r in rate.items()}, batch, burn_in, poisson
     )
     return float(total / pairs)
 
@@ -79,7 +84,7 @@ def test_what_does_not_count_may_be_anything_and_has_no_gradient():
     rate = torch.full((1, 3, 2), 0.5, requires_grad=True)
     counts = torch.tensor([[[9.0, 9.0], [1.0, math.nan], [2.0, 0.0]]])
     valid = torch.tensor([[[True, True], [True, False], [True, True]]])
-    total, pairs = poisson_loss({"a": rate}, {"a": clips(counts, valid)}, 1)
+    total, pairs = summed_loss({"a": rate}, {"a": clips(counts, valid)}, 1, poisson)
     assert pairs == 3
     assert float(total.detach()) == pytest.approx(3 * 0.5 - 3 * math.log(0.5))
     total.backward()
@@ -101,12 +106,12 @@ def test_loss_is_computed_in_float32_under_autocast():
     batch = make_batch(0)
     with torch.autocast("cpu", torch.bfloat16):
         predicted = twin(batch)
-        total, _ = poisson_loss({rid: p.bfloat16() for rid, p in predicted.items()}, batch, BURN_IN)
+        total, _ = summed_loss({rid: p.bfloat16() for rid, p in predicted.items()}, batch, BURN_IN, poisson)
     assert total.dtype == torch.float32
-    exact, _ = poisson_loss({rid: p.bfloat16().double() for rid, p in predicted.items()}, batch, BURN_IN)
+    exact, _ = summed_loss({rid: p.bfloat16().double() for rid, p in predicted.items()}, batch, BURN_IN, poisson)
     assert float(total) == pytest.approx(float(exact), rel=1e-5)
 
 
 def test_burn_in_as_long_as_the_clip_is_refused():
     with pytest.raises(ValueError, match="nothing left after a burn-in of 8"):
-        poisson_loss(make_twin()(make_batch(0)), make_batch(0), BINS)
+        summed_loss(make_twin()(make_batch(0)), make_batch(0), BINS, poisson)

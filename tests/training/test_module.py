@@ -49,7 +49,7 @@ def mean_loss(twin, batches):
             use = batch[rid]["valid"][:, BURN_IN:]
             r, n = rate[:, BURN_IN:][use].double(), batch[rid]["counts"][:, BURN_IN:][use].double()
             total, pairs = total + (r - n * r.log()).sum(), pairs + use.sum()
-    return total / pairs + twin.penalty()
+    return total / pairs + twin.regularizer()
 
 
 def halves(k):
@@ -78,7 +78,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_accumulated_pairs(tmp_
         for name, p in lit.twin.named_parameters():  # with betas of 0 the first moment is the gradient of the step
             torch.testing.assert_close(state[p]["exp_avg"], expected[name], rtol=2e-4, atol=1e-6)
         assert record.losses[0] == pytest.approx(
-            float(mean_loss(make_twin(**WITHOUT_DROPOUT), [make_batch(0)]) - twin.penalty()), rel=1e-5
+            float(mean_loss(make_twin(**WITHOUT_DROPOUT), [make_batch(0)]) - twin.regularizer()), rel=1e-5
         )
         norm = math.sqrt(sum(float(g.square().sum()) for g in expected.values()))
         assert float(trainer.callback_metrics["train/grad_norm"]) == pytest.approx(norm, rel=1e-4)
@@ -225,7 +225,7 @@ def test_a_loss_that_hides_its_nan_from_the_gradient_is_found(tmp_path):
             x = self.core(batch["a"]["counts"].nan_to_num()[..., :1]).clamp(max=-5).exp()
             return {"a": x.expand(-1, -1, UNITS["a"])}
 
-        def penalty(self):
+        def regularizer(self):
             return self.core.weight.square().sum() * 0.1
 
         def set_progress(self, fraction):

@@ -45,7 +45,7 @@ def test_groups_by_name():
         *(
             f"core.{block}.0.{w}.weight"
             for block in ("spatial", "temporal")
-            for w in ("attention.qkv", "attention.out", "ff.enter", "ff.leave")
+            for w in ("attention.qkv", "attention.out", "ff.fc1", "ff.fc2")
         ),
         *(f"modulator.{w}.weight" for w in ("input", "behavior", "recur", "out", "gain.0", "gain.2")),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import BASIS, READOUT, RESIDUAL_STEM, STEM, factorized, resnet, vivit
+from tiny_models import BASIS, LIKELIHOOD, READOUT, RESIDUAL_STEM, STEM, factorized, resnet, vivit
 
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
@@ -17,7 +17,7 @@ from vivit_core.models.ln import LN
 from vivit_core.models.tokenizers.stem import ConvStem
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
-from vivit_core.training.initialize import contrast, head_fields, initialize_from_data, principal_courses, prototypes
+from vivit_core.training.initialize import contrast, fields_of, initialize_from_data, principal_courses, prototypes
 from vivit_core.training.machine import keep_freed_memory
 
 CENTERS = np.array([[4.0, 3.0], [11.0, 8.0]])  # x, y
@@ -51,9 +51,9 @@ def spec(recording: Recording) -> RecordingSpec:
 
 def test_readouts_filters_and_scales_start_from_training_trials(recording: Recording, spec: RecordingSpec) -> None:
     torch.manual_seed(0)
-    twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, [spec])
+    twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, LIKELIHOOD, [spec])
     initialize_from_data(twin, [recording], ln=None)
-    np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
+    np.testing.assert_allclose(twin.gaussians_px("a")["mean_px"], CENTERS, atol=0.7)
     stem = twin.core.tokenizer
     assert isinstance(stem, ConvStem)
     with torch.no_grad():
@@ -65,18 +65,18 @@ def test_readouts_filters_and_scales_start_from_training_trials(recording: Recor
 
 def test_the_stem_takes_over_the_baselines_fields(recording: Recording, spec: RecordingSpec) -> None:
     torch.manual_seed(0)
-    twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, [spec])
+    twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, LIKELIHOOD, [spec])
     ln = LN([spec], duration_s=0.1, patch=3)
-    head = ln.head("a")
+    head = ln.readout("a")
     with torch.no_grad():
         head.time_UL[:, -2] = 1.0
         head.space_UP[0, 4] = 1.0  # the middle pixel
         head.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
     initialize_from_data(twin, [recording], ln)
     taken = twin.core.tokenizer.fields.weight[:2].detach().flatten(1)
-    expected = torch.nn.functional.pad(
-        head_fields(head, twin.core.frontend.weight_KL.detach(), 5), (1, 1, 1, 1)
-    ).flatten(1)
+    expected = torch.nn.functional.pad(fields_of(head, twin.core.frontend.weight_KL.detach(), 5), (1, 1, 1, 1)).flatten(
+        1
+    )
     likeness = torch.nn.functional.cosine_similarity(taken[:, None], expected[None], dim=-1).abs()
     assert likeness.amax(0).min() > 0.99
 
@@ -88,18 +88,18 @@ def test_rivals_stems_start_as_the_vivits_own(model: dict[str, Any], recording: 
     made = []
     ln = LN([spec], duration_s=0.1, patch=3)
     with torch.no_grad():
-        ln.head("a").time_UL[:, -2] = 1.0
-        ln.head("a").space_UP[:] = torch.eye(9)[[4, 5]]
+        ln.readout("a").time_UL[:, -2] = 1.0
+        ln.readout("a").space_UP[:] = torch.eye(9)[[4, 5]]
     for one in (model, vivit(tokenizer=STEM, frontend=BASIS)):
         torch.manual_seed(0)
-        twin = Twin(one | {"modulator": None}, READOUT, [spec])
+        twin = Twin(one | {"modulator": None}, READOUT, LIKELIHOOD, [spec])
         stem = next(module for module in twin.core.modules() if isinstance(module, ConvStem))
         with torch.no_grad():
             for i, parameter in enumerate((stem.fields.weight, stem.fields.bias)):
                 torch.manual_seed(i)
                 parameter.normal_()
         initialize_from_data(twin, [recording], ln)
-        np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
+        np.testing.assert_allclose(twin.gaussians_px("a")["mean_px"], CENTERS, atol=0.7)
         made.append(stem.fields.weight)
     torch.testing.assert_close(made[0], made[1])
 
@@ -108,19 +108,19 @@ def test_the_factorised_cnn_starts_with_the_baselines_fields_and_unit_variances(
     recording: Recording, spec: RecordingSpec
 ) -> None:
     torch.manual_seed(0)
-    twin = Twin(factorized(modulator=None), READOUT, [spec])
+    twin = Twin(factorized(modulator=None), READOUT, LIKELIHOOD, [spec])
     ln = LN([spec], duration_s=0.1, patch=3)
-    head = ln.head("a")
+    head = ln.readout("a")
     with torch.no_grad():
         head.time_UL[:, -2] = 1.0
         head.space_UP[0, 4] = 1.0
         head.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
     initialize_from_data(twin, [recording], ln)
-    np.testing.assert_allclose(twin.readout_gaussians("a")["mean_px"], CENTERS, atol=0.7)
+    np.testing.assert_allclose(twin.gaussians_px("a")["mean_px"], CENTERS, atol=0.7)
     first = twin.core.first
     with torch.no_grad():
         fields = torch.einsum("okl,khw->olhw", first.time.weight[..., 0, 0], first.space.weight[:, 0, 0]).flatten(1)
-        expected = torch.nn.functional.pad(head_fields(head, torch.eye(5), 5), (1, 1, 1, 1)).flatten(1)
+        expected = torch.nn.functional.pad(fields_of(head, torch.eye(5), 5), (1, 1, 1, 1)).flatten(1)
         likeness = torch.nn.functional.cosine_similarity(fields[:, None], expected[None], dim=-1)
         assert likeness.amax(0).min() > 0.95 and likeness.amin(0).max() < -0.95  # each with its negative
         x = contrast(twin, recording)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_resume import assert_continues
-from tiny_training import MODEL, READOUT, make_batch, make_twin, specs, train
+from tiny_training import LIKELIHOOD, MODEL, READOUT, make_batch, make_twin, specs, train
 
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.twin import Twin
@@ -149,19 +149,19 @@ def test_the_model_comes_with_the_checkpoint(content):
     ],
 )
 def test_recordings_that_do_not_suit_the_core_are_refused(content, changed, advice):
-    twin = Twin(MODEL, READOUT, [replace(specs()[0], **changed)])
+    twin = Twin(MODEL, READOUT, LIKELIHOOD, [replace(specs()[0], **changed)])
     with pytest.raises(ValueError, match=advice):
         pretrained(twin, content, "a.ckpt")
 
 
 def test_frames_of_another_size_are_kept_or_resized_where_it_is_said(content):
-    twin = Twin({**MODEL, "frame_size": [8, 12]}, READOUT, [replace(specs()[0], frame_shape=(1, 8, 12))])
+    twin = Twin({**MODEL, "frame_size": [8, 12]}, READOUT, LIKELIHOOD, [replace(specs()[0], frame_shape=(1, 8, 12))])
     assert pretrained(twin, content, "a.ckpt").parts == ("core", "modulator")
 
 
 def test_a_modulator_of_other_behaviors_starts_fresh(content):
     alike = replace(specs()[0], behavior={"pupil": 2})
-    found = pretrained(Twin(MODEL, READOUT, [alike]), content, "a.ckpt")
+    found = pretrained(Twin(MODEL, READOUT, LIKELIHOOD, [alike]), content, "a.ckpt")
     assert found.parts == ("core",) and "'run': 2" in found.fresh and "'pupil': 2" in found.fresh
 
 

@@ -37,7 +37,7 @@ MODEL: dict[str, Any] = {
     "spatial_depth": 1,
     "temporal_depth": 1,
     "tokenizer": {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [2, 4, 4]},
-    "attention": {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 2, "dropout": 0.1},
+    "attention": {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 2, "dropout": 0.1},
     "frontend": {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 2, "lags": 3},
     "modulator": {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 4, "gain": 4},
     "registers": 1,
@@ -52,8 +52,8 @@ READOUT: dict[str, Any] = {
     "std_max_px": 2.0,
     "std_settle": 0.5,
     "l1": 0.01,
-    "output": "softplus",
 }
+LIKELIHOOD: dict[str, Any] = {"_target_": "vivit_core.models.likelihoods.poisson.Poisson", "output": "softplus"}
 
 
 def specs() -> list[RecordingSpec]:
@@ -76,7 +76,7 @@ def specs() -> list[RecordingSpec]:
 
 def make_twin(seed: int = 0, predict: str = "all", **model: Any) -> Twin:
     torch.manual_seed(seed)
-    return Twin({**MODEL, **model}, READOUT, specs(), predict=predict)
+    return Twin({**MODEL, **model}, READOUT, LIKELIHOOD, specs(), predict=predict)
 
 
 def make_batch(k: int, clips: int = 2, score: bool = False, ids: tuple[str, ...] = ("a", "b")) -> Batch:
@@ -313,7 +313,7 @@ WITHOUT_DROPOUT: dict[str, Any] = {
     "ff_dropout": 0.0,
     "drop_path": 0.0,
     "patch_dropout": 0.0,
-    "attention": {"_target_": "vivit_core.models.attention.rotary.Attention", "heads": 2},
+    "attention": {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 2},
 }
 
 

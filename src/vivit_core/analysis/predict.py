@@ -17,8 +17,7 @@ from einops import rearrange, repeat
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import Moments
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.system.terminal import track
 
@@ -42,10 +41,10 @@ class Predictions:
 
 @torch.no_grad()
 def predict_split(
-    twin: Twin | LN,
+    twin: Predictor,
     datamodule: RecordingsDataModule,
     *,
-    ln: LN | None,
+    ln: Predictor | None,
     split: Split,
     device: str,
     progress: bool,
@@ -65,7 +64,7 @@ def predict_split(
     controls : behaviors, by name, that the twin is shown instead of the animal's.
     label : of the bar.
     """
-    models: list[Twin | LN] = [twin] if ln is None else [twin, ln]
+    models: list[Predictor] = [twin] if ln is None else [twin, ln]
     columns = {
         spec.recording_id: [columns_of(model, spec.recording_id, spec.unit_ids) for model in models]
         for spec in datamodule.specs
@@ -117,7 +116,7 @@ def newest(counts_BU: torch.Tensor, score_BT: torch.Tensor, recording_id: str) -
     return counts_BU[score_BT[:, -1]]
 
 
-def columns_of(model: Twin | LN, recording_id: str, unit_ids: Sequence[str]) -> list[int]:
+def columns_of(model: Predictor, recording_id: str, unit_ids: Sequence[str]) -> list[int]:
     """Where a recording's units stand among those the model knows under its id."""
     if recording_id not in model.specs:
         raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
@@ -209,7 +208,7 @@ def behavior_controls(datamodule: RecordingsDataModule, split: Split, seed: int)
     return controls
 
 
-def refuse_blind(model: Twin | LN) -> None:
+def refuse_blind(model: Predictor) -> None:
     """What the checkpoint alone says: a model without behavior has none that could be another.
 
     Raises
@@ -217,8 +216,8 @@ def refuse_blind(model: Twin | LN) -> None:
     ValueError
         Where that is so.
     """
-    if isinstance(model, LN):
-        raise ValueError("behavior_controls=true: model=ln sees no behavior; evaluate it without them")
+    if not model.sees_behavior:
+        raise ValueError(f"behavior_controls=true: a model of kind {model.kind} sees no behavior; leave them out")
     if blind := [name for name, spec in model.specs.items() if not spec.behavior_dim]:
         raise ValueError(
             f"behavior_controls=true, but this twin sees no behavior (data.behavior was empty) in {', '.join(blind)}"

@@ -15,8 +15,7 @@ from torch import Tensor
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Clips
 from vivit_core.system.terminal import track
 
@@ -48,7 +47,7 @@ class Screen:
     """
 
     def __init__(
-        self, model: Twin | LN, recording_id: str, pixel_range: tuple[float, float], device: str = "cpu"
+        self, model: Predictor, recording_id: str, pixel_range: tuple[float, float], device: str = "cpu"
     ) -> None:
         if recording_id not in model.specs:
             raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
@@ -125,7 +124,7 @@ def pixel_range(recording: Recording) -> tuple[float, float]:
 
 
 def screens_of(
-    model: Twin | LN, datamodule: RecordingsDataModule, device: str, clip_s: float | None
+    model: Predictor, datamodule: RecordingsDataModule, device: str, clip_s: float | None
 ) -> list[tuple[ResampledRecording, Screen]]:
     """The screens of all recordings, so that what cannot be shown is known before anything is computed.
 

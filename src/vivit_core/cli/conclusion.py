@@ -16,8 +16,8 @@ from vivit_core.cli.context import RunContext
 from vivit_core.cli.evaluation import report, table_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import read_checkpoint
-from vivit_core.models.ln import LN
-from vivit_core.models.load import AVERAGE, load_twin
+from vivit_core.models.load import AVERAGE, load_predictor
+from vivit_core.models.predictor import Predictor
 from vivit_core.plotting.learning_curve import learning_curve
 from vivit_core.system.files import link_or_copy
 from vivit_core.training.loggers import send_results
@@ -27,7 +27,7 @@ def conclude(
     context: RunContext,
     loggers: Sequence[Logger],
     datamodule: RecordingsDataModule,
-    ln: LN | None,
+    ln: Predictor | None,
     causal: bool,
     state: Mapping[str, Any],
 ) -> float | None:
@@ -55,12 +55,12 @@ def conclude(
         conclude_without_score(run, datamodule, causal)
     else:
         if AVERAGE in read_checkpoint(run.best):
-            averaged = load_twin(run.best, average=True)
+            averaged = load_predictor(run.best, average=True)
             scores = evaluate_twin(
                 averaged, datamodule, ln=ln, device=device, out=run.path / AVERAGE, checkpoint=str(run.best)
             )
             console.print("With the averaged weights (task=evaluate average=true):", table_of(scores, "test"))
-        report(context, datamodule, load_twin(run.best), ln, split="test", checkpoint=run.best)
+        report(context, datamodule, load_predictor(run.best), ln, split="test", checkpoint=run.best)
     send_results(loggers, run.path, run.best, best)
     return best
 

@@ -12,8 +12,7 @@ from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.cli.context import RunContext
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.names import command, hydra_value
 from vivit_core.system.terminal import shown
 
@@ -21,8 +20,8 @@ from vivit_core.system.terminal import shown
 def report(
     context: RunContext,
     datamodule: RecordingsDataModule,
-    twin: Twin | LN,
-    ln: LN | None,
+    twin: Predictor,
+    ln: Predictor | None,
     *,
     split: Literal["train", "val", "test"],
     checkpoint: Path,

@@ -118,7 +118,7 @@ class Run:
             except ValueError as error:
                 say(f"{error}. It is passed over")
                 continue
-            if "_target_" in content["twin"]:  # of an LN, of which only the evaluation may be left to do
+            if "model" not in content["twin"]:  # no twin, but fitted in one go: only the evaluation may be left to do
                 return path
             if "loops" in content:  # a trainer can go on with it
                 if path == self.last:

@@ -99,7 +99,7 @@ class EveryRun:
 
 # The other keys of conf/config.yaml, for any task that names them in its signature.
 SHARED = frozenset(
-    ("predict", "model", "baseline", "readout", "data", "optim", "callbacks", "logger", "importer")
+    ("predict", "model", "baseline", "readout", "likelihood", "data", "optim", "callbacks", "logger", "importer")
 )  # fmt: skip
 
 

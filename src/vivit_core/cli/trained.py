@@ -11,12 +11,10 @@ from typing import Any
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import Data, data_of_evaluation, make_datamodule
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.models.checkpoint import read_checkpoint, refused, settings_of
-from vivit_core.models.ln import LN, load_ln
-from vivit_core.models.load import load_twin
-from vivit_core.models.twin import Twin
-
-LN_TARGET = f"{LN.__module__}.{LN.__qualname__}"
+from vivit_core.models.checkpoint import read_checkpoint, settings_of
+from vivit_core.models.load import baseline_in, predictor_in
+from vivit_core.models.predictor import Predictor
+from vivit_core.parts.groups import class_of
 
 
 @dataclass(frozen=True)
@@ -26,17 +24,17 @@ class Trained:
     Attributes
     ----------
     path, content : the file, and what was read from it.
-    model : a twin, or an LN model that was fitted alone.
+    model : a twin, or another predictor in its place, as an LN model that was fitted alone.
     """
 
     path: Path
     content: Mapping[str, Any]
-    model: Twin | LN
+    model: Predictor
 
     @property
-    def baseline(self) -> LN | None:
-        """The LN model that the twin is compared with; None where there is none, or the model itself is one."""
-        return None if isinstance(self.model, LN) else load_ln(self.path, self.content)
+    def baseline(self) -> Predictor | None:
+        """The LN model that the twin is compared with; None where the checkpoint holds none."""
+        return baseline_in(self.path, self.content)
 
     def recordings(self, context: RunContext, data: Data, described: bool = True) -> RecordingsDataModule:
         """The recordings that the model is to be shown: the training's, or those that this command chooses. They are
@@ -69,7 +67,7 @@ def load_trained(path: Path, average: bool = False) -> Trained:
     Parameters
     ----------
     path : of the file.
-    average : take the averaged weights, which only a twin's checkpoint may hold.
+    average : take the averaged weights, which ``callbacks=ema`` keeps.
 
     Raises
     ------
@@ -77,16 +75,9 @@ def load_trained(path: Path, average: bool = False) -> Trained:
         Where it cannot be read, holds no model, or no averaged weights.
     """
     content = read_checkpoint(path)
-    model: Twin | LN | None
-    if is_ln(content) and not average:
-        model = load_ln(path, content)
-        if model is None:
-            raise refused(path, content, "it says that it holds an LN model, and holds none")
-    else:
-        model = load_twin(path, average=average)
-    return Trained(path, content, model)
+    return Trained(path, content, predictor_in(path, content, average))
 
 
-def is_ln(content: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is of model=ln, and has no twin."""
-    return content["twin"].get("_target_") == LN_TARGET
+def is_fitted_alone(model: Mapping[str, Any]) -> bool:
+    """Whether a model node is of a whole predictor (model=ln), and not of the core of a twin, which steps train."""
+    return issubclass(class_of("model", model["_target_"]), Predictor)

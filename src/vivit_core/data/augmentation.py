@@ -5,6 +5,7 @@ Shape letters: T bins, C channels, H W pixels, U units, D behavior numbers.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -22,8 +23,23 @@ class Clip(TypedDict):
     behavior: np.ndarray
 
 
+class Augmentation(ABC):
+    """Makes a training clip of two clips of one recording; evaluations never see it.
+
+    Attributes
+    ----------
+    probability : that a training clip is made so, above 0 and up to 1.
+    """
+
+    probability: float
+
+    @abstractmethod
+    def __call__(self, clip: Clip, other: Clip, rng: np.random.Generator, frame_rate_hz: float) -> Clip:
+        """A clip of the same sizes; neither of the two is changed, and all that is random comes from ``rng``."""
+
+
 @dataclass(frozen=True)
-class CutMix:
+class CutMix(Augmentation):
     """Training clips into which a piece of another clip of the same recording is cut.
 
     In time, a stretch of the other clip takes the place of this one's, with what the units did in it. After each seam

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed
 
-from vivit_core.data.augmentation import CutMix
+from vivit_core.data.augmentation import Augmentation
 from vivit_core.data.checks import check_start, scorable, unscored
 from vivit_core.data.clips import TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationBatches, EvaluationLoader, TrainingBatches, TrainingLoader
@@ -99,7 +99,7 @@ class RecordingsDataModule:
         seed: int,
         frame_rate_hz: float | None = None,
         transforms: dict[str, Transform | None] | None = None,
-        augmentation: CutMix | None = None,
+        augmentation: Augmentation | None = None,
         verify: Verify = "known",
         worker_timeout_s: float = 300.0,
     ) -> None:

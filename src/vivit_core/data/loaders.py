@@ -17,7 +17,7 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from vivit_core.data.augmentation import Clip, CutMix
+from vivit_core.data.augmentation import Augmentation, Clip
 from vivit_core.data.clips import TrainingSampler, Window, evaluation_windows
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.statistics import _stacked
@@ -196,7 +196,7 @@ class TrainingBatches(Dataset[Batch]):
         sampler: TrainingSampler,
         clip_length: int,
         share: range,
-        augmentation: CutMix | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.recordings, self.specs, self.sampler = recordings, specs, sampler
         self.clip_length, self.share, self.augmentation = clip_length, share, augmentation

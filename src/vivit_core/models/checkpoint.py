@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vivit_core.parts.build import build
+from vivit_core.parts.groups import is_consented, packages_in, version_of
 from vivit_core.parts.schema import problems_of
 
 WRITTEN = "vivit_core"  # where a checkpoint says by whom it was written
 
 
-FORMAT = 1  # to be raised with every change after which older checkpoints do not read
+FORMAT = 2  # to be raised with every change after which older checkpoints do not read
 
 
 MOST_STEPS = 8_000_000  # of the pickle: over a million units; torch takes about a second for a million
@@ -85,9 +86,10 @@ _GLOBALS = {
 }
 
 
-def written_by() -> dict[str, Any]:
-    """What a new checkpoint says of itself."""
-    return {"format": FORMAT, "version": version()}
+def written_by(*nodes: Any) -> dict[str, Any]:
+    """What a new checkpoint says of itself; ``nodes`` are what it holds of nodes, whose packages are named too."""
+    packages = {package: version_of(package) for node in nodes for package in packages_in(node)}
+    return {"format": FORMAT, "version": version(), "packages": packages}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -230,7 +232,7 @@ def check_kind(path: str | Path, content: Any) -> None:
         raise ValueError(
             f"{path}: not a checkpoint of a twin (it lacks 'twin' or 'state_dict'); give one that task=train wrote"
         )
-    own = content.get(WRITTEN, {"format": FORMAT})  # the first ones said nothing
+    own = content.get(WRITTEN, {"format": 0})  # the first ones said nothing
     number = own.get("format") if isinstance(own, dict) else None
     if type(number) is not int or number != FORMAT:
         raise ValueError(
@@ -256,6 +258,28 @@ def by(content: Mapping[str, Any]) -> str:
     own = content.get(WRITTEN)
     said = own.get("version") if isinstance(own, dict) else None
     return f" (written by vivit-core {said[:20]!r})" if isinstance(said, str) else ""
+
+
+def check_packages(path: str | Path, content: Mapping[str, Any], nodes: Any) -> None:
+    """Refuse by name what is made of another package's classes, where nobody said that it may be: nothing of it is
+    imported.
+
+    Raises
+    ------
+    ValueError
+        Names package, version and class.
+    """
+    needed = {name: target for name, target in packages_in(nodes).items() if not is_consented(target)}
+    if needed:
+        own = content.get(WRITTEN)
+        versions = own.get("packages") if isinstance(own, dict) else None
+        versions = versions if isinstance(versions, dict) else {}
+        said = {name: versions[name] for name in needed if isinstance(versions.get(name), str)}
+        told = (f"{name} {said[name][:20]}" if name in said else name for name in needed)
+        raise ValueError(
+            f"{path}: needs {' and '.join(told)} (for {', '.join(needed.values())}), and a checkpoint alone runs no "
+            f"code; say packages=[{','.join(needed)}] if you trust what is installed here under that name"
+        )
 
 
 def refused(path: str | Path, content: Mapping[str, Any], problem: str) -> ValueError:
@@ -366,6 +390,7 @@ def settings_of(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any] 
     settings = content.get("settings")
     if settings is None:
         return None
+    check_packages(path, content, settings.get("data"))
     try:
         if problems := problems_of("data", settings.get("data")):
             raise ValueError("; ".join(problems))

@@ -100,30 +100,30 @@ class ResidualBlock(nn.Module):
         residual_scale: float,
     ) -> None:
         super().__init__()
-        self.enter_norm, self.enter = ChannelNorm(width), Conv3d(width, width, kernel, causal=causal)
-        self.leave_norm, self.leave = ChannelNorm(width), Conv3d(width, width, kernel, causal=causal)
-        init_linear(self.enter)
-        init_linear(self.leave, residual_scale)
+        self.norm1, self.conv1 = ChannelNorm(width), Conv3d(width, width, kernel, causal=causal)
+        self.norm2, self.conv2 = ChannelNorm(width), Conv3d(width, width, kernel, causal=causal)
+        init_linear(self.conv1)
+        init_linear(self.conv2, residual_scale)
         self.dropout = dropout
         # A tensor, because the number differs between blocks, which are to share their compiled code.
         self.register_buffer("drop_path", torch.tensor(drop_path), persistent=False)
         self.drops_paths = drop_path > 0
 
     def forward(self, x_BCTHW: Tensor, seeds: Tensor) -> Tensor:
-        y = self.enter(F.gelu(self.enter_norm(x_BCTHW)))
+        y = self.conv1(F.gelu(self.norm1(x_BCTHW)))
         if self.training and self.dropout:
             y = drop(y, self.dropout, seeds[0])
-        y = self.leave(F.gelu(self.leave_norm(y)))
+        y = self.conv2(F.gelu(self.norm2(y)))
         if self.training and self.drops_paths:
             y = drop(y, self.drop_path, seeds[1], shape=(len(y), 1, 1, 1, 1))
         return x_BCTHW + y
 
     def stream(self) -> Step:
-        enter, leave = self.enter.stream(), self.leave.stream()
+        conv1, conv2 = self.conv1.stream(), self.conv2.stream()
 
         def advance(x: Tensor) -> Tensor:
-            y = enter(F.gelu(self.enter_norm(x)))
-            return x + leave(F.gelu(self.leave_norm(y)))
+            y = conv1(F.gelu(self.norm1(x)))
+            return x + conv2(F.gelu(self.norm2(y)))
 
         return advance
 

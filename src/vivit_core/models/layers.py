@@ -40,6 +40,11 @@ def missing(values: Tensor) -> int:
     return int((~values.isfinite()).sum()) if values.is_floating_point() else 0
 
 
+def no_regularizer(module: nn.Module) -> Tensor:
+    """Zero, where the module's parameters are."""
+    return torch.zeros((), device=next((p.device for p in module.parameters()), None))
+
+
 def channel_scales(maps: Sequence[Tensor]) -> Tensor:
     """Standard deviation (C,) of each channel over several maps (B, C, …) together, of whatever lengths and sizes.
 

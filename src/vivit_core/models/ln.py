@@ -6,20 +6,21 @@ Shape letters: B clips, C channels, T bins (= frames), H W pixels, P pixels of a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vivit_core.models.checkpoint import check_model, refused
 from vivit_core.models.layers import inverse_softplus, normalized
+from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
 from vivit_core.parts.build import build
 from vivit_core.specs import Batch, RecordingSpec
 
 
-class LNHead(nn.Module):
+class LNReadout(nn.Module):
     """The linear-nonlinear models of one recording's units.
 
     A unit sees a square window of ``patch`` pixels. Pixels of the window that lie outside the frame have zero contrast.
@@ -39,7 +40,7 @@ class LNHead(nn.Module):
         )  # chronological: the last column weighs the bin's own frame
         self.linear_U = nn.Parameter(torch.ones(units))
         self.quadratic_U = nn.Parameter(torch.zeros(units))
-        # An unfitted head predicts each unit's mean.
+        # Unfitted, it predicts each unit's mean.
         self.bias_U = nn.Parameter(mean_counts.log() if nonlinearity == "exp" else inverse_softplus(mean_counts))
         _, height, width = spec.frame_shape
         middle = torch.tensor([height // 2 - patch // 2, width // 2 - patch // 2])
@@ -84,11 +85,11 @@ class LNHead(nn.Module):
         return total.exp() if self.nonlinearity == "exp" else nn.functional.softplus(total)
 
 
-class LN(nn.Module):
-    """A linear-nonlinear model of each unit of each recording; keeps the twin's contract, so it can stand in for one.
+class LN(Predictor):
+    """A linear-nonlinear model of each unit of each recording.
 
     rate = f(bias + a s + q s²), s = Σ over lags and a window's pixels of time · space · contrast. Bin t sees frames
-    up to and including t; frames before the clip have zero contrast. ``training.ln.fit_ln`` fits it.
+    up to and including t; frames before the clip have zero contrast. ``training.baseline.fit_ln`` fits it.
 
     Parameters
     ----------
@@ -108,15 +109,17 @@ class LN(nn.Module):
     Chichilnisky (2001), A simple white noise analysis of neuronal light responses. Network 12:199-213.
     """
 
+    sees_behavior = False
+
     def __init__(
         self,
         recordings: Sequence[RecordingSpec],
         duration_s: float,
         patch: int,
         nonlinearity: Literal["exp", "softplus"] = "exp",
-        predict: Literal["all", "last"] = "all",
+        predict: Predict = "all",
     ) -> None:
-        super().__init__()
+        super().__init__(recordings, predict)
         if patch < 1 or patch % 2 == 0:
             raise ValueError(f"model.patch={patch}: a window has a middle pixel; give an odd number of pixels")
         for spec in recordings:
@@ -125,36 +128,37 @@ class LN(nn.Module):
                     f"model.duration_s={duration_s}: shorter than a frame of recording {spec.recording_id} "
                     f"({spec.frame_rate_hz} Hz); give at least {1 / spec.frame_rate_hz:.4f} s"
                 )
-        self.duration_s, self.patch, self.nonlinearity, self.predict = duration_s, patch, nonlinearity, predict
-        self.specs = {spec.recording_id: spec for spec in recordings}
-        self.heads = nn.ModuleList(
-            LNHead(spec, lags_of(duration_s, spec), patch, nonlinearity) for spec in self.specs.values()
+        self.duration_s, self.patch, self.nonlinearity = duration_s, patch, nonlinearity
+        self.readouts = nn.ModuleList(
+            LNReadout(spec, lags_of(duration_s, spec), patch, nonlinearity) for spec in self.specs.values()
         )
 
-    def head(self, recording_id: str) -> LNHead:
+    def readout(self, recording_id: str) -> LNReadout:
         """The models of one recording's units."""
-        if recording_id not in self.specs:
-            raise ValueError(f"the LN model does not know recording {recording_id!r}; it knows {sorted(self.specs)}")
-        head = self.heads[list(self.specs).index(recording_id)]
-        assert isinstance(head, LNHead)
-        return head
+        return cast(LNReadout, self.readouts[self.index(recording_id)])
+
+    def likelihood(self, recording_id: str) -> Poisson:
+        return Poisson(self.specs[recording_id].unit_mean_counts, self.nonlinearity)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Expected counts a bin of each recording: (B, T, U), or (B, U) for ``predict="last"``."""
-        counts = {recording_id: self.head(recording_id)(clips["frames"]) for recording_id, clips in batch.items()}
+        counts = {recording_id: self.readout(recording_id)(clips["frames"]) for recording_id, clips in batch.items()}
         return counts if self.predict == "all" else {name: x_BTU[:, -1] for name, x_BTU in counts.items()}
 
-    def penalty(self) -> Tensor:
-        """Nothing to add to a loss: the fit carries its own regularization."""
-        return torch.zeros(())
-
-    def set_progress(self, fraction: float) -> None:
-        """Nothing changes in the course of a training."""
+    def centers_px(self, recording_id: str) -> np.ndarray:
+        """The centers of gravity of the squared spatial filters."""
+        own = self.readout(recording_id)
+        index_UP, inside_UP = (x.cpu().numpy() for x in own.window_index())
+        weight_UP = own.space_UP.detach().double().cpu().numpy() ** 2 * inside_UP
+        total_U = weight_UP.sum(1)
+        width = own.spec.frame_shape[2]
+        with np.errstate(invalid="ignore"):
+            x, y = ((weight_UP * place_UP).sum(1) / total_U for place_UP in (index_UP % width, index_UP // width))
+        return np.stack([x, y], 1)
 
     def description(self) -> dict[str, Any]:
-        """The constructor's arguments as primitives, for a checkpoint."""
         return {
-            "_target_": "vivit_core.models.ln.LN",
+            "_target_": f"{LN.__module__}.{LN.__qualname__}",
             "recordings": [spec.to_dict() for spec in self.specs.values()],
             "duration_s": self.duration_s,
             "patch": self.patch,
@@ -162,46 +166,13 @@ class LN(nn.Module):
             "predict": self.predict,
         }
 
-    def to_checkpoint(self) -> dict[str, Any]:
-        """Primitives and tensors from which :func:`load_ln` makes the same model."""
-        return {"description": self.description(), "weights": self.state_dict()}
-
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> LN:
-        """The model that :meth:`description` described, not yet with its weights."""
         node = {key: value for key, value in description.items() if key not in ("recordings", "predict")}
-        if description.get("predict") not in ("all", "last"):
-            raise ValueError(f"predict={str(description.get('predict'))[:40]} should be 'all' or 'last'")
-        recordings = [RecordingSpec.from_dict(spec) for spec in description["recordings"]]
-        model = build("baseline", node, recordings=recordings, predict=description["predict"])
+        recordings = [RecordingSpec.from_dict(values) for values in recordings_in(description)]
+        model = build("baseline", node, recordings=recordings, predict=predict_in(description))
         assert isinstance(model, cls)
         return model
-
-
-def load_ln(path: str | Path, content: Mapping[str, Any]) -> LN | None:
-    """The LN model in a checkpoint that was read (``checkpoint.read_checkpoint``); None where it holds none.
-
-    Raises
-    ------
-    ValueError
-        Where its weights do not fit the model that is described.
-    """
-    if content.get("ln") is None:
-        return None
-    values = content["ln"]
-    if values.keys() != {"description", "weights"} or not all(isinstance(inner, dict) for inner in values.values()):
-        raise refused(path, content, f"its LN model has {sorted(values)}, and should have a description and weights")
-
-    def make() -> LN:
-        number = len(values["description"].get("recordings", ()))
-        if number > len(values["weights"]):
-            raise ValueError(f"{number} recordings, but {len(values['weights'])} tensors")
-        return LN.from_description(values["description"])
-
-    check_model(path, content, make, values["weights"])
-    model = LN.from_description(values["description"])
-    model.load_state_dict(values["weights"])
-    return model
 
 
 def lags_of(duration_s: float, spec: RecordingSpec) -> int:

@@ -1,66 +1,134 @@
-"""From a checkpoint's file to a twin that predicts."""
+"""From a checkpoint's file to a model that predicts, and back to what a file holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivit_core.models.checkpoint import asked, check_model
+from vivit_core.models.checkpoint import WRITTEN, asked, check_model, check_packages, refused, written_by
 from vivit_core.models.checkpoint import read_checkpoint as read_checkpoint
-from vivit_core.models.twin import MOST_RESIZED, Twin, recordings_in
+from vivit_core.models.ln import LN
+from vivit_core.models.predictor import Predictor, recordings_in
+from vivit_core.models.twin import Twin
+from vivit_core.parts.groups import class_of, consent
 
-AVERAGE = "average"  # where a checkpoint keeps averaged weights (training/averaging.py)
+AVERAGE = "average"  # where a checkpoint keeps averaged weights (training/callbacks/averaging.py)
+LEAST_TENSORS = 64  # a description may ask for as many blocks and recordings, whatever the number of its weights
 
 
-def load_twin(path: str | Path, device: str = "cpu", average: bool = False) -> Twin:
-    """The twin in a checkpoint, ready to predict; with its averaged weights, where ``average`` and it holds some.
+def load_predictor(
+    path: str | Path, device: str = "cpu", average: bool = False, packages: Sequence[str] = ()
+) -> Predictor:
+    """The model in a checkpoint, a twin or an LN model, ready to predict; with its averaged weights, where ``average``
+    and it holds some.
 
     Reads with ``weights_only=True`` and builds classes of this package alone: a checkpoint cannot run code.
+
+    Parameters
+    ----------
+    path : of a .ckpt file.
+    device : "cpu" or "cuda".
+    average : take the averaged weights.
+    packages : other packages whose classes it may be made of, because you trust them: importing one runs its code.
 
     Raises
     ------
     ValueError
-        Where the file is not a checkpoint of a twin, its weights do not fit the model it describes, or it holds no
-        average.
+        Where the file is no checkpoint, its weights do not fit the model it describes, it needs a package that is not
+        among ``packages``, or it holds no average.
     """
-    content = read_checkpoint(path)
+    with consent(packages):
+        return predictor_in(path, read_checkpoint(path), average).to(device).eval()
+
+
+def load_twin(path: str | Path, device: str = "cpu", average: bool = False, packages: Sequence[str] = ()) -> Twin:
+    """The same where it has to be a twin, which has a core, readouts and a stream.
+
+    Raises
+    ------
+    ValueError
+        As :func:`load_predictor`; and where the checkpoint holds another model.
+    """
+    predictor = load_predictor(path, device, average, packages)
+    if not isinstance(predictor, Twin):
+        raise ValueError(f"{path} holds a model of kind {predictor.kind} and no twin; load_predictor loads it")
+    return predictor
+
+
+def predictor_in(path: str | Path, content: Mapping[str, Any], average: bool = False) -> Predictor:
+    """The model in a checkpoint that was read (``read_checkpoint``); ``path`` is for messages."""
     if average and AVERAGE not in content:
         raise ValueError(f"{path} holds no averaged weights; callbacks=ema keeps them in training")
     state = weights_in(content[AVERAGE].get("state_dict", {}) if average else content["state_dict"])
-    check_description(path, content, state)
-    twin = Twin.from_description(content["twin"])
-    twin.load_state_dict(state, strict=True)
-    return twin.to(device).eval()
+    return restored(path, content, content["twin"], state)
+
+
+def baseline_in(path: str | Path, content: Mapping[str, Any]) -> LN | None:
+    """The LN baseline in a twin's checkpoint that was read; None where it holds none.
+
+    Raises
+    ------
+    ValueError
+        Where its weights do not fit the model that is described.
+    """
+    values = content.get("ln")
+    if values is None:
+        return None
+    if values.keys() != {"description", "weights"} or not all(isinstance(inner, dict) for inner in values.values()):
+        raise refused(path, content, f"its LN model has {sorted(values)}, and should have a description and weights")
+    model = restored(path, content, values["description"], values["weights"])
+    if not isinstance(model, LN):
+        raise refused(path, content, f"its LN model is of kind {model.kind}")
+    return model
+
+
+def checkpoint_of(predictor: Predictor) -> dict[str, Any]:
+    """What a checkpoint has to hold of a model: saved with ``torch.save``, ``load_predictor`` loads it."""
+    description = predictor.description()
+    weights = {f"twin.{name}": value for name, value in predictor.state_dict().items()}
+    return {WRITTEN: written_by(description), "twin": description, "state_dict": weights}
+
+
+def restored(
+    path: str | Path, content: Mapping[str, Any], description: Mapping[str, Any], state: Mapping[str, Any]
+) -> Predictor:
+    """The model of a description, with its weights."""
+    check_description(path, content, description, state)
+    model = described(description)
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def described(description: Mapping[str, Any]) -> Predictor:
+    """The model of a description, not yet with its weights."""
+    kind: type[Predictor] = class_of("predictor", description.get("_target_"))
+    return kind.from_description(description)
 
 
 def weights_in(state: Any) -> dict[str, Any]:
-    """A twin's own weights in the state of what trains it."""
+    """A model's own weights in the state of what trains it."""
     items = state.items() if isinstance(state, Mapping) else ()
     return {str(name).removeprefix("twin."): value for name, value in items if str(name).startswith("twin.")}
 
 
-def check_description(path: str | Path, content: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Compare the twin that a checkpoint describes with a state of weights, before anything of its size is made.
+def check_description(
+    path: str | Path, content: Mapping[str, Any], description: Mapping[str, Any], state: Mapping[str, Any]
+) -> None:
+    """Compare a model that a checkpoint describes with a state of weights, before anything of its size is made.
 
     Raises
     ------
     ValueError
-        Where the description makes no twin, or one of other weights.
+        Where the description makes no model, or one of other weights, or needs a package that nobody consented to.
     """
-    description = content["twin"]
+    check_packages(path, content, description)
 
-    def make() -> Twin:
+    def make() -> Predictor:
         numbers = {"blocks": asked(description.get("model")), "recordings": len(recordings_in(description))}
         for what, number in numbers.items():
-            if number > max(len(state), 64):
+            if number > max(len(state), LEAST_TENSORS):
                 raise ValueError(f"{number} {what}, but {len(state)} tensors")
-        twin = Twin.from_description(description)
-        largest = max(max(spec.frame_shape[1:]) for spec in twin.specs.values())
-        if max(twin.frame_size) > MOST_RESIZED * largest:
-            raise ValueError(
-                f"model.frame_size={list(twin.frame_size)} is over {MOST_RESIZED} times the recordings' {largest} px"
-            )
-        return twin
+        return described(description)
 
     check_model(path, content, make, state)

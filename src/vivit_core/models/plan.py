@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from vivit_core.models.attention.rotary import Attention
+from vivit_core.models.attention.base import Attention
 from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.tokenizers.base import Tokens
 from vivit_core.models.twin import Twin
@@ -74,6 +74,7 @@ class Plan:
 def plan(
     model: Mapping[str, Any],
     readout: Mapping[str, Any],
+    likelihood: Mapping[str, Any],
     *,
     frame_shape: tuple[int, int, int],
     recordings: int,
@@ -89,7 +90,7 @@ def plan(
 
     Parameters
     ----------
-    model, readout : plain dicts of the groups, as ``Twin`` takes them.
+    model, readout, likelihood : plain dicts of the groups, as ``Twin`` takes them.
     frame_shape : channels, height and width of the recordings.
     recordings, units : how many, and units of each.
     behavior_dim : numbers of behavior a bin.
@@ -104,7 +105,7 @@ def plan(
     """
     specs = expected(frame_shape, recordings, units, behavior_dim)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        twin = Twin(model, readout, specs, predict)
+        twin = Twin(model, readout, likelihood, specs, predict)
         for module in twin.modules():
             if isinstance(module, Attention) and device == "cuda":
                 # The tensors stay the CPU's, whose fused attention holds as much as a GPU's, but for dropout.
@@ -117,7 +118,7 @@ def plan(
         with _Peak() as peak:
             with counter, autocast:
                 counts = twin(batch)
-            loss = torch.stack([c.float().mean() for c in counts.values()]).sum() + twin.penalty()
+            loss = torch.stack([c.float().mean() for c in counts.values()]).sum() + twin.regularizer()
             loss.backward()
         stages.readouts(twin, counts)
         parameters = sum(p.numel() for p in twin.parameters())
@@ -129,6 +130,7 @@ def plan(
 def check_geometry(
     model: Mapping[str, Any],
     readout: Mapping[str, Any],
+    likelihood: Mapping[str, Any],
     *,
     frame_shape: tuple[int, int, int],
     behavior_dim: int,
@@ -136,7 +138,7 @@ def check_geometry(
 ) -> None:
     """Raise ValueError, with a remedy, where such recordings do not fit such a model; nothing is computed."""
     with FakeTensorMode():
-        Twin(model, readout, expected(frame_shape, 1, 1, behavior_dim)).check_geometry(clip_length)
+        Twin(model, readout, likelihood, expected(frame_shape, 1, 1, behavior_dim)).check_geometry(clip_length)
 
 
 def expected(frame_shape: tuple[int, int, int], recordings: int, units: int, behavior_dim: int) -> list[RecordingSpec]:

@@ -32,6 +32,7 @@ class Stream:
     spec : of the recording whose units are predicted.
     adapt : from raw clips to the core's frames and the modulator's behavior, as ``twin.adapt`` for this recording.
     core, modulator, readout : the streams of the twin's own; ``modulator`` is None where it has none.
+    rate : from a drive to expected counts a bin, as the recording's likelihood has it.
     device : where they compute.
 
     Attributes
@@ -53,10 +54,11 @@ class Stream:
         core: Any,
         modulator: Any,
         readout: Any,
+        rate: Callable[[Tensor], Tensor],
         device: torch.device,
     ) -> None:
         self.spec, self.adapt, self.device = spec, adapt, device
-        self.core, self.modulator, self.readout = core, modulator, readout
+        self.core, self.modulator, self.readout, self.rate = core, modulator, readout, rate
         self.bins, self.missing_values = 0, 0
 
     @torch.no_grad()
@@ -104,6 +106,6 @@ class Stream:
         levels = self.core(pixels)
         if self.modulator is not None:
             levels = self.modulator(levels, behavior_11D)
-        counts: torch.Tensor = self.readout(levels)
+        counts = self.rate(self.readout(levels))
         self.bins += 1
         return (counts * spec.frame_rate_hz).cpu().numpy()

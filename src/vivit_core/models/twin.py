@@ -1,4 +1,4 @@
-"""The twin: one core for all recordings, a readout for each.
+"""The twin: one core for all recordings, a readout and a likelihood for each.
 
     twin(batch) → expected counts a bin, for each recording in the batch
 
@@ -7,31 +7,30 @@ Shape letters: B clips, C channels, T bins, H W pixels, D behavior numbers, U un
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.models.checkpoint import read_checkpoint as read_checkpoint
-from vivit_core.models.layers import missing, normalized
-from vivit_core.models.readouts.gaussian import GaussianReadout
+from vivit_core.models.cores.base import Core
+from vivit_core.models.layers import normalized
+from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.models.modulators.base import Modulator
+from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
+from vivit_core.models.readouts.base import Readout
 from vivit_core.models.streaming import Stream
 from vivit_core.parts.build import build, part
 from vivit_core.parts.schema import problems_of
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
-FORMAT = "vivit-core twin 1"
-
-
 MOST_RESIZED = 4  # sides of the common frame over those of the recordings', in what a checkpoint asks for
 
 
-class Twin(nn.Module):
+class Twin(Predictor):
     """Video and behavior in, expected counts of every unit out.
 
     Parameters
@@ -39,8 +38,8 @@ class Twin(nn.Module):
     model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator`` (a node or None)
         and ``frame_size``
         (height and width to which every recording's frames are resized, or None where they all agree).
-    readout : plain dict of the readout group.
-    recordings : what is known of each recording; one readout each.
+    readout, likelihood : plain dicts of those groups.
+    recordings : what is known of each recording; one readout and one likelihood each.
     predict : "all" for every bin of a clip, "last" for the newest alone.
 
     Raises
@@ -54,54 +53,57 @@ class Twin(nn.Module):
         self,
         model: Mapping[str, Any],
         readout: Mapping[str, Any],
+        likelihood: Mapping[str, Any],
         recordings: Sequence[RecordingSpec],
-        predict: Literal["all", "last"] = "all",
+        predict: Predict = "all",
     ) -> None:
-        super().__init__()
+        super().__init__(recordings, predict)
         self._description = {
-            "format": FORMAT,
+            "_target_": f"{Twin.__module__}.{Twin.__qualname__}",
             "model": dict(model),
             "readout": dict(readout),
+            "likelihood": dict(likelihood),
             "recordings": [spec.to_dict() for spec in recordings],
             "predict": predict,
         }
-        self.specs = {spec.recording_id: spec for spec in recordings}
-        if len(self.specs) != len(recordings) or not recordings:
-            raise ValueError(f"a twin needs recordings with distinct ids; got {[s.recording_id for s in recordings]}")
-        self.predict: Literal["all", "last"] = predict
-        self.missing_values = 0  # of the last call of ``rates``
         self.frame_size = common_frame_size(model.get("frame_size"), recordings)
         behavior_dim = same("behaviors", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
 
         node = {key: value for key, value in model.items() if key not in ("modulator", "frame_size")}
-        self.core = build("model", node, in_channels=channels)
-        self.causal: bool = self.core.causal
-        level_channels = list(self.core.level_channels)
+        core = build("model", node, in_channels=channels)
+        if not isinstance(core, Core):
+            raise ValueError(f"a twin is made around a core, and {type(core).__name__} is none; set model=vivit_small")
+        self.core = core
+        self.causal = core.causal
+        level_channels = list(core.level_channels)
         modulator = model.get("modulator")
-        self.modulator = None
+        self.modulator: Modulator | None = None
         if modulator is not None:
-            sizes = {"channels": level_channels[-1], "behavior_dim": behavior_dim, "stride": self.core.stride}
+            sizes = {"channels": level_channels[-1], "behavior_dim": behavior_dim, "stride": core.stride}
             self.modulator = build("model.modulator", modulator, **sizes)
             level_channels = [*self.modulator.extra_channels, *level_channels]
-        make = part("readout", readout)
+        scatter, read = part("likelihood", likelihood), part("readout", readout)
+        self.likelihoods = nn.ModuleList(scatter(mean_counts=spec.unit_mean_counts) for spec in recordings)
         self.readouts = nn.ModuleList(
-            make(channels=level_channels, frame_size=self.frame_size, mean_counts=spec.unit_mean_counts)
+            read(
+                channels=level_channels,
+                frame_size=self.frame_size,
+                mean_drive=self.likelihood(spec.recording_id).mean_drive(),
+            )
             for spec in recordings
         )
 
     @property
-    def heads(self) -> list[GaussianReadout]:
-        """The readouts, in the order of ``specs``."""
-        return cast(list[GaussianReadout], list(self.readouts))
+    def kind(self) -> str:
+        """The core's class."""
+        return type(self.core).__name__
 
-    def readout(self, recording_id: str) -> GaussianReadout:
-        return self.heads[self._index(recording_id)]
+    def readout(self, recording_id: str) -> Readout:
+        return cast(Readout, self.readouts[self.index(recording_id)])
 
-    def _index(self, recording_id: str) -> int:
-        if recording_id not in self.specs:
-            raise ValueError(f"this twin has no readout for recording {recording_id!r}; it knows {list(self.specs)}")
-        return list(self.specs).index(recording_id)
+    def likelihood(self, recording_id: str) -> Likelihood:
+        return cast(Likelihood, self.likelihoods[self.index(recording_id)])
 
     def adapt(self, recording_id: str, clips: Clips) -> tuple[Tensor, Tensor]:
         """Frames and behavior of one recording, normalized with its training statistics, at the common frame size.
@@ -134,65 +136,9 @@ class Twin(nn.Module):
         for rid, (own, _) in adapted.items():
             rows = slice(row, row := row + own.shape[0])
             mine = [level.rows(rows) for level in levels]
-            counts[rid] = self.readout(rid)(mine, bins, last=self.predict == "last")
+            drive = self.readout(rid)(mine, bins, last=self.predict == "last")
+            counts[rid] = self.likelihood(rid).rate(drive)
         return counts
-
-    @torch.no_grad()
-    def rates(self, recording_id: str, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
-        """Predicted rates of a stretch of video, in one pass.
-
-        Time runs in the model's bins (``specs[recording_id].frame_rate_hz``), and frames and behavior are what
-        ``data.transforms`` makes of the recording's (read by
-        :class:`vivit_core.data.resample.ResampledRecording`).
-
-        Parameters
-        ----------
-        recording_id : whose units.
-        frames : (T, H, W) or (C, T, H, W), pixel values as the recording has them, not normalized. A value that is
-            missing (NaN or infinite), here or in ``behavior``, is at its mean; ``missing_values`` counts such values
-            of the last call, and a warning says so.
-        behavior : (T, D) in the order of ``specs[recording_id].behavior``, not normalized; None where there is none.
-
-        Returns
-        -------
-        (T, U) in Hz, or (U,) for ``predict="last"``.
-
-        Raises
-        ------
-        ValueError
-            For an unknown recording, and frames or behavior of a wrong shape.
-        """
-        spec = self.specs[recording_id] if recording_id in self.specs else self._index(recording_id)
-        assert isinstance(spec, RecordingSpec)
-        video = torch.as_tensor(np.asarray(frames))
-        video = video[None] if video.dim() == 3 else video
-        if video.dim() != 4 or (video.shape[0], *video.shape[2:]) != spec.frame_shape:
-            channels, height, width = spec.frame_shape
-            raise ValueError(
-                f"recording {recording_id} has frames of shape {spec.frame_shape} (channels, height, width): "
-                f"give ({channels}, bins, {height}, {width}), not {tuple(video.shape)}"
-            )
-        bins = video.shape[1]
-        given = np.zeros((bins, 0), np.float32) if behavior is None else np.asarray(behavior, np.float32)
-        if given.shape != (bins, spec.behavior_dim):
-            raise ValueError(
-                f"recording {recording_id} needs behavior of shape ({bins}, {spec.behavior_dim}) "
-                f"for {spec.behavior}, not {given.shape}"
-            )
-        device = next(self.parameters()).device
-        training = self.training
-        self.eval()
-        clips = Clips(frames=video[None].to(device), behavior=torch.as_tensor(given)[None].to(device))
-        self.missing_values = missing(clips["frames"]) + missing(clips["behavior"])
-        if self.missing_values:
-            warnings.warn(
-                f"recording {recording_id}: {self.missing_values} pixels or numbers of behavior are missing (NaN or "
-                "infinite); their means stand in",
-                stacklevel=2,
-            )
-        counts = self({recording_id: clips})[recording_id][0]
-        self.train(training)
-        return (counts * spec.frame_rate_hz).cpu().numpy()
 
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
         """Predict one recording bin by bin, endlessly; the twin is put into evaluation.
@@ -218,56 +164,65 @@ class Twin(nn.Module):
             self.core.stream(old),
             self.modulator.stream(old) if self.modulator is not None else None,
             readout,
+            self.likelihood(recording_id).rate,
             next(self.parameters()).device,
         )
 
-    def penalty(self) -> Tensor:
+    def regularizer(self) -> Tensor:
         """The regularizers of all parts, already weighted; the readouts' is a mean over recordings."""
-        total = torch.stack([head.penalty() for head in self.heads]).mean() + self.core.penalty()
-        return total if self.modulator is None else total + self.modulator.penalty()
+        own = [self.readout(recording_id).regularizer() for recording_id in self.specs]
+        total = torch.stack(own).mean() + self.core.regularizer()
+        return total if self.modulator is None else total + self.modulator.regularizer()
 
     def set_progress(self, fraction: float) -> None:
-        """Tell the readouts which part of the training is done (0 to 1), for their schedules."""
-        for head in self.heads:
-            head.set_progress(fraction)
+        for recording_id in self.specs:
+            self.readout(recording_id).set_progress(fraction)
 
-    def readout_gaussians(self, recording_id: str) -> dict[str, np.ndarray]:
-        """``mean_px`` (U, 2) as x, y; ``std_px`` (U, 2); ``angle_deg`` (U,), on the common frame."""
-        return {name: value.cpu().numpy() for name, value in self.readout(recording_id).gaussians().items()}
+    def centers_px(self, recording_id: str) -> np.ndarray:
+        """The readout's centers."""
+        centers = self.readout(recording_id).centers()
+        if centers is None:
+            return super().centers_px(recording_id)
+        return (centers.cpu().numpy() + 0.5) * self.scale(recording_id) - 0.5
+
+    def gaussians_px(self, recording_id: str) -> dict[str, np.ndarray] | None:
+        gaussians = self.readout(recording_id).gaussians()
+        if gaussians is None:
+            return None
+        found = {name: value.cpu().numpy() for name, value in gaussians.items()}
+        return {
+            "mean_px": (found["mean_px"] + 0.5) * self.scale(recording_id) - 0.5,
+            "std_px": found["std_px"] * self.scale(recording_id).mean(),
+            "angle_deg": found["angle_deg"],
+        }
+
+    def scale(self, recording_id: str) -> np.ndarray:
+        """Pixels of a recording's own frame in one of the common frame, (2,) across and down."""
+        _, height, width = self.specs[recording_id].frame_shape
+        return np.array([width / self.frame_size[1], height / self.frame_size[0]])
 
     def check_geometry(self, clip_length: int) -> None:
-        """Raise ValueError, with a remedy, where a clip of this many frames does not fit the core."""
         self.core.check_geometry(clip_length, *self.frame_size)
 
     def description(self) -> dict[str, Any]:
-        """Primitives from which ``from_description`` makes the same twin (without its weights)."""
         return self._description
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Twin:
-        if description.get("format") != FORMAT:
-            raise ValueError(
-                f"this checkpoint holds {str(description.get('format'))[:40]!r}, not {FORMAT!r}; it was not "
-                "written by this version"
-            )
-        known = {"format", "model", "readout", "recordings", "predict"}
+        known = {"_target_", "model", "readout", "likelihood", "recordings", "predict"}
         if description.keys() != known:
             raise ValueError(f"a twin's description has {sorted(known)}, and this one {sorted(description)}")
-        if description["predict"] not in ("all", "last"):
-            raise ValueError(f"predict={str(description['predict'])[:40]} should be 'all' or 'last'")
-        problems = problems_of("model", description["model"]) + problems_of("readout", description["readout"])
-        if problems:
+        nodes = {name: description[name] for name in ("model", "readout", "likelihood")}
+        if problems := [problem for name, node in nodes.items() for problem in problems_of(name, node)]:
             raise ValueError("; ".join(problems))
         recordings = [RecordingSpec.from_dict(values) for values in recordings_in(description)]
-        return cls(description["model"], description["readout"], recordings, description["predict"])
-
-
-def recordings_in(description: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The recordings that a description lists, as dicts."""
-    recordings = description.get("recordings")
-    if not isinstance(recordings, list) or not all(isinstance(values, dict) for values in recordings):
-        raise ValueError("recordings is no list of dicts")
-    return recordings
+        twin = cls(**nodes, recordings=recordings, predict=predict_in(description))
+        largest = max(max(spec.frame_shape[1:]) for spec in recordings)
+        if max(twin.frame_size) > MOST_RESIZED * largest:
+            raise ValueError(
+                f"model.frame_size={list(twin.frame_size)} is over {MOST_RESIZED} times the recordings' {largest} px"
+            )
+        return twin
 
 
 def common_frame_size(wanted: Sequence[int] | None, recordings: Sequence[RecordingSpec]) -> tuple[int, int]:

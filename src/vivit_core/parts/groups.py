@@ -2,14 +2,18 @@
 
 Nodes come from command lines, but also from files that somebody else wrote. So a name is looked up in the list before
 anything is imported, and what is found must be a class of its group's kind. This is the one place that says what may be
-built; a user's own packages will be allowed here.
+built. Other packages' classes may be named within :func:`consent`, which is where the user says so.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -39,30 +43,28 @@ def group(within: str, kinds: str, given: str = "") -> Group:
 
 # By the node's key; * stands for any one word. Lightning's own classes belong to no part that comes from a file.
 GROUPS: dict[str, Group] = {
+    "predictor": group("vivit_core.models", "vivit_core.models.predictor.Predictor"),
     "model": group(
         "vivit_core.models",
-        "vivit_core.models.cores.base.Core vivit_core.models.ln.LN",
+        "vivit_core.models.cores.base.Core vivit_core.models.predictor.Predictor",
         "in_channels recordings predict",
     ),
     "model.tokenizer": group("vivit_core.models", "vivit_core.models.tokenizers.base.Tokenizer", "in_channels dim"),
     "model.tokenizer.stem": group(
         "vivit_core.models", "vivit_core.models.tokenizers.base.Tokenizer", "in_channels dim patch_size"
     ),
-    "model.attention": group("vivit_core.models", "vivit_core.models.attention.rotary.Attention", "dim"),
-    "model.frontend": group(
-        "vivit_core.models", "vivit_core.models.frontends.temporal_basis.TemporalBasis", "in_channels"
-    ),
+    "model.attention": group("vivit_core.models", "vivit_core.models.attention.base.Attention", "dim"),
+    "model.frontend": group("vivit_core.models", "vivit_core.models.frontends.base.Frontend", "in_channels"),
     "model.modulator": group(
-        "vivit_core.models", "vivit_core.models.modulators.convgru.ConvGRU", "channels behavior_dim stride"
+        "vivit_core.models", "vivit_core.models.modulators.base.Modulator", "channels behavior_dim stride"
     ),
-    "baseline": group("vivit_core.models", "vivit_core.models.ln.LN", "recordings predict"),
-    "readout": group(
-        "vivit_core.models", "vivit_core.models.readouts.gaussian.GaussianReadout", "channels frame_size mean_counts"
-    ),
+    "baseline": group("vivit_core.models", "vivit_core.models.predictor.Predictor", "recordings predict"),
+    "readout": group("vivit_core.models", "vivit_core.models.readouts.base.Readout", "channels frame_size mean_drive"),
+    "likelihood": group("vivit_core.models", "vivit_core.models.likelihoods.base.Likelihood", "mean_counts"),
     "data": group("vivit_core.data", "vivit_core.data.datamodule.RecordingsDataModule"),
     "data.simulator": group("vivit_core.data.simulate", "vivit_core.data.simulate.simulate.Simulator"),
     "data.transforms.*": group("vivit_core.data.transforms", "vivit_core.data.transforms.Transform"),
-    "data.augmentation": group("vivit_core.data.augmentation", "vivit_core.data.augmentation.CutMix"),
+    "data.augmentation": group("vivit_core.data.augmentation", "vivit_core.data.augmentation.Augmentation"),
     "optim": group("vivit_core.training.optim", "vivit_core.training.optim.Optimization"),
     "callbacks.*": group("vivit_core.training lightning.pytorch.callbacks", "lightning.pytorch.callbacks.Callback"),
     "logger.*": group("vivit_core.training lightning.pytorch.loggers", "lightning.pytorch.loggers.Logger"),
@@ -73,6 +75,7 @@ GROUPS: dict[str, Group] = {
 }
 
 
+LONGEST_TARGET = 200  # characters of another package's class
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 
 
@@ -93,38 +96,49 @@ def given(path: str) -> frozenset[str]:
     return frozenset() if found is None else found.given
 
 
-def class_of(path: str, target: object, packages: Sequence[str] = ()) -> type[Any]:
+def class_of(path: str, target: object) -> type[Any]:
     """The class that the node at ``path`` names.
 
     Parameters
     ----------
     path : the node's key, dotted, for example ``model.tokenizer``.
     target : its ``_target_``.
-    packages : further packages whose classes may be named, because the user said so.
 
     Raises
     ------
     ValueError
-        Where it is no class of the group at this key. Nothing outside of the group's modules is imported to find out.
+        Where it is no class of the group at this key. Nothing outside of the group's modules, and of the packages that
+        the user consented to, is imported to find out.
     """
     found = group_of(path)
     if found is None:
         raise ValueError(f"no class can be named there, and it names {str(target)[:80]!r}")
-    within = (*found.within, *packages)
+    within = (*found.within, *_consented.get())
     kinds = " or ".join(kind.rpartition(".")[2] for kind in found.kinds)
-    inside = isinstance(target, str) and NAME.fullmatch(target) and any(target.startswith(f"{w}.") for w in within)
-    if not isinstance(target, str) or not inside:
-        raise ValueError(f"{str(target)[:80]!r} lies outside {' and '.join(map(repr, within))}; name a {kinds} of it")
+    if not isinstance(target, str) or not NAME.fullmatch(target) or not lies_in(target, within):
+        yours = ", ".join(packages_in({"_target_": target}))
+        hint = f", or say packages=[{yours}] if you trust that package" if yours else ""
+        raise ValueError(
+            f"{str(target)[:80]!r} lies outside {' and '.join(map(repr, within))}; name a {kinds} of it{hint}"
+        )
     module, _, name = target.rpartition(".")
     try:
         made = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"there is no {target!r} ({error})") from error
-    if not isinstance(made, type) or not any(f"{made.__module__}.".startswith(f"{w}.") for w in within):
+    if not isinstance(made, type) or not lies_in(f"{made.__module__}.{made.__qualname__}", within):
         raise ValueError(f"{target!r} is no class of {' or '.join(map(repr, within))}; name a {kinds}")
-    if not issubclass(made, tuple(kind_named(kind) for kind in found.kinds)) or inspect.isabstract(made):
+    bases = tuple(kind_named(kind) for kind in found.kinds)
+    if not issubclass(made, bases) or (made in bases and inspect.isabstract(made)):
         raise ValueError(f"{target!r} is no {kinds}")
+    if inspect.isabstract(made):
+        lacking = ", ".join(sorted(getattr(made, "__abstractmethods__", ())))
+        raise ValueError(f"{target!r} is no whole {kinds}: it lacks {lacking}")
     return made
+
+
+def lies_in(target: str, packages: Sequence[str]) -> bool:
+    return any(target.startswith(f"{package}.") for package in packages)
 
 
 @cache
@@ -132,3 +146,65 @@ def kind_named(name: str) -> type[Any]:
     module, _, word = name.rpartition(".")
     kind: type[Any] = getattr(import_module(module), word)
     return kind
+
+
+# Other people's packages --------------------------------------------------------------------------------------------
+
+OURS = ("vivit_core", "lightning")  # packages that need no consent, because GROUPS says what of them may be named
+PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+_consented: ContextVar[tuple[str, ...]] = ContextVar("_consented", default=())
+
+
+@contextmanager
+def consent(packages: Sequence[str]) -> Iterator[None]:
+    """Within it, nodes may name classes of these packages too, because the user said so.
+
+    It is left as it was entered, and other threads do not see it.
+
+    Raises
+    ------
+    ValueError
+        For what is no package of somebody's: a wrong word, or one of Python's own modules.
+    """
+    for package in packages:
+        if not PACKAGE.fullmatch(package) or package.split(".")[0] in (*sys.stdlib_module_names, *OURS):
+            raise ValueError(
+                f"packages={list(packages)}: {package[:80]!r} is no package of yours; give names as in "
+                "`import mylab`, for example packages=[mylab]"
+            )
+    before = _consented.set((*_consented.get(), *packages))
+    try:
+        yield
+    finally:
+        _consented.reset(before)
+
+
+def is_consented(target: str) -> bool:
+    """Whether the user consented to the package of a class."""
+    return lies_in(target, _consented.get())
+
+
+def packages_in(value: Any) -> dict[str, str]:
+    """The packages of others that the nodes in a value name, each with the first class that is named of it."""
+    found: dict[str, str] = {}
+    if isinstance(value, Mapping):
+        target = value.get("_target_")
+        if isinstance(target, str) and len(target) <= LONGEST_TARGET and NAME.fullmatch(target):
+            package = target.split(".")[0]
+            if package not in OURS and package not in sys.stdlib_module_names:
+                found[package] = target
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            found = packages_in(inner) | found
+    return found
+
+
+@cache
+def version_of(package: str) -> str | None:
+    """The installed version of a package by the name that one imports; None where it says none."""
+    for name in importlib.metadata.packages_distributions().get(package, ()):
+        return importlib.metadata.version(name)
+    said = getattr(sys.modules.get(package), "__version__", None)
+    return said if isinstance(said, str) else None

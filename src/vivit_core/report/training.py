@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.models.checkpoint import read_checkpoint, read_plain
-from vivit_core.models.ln import load_ln
-from vivit_core.models.load import load_twin
+from vivit_core.models.load import predictor_in
 from vivit_core.names import command
 from vivit_core.report.section import Section, Table
-from vivit_core.specs import RecordingSpec
 
 
 def training_of(checkpoint: Path) -> Path | None:
@@ -29,12 +27,9 @@ def training_section(run: Path) -> Section:
     best = run / "checkpoints" / "best.ckpt"
     best = best if best.is_file() else best.with_name("last.ckpt")
     content = read_checkpoint(best)
-    specs = [RecordingSpec.from_dict(r) for r in content["twin"]["recordings"]]
-    is_ln = "_target_" in content["twin"]
-    model = load_ln(best, content) if is_ln else load_twin(best)
-    assert model is not None
+    model = predictor_in(best, content)
+    specs = list(model.specs.values())
     parameters = sum(p.numel() for p in model.parameters())
-    model_causal = bool(getattr(model, "causal", True))
     behavior_causal = all(spec.behavior_causal for spec in specs)
     name = str(settings["model"]["_target_"]).rsplit(".", 1)[-1]
     units = sum(spec.n_units for spec in specs)
@@ -43,10 +38,10 @@ def training_section(run: Path) -> Section:
         f"{counted(units, 'unit')} in all. "
         + (
             "It is causal: a prediction uses frames and behavior up to its own bin and none that come later."
-            if model_causal and behavior_causal
+            if model.causal and behavior_causal
             else "It is not causal: "
             + " and ".join(
-                ["the model looks ahead (model.causal=false)"] * (not model_causal)
+                ["the model looks ahead (model.causal=false)"] * (not model.causal)
                 + ["a behavior was made with a basis that looks ahead"] * (not behavior_causal)
             )
             + "."
@@ -60,8 +55,9 @@ def training_section(run: Path) -> Section:
         ("model", f"{name}: " + ", ".join(f"{key} {shown(value)}" for key, value in plain.items())),
         *((f"model.{key}", shown(value)) for key, value in parts.items()),
         ("readout", shown(settings["readout"])),
+        ("likelihood", shown(settings["likelihood"])),
         ("parameters", parameters),
-        ("causal", "yes" if model_causal and behavior_causal else "no"),
+        ("causal", "yes" if model.causal and behavior_causal else "no"),
         ("predict", str(settings.get("predict", "all"))),
         ("behavior", ", ".join(settings["data"]["behavior"]) or "none"),
         ("clip", f"{settings['data']['clip_length']} bins, the first {settings['data']['burn_in']} not in the loss"),

@@ -6,9 +6,10 @@ K J axes of the priors of space and time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from torch.nn import functional as F
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.layers import inverse_softplus
-from vivit_core.models.ln import LN, LNHead, lags_of
+from vivit_core.models.ln import LN, LNReadout, lags_of
+from vivit_core.parts.groups import class_of
 from vivit_core.rf.regression import unit_centers, varies
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.system.terminal import track
@@ -42,6 +44,20 @@ HELD_OUT = 0.1  # of the training frames, which choose the regularization where 
 
 
 # --- the fit ---------------------------------------------------------------------------------------------------------
+def fit_baseline(datamodule: RecordingsDataModule, node: Mapping[str, Any]) -> LN:
+    """Fit the model of a node, ``model=ln`` or ``baseline``, as :func:`fit_ln` does.
+
+    Raises
+    ------
+    ValueError
+        For a model that is not fitted in this way.
+    """
+    kind = class_of("baseline", node["_target_"])
+    if kind is not LN:
+        raise ValueError(f"{node['_target_']} is no model that is fitted in one go; say baseline=ln, or model=ln")
+    return fit_ln(datamodule, **{key: value for key, value in node.items() if key != "_target_"})
+
+
 def fit_ln(
     datamodule: RecordingsDataModule,
     *,
@@ -73,7 +89,7 @@ def fit_ln(
     """
     model = LN(datamodule.specs, duration_s, patch, nonlinearity, predict)
     for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
-        head, lags = model.head(spec.recording_id), lags_of(duration_s, spec)
+        readout, lags = model.readout(spec.recording_id), lags_of(duration_s, spec)
         train = TrialStretches.read(recording, "train", lags, max_frames)
         if not train.use_TU.any():
             raise ValueError(
@@ -85,7 +101,7 @@ def fit_ln(
         if not val.use_TU.any():
             train, val = train.held_out(HELD_OUT)
         centers_U2, courses_UL, _ = unit_centers(recording, spec, duration_s=duration_s, max_frames=max_frames)
-        fitter = Fitter(head, train, val, centers_U2, courses_UL)
+        fitter = Fitter(readout, train, val, centers_U2, courses_UL)
         # The products are small: a thread a unit uses the cores far better than threads inside the products.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -118,46 +134,51 @@ class Movie:
 
 
 class Fitter:
-    """Fits the units of one recording, one after another, into ``head``."""
+    """Fits the units of one recording, one after another, into ``readout``."""
 
     def __init__(
-        self, head: LNHead, train: TrialStretches, val: TrialStretches, centers_U2: np.ndarray, courses_UL: np.ndarray
+        self,
+        readout: LNReadout,
+        train: TrialStretches,
+        val: TrialStretches,
+        centers_U2: np.ndarray,
+        courses_UL: np.ndarray,
     ) -> None:
-        self.head, self.train, self.val = head, train, val
-        lags, patch = head.time_UL.shape[1], head.patch
+        self.readout, self.train, self.val = readout, train, val
+        lags, patch = readout.time_UL.shape[1], readout.patch
         side = torch.arange(patch) - patch // 2
         y_P, x_P = side.repeat_interleave(patch).float(), side.repeat(patch).float()
         self.space_PK = prior(
             torch.stack([y_P, x_P], 1), PIXEL_LENGTH, (y_P.square() + x_P.square()) / (patch / 4) ** 2
         )
         past_L = torch.arange(lags - 1, -1, -1).float()
-        self.time_LJ = prior(past_L[:, None], TIME_LENGTH_S * head.spec.frame_rate_hz, past_L / lags)
-        head.corner_U2[:] = torch.as_tensor(centers_U2[:, ::-1].copy()).round().long() - patch // 2
+        self.time_LJ = prior(past_L[:, None], TIME_LENGTH_S * readout.spec.frame_rate_hz, past_L / lags)
+        readout.corner_U2[:] = torch.as_tensor(centers_U2[:, ::-1].copy()).round().long() - patch // 2
         own_UL = torch.as_tensor(courses_UL)
         self.hidden_U = own_UL.square().sum(1) == 0
         # Units without a time course of their own start from the one that explains most of the others.
         common_L = torch.linalg.eigh(own_UL.T @ own_UL)[1][:, -1]
         if self.hidden_U.all():
-            common_L = past_L * torch.exp(-past_L / (0.03 * head.spec.frame_rate_hz))
+            common_L = past_L * torch.exp(-past_L / (0.03 * readout.spec.frame_rate_hz))
         self.courses_UL = torch.where(self.hidden_U[:, None], common_L, own_UL)
 
     def movie(self, data: TrialStretches, unit: int) -> Movie:
         """The unit's window, projected on the prior's axes."""
-        row, column = self.head.corner_U2[unit].tolist()
+        row, column = self.readout.corner_U2[unit].tolist()
         _, height, width = data.frames_THW.shape
-        rows = slice(max(0, row), min(height, row + self.head.patch))
-        columns = slice(max(0, column), min(width, column + self.head.patch))
-        basis = rearrange(self.space_PK, "(r c) k -> r c k", c=self.head.patch)
+        rows = slice(max(0, row), min(height, row + self.readout.patch))
+        columns = slice(max(0, column), min(width, column + self.readout.patch))
+        basis = rearrange(self.space_PK, "(r c) k -> r c k", c=self.readout.patch)
         basis = basis[rows.start - row : rows.stop - row, columns.start - column : columns.stop - column]
         window = torch.as_tensor(np.ascontiguousarray(data.frames_THW[:, rows, columns])).float()
-        contrast = (window - self.head.spec.pixel_mean) / self.head.spec.pixel_std
+        contrast = (window - self.readout.spec.pixel_mean) / self.readout.spec.pixel_std
         x_TK = rearrange(contrast, "t r c -> t (r c)") @ rearrange(basis, "r c k -> (r c) k")
         return Movie(x_TK, torch.as_tensor(data.counts_TU[:, unit]), torch.as_tensor(data.use_TU[:, unit]).float())
 
     @torch.no_grad()
     def fit(self, unit: int) -> None:
-        """Fit one unit into the head. One without spikes, in front of which nothing changes, or whose filters predict
-        nothing, keeps its mean."""
+        """Fit one unit into the readout. A unit without spikes, in front of which nothing changes, or whose filters
+        predict nothing, keeps its mean."""
         train = self.movie(self.train, unit)
         if (train.counts_T * train.use_T).sum() == 0 or not varies(train.x_TK):
             return
@@ -172,7 +193,7 @@ class Fitter:
             if next_score <= score:
                 break
             score, best = next_score, filters
-        # Filters that do not generalize are worse than none: the head then stays at the unit's mean.
+        # Filters that do not generalize are worse than none: the readout then stays at the unit's mean.
         mean = (train.counts_T * train.use_T).sum() / train.use_T.sum()
         if score > self.likelihood(val, torch.full_like(val.counts_T, self.inverse(mean))):
             self.write(unit, best, self.drive_range(train, best))
@@ -214,7 +235,7 @@ class Fitter:
         filters = self.normalized(movie, filters)
         seen_TJ = through_space(movie.x_TK @ filters.space_K, self.time_LJ)
         filters = self.point_step(movie, seen_TJ @ filters.time_J, filters)
-        # The penalty is on the product of both filters, so each step sees the other's size.
+        # The ridge is on the product of both filters, so each step sees the other's size.
         size = float(filters.space_K.square().sum())
         time_J, bias = self.step(movie, seen_TJ, filters.time_J, filters.point_3, ridge * size)
         filters = Filters(filters.space_K, time_J, torch.stack([bias, *filters.point_3[1:]]))
@@ -228,10 +249,10 @@ class Fitter:
         bias, linear, quadratic = point_3
         drive_T = seen_TK @ filter_K
         features = torch.cat([seen_TK * (linear + 2 * quadratic * drive_T)[:, None], torch.ones(len(drive_T), 1)], 1)
-        penalty = torch.full((features.shape[1],), ridge)
-        penalty[-1] = 0.0
+        ridges = torch.full((features.shape[1],), ridge)
+        ridges[-1] = 0.0
         theta = torch.cat([filter_K, bias[None]])
-        direction = self.direction(movie, features, self.total(drive_T, point_3), theta, penalty)
+        direction = self.direction(movie, features, self.total(drive_T, point_3), theta, ridges)
         along_T = seen_TK @ direction[:-1]
 
         def value(size: float) -> float:
@@ -250,23 +271,21 @@ class Fitter:
         """Fisher scoring of the point nonlinearity's three numbers."""
         features = torch.stack([torch.ones_like(drive_T), drive_T, drive_T.square()], 1)
         point_3 = filters.point_3
-        penalty = torch.tensor([0.0, 1.0, 10.0])
+        ridges = torch.tensor([0.0, 1.0, 10.0])
 
         def value(point_3: Tensor) -> float:
-            return self.likelihood(movie, features @ point_3) - 0.5 * float((penalty * point_3.square()).sum())
+            return self.likelihood(movie, features @ point_3) - 0.5 * float((ridges * point_3.square()).sum())
 
-        direction = self.direction(movie, features, features @ point_3, point_3, penalty)
+        direction = self.direction(movie, features, features @ point_3, point_3, ridges)
         now = value(point_3)
         size = next((size for size in SIZES if value(point_3 + size * direction) > now), 0.0)
         return replace(filters, point_3=point_3 + size * direction)
 
-    def direction(
-        self, movie: Movie, features_TF: Tensor, total_T: Tensor, theta_F: Tensor, penalty_F: Tensor
-    ) -> Tensor:
+    def direction(self, movie: Movie, features_TF: Tensor, total_T: Tensor, theta_F: Tensor, ridge_F: Tensor) -> Tensor:
         rate_T, slope_T = self.output(total_T)
-        gradient_F = features_TF.T @ ((movie.counts_T - rate_T) * slope_T / rate_T * movie.use_T) - penalty_F * theta_F
+        gradient_F = features_TF.T @ ((movie.counts_T - rate_T) * slope_T / rate_T * movie.use_T) - ridge_F * theta_F
         information_FF = features_TF.T @ (features_TF * (slope_T.square() / rate_T * movie.use_T)[:, None])
-        information_FF = information_FF + torch.diag(penalty_F + 1e-4 * information_FF.diagonal().mean() + 1e-6)
+        information_FF = information_FF + torch.diag(ridge_F + 1e-4 * information_FF.diagonal().mean() + 1e-6)
         return torch.linalg.solve(information_FF, gradient_F)
 
     def normalized(self, movie: Movie, filters: Filters) -> Filters:
@@ -291,13 +310,13 @@ class Fitter:
 
     def output(self, total_T: Tensor) -> tuple[Tensor, Tensor]:
         """Expected counts and their slope."""
-        if self.head.nonlinearity == "exp":
+        if self.readout.nonlinearity == "exp":
             rate_T = total_T.clamp(-20.0, 5.0).exp()
             return rate_T, rate_T
         return F.softplus(total_T).clamp_min(1e-8), total_T.sigmoid()
 
     def inverse(self, mean: Tensor) -> float:
-        return float(mean.log() if self.head.nonlinearity == "exp" else inverse_softplus(mean))
+        return float(mean.log() if self.readout.nonlinearity == "exp" else inverse_softplus(mean))
 
     def likelihood(self, movie: Movie, total_T: Tensor) -> float:
         rate_T, _ = self.output(total_T)
@@ -313,11 +332,12 @@ class Fitter:
         not decide between them."""
         bias, linear, quadratic = filters.point_3
         sign = -1.0 if linear < 0 else 1.0
-        self.head.space_UP[unit] = sign * (self.space_PK @ filters.space_K)
-        self.head.time_UL[unit] = self.time_LJ @ filters.time_J
-        self.head.bias_U[unit], self.head.linear_U[unit], self.head.quadratic_U[unit] = bias, sign * linear, quadratic
+        own = self.readout
+        own.space_UP[unit] = sign * (self.space_PK @ filters.space_K)
+        own.time_UL[unit] = self.time_LJ @ filters.time_J
+        own.bias_U[unit], own.linear_U[unit], own.quadratic_U[unit] = bias, sign * linear, quadratic
         range_2 = range_2 if sign > 0 else -range_2.flip(0)
-        self.head.range_U2[unit] = range_2
+        own.range_U2[unit] = range_2
 
 
 def prior(place_ND: Tensor, length: float, distance_N: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.cores.factorized_cnn import FactorizedCNN
+from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.frontends.temporal_basis import TemporalBasis
-from vivit_core.models.ln import LN, LNHead
+from vivit_core.models.ln import LN, LNReadout
 from vivit_core.models.tokenizers.stem import ConvStem
 from vivit_core.models.twin import Twin
 from vivit_core.rf.regression import unit_centers, varies
@@ -48,14 +49,14 @@ def initialize_from_data(
     max_frames : most frames of a recording that are used.
     """
     core = twin.core
-    frontend: TemporalBasis | None = getattr(core, "frontend", None)
+    frontend: Frontend | None = getattr(core, "frontend", None)
     courses, clear = [], []
     for recording in recordings:
         spec = twin.specs[recording.info.recording_id]
         duration_s = DURATION_S if frontend is None else frontend.lags / spec.frame_rate_hz
         centers_U2, courses_UL, snr_U = unit_centers(recording, spec, duration_s=duration_s, max_frames=max_frames)
         scale = np.array(twin.frame_size[::-1]) / np.array(spec.frame_shape[:0:-1])
-        twin.readout(spec.recording_id).start(torch.as_tensor((centers_U2 + 0.5) * scale - 0.5))
+        twin.readout(spec.recording_id).initialize(torch.as_tensor((centers_U2 + 0.5) * scale - 0.5))
         clear.append(np.clip(snr_U - 1.0, 0.0, 3.0))
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
     if readouts_only:
@@ -65,31 +66,31 @@ def initialize_from_data(
         ln = None
     if isinstance(core, FactorizedCNN):
         if ln is not None:
-            initialize_factorized(core, [ln.head(r.info.recording_id) for r in recordings], clear_U)
+            initialize_factorized(core, [ln.readout(r.info.recording_id) for r in recordings], clear_U)
         core.normalize([contrast(twin, r) for r in recordings])
     if frontend is None:
         return
-    filters_KL = principal_courses(np.concatenate(courses), frontend.bases)
+    filters_KL = principal_courses(np.concatenate(courses), frontend.bases) if frontend.bases else None
     if filters_KL is not None:
-        frontend.start(torch.as_tensor(filters_KL))
+        frontend.initialize(torch.as_tensor(filters_KL))
     for stem in (module for module in core.modules() if isinstance(module, ConvStem)):
-        if ln is not None:
+        if ln is not None and isinstance(frontend, TemporalBasis):
             weight_KL = frontend.weight_KL.detach()
-            fields = [head_fields(ln.head(r.info.recording_id), weight_KL, stem.kernel) for r in recordings]
-            stem.start(prototypes(torch.cat(fields), clear_U, stem.fields.out_channels))
+            fields = [fields_of(ln.readout(r.info.recording_id), weight_KL, stem.kernel) for r in recordings]
+            stem.initialize(prototypes(torch.cat(fields), clear_U, stem.fields.out_channels))
         with torch.no_grad():
             stem.normalize([frontend(contrast(twin, r)) for r in recordings])
 
 
-def initialize_factorized(core: FactorizedCNN, heads: Sequence[LNHead], clear_U: Tensor) -> None:
+def initialize_factorized(core: FactorizedCNN, readouts: Sequence[LNReadout], clear_U: Tensor) -> None:
     """The first layer takes over the units' typical fields, each with its negative, separated into space and time."""
     lags, side = core.first.time.kernel_size[0], core.first.space.kernel_size[1]
-    fields_ULPP = torch.cat([head_fields(head, torch.eye(lags), side) for head in heads])
+    fields_ULPP = torch.cat([fields_of(readout, torch.eye(lags), side) for readout in readouts])
     typical_CLPP = prototypes(fields_ULPP, clear_U, core.first.space.out_channels // 2)
     if not len(typical_CLPP):  # no unit has a clear field: the layer stays random
         return
     time_CLK, _, space_CKF = torch.linalg.svd(typical_CLPP.flatten(2), full_matrices=False)
-    core.start(space_CKF[:, 0].view(-1, *typical_CLPP.shape[2:]), time_CLK[:, :, 0])
+    core.initialize(space_CKF[:, 0].view(-1, *typical_CLPP.shape[2:]), time_CLK[:, :, 0])
 
 
 def principal_courses(courses_UL: np.ndarray, bases: int) -> np.ndarray | None:
@@ -100,15 +101,15 @@ def principal_courses(courses_UL: np.ndarray, bases: int) -> np.ndarray | None:
     return vectors_LL[:bases].astype(np.float32)
 
 
-def head_fields(head: LNHead, basis_KL: Tensor, kernel: int) -> Tensor:
+def fields_of(readout: LNReadout, basis_KL: Tensor, kernel: int) -> Tensor:
     """Each unit's filter in the front end's basis: (U, K, P, P), unit norm, at most ``kernel`` pixels wide."""
     lags = basis_KL.shape[1]
-    time_UL = head.time_UL.detach()[:, -lags:]
+    time_UL = readout.time_UL.detach()[:, -lags:]
     if time_UL.shape[1] < lags:
         time_UL = torch.nn.functional.pad(time_UL, (lags - time_UL.shape[1], 0))
-    cut = max(0, (head.patch - kernel) // 2)
-    space_UPP = rearrange(head.space_UP.detach(), "u (p q) -> u p q", p=head.patch)[
-        :, cut : head.patch - cut, cut : head.patch - cut
+    cut = max(0, (readout.patch - kernel) // 2)
+    space_UPP = rearrange(readout.space_UP.detach(), "u (p q) -> u p q", p=readout.patch)[
+        :, cut : readout.patch - cut, cut : readout.patch - cut
     ]
     fields = einsum(time_UL @ torch.linalg.pinv(basis_KL), space_UPP, "u k, u p q -> u k p q")
     return fields / fields.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]

@@ -20,7 +20,7 @@ from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.unit_metrics import UnitMetrics
 from vivit_core.metrics.unit_scores import UnitScores
 from vivit_core.models.checkpoint import WRITTEN, written_by
-from vivit_core.models.likelihoods.poisson import counted, poisson_loss
+from vivit_core.models.likelihoods.loss import counted, summed_loss
 from vivit_core.models.twin import Twin
 from vivit_core.names import key_name
 from vivit_core.specs import Batch
@@ -33,8 +33,8 @@ class TwinModule(LightningModule):
     """Trains a twin.
 
     - One optimizer step follows the gradient of the mean loss over all its valid (bin, unit) pairs, plus the twin's
-      penalty, however its clips were dealt to accumulated batches and to ranks: each batch's loss is a *sum*, and the
-      gradient is divided once, by the pairs of them all.
+      regularizer, however its clips were dealt to accumulated batches and to ranks: each batch's loss is a *sum*, and
+      the gradient is divided once, by the pairs of them all.
     - Dropout at a batch is a pure function of (seed, epoch, batch, rank), as the sampler's clips are of (seed, k). So
       nothing about random numbers has to be saved, and ranks do not drop alike. To resume, the weights, the optimizer
       and a few counters are enough.
@@ -134,11 +134,11 @@ class TwinModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         predicted = self(batch)
-        total, pairs = poisson_loss(predicted, batch, self.burn_in)
+        total, pairs = summed_loss(predicted, batch, self.burn_in, self.twin.likelihood)
         totals = torch.stack([total.detach(), pairs.to(total.dtype)])
         self._step_totals = totals if self._step_totals is None else self._step_totals + totals
         self._step_clips += sum(len(clips["frames"]) for clips in batch.values())
-        loss = total + pairs * self.twin.penalty()
+        loss = total + pairs * self.twin.regularizer()
         # The mark of a non-finite loss on the gradients, where it would leave them finite.
         mark = torch.where(loss.detach().isfinite(), 1.0, torch.nan).to(loss.dtype)
         return loss * mark
@@ -222,8 +222,8 @@ class TwinModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[WRITTEN] = written_by()
         checkpoint["twin"] = self.twin.description()
+        checkpoint[WRITTEN] = written_by(checkpoint["twin"], checkpoint.get("settings"))
         checkpoint["ln"] = self.ln
         checkpoint["burn_in"] = self.burn_in
         checkpoint["skipped_steps"] = [self.skipped_steps, self.skipped_in_a_row]

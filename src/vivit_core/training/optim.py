@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from vivit_core.models.readouts.gaussian import GaussianReadout
+from vivit_core.models.readouts.base import Readout
 
 CORE = ("core", "modulator")  # the parts of a twin that its recordings share
 
@@ -111,15 +111,15 @@ def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[st
     ``readouts/plain``, ``windows/plain``.
 
     What decays is decided by the module's type: the weights of linear and convolutional layers (also a ConvGRU's).
-    Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' means, stds, angles
-    and features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, ``windows`` the
-    readouts' means, stds and angles. Empty groups are left out.
+    Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' windows and
+    features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, ``windows`` what the
+    readouts call so (``Readout.windows``). Empty groups are left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
         f"{part}/{kind}": {} for part in ("core", "readouts", "windows") for kind in ("decay", "plain")
     }
-    heads = [module for module in twin.modules() if isinstance(module, GaussianReadout)]
-    windows = {id(parameter) for head in heads for parameter in (head.mean, head.log_std, head.angle)}
+    readouts = [module for module in twin.modules() if isinstance(module, Readout)]
+    windows = {id(parameter) for readout in readouts for parameter in readout.windows()}
     decays = {
         id(module.weight)
         for module in twin.modules()

@@ -30,7 +30,7 @@ def check_restorable(path: Path, content: Mapping[str, Any], module: TwinModule)
         Where weights, moments or the schedule have other shapes or kinds, are not finite, or a callback's files lie
         outside of the checkpoint's folder.
     """
-    check_description(path, content, weights_in(content["state_dict"]))
+    check_description(path, content, content["twin"], weights_in(content["state_dict"]))
     optimizer, schedule = module.optimization.build(module.twin, module.epochs, module.steps_per_epoch, module.scaled)
     try:
         for name, state in dict(content["callbacks"]).items():

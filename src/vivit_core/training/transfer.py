@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vivit_core.models.load import check_description, weights_in
-from vivit_core.models.twin import FORMAT, Twin, common_frame_size
+from vivit_core.models.load import predictor_in
+from vivit_core.models.twin import Twin, common_frame_size
 from vivit_core.specs import RecordingSpec
 
 # What may differ from the checkpoint's model, because the trained weights do not depend on it.
@@ -35,11 +35,10 @@ def adopted_model(
     ValueError
         Where the checkpoint holds no twin with a core, or the command wants another model than it holds.
     """
-    if content["twin"].get("format") != FORMAT:
+    if not isinstance(predictor_in(path, content), Twin):
         raise ValueError(
             f"init_from={path} holds no core to start from; give the checkpoint of a twin, not of model=ln"
         )
-    check_description(path, content, weights_in(content["state_dict"]))
     own, wanted = dict(leaves(content["twin"]["model"])), dict(leaves(composed))
     keys = {key for key in own | wanted if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}
     differ = sorted(key for key in keys if own.get(key) != wanted.get(key))

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from vivit_core.models.attention.base import Attention
 from vivit_core.models.attention.blocks import Block
-from vivit_core.models.attention.rotary import Attention
 from vivit_core.models.cores.vivit import ViViT
 from vivit_core.specs import Clips
 

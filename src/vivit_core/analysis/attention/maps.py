@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, chosen, heads_of, on_device
 from vivit_core.analysis.attention.token_grid import TokenGrid, token_grid, tokens_of, windows_on
-from vivit_core.models.attention.rotary import Attention, AttentionMask
+from vivit_core.models.attention.base import Attention, AttentionMask
 from vivit_core.models.cores.vivit import ViViT
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
@@ -70,7 +70,7 @@ def extract_attention(
     """The attention weights of a forward pass, softmax(q kᵀ / √d), for each recording of the batch.
 
     The pass is the model's own, in evaluation: each ``Attention`` shows the queries and keys that it goes on with
-    (after normalization and rotation) and the mask of its reach, so that nothing is computed twice in two ways, and
+    (after normalization and rotation) and its mask, so that nothing is computed twice in two ways, and
     the predictions do not change. On the path that writes attention out they are the very numbers; a fused kernel
     never makes its weights, so there they are made from its queries and keys.
 
@@ -166,15 +166,15 @@ def watched_pass(twin: Twin, batch: Batch, take: Take, wanted: Callable[[Kind, i
 @contextmanager
 def watched(core: ViViT, take: Take, wanted: Callable[[Kind, int], np.ndarray] | None) -> Iterator[None]:
     def watcher(kind: Kind, layer: int, attention: Attention) -> Callable[[Tensor, Tensor, AttentionMask], None]:
-        def watch(q: Tensor, k: Tensor, reach: AttentionMask) -> None:
+        def watch(q: Tensor, k: Tensor, mask: AttentionMask) -> None:
             sequences, heads, tokens, _ = q.shape
-            mask = reach.mask(tokens, q.device)
+            matrix = mask.matrix(tokens, q.device)
             which = np.arange(sequences) if wanted is None else wanted(kind, layer)
             several = max(1, AT_ONCE // (4 * heads * tokens**2))
             for first in range(0, len(which), several):
                 some = which[first : first + several]
                 rows = torch.as_tensor(some, device=q.device)
-                take(kind, layer, some, attention.weights(q[rows], k[rows], mask))
+                take(kind, layer, some, attention.weights(q[rows], k[rows], matrix))
 
         return watch
 

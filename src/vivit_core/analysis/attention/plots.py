@@ -8,7 +8,7 @@ Shape letters: L layers, h heads, T time steps, F frames, H W pixels, U units.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -213,9 +213,7 @@ def readouts(
     relevance_UHW: np.ndarray,
     in_time_UF: np.ndarray,
     frame_ms: float,
-    mean_px: np.ndarray,
-    std_px: np.ndarray,
-    angle_deg: np.ndarray,
+    windows: Mapping[str, np.ndarray] | None,
     names: Sequence[str],
     title: str,
 ) -> Path:
@@ -224,7 +222,8 @@ def readouts(
     Parameters
     ----------
     relevance_UHW, in_time_UF : (U, H, W) and (U, F); each unit's sum to one.
-    mean_px, std_px, angle_deg : (U, 2), (U, 2) and (U,) of the readouts' own windows, on this frame.
+    windows : ``mean_px`` (U, 2), ``std_px`` (U, 2) and ``angle_deg`` (U,) of the readouts' own windows, on this frame;
+        None where they have none.
     """
     units, height, width = relevance_UHW.shape
     columns = min(units, 3)
@@ -237,16 +236,17 @@ def readouts(
     most = float(heat.max())
     for unit, axes in enumerate(panels[:units]):
         show(axes, frame_HW, heat[unit], most)
-        axes.add_patch(
-            Ellipse(
-                tuple(mean_px[unit] + 0.5),
-                *(2 * std_px[unit]),
-                angle=float(angle_deg[unit]),
-                fill=False,
-                edgecolor=f"C{unit % 10}",
-                lw=2.0,
+        if windows is not None:
+            axes.add_patch(
+                Ellipse(
+                    tuple(windows["mean_px"][unit] + 0.5),
+                    *(2 * windows["std_px"][unit]),
+                    angle=float(windows["angle_deg"][unit]),
+                    fill=False,
+                    edgecolor=f"C{unit % 10}",
+                    lw=2.0,
+                )
             )
-        )
         axes.set_title(names[unit], fontsize=9, color=f"C{unit % 10}")
         if unit // columns == rows - 1:
             axes.set_xlabel("x (px)")

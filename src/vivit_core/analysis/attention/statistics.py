@@ -96,7 +96,7 @@ def measure_attention(twin: Twin, recording_id: str, clips: Iterable[Clips]) -> 
     length, seen = some["frames"].shape[2], 0
     grid = token_grid(twin, recording_id, tokens_of(twin, recording_id, some), length)
     time, *_ = grid.shape
-    reach = time if core.reach.window is None else min(time, core.reach.window)
+    reach = time if core.mask.window is None else min(time, core.mask.window)
     lags = torch.arange(0 if core.causal else 1 - time, reach, device=device)
     lag_QK = torch.arange(time, device=device)[:, None] - torch.arange(time, device=device)
     of_lag = (lag_QK == lags[:, None, None]).float()  # (lags, Q, K)
@@ -170,17 +170,17 @@ def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
     -------
     (U,) from 0 to 1; NaN for a unit that nothing drives.
     """
-    readout, drives = twin.readout(recording_id), []
+    drives = []
 
-    def look(module: nn.Module, given: tuple[list[FeatureMap], int], keywords: dict[str, Any]) -> None:
+    def look(readout: nn.Module, given: tuple[list[FeatureMap], int], keywords: dict[str, Any]) -> None:
         levels, bins = given
-        drive = readout.drive(levels, bins, last=False)[:, max(0, levels[-1].first_end) :]
+        drive = readout.forward(levels, bins, last=False)[:, max(0, levels[-1].first_end) :]
         drives.append(drive.double().flatten(0, 1))
 
     def run() -> None:
         watched_pass(twin, {recording_id: clips}, lambda *_: None, lambda *_: np.zeros(0, int))
 
-    looking = readout.register_forward_pre_hook(look, with_kwargs=True)
+    looking = twin.readout(recording_id).register_forward_pre_hook(look, with_kwargs=True)
     try:
         run()
         silence = attending_core(twin).norm.register_forward_hook(lambda module, given, made: torch.zeros_like(made))

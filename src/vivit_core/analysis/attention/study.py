@@ -164,19 +164,17 @@ def plot_readouts(
     """
     frames_FHW = np.asarray(frames, np.float32)
     frames_FHW = frames_FHW.mean(0) if frames_FHW.ndim == 4 else frames_FHW
-    spec, gaussians = twin.specs[recording_id], twin.readout_gaussians(recording_id)
+    spec, chosen = twin.specs[recording_id], list(units)
+    gaussians = twin.gaussians_px(recording_id)
+    windows = None if gaussians is None else {name: values[chosen] for name, values in gaussians.items()}
     found = [rollout(maps, maps.windows[unit].astype(np.float64), clip=clip).relevance for unit in units]
-    # Gaussians live on the twin's common frame, which the recording's own frames may have been resized to.
-    scale = np.array([spec.frame_shape[2] / twin.frame_size[1], spec.frame_shape[1] / twin.frame_size[0]])
     path = pictures.readouts(
         folder / "attention_units.png",
         frame_HW=frames_FHW[-1],
         relevance_UHW=np.stack([relevance.sum(0) for relevance in found]),
         in_time_UF=np.stack([relevance.sum((1, 2)) for relevance in found]),
         frame_ms=1e3 / spec.frame_rate_hz,
-        mean_px=(gaussians["mean_px"][list(units)] + 0.5) * scale - 0.5,
-        std_px=gaussians["std_px"][list(units)] * scale.mean(),
-        angle_deg=gaussians["angle_deg"][list(units)],
+        windows=windows,
         names=[f"unit {short(spec.unit_ids[unit], 20)}, {shares[unit]:.0%} from tokens" for unit in units],
         title=f"{short(recording_id)}: where readouts look through the attention",
     )

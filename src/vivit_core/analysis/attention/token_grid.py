@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivit_core.analysis.attention.blocks import attending_core, on_device
-from vivit_core.models.readouts.gaussian import GaussianReadout
+from vivit_core.models.readouts.base import Readout
 from vivit_core.models.tokenizers.base import Tokens
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
@@ -106,12 +106,22 @@ def tokens_of(twin: Twin, recording_id: str, clips: Clips) -> Tokens:
     return tokens
 
 
-def windows_on(tokens: Tokens, readout: GaussianReadout) -> np.ndarray:
+def windows_on(tokens: Tokens, readout: Readout) -> np.ndarray:
     """How much of each token's place each unit's readout reads, (U, rows, columns); sums to one for each unit.
 
     Where tokens write back to the map that they were cut from, a token's place is its cells of that map.
+
+    Raises
+    ------
+    ValueError
+        For readouts that cannot say where they look.
     """
-    read = readout.window(tokens.map or tokens.as_level(tokens.x_BTND))
+    read = readout.window_on(tokens.map or tokens.as_level(tokens.x_BTND))
+    if read is None:
+        raise ValueError(
+            f"readouts of kind {type(readout).__name__} do not say where they look (Readout.window_on), so attention "
+            "cannot be followed from them; take a twin with readout=gaussian"
+        )
     down, across = tokens.cells
     padding = (0, tokens.width * across - read.shape[2], 0, tokens.height * down - read.shape[1])
     return reduce(F.pad(read, padding), "u (h ph) (w pw) -> u h w", "sum", ph=down, pw=across).cpu().numpy()

@@ -12,9 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.predict import Split, to_device
-from vivit_core.models.ln import LN
 from vivit_core.models.plan import ATTENTION_ON_CPU
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Batch
 from vivit_core.system.terminal import track
 
@@ -60,7 +59,7 @@ def cost_of(
     return costs
 
 
-def clocked(model: Twin | LN, batch: Batch) -> float:
+def clocked(model: Predictor, batch: Batch) -> float:
     """Seconds of one pass, with a GPU's work done."""
     on_gpu = next(model.parameters()).is_cuda
     if on_gpu:

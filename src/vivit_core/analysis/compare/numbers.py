@@ -20,8 +20,7 @@ from vivit_core.analysis.evaluate.numbers import runs
 from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.metrics.unit_scores import scores_of_sums, unit_sums
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 
 SAME = slice(0, 2)  # of the sums, those that depend on the data alone: bins and counts …
 
@@ -35,13 +34,13 @@ class Contender:
 
     name: str
     checkpoint: str
-    model: Twin | LN
+    model: Predictor
     datamodule: RecordingsDataModule
 
     @property
     def kind(self) -> str:
-        """Its core's class."""
-        return type(self.model.core if isinstance(self.model, Twin) else self.model).__name__
+        """Its core's class, or its own."""
+        return self.model.kind
 
 
 def sums_of(

@@ -15,7 +15,6 @@ from vivit_core.analysis.evaluate.numbers import (
     NEAR_PX,
     columns_of_rows,
     controls_of,
-    gaussians_px,
     repeated_rows,
     runs,
 )
@@ -24,8 +23,7 @@ from vivit_core.analysis.predict import (
 )
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.repeats import RELIABLE
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.names import file_name, short
 from vivit_core.plotting import rates as plotting_rates
 
@@ -45,7 +43,7 @@ RECORDINGS_SHOWN = 4  # recordings whose own pictures stand in the report
 
 
 def draw_recording(
-    twin: Twin | LN,
+    twin: Predictor,
     recording: Recording,
     recording_id: str,
     found: Predictions,
@@ -99,11 +97,11 @@ def draw_recording(
             titles=titles,
             title=f"{shown_id}: averages over repeats",
         )
-    if isinstance(twin, Twin):
+    if (gaussians := twin.gaussians_px(recording_id)) is not None:
         evaluate_plots.receptive_fields(
             folder / f"receptive_fields_{name}.png",
             frame=recording.frames(first, first + 1)[:, 0].mean(0),
-            **gaussians_px(twin, recording, recording_id),
+            **gaussians,
             title=f"{shown_id}: where the readouts look",
         )
 

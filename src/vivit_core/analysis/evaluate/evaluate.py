@@ -17,8 +17,7 @@ from vivit_core.analysis.predict import (
 from vivit_core.analysis.tables import write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.metrics.repeats import RELIABLE
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.system.tables import write_table
 
 METHODS = {  # what units.csv and summary.json hold
@@ -53,10 +52,10 @@ METHODS = {  # what units.csv and summary.json hold
 
 
 def evaluate(
-    twin: Twin | LN,
+    twin: Predictor,
     datamodule: RecordingsDataModule,
     *,
-    ln: LN | None,
+    ln: Predictor | None,
     split: Split = "test",
     device: str = "cpu",
     out: Path,
@@ -71,7 +70,7 @@ def evaluate(
 
     Parameters
     ----------
-    twin : a twin, or an LN model in its place.
+    twin : the model: a twin, or another predictor in its place.
     datamodule : set up; its recordings are among those the twin knows, matched by id, their units by unit id.
     ln : the baseline; None leaves its values empty.
     split : the split to score.
@@ -115,7 +114,7 @@ def evaluate(
         draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
         rows += scored
         bins += len(own.bins_N)
-    causal = bool(getattr(twin, "causal", True)) and all(spec.behavior_causal for spec in datamodule.specs)
+    causal = twin.causal and all(spec.behavior_causal for spec in datamodule.specs)
     common = {"burn_in": datamodule.evaluation_burn_in, "causal": causal, "checkpoint": checkpoint, "split": split}
     summary = summarize(rows, bins) | common | {"recordings": {name: s | common for name, s in recordings.items()}}
     summary["missing_behavior_fraction"] = missing / max(1, bins)

@@ -24,8 +24,7 @@ from vivit_core.metrics.averages import mean_known, median_known
 from vivit_core.metrics.oracle import fraction_of_knowable
 from vivit_core.metrics.repeats import RELIABLE, Repeats, RepeatScores, repeat_scores
 from vivit_core.metrics.unit_scores import UnitScores, unit_scores
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 
 NEAR_PX = 2.0  # a readout nearer to the true center than this looks at the right place
 
@@ -54,7 +53,7 @@ def without_scores(
 
 
 def score_recording(
-    twin: Twin | LN, ln: LN | None, recording: Recording, recording_id: str, found: Predictions, split: str
+    twin: Predictor, ln: Predictor | None, recording: Recording, recording_id: str, found: Predictions, split: str
 ) -> list[dict[str, Any]]:
     """A row for each unit of ``units.csv``."""
     units = found.counts_NU.shape[1]
@@ -117,39 +116,10 @@ def score_recording(
     ]
 
 
-def centers_px(model: Twin | LN, recording: Recording, recording_id: str) -> np.ndarray:
-    """Where a model looks for each unit of a recording, (U, 2) as x, y in pixels of the recording's own frame.
-
-    A twin's is its readout's mean, LN's the center of gravity of its squared spatial filter.
-    """
-    own = columns_of(model, recording_id, recording.info.unit_ids)
-    if isinstance(model, Twin):
-        return gaussians_px(model, recording, recording_id)["mean_px"][own]
-    if not isinstance(model, LN):
-        return np.full((len(own), 2), np.nan)
-    head = model.head(recording_id)
-    index_UP, inside_UP = (x.cpu().numpy() for x in head.window_index())
-    weight_UP = head.space_UP.detach().double().cpu().numpy() ** 2 * inside_UP
-    total_U = weight_UP.sum(1)
-    width = recording.info.frame_shape[2]
-    with np.errstate(invalid="ignore"):
-        x, y = ((weight_UP * place_UP).sum(1) / total_U for place_UP in (index_UP % width, index_UP // width))
-    return np.stack([x, y], 1)[own]
-
-
-def gaussians_px(twin: Twin, recording: Recording, recording_id: str) -> dict[str, np.ndarray]:
-    """The readouts' Gaussians, in the model's order of units, in pixels of the recording's own frame.
-
-    They live on the twin's common frame, to which a recording's own may have been resized.
-    """
-    _, height, width = recording.info.frame_shape
-    scale = np.array([width / twin.frame_size[1], height / twin.frame_size[0]])
-    gaussians = twin.readout_gaussians(recording_id)
-    return {
-        "mean_px": (gaussians["mean_px"] + 0.5) * scale - 0.5,
-        "std_px": gaussians["std_px"] * scale.mean(),
-        "angle_deg": gaussians["angle_deg"],
-    }
+def centers_px(model: Predictor, recording: Recording, recording_id: str) -> np.ndarray:
+    """Where a model looks for each unit of a recording, in the recording's order of units: see
+    ``Predictor.centers_px``."""
+    return model.centers_px(recording_id)[columns_of(model, recording_id, recording.info.unit_ids)]
 
 
 def runs(bins_N: np.ndarray) -> list[tuple[int, int]]:

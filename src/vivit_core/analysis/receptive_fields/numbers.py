@@ -20,15 +20,14 @@ from typing import Any, Literal
 import numpy as np
 from einops import rearrange
 
-from vivit_core.analysis.evaluate.numbers import gaussians_px, without_nan
+from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.receptive_fields import plots as pictures
 from vivit_core.analysis.receptive_fields.fields import Fields, gradient_fields, is_white, measured_fields, noise_fields
 from vivit_core.analysis.screen import natural_clips, screens_of
 from vivit_core.analysis.tables import by_group, write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.names import key_name
 from vivit_core.rf import maps as rf_maps
 from vivit_core.stimuli.noise import Noise
@@ -46,7 +45,7 @@ METHODS = ("gradient", "sta", "measured")
 
 # --- the whole: files, pictures, summary ------------------------------------------------------------------------------
 def receptive_fields(
-    model: Twin | LN,
+    model: Predictor,
     datamodule: RecordingsDataModule,
     *,
     noise: Noise | None,
@@ -93,7 +92,7 @@ def receptive_fields(
                 found["sta"] = noise_fields(screen, noise, lags, progress)
             if measured is True or (measured == "auto" and is_white(recording)):
                 found["measured"] = measured_fields(screen, recording, lags, progress)
-            windows = gaussians_px(model, recording, spec.recording_id) if isinstance(model, Twin) else None
+            windows = model.gaussians_px(spec.recording_id)
             truth = truth_of(recording)
             rows += rows_of(recording, windows, found, truth, known)
             key = key_name(spec.recording_id)

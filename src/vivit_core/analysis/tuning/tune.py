@@ -17,8 +17,7 @@ from vivit_core.analysis.tuning import plots as pictures
 from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting
 from vivit_core.analysis.tuning.numbers import FAR, against_truth, measure, preferences
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.models.ln import LN
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.names import file_name, key_name
 from vivit_core.stimuli.gratings import Gratings
 from vivit_core.system.tables import write_table
@@ -26,7 +25,7 @@ from vivit_core.system.tables import write_table
 
 # --- the whole: files, pictures, summary ------------------------------------------------------------------------------
 def tune(
-    model: Twin | LN,
+    model: Predictor,
     datamodule: RecordingsDataModule,
     *,
     gratings: Gratings,

@@ -9,12 +9,20 @@ from rich.table import Table
 
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import expected_sizes, make_datamodule
-from vivit_core.cli.trained import LN_TARGET
+from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.parts.schema import Node
 
 
-def plan(context: RunContext, *, predict: Literal["all", "last"], model: Node, readout: Node, data: Node) -> None:
+def plan(
+    context: RunContext,
+    *,
+    predict: Literal["all", "last"],
+    model: Node,
+    readout: Node,
+    likelihood: Node,
+    data: Node,
+) -> None:
     """Print shapes, tokens, parameters, FLOPs and memory of a training step, without reading any frames.
 
     Of recordings that are named it reads the headers; of simulated ones ``data.geometry`` knows the sizes.
@@ -23,14 +31,14 @@ def plan(context: RunContext, *, predict: Literal["all", "last"], model: Node, r
     ----------
     context : the run, which is planned for its own device and budget.
     predict : which bins of a clip are predicted.
-    model, readout, data : what would be trained, and on what.
+    model, readout, likelihood, data : what would be trained, and on what.
 
     Raises
     ------
     ValueError
         Where no such model can be made, or it is one that has no training step.
     """
-    if model["_target_"] == LN_TARGET:
+    if is_fitted_alone(model):
         raise ValueError(
             "model=ln is fitted in one go and has no training step to plan; plan a ViViT, for example model=vivit_small"
         )
@@ -39,6 +47,7 @@ def plan(context: RunContext, *, predict: Literal["all", "last"], model: Node, r
     planned = plan_twin(
         model,
         readout,
+        likelihood,
         **sizes,
         recordings=recordings,
         units=units,

@@ -38,7 +38,7 @@ def stream(context: RunContext, *, checkpoint: Path, data: Node, recording: str 
         raise ValueError(f"bins={bins}: a stream to be timed has at least 2 bins")
     trained = load_trained(checkpoint)
     if not isinstance(trained.model, Twin):
-        raise ValueError(f"checkpoint={checkpoint}: model=ln has no stream; give the checkpoint of a twin")
+        raise ValueError(f"checkpoint={checkpoint}: a model of kind {trained.model.kind} has no stream; give a twin's")
     device = context.device
     twin = trained.model.to(device)
     chosen, trials = tested(trained.recordings(context, data), recording)

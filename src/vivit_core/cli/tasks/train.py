@@ -21,18 +21,20 @@ from vivit_core.cli.evaluation import report
 from vivit_core.cli.recordings import expected_sizes, make_datamodule
 from vivit_core.cli.resume import is_trained, note_failure, where_to_train
 from vivit_core.cli.schema import Budget, PathName
-from vivit_core.cli.trained import LN_TARGET
+from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.models.checkpoint import WRITTEN, read_checkpoint, written_by
-from vivit_core.models.ln import LN, load_ln
+from vivit_core.models.checkpoint import read_checkpoint
+from vivit_core.models.ln import LN
+from vivit_core.models.load import baseline_in, checkpoint_of, predictor_in
 from vivit_core.models.plan import check_geometry
+from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.processes import started_from_outside
-from vivit_core.training.baseline import fit_ln
+from vivit_core.training.baseline import fit_baseline
 from vivit_core.training.callbacks.checkpoints import Checkpoints, keeper_state, save_checkpoint
 from vivit_core.training.callbacks.early_stopping import early_end, never_scored
 from vivit_core.training.data import TrainingData
@@ -57,6 +59,7 @@ def train(
     predict: Literal["all", "last"],
     model: Node,
     readout: Node,
+    likelihood: Node,
     baseline: Node | None,
     data: Node,
     optim: Node,
@@ -71,7 +74,7 @@ def train(
     ----------
     context : the run.
     predict : every bin of a clip in one pass, or its newest bin alone.
-    model, readout : the twin's parts. With ``init_from`` the model is that checkpoint's.
+    model, readout, likelihood : the twin's parts. With ``init_from`` the model is that checkpoint's.
     baseline : what the twin is compared with; None leaves it out.
     data, optim : what it learns from, and how.
     callbacks, logger : by name; None leaves one out.
@@ -104,7 +107,7 @@ def train(
                 run.remove_leftovers()
             planned = str(context.run.path)
             context = context.moved_to(run)
-            if checkpoint is None or model["_target_"] == LN_TARGET:
+            if checkpoint is None or is_fitted_alone(model):
                 context.describe(trains=True, continues=checkpoint is not None)
             # Any other continuation is noted when it goes on (KeepSettings), because it may yet be refused.
             try:
@@ -116,6 +119,7 @@ def train(
                     predict=predict,
                     model=model,
                     readout=readout,
+                    likelihood=likelihood,
                     baseline=baseline,
                     data=moved(data, planned, str(run.path)),
                     optim=optim,
@@ -168,6 +172,7 @@ def fit(
     predict: Literal["all", "last"],
     model: Node,
     readout: Node,
+    likelihood: Node,
     baseline: Node | None,
     data: Node,
     optim: Node,
@@ -187,10 +192,10 @@ def fit(
     seed_everything(context.seed, workers=True, verbose=False)
     machine = context.settings["trainer"]
     device, budget = machine_of(machine, announce=True)
-    alone = model["_target_"] == LN_TARGET
+    alone = is_fitted_alone(model)
     if not alone and data["recordings"] is None and data["root"] is None:
         # The sizes of recordings that are yet to be simulated are known: what cannot be is refused first.
-        check_geometry(model, readout, **expected_sizes(data))
+        check_geometry(model, readout, likelihood, **expected_sizes(data))
     if device == "cpu" and not model.get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
     # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.
@@ -198,7 +203,7 @@ def fit(
     datamodule = recordings_to_train_on(data, budget, device, together)
     if alone:
         return together.first(lambda: fit_baseline_alone(context, run, model, datamodule, checkpoint))
-    twin = Twin(model, readout, datamodule.specs, predict=predict)
+    twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
     optimization: Optimization = build("optim", optim)
     trained = pretrained(twin, read_checkpoint(init_from), init_from) if init_from is not None else None
@@ -211,10 +216,10 @@ def fit(
     ln: LN | None = None
     content = read_checkpoint(checkpoint) if checkpoint is not None else None
     if checkpoint is not None and content is not None:
-        ln = load_ln(checkpoint, content)
+        ln = baseline_in(checkpoint, content)
     else:
         # In the first process alone, whose weights all take over when Lightning starts.
-        ln = together.first(lambda: start(twin, datamodule, baseline, trained, init_from, optimization))
+        ln = together.first(lambda: initialize(twin, datamodule, baseline, trained, init_from, optimization))
 
     module = TwinModule(
         twin,
@@ -226,7 +231,7 @@ def fit(
         seed=context.seed,
         scaled=CORE if trained is None else trained.parts,
     )
-    module.ln = ln.to_checkpoint() if ln is not None else None
+    module.ln = None if ln is None else {"description": ln.description(), "weights": ln.state_dict()}
     begun = Begun()
     check_monitors(callbacks, list(twin.specs))
     trainer = make_trainer(
@@ -312,7 +317,7 @@ def recordings_to_train_on(data: Node, budget: Budget, device: str, together: Pr
     return datamodule
 
 
-def start(
+def initialize(
     twin: Twin,
     datamodule: RecordingsDataModule,
     baseline: Node | None,
@@ -330,14 +335,9 @@ def start(
             f"init_from={init_from}: loaded {loaded}; what was loaded {how} (optim.core_lr_scale); "
             f"fresh: {', '.join(fresh)}"
         )
-    ln = fit_ln(datamodule, **arguments(baseline)) if baseline is not None else None
+    ln = fit_baseline(datamodule, baseline) if baseline is not None else None
     initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
     return ln
-
-
-def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A node without its class."""
-    return {key: value for key, value in node.items() if key != "_target_"}
 
 
 class KeepSettings(Callback):
@@ -359,23 +359,12 @@ def fit_baseline_alone(
     context: RunContext, run: runs.Run, model: Node, datamodule: RecordingsDataModule, checkpoint: Path | None
 ) -> float | None:
     """``model=ln``: the fit, a checkpoint, the evaluation; the evaluation alone where there is a checkpoint."""
+    ln: Predictor
     if checkpoint is not None:
-        fitted = load_ln(checkpoint, read_checkpoint(checkpoint))
-        assert fitted is not None
-        ln = fitted
+        ln = predictor_in(checkpoint, read_checkpoint(checkpoint))
     else:
-        ln = fit_ln(datamodule, **arguments(model))
-        weights = {f"twin.{name}": value for name, value in ln.state_dict().items()}
-        save_checkpoint(
-            {
-                WRITTEN: written_by(),
-                "twin": ln.description(),
-                "state_dict": weights,
-                "ln": ln.to_checkpoint(),
-                "settings": context.settings,
-            },
-            run.best,
-        )
+        ln = fit_baseline(datamodule, model)
+        save_checkpoint({**checkpoint_of(ln), "settings": context.settings}, run.best)
     if datamodule.scorable("test"):
         report(context, datamodule, ln, None, split="test", checkpoint=run.best)
     else:

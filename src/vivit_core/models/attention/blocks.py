@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.models.attention.rope import Rope
-from vivit_core.models.attention.rotary import Attention, AttentionMask, Cache
+from vivit_core.models.attention.base import Attention, AttentionMask, Cache, Positions
 from vivit_core.models.dropout import drop
 from vivit_core.models.layers import init_linear
 
@@ -18,13 +17,13 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, ratio: float, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
-        self.enter, self.leave = nn.Linear(dim, int(dim * ratio)), nn.Linear(int(dim * ratio), dim)
+        self.fc1, self.fc2 = nn.Linear(dim, int(dim * ratio)), nn.Linear(int(dim * ratio), dim)
 
     def forward(self, x: Tensor, seeds: Tensor) -> Tensor:
-        hidden = F.gelu(self.enter(x))
+        hidden = F.gelu(self.fc1(x))
         if not self.training or not self.dropout:
-            return self.leave(hidden)
-        return drop(self.leave(drop(hidden, self.dropout, seeds[0])), self.dropout, seeds[1])
+            return self.fc2(hidden)
+        return drop(self.fc2(drop(hidden, self.dropout, seeds[0])), self.dropout, seeds[1])
 
 
 class Block(nn.Module):
@@ -61,11 +60,11 @@ class Block(nn.Module):
         self.drops_paths = drop_path > 0
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                closes_a_branch = module is self.attention.out or module is self.ff.leave
+                closes_a_branch = module is self.attention.out or module is self.ff.fc2
                 init_linear(module, residual_scale if closes_a_branch else 1.0)
 
-    def forward(self, x_BND: Tensor, rope: Rope, reach: AttentionMask, seeds: Tensor) -> Tensor:
-        x_BND = x_BND + self.branch(self.attention(self.norm_attention(x_BND), rope, reach, seeds[0]), seeds[1])
+    def forward(self, x_BND: Tensor, positions: Positions, mask: AttentionMask, seeds: Tensor) -> Tensor:
+        x_BND = x_BND + self.branch(self.attention(self.norm_attention(x_BND), positions, mask, seeds[0]), seeds[1])
         return x_BND + self.branch(self.ff(self.norm_ff(x_BND), seeds[2:4]), seeds[4])
 
     def branch(self, y_BND: Tensor, seed: Tensor) -> Tensor:
@@ -73,10 +72,7 @@ class Block(nn.Module):
             return y_BND
         return drop(y_BND, self.drop_path, seed, shape=(len(y_BND), 1, 1))
 
-    def step(self, x_B1D: Tensor, rope: Rope, cache: Cache) -> Tensor:
+    def step(self, x_B1D: Tensor, positions: Positions, cache: Cache) -> Tensor:
         """The newest token alone; what was before is in the cache."""
-        q, k, v = self.attention.project(self.norm_attention(x_B1D), rope)
-        keys, values = cache.add(k, v)
-        y = (self.attention.weights(q, keys, None).to(v.dtype) @ values).transpose(1, 2).flatten(2)
-        x_B1D = x_B1D + self.attention.out(y)
+        x_B1D = x_B1D + self.attention.step(self.norm_attention(x_B1D), positions, cache)
         return x_B1D + self.ff(self.norm_ff(x_B1D), x_B1D.new_empty(0))

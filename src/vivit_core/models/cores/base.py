@@ -1,10 +1,11 @@
-"""What every core keeps, so that twins, streams, trainings and plans need not know which one they have.
+"""What every core keeps: from video to feature maps.
 
 Shape letters: B clips, C channels, T frames, H W pixels.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -12,11 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import Call, call_block
+from vivit_core.models.layers import Call, call_block, no_regularizer
 
 
-class Core(nn.Module):
-    """Video (B, C, T, H, W) to feature levels, finest first.
+class Core(nn.Module, ABC):
+    """Video in, feature maps out, finest first; the part of a twin that its recordings share.
+
+    Frames come normalized, at one size, oldest first, as (B, C, T, H, W). Each map says where its cells lie and with
+    which frames its steps end (``FeatureMap``): a step that ends at frame e knows no later frame, and serves the bins
+    from e on until the next one ends. A clip that is no whole number of steps is padded with zeros at its *old* end.
+
+    What a subclass has to do
+    -------------------------
+    - take ``in_channels`` in its constructor, given by the recordings; all other arguments are its YAML's keys, among
+      them those below where the user is to choose;
+    - set ``level_channels`` and ``stride``;
+    - ``forward``, with each block called by ``self.call``, so that it can be computed again or compiled;
+    - ``stream``: the same numbers, frame by frame, or ``refuse_acausal_stream``;
+    - ``check_geometry``: refuse clips that do not fit, with a remedy, before anything is computed.
+
+    What the contract tests check (``vivit_core.testing.check_core``)
+    ----------------------------------------------------------------
+    Odd sizes, no look ahead, a gradient for every parameter, the same gradients computed again and compiled, a stream
+    that equals the clip, the round trip through a checkpoint.
 
     Parameters
     ----------
@@ -26,8 +45,8 @@ class Core(nn.Module):
 
     Attributes
     ----------
-    level_channels : channels of each level.
-    stride : frames a step of the last level, on which modulators act.
+    level_channels : channels of each map.
+    stride : frames a step of the last map, on which modulators act.
     """
 
     level_channels: list[int]
@@ -38,8 +57,9 @@ class Core(nn.Module):
         self.causal, self.checkpointing, self.compile_choice = causal, checkpointing, compile
         self.compiled: Call | None = None
 
+    @abstractmethod
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
-        raise NotImplementedError
+        """(B, C, T, H, W) to feature maps, finest first."""
 
     def call(self, block: nn.Module, *inputs: Any) -> Tensor:
         """A block's output, as ``checkpointing`` and ``compile_blocks`` say."""
@@ -54,21 +74,22 @@ class Core(nn.Module):
         """From now on train with one compiled code for all blocks of a kind."""
         self.compiled = torch.compile(call_block, dynamic=False)
 
+    @abstractmethod
     def stream(self, old: int) -> Callable[[Tensor], list[FeatureMap | None]]:
-        """See ``streaming.Stream``: takes frames (1, C, 1, H, W) one by one and gives the levels that each one changes.
+        """A function that takes frames (1, C, 1, H, W) one by one, and gives what each changes of the maps (None:
+        nothing).
 
         ``old`` frames of padding stand before the first.
         """
-        raise NotImplementedError
 
     def refuse_acausal_stream(self) -> None:
         if not self.causal:
             raise ValueError("an acausal model (model.causal=false) sees later frames, and cannot be streamed")
 
+    @abstractmethod
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         """Raise ValueError, with a remedy, where a clip of this size leaves a stage nothing to do."""
-        raise NotImplementedError
 
-    def penalty(self) -> Tensor:
-        """What the core adds to the loss, already weighted."""
-        raise NotImplementedError
+    def regularizer(self) -> Tensor:
+        """What the core adds to the loss, already weighted: nothing, unless it says otherwise."""
+        return no_regularizer(self)

@@ -107,7 +107,7 @@ class FactorizedCNN(Core):
         return cast(FactorizedLayer, self.layers[0])
 
     @torch.no_grad()
-    def start(self, space_CPP: Tensor, time_CL: Tensor) -> None:
+    def initialize(self, space_CPP: Tensor, time_CL: Tensor) -> None:
         """Take over receptive fields, separable in space and time, oldest lag first, each with its negative, at unit
         norm; the channels beyond their number stay random.
         """
@@ -147,6 +147,6 @@ class FactorizedCNN(Core):
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         """Every size of clip will do."""
 
-    def penalty(self) -> Tensor:
+    def regularizer(self) -> Tensor:
         weight = self.first.space.weight
         return self.smoothness * roughness(weight[:, :, 0]) if self.smoothness else weight.new_zeros(())

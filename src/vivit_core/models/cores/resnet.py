@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vivit_core.models.cores.base import Core
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.frontends.temporal_basis import TemporalBasis
+from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.layers import Part
 from vivit_core.models.residual import Stages, run_blocks
 from vivit_core.models.tokenizers.base import Tokenizer
@@ -64,7 +64,7 @@ class ResNet(Core, Stages):
         compile: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(causal, checkpointing, compile)
-        self.frontend: TemporalBasis | None = frontend(in_channels=in_channels) if frontend is not None else None
+        self.frontend: Frontend | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=widths[0] if widths else 1)
         if isinstance(self.tokenizer, ResidualStem):  # the weights that write back would never be used
@@ -104,5 +104,5 @@ class ResNet(Core, Stages):
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         self.tokenizer.grid(frames, height, width)
 
-    def penalty(self) -> Tensor:
-        return self.tokenizer.penalty()
+    def regularizer(self) -> Tensor:
+        return self.tokenizer.regularizer()

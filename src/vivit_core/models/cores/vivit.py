@@ -24,13 +24,12 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from vivit_core.models.attention.base import Attention, AttentionMask, Cache, Positions
 from vivit_core.models.attention.blocks import Block
-from vivit_core.models.attention.rope import Rope, rope_space, rope_time
-from vivit_core.models.attention.rotary import Attention, AttentionMask, Cache
 from vivit_core.models.cores.base import Core
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.frontends.temporal_basis import TemporalBasis
+from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.layers import Part
 from vivit_core.models.tokenizers.base import Tokenizer
 
@@ -84,7 +83,7 @@ class ViViT(Core):
             raise ValueError(
                 f"model.registers={registers} would never be attended to without spatial blocks; set model.registers=0"
             )
-        self.frontend: TemporalBasis | None = frontend(in_channels=in_channels) if frontend is not None else None
+        self.frontend: Frontend | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=embedding_dim)
         self.patch_dropout = patch_dropout
@@ -105,7 +104,7 @@ class ViViT(Core):
                 f"model.window={window}: a window holds at least one token of {self.stride} frames, and "
                 "only a causal model has one; set model.window=null, or at least the tokens' frames"
             )
-        self.reach = AttentionMask(causal, None if window is None else math.ceil(window / self.stride))
+        self.mask = AttentionMask(causal, None if window is None else math.ceil(window / self.stride))
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
         """Feature levels, finest first; the last is the transformer's own, or the map that it wrote to."""
@@ -128,9 +127,8 @@ class ViViT(Core):
         if self.registers is not None:
             r = self.registers.shape[0]
             x = torch.cat([repeat(self.registers.to(x.dtype), "r d -> s r d", s=x.shape[0]), x], dim=1)
-        head = first_attention(self.spatial)
-        rope = rope_space(height, width, r, head.head_dim, head.rope_base_space, x.device)
-        x = self.run(self.spatial, x, rope, EVERYWHERE)
+        positions = first_attention(self.spatial).space(height, width, r, x.device)
+        x = self.run(self.spatial, x, positions, EVERYWHERE)
         return rearrange(x[:, r:], "(b t) n d -> b t n d", b=b)
 
     def attend_time(self, x_BTND: Tensor) -> Tensor:
@@ -138,24 +136,23 @@ class ViViT(Core):
             return x_BTND
         b, t = x_BTND.shape[:2]
         x = rearrange(x_BTND, "b t n d -> (b n) t d")
-        head = first_attention(self.temporal)
-        rope = rope_time(torch.arange(t, device=x.device), head.head_dim, head.rope_base_time)
-        x = self.run(self.temporal, x, rope, self.reach)
+        positions = first_attention(self.temporal).time(torch.arange(t, device=x.device))
+        x = self.run(self.temporal, x, positions, self.mask)
         return rearrange(x, "(b n) t d -> b t n d", b=b)
 
-    def run(self, blocks: nn.ModuleList, x_BND: Tensor, rope: Rope, reach: AttentionMask) -> Tensor:
+    def run(self, blocks: nn.ModuleList, x_BND: Tensor, positions: Positions, mask: AttentionMask) -> Tensor:
         """The blocks one after the other."""
         shape = (len(blocks), Block.SEEDS)
         seeds = draw_seeds(*shape, device=x_BND.device)
         for block, own in zip(blocks, seeds, strict=True):
-            x_BND = self.call(block, x_BND, rope, reach, own)
+            x_BND = self.call(block, x_BND, positions, mask, own)
         return x_BND
 
     def stream(self, old: int) -> Callable[[Tensor], list[FeatureMap | None]]:
         self.refuse_acausal_stream()
         filtered = self.frontend.stream() if self.frontend is not None else None
         cut = self.tokenizer.stream(old)
-        caches = [Cache(self.reach.window) for _ in self.temporal]
+        caches = [Cache(self.mask.window) for _ in self.temporal]
         step = 0
 
         def advance(frame: Tensor) -> list[FeatureMap | None]:
@@ -165,11 +162,10 @@ class ViViT(Core):
                 return [*levels, None]
             x = self.attend_space(tokens.x_BTND, tokens.height, tokens.width)[0].transpose(0, 1)  # (N, 1, D)
             if self.temporal:
-                head = first_attention(self.temporal)
-                rope = rope_time(torch.tensor([step], device=x.device), head.head_dim, head.rope_base_time)
+                positions = first_attention(self.temporal).time(torch.tensor([step], device=x.device))
                 for block, cache in zip(self.temporal, caches, strict=True):
                     assert isinstance(block, Block)
-                    x = block.step(x, rope, cache)
+                    x = block.step(x, positions, cache)
             step += 1
             return [*levels, self.tokenizer.restore(tokens, self.norm(x.transpose(0, 1)[None]))]
 
@@ -178,8 +174,8 @@ class ViViT(Core):
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         self.tokenizer.grid(frames, height, width)
 
-    def penalty(self) -> Tensor:
-        return self.tokenizer.penalty()
+    def regularizer(self) -> Tensor:
+        return self.tokenizer.regularizer()
 
 
 def first_attention(blocks: nn.ModuleList) -> Attention:

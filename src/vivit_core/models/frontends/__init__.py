@@ -1,1 +1,1 @@
-"""What frames pass through before the core."""
+"""Front ends: what happens to the pixels' time courses before tokens are cut."""

@@ -1,4 +1,4 @@
-"""Front ends: what happens to the pixels' time courses before they are cut into tokens.
+"""Every pixel's past through a few temporal filters.
 
 Shape letters: B clips, C channels, T frames, H W pixels, K bases, L lags.
 """
@@ -13,11 +13,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vivit_core.models.frontends.base import Frontend
 
-class TemporalBasis(nn.Module):
+
+class TemporalBasis(Frontend):
     """Every pixel's past seen through a few learnable, causal filters: (B, C, T, H, W) to (B, C·K, T, H, W).
 
-    They start as raised cosines on a logarithmic time axis (Pillow et al. 2008), or from data (``start``).
+    They start as raised cosines on a logarithmic time axis (Pillow et al. 2008), or from data (``initialize``).
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ class TemporalBasis(nn.Module):
         self.weight_KL = nn.Parameter(raised_cosines(bases, lags))
 
     @torch.no_grad()
-    def start(self, filters_KL: Tensor) -> None:
+    def initialize(self, filters_KL: Tensor) -> None:
         """Take over filters (K, L), oldest lag first, at unit norm."""
         if filters_KL.shape != self.weight_KL.shape:
             raise ValueError(

@@ -1,1 +1,1 @@
-"""The distribution of counts given rates."""
+"""Likelihoods: how measured counts scatter around a rate, and the loss that follows."""

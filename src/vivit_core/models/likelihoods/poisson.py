@@ -1,72 +1,27 @@
-"""The loss, and the one place that says which (bin, unit) pairs count.
-
-Shape letters: B clips, T bins, U units.
-"""
+"""Poisson counts: independent from bin to bin, with a variance that equals the mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.specs import Batch, Clips
+from vivit_core.models.likelihoods.base import Likelihood
 
 
-def counted(predicted: Tensor, clips: Clips, burn_in: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Prediction and measurement side by side, with the pairs that count.
-
-    A pair counts where the measurement is valid and the bin lies after the burn-in. In evaluation the clips' ``score``
-    takes the burn-in's place: it leaves the burn-in out already, and serves each bin of a split once.
+class Poisson(Likelihood):
+    """Spikes that know nothing of each other but the rate.
 
     Parameters
     ----------
-    predicted : (B, T, U) expected counts a bin, or (B, U) for the newest bin alone.
-    clips : of the same recording.
-    burn_in : bins at the start of a clip that do not count.
-
-    Returns
-    -------
-    predicted (float32 or wider), counts and the mask of pairs that count, each (B, T, U) or (B, U).
+    mean_counts : given by the twin.
+    output : how the drive becomes expected counts.
     """
-    counts, valid = clips["counts"], clips["valid"]
-    bins = counts.shape[1]
-    if "score" in clips:
-        mask = valid & clips["score"][..., None]
-    else:
-        if burn_in >= bins:
-            raise ValueError(
-                f"a clip of {bins} bins has nothing left after a burn-in of {burn_in}; "
-                "make data.clip_length longer or data.burn_in shorter"
-            )
-        mask = valid.clone()
-        mask[:, :burn_in] = False
-    if predicted.dim() == 2:
-        counts, mask = counts[:, -1], mask[:, -1]
-    if predicted.shape != counts.shape:
-        raise ValueError(
-            f"predictions of shape {tuple(predicted.shape)} do not fit counts of shape {tuple(counts.shape)}"
-        )
-    return predicted if predicted.dtype == torch.float64 else predicted.float(), counts, mask
 
+    def nats(self, rate: Tensor, counts: Tensor) -> Tensor:
+        """r − n ln r; a bin without counts costs its rate, also where that is 0."""
+        return rate - torch.where(counts > 0, counts * rate.log(), 0.0)
 
-def poisson_loss(predicted: Mapping[str, Tensor], batch: Batch, burn_in: int) -> tuple[Tensor, Tensor]:
-    """Poisson loss summed over the pairs that count, and their number; both scalars, over all recordings.
-
-    The loss is sum / number: a mean over pairs, not over recordings, so that its scale does not depend on batch, time
-    or unit count. Sum and number are given apart so that several batches, accumulated or on several ranks, can be
-    brought to one mean exactly. The term that does not depend on the prediction, ln(counts!), is left out.
-
-    Parameters
-    ----------
-    predicted : expected counts a bin for each recording, positive.
-    batch : the clips they were made from.
-    burn_in : bins at the start of a clip that do not count.
-    """
-    total, pairs = [], []
-    for recording_id, rate in predicted.items():
-        rate, counts, mask = counted(rate, batch[recording_id], burn_in)
-        counts = torch.where(mask, counts, 0.0)  # an invalid count may be NaN, whose gradient no later mask takes out
-        total.append(torch.where(mask, rate - counts * rate.log(), 0.0).sum())
-        pairs.append(mask.sum())
-    return torch.stack(total).sum(), torch.stack(pairs).sum()
+    def null_nats(self, bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return counts - counts * np.log(np.where(counts > 0, counts / bins, 1.0))

@@ -1,1 +1,1 @@
-"""What behavior does to a feature map."""
+"""Modulators: how behavior acts on the features."""

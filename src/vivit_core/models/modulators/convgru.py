@@ -1,7 +1,4 @@
-"""Modulators: how behavior acts on the features.
-
-A modulator takes the core's levels and the behavior of every bin and returns levels: the last one changed, and
-possibly one more, on a 1×1 grid at the full bin rate, that readouts see like any other.
+"""A convolutional recurrence over the coarsest features, driven by behavior.
 
 Shape letters: B clips, T bins, S time steps of the last level, C channels, H W cells, D behavior numbers, G hidden
 channels.
@@ -19,9 +16,10 @@ from torch.nn import functional as F
 
 from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.layers import init_linear
+from vivit_core.models.modulators.base import Modulator
 
 
-class ConvGRU(nn.Module):
+class ConvGRU(Modulator):
     """A convolutional gated recurrent unit (Ballas et al. 2016) over the last level, driven by features and behavior.
 
     The convolutions of the input run over all time at once; only the recurrence steps.
@@ -86,7 +84,7 @@ class ConvGRU(nn.Module):
         return (1 - update) * torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h) + update * state
 
     def stream(self, old: int) -> Callable[[list[FeatureMap | None], Tensor], list[FeatureMap | None]]:
-        """See ``streaming.Stream``: takes the core's levels and the behavior (1, 1, D) of each bin."""
+        """See ``Modulator.stream``."""
         state: Tensor | None = None
         waiting: list[Tensor] = []
 
@@ -114,6 +112,3 @@ class ConvGRU(nn.Module):
         x = repeat(self.gain(behavior_BTD), "b t g -> b g t 1 1")
         middle = x.new_zeros(1, dtype=torch.float32)
         return [FeatureMap(x, 0, 1, middle, middle, 1.0)]
-
-    def penalty(self) -> Tensor:
-        return self.out.weight.new_zeros(())

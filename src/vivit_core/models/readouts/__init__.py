@@ -1,1 +1,1 @@
-"""From feature maps to each unit's rate."""
+"""Readouts: from feature maps to each unit's drive."""

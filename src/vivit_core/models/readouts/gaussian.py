@@ -1,4 +1,4 @@
-"""Readouts: from feature levels to each unit's drive.
+"""A Gaussian window for each unit (Lurz et al. 2021).
 
 Shape letters: B clips, F bins, T time steps of a level, C channels, H W cells, U units.
 """
@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import inverse_softplus
+from vivit_core.models.readouts.base import Readout
 
 
-class GaussianReadout(nn.Module):
+class GaussianReadout(Readout):
     """Every unit looks at one place of the frame through a Gaussian window and weighs the features there.
 
     The window (mean, std, angle) lives in pixels and is the same for all levels; on a level with coarse cells it is
@@ -29,12 +28,11 @@ class GaussianReadout(nn.Module):
     ----------
     channels : channels of each level, given by the twin.
     frame_size : height and width of the frame, px, given by the twin.
-    mean_counts : (U,) mean counts a bin in training; the bias starts there.
+    mean_drive : (U,) drive at which a unit fires at its mean, given by the twin; the bias starts there.
     std_px : the windows' standard deviation at the start, px.
     std_min_px, std_max_px : bounds of the standard deviation, px.
     std_settle : fraction of the training over which the upper bound sinks from the frame's size to ``std_max_px``.
     l1 : weight of the mean absolute feature weight, summed over channels, in the loss.
-    output : how the drive becomes expected counts.
     """
 
     limit: Tensor
@@ -43,22 +41,21 @@ class GaussianReadout(nn.Module):
         self,
         channels: list[int],
         frame_size: tuple[int, int],
-        mean_counts: tuple[float, ...],
+        mean_drive: Tensor,
         std_px: float,
         std_min_px: float,
         std_max_px: float,
         std_settle: float,
         l1: float,
-        output: Literal["exp", "softplus"],
     ) -> None:
         super().__init__()
         if not 0 < std_min_px <= std_px <= std_max_px:
             raise ValueError(
                 f"readout: 0 < std_min_px={std_min_px} <= std_px={std_px} <= std_max_px={std_max_px} does not hold"
             )
-        units = len(mean_counts)
+        units = len(mean_drive)
         height, width = frame_size
-        self.l1, self.output = l1, output
+        self.l1 = l1
         self.std_min, self.std_max, self.std_settle = std_min_px, std_max_px, std_settle
         self.std_ceiling = max(std_max_px, float(max(height, width)))
         self.mean = nn.Parameter(torch.tensor([(width - 1) / 2, (height - 1) / 2]).repeat(units, 1))  # (U, 2) x, y
@@ -66,8 +63,7 @@ class GaussianReadout(nn.Module):
         self.log_std = nn.Parameter(math.log(std_px) + torch.tensor([0.05, -0.05]).repeat(units, 1))
         self.angle = nn.Parameter(torch.zeros(units))  # radians
         self.features = nn.ParameterList([torch.randn(units, c) * 0.1 * c**-0.5 for c in channels])
-        rate = torch.tensor(mean_counts).clamp_min(1e-4)
-        self.bias = nn.Parameter(rate.log() if output == "exp" else inverse_softplus(rate))
+        self.bias = nn.Parameter(mean_drive.clone())
         self.register_buffer("limit", torch.tensor([[0.0, 0.0], [width - 1.0, height - 1.0]]), persistent=False)
 
     @torch.no_grad()
@@ -79,11 +75,14 @@ class GaussianReadout(nn.Module):
         self.mean.clamp_(self.limit[0], self.limit[1])
 
     @torch.no_grad()
-    def start(self, centers_U2: Tensor) -> None:
+    def initialize(self, centers_U2: Tensor) -> None:
         """Look at these places, (U, 2) as x, y in pixels, to begin with."""
         self.mean.copy_(centers_U2.to(self.mean).clamp(self.limit[0], self.limit[1]))
 
-    def window(self, level: FeatureMap) -> Tensor:
+    def windows(self) -> list[nn.Parameter]:
+        return [self.mean, self.log_std, self.angle]
+
+    def window_on(self, level: FeatureMap) -> Tensor:
         """(U, H, W), sums to one for each unit."""
         dx = level.xs - self.mean[:, :1]
         dy = level.ys - self.mean[:, 1:]
@@ -97,8 +96,8 @@ class GaussianReadout(nn.Module):
         tails = energy.detach() - energy.detach().amin((1, 2), keepdim=True) > 60.0
         return torch.softmax((-0.5 * energy).masked_fill(tails, -math.inf).flatten(1), dim=1).view_as(energy)
 
-    def drive(self, levels: list[FeatureMap], bins: int, last: bool) -> Tensor:
-        """(B, F, U), or (B, U) for the newest bin alone."""
+    def forward(self, levels: list[FeatureMap], bins: int, last: bool) -> Tensor:
+        """The drive: (B, F, U), or (B, U) for the newest bin alone."""
         total: Tensor | float = 0.0
         for level, features_UC in zip(levels, self.features, strict=True):
             x = level.x_BCTHW[:, :, -1:] if last else level.x_BCTHW
@@ -109,7 +108,7 @@ class GaussianReadout(nn.Module):
 
     def weights(self, level: FeatureMap, features_UC: Tensor) -> Tensor:
         """Window and feature weights multiplied out, (U, H·W·C)."""
-        return einsum(features_UC, self.window(level), "u c, u h w -> u h w c").flatten(1)
+        return einsum(features_UC, self.window_on(level), "u c, u h w -> u h w c").flatten(1)
 
     @staticmethod
     def look(x_BCTHW: Tensor, weights: Tensor) -> Tensor:
@@ -118,7 +117,7 @@ class GaussianReadout(nn.Module):
         return nn.functional.linear(flat, weights.to(flat.dtype)).float()
 
     def stream(self) -> Callable[[list[FeatureMap | None]], Tensor]:
-        """See ``streaming.Stream``: takes the levels that a bin changes, gives its expected counts (U,)."""
+        """See ``Readout.stream``."""
         weights: list[Tensor | None] = [None] * len(self.features)
         held = [torch.zeros_like(self.bias)] * len(self.features)  # a level's last word holds until it speaks again
 
@@ -129,23 +128,17 @@ class GaussianReadout(nn.Module):
                 if (own := weights[i]) is None:
                     own = weights[i] = self.weights(level, features_UC)
                 held[i] = self.look(level.x_BCTHW, own)[0, 0]
-            return self.counts(sum(held, self.bias))
+            return sum(held, self.bias)
 
         return advance
 
-    def forward(self, levels: list[FeatureMap], bins: int, last: bool) -> Tensor:
-        """Expected counts a bin."""
-        return self.counts(self.drive(levels, bins, last))
-
-    def counts(self, drive: Tensor) -> Tensor:
-        if self.output == "exp":
-            return drive.clamp(-15.0, 8.0).exp()
-        return nn.functional.softplus(drive) + 1e-6
-
-    def penalty(self) -> Tensor:
+    def regularizer(self) -> Tensor:
         """L1 of the feature weights: mean over units of the sum over channels."""
         total = torch.stack([f.abs().sum(1).mean() for f in self.features]).sum()
         return self.l1 * total
+
+    def centers(self) -> Tensor:
+        return self.mean.detach()
 
     def gaussians(self) -> dict[str, Tensor]:
         """Means (U, 2) as x, y and standard deviations (U, 2) in pixels, angles (U,) in degrees."""

@@ -10,6 +10,7 @@ Shape letters: B clips, C channels, T frames, H W pixels, N tokens a time step, 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.feature_map import FeatureMap, cell_centers
-from vivit_core.models.layers import Call, call_block
+from vivit_core.models.layers import Call, call_block, no_regularizer
 
 
 @dataclass
@@ -48,8 +49,24 @@ class Tokens:
         return FeatureMap(x, self.first_end, self.stride, self.ys, self.xs, self.cell)
 
 
-class Tokenizer(nn.Module):
-    """What all tokenizers share: the size of a tubelet, the padding, and the check of the geometry.
+class Tokenizer(nn.Module, ABC):
+    """Video in, tokens out, and back to a feature map.
+
+    The base class holds what all share: the size of a tubelet, the padding, and the check of the geometry.
+
+    What a subclass has to do
+    -------------------------
+    - take ``in_channels`` and ``dim`` in its constructor, given by the core; all other arguments are its YAML's keys,
+      ``patch_size`` among them;
+    - set ``level_channels``, and ``out_channels`` where ``restore`` makes something else than the tokens' own grid;
+    - ``forward``: a token knows no frame after its tubelet's last, and its place is where its tubelet lies (``place``
+      puts it there);
+    - ``stream``: the same tokens, frame by frame.
+
+    What the contract tests check (``vivit_core.testing.check_tokenizer``)
+    ---------------------------------------------------------------------
+    Odd sizes, no look ahead, a gradient for every parameter, the same gradients computed again and compiled, a stream
+    that equals the clip, the round trip through a checkpoint.
 
     Parameters
     ----------
@@ -119,24 +136,25 @@ class Tokenizer(nn.Module):
             x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top, old, 0))
         return x_BCTHW, (old, top, left)
 
+    @abstractmethod
     def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
         """Cut the tokens; blocks on the way are called by ``call``, the core's way of calling its own."""
-        raise NotImplementedError
 
     def restore(self, tokens: Tokens, x_BTND: Tensor) -> FeatureMap:
         """The feature level that readouts see of what the blocks made of the tokens: (B, out_channels, T', H', W')."""
         return tokens.as_level(x_BTND)
 
+    @abstractmethod
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:
-        """Takes frames (1, C, 1, H, W) one by one; gives the finer levels at each, and tokens where some have ended.
+        """A function that takes frames (1, C, 1, H, W) one by one, and gives the finer maps at each, and the tokens
+        where some have ended (else None).
 
         ``old`` frames of padding stand before the first.
         """
-        raise NotImplementedError
 
-    def penalty(self) -> Tensor:
-        """What the tokenizer adds to the loss: nothing, unless it says otherwise."""
-        return torch.zeros(())
+    def regularizer(self) -> Tensor:
+        """What the tokenizer adds to the loss, already weighted: nothing, unless it says otherwise."""
+        return no_regularizer(self)
 
     def place(
         self, x_BTND: Tensor, height: int, width: int, before: tuple[int, int, int], levels: list[FeatureMap]

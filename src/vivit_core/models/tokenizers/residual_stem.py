@@ -129,8 +129,8 @@ class ResidualStem(Tokenizer, Stages):
         )
         return replace(level, x_BCTHW=self.norm(level.x_BCTHW + added[..., :rows, :columns]))
 
-    def penalty(self) -> Tensor:
-        return self.stem.penalty()
+    def regularizer(self) -> Tensor:
+        return self.stem.regularizer()
 
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:
         cut = self.stem.stream(old)

@@ -69,7 +69,7 @@ class ConvStem(Tokenizer):
             init_linear(module)
 
     @torch.no_grad()
-    def start(self, fields_OIHW: Tensor) -> None:
+    def initialize(self, fields_OIHW: Tensor) -> None:
         """Take over receptive fields of at most the kernel's size; the channels beyond their number stay random."""
         number, _, height, width = fields_OIHW.shape
         top, left = (self.kernel - height) // 2, (self.kernel - width) // 2
@@ -90,7 +90,7 @@ class ConvStem(Tokenizer):
         mixed = [self.mix(self.rectify(self.fields(x))) for x in shown]
         self.mix.weight /= channel_scales(mixed)[:, None, None, None]
 
-    def penalty(self) -> Tensor:
+    def regularizer(self) -> Tensor:
         """The roughness of the receptive fields."""
         weight = self.fields.weight
         return self.smoothness * roughness(weight) if self.smoothness else weight.new_zeros(())

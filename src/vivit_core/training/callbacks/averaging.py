@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vivit_core.metrics.unit_metrics import UnitMetrics
-from vivit_core.models.likelihoods.poisson import counted
+from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.load import AVERAGE, weights_in
 from vivit_core.training.module import TwinModule, validation_numbers
 

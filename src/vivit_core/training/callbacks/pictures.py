@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.names import file_name, key_name, short
 from vivit_core.plotting import rates as plotting_rates
 from vivit_core.specs import Batch, Clips
@@ -57,7 +57,7 @@ class ValidationPictures(Callback):
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         twin = pl_module.twin
-        assert isinstance(twin, Twin)
+        assert isinstance(twin, Predictor)
         if twin.predict == "last" or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         for recording_id, clips in self._clips.items():

@@ -1,0 +1,217 @@
+"""What every model that predicts keeps: a twin and an LN model are used alike from here on.
+
+Shape letters: B clips, C channels, T bins, H W pixels, D behavior numbers, U units.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vivit_core.models.layers import missing, no_regularizer
+from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.specs import Batch, Clips, RecordingSpec
+
+if TYPE_CHECKING:
+    from vivit_core.models.streaming import Stream
+
+Predict = Literal["all", "last"]
+
+
+class Predictor(nn.Module, ABC):
+    """Video and behavior in, expected counts of every unit out.
+
+    Trainings, evaluations, comparisons and in-silico experiments take any predictor. ``load_predictor`` gives the one
+    that a checkpoint holds.
+
+    What a subclass has to do
+    -------------------------
+    - ``forward`` and ``likelihood``;
+    - say where it is not ``causal``, and where it sees no behavior (``sees_behavior``);
+    - ``description`` and ``from_description``, where it is kept in checkpoints.
+
+    What it may do
+    --------------
+    ``stream``, ``centers_px``, ``gaussians_px``, ``regularizer``, ``set_progress``, ``check_geometry``: without them it
+    refuses to stream, does not say where its units look, and adds nothing to the loss.
+
+    Parameters
+    ----------
+    recordings : what is known of each recording.
+    predict : "all" for every bin of a clip, "last" for the newest alone.
+
+    Attributes
+    ----------
+    specs : the recordings by id.
+    causal : no prediction uses a frame or behavior of a later bin.
+    sees_behavior : whether behavior can change a prediction.
+    missing_values : of the last call of ``rates``.
+
+    Raises
+    ------
+    ValueError
+        Where recordings share an id, or there is none.
+    """
+
+    causal: bool = True
+    sees_behavior: bool = True
+
+    def __init__(self, recordings: Sequence[RecordingSpec], predict: Predict) -> None:
+        super().__init__()
+        self.specs = {spec.recording_id: spec for spec in recordings}
+        if len(self.specs) != len(recordings) or not recordings:
+            raise ValueError(f"a model needs recordings with distinct ids; got {[s.recording_id for s in recordings]}")
+        self.predict: Predict = predict
+        self.missing_values = 0
+
+    @property
+    def kind(self) -> str:
+        """What tables call a model like this."""
+        return type(self).__name__
+
+    def index(self, recording_id: str) -> int:
+        """The place of a recording among those that the model knows."""
+        if recording_id not in self.specs:
+            raise ValueError(f"this model does not know recording {recording_id!r}; it knows {list(self.specs)}")
+        return list(self.specs).index(recording_id)
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Expected counts a bin: (B, T, U) for each recording, or (B, U) for ``predict="last"``."""
+
+    @abstractmethod
+    def likelihood(self, recording_id: str) -> Likelihood:
+        """How counts of a recording's units scatter around what the model predicts."""
+
+    @torch.no_grad()
+    def rates(self, recording_id: str, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
+        """Predicted rates of a stretch of video, in one pass.
+
+        Time runs in the model's bins (``specs[recording_id].frame_rate_hz``), and frames and behavior are what
+        ``data.transforms`` makes of the recording's (read by
+        :class:`vivit_core.data.resample.ResampledRecording`).
+
+        Parameters
+        ----------
+        recording_id : whose units.
+        frames : (T, H, W) or (C, T, H, W), pixel values as the recording has them, not normalized. A value that is
+            missing (NaN or infinite), here or in ``behavior``, is at its mean; ``missing_values`` counts such values
+            of the last call, and a warning says so.
+        behavior : (T, D) in the order of ``specs[recording_id].behavior``, not normalized; None where there is none.
+
+        Returns
+        -------
+        (T, U) in Hz, or (U,) for ``predict="last"``.
+
+        Raises
+        ------
+        ValueError
+            For an unknown recording, and frames or behavior of a wrong shape.
+        """
+        self.index(recording_id)
+        spec = self.specs[recording_id]
+        video = torch.as_tensor(np.asarray(frames))
+        video = video[None] if video.dim() == 3 else video
+        if video.dim() != 4 or (video.shape[0], *video.shape[2:]) != spec.frame_shape:
+            channels, height, width = spec.frame_shape
+            raise ValueError(
+                f"recording {recording_id} has frames of shape {spec.frame_shape} (channels, height, width): "
+                f"give ({channels}, bins, {height}, {width}), not {tuple(video.shape)}"
+            )
+        bins = video.shape[1]
+        given = np.zeros((bins, 0), np.float32) if behavior is None else np.asarray(behavior, np.float32)
+        if given.shape != (bins, spec.behavior_dim):
+            raise ValueError(
+                f"recording {recording_id} needs behavior of shape ({bins}, {spec.behavior_dim}) "
+                f"for {spec.behavior}, not {given.shape}"
+            )
+        device = next(self.parameters()).device
+        training = self.training
+        self.eval()
+        clips = Clips(frames=video[None].to(device), behavior=torch.as_tensor(given)[None].to(device))
+        self.missing_values = missing(clips["frames"]) + missing(clips["behavior"])
+        if self.missing_values:
+            warnings.warn(
+                f"recording {recording_id}: {self.missing_values} pixels or numbers of behavior are missing (NaN or "
+                "infinite); their means stand in",
+                stacklevel=2,
+            )
+        counts = self({recording_id: clips})[recording_id][0]
+        self.train(training)
+        return (counts * spec.frame_rate_hz).cpu().numpy()
+
+    def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
+        """Predict one recording bin by bin, endlessly: see :class:`vivit_core.models.streaming.Stream`.
+
+        Raises
+        ------
+        ValueError
+            For a model that cannot, and an unknown recording.
+        """
+        raise ValueError(f"a model of kind {self.kind} has no stream; take a twin, for example of model=vivit_small")
+
+    def regularizer(self) -> Tensor:
+        """What the model adds to the loss, already weighted."""
+        return no_regularizer(self)
+
+    def set_progress(self, fraction: float) -> None:
+        """Told after each optimizer step which part of the training is done (0 to 1), for schedules and bounds."""
+
+    def check_geometry(self, clip_length: int) -> None:
+        """Raise ValueError, with a remedy, where a clip of this many frames does not fit the model."""
+
+    def centers_px(self, recording_id: str) -> np.ndarray:
+        """Where the model looks for each unit, (U, 2) as x and y in pixels of the recording's own frame; NaN where it
+        cannot say."""
+        return np.full((self.specs[recording_id].n_units, 2), np.nan)
+
+    def gaussians_px(self, recording_id: str) -> dict[str, np.ndarray] | None:
+        """The Gaussian windows through which units look, in pixels of the recording's own frame: ``mean_px`` (U, 2) as
+        x and y, ``std_px`` (U, 2), ``angle_deg`` (U,); None where there are none."""
+        return None
+
+    def description(self) -> dict[str, Any]:
+        """Primitives from which :meth:`from_description` makes the same model, not yet with its weights.
+
+        ``_target_`` names the class, ``recordings`` lists ``RecordingSpec.to_dict`` of each recording.
+
+        Raises
+        ------
+        ValueError
+            For a model that is not kept in checkpoints.
+        """
+        raise ValueError(f"a model of kind {self.kind} cannot be kept in a checkpoint: it has no description()")
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Predictor:
+        """The model that :meth:`description` described. Nothing about the description may be taken for granted: it
+        comes from a file.
+
+        Raises
+        ------
+        ValueError
+            Where it describes no such model.
+        """
+        raise ValueError(f"a model of kind {cls.__name__} cannot be read from a checkpoint")
+
+
+def recordings_in(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The recordings that a description lists, as dicts."""
+    recordings = description.get("recordings")
+    if not isinstance(recordings, list) or not all(isinstance(values, dict) for values in recordings):
+        raise ValueError("recordings is no list of dicts")
+    return recordings
+
+
+def predict_in(description: Mapping[str, Any]) -> Predict:
+    """Which bins a described model predicts."""
+    predict = description.get("predict")
+    if predict not in ("all", "last"):
+        raise ValueError(f"predict={str(predict)[:40]} should be 'all' or 'last'")
+    return predict

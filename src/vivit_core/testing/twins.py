@@ -1,0 +1,232 @@
+"""What every twin keeps, whatever it is made of: the checks behind those of each kind of part.
+
+A sentence in an AssertionError says what does not hold. Sizes: B clips, T bins, U units.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vivit_core.models.load import checkpoint_of, load_predictor
+from vivit_core.models.twin import Twin
+from vivit_core.parts.groups import consent
+from vivit_core.specs import Clips
+from vivit_core.testing import small
+
+GEOMETRIES = ((37, 50), (36, 64), (51, 51), (31, 1))  # height and width of frames, px: odd, wide, square, one column
+FRAME = (18, 26)
+BINS = 17  # no multiple of a token's frames
+LONG = 64
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a twin is made of.
+
+    Parameters
+    ----------
+    model, readout, likelihood : plain nodes, as ``Twin`` takes them.
+    packages : other packages than vivit_core whose classes they name.
+    """
+
+    model: small.Node
+    readout: small.Node = field(default_factory=lambda: small.READOUT)
+    likelihood: small.Node = field(default_factory=lambda: small.LIKELIHOOD)
+    packages: tuple[str, ...] = ()
+
+    def twin(self, frame: tuple[int, int] = FRAME) -> Twin:
+        """The same twin each time."""
+        torch.manual_seed(0)
+        with consent(self.packages):
+            return Twin(self.model, self.readout, self.likelihood, [small.spec(height=frame[0], width=frame[1])])
+
+
+def check_twin(
+    model: small.Node,
+    readout: small.Node = small.READOUT,
+    likelihood: small.Node = small.LIKELIHOOD,
+    packages: Sequence[str] = (),
+    frame: tuple[int, int] = FRAME,
+    compiled: bool = False,
+) -> None:
+    """All of the below.
+
+    Parameters
+    ----------
+    model, readout, likelihood : plain nodes, as ``Twin`` takes them.
+    packages : other packages than vivit_core whose classes they name.
+    frame : height and width of the frames, px, in all checks but that of geometries.
+    compiled : compare with compiled blocks too.
+
+    Raises
+    ------
+    AssertionError
+        Says what does not hold.
+    """
+    parts = Parts(model, readout, likelihood, tuple(packages))
+    check_geometries(parts)
+    check_no_look_ahead(parts, frame)
+    check_gradients(parts, frame)
+    check_round_trip(parts, frame)
+    check_checkpointing(parts, frame)
+    for bins in (BINS, LONG):
+        check_stream(parts, frame, bins)
+    if compiled:
+        check_compiled(parts, frame)
+
+
+def check_geometries(parts: Parts, geometries: Sequence[tuple[int, int]] = GEOMETRIES) -> None:
+    """Frames of odd sizes: predictions are positive and finite numbers of the right shape, and the newest bin alone is
+    the last of all; or the size is refused with a ValueError, but not each of them."""
+    fit = 0
+    for height, width in geometries:
+        try:
+            twin = parts.twin((height, width)).eval()
+            twin.check_geometry(BINS)
+        except ValueError as refusal:
+            assert str(refusal), f"frames of {height}×{width} px are refused without a word"
+            continue
+        fit += 1
+        shown = small.batch(next(iter(twin.specs.values())))
+        counts = predicted(twin, shown["a"])
+        what = f"with frames of {height}×{width} px and {BINS} bins"
+        assert counts.shape == (2, BINS, 5), f"{what}, 2 clips of 5 units give {tuple(counts.shape)}"
+        assert torch.isfinite(counts).all() and (counts > 0).all(), f"{what}, rates are not all positive numbers"
+        twin.predict = "last"
+        assert same(predicted(twin, shown["a"]), counts[:, -1]), f"{what}, the newest bin alone (last) differs"
+    assert fit, f"no geometry of {list(geometries)} fits"
+
+
+def check_no_look_ahead(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+    """What changes at a bin changes no prediction of an earlier one; and it changes some of the later ones, behavior
+    where there is a modulator. A twin that says it is not causal is let off."""
+    twin = parts.twin(frame).eval()
+    if not twin.causal:
+        return
+    before, at = small.clips(next(iter(twin.specs.values()))), 9
+    for what in ("frames", "behavior"):
+        after = Clips(frames=before["frames"].clone(), behavior=before["behavior"].clone())
+        if what == "frames":
+            after["frames"][:, :, at:] = 255 - after["frames"][:, :, at:]
+        else:
+            after["behavior"][:, at:] += 3
+        change_T = (predicted(twin, after) - predicted(twin, before)).abs().amax((0, 2))
+        first = int(change_T.nonzero()[0]) if change_T.any() else len(change_T)
+        assert first >= at, f"{what} of bin {at} change the prediction of bin {first}: it looks ahead"
+        if what == "frames" or twin.modulator is not None:
+            assert first < len(change_T), f"{what} from bin {at} on change nothing"
+
+
+def check_gradients(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+    """Every parameter gets a gradient: what is never used, or is cut off, does not learn."""
+    twin = parts.twin(frame).eval()  # without dropout, which may leave out a whole block
+    of = next(iter(twin.specs.values()))
+    predicted_BTU = twin({"a": small.clips(of)})["a"]
+    likelihood = twin.likelihood("a")
+    counts = torch.randint(0, 3, predicted_BTU.shape).float()
+    weigh = torch.rand(predicted_BTU.shape)
+    ((likelihood.nats(predicted_BTU, counts) * weigh).sum() + twin.regularizer()).backward()
+    dead = [name for name, p in twin.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not dead, f"no gradient reaches {', '.join(dead)}"
+
+
+def check_round_trip(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+    """A checkpoint holds the twin: read back, it predicts the same numbers. Where other packages are needed, it is
+    refused by name without their consent."""
+    twin = parts.twin(frame).eval()
+    shown = small.clips(next(iter(twin.specs.values())))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "twin.ckpt"
+        torch.save(checkpoint_of(twin), path)
+        for package in parts.packages:
+            try:
+                load_predictor(path, packages=[name for name in parts.packages if name != package])
+            except ValueError as refusal:
+                assert f"packages=[{package}]" in str(refusal), f"the refusal does not name {package}: {refusal}"
+            else:
+                raise AssertionError(f"the twin does not need {package}, or its checkpoint was read without consent")
+        loaded = load_predictor(path, packages=parts.packages)
+    assert loaded.specs == twin.specs, "the recordings differ after reading a checkpoint back"
+    assert torch.equal(predicted(loaded, shown), predicted(twin, shown)), (
+        "predictions differ after reading a checkpoint back: is a number kept outside of parameters and buffers?"
+    )
+
+
+def check_checkpointing(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+    """Blocks that are computed again in the backward pass give the same gradients, dropout included."""
+    assert_alike(gradients(parts, frame), gradients(parts, frame, checkpointing=True), 1e-5, 1e-7, "computed again")
+
+
+def check_compiled(parts: Parts, frame: tuple[int, int] = FRAME, checkpointing: bool = False) -> None:
+    """Compiled blocks give the same gradients, dropout included."""
+    eager = gradients(parts, frame, checkpointing=checkpointing)
+    compiled = gradients(parts, frame, checkpointing=checkpointing, compiled=True)
+    assert_alike(eager, compiled, 1e-4, 1e-5, "compiled")
+
+
+def check_stream(parts: Parts, frame: tuple[int, int] = FRAME, bins: int = BINS) -> None:
+    """Fed bin by bin, the twin predicts what it predicts of the whole clip; an acausal one refuses."""
+    twin = parts.twin(frame)
+    if not twin.causal:
+        try:
+            twin.stream("a")
+        except ValueError:
+            return
+        raise AssertionError("an acausal twin gives a stream, which cannot know later frames")
+    shown = small.clips(next(iter(twin.specs.values())), count=1, bins=bins)
+    frames, behavior = shown["frames"][0].numpy(), shown["behavior"][0].numpy()
+    whole = twin.rates("a", frames, behavior)
+    stream = twin.stream("a", clip_length=bins)
+    found = np.stack([stream.step(frames[:, t], behavior[t]) for t in range(bins)])
+    wrong_T = (np.abs(found - whole) > 1e-4 * np.abs(whole)).any(1)
+    if wrong_T.any():
+        first = int(wrong_T.argmax())
+        error = float((np.abs(found - whole) / np.abs(whole)).max())
+        raise AssertionError(f"of {bins} bins, a stream differs from bin {first} on, by up to {error:.1e} of the rate")
+
+
+# What they share -----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def predicted(twin: Any, shown: Clips) -> Tensor:
+    counts: Tensor = twin({"a": shown})["a"]
+    return counts
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def gradients(
+    parts: Parts, frame: tuple[int, int], checkpointing: bool = False, compiled: bool = False
+) -> dict[str, Tensor]:
+    """Of a training pass with whatever dropout the parts have."""
+    twin = parts.twin(frame).train()
+    twin.core.checkpointing = checkpointing
+    if compiled:
+        torch._dynamo.reset()  # after eight kinds of blocks in one process it goes on without compiling
+        torch._dynamo.utils.counters.clear()
+        twin.core.compile_blocks()
+    shown = small.clips(next(iter(twin.specs.values())))
+    torch.manual_seed(1)
+    twin({"a": shown})["a"].square().sum().backward()
+    if compiled:
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled: see Core.call"
+    return {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
+
+
+def assert_alike(found: dict[str, Tensor], other: dict[str, Tensor], rtol: float, atol: float, what: str) -> None:
+    assert found.keys() == other.keys(), f"{what}, other parameters get a gradient: {found.keys() ^ other.keys()}"
+    for name, value in found.items():
+        assert torch.allclose(value, other[name], rtol, atol), (
+            f"{what}, the gradient of {name} differs by up to {float((value - other[name]).abs().max()):.1e}"
+        )
