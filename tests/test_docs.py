@@ -69,7 +69,10 @@ KEYS = {key for text in CONF.values() for key in re.findall(r"^ *\"?([\w/@]+)\"?
 ROOTS = {path.stem for path in (ROOT / "conf").iterdir()} | set(
     re.findall(r"^(\w+):", "\n".join(CONF.values()), flags=re.MULTILINE)
 )  # of settings: groups and the keys of tasks
-OBJECTS = {"twin": "models/twin.py", "stream": "models/streaming.py"}  # what the pages' code calls by such a name
+OBJECTS = {
+    "twin": ("models/twin.py", "models/predictor.py"),
+    "stream": ("models/streaming.py",),
+}  # what the pages' code calls by such a name
 
 
 FILE = re.compile(r"\d.*|.*\.(csv|json|npz|npy|html|ckpt|mat|h5|png|md)")  # of a run or of a user
@@ -95,7 +98,7 @@ def wrong(word: str) -> bool:
     if first in ROOTS and (word.split(".")[-1] in KEYS or (ROOT / "conf" / word.replace(".", "/")).is_dir()):
         return False
     if first in OBJECTS:
-        return word.split(".")[1] not in CODE[PACKAGE / OBJECTS[first]]
+        return not any(word.split(".")[1] in CODE[PACKAGE / file] for file in OBJECTS[first])
     known = {path.stem for path in PACKAGE.rglob("*")} | {"vivit_core", *ROOTS}
     return first in known and not is_module_or_name(word.removeprefix("vivit_core."))
 

@@ -133,7 +133,7 @@ def test_the_baseline_is_selected_by_its_validation(command, tiny, monkeypatch):
     killed = Path(rows[0]["run"])
     (killed / "finished.json").unlink()
     (killed / "validation" / "summary.json").unlink()
-    monkeypatch.setattr(train, "fit_ln", lambda *a, **k: pytest.fail("it fits again"))
+    monkeypatch.setattr(train, "fit_baseline", lambda *a, **k: pytest.fail("it fits again"))
     code, printed = command(*words)
     assert code == 0 and [row["val/bps_mean"] for row in summary_of(printed)] == [r["val/bps_mean"] for r in rows]
     assert (killed / "finished.json").is_file() and (killed / "validation" / "summary.json").is_file()

@@ -16,6 +16,7 @@ import yaml
 from vivit_core.cli import schema, tasks
 from vivit_core.cli.schema import SHARED, ConfigError, EveryRun
 from vivit_core.cli.task import TASKS, arguments_in, names_in, score_of, task_named
+from vivit_core.parts.groups import consent
 
 CONF = schema.conf_dir()
 NAMES = names_in(TASKS)
@@ -110,14 +111,15 @@ def test_a_task_of_another_package_is_taken_where_it_is_named(tmp_path: Path, mo
     for folder in ("mylab", "mylab/tasks"):
         (tmp_path / folder / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert task_named("hello", ["mylab"]).__module__ == "mylab.tasks.hello"
-    assert task_named("plan", ["mylab"]).__module__ == "vivit_core.cli.tasks.plan"  # ours stays ours
+    with consent(["mylab"]):
+        assert task_named("hello").__module__ == "mylab.tasks.hello"
+        assert task_named("plan").__module__ == "vivit_core.cli.tasks.plan"  # ours stays ours
     for packages in ([], ["nolab"]):
-        with pytest.raises(ConfigError, match="task=hello does not exist; there are attention"):
-            task_named("hello", packages)
+        with consent(packages), pytest.raises(ConfigError, match="task=hello does not exist; there are attention"):
+            task_named("hello")
     (tmp_path / "mylab" / "tasks" / "empty.py").touch()
-    with pytest.raises(ConfigError, match=r"mylab\.tasks\.empty has no function empty"):
-        task_named("empty", ["mylab"])
+    with consent(["mylab"]), pytest.raises(ConfigError, match=r"mylab\.tasks\.empty has no function empty"):
+        task_named("empty")
 
 
 @pytest.mark.parametrize("words", [["task=trian"], ["task=trai"], ["task=train_"]])

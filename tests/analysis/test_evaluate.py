@@ -24,6 +24,7 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.ln import LN
 from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Batch, RecordingSpec
@@ -45,6 +46,9 @@ class PixelTwin(Predictor):
             name: self.gains * (clips["frames"][:, 0, :, 0, 0, None] + 1.0) / 100 for name, clips in batch.items()
         }
         return counts if self.predict == "all" else {name: x[:, -1] for name, x in counts.items()}
+
+    def likelihood(self, recording_id: str) -> Poisson:
+        return Poisson(self.specs[recording_id].unit_mean_counts, "exp")
 
 
 def arrays() -> dict[str, Any]:

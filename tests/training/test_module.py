@@ -31,6 +31,7 @@ from tiny_training import (
 )
 from torch import nn
 
+from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.load import load_twin
 from vivit_core.training.module import _mixed
 
@@ -233,6 +234,9 @@ def test_a_loss_that_hides_its_nan_from_the_gradient_is_found(tmp_path):
 
         def description(self):
             return {}
+
+        def likelihood(self, recording_id):
+            return Poisson(self.specs[recording_id].unit_mean_counts, "exp")
 
     def nan_counts(k):
         batch = {"a": make_batch(k)["a"]}

@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vivit_core.cli.command import made_here, prepared
@@ -28,6 +28,7 @@ from vivit_core.cli.sweeps import Job, note
 from vivit_core.cli.task import call, paths_in, score_of, task_named
 from vivit_core.cli.validate import validate
 from vivit_core.names import printable
+from vivit_core.parts.groups import consent, lies_in
 from vivit_core.specs import RecordingError
 from vivit_core.system.processes import FirstFailed, is_first_rank, started_from_outside
 from vivit_core.system.stops import Stopped, TrainingStopped, exit_code, stoppable
@@ -129,14 +130,15 @@ def run_task(cfg: DictConfig) -> float | None:
 
 def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
     try:
-        run = HydraConfig.get().runtime.output_dir
-        named, trained = score_name(cfg), cfg.get("task") == "train"
-        note(job, status="running", reason=None, run=run, score_name=named, trained=trained)
-        settings = validate(cfg)
-        refuse_several_processes(settings["task"])
-        score = call(task_named(settings["task"]), context_of(settings, job), settings)
-        note(job, status="finished", score=score)
-        return score
+        with consent(packages_of(cfg)):
+            run = HydraConfig.get().runtime.output_dir
+            named, trained = score_name(cfg), cfg.get("task") == "train"
+            note(job, status="running", reason=None, run=run, score_name=named, trained=trained)
+            settings = validate(cfg)
+            refuse_several_processes(settings["task"])
+            score = call(task_named(settings["task"]), context_of(settings, job), settings)
+            note(job, status="finished", score=score)
+            return score
     except TrainingStopped as stopped:
         console.print(str(stopped))
         note(job, status="interrupted", reason=str(stopped))
@@ -151,7 +153,7 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             return float("nan")  # as in the first process
         raise SystemExit(0) from None
     except Exception as error:
-        message = message_of(error, places_of(cfg))
+        message = message_of(error, places_of(cfg), packages_of(cfg))
         if job is not None:
             if message is None:
                 traceback.print_exc()
@@ -188,12 +190,20 @@ def context_of(settings: Settings, job: Job | None) -> RunContext:
     return RunContext(settings, tuple(config.overrides.task), config.runtime.choices.get("experiment"), job)
 
 
+def packages_of(cfg: DictConfig) -> list[str]:
+    """The packages of others that the user consents to; none where ``packages`` is no list of words, which the check
+    says."""
+    said = OmegaConf.select(cfg, "packages", throw_on_missing=False, throw_on_resolution_failure=False)
+    words = list(said) if isinstance(said, ListConfig) else []
+    return words if all(isinstance(word, str) for word in words) else []
+
+
 def places_of(cfg: DictConfig) -> dict[str, Path]:
     """Setting -> the place that it chooses, for the remedy of what the system refuses there."""
     run = Path(HydraConfig.get().runtime.output_dir)
     places = {"outputs=FOLDER (or hydra.run.dir=FOLDER)": run}
     keys = ["outputs", "data.cache", "data.root"]
-    with suppress(ConfigError):
+    with suppress(ValueError), consent(packages_of(cfg)):  # which the message itself may be about
         keys += paths_in(task_named(str(cfg.get("task"))))
     for key in keys:
         value = OmegaConf.select(cfg, key, throw_on_missing=False, throw_on_resolution_failure=False)
@@ -210,14 +220,17 @@ def score_name(cfg: DictConfig) -> str | None:
         return None
 
 
-def message_of(error: BaseException, places: Mapping[str, Path] | None = None) -> str | None:
-    """The message of a user's mistake (a ValueError that this package raised) or of what the system refused (an OSError
+def message_of(
+    error: BaseException, places: Mapping[str, Path] | None = None, packages: Sequence[str] = ()
+) -> str | None:
+    """The message of a user's mistake (a ValueError that this package raised, or one that the user consented to) or of what the system refused (an OSError
     that names a file, a full disk); None for anything else.
 
     Parameters
     ----------
     error : what was raised.
     places : setting -> the place that it chooses.
+    packages : other people's packages that the user consented to.
     """
     if isinstance(error, OSError):
         return trouble(error, places)
@@ -231,4 +244,4 @@ def message_of(error: BaseException, places: Mapping[str, Path] | None = None) -
         return None
     frames = list(traceback.walk_tb(error.__traceback__))
     module = str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
-    return str(error) if module.startswith("vivit_core") else None
+    return str(error) if lies_in(f"{module}.", ("vivit_core", *packages)) else None

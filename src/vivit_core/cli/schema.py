@@ -94,6 +94,7 @@ class EveryRun:
     outputs: PathName
     run_dir: PathName
     debug: bool
+    packages: list[str]
     trainer: Trainer
 
 

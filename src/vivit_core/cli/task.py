@@ -14,7 +14,7 @@ import json
 import keyword
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import NoneType
@@ -22,6 +22,7 @@ from typing import Any
 
 from vivit_core.cli.schema import SHARED, ConfigError, EveryRun
 from vivit_core.parts.build import build
+from vivit_core.parts.groups import consented
 from vivit_core.parts.schema import Node, adapter, alternatives, check_call, dataclass_in, takes_path, types_of
 
 Task = Callable[..., float | None]
@@ -29,21 +30,22 @@ Task = Callable[..., float | None]
 TASKS = "vivit_core.cli.tasks"
 
 
-def task_named(name: str, packages: Sequence[str] = ()) -> Task:
+def task_named(name: str) -> Task:
     """The task of a name. Only its own module is imported, and what that needs.
+
+    Of a package that the user consented to (:func:`vivit_core.parts.groups.consent`), ``PACKAGE.tasks.NAME`` may be
+    taken; a name that is ours stays ours.
 
     Parameters
     ----------
     name : what ``task=`` says.
-    packages : other packages whose ``PACKAGE.tasks.NAME`` may be taken, because the user said so. A name that is ours
-        stays ours.
 
     Raises
     ------
     ConfigError
         Where there is no such task; names the nearest.
     """
-    places = [TASKS, *(f"{package}.tasks" for package in packages)]
+    places = [TASKS, *(f"{package}.tasks" for package in consented())]
     found = {word: place for place in reversed(places) for word in names_in(place)}
     if name not in found:
         close = difflib.get_close_matches(name, found, n=1)

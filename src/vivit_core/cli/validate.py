@@ -116,5 +116,9 @@ def moved(value: Any, old: str, new: str) -> Any:
 
 def fingerprint(container: Mapping[str, Any]) -> str:
     """A hash of the settings that decide what a training computes: not the folder, the loggers, ``resume``."""
-    deciding = {k: v for k, v in relocated(container, "").items() if k not in ("outputs", "resume", "debug", "logger")}
+    deciding = {
+        k: v
+        for k, v in relocated(container, "").items()
+        if k not in ("outputs", "resume", "debug", "packages", "logger")
+    }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]

@@ -180,6 +180,11 @@ def consent(packages: Sequence[str]) -> Iterator[None]:
         _consented.reset(before)
 
 
+def consented() -> tuple[str, ...]:
+    """The packages of others that the user consented to."""
+    return _consented.get()
+
+
 def is_consented(target: str) -> bool:
     """Whether the user consented to the package of a class."""
     return lies_in(target, _consented.get())

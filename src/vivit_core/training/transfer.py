@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vivit_core.models.load import predictor_in
 from vivit_core.models.twin import Twin, common_frame_size
+from vivit_core.parts.groups import class_of
 from vivit_core.specs import RecordingSpec
 
 # What may differ from the checkpoint's model, because the trained weights do not depend on it.
@@ -35,7 +35,7 @@ def adopted_model(
     ValueError
         Where the checkpoint holds no twin with a core, or the command wants another model than it holds.
     """
-    if not isinstance(predictor_in(path, content), Twin):
+    if not issubclass(class_of("predictor", content["twin"].get("_target_")), Twin):
         raise ValueError(
             f"init_from={path} holds no core to start from; give the checkpoint of a twin, not of model=ln"
         )
