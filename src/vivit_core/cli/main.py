@@ -223,8 +223,8 @@ def score_name(cfg: DictConfig) -> str | None:
 def message_of(
     error: BaseException, places: Mapping[str, Path] | None = None, packages: Sequence[str] = ()
 ) -> str | None:
-    """The message of a user's mistake (a ValueError that this package raised, or one that the user consented to) or of what the system refused (an OSError
-    that names a file, a full disk); None for anything else.
+    """The message of a user's mistake (a ValueError that this package raised, or one that the user consented to) or of
+    what the system refused (an OSError that names a file, a full disk); None for anything else.
 
     Parameters
     ----------

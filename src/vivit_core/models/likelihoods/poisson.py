@@ -19,8 +19,8 @@ class Poisson(Likelihood):
     """
 
     def nats(self, rate: Tensor, counts: Tensor) -> Tensor:
-        """r − n ln r; a bin without counts costs its rate, also where that is 0."""
-        return rate - torch.where(counts > 0, counts * rate.log(), 0.0)
+        """r − n ln r; a bin without counts costs its rate, also where that is 0, and one of NaN counts costs NaN."""
+        return rate - torch.where(counts == 0, 0.0, counts * rate.log())
 
     def null_nats(self, bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
