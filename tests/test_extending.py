@@ -1,0 +1,139 @@
+"""The package that docs/extending.md builds is built from the page, and does what the page says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from vivit_core import load_twin
+from vivit_core.data.recording.reader import Recording
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+YOURS = ["packages=[mylab]", "readout=pooled", "model/tokenizer=rectified"]
+SMALL = [
+    *("trainer=debug", "baseline=null", "trainer.epochs=1", "model.embedding_dim=16", "model.attention.heads=2"),
+    *("model.spatial_depth=1", "model.temporal_depth=1"),
+]
+Command = Callable[..., tuple[int, str]]
+
+
+def build(folder: Path) -> list[str]:
+    """Write each file that the page shows; returns their names."""
+    found = FILE.findall((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"))
+    for name, text in found:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return [name for name, _ in found]
+
+
+@pytest.fixture
+def mylab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that holds the package, which can be imported."""
+    folder = tmp_path / "lab"
+    names = build(folder)
+    assert len(names) == 13 and "mylab/readouts.py" in names and "mylab/conf/task/deviance.yaml" in names
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for name in [name for name in sys.modules if name.split(".")[0] == "mylab"]:
+        del sys.modules[name]
+
+
+def rig(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    np.save(folder / "video.npy", rng.integers(0, 256, (300, 12, 16), dtype=np.uint8))
+    np.save(folder / "spikes.npy", rng.poisson(0.3, (300, 5)))
+    return folder
+
+
+def test_a_package_of_somebody_else_trains_imports_and_has_tasks(
+    mylab: Path, tiny: list[str], command: Command, tmp_path: Path
+) -> None:
+    yours = ["--config-dir", str(mylab / "mylab" / "conf")]
+    code, printed = command(*yours, *YOURS, *tiny, *SMALL, "hydra.run.dir=run")
+    assert code == 0, printed
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert torch.load(best, weights_only=True)["vivit_core"]["packages"].keys() == {"mylab"}
+
+    # Its task, with its metric; nothing of the package without consent.
+    words = ["task=deviance", f"checkpoint={best}", "hydra.run.dir=deviance"]
+    code, printed = command(*yours, "packages=[mylab]", *words)
+    assert code == 0 and "deviance explained" in printed, printed
+    table = pd.read_csv(tmp_path / "deviance" / "deviance.csv")
+    assert len(table) == 12 and (table["share"].dropna() <= 1).all()
+    code, printed = command(*yours, *words)
+    assert code == 1 and "task=deviance does not exist" in printed and "Traceback" not in printed
+
+    # A checkpoint alone runs no code.
+    for name in [name for name in sys.modules if name.split(".")[0] == "mylab"]:
+        del sys.modules[name]
+    code, printed = command("task=evaluate", f"checkpoint={best}", "hydra.run.dir=evaluation")
+    assert code == 1 and "needs mylab" in printed and "packages=[mylab]" in printed and "Traceback" not in printed
+    with pytest.raises(ValueError, match=r"needs mylab .*say packages=\[mylab\]"):
+        load_twin(best)
+    assert "mylab" not in sys.modules
+    code, printed = command("task=evaluate", "packages=[mylab]", f"checkpoint={best}", "hydra.run.dir=evaluation")
+    assert code == 0, printed
+
+    # Its importer.
+    source = rig(tmp_path / "rig")
+    words = ["task=import", "importer=rig", "importer.recording_id=r1", f"source={source}", "out=r1.h5"]
+    code, printed = command(*yours, "packages=[mylab]", *words)
+    assert code == 0, printed
+    assert Recording(tmp_path / "r1.h5").info.n_units == 5
+    code, printed = command(*yours, *words)
+    assert code == 1 and "packages=[mylab]" in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize("said", ["packages=[os]", "packages=[vivit_core]", "packages=['my lab']", "packages=mylab"])
+def test_what_is_no_package_of_yours_is_refused(said: str, command: Command) -> None:
+    code, printed = command("task=plan", said)
+    assert code == 1 and "packages=" in printed and "Traceback" not in printed, printed
+
+
+def test_its_own_tests_pass(mylab: Path) -> None:
+    """In a process of their own, as somebody runs them."""
+    environment = {**os.environ, "PYTHONPATH": f"{mylab}:{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(words, cwd=mylab, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.long
+def test_it_works_from_the_built_wheels(tiny: list[str], tmp_path: Path) -> None:
+    """Both packages built, and installed side by side where there is no checkout."""
+    build(tmp_path / "lab")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    for project in (ROOT, tmp_path / "lab"):
+        wheel = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(project)]
+        subprocess.run([*pip, *wheel], check=True)
+    installed = tmp_path / "installed"
+    wheels = [str(path) for path in tmp_path.glob("*.whl")]
+    assert len(wheels) == 2
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(installed), *wheels]
+    subprocess.run([*pip, *install], check=True)
+    (tmp_path / "elsewhere").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+
+    def run(*words: str) -> str:
+        line = [sys.executable, "-m", "vivit_core", "--config-dir", str(installed / "mylab" / "conf"), *words]
+        where = tmp_path / "elsewhere"
+        done = subprocess.run(line, cwd=where, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(*YOURS, *tiny, *SMALL, "hydra.run.dir=run")
+    best = tmp_path / "elsewhere" / "run" / "checkpoints" / "best.ckpt"
+    assert "deviance explained" in run("task=deviance", "packages=[mylab]", f"checkpoint={best}")
+    assert torch.load(best, weights_only=True)["vivit_core"]["packages"] == {"mylab": "0.3"}
