@@ -53,19 +53,19 @@ def known_ln(linear: float = 1.0, quadratic: float = 0.0, gain: float = 1.0, mut
     """log rate = log mean + linear · s + quadratic · s², s the Gabor's response at the lags of ``COURSE``; the rates of
     ``mute`` units are constant."""
     model = LN([spec()], duration_s=LAGS / RATE_HZ, patch=PATCH)
-    head = model.readout("known")
+    readout = model.readout("known")
     fields = torch.as_tensor(fields_UHW())
     corner = torch.as_tensor(np.round(CENTERS[:, ::-1].copy())).long() - PATCH // 2
     padded = torch.nn.functional.pad(fields, (PATCH, PATCH, PATCH, PATCH))
     with torch.no_grad():
-        head.corner_U2[:] = corner
+        readout.corner_U2[:] = corner
         for unit, (row, column) in enumerate(corner.tolist()):
             window = padded[unit, row + PATCH : row + 2 * PATCH, column + PATCH : column + 2 * PATCH]
-            head.space_UP[unit] = gain * window.flatten()
-        head.time_UL[:] = torch.as_tensor(COURSE)
-        head.linear_U[:] = linear
-        head.quadratic_U[:] = quadratic
-        head.linear_U[list(mute)] = head.quadratic_U[list(mute)] = 0.0
+            readout.space_UP[unit] = gain * window.flatten()
+        readout.time_UL[:] = torch.as_tensor(COURSE)
+        readout.linear_U[:] = linear
+        readout.quadratic_U[:] = quadratic
+        readout.linear_U[list(mute)] = readout.quadratic_U[list(mute)] = 0.0
     return model
 
 

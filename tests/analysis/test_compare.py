@@ -23,7 +23,7 @@ from vivit_core.analysis.compare.section import report_section
 from vivit_core.cli.tasks.compare import names_of
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.metrics.oracle import fraction_of_knowable
+from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.unit_scores import unit_scores, unit_sums
 
 GAINS = {"a": [0.4, 0.5, 0.6, 0.7], "b": [0.3, 0.9, 0.5, 0.7]}
@@ -69,7 +69,7 @@ def test_scores_are_of_the_bins_that_all_can_predict(
         own = summary["models"][name]
         assert own["bps_mean"] == pytest.approx(np.nanmean(scores.bps), rel=1e-5)
         assert own["corr_mean"] == pytest.approx(np.nanmean(scores.correlation), rel=1e-5)
-        assert own["knowable_fraction"] == pytest.approx(fraction_of_knowable(scores.bps, truth), rel=1e-4)
+        assert own["knowable_fraction"] == pytest.approx(share_of_oracle(scores.bps, truth), rel=1e-4)
         assert own["bps_interval"][0] < own["bps_mean"] < own["bps_interval"][1]
         assert own["bins_per_s"] > 0 and own["parameters"] == 4
     gain = expected["b"].bps - expected["a"].bps

@@ -284,7 +284,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "receptive_fields.json").read_text()) == summary
     groups = summary["groups"]
     assert groups["all"]["gradient_center_within_2px"] == 1.0
-    assert groups["simple"]["units"] == 3 and groups["all, half of the knowable"]["units"] == 1
+    assert groups["simple"]["units"] == 3 and groups["all, half of the oracle"]["units"] == 1
     assert groups["all"]["readout_center_within_2px"] is None
     with np.load(tmp_path / "out" / "receptive_fields.npz") as arrays:
         assert arrays["known/gradient"].shape == (4, LAGS, HEIGHT, WIDTH)

@@ -296,7 +296,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert rows[0]["truth_spatial_frequency"] == "" and rows[1]["knowable_fraction"] == ""
     assert json.loads((tmp_path / "out" / "tuning.json").read_text()) == summary
     assert summary["groups"]["all"]["orientation_within_15deg"] == 1.0
-    assert summary["groups"]["all, half of the knowable"]["units"] == 1
+    assert summary["groups"]["all, half of the oracle"]["units"] == 1
     assert len(summary["most_exciting"]) == 4
     with np.load(tmp_path / "out" / "tuning.npz") as arrays:
         assert arrays["known/f0_DSFU"].shape == (8, 4, 3, 4)

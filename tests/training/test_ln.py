@@ -103,9 +103,9 @@ def random_ln(seed: int = 0, **changes: Any) -> LN:
     model = LN([small_spec()], **({"duration_s": 0.2, "patch": 3} | changes))
     for value in model.parameters():
         torch.nn.init.normal_(value, std=0.4)
-    head = model.readout("r")
-    head.corner_U2[:] = torch.tensor([[-1, 4], [2, 1]])  # the first window hangs over the border
-    head.range_U2[:] = torch.tensor([[-1.0, 1.5], [-2.0, 2.0]])
+    readout = model.readout("r")
+    readout.corner_U2[:] = torch.tensor([[-1, 4], [2, 1]])  # the first window hangs over the border
+    readout.range_U2[:] = torch.tensor([[-1.0, 1.5], [-2.0, 2.0]])
     return model
 
 
@@ -230,12 +230,12 @@ def test_noise_is_not_clear(tmp_path: Path) -> None:
 
 
 def test_fit_recovers_planted_filters_and_nears_the_truth(world: SimpleNamespace, fitted: LN) -> None:
-    head = fitted.readout("planted")
-    index, inside = head.window_index()
+    readout = fitted.readout("planted")
+    index, inside = readout.window_index()
     for unit in range(2):
         field = np.zeros(HEIGHT * WIDTH)
-        field[index[unit][inside[unit]]] = head.space_UP[unit][inside[unit]].detach().numpy()
-        kernel = np.outer(head.time_UL[unit].detach().numpy() * head.linear_U[unit].item(), field)
+        field[index[unit][inside[unit]]] = readout.space_UP[unit][inside[unit]].detach().numpy()
+        kernel = np.outer(readout.time_UL[unit].detach().numpy() * readout.linear_U[unit].item(), field)
         planted_kernel = np.outer(COURSE, world.fields[unit])
         assert np.corrcoef(kernel.ravel(), planted_kernel.ravel())[0, 1] > 0.9
     start, stop = 24 * TRIAL, 26 * TRIAL

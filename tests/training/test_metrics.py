@@ -13,7 +13,7 @@ from scipy import stats
 
 from vivit_core.metrics import repeats as metrics_repeats
 from vivit_core.metrics.averages import mean_known, median_known
-from vivit_core.metrics.oracle import fraction_of_knowable
+from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.repeats import Repeats, repeat_scores
 from vivit_core.metrics.unit_metrics import UnitMetrics
 from vivit_core.metrics.unit_scores import unit_scores
@@ -106,12 +106,12 @@ def test_shapes_that_do_not_fit_are_refused():
         UnitMetrics(3).update(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool))
 
 
-def test_fraction_of_knowable_is_a_ratio_of_sums():
+def test_share_of_oracle_is_a_ratio_of_sums():
     model = np.array([0.5, 0.2, np.nan, 0.4, -0.1])
     truth = np.array([1.0, 0.5, 0.7, -0.2, 0.1])
-    assert fraction_of_knowable(model, truth) == pytest.approx((0.5 + 0.2 - 0.1) / (1.0 + 0.5 + 0.1))
-    assert fraction_of_knowable(truth[:3], truth[:3]) == 1.0
-    assert math.isnan(fraction_of_knowable(np.array([0.1]), np.array([np.nan])))
+    assert share_of_oracle(model, truth) == pytest.approx((0.5 + 0.2 - 0.1) / (1.0 + 0.5 + 0.1))
+    assert share_of_oracle(truth[:3], truth[:3]) == 1.0
+    assert math.isnan(share_of_oracle(np.array([0.1]), np.array([np.nan])))
 
 
 # Repeats

@@ -67,16 +67,16 @@ def test_the_stem_takes_over_the_baselines_fields(recording: Recording, spec: Re
     torch.manual_seed(0)
     twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, LIKELIHOOD, [spec])
     ln = LN([spec], duration_s=0.1, patch=3)
-    head = ln.readout("a")
+    readout = ln.readout("a")
     with torch.no_grad():
-        head.time_UL[:, -2] = 1.0
-        head.space_UP[0, 4] = 1.0  # the middle pixel
-        head.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
+        readout.time_UL[:, -2] = 1.0
+        readout.space_UP[0, 4] = 1.0  # the middle pixel
+        readout.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
     initialize_from_data(twin, [recording], ln)
     taken = twin.core.tokenizer.fields.weight[:2].detach().flatten(1)
-    expected = torch.nn.functional.pad(fields_of(head, twin.core.frontend.weight_KL.detach(), 5), (1, 1, 1, 1)).flatten(
-        1
-    )
+    expected = torch.nn.functional.pad(
+        fields_of(readout, twin.core.frontend.weight_KL.detach(), 5), (1, 1, 1, 1)
+    ).flatten(1)
     likeness = torch.nn.functional.cosine_similarity(taken[:, None], expected[None], dim=-1).abs()
     assert likeness.amax(0).min() > 0.99
 
@@ -104,23 +104,23 @@ def test_rivals_stems_start_as_the_vivits_own(model: dict[str, Any], recording: 
     torch.testing.assert_close(made[0], made[1])
 
 
-def test_the_factorised_cnn_starts_with_the_baselines_fields_and_unit_variances(
+def test_the_factorized_cnn_starts_with_the_baselines_fields_and_unit_variances(
     recording: Recording, spec: RecordingSpec
 ) -> None:
     torch.manual_seed(0)
     twin = Twin(factorized(modulator=None), READOUT, LIKELIHOOD, [spec])
     ln = LN([spec], duration_s=0.1, patch=3)
-    head = ln.readout("a")
+    readout = ln.readout("a")
     with torch.no_grad():
-        head.time_UL[:, -2] = 1.0
-        head.space_UP[0, 4] = 1.0
-        head.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
+        readout.time_UL[:, -2] = 1.0
+        readout.space_UP[0, 4] = 1.0
+        readout.space_UP[1] = torch.tensor([0.0, 1, 0, 1, -4, 1, 0, 1, 0])
     initialize_from_data(twin, [recording], ln)
     np.testing.assert_allclose(twin.gaussians_px("a")["mean_px"], CENTERS, atol=0.7)
     first = twin.core.first
     with torch.no_grad():
         fields = torch.einsum("okl,khw->olhw", first.time.weight[..., 0, 0], first.space.weight[:, 0, 0]).flatten(1)
-        expected = torch.nn.functional.pad(fields_of(head, torch.eye(5), 5), (1, 1, 1, 1)).flatten(1)
+        expected = torch.nn.functional.pad(fields_of(readout, torch.eye(5), 5), (1, 1, 1, 1)).flatten(1)
         likeness = torch.nn.functional.cosine_similarity(fields[:, None], expected[None], dim=-1)
         assert likeness.amax(0).min() > 0.95 and likeness.amin(0).max() < -0.95  # each with its negative
         x = contrast(twin, recording)

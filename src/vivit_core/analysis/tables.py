@@ -11,7 +11,7 @@ import numpy as np
 
 from vivit_core.system.files import atomic_write, write_text
 
-HALF_KNOWN = 0.5  # of its knowable information: a unit that the twin knows well
+HALF_KNOWN = 0.5  # of the oracle: a unit that the twin knows well
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
@@ -41,5 +41,5 @@ def by_group(
         groups |= {"simple": of["truth_complex"] == 0, "complex": of["truth_complex"] == 1}
     if np.isfinite(of["knowable_fraction"]).any():
         half = of["knowable_fraction"] >= HALF_KNOWN
-        groups |= {f"{name}, half of the knowable": own & half for name, own in groups.items()}
+        groups |= {f"{name}, half of the oracle": own & half for name, own in groups.items()}
     return {"units": len(rows), "groups": {name: summary_of(of, own) for name, own in groups.items() if own.any()}}

@@ -61,12 +61,12 @@ def report(
 
 
 def table_of(summary: Mapping[str, Any], split: str) -> Table:
-    """Per recording: units, bits per spike, the LN baseline's, and the fraction of the knowable information."""
+    """Per recording: units, bits per spike, the LN baseline's, and the share of the oracle."""
     table = Table(
         Column("recording", overflow="fold"),
         title=f"{split} split, bins after the first {summary['burn_in']} of a trial",
     )
-    for name in ("units", "bits/spike", "LN bits/spike", "of knowable", "correlation"):
+    for name in ("units", "bits/spike", "LN bits/spike", "of the oracle", "correlation"):
         table.add_column(name, justify="right", no_wrap=True)
 
     def number(value: float | None, form: str = ".3f") -> str:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 
-def fraction_of_knowable(bps_model: np.ndarray, bps_truth: np.ndarray) -> float:
+def share_of_oracle(bps_model: np.ndarray, bps_truth: np.ndarray) -> float:
     """Which part of the information that the true rates carry a model finds.
 
     Σ model / Σ truth of bits per spike, over the units for which both are defined and the truth is positive: a mean of

@@ -33,7 +33,7 @@ def rollout(
     clip: int = 0,
     residual: float = 0.5,
 ) -> Rollout:
-    """Attention rollout (Abnar & Zuidema 2020) of a factorised model: from an output token to frames and pixels.
+    """Attention rollout (Abnar & Zuidema 2020) of a factorized model: from an output token to frames and pixels.
 
     Each block passes on ``residual`` of a token itself and the rest of what it attends to, the heads averaged. From
     the output backwards: through the temporal blocks of each place to its time steps, then, in each time step, through

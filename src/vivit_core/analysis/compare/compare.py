@@ -25,7 +25,7 @@ from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.predict import Split
 from vivit_core.analysis.tables import write_summary
 from vivit_core.metrics.averages import mean_known
-from vivit_core.metrics.oracle import fraction_of_knowable
+from vivit_core.metrics.oracle import share_of_oracle
 
 
 def compare(
@@ -104,7 +104,7 @@ def compare(
             "bps_interval": interval(np.nanmean(drawn[c.name][:, 0], axis=1)),
             "corr_mean": mean_known(point[c.name][1]),
             "corr_interval": interval(np.nanmean(drawn[c.name][:, 1], axis=1)),
-            "knowable_fraction": fraction_of_knowable(point[c.name][0], truth_U),
+            "knowable_fraction": share_of_oracle(point[c.name][0], truth_U),
             **costs[c.name],
         }
         for c in contenders

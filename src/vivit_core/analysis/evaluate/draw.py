@@ -145,7 +145,7 @@ def draw_units(rows: Sequence[dict[str, Any]], folder: Path) -> None:
             recording=[row["recording"] for row in rows],
         )
     if known("border_px"):
-        fraction = {"part of the knowable information": of["knowable_fraction"]} if known("knowable_fraction") else {}
+        fraction = {"share of the oracle": of["knowable_fraction"]} if known("knowable_fraction") else {}
         evaluate_plots.performance(
             folder / "performance.png",
             against={

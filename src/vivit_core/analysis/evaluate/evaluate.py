@@ -26,7 +26,7 @@ METHODS = {  # what units.csv and summary.json hold
     "et al. 2008). Not clamped. A silent unit has none, is left out of means, and is counted.",
     "corr": "Pearson correlation of prediction and count over a unit's valid bins, single trials; "
     "none where one is constant.",
-    "truth_bps": "the knowable information: bits per spike of the simulation's true rate, without its shared noise.",
+    "truth_bps": "the oracle: bits per spike of the simulation's true rate, without its shared noise.",
     "knowable_fraction": "of a unit bps / truth_bps; in means Σ bps / Σ truth_bps over units with a positive "
     "truth_bps.",
     "corr_to_average": "Pearson correlation of the mean prediction and the mean count over repeats, over bins "

@@ -21,7 +21,7 @@ from vivit_core.analysis.tables import write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known, median_known
-from vivit_core.metrics.oracle import fraction_of_knowable
+from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.repeats import RELIABLE, Repeats, RepeatScores, repeat_scores
 from vivit_core.metrics.unit_scores import UnitScores, unit_scores
 from vivit_core.models.predictor import Predictor
@@ -29,7 +29,7 @@ from vivit_core.models.predictor import Predictor
 NEAR_PX = 2.0  # a readout nearer to the true center than this looks at the right place
 
 
-HALF = 0.5  # of the knowable information: units that a twin knows well enough to say where it looks
+HALF = 0.5  # of the oracle: units that a twin knows well enough to say where it looks
 
 
 def without_scores(
@@ -167,8 +167,8 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
             summary[f"{column}_median"] = median_known(of[column][use])
     return summary | {
         "truth_bps_mean": mean_known(of["truth_bps"]),
-        "knowable_fraction": fraction_of_knowable(of["bps"], of["truth_bps"]),
-        "ln_knowable_fraction": fraction_of_knowable(of["ln_bps"], of["truth_bps"]),
+        "knowable_fraction": share_of_oracle(of["bps"], of["truth_bps"]),
+        "ln_knowable_fraction": share_of_oracle(of["ln_bps"], of["truth_bps"]),
         "explainable_variance_mean": mean_known(of["explainable_variance"]),
         "center_error_px_median": median_known(of["center_error_px"]),
         "ln_center_error_px_median": median_known(of["ln_center_error_px"]),

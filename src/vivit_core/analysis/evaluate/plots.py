@@ -270,7 +270,7 @@ def center_errors(
     scatter.scatter(knowable_fraction[both], error_px[both], s=12, alpha=0.6, lw=0, color=TWIN)
     scatter.axhline(near_px, color="0.6", lw=1)
     scatter.axvline(half, color="0.6", lw=1)
-    scatter.set(xlabel="part of the knowable information", ylabel="distance from the true center (px)", ylim=(0, None))
+    scatter.set(xlabel="share of the oracle", ylabel="distance from the true center (px)", ylim=(0, None))
     if both.any():
         low, high = knowable_fraction[both].min(), knowable_fraction[both].max()
         scatter.set_xlim(max(min(low, 0.0), -0.5) - 0.02, max(high, 1.0) + 0.02)

@@ -70,7 +70,7 @@ def receptive_fields(
     measured : whether the recordings' own stimulus is white noise, from which the data's fields can be measured;
         "auto" looks at its correlations.
     out : folder for the files.
-    known : fraction of the knowable information that the model has, by recording and unit, where it was evaluated.
+    known : share of the oracle that the model has, by recording and unit, where it was evaluated.
     device, progress : where to compute; whether to show bars.
 
     Returns
@@ -266,7 +266,7 @@ def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
 
 
 def known_fractions(training: Path | None) -> dict[tuple[str, str], float]:
-    """The fraction of the knowable information by recording and unit, as a training's final evaluation found it."""
+    """The share of the oracle by recording and unit, as a training's final evaluation found it."""
     file = None if training is None else training / "units.csv"
     if file is None or not file.is_file():
         return {}

@@ -48,7 +48,7 @@ def tune(
     mei_units : units of each recording for which they are sought: those that gratings drive most, relative to gray.
     natural : natural pictures of the test split with which they are compared.
     out : folder for the files.
-    known : fraction of the knowable information that the model has, by recording and unit, where it was evaluated.
+    known : share of the oracle that the model has, by recording and unit, where it was evaluated.
     device, progress : where to compute; whether to show bars.
 
     Returns

@@ -1,4 +1,4 @@
-"""The ViViT core: a factorised Video Vision Transformer (Arnab et al. 2021, "model 3"), causal in time.
+"""The ViViT core: a factorized Video Vision Transformer (Arnab et al. 2021, "model 3"), causal in time.
 
     video (B, C, T, H, W)
       front end      optional causal temporal filters
