@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.format import ContextWeights, Trials, is_rate
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
 
@@ -72,6 +72,12 @@ class Clock:
     def newest(self, start: int, stop: int) -> np.ndarray:
         """The file's newest frame that had begun by the end of each bin: what the bin shows."""
         return -(-self.edges(start, stop)[1] // self.q) - 1
+
+    def holding(self, file_bins: np.ndarray) -> np.ndarray:
+        """The bin of the model in which each of these bins of the file begins; the trial's last one for its remainder."""
+        trial = np.clip(np.searchsorted(self._file_start, file_bins, side="right") - 1, 0, None)
+        held = self.trials.start[trial] + (file_bins - self._file_start[trial]) * self.q // self.p
+        return np.minimum(held, self.trials.stop[trial] - 1)
 
 
 def totals(values_ND: np.ndarray, first: int, low: np.ndarray, high: np.ndarray, q: int) -> np.ndarray:
@@ -223,11 +229,16 @@ class ResampledRecording(Recording):
         return np.concatenate(columns, axis=1)
 
     def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
-        """What the simulator knows; ``rate`` in expected counts of a bin of the model."""
-        if name != "rate" or self.clock.same:
+        """What the simulator knows; rates in expected counts of a bin of the model."""
+        if not is_rate(name) or self.clock.same:
             return super().truth(name, start, stop)
         low, high, first, last = self._span(start, self.info.n_frames if stop is None else stop)
         return totals(super().truth(name, first, last), first, low, high, self.clock.q).astype(np.float32)
+
+    def context_weights(self) -> ContextWeights | None:
+        """Where the units' contexts lie at some moments, in bins of the model; None where nobody knows it."""
+        found = super().context_weights()
+        return None if found is None else replace(found, bins_M=self.clock.holding(found.bins_M))
 
     def _span(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Begin and end of each bin, in q-ths of the file's bins, and the range of the file that holds them."""

@@ -63,6 +63,7 @@ GROUPS: dict[str, Group] = {
     "likelihood": group("vivit_core.models", "vivit_core.models.likelihoods.base.Likelihood", "mean_counts"),
     "data": group("vivit_core.data", "vivit_core.data.datamodule.RecordingsDataModule"),
     "data.simulator": group("vivit_core.data.simulate", "vivit_core.data.simulate.simulate.Simulator"),
+    "data.simulator.context": group("vivit_core.data.simulate", "vivit_core.data.simulate.context.Context"),
     "data.transforms.*": group("vivit_core.data.transforms", "vivit_core.data.transforms.Transform"),
     "data.augmentation": group("vivit_core.data.augmentation", "vivit_core.data.augmentation.Augmentation"),
     "optim": group("vivit_core.training.optim", "vivit_core.training.optim.Optimization"),

@@ -18,6 +18,23 @@ COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a
 Verify = Literal["known", "always"]  # which files are read to their end before use: those not known yet, or all
 TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
 
+# What truth/ holds beside rates (`is_rate`) and what has one row a unit. The axes of each: U units, M moments, R C rows
+# and columns of a grid over the frame, L lags. They come together or not at all.
+CONTEXT_AXES = {
+    "context_bins": "M",  # the bin of each moment
+    "context_y_px": "R",
+    "context_x_px": "C",
+    "context_lag_s": "L",  # how long before the moment each stretch of the past begins, counted backwards
+    "context_weights": "UMRC",  # how much each place counts for the unit's context
+    "context_shares": "UMRC",  # which part of what reaches the unit comes from there
+    "context_lag_shares": "UML",  # which part comes from which stretch of the past
+}
+
+
+def is_rate(truth: str) -> bool:
+    """Whether this truth is a rate for each bin and unit: ``rate``, ``rate_local``, ``rate_without_…``."""
+    return truth == "rate" or truth.startswith("rate_")
+
 
 def as_strings(values: Any) -> np.ndarray:
     """A flat array of str from str, bytes or numbers."""
@@ -132,6 +149,22 @@ class RecordingInfo:
     @property
     def n_units(self) -> int:
         return len(self.unit_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class ContextWeights:
+    """Where the contexts of simulated units lie at some moments of test trials.
+
+    Shape letters: U units, M moments, R C rows and columns of a coarse grid over the frame, L lags.
+    """
+
+    bins_M: np.ndarray  # bins of the recording
+    y_px_R: np.ndarray
+    x_px_C: np.ndarray
+    lag_s_L: np.ndarray  # where each stretch of the past begins, counted back from the moment
+    weights_UMRC: np.ndarray  # how much each place counts; sums to 1, or is 0 for a unit without context
+    shares_UMRC: np.ndarray  # which part of the context's signal comes from there: weight times what it shows
+    lag_shares_UML: np.ndarray  # which part comes from which stretch of the past
 
 
 def as_text(value: Any) -> str:

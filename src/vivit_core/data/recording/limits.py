@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from vivit_core.data.recording.format import is_rate
 from vivit_core.data.recording.guard import stored_bytes
 from vivit_core.specs import RecordingError
 
@@ -17,10 +18,16 @@ MOST_HOLES = 100  # times the bytes that a file takes on the disk is its size; f
 HOLES_BYTES = 1 << 26  # size from which on holes are looked for
 MOST_ROW_BYTES = 1 << 28  # one frame, or all units' numbers of one bin
 MOST_CHUNK_BYTES = 1 << 30  # HDF5 reads whole chunks
-MOST_TABLE_BYTES = 1 << 28  # trials/…, units/… and truth/… but its rate
+MOST_TABLE_BYTES = 1 << 28  # trials/…, units/… and truth/… but its rates
 MOST_TRIALS = 1 << 20
 MOST_NAMES = 10_000  # of behaviors, of columns of units, of truths
 MOST_ATTRIBUTE_BYTES = 1 << 16
+
+
+def along_time(name: str) -> bool:
+    """Whether a dataset of this name has one row a bin."""
+    group, _, member = name.partition("/")
+    return group in ("stimulus", "responses", "behavior") or (group == "truth" and is_rate(member))
 
 
 def check_size(path: Path, name: str, dataset: h5py.Dataset) -> None:
@@ -40,10 +47,7 @@ def check_size(path: Path, name: str, dataset: h5py.Dataset) -> None:
         raise RecordingError(
             path, name, f"is stored in chunks of {chunk:.3g} bytes", "Write it in chunks of about a megabyte"
         )
-    along_time = name in ("stimulus/frames", "responses/counts", "responses/valid", "truth/rate") or name.startswith(
-        "behavior/"
-    )
-    if not along_time:
+    if not along_time(name):
         if size > MOST_TABLE_BYTES:
             raise claims("a table", size, MOST_TABLE_BYTES)
         if name.startswith("trials/") and dataset.shape[0] > MOST_TRIALS:

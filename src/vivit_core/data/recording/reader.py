@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from vivit_core.data.recording.format import as_strings
+from vivit_core.data.recording.format import CONTEXT_AXES, ContextWeights, as_strings, is_rate
 from vivit_core.data.recording.hdf5 import open_hdf5, open_recording, unreadable
 from vivit_core.data.recording.structure import describe
 from vivit_core.data.recording.validate import check_recording
@@ -233,10 +233,27 @@ class Recording:
         if name not in self.truths:
             known = self.truths or "nothing: it was not simulated"
             raise ValueError(f"{self.path}: no truth/{name}; it knows {known}")
-        if name == "rate":
-            return self._units(self._slice("truth/rate", start, self.info.n_frames if stop is None else stop), 1)
-        values = file[f"truth/{name}"][()]
-        return self._units(as_strings(values) if values.dtype.kind in "OS" else values, 0)
+        if is_rate(name):
+            rate = self._slice(f"truth/{name}", start, self.info.n_frames if stop is None else stop)
+            return self._units(rate, 1).astype(np.float32, copy=False)
+        values = self._table(file, f"truth/{name}")
+        return values if CONTEXT_AXES.get(name, "U")[0] != "U" else self._units(values, 0)
+
+    def context_weights(self) -> ContextWeights | None:
+        """Where the units' contexts lie at some moments; None where nobody knows it."""
+        if "context_weights" not in self.truths:
+            return None
+        found = {name: self.truth(name) for name in CONTEXT_AXES}
+        return ContextWeights(*(v.astype(np.float32) if v.dtype == np.float16 else v for v in found.values()))
+
+    def unit_column(self, name: str) -> np.ndarray | None:
+        """What the recording says of its units under a name beside ``id``, (U, ...); None where it says nothing."""
+        file = self._opened()
+        return self._units(self._table(file, f"units/{name}"), 0) if name in file["units"] else None
+
+    def _table(self, file: h5py.File, name: str) -> np.ndarray:
+        values = file[name][()]
+        return as_strings(values) if values.dtype.kind in "OS" else values
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

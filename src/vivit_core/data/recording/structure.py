@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from vivit_core.data.recording.format import (
+    CONTEXT_AXES,
     FORMAT,
     FORMAT_VERSION,
     KINDS,
@@ -21,6 +22,7 @@ from vivit_core.data.recording.format import (
     Trials,
     as_strings,
     as_text,
+    is_rate,
 )
 from vivit_core.data.recording.limits import MOST_ATTRIBUTE_BYTES, MOST_NAMES, MOST_TABLE_BYTES, check_size, check_sizes
 from vivit_core.names import LONGEST, problem_of, short
@@ -237,19 +239,23 @@ def describe(file: h5py.File, path: Path) -> RecordingInfo:
     for name in _group_names(file, path, "units"):
         dataset = _dataset(file, path, f"units/{name}", (1, 2, 3), "siufb", "one row a unit")
         _length(path, f"units/{name}", dataset.shape[0], n_units, "responses/counts' second axis")
-    for name in _group_names(file, path, "truth"):
-        if name == "rate":
-            rate = _dataset(file, path, "truth/rate", (2,), "f", "(T, U) float32, expected counts a bin")
+    truths = _group_names(file, path, "truth")
+    for name in truths:
+        field = f"truth/{name}"
+        if is_rate(name):
+            rate = _dataset(file, path, field, (2,), "f", "(T, U) floats, expected counts a bin")
             if rate.shape != counts.shape:
                 raise RecordingError(
                     path,
-                    "truth/rate",
+                    field,
                     f"has shape {rate.shape}, not {counts.shape}",
                     "Give it the shape of responses/counts",
                 )
-        else:
-            dataset = _dataset(file, path, f"truth/{name}", (1, 2, 3), "siufb", "one row a unit")
-            _length(path, f"truth/{name}", dataset.shape[0], n_units, "responses/counts' second axis")
+        elif name not in CONTEXT_AXES:
+            dataset = _dataset(file, path, field, (1, 2, 3), "siufb", "one row a unit")
+            _length(path, field, dataset.shape[0], n_units, "responses/counts' second axis")
+    if any(name in CONTEXT_AXES for name in truths):
+        _check_context(file, path, int(n_units), int(n_frames))
 
     check_sizes(path, [file[name] for name in dataset_names(file)])
     return RecordingInfo(
@@ -267,6 +273,40 @@ def describe(file: h5py.File, path: Path) -> RecordingInfo:
         degrees_per_pixel=degrees_per_pixel,
         **{name: as_text(read_attribute(path, file, name, "")) for name in TEXT_ATTRS},
     )
+
+
+def _check_context(file: h5py.File, path: Path, n_units: int, n_frames: int) -> None:
+    """Check the true context weights: that all parts are there, fit together and hold numbers that can be weights."""
+    lengths = {"U": (n_units, "responses/counts' second axis")}
+    for name, axes in CONTEXT_AXES.items():
+        field, kinds = f"truth/{name}", "iu" if name == "context_bins" else "f"
+        what = f"({', '.join(axes)}) {'integers' if kinds == 'iu' else 'floats'}, as docs/design.md says"
+        dataset = _dataset(file, path, field, (len(axes),), kinds, what)
+        for length, axis in zip(dataset.shape, axes, strict=True):
+            expected, of = lengths.setdefault(axis, (length, field))
+            if length != expected:
+                raise RecordingError(
+                    path,
+                    field,
+                    f"has shape {dataset.shape}, with {length} along {axis}, but {of} has {expected}",
+                    f"Write {what}",
+                )
+        values = dataset[()]
+        place = name in ("context_x_px", "context_y_px")
+        bad = ~np.isfinite(values)
+        if not place:
+            bad |= values < 0
+        if name == "context_bins":
+            bad |= values >= n_frames
+        if bad.any():
+            where = np.argwhere(bad)[0]
+            wanted = f"bins of the recording, 0 … {n_frames - 1}" if name == "context_bins" else "finite numbers ≥ 0"
+            raise RecordingError(
+                path,
+                field,
+                f"row {where[0]}, index {where[1:].tolist()} is {values[tuple(where)]}",
+                "Store finite places" if place else f"Store {wanted}",
+            )
 
 
 def dataset_names(file: h5py.File) -> list[str]:

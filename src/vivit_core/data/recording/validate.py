@@ -17,10 +17,11 @@ from vivit_core.data.recording.format import (
     COPY_BYTES,
     RecordingInfo,
     Verify,
+    is_rate,
 )
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.hdf5 import open_recording, unreadable
-from vivit_core.data.recording.limits import MOST_CHUNK_BYTES, check_holes
+from vivit_core.data.recording.limits import MOST_CHUNK_BYTES, along_time, check_holes
 from vivit_core.data.recording.resumable import pieces
 from vivit_core.data.recording.structure import dataset_names, describe, read_attribute, whole_dataset
 from vivit_core.specs import RecordingError
@@ -80,8 +81,9 @@ def examine_here(path: Path, whole: bool) -> RecordingInfo:
                 "Store finite numbers, and NaN where a value is missing: a twin then sees the mean",
                 may_miss=True,
             )
-        if info.has_truth:
-            _check_values(path, file, "truth/rate", True, "Store finite rates ≥ 0")
+        for name in file.get("truth", ()):
+            if is_rate(name):
+                _check_values(path, file, f"truth/{name}", True, "Store finite rates ≥ 0")
         if whole:
             _check_values(path, file, "stimulus/frames", False, "Store finite pixel values")
             for name in dataset_names(file):
@@ -89,7 +91,7 @@ def examine_here(path: Path, whole: bool) -> RecordingInfo:
                 if dataset.dtype.kind in "ub" and dataset.ndim > 1:
                     for _ in _streamed(dataset):  # that every chunk can be read
                         pass
-                elif name.startswith(("units/", "truth/")) and name != "truth/rate":
+                elif name.startswith(("units/", "truth/")) and not along_time(name):
                     whole_dataset(path, dataset)
                 for attribute in dataset.attrs:
                     read_attribute(path, dataset, attribute)

@@ -10,13 +10,15 @@ import h5py
 import numpy as np
 
 from vivit_core.data.recording.checksum import write_checksum
-from vivit_core.data.recording.format import COPY_BYTES, FORMAT, FORMAT_VERSION, Trials, as_strings
+from vivit_core.data.recording.format import COPY_BYTES, FORMAT, FORMAT_VERSION, Trials, as_strings, is_rate
 from vivit_core.data.recording.inputs import check_arrays
 from vivit_core.data.recording.resumable import Sliceable, write_in_pieces
 from vivit_core.data.recording.structure import check_free_text, check_id, check_names
 from vivit_core.data.recording.validate import examine_here
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import remember_whole
+
+_COMPRESSED_ROWS = 8192  # of a chunk
 
 
 def write_recording(
@@ -62,7 +64,8 @@ def write_recording(
     behavior_units, behavior_names, behavior_causal : by the behavior's name: its unit, its columns' names, and false
         where it was made with a basis that looks ahead in time.
     units : name -> (U, ...); must hold ``id`` (unique). None names the units "0", "1", ….
-    truth : only for simulated recordings: ``rate`` (T, U), expected counts a bin; anything else has one row a unit.
+    truth : only for simulated recordings: ``rate`` (T, U), expected counts a bin, and more rates of the same shape,
+        whose names begin with ``rate_``; ``context_…`` as in ``format.CONTEXT_AXES``; anything else has one row a unit.
     kind : what ``counts`` holds.
     subject, area, species, source, licence : free text.
     degrees_per_pixel : visual angle of a pixel.
@@ -150,7 +153,7 @@ def write_recording(
             _small(file, f"units/{name}", values)
         for name, values in (truth or {}).items():
             if name != "rate":
-                _small(file, f"truth/{name}", values)
+                _small(file, f"truth/{name}", values, compress=is_rate(name))
 
     def check(written: Path) -> None:
         try:
@@ -169,9 +172,12 @@ def _stored_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if dtype.kind == "f" else dtype
 
 
-def _small(file: h5py.File, name: str, values: Any) -> None:
+def _small(file: h5py.File, name: str, values: Any, compress: bool = False) -> None:
     array = np.asarray(values)
     if array.dtype.kind in "USO":
         file.create_dataset(name, data=as_strings(array).astype(object), dtype=h5py.string_dtype())
+    elif compress and array.size:
+        chunks = (min(len(array), _COMPRESSED_ROWS), 1)
+        file.create_dataset(name, data=array, chunks=chunks, compression=1, shuffle=True)
     else:
         file.create_dataset(name, data=array)

@@ -245,9 +245,13 @@ class Population:
     def calibrate(self, energy_NTU: FloatArray, pool_NTU: FloatArray, gain_NTU: FloatArray) -> Population:
         """The same population with scales for which these trials (the training trials) have the mean rates aimed at."""
         scaled = replace(self, energy_scale=energy_NTU.mean((0, 1)), pool_scale=pool_NTU.mean((0, 1)))
-        driven = (gain_NTU * scaled.drive(energy_NTU, pool_NTU)).mean((0, 1))
+        return scaled.aimed(scaled.drive(energy_NTU, pool_NTU), gain_NTU)
+
+    def aimed(self, drive_NTU: FloatArray, gain_NTU: FloatArray) -> Population:
+        """The same population with a scale of the rate for which this drive and gain have the mean rates aimed at."""
+        driven = (gain_NTU * drive_NTU).mean((0, 1))
         undriven = gain_NTU.mean((0, 1)) * self.baseline
-        return replace(scaled, rate_scale=self.mean_rate_hz * (1 - undriven) / driven)
+        return replace(self, rate_scale=self.mean_rate_hz * (1 - undriven) / driven)
 
     def spike(self, rate_NTU: FloatArray, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Spike counts a bin: Poisson around the rate times shared and private gain noise, both of mean 1."""

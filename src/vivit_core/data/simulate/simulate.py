@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -32,14 +33,16 @@ from rich.text import Text
 from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.simulate.context import CELL_PX, KINDS, Context, Contexts, local_rate
 from vivit_core.data.simulate.population import FloatArray, Population
-from vivit_core.data.simulate.world import Scene, eye_path, quarters
+from vivit_core.data.simulate.world import SWAY_DEG, Objects, Scene, eye_path, quarters, sway
 from vivit_core.system.files import remember_whole, write_text
 from vivit_core.system.locks import lock
 
 log = logging.getLogger(__name__)
 
 VERSION = 3  # to be raised with every change that changes the arrays
+CONTEXT_VERSION = 1  # to be raised with every change that changes only the arrays of recordings with context
 VELOCITY_COSINES = 10
 VELOCITY_COSINES_S = 0.2
 
@@ -64,6 +67,7 @@ class Simulator:
     height: int = 36  # pixels
     width: int = 64  # pixels
     degrees_per_pixel: float = 0.03  # visual angle; sets how far the eye moves in pixels
+    context: Context | None = None  # what units use of the movie beside their fields and of its past; None: nothing
 
     def __post_init__(self) -> None:
         at_least = {"recordings": 1, "units": 1, "train_trials": 1, "val_trials": 0, "test_trials": 0}
@@ -82,14 +86,30 @@ class Simulator:
             problems.append(f"seed={self.seed} is below 0")
         if self.trial_s * self.frame_rate_hz < 1:
             problems.append(f"trial_s={self.trial_s} is shorter than one frame")
+        if (
+            self.context is not None
+            and (reach := np.hypot(self.height, self.width) / 2) < self.context.far_px[0] + CELL_PX
+        ):
+            problems.append(
+                f"context.far_px begins at {self.context.far_px[0]}, and nothing lies further than {reach:.3g} px from "
+                f"the center of a frame of {self.height} x {self.width} px"
+            )
         if problems:
             raise ValueError("the simulator cannot work with these fields: " + "; ".join(problems))
 
     @property
     def name(self) -> str:
         """Folder of this data set in a cache: a hash of the fields and of the simulator's version."""
-        fields = json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
+        fields = json.dumps(self._fields(), sort_keys=True)
         return f"simulated-{hashlib.sha256(fields.encode()).hexdigest()[:16]}"
+
+    def _fields(self) -> dict[str, Any]:
+        fields = {"version": VERSION, **asdict(self)}
+        if self.context is None:
+            del fields["context"]
+        else:
+            fields["context"]["version"] = CONTEXT_VERSION
+        return fields
 
     def make(self, cache: Path) -> list[Path]:
         """Simulate into `cache`, or find there what was simulated before.
@@ -122,7 +142,7 @@ class Simulator:
                 task = progress.add_task("simulating trials", total=self.recordings * self.n_trials)
                 for index in range(self.recordings):
                     self._record(index, unfinished / paths[index].name, lambda n: progress.advance(task, n))
-            write_text(unfinished / "simulator.json", json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n")
+            write_text(unfinished / "simulator.json", json.dumps(self._fields(), indent=2) + "\n")
             unfinished.rename(folder)
             for path in paths:
                 remember_whole(path)  # read back when it was written, but known by its former place
@@ -138,7 +158,7 @@ class Simulator:
     def n_bytes(self) -> int:
         """About what all recordings take: pixels, and counts and the true rates of each unit."""
         bins = self.recordings * self.n_trials * self.n_bins
-        return bins * (self.height * self.width + 16 * self.units)
+        return bins * (self.height * self.width + (16 if self.context is None else 24) * self.units)
 
     @property
     def n_bins(self) -> int:
@@ -147,17 +167,28 @@ class Simulator:
 
     def _record(self, index: int, path: Path, advance: Callable[[int], None]) -> None:
         """Simulate one recording and write it; `advance` is told of each trial that is done."""
-        shows, units, noise = (np.random.default_rng([self.seed, index, stream]) for stream in range(3))
+        shows, units, noise, more = (np.random.default_rng([self.seed, index, stream]) for stream in range(4))
+        shape = (self.height, self.width)
         stimulus_N, split_N = self._schedule(shows)
-        frames_NTHW, position_NT2 = self._show(stimulus_N, split_N, shows, advance)
+        frames_NTHW, position_NT2 = self._show(stimulus_N, split_N, shows, more, advance)
         velocity_NT2 = np.diff(position_NT2, axis=1, prepend=position_NT2[:, :1]) * self.frame_rate_hz
 
-        population = Population.draw(self.units, (self.height, self.width), self.frame_rate_hz, units)
+        population = Population.draw(self.units, shape, self.frame_rate_hz, units)
         energy_NTU, pool_NTU = population.filter(frames_NTHW)
         gain_NTU = population.gain(position_NT2, velocity_NT2)
         train = split_N == "train"
         population = population.calibrate(energy_NTU[train], pool_NTU[train], gain_NTU[train])
-        rate_NTU = population.rate(population.drive(energy_NTU, pool_NTU), gain_NTU)
+        drive_NTU = population.drive(energy_NTU, pool_NTU)
+        own_NTU = energy_NTU / population.energy_scale
+        del energy_NTU, pool_NTU
+        units_of, truth_of = {"id": [f"{path.stem}-{u:03d}" for u in range(self.units)]}, {}
+        if self.context is not None:
+            contexts = Contexts.draw(self.context, population.center_px, shape, self.frame_rate_hz, more)
+            shown = Shown(frames_NTHW, stimulus_N, split_N, own_NTU)
+            population, drive_NTU, truth_of = self._in_context(population, contexts, shown, drive_NTU, gain_NTU)
+            units_of["context"] = contexts.kind_U.tolist()
+        del own_NTU
+        rate_NTU = population.rate(drive_NTU, gain_NTU)
         counts_NTU = population.spike(rate_NTU, noise)
 
         start = np.arange(self.n_trials) * self.n_bins
@@ -182,11 +213,12 @@ class Simulator:
                 "eye_position": ["x", "y"],
             },
             behavior_causal={"eye_velocity": basis.causal, "eye_position": True},
-            units={"id": [f"{path.stem}-{u:03d}" for u in range(self.units)]},
+            units=units_of,
             truth={
                 "rate": rearrange(rate_NTU, "n t u -> (n t) u") / self.frame_rate_hz,
                 "mean_rate_hz": rate_NTU[train].mean((0, 1)),
                 **population.truth(),
+                **truth_of,
             },
             source=f"vivit-core simulator, version {VERSION}, photographs of scikit-image",
             degrees_per_pixel=self.degrees_per_pixel,
@@ -208,9 +240,13 @@ class Simulator:
         stimulus_N: NDArray[np.str_],
         split_N: NDArray[np.str_],
         rng: np.random.Generator,
+        more: np.random.Generator,
         advance: Callable[[int], None],
     ) -> tuple[NDArray[np.uint8], FloatArray]:
-        """Frames (N, T, H, W) and eye position in degrees (N, T, 2); equal stimuli are shown equally."""
+        """Frames (N, T, H, W) and eye position in degrees (N, T, 2); equal stimuli are shown equally.
+
+        `more` draws what only a world for neurons with context has: moving objects, and the body's sway.
+        """
         shape = (self.height, self.width)
         frames_NTHW = np.empty((self.n_trials, self.n_bins, *shape), np.uint8)
         position_NT2 = np.empty((self.n_trials, self.n_bins, 2), np.float32)
@@ -220,12 +256,72 @@ class Simulator:
             for i, stimulus in enumerate(dict.fromkeys(stimulus_N[split_N == split])):
                 scene = Scene.draw(*places[i % len(places)], shape, rng)
                 x, y = (self.degrees_per_pixel * room for room in scene.room_px(shape))
+                swayed_T2 = np.zeros((self.n_bins, 2), np.float32)
+                if self.context is not None:
+                    room = min(SWAY_DEG, x / 3), min(SWAY_DEG, y / 3)
+                    swayed_T2 = sway(self.trial_s, self.frame_rate_hz, np.array(room), more)
+                    x, y = x - room[0], y - room[1]
                 path = eye_path(self.trial_s, self.frame_rate_hz, (x, y), rng)
+                gaze_px_T2 = (path.position_T2 + swayed_T2) / self.degrees_per_pixel
                 shown = stimulus_N == stimulus
-                frames_NTHW[shown] = scene.render(path.position_T2 / self.degrees_per_pixel, shape)
+                frames_THW = scene.render(gaze_px_T2, shape)
+                if self.context is not None:
+                    least, most = self.context.object_speed_deg_per_s
+                    degree_px = 1 / (
+                        self.degrees_per_pixel * self.frame_rate_hz
+                    )  # pixels a frame, at a degree a second
+                    speed_px = least * degree_px, most * degree_px
+                    Objects.draw(scene, self.context.object_cover, speed_px, more).paint(frames_THW, gaze_px_T2)
+                frames_NTHW[shown] = frames_THW
                 position_NT2[shown] = path.position_T2
                 advance(int(shown.sum()))
         return frames_NTHW, position_NT2
+
+    def _in_context(
+        self, population: Population, contexts: Contexts, shown: Shown, local_NTU: FloatArray, gain_NTU: FloatArray
+    ) -> tuple[Population, FloatArray, dict[str, NDArray]]:
+        """The population with its scale in context, the drive that its contexts leave, and what is true of them."""
+        train = shown.split_N == "train"
+        signal_NTU = contexts.signal(shown.frames_NTHW, shown.own_NTU)
+        contexts = contexts.calibrate(signal_NTU[train], local_NTU[train], gain_NTU[train])
+        drive_NTU = local_NTU * contexts.kept(signal_NTU)
+        population = population.aimed(drive_NTU[train], gain_NTU[train])
+
+        def a_bin(rate_NTU: FloatArray) -> NDArray[np.float16]:
+            return (rearrange(rate_NTU, "n t u -> (n t) u") / self.frame_rate_hz).astype(np.float16)
+
+        truth = contexts.truth()
+        for kind in KINDS:
+            without_NTU = local_NTU * contexts.kept(signal_NTU, without=kind)
+            truth[f"rate_without_{kind}"] = a_bin(population.rate(without_NTU, gain_NTU))
+        rate_NTU = population.rate(drive_NTU, gain_NTU)
+        truth["rate_local"] = a_bin(local_rate(rate_NTU, local_NTU, gain_NTU, shown.stimulus_N))
+        return population, drive_NTU, truth | self._moments(contexts, shown)
+
+    def _moments(self, contexts: Contexts, shown: Shown) -> dict[str, NDArray]:
+        """The true weights at moments spread evenly over the test stimuli, and the bins (M,) of the moments."""
+        tests = dict.fromkeys(shown.stimulus_N[shown.split_N == "test"])
+        rows = [int(np.flatnonzero(shown.stimulus_N == name)[0]) for name in tests]  # of repeats, the first
+        wanted = 0 if self.context is None else self.context.moments
+        bins = {}
+        for i, row in enumerate(rows):
+            n = len(range(i, wanted, len(rows)))  # of this trial, after its first fifth
+            bins[row] = np.unique(np.linspace(0.2, 1, n + 2)[1:-1] * (self.n_bins - 1)).astype(int).tolist()
+        chosen = {row: own for row, own in bins.items() if own}
+        if not chosen:
+            return {}
+        found = contexts.moments([(shown.frames_NTHW[n], shown.own_NTU[n]) for n in chosen], list(chosen.values()))
+        return found | {"context_bins": np.array([n * self.n_bins + t for n, own in chosen.items() for t in own])}
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the trials of one recording show."""
+
+    frames_NTHW: NDArray[np.uint8]
+    stimulus_N: NDArray[np.str_]
+    split_N: NDArray[np.str_]
+    own_NTU: FloatArray  # energy of each unit's own filters, in units of its mean
 
 
 class SpeedColumn(ProgressColumn):

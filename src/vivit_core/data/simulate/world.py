@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.signal import lfilter
 
 FloatArray = NDArray[np.float32]
 
@@ -34,6 +35,11 @@ SACCADE_MEDIAN_DEG, SACCADE_LOG_STD = 1.3, 0.6
 MICROSACCADE_FRACTION = 0.2  # of all saccades
 MICROSACCADE_MEDIAN_DEG, MICROSACCADE_LOG_STD = 0.25, 0.4
 SACCADE_S, SACCADE_S_PER_DEG = 0.021, 0.0022  # duration = 21 ms + 2.2 ms a degree
+
+OBJECT_RADIUS_PX = (7.0, 11.0)
+OBJECT_SPEED_DEG_PER_S = (1.0, 3.0)
+SWAY_DEG_PER_S, SWAY_TAU_S = 1.0, 0.4  # standard deviation and memory of the velocity of a scene before a moving body
+SWAY_DEG = 0.7  # the scene sways no further than this
 
 
 @lru_cache(maxsize=len(PHOTOGRAPHS))
@@ -114,6 +120,81 @@ class Scene:
         return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class Objects:
+    """Disks that move over a scene. They are cut from the scene itself, so that only their motion tells them."""
+
+    start_px_K2: FloatArray  # center at the first frame, (x, y) from the scene's center
+    velocity_px_K2: FloatArray  # pixels a frame
+    radius_px_K: FloatArray
+    textures: list[FloatArray]  # square pieces of the scene, a little larger than the disk
+    room_px: tuple[float, float]  # as far from the scene's center, (x, y), they turn back
+
+    @classmethod
+    def draw(cls, scene: Scene, cover: float, speed_px: tuple[float, float], rng: np.random.Generator) -> Objects:
+        """As many objects as cover a part of the scene.
+
+        Parameters
+        ----------
+        scene
+            Over which they move and from which they are cut.
+        cover
+            Sum of their areas, as a fraction of the scene's.
+        speed_px
+            Least and greatest speed, pixels a frame.
+        rng
+            Source of every draw.
+        """
+        height, width = scene.image.shape
+        n = rng.poisson(cover * height * width / (np.pi * np.mean(np.square(OBJECT_RADIUS_PX))))
+        radius_K = rng.uniform(*OBJECT_RADIUS_PX, n)
+        angle_K, speed_K = rng.uniform(0, 2 * np.pi, n), rng.uniform(*speed_px, n)
+        textures = []
+        for radius in radius_K:
+            side = min(2 * int(np.ceil(radius)) + 5, height, width)  # the disk, and three neighbors for interpolation
+            row, column = rng.integers(height - side + 1), rng.integers(width - side + 1)
+            textures.append(scene.image[row : row + side, column : column + side])
+        return cls(
+            start_px_K2=(rng.uniform(-0.5, 0.5, (n, 2)) * [width, height]).astype(np.float32),
+            velocity_px_K2=(speed_K[:, None] * np.stack([np.cos(angle_K), np.sin(angle_K)], 1)).astype(np.float32),
+            radius_px_K=radius_K.astype(np.float32),
+            textures=textures,
+            room_px=(width / 2, height / 2),
+        )
+
+    def paint(self, frames_THW: NDArray[np.uint8], gaze_px_T2: FloatArray) -> None:
+        """Paint them over the frames around each gaze, in place."""
+        n_frames, height, width = frames_THW.shape
+        room_2, middle_2 = np.array(self.room_px), np.array([width - 1, height - 1]) / 2
+        passed_T1 = np.arange(n_frames)[:, None]
+        for start, velocity, radius, texture in zip(
+            self.start_px_K2, self.velocity_px_K2, self.radius_px_K, self.textures, strict=True
+        ):
+            place_T2 = fold(start + passed_T1 * velocity, room_2) - gaze_px_T2 + middle_2
+            seen_S = np.flatnonzero((np.abs(place_T2 - middle_2) < middle_2 + radius).all(1))
+            if not len(seen_S):
+                continue
+            side = len(texture) - 3
+            corner_S2 = place_T2[seen_S] - side / 2
+            whole_S2 = np.ceil(corner_S2).astype(np.int64)
+            part_S2 = (whole_S2 - corner_S2).astype(np.float32)
+            weights_x, weights_y = catmull_rom(part_S2[:, 0]), catmull_rom(part_S2[:, 1])
+            rows = sum(weights_y[:, k, None, None] * texture[k : k + side] for k in range(4))
+            shown_SYX = sum(weights_x[:, k, None, None] * rows[:, :, k : k + side] for k in range(4))
+            x_SX, y_SY = (whole_S2[:, i, None] + np.arange(side) for i in (0, 1))
+            away_SYX = np.hypot(
+                (x_SX - place_T2[seen_S, :1])[:, None].astype(np.float32),
+                (y_SY - place_T2[seen_S, 1:])[..., None].astype(np.float32),
+            )
+            opaque_SYX = np.clip(radius + 0.5 - away_SYX, 0, 1)  # the edge is a pixel wide
+            opaque_SYX *= ((y_SY >= 0) & (y_SY < height))[..., None] & ((x_SX >= 0) & (x_SX < width))[:, None]
+            s, y, x = np.nonzero(opaque_SYX)
+            at = seen_S[s], y_SY[s, y], x_SX[s, x]
+            below = frames_THW[at].astype(np.float32)
+            painted = below + opaque_SYX[s, y, x] * (shown_SYX[s, y, x] - below)
+            frames_THW[at] = np.clip(np.rint(painted), 0, 255).astype(np.uint8)
+
+
 def catmull_rom(part_T: FloatArray) -> FloatArray:
     """Weights of the four neighbors at -1, 0, 1, 2 for a place `part` (0..1) between 0 and 1: (T, 4)."""
     p = part_T[:, None]
@@ -126,6 +207,19 @@ def catmull_rom(part_T: FloatArray) -> FloatArray:
         ],
         axis=1,
     ).astype(np.float32)
+
+
+def sway(seconds: float, frame_rate_hz: float, room_deg: NDArray[np.float64], rng: np.random.Generator) -> FloatArray:
+    """How the scene moves before the eye as the body does, which no behavior tells: (T, 2) degrees, inside ±`room_deg`.
+
+    Its velocity is a random walk that forgets (Ornstein-Uhlenbeck).
+    """
+    n_frames = round(seconds * frame_rate_hz)
+    keep = np.exp(-1 / (SWAY_TAU_S * frame_rate_hz))
+    noise_T2 = rng.standard_normal((n_frames, 2))
+    noise_T2[1:] *= np.sqrt(1 - keep**2)
+    velocity_T2 = SWAY_DEG_PER_S * lfilter([1.0], [1.0, -keep], noise_T2, axis=0)
+    return fold(np.cumsum(velocity_T2, axis=0) / frame_rate_hz, room_deg).astype(np.float32)
 
 
 def saccade_duration_s(amplitude_deg: float) -> float:
