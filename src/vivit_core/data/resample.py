@@ -74,7 +74,7 @@ class Clock:
         return -(-self.edges(start, stop)[1] // self.q) - 1
 
     def holding(self, file_bins: np.ndarray) -> np.ndarray:
-        """The bin of the model in which each of these bins of the file begins; the trial's last one for its remainder."""
+        """The bin of the model in which each of these bins of the file begins; its trial's last one for a remainder."""
         trial = np.clip(np.searchsorted(self._file_start, file_bins, side="right") - 1, 0, None)
         held = self.trials.start[trial] + (file_bins - self._file_start[trial]) * self.q // self.p
         return np.minimum(held, self.trials.stop[trial] - 1)

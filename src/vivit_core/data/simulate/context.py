@@ -2,12 +2,13 @@
 
 A neuron with context keeps its local drive L and its gain g (``population``); its rate becomes
 
-    g (b + s L / (1 + k A)),    A ≥ 0 the context's signal: of its surround, of its own past, or of the background's motion.
+    g (b + s L / (1 + k A)),
 
+where A ≥ 0 is the context's signal, from its surround, its own past, or the background's motion, and k its strength.
 Everything is causal and starts from rest with each trial.
 
-Shape letters: N trials, T bins (= frames), H W pixels, R C rows and columns of cells, J = R · C cells, O orientations, U
-units, M moments, L lags, 2 = (x, y). Numbers and their sources: docs/simulator.md.
+Shape letters: N trials, T bins (= frames), H W pixels, R C rows and columns of cells, J = R · C cells, F far cells, O
+orientations, U units, M moments, L lags, 2 = (x, y). Numbers and their sources: docs/simulator.md.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ class Context:
     surround: float  # share of the units that are suppressed by patches like the center
     adaptation: float  # share of the units that adapt to what their place has shown
     motion: float  # share of the units that are suppressed where the background moves as the center does
-    far_px: tuple[
-        float, float
-    ]  # px between a unit's center and the nearest and farthest cell of surround and background
+    far_px: tuple[float, float]  # px from a unit's center to the nearest and the farthest cell of surround, background
     surround_suppression: tuple[float, float]  # share of the driven spikes that the surround takes in training trials
     adaptation_suppression: tuple[float, float]  # share of the driven spikes that adaptation takes in training trials
     adaptation_tau_s: tuple[float, float]  # s in which adaptation forgets
@@ -177,9 +176,8 @@ class Seen:
     speed_TJ: FloatArray  # its size
 
     def at(self, bins: Sequence[int]) -> Seen:
-        return Seen(
-            *(values[list(bins)] for values in (self.energy_TJO, self.energy_TJ, self.motion_TJ2, self.speed_TJ))
-        )
+        rows = list(bins)
+        return Seen(self.energy_TJO[rows], self.energy_TJ[rows], self.motion_TJ2[rows], self.speed_TJ[rows])
 
     def likeness_TJO(self) -> FloatArray:
         """The tuned part of each cell's amplitudes over orientations, of length 1: cells are alike as their product."""
@@ -191,7 +189,7 @@ class Seen:
 def surround(
     likeness_TJO: FloatArray, energy_TJ: FloatArray, center: int, far: NDArray[np.intp]
 ) -> tuple[FloatArray, FloatArray]:
-    """Weights of the far cells (T, far), which sum to 1, and what each adds to the signal of a gated surround (T, far).
+    """Weights of the far cells (T, F), which sum to 1, and what each adds to the signal of a gated surround (T, F).
 
     The signal is q Σ_j w_j E_j, with w_j = softmax_j(8 v_c·v_j) over the far cells, E_j their mean orientation energy
     and v the tuned part of a cell's amplitudes. The gate q is logistic in the mean of v_c·v_j: it stands for the
@@ -212,10 +210,9 @@ def surround(
 def background(
     seen: Seen, still: float, near: NDArray[np.intp], far: NDArray[np.intp]
 ) -> tuple[FloatArray, FloatArray]:
-    """Weights of the far cells (T, far), which sum to 1 or are 0, and what each adds to the agreement of the background's
-    motion with the center's (T, far).
+    """Weights of the far cells (T, F), which sum to 1 or are 0, and what each adds to the agreement of motions (T, F).
 
-    The agreement is Σ_j [m_c·m_j]₊ / Σ_j |m_j|, with m_j the far cells' motion and m_c the direction of the motion at
+    The agreement of the background's motion with the center's is Σ_j [m_c·m_j]₊ / Σ_j |m_j|, with m_j the far cells' motion and m_c the direction of the motion at
     the center: 1 where everything moves as the center does, 0 where nothing does. Rest agrees with nothing. The
     weights are the likeness of the directions alone.
 
@@ -265,12 +262,13 @@ class Contexts:
         rank_U = rng.permutation(n_units)
         kind_U = np.full(n_units, "local", dtype="U10")
         suppression_U, tau_s_U = np.zeros((2, n_units), np.float32)
-        low, high = np.log(settings.adaptation_tau_s)
-        slow_U = np.exp(rng.uniform(low, high, n_units))
+        shortest, longest = settings.adaptation_tau_s
+        slow_U = np.exp(rng.uniform(np.log(shortest), np.log(longest), n_units))
         for kind, first, last in zip(KINDS, shares[:-1], shares[1:], strict=True):
             of_kind = (rank_U >= round(first * n_units)) & (rank_U < round(last * n_units))
             kind_U[of_kind] = kind
-            suppression_U[of_kind] = rng.uniform(*getattr(settings, f"{kind}_suppression"), n_units)[of_kind]
+            least, most = getattr(settings, f"{kind}_suppression")
+            suppression_U[of_kind] = rng.uniform(least, most, n_units)[of_kind]
             tau_s_U[of_kind] = slow_U[of_kind] if kind == "adaptation" else CELL_TAU_S
         return cls(
             cells=Cells.over(frame_shape, frame_rate_hz),
@@ -333,8 +331,10 @@ class Contexts:
         return signal_NTU
 
     def calibrate(self, signal_NTU: FloatArray, drive_NTU: FloatArray, gain_NTU: FloatArray) -> Contexts:
-        """The same contexts with strengths that take from these trials (the training trials) the spikes aimed at; motion
-        takes its share where everything moves alike, whatever the trials show."""
+        """The same contexts with strengths that take from these trials (the training trials) the spikes aimed at.
+
+        Motion takes its share where everything moves alike, whatever the trials show.
+        """
         strength_U = np.zeros_like(self.strength_U)
         moving = self.of("motion")
         strength_U[moving] = self.suppression_U[moving] / (1 - self.suppression_U[moving])
@@ -352,8 +352,8 @@ class Contexts:
 
     def kept(self, signal_NTU: FloatArray, without: str = "") -> FloatArray:
         """The factor of each unit's drive, 0 to 1; `without` one kind of context it is 1 for the units of that kind."""
-        strength_U = np.where(self.kind_U == without, 0, self.strength_U)
-        return 1 / (1 + strength_U * signal_NTU)
+        strength_U = np.where(self.kind_U == without, np.float32(0), self.strength_U)
+        return np.reciprocal(1 + strength_U * signal_NTU)
 
     def moments(
         self, trials: Sequence[tuple[NDArray[np.uint8], FloatArray]], bins: Sequence[Sequence[int]]
@@ -391,10 +391,9 @@ class Contexts:
             for unit in self.of("adaptation"):
                 weights[unit, rows, self.near(unit)[0]] = shares[unit, rows, self.near(unit)[0]] = 1
             for row, now in enumerate(chosen, rows.start):
-                past = np.exp(
-                    -np.arange(now + 1)[:, None] / (np.maximum(self.tau_s_U, 1e-3) * self.cells.frame_rate_hz)
-                )
-                past = past * np.where(self.kind_U == "adaptation", own_TU[now::-1], 1.0) * (self.kind_U != "local")
+                tau_bins_U = np.maximum(self.tau_s_U, 1e-3) * self.cells.frame_rate_hz
+                past = np.exp(-np.arange(now + 1)[:, None] / tau_bins_U) * (self.kind_U != "local")
+                past *= np.where(self.kind_U == "adaptation", own_TU[now::-1], 1.0)
                 summed = np.add.reduceat(past, np.arange(0, now + 1, self._lag_bins), axis=0)
                 lags[:, row, : len(summed)] = summed.T
         shape = (n_units, n_moments, *self.cells.shape)

@@ -181,7 +181,8 @@ class Simulator:
         drive_NTU = population.drive(energy_NTU, pool_NTU)
         own_NTU = energy_NTU / population.energy_scale
         del energy_NTU, pool_NTU
-        units_of, truth_of = {"id": [f"{path.stem}-{u:03d}" for u in range(self.units)]}, {}
+        units_of = {"id": [f"{path.stem}-{u:03d}" for u in range(self.units)]}
+        truth_of: dict[str, NDArray] = {}
         if self.context is not None:
             contexts = Contexts.draw(self.context, population.center_px, shape, self.frame_rate_hz, more)
             shown = Shown(frames_NTHW, stimulus_N, split_N, own_NTU)

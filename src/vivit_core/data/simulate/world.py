@@ -179,8 +179,8 @@ class Objects:
             whole_S2 = np.ceil(corner_S2).astype(np.int64)
             part_S2 = (whole_S2 - corner_S2).astype(np.float32)
             weights_x, weights_y = catmull_rom(part_S2[:, 0]), catmull_rom(part_S2[:, 1])
-            rows = sum(weights_y[:, k, None, None] * texture[k : k + side] for k in range(4))
-            shown_SYX = sum(weights_x[:, k, None, None] * rows[:, :, k : k + side] for k in range(4))
+            rows = np.array(sum(weights_y[:, k, None, None] * texture[k : k + side] for k in range(4)))
+            shown_SYX = np.array(sum(weights_x[:, k, None, None] * rows[:, :, k : k + side] for k in range(4)))
             x_SX, y_SY = (whole_S2[:, i, None] + np.arange(side) for i in (0, 1))
             away_SYX = np.hypot(
                 (x_SX - place_T2[seen_S, :1])[:, None].astype(np.float32),
