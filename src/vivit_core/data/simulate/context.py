@@ -212,9 +212,9 @@ def background(
 ) -> tuple[FloatArray, FloatArray]:
     """Weights of the far cells (T, F), which sum to 1 or are 0, and what each adds to the agreement of motions (T, F).
 
-    The agreement of the background's motion with the center's is Σ_j [m_c·m_j]₊ / Σ_j |m_j|, with m_j the far cells' motion and m_c the direction of the motion at
-    the center: 1 where everything moves as the center does, 0 where nothing does. Rest agrees with nothing. The
-    weights are the likeness of the directions alone.
+    The agreement of the background's motion with the center's is Σ_j [m_c·m_j]₊ / Σ_j |m_j|, with m_j the far cells'
+    motion and m_c the direction of the motion at the center: 1 where everything moves as the center does, 0 where
+    nothing does. Rest agrees with nothing. The weights are the likeness of the directions alone.
 
     References
     ----------

@@ -37,7 +37,6 @@ MICROSACCADE_MEDIAN_DEG, MICROSACCADE_LOG_STD = 0.25, 0.4
 SACCADE_S, SACCADE_S_PER_DEG = 0.021, 0.0022  # duration = 21 ms + 2.2 ms a degree
 
 OBJECT_RADIUS_PX = (7.0, 11.0)
-OBJECT_SPEED_DEG_PER_S = (1.0, 3.0)
 SWAY_DEG_PER_S, SWAY_TAU_S = 1.0, 0.4  # standard deviation and memory of the velocity of a scene before a moving body
 SWAY_DEG = 0.7  # the scene sways no further than this
 
