@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,6 +34,13 @@ TINY_RECORDINGS = [
     "data.burn_in=20",
     "data.num_workers=0",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_hangups() -> None:
+    """Tests hang up on trainings: a nohup around all tests is not to protect those."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -89,7 +89,13 @@ def expected_recordings(context: RunContext, model: Node, data: Node) -> tuple[d
             context.console.print(f"{error}\nThe plan is of what data.geometry expects of them.")
             datamodule = None
     if datamodule is None:
-        return expected_sizes(data), data["geometry"]["recordings"], data["geometry"]["units"]
+        expected = data["geometry"]
+        context.console.print(
+            f"of data.geometry: {expected['recordings']} recordings of {expected['units']} units, frames "
+            f"{tuple(expected['frame_shape'])} (channels, height, width) at {expected['frame_rate_hz']:g} Hz, so clips of "
+            f"{data['clip_length'] / expected['frame_rate_hz']:.3g} s"
+        )
+        return expected_sizes(data), expected["recordings"], expected["units"]
     infos, widths_of = datamodule.headers()
     shapes = sorted({info.frame_shape for info in infos})
     if len(shapes) > 1 and model.get("frame_size") is None:
