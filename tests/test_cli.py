@@ -208,6 +208,9 @@ def test_plan_reads_nothing(command, model, tmp_path):
     assert code == 0, printed
     assert all(word in printed for word in ("tokens", "parameters", "FLOPs", "memory", "spatial blocks", "readouts"))
     assert not (tmp_path / "never").exists() and not list(tmp_path.rglob("*.h5"))
+    assert "at 120 Hz; a clip lasts 2.5 s" in " ".join(printed.split())
+    printed = command("task=plan", f"model={model}", "data.geometry.frame_rate_hz=60")[1]
+    assert "at 60 Hz; a clip lasts 5 s" in " ".join(printed.split())
 
 
 def test_plan_refuses_impossible_geometry(command):

@@ -92,8 +92,8 @@ def expected_recordings(context: RunContext, model: Node, data: Node) -> tuple[d
         expected = data["geometry"]
         context.console.print(
             f"of data.geometry: {expected['recordings']} recordings of {expected['units']} units, frames "
-            f"{tuple(expected['frame_shape'])} (channels, height, width) at {expected['frame_rate_hz']:g} Hz, so clips of "
-            f"{data['clip_length'] / expected['frame_rate_hz']:.3g} s"
+            f"{tuple(expected['frame_shape'])} (channels, height, width) at {expected['frame_rate_hz']:g} Hz; a clip "
+            f"lasts {data['clip_length'] / expected['frame_rate_hz']:.3g} s"
         )
         return expected_sizes(data), expected["recordings"], expected["units"]
     infos, widths_of = datamodule.headers()
