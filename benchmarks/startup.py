@@ -54,9 +54,9 @@ def main() -> None:
         for i in range(ROUNDS + 1):
             for name, words in commands.items():
                 out = [f"out=x{i}.h5"] if "import" in name and "torch" not in name else []
-                seconds = cpu_s([*words, *out], folder)
+                spent_s = cpu_s([*words, *out], folder)
                 if i:  # the first round warms the caches
-                    taken[name].append(seconds)
+                    taken[name].append(spent_s)
     torch_s = statistics.median(taken['python -c "import torch"'])
     for name, seconds in taken.items():
         print(

@@ -39,8 +39,7 @@ NEEDED = {
 def choices() -> list[str]:
     """``group=name`` for each file in the tree."""
     files = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
-    placed = {"model/stem": "model/stem@model.tokenizer.stem"}  # a group that is chosen for a place in another
-    return [f"{placed.get(str(path.parent), path.parent)}={path.name}" for path in files]
+    return [f"{path.parent}={path.name}" for path in files]
 
 
 def recordings_of(data: dict[str, Any]) -> list[RecordingSpec]:

@@ -206,12 +206,18 @@ SPEAK = """if True:
 """
 
 
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["", "unbuffered"])
 @pytest.mark.parametrize("shell", ["{} | head -n 1", "{} >&- 2>&- <&-", "{} >/dev/full", "{}"])
-def test_no_terminal_ends_a_program(tmp_path, shell):
+def test_no_terminal_ends_a_program(tmp_path, shell, unbuffered):
     """An ASCII terminal that is there, that its reader has left, that is closed, on a full disk."""
     words = [sys.executable, "-c", SPEAK, str(SRC), str(tmp_path / "kept")]
     line = f"set -o pipefail; {shell.format(shlex.join(words))}"
-    ascii_alone = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ascii_alone = {
+        "PATH": os.environ["PATH"],
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    } | unbuffered
     done = subprocess.run(["bash", "-c", line], env=ascii_alone, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "kept").read_text() == "kept"

@@ -62,7 +62,7 @@ def known_keys() -> set[str]:
     for path in CONF.rglob("*.yaml"):
         text, parts = path.read_text(), path.parent.relative_to(CONF).parts
         prefix = "" if "@package _global_" in text or not parts else ".".join(parts) + "."
-        walk({"model.stem.": "model.tokenizer.stem."}.get(prefix, prefix), yaml.safe_load(text))
+        walk(prefix, yaml.safe_load(text))
     return found
 
 

@@ -40,7 +40,8 @@ def steady_streams() -> None:
         stream = getattr(sys, name)
         if stream is not None:
             try:
-                if stream.fileno() != number or isinstance(stream.buffer.raw, Outlet):
+                raw = getattr(stream.buffer, "raw", stream.buffer)  # PYTHONUNBUFFERED leaves out what is between
+                if stream.fileno() != number or isinstance(raw, Outlet) or not isinstance(raw, io.FileIO):
                     continue
                 stream.flush()
             except ValueError:  # no file, or a closed one (io.UnsupportedOperation is one)
