@@ -1,4 +1,7 @@
-"""Which bins a clip covers. Windows are half open ranges of frames and never cross a trial's border."""
+"""Where a clip is cut: which bins it covers (:mod:`loaders` reads them).
+
+Windows are half open ranges of frames and never cross a trial's border.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Worker processes that read batches ahead: how many there is room for, and what it means when one falls silent."""
+"""Reads clips from recordings into batches, ahead, in worker processes: how many there is room for, and what it means
+when one falls silent. Which bins a clip covers is :mod:`clips`'s to say."""
 
 from __future__ import annotations
 
