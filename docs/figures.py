@@ -39,7 +39,7 @@ def architecture() -> None:
         (4.85, 1.15, "spatial\nblocks", SHARED),
         (6.35, 1.15, "temporal\nblocks\n(causal)", SHARED),
         (7.85, 1.35, "modulator", SHARED),
-        (9.55, 1.15, "readout\n(one place\na unit)", OWN),
+        (9.45, 1.35, "readout\n(one place\na unit)", OWN),
         (11.05, 1.0, "output\n(exp)", OWN),
     ]
     for x, width, text, color in parts:

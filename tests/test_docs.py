@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from vivit_core.cli.evaluation import table_of
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -191,3 +193,23 @@ def test_the_design_names_every_folder() -> None:
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(\w+)/` \|", page, flags=re.MULTILINE)
     assert sorted(listed) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+def test_the_pages_show_the_table_that_a_training_prints() -> None:
+    scores = dict.fromkeys(("bps_mean", "ln_bps_mean", "knowable_fraction", "corr_mean"), 0.5) | {"units": 1}
+    table = table_of(scores | {"burn_in": 1, "recordings": {}}, "test")
+    printed = [str(column.header) for column in table.columns]
+    heads = {
+        page.name: re.split(r"\s*\|\s*|\s{2,}", line.strip(" |"))
+        for page in PAGES
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if re.match(r"[| ]*recording[| ]+units[| ]+bits/spike", line)
+    }
+    assert heads == dict.fromkeys(("get_started.md", "own_data.md", "train_and_report.md"), printed)
+
+
+def test_the_page_of_settings_names_every_group() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    groups = {str(path.parent.relative_to(ROOT / "conf")) for path in CONF if path.parent != ROOT / "conf"}
+    # Two groups are chosen by other files, and not on the command line.
+    assert [group for group in sorted(groups - {"hydra/sweeper", "model/stem"}) if f"`{group}`" not in page] == []
