@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
-from scipy.signal import lfilter
 
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
@@ -86,6 +85,8 @@ class Context:
 
 def smooth(signal_T: FloatArray, tau_s: float | FloatArray, frame_rate_hz: float, axis: int = 0) -> FloatArray:
     """The mean of the past, which forgets with `tau_s`, from rest."""
+    from scipy.signal import lfilter  # seconds that a process which simulates nothing does not wait for
+
     keep = float(np.exp(-1 / (tau_s * frame_rate_hz)))
     return lfilter([1 - keep], [1, -keep], signal_T, axis=axis).astype(np.float32, copy=False)
 

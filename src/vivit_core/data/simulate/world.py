@@ -13,7 +13,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from scipy.signal import lfilter
 
 FloatArray = NDArray[np.float32]
 
@@ -213,6 +212,10 @@ def sway(seconds: float, frame_rate_hz: float, room_deg: NDArray[np.float64], rn
 
     Its velocity is a random walk that forgets (Ornstein-Uhlenbeck).
     """
+    from scipy.signal import lfilter  # as in population
+
+    from scipy.signal import lfilter  # seconds that a process which simulates nothing does not wait for
+
     n_frames = round(seconds * frame_rate_hz)
     keep = np.exp(-1 / (SWAY_TAU_S * frame_rate_hz))
     noise_T2 = rng.standard_normal((n_frames, 2))
