@@ -212,8 +212,6 @@ def sway(seconds: float, frame_rate_hz: float, room_deg: NDArray[np.float64], rn
 
     Its velocity is a random walk that forgets (Ornstein-Uhlenbeck).
     """
-    from scipy.signal import lfilter  # as in population
-
     from scipy.signal import lfilter  # seconds that a process which simulates nothing does not wait for
 
     n_frames = round(seconds * frame_rate_hz)
