@@ -74,6 +74,8 @@ ROOTS = {path.stem for path in (ROOT / "conf").iterdir()} | set(
 OBJECTS = {
     "twin": ("models/twin.py", "models/predictor.py"),
     "stream": ("models/streaming.py",),
+    "spec": ("specs.py",),
+    "recording": ("data/resample.py",),
 }  # what the pages' code calls by such a name
 
 
@@ -164,6 +166,15 @@ def test_python_on_pages_imports_what_there_is(page: Path) -> None:
                     assert is_module_or_name(f"{module}.{alias.name}".lstrip(".")) or (
                         not module and alias.name in CODE[PACKAGE / "__init__.py"]
                     ), f"{node.module}.{alias.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_pages_asks_objects_for_what_they_have(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in OBJECTS:
+                files = OBJECTS[node.value.id]
+                assert any(re.search(rf"\b{node.attr}\b", CODE[PACKAGE / file]) for file in files), ast.unparse(node)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
