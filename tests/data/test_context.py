@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from vivit_core.data.recording.validate import validate_recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.simulate import Context, Simulator
 from vivit_core.data.simulate.context import KINDS, Cells, Contexts, Seen, background, local_rate, smooth, surround
+from vivit_core.data.simulate.world import Objects, Scene
 from vivit_core.metrics.unit_scores import unit_scores
 from vivit_core.parts.build import build
 from vivit_core.specs import RecordingError
@@ -54,6 +56,20 @@ def test_without_context_nothing_has_changed() -> None:
     assert replace(SMALL, context=None)._fields().keys().isdisjoint({"context"})
     assert Simulator().name == "simulated-cb879d8cc1a6a3d9"
     assert len({SMALL.name, replace(SMALL, context=None).name, Simulator(context=CONTEXT).name}) == 3
+
+
+def test_without_context_the_arrays_are_those_that_were_simulated_before_there_was_any(tmp_path: Path) -> None:
+    """Integers alone, because the last bit of a rate may differ from machine to machine."""
+    plain = Simulator(
+        recordings=1, units=2, train_trials=1, val_trials=1, test_trials=0, repeated_stimuli=1, repeats=2, trial_s=0.5,
+        height=20, width=30,
+    )  # fmt: skip
+    with h5py.File(plain.make(tmp_path)[0]) as file:
+        pixels, counts = (file[name][()].tobytes() for name in ("stimulus/frames", "responses/counts"))
+        names = [name for group in ("truth", "units") for name in file[group]]
+    assert not [name for name in names if name.startswith(("context", "rate_"))]
+    assert hashlib.sha256(pixels).hexdigest().startswith("556337550fcf")
+    assert hashlib.sha256(counts).hexdigest().startswith("cb7ba6d0a066")
 
 
 def test_the_file_is_valid_and_kinds_have_their_shares(path: Path) -> None:
@@ -166,6 +182,37 @@ def test_pixels_under_a_large_weight_change_the_signal_more() -> None:
     assert fall_alike > 0.05 * whole and fall_alike > 3 * fall_other
 
 
+@pytest.mark.parametrize("kind", ["surround", "motion"])
+def test_the_shares_in_a_file_say_where_pixels_matter(path: Path, kind: str) -> None:
+    """The place with the largest share of the signal is blanked, then the one with the smallest: the drive that is kept
+    rises with the first, and hardly changes with the second."""
+    recording = Recording(path)
+    kinds, found = recording.unit_column("context"), recording.context_weights()
+    assert kinds is not None and found is not None
+    known = (recording.truth(f"context_{name}") for name in ("suppression", "tau_s", "strength"))
+    contexts = Contexts(Cells.over((36, 64), RATE_HZ), recording.truth("center_px"), CONTEXT.far_px, kinds, *known)
+    rise: dict[str, list[float]] = {"most": [], "least": []}
+    for m in (0, 9, 18, 27):
+        now = int(found.bins_M[m])
+        frames = recording.frames(now - 47, now + 1)[0]
+        silent = np.zeros((1, len(frames), len(kinds)), np.float32)
+
+        def kept(shown: np.ndarray, silent: np.ndarray = silent) -> np.ndarray:
+            return np.log(contexts.kept(contexts.signal(shown[None], silent)))[0, -1]
+
+        whole = kept(frames)
+        for unit in np.flatnonzero(kinds == kind):
+            share_J, far = found.shares_UMRC[unit, m].ravel(), contexts.far(unit)
+            for which, cell in (("most", far[share_J[far].argmax()]), ("least", far[share_J[far].argmin()])):
+                x, y = contexts.cells.place_px_J2[cell].round().astype(int)
+                blanked = frames.copy()
+                blanked[:, max(0, y - 4) : y + 5, max(0, x - 4) : x + 5] = 127
+                rise[which].append(float((kept(blanked) - whole)[unit]))
+    assert np.mean(rise["most"]) > 0.02
+    assert np.mean(rise["most"]) > 4 * abs(np.mean(rise["least"]))
+    assert np.mean(np.array(rise["most"]) > np.array(rise["least"])) > 0.8
+
+
 @pytest.mark.parametrize(("background_px", "agrees"), [(0.5, True), (-0.5, False), (0.0, False)])
 def test_motion_of_the_background_counts_where_it_is_the_centers(background_px: float, agrees: bool) -> None:
     rng = np.random.default_rng(2)
@@ -185,6 +232,35 @@ def test_motion_of_the_background_counts_where_it_is_the_centers(background_px: 
     near, far = np.flatnonzero(away <= 6), np.flatnonzero((away >= 16) & (away <= 60))
     agreement = background(seen, cells.still, near, far)[1].sum(1)[20:].mean()
     assert agreement > 0.4 if agrees else agreement < 0.25
+
+
+def test_objects_move_over_the_scene_and_leave_the_rest_of_it() -> None:
+    rng = np.random.default_rng(4)
+    scene = Scene("noise", rng.uniform(0, 255, (80, 120)).astype(np.float32))
+    still = np.zeros((12, 2), np.float32)
+    plain = scene.render(still, (36, 64))
+    texture = np.full((21, 21), 10, np.float32)
+    one = Objects(
+        start_px_K2=np.array([[-8, 3]], np.float32),
+        velocity_px_K2=np.array([[1.5, -0.5]], np.float32),
+        radius_px_K=np.array([8], np.float32),
+        textures=[texture],
+        room_px=(60, 40),
+    )
+    frames = plain.copy()
+    one.paint(frames, still)
+    y, x = np.mgrid[:36, :64]
+    for t in range(12):
+        away = np.hypot(x - (31.5 - 8 + 1.5 * t), y - (17.5 + 3 - 0.5 * t))
+        assert (frames[t][away < 7.4] == 10).all()
+        np.testing.assert_array_equal(frames[t][away > 8.6], plain[t][away > 8.6])
+    panned = scene.render(still + [4, 0], (36, 64))
+    one.paint(panned, still + [4, 0])
+    np.testing.assert_array_equal(panned[:, :, :60], frames[:, :, 4:])  # they lie in the scene, not on the eye
+    drawn = Objects.draw(scene, 0.25, (0.2, 0.6), rng)
+    areas = np.pi * np.square(drawn.radius_px_K).sum()
+    assert 0.05 < areas / scene.image.size < 0.6
+    assert ((speed := np.hypot(*drawn.velocity_px_K2.T)) >= 0.199).all() and (speed <= 0.601).all()
 
 
 def test_adaptation_falls_with_the_past_and_recovers() -> None:

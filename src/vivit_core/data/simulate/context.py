@@ -36,7 +36,7 @@ LIKENESS = 8.0  # exponent of the weights over likeness
 GATE_MIDDLE, GATE_SLOPE = 0.15, 16.0  # of the gate over the mean likeness
 
 CENTER_PX = 6.0  # cells as near as this show the motion at the center
-STILL_PX_PER_S = 5.0  # slower motion counts as rest
+STILL_PX_PER_S = 2.0  # slower motion counts as rest
 
 LOCAL_STEPS, LOCAL_FOLDS = 400, 4  # levels of drive, and groups of stimuli, of the best local rate
 LAG_S = 0.1  # width of the stretches into which the past is cut

@@ -42,7 +42,7 @@ from vivit_core.system.locks import lock
 log = logging.getLogger(__name__)
 
 VERSION = 3  # to be raised with every change that changes the arrays
-CONTEXT_VERSION = 1  # to be raised with every change that changes only the arrays of recordings with context
+CONTEXT_VERSION = 2  # to be raised with every change that changes only the arrays of recordings with context
 VELOCITY_COSINES = 10
 VELOCITY_COSINES_S = 0.2
 
