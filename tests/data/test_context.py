@@ -120,6 +120,10 @@ def test_the_best_local_rate_is_out_of_fold_and_monotone() -> None:
     middle = drive[..., 0] < 4
     assert np.corrcoef(best[..., 0][middle], rate[..., 0][middle])[0, 1] > 0.999
     assert np.corrcoef(best[..., 1].ravel(), rate[..., 1].ravel())[0, 1] < 0.05
+    other = rate.copy()
+    other[0] *= 7
+    changed = local_rate(other, drive, gain, stimuli) != best
+    assert not changed[0].any() and changed[1].mean() > 0.9  # a stimulus is predicted by what the others show
 
 
 # Where it comes from --------------------------------------------------------------------------------------------------
@@ -269,6 +273,18 @@ def test_adaptation_falls_with_the_past_and_recovers() -> None:
     signal = smooth(own, 1.0, RATE_HZ, axis=1)[0, :, 0]
     assert not signal[:120].any() and (np.diff(signal[120:240]) > 0).all() and (np.diff(signal[240:]) < 0).all()
     assert signal[359] == pytest.approx(signal[239] / np.e, rel=0.02)
+
+
+def test_lags_say_when_the_place_has_shown_what_the_unit_adapts_to() -> None:
+    own = np.zeros((240, 8), np.float32)
+    own[60:72] = 1.0  # 0.5 to 0.6 s after the trial's begin
+    all_adapt = replace(CONTEXT, surround=0.0, adaptation=1.0, motion=0.0)
+    rng = np.random.default_rng(5)
+    contexts = Contexts.draw(all_adapt, np.full((8, 2), 9, np.float32), (36, 64), RATE_HZ, rng)
+    found = contexts.moments([(np.full((240, 36, 64), 127, np.uint8), own)], [[71, 191]])
+    lags_UML = found["context_lag_shares"].astype(float)
+    assert np.allclose(lags_UML[:, 0, 0], 1, atol=1e-3)  # now
+    assert np.allclose(lags_UML[:, 1, 10], 1, atol=1e-3) and found["context_lag_s"][10] == pytest.approx(1.0)
 
 
 def test_nothing_sees_the_future() -> None:
