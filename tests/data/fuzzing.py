@@ -198,21 +198,20 @@ class Reader:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
+            bufsize=0,  # a line that Python holds already would be none that select sees
         )
 
     def ask(self, line: str, seconds: float = SECONDS) -> dict[str, Any]:
         """The answer; ``{"crash": code}`` or ``{"hang": seconds}`` where there is none."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        self.process.stdin.write(f"{line}\n".encode())
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and select.select([self.process.stdout], [], [], left)[0]:
             if not (said := self.process.stdout.readline()):
                 code = self.process.wait()
                 self.start()
                 return {"crash": code}
-            if said.startswith("\x1e"):
+            if said.startswith(b"\x1e"):
                 return json.loads(said[1:])
         self.process.kill()
         self.start()
