@@ -345,12 +345,20 @@ def started(run: Run) -> datetime:
 
 
 def remove_leftovers_of_killed(runs: Sequence[Run]) -> None:
-    """Remove temporary files from unfinished trainings that no process works on, also from those that nobody can go on
-    with, because they were killed as they wrote their first checkpoint."""
+    """Remove temporary files from unfinished trainings that no process works on, and from the sweeps that they are of.
+
+    Also from those that nobody can go on with, because they were killed as they wrote their first checkpoint. A sweep may
+    have been killed as it wrote its summary.
+    """
     for run in runs:
         if not run.finished:
             with suppress(ValueError, OSError), run.held():  # held by another process; a folder of somebody else
                 run.remove_leftovers()
+    for sweep in {run.path.parent for run in runs if (run.path.parent / "outcomes").is_dir()}:
+        if not any(run.is_held for run in runs if run.path.parent == sweep):
+            with suppress(OSError):
+                remove_leftovers(sweep, "sweep_summary.csv")
+                remove_leftovers(sweep / "pictures")
 
 
 def unfinished(runs: Sequence[Run]) -> Iterator[Run]:
