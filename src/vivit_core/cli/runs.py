@@ -347,8 +347,8 @@ def started(run: Run) -> datetime:
 def remove_leftovers_of_killed(runs: Sequence[Run]) -> None:
     """Remove temporary files from unfinished trainings that no process works on, and from the sweeps that they are of.
 
-    Also from those that nobody can go on with, because they were killed as they wrote their first checkpoint. A sweep may
-    have been killed as it wrote its summary.
+    Also from those that nobody can go on with, because they were killed as they wrote their first checkpoint. A sweep
+    may have been killed as it wrote its summary.
     """
     for run in runs:
         if not run.finished:
