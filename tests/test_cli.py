@@ -340,6 +340,24 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     runs.Run(tmp_path / "nowhere").remove_leftovers()
 
 
+def test_leftovers_of_a_killed_sweep_are_removed_when_none_of_its_jobs_is_worked_on(tmp_path):
+    """What a sweep was writing into its own folder when it was killed; its job had finished."""
+    sweep = tmp_path / "train" / "sweep"
+    job, other = runs.Run(sweep / "0"), runs.Run(tmp_path / "train" / "alone")
+    ours = [".sweep_summary.csv.01234567.tmp", "pictures/.optim.lr.png.89abcdef.tmp"]
+    for folder in (job.path, other.path, sweep / "outcomes", sweep / "pictures"):
+        folder.mkdir(parents=True)
+    for path in (*(sweep / name for name in ours), sweep / ".mine.tmp", other.path.parent / ours[0]):
+        path.touch()
+    job.finish(0.5)
+    with job.held():
+        runs.remove_leftovers_of_killed([job, other])
+        assert all((sweep / name).exists() for name in ours)  # somebody is at work in it
+    runs.remove_leftovers_of_killed([job, other])
+    assert not any((sweep / name).exists() for name in ours)
+    assert (sweep / ".mine.tmp").exists() and (other.path.parent / ours[0]).exists()  # that folder is no sweep's
+
+
 def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
     run = unfinished(tmp_path / "train" / "a", "same", "2026-01-01T00:00:00+00:00")
     hold = """if True:

@@ -67,13 +67,27 @@ def unit_sums(predicted: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
     return torch.stack([x.sum(0) for x in (m, n, rate, n_log_rate, n.square(), rate.square(), n * rate)])
 
 
+def null_nats(bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Poisson loss of the null model, the zero of bits per spike: each unit at its own mean on these very bins.
+
+    Parameters
+    ----------
+    bins, counts : (…, U) float64, how many bins and the sum of their counts.
+
+    Returns
+    -------
+    (…, U) nats, summed over bins; 0 for a unit without counts.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return counts - counts * np.log(np.where(counts > 0, counts / bins, 1.0))
+
+
 def scores_of_sums(sums: np.ndarray) -> UnitScores:
     """Scores from ``unit_sums``."""
     bins, n, rate, n_log_rate, n_square, rate_square, n_rate = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = n / bins
-        own = n * np.log(np.where(n > 0, mean, 1.0)) - n
-        bps = np.where(n > 0, (n_log_rate - rate - own) / (n * math.log(2)), np.nan)
+        bps = np.where(n > 0, (n_log_rate - rate + null_nats(bins, n)) / (n * math.log(2)), np.nan)
         correlation = pearson(n_rate / bins, mean, rate / bins, n_square / bins, rate_square / bins)
         loss = (rate - n_log_rate) / bins
     return UnitScores(bps, correlation, loss, n, bins)

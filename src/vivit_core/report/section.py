@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from vivit_core.names import file_name
 
 MEDIA = {".png": "image/png", ".gif": "image/gif"}
 
@@ -48,6 +50,24 @@ class Section:
         for path, _ in self.pictures:
             if path.suffix not in MEDIA:
                 raise ValueError(f"{path}: a report shows {' and '.join(MEDIA)} files")
+
+
+def captioned(folder: Path, captions: Mapping[str, str], recordings: Iterable[str]) -> list[tuple[Path, str]]:
+    """The pictures of an analysis with their captions, for a :class:`Section`.
+
+    Parameters
+    ----------
+    folder : the run folder; its ``pictures/`` hold ``KIND.png`` of all recordings, and ``KIND_RECORDING.png`` of one.
+    captions : kind of picture -> what it shows, in the order of the page.
+    recordings : their ids.
+    """
+    of_recording = {f"_{file_name(name)}": f": {name}" for name in recordings}
+    return [
+        (path, f"{caption}{of_recording.get(path.stem.removeprefix(kind), '')}.")
+        for kind, caption in captions.items()
+        for path in sorted((folder / "pictures").glob(f"{kind}*"))
+        if path.suffix in MEDIA
+    ]
 
 
 def cell(value: str | float | int | None) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.analysis.receptive_fields.numbers import METHODS, NEAR_PX, ORIENTED_DEG
-from vivit_core.names import file_name
-from vivit_core.report.section import Section, Table
+from vivit_core.report.section import Section, Table, captioned
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -61,10 +60,5 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "fields": "Fields of a few units, by method",
         "errors": "How far places and orientations are from the truth",
     }
-    of_recording = {f"_{file_name(name)}": f": {name}" for name in summary["recordings"]}
-    drawn = [
-        (path, f"{captions[kind]}{of_recording.get(path.stem.removeprefix(kind), '')}.")
-        for kind in captions
-        for path in sorted((folder / "pictures").glob(f"{kind}*.png"))
-    ]
+    drawn = captioned(folder, captions, summary["recordings"])
     return Section("receptive_fields", "Receptive fields", text, [summary_table(summary)], drawn, command)

@@ -8,8 +8,7 @@ from typing import Any
 
 from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR
-from vivit_core.names import file_name
-from vivit_core.report.section import Section, Table
+from vivit_core.report.section import Section, Table, captioned
 
 
 def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Section:
@@ -75,10 +74,5 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "exciting": "Most exciting images, beside the best natural ones",
         "clips": "Most exciting clips (above) and the best natural ones (below)",
     }
-    of_recording = {f"_{file_name(name)}": f": {name}" for name in summary["recordings"]}
-    drawn = [
-        (path, f"{captions[kind]}{of_recording.get(path.stem.removeprefix(kind), '')}.")
-        for kind in captions
-        for path in sorted((folder / "pictures").glob(f"{kind}*.*"))
-    ]
+    drawn = captioned(folder, captions, summary["recordings"])
     return Section("tuning", "In-silico tuning", text, tables, drawn, command)

@@ -29,7 +29,9 @@ class Likelihood(nn.Module, ABC):
     What a subclass has to do
     -------------------------
     - take ``mean_counts`` and ``output`` in its constructor and hand them on; more arguments are its YAML's keys;
-    - say ``nats`` and ``null_nats``, which make the loss and the bits per spike.
+    - say ``nats``, of which the loss is made, and ``null_nats``, what the null model costs.
+
+    Evaluations give Poisson's bits per spike (``metrics.unit_scores``), whichever likelihood a twin was trained with.
 
     What the contract tests check (``vivit_core.testing.check_likelihood``)
     ----------------------------------------------------------------------

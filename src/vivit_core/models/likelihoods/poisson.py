@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vivit_core.metrics.unit_scores import null_nats
 from vivit_core.models.likelihoods.base import Likelihood
 
 
@@ -23,5 +24,4 @@ class Poisson(Likelihood):
         return rate - torch.where(counts == 0, 0.0, counts * rate.log())
 
     def null_nats(self, bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return counts - counts * np.log(np.where(counts > 0, counts / bins, 1.0))
+        return null_nats(bins, counts)
