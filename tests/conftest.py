@@ -37,10 +37,11 @@ TINY_RECORDINGS = [
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_hangups() -> None:
-    """Tests hang up on trainings: a nohup around all tests is not to protect those."""
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def own_signals() -> None:
+    """Tests stop trainings by signals: what protects all tests, a nohup or a shell's ``&``, is not to protect those."""
+    for number, handler in {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
