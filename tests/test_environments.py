@@ -138,7 +138,12 @@ def test_a_source_that_cannot_be_read_is_not_blamed_on_the_file_written(tmp_path
 
     with pytest.raises(OSError, match=r"source\.npy"):
         resumable.write_in_pieces(
-            tmp_path / "x.h5", lambda file: None, {"a": (Lost(), np.dtype(np.uint8))}, print, piece_bytes=100
+            tmp_path / "x.h5",
+            lambda file: None,
+            {"a": (Lost(), np.dtype(np.uint8))},
+            print,
+            layout_bytes=0,
+            piece_bytes=100,
         )
 
 

@@ -39,7 +39,7 @@ def write(path: Path, values: Any, more: Any = MORE, key: str | None = "k", attr
         file.attrs["attr"] = attr
 
     arrays = {"a/values": (values, np.dtype(np.int32)), "a/more": (more, np.dtype(np.float32))}
-    write_in_pieces(path, layout, arrays, lambda _: None, piece_bytes=200, key=key)
+    write_in_pieces(path, layout, arrays, lambda _: None, layout_bytes=0, piece_bytes=200, key=key)
 
 
 def check(path: Path) -> None:

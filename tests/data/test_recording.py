@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from vivit_core.data.recording import resumable
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
@@ -385,3 +386,42 @@ def test_trials_without_a_stimulus_id_are_no_repeats_of_each_other(make, tmp_pat
         assert set(recording.info.trials.of(split).by_stimulus()) <= set(everything)
     slower = ResampledRecording(path, recording.info.frame_rate_hz / 2).info.trials
     assert slower.stimulus_id.tolist() == recording.info.trials.stimulus_id.tolist()
+
+
+@pytest.mark.parametrize(
+    ("frames", "shape", "units"),
+    [(90, (6, 8), 3), (65, (6, 8), 3), (1025, (4, 4), 40), (300, (36, 64), 5), (70, (2, 2), 900)],
+)
+def test_room_is_asked_for_all_that_a_file_takes(
+    frames: int, shape: tuple[int, int], units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 does not survive a disk that fills up: a disk without room for whole chunks, tables and texts is refused."""
+    asked = []
+    monkeypatch.setattr(resumable, "_check_room", lambda partial, size: asked.append(size))
+    rng = np.random.default_rng(0)
+    rate = rng.random((frames, units)).astype(np.float16)
+    path = write_recording(
+        tmp_path / "x.h5",
+        recording_id="x" * 60,
+        frame_rate_hz=30.0,
+        frames=rng.integers(0, 255, (frames, *shape), dtype=np.uint8),
+        counts=rng.poisson(0.5, (frames, units)),
+        trials=Trials(
+            np.arange(0, frames, 10),
+            np.minimum(np.arange(10, frames + 10, 10), frames),
+            np.array([f"stimulus {i}" for i in range(-(-frames // 10))]),
+            np.array(["train"] * -(-frames // 10)),
+        ),
+        behavior={"eye": rng.random((frames, 40)).astype(np.float32)},
+        behavior_names={"eye": [f"a long name of a column {i}" for i in range(40)]},
+        units={"id": np.array([f"unit {i:04d}" for i in range(units)]), "depth": rng.random(units)},
+        truth={
+            "rate": rate,
+            "rate_local": rate,
+            "rate_without_motion": rate,
+            **{f"t{i}": rng.random((units, 3)) for i in range(12)},
+        },
+    )
+    taken = path.stat().st_size
+    (size,) = asked
+    assert taken <= size + resumable._STRUCTURE_BYTES < 1.5 * taken + 200_000

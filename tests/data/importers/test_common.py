@@ -140,7 +140,13 @@ def test_a_damaged_rest_of_a_killed_import_is_not_continued(what: str, tmp_path:
 
     def write(source: Any) -> None:
         write_in_pieces(
-            path, lambda file: None, {"v": (source, values.dtype)}, write_checksum, piece_bytes=3200, key="k"
+            path,
+            lambda file: None,
+            {"v": (source, values.dtype)},
+            write_checksum,
+            layout_bytes=0,
+            piece_bytes=3200,
+            key="k",
         )
 
     with pytest.raises(Killed):

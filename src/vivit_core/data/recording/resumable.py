@@ -34,7 +34,9 @@ from vivit_core.system.terminal import track
 from vivit_core.system.troubles import FULL, REFUSED, reason
 
 _CHUNK_FRAMES = 64  # frames a chunk; 300-frame windows read fastest from uncompressed chunks of 32-128 frames
-_STRUCTURE_BYTES = 1 << 14  # HDF5's own, at least
+_STRUCTURE_BYTES = 1 << 14  # HDF5's own of a file
+TABLE_BYTES = 1 << 12  # HDF5's own of a dataset, at most: 2.6 kB were measured
+_CHUNK_ENTRY_BYTES = 1 << 6  # where a chunk lies
 _CHUNK_BYTES = 1 << 20  # larger chunks do not fit HDF5's chunk cache
 
 
@@ -63,6 +65,7 @@ def write_in_pieces(
     arrays: Mapping[str, tuple[Sliceable, np.dtype]],
     check: Callable[[Path], Any],
     *,
+    layout_bytes: int,
     piece_bytes: int,
     key: str | None = None,
     progress: str | None = None,
@@ -75,6 +78,7 @@ def write_in_pieces(
     layout : writes all that is small into the new file: attributes, groups, short tables.
     arrays : name -> the (T, ...) values and the type they are stored as; copied in pieces into uncompressed datasets
         with chunks along time.
+    layout_bytes : what ``layout`` writes, at most, so that a disk without room for it is refused first.
     check : called with the complete file before it gets its name; raises where it must not.
     piece_bytes : what is held of one array at a time.
     key : identifies what is written. A process that was killed leaves its partial file, and a later write under the
@@ -92,7 +96,7 @@ def write_in_pieces(
     with _held(path, journal_path) as journal:
         try:
             with _writing(path):
-                done = _begin(partial, journal, layout, arrays, key or uuid4().hex)
+                done = _begin(partial, journal, layout, layout_bytes, arrays, key or uuid4().hex)
             plan = [
                 (name, start, stop)
                 for name, (_, dtype) in arrays.items()
@@ -209,6 +213,7 @@ def _begin(
     partial: Path,
     journal: TextIO,
     layout: Callable[[h5py.File], None],
+    layout_bytes: int,
     arrays: Mapping[str, tuple[Sliceable, np.dtype]],
     key: str,
 ) -> dict[tuple[str, int, int], int]:
@@ -225,7 +230,7 @@ def _begin(
                     guard.run(partial, f"{__name__}:opens", {"path": str(partial), "shapes": shapes})
                 return {(name, start, stop): crc for name, start, stop, crc in done[1:]}
     journal.truncate(0)
-    _check_room(partial, sum(values.shape[0] * _row_bytes(values, dtype) for values, dtype in arrays.values()))
+    _check_room(partial, layout_bytes + sum(_place_bytes(values, dtype) for values, dtype in arrays.values()))
     # The user block is for the seal. Later versions of HDF5's format refuse what a killed writer left.
     with open_hdf5(partial, "w", libver=("v108", "v108"), userblock_size=BLOCK) as file:
         for name, (values, dtype) in arrays.items():
@@ -263,11 +268,21 @@ def _make_place(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dt
         file.create_dataset(name, shape, dtype)
         return
     # Uncompressed: light compression makes a window 5 to 20 times slower to read.
-    row_bytes = max(1, int(np.prod(shape[1:])) * dtype.itemsize)
-    chunk = max(1, min(shape[0], _CHUNK_FRAMES if row_bytes > 512 else 1024, _CHUNK_BYTES // row_bytes))
+    chunk = _chunk_rows(shape[0], max(1, int(np.prod(shape[1:])) * dtype.itemsize))
     places = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     places.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     file.create_dataset(name, shape, dtype, chunks=(chunk, *shape[1:]), dcpl=places, fill_time="never")
+
+
+def _chunk_rows(rows: int, row_bytes: int) -> int:
+    return max(1, min(rows, _CHUNK_FRAMES if row_bytes > 512 else 1024, _CHUNK_BYTES // row_bytes))
+
+
+def _place_bytes(values: Sliceable, dtype: np.dtype) -> int:
+    """What an array takes in the file: whole chunks, and HDF5's notes of them."""
+    row_bytes = _row_bytes(values, dtype)
+    chunk = _chunk_rows(values.shape[0], row_bytes)
+    return -(-values.shape[0] // chunk) * (chunk * row_bytes + _CHUNK_ENTRY_BYTES) + TABLE_BYTES
 
 
 def _row_bytes(values: Sliceable, dtype: np.dtype) -> int:

@@ -12,13 +12,14 @@ import numpy as np
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import COPY_BYTES, FORMAT, FORMAT_VERSION, Trials, as_strings, is_rate
 from vivit_core.data.recording.inputs import check_arrays
-from vivit_core.data.recording.resumable import Sliceable, write_in_pieces
+from vivit_core.data.recording.resumable import TABLE_BYTES, Sliceable, write_in_pieces
 from vivit_core.data.recording.structure import check_free_text, check_id, check_names
 from vivit_core.data.recording.validate import examine_here
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import remember_whole
 
 _COMPRESSED_ROWS = 8192  # of a chunk
+_TEXT_BYTES = 64  # HDF5's own of a text
 
 
 def write_recording(
@@ -138,6 +139,11 @@ def write_recording(
     if truth is not None and "rate" in truth:
         large["truth/rate"] = (truth["rate"], float32)
 
+    tables = {f"trials/{name}": getattr(trials, name) for name in ("start", "stop", "stimulus_id", "split")}
+    tables |= {f"units/{name}": values for name, values in units.items()}
+    tables |= {f"truth/{name}": values for name, values in (truth or {}).items() if name != "rate"}
+    said = (attrs, behavior_units, behavior_names)
+
     def layout(file: h5py.File) -> None:
         file.attrs.update(attrs)
         file["responses/counts"].attrs["kind"] = kind
@@ -147,13 +153,8 @@ def write_recording(
                 names=list((behavior_names or {}).get(name, [f"{name}_{d}" for d in range(values.shape[1])])),
                 causal=(behavior_causal or {}).get(name, True),
             )
-        for name in ("start", "stop", "stimulus_id", "split"):
-            _small(file, f"trials/{name}", getattr(trials, name))
-        for name, values in units.items():
-            _small(file, f"units/{name}", values)
-        for name, values in (truth or {}).items():
-            if name != "rate":
-                _small(file, f"truth/{name}", values, compress=is_rate(name))
+        for name, values in tables.items():
+            _small(file, name, values, compress=name.startswith("truth/") and is_rate(name.removeprefix("truth/")))
 
     def check(written: Path) -> None:
         try:
@@ -162,7 +163,17 @@ def write_recording(
         except RecordingError as error:
             raise RecordingError(path, error.field, error.problem, error.remedy) from None
 
-    write_in_pieces(path, layout, large, check, piece_bytes=COPY_BYTES, key=import_key, progress=progress)
+    layout_bytes = sum(map(_table_bytes, tables.values())) + len(repr(said).encode()) + len(columns) * TABLE_BYTES
+    write_in_pieces(
+        path,
+        layout,
+        large,
+        check,
+        layout_bytes=layout_bytes,
+        piece_bytes=COPY_BYTES,
+        key=import_key,
+        progress=progress,
+    )
     remember_whole(path)  # it was read back to its end
     return path
 
@@ -170,6 +181,16 @@ def write_recording(
 def _stored_dtype(dtype: np.dtype) -> np.dtype:
     """Floats of any width are stored as float32; other types as they are, for the validator to judge."""
     return np.dtype(np.float32) if dtype.kind == "f" else dtype
+
+
+def _table_bytes(values: Any) -> int:
+    """What :func:`_small` takes in the file, at most."""
+    array = np.asarray(values)
+    if array.dtype.kind in "USO":
+        return TABLE_BYTES + sum(
+            len(text.encode("utf-8", "surrogateescape")) + _TEXT_BYTES for text in as_strings(array)
+        )
+    return TABLE_BYTES + array.nbytes + array.nbytes // 64  # also what does not compress, with the places of its chunks
 
 
 def _small(file: h5py.File, name: str, values: Any, compress: bool = False) -> None:
