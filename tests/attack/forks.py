@@ -198,7 +198,6 @@ class Forks:
 
     def __init__(self, environment: dict[str, str]) -> None:
         here = Path(__file__).resolve().parent
-        # The tests' conftest is that of tests/data.
         places = [*(here.parent / name for name in ("data", "models")), here, here.parents[1] / "src"]
         path = os.pathsep.join([*map(str, places), os.environ.get("PYTHONPATH", "")])
         self.environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, **environment}

@@ -147,7 +147,7 @@ def test_what_is_shipped_keeps_the_contract(group: str, name: str, compose: Any)
     for key in group.split("/"):
         node = node[key]
     if group == "model" and is_fitted_alone(node):
-        return  # LN, of which tests/training/test_ln.py asks the same
+        return  # LN, of which tests/training/test_baseline.py asks the same
     CHECKS[group](node)
 
 

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
+import vivit_core
 from vivit_core.data.recording import guard as guard_module
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.guard import Guard, stored_bytes
@@ -25,7 +26,7 @@ from vivit_core.specs import RecordingError
 from vivit_core.system import files
 
 HERE = Path(__file__).parent
-SRC = HERE.parents[1] / "src"
+SRC = Path(vivit_core.__file__).parents[1]
 
 
 # What the process may do ---------------------------------------------------------------------------------------------

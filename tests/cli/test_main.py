@@ -21,7 +21,7 @@ from vivit_core.cli import runs, schema
 from vivit_core.cli.main import message_of
 from vivit_core.cli.recordings import data_of_evaluation
 
-RUN = Path(__file__).resolve().parents[1] / "run.py"
+RUN = Path(__file__).resolve().parents[2] / "run.py"
 SMALL = [
     "trainer=debug",
     "model.embedding_dim=24",

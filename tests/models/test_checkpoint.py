@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tampering import DATA, PICKLES, PLACES, TAMPERINGS, Content, put, read_all, targets, with_pickle
 
+import vivit_core
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.models.checkpoint import FORMAT, MOST_STEPS, MOST_TENSORS, read_checkpoint, read_plain, settings_of
 from vivit_core.models.load import baseline_in, check_description, checkpoint_of, load_twin, weights_in
@@ -30,7 +31,7 @@ from vivit_core.parts.build import build
 from vivit_core.parts.groups import GROUPS, class_of, consent
 from vivit_core.specs import RecordingSpec
 
-SRC = Path(__file__).resolve().parents[1] / "src"
+SRC = Path(vivit_core.__file__).parents[1]
 SECONDS, MEGABYTES = 10.0, 400  # of the processor, and more memory than before
 
 

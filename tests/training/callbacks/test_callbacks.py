@@ -27,7 +27,7 @@ from vivit_core.training.callbacks.early_stopping import EarlyStopping, early_en
 from vivit_core.training.callbacks.progress import TrainingProgress, duration
 from vivit_core.training.callbacks.stop_signals import StopSignals
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def start(folder):

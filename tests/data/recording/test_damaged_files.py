@@ -15,10 +15,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import small_recordings
 import tiny_models
 import torch
 from fuzzing import DAMAGES, Outcome, damaged, fuzz
+from small_recordings import small_arrays
 
+import vivit_core
 from vivit_core import load_twin
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.checksum import write_checksum
@@ -29,7 +32,7 @@ from vivit_core.models.load import checkpoint_of
 from vivit_core.specs import RecordingError
 from vivit_core.system import files
 
-SRC = Path(__file__).resolve().parents[2] / "src"
+SRC = Path(vivit_core.__file__).parents[1]
 
 
 @pytest.fixture
@@ -49,8 +52,6 @@ def checkpoint(tmp_path: Path) -> Path:
 def rich(tmp_path: Path) -> Path:
     """A recording with every kind of field."""
     rng = np.random.default_rng(0)
-    from conftest import small_arrays
-
     fields = small_arrays() | {
         "valid": rng.random((120, 3)) > 0.1,
         "truth": {"rate": rng.random((120, 3)).astype(np.float32), "center_px": rng.random((3, 2))},
@@ -330,7 +331,7 @@ def test_a_file_that_vanishes_in_an_epoch_is_named(workers, make, tmp_path):
 FULL = """
 import resource, sys
 sys.path[:0] = [{tests!r}]
-from conftest import small_arrays
+from small_recordings import small_arrays
 from vivit_core.data.recording import write_recording
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))  # as on a disk with 30 kB left
 try:
@@ -343,7 +344,7 @@ except Exception as error:
 def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(make, tmp_path, environment):
     path = make()
     before = path.read_bytes()
-    code = FULL.format(tests=str(Path(__file__).parent), path=str(path))
+    code = FULL.format(tests=str(Path(small_recordings.__file__).parent), path=str(path))
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert "RecordingError" in done.stdout and str(path) in done.stdout, done.stdout + done.stderr
     assert "disk" in done.stdout
