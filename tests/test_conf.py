@@ -1,14 +1,20 @@
-"""The tree of settings itself: each option keeps to its own group, and no value stands twice."""
+"""The shipped settings: each file composes and fits its code, keeps to its own group, and no value stands twice."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from vivit_core.cli import schema
+from vivit_core.cli.trained import is_fitted_alone
+from vivit_core.models.twin import Twin
+from vivit_core.parts.build import build, build_all
+from vivit_core.specs import Batch, Clips, RecordingSpec
 
 CONF = schema.conf_dir()
 RECIPES = ("experiment", "hparams_search")  # change several groups together, and say so in their first lines
@@ -55,3 +61,134 @@ def test_a_foreign_key_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert foreign(tmp_path / "data/transforms/a.yaml", "data.transforms") == ["data.behavior"]
     assert foreign(tmp_path / "task/b.yaml", "task") == ["model"]
     assert foreign(tmp_path / "trainer/c.yaml", "trainer") == ["seed"]
+
+
+NEEDED = {
+    "task=evaluate": ["checkpoint=some.ckpt"],
+    "task=receptive_fields": ["checkpoint=some.ckpt"],
+    "task=tuning": ["checkpoint=some.ckpt"],
+    "task=compare": ["checkpoints=[some.ckpt,other.ckpt]"],
+    "task=stream": ["checkpoint=some.ckpt"],
+    "task=attention": ["checkpoint=some.ckpt"],
+    "task=import": [
+        "importer=arrays",
+        "source=a.npz",
+        "out=b.h5",
+        "importer.recording_id=a",
+        "importer.frame_rate_hz=30",
+    ],
+    "importer=arrays": ["importer.recording_id=a", "importer.frame_rate_hz=30"],
+}
+
+
+def choices() -> list[str]:
+    """``group=name`` for each file in the tree."""
+    files = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
+    return [f"{path.parent}={path.name}" for path in files]
+
+
+def recordings_of(data: dict[str, Any]) -> list[RecordingSpec]:
+    """Recordings such as ``data.geometry`` describes."""
+    geometry = data["geometry"]
+    units, width = geometry["units"], sum(geometry["behavior"].values())
+    return [
+        RecordingSpec(
+            recording_id=f"recording{i}",
+            frame_rate_hz=geometry["frame_rate_hz"],
+            frame_shape=geometry["frame_shape"],
+            unit_ids=tuple(map(str, range(units))),
+            unit_mean_counts=(0.1,) * units,
+            pixel_mean=120.0,
+            pixel_std=50.0,
+            behavior=geometry["behavior"],
+            behavior_mean=(0.0,) * width,
+            behavior_std=(1.0,) * width,
+        )
+        for i in range(geometry["recordings"])
+    ]
+
+
+def batch_for(recordings: list[RecordingSpec], clips: int, bins: int) -> Batch:
+    """Random clips of each recording."""
+    made = torch.Generator().manual_seed(0)
+    return {
+        r.recording_id: Clips(
+            frames=torch.randint(
+                0, 255, (clips, r.frame_shape[0], bins, *r.frame_shape[1:]), generator=made, dtype=torch.uint8
+            ),
+            counts=torch.poisson(torch.full((clips, bins, r.n_units), 0.3), generator=made),
+            valid=torch.ones(clips, bins, r.n_units, dtype=torch.bool),
+            behavior=torch.randn(clips, bins, r.behavior_dim, generator=made),
+        )
+        for r in recordings
+    }
+
+
+@pytest.mark.parametrize("choice", choices())
+def test_every_file_composes_and_fits_its_code(choice, compose):
+    used = ["task=import", "source=a", "out=b"] if choice.startswith("importer=") else []
+    assert compose(choice, *used, *NEEDED.get(choice, []))["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    "choice", [c for c in choices() if c.startswith(("model", "readout")) and not c.startswith("model=ln")]
+)
+def test_every_model_is_built_and_stepped(choice, compose, tiny):
+    settings = compose(choice, *tiny)
+    assert not is_fitted_alone(settings["model"])
+    recordings = recordings_of(settings["data"])
+    twin = Twin(settings["model"], settings["readout"], settings["likelihood"], recordings)
+    batch = batch_for(recordings, clips=1, bins=24)
+    counts = twin(batch)
+    assert {name: x.shape for name, x in counts.items()} == {r.recording_id: (1, 24, 6) for r in recordings}
+    sum(x.sum() for x in counts.values()).backward()
+    without = [name for name, p in twin.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
+
+
+@pytest.mark.parametrize("choice", ["callbacks=default", "callbacks=ema", "logger=csv"])
+def test_callbacks_and_loggers_are_made(choice, compose):
+    group = choice.split("=")[0]
+    assert len(build_all(group, compose(choice)[group])) == len(compose(choice)[group])
+
+
+def test_width_changes_everywhere_with_embedding_dim_alone(compose, tiny):
+    made = {}
+    for width in (48, 96):
+        settings = compose(f"model.embedding_dim={width}", *tiny)
+        twin = Twin(settings["model"], settings["readout"], settings["likelihood"], recordings_of(settings["data"]))
+        made[width] = {name: p.shape for name, p in twin.named_parameters() if ".attention." in name or ".ff." in name}
+    assert made[48].keys() == made[96].keys() and len(made[48]) > 16
+    for name, narrow in made[48].items():
+        wide = made[96][name]
+        assert all(b in (a, 2 * a) for a, b in zip(narrow, wide, strict=True)), name
+        assert narrow != wide or "_norm" in name, name
+
+
+@pytest.mark.parametrize(("name", "batch", "accumulate"), [("vivit_small", 32, 2), ("vivit_baseline", 16, 4)])
+def test_experiments_are_the_quick_starts_recipes(name, batch, accumulate, compose):
+    settings = compose(f"experiment={name}")
+    optim, budget = settings["optim"], settings["trainer"]["cuda"]
+    assert (optim["lr"], optim["weight_decay"], optim["warmup_epochs"]) == (3e-4, 0.05, 10)
+    assert (budget["epochs"], budget["steps_per_epoch"], budget["precision"]) == (200, 1000, "bf16-mixed")
+    assert (budget["batch_size"], budget["accumulate"]) == (batch, accumulate)
+    assert settings["trainer"]["gradient_clip"] == 1.0
+    assert settings["callbacks"]["early_stopping"]["patience"] == 50
+    assert settings["model"] == compose(f"model={name}")["model"]
+
+
+def test_debug_beats_an_experiments_budget(compose):
+    assert compose("experiment=vivit_baseline", "trainer=debug")["trainer"]["steps_per_epoch"] == 2
+
+
+def test_optim_is_what_the_code_takes(compose):
+    node = compose()["optim"]
+    made = build("optim", node)
+    assert {key: getattr(made, key) for key in node if key != "_target_"} == {
+        k: v for k, v in node.items() if k != "_target_"
+    }
+
+
+def test_files_are_plain_yaml():
+    for path in CONF.rglob("*.yaml"):
+        assert isinstance(yaml.safe_load(path.read_text()), dict), path

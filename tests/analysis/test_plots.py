@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from vivit_core.analysis.evaluate import plots as evaluate_plots
-from vivit_core.plotting import learning_curve
 from vivit_core.plotting import rates as plotting_rates
 from vivit_core.plotting import style as plotting_style
 
@@ -34,46 +33,6 @@ def is_picture(path: Path) -> bool:
     """Readable, of a sensible size, and not one flat color."""
     pixels = imread(path)
     return pixels.shape[0] > 200 and pixels.shape[1] > 300 and float(pixels.std()) > 0.01
-
-
-def test_learning_curve(tmp_path: Path, drawn: list[Figure]) -> None:
-    metrics = tmp_path / "metrics.csv"
-    metrics.write_text(
-        "epoch,step,train/loss,val/loss,val/bps_mean\n0,10,0.5,,\n0,19,,0.4,0.1\n1,20,0.3,,\n1,39,,0.35,0.3\n2,59,,0.36,0.2\n"
-    )
-    assert is_picture(learning_curve.learning_curve(tmp_path / "new" / "curve.png", metrics))
-    loss, bps = drawn[0].axes
-    assert loss.lines[0].get_xydata().tolist() == [[10, 0.5], [20, 0.3]]
-    assert loss.lines[1].get_xydata().tolist() == [[19, 0.4], [39, 0.35], [59, 0.36]]
-    assert bps.lines[0].get_xydata().tolist() == [[19, 0.1], [39, 0.3], [59, 0.2]]
-    assert bps.texts[0].get_text() == "0.300"
-
-
-def test_learning_curve_of_another_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("epoch,step,other\n0,1,2\n")
-    with pytest.raises(ValueError, match=r"no train/loss"):
-        learning_curve.learning_curve(tmp_path / "curve.png", tmp_path / "metrics.csv")
-
-
-def test_rates(tmp_path: Path, drawn: list[Figure]) -> None:
-    rng = np.random.default_rng(0)
-    measured = rng.poisson(0.2, (200, 2)) * 100.0
-    predicted, ln = np.full((200, 2), 20.0), np.full((200, 2), 10.0)
-    path = plotting_rates.rates(
-        tmp_path / "rates.png",
-        times_s=np.arange(200) / 100,
-        measured_hz=measured,
-        predicted_hz=predicted,
-        ln_hz=ln,
-        titles=["good", "poor"],
-        title="clip",
-    )
-    assert is_picture(path)
-    assert [axes.get_title(loc="left") for axes in drawn[0].axes] == ["good", "poor"]
-    assert [line.get_ydata()[0] for line in drawn[0].axes[1].lines] == [10.0, 20.0]
-    # Smoothing keeps the mean rate.
-    band = drawn[0].axes[0].collections[0].get_paths()[0].vertices
-    assert band[:, 1].max() < measured[:, 0].max()
 
 
 def test_receptive_fields(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -1,0 +1,147 @@
+"""A mistake in the configuration is named, all of them at once; what identifies a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from vivit_core.cli import schema, validate
+from vivit_core.cli.schema import ConfigError
+
+CONF = schema.conf_dir()
+
+
+@pytest.mark.parametrize("devices", ["auto", "-1"])
+def test_devices_are_a_number(devices, compose):
+    with pytest.raises(ConfigError, match=r"trainer\.devices.*say how many: a batch is shared among them"):
+        compose(f"trainer.devices={devices}")
+
+
+def test_a_gradients_norm_is_not_negative(compose):
+    with pytest.raises(ConfigError, match=r"trainer\.gradient_clip=-1\.0 should be greater than or equal to 0"):
+        compose("trainer.gradient_clip=-1.0")
+
+
+def leaves(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, node
+
+
+def changed(settings: dict[str, Any], path: tuple[str | int, ...], value: Any, key: str | None = None) -> Any:
+    """The configuration with another value, or another name, at one place."""
+    cfg = OmegaConf.to_container(OmegaConf.create(settings))
+    node: Any = cfg
+    for step in path[:-1]:
+        node = node[step]
+    if key is None:
+        node[path[-1]] = value
+    else:
+        node[key] = node.pop(path[-1])
+    return OmegaConf.create(cfg)
+
+
+def test_every_key_spelt_wrong_is_named(compose):
+    settings = compose("logger=wandb", "model/frontend=temporal_basis")
+    keys = [
+        path for path, _ in leaves(settings) if path[-1] != "_target_" and path[:3] != ("data", "geometry", "behavior")
+    ]
+    assert len(keys) > 80
+    for path in keys:
+        typo = f"{path[-1]}x"
+        if path[:2] == ("logger", "wandb"):
+            continue  # W&B takes any further setting
+        with pytest.raises(ConfigError) as error:
+            validate.validate(changed(settings, path, None, key=typo))
+        assert ".".join((*map(str, path[:-1]), typo)) in str(error.value)
+
+
+def test_every_value_of_a_wrong_type_is_named(compose):
+    settings = compose()
+    ours = [
+        (path, value)
+        for path, value in leaves(settings)
+        if path[0] not in ("callbacks", "logger") and path[-1] != "_target_"
+    ]
+    tried = 0
+    for path, value in ours:
+        wrong: list[Any] = []
+        if isinstance(value, bool):
+            wrong = [3, "yes"]
+        elif isinstance(value, int):
+            wrong = [1.5, "abc", True]
+        elif isinstance(value, float):
+            wrong = ["abc", True]
+        elif isinstance(value, str):
+            wrong = [7, ["a"]]
+        elif isinstance(value, list):
+            wrong = ["abc", 3]
+        for bad in wrong:
+            with pytest.raises(ConfigError) as error:
+                validate.validate(changed(settings, path, bad))
+            assert f"{'.'.join(map(str, path))}=" in str(error.value)
+            tried += 1
+    assert tried > 150
+
+
+def test_all_problems_are_told_at_once(compose):
+    with pytest.raises(ConfigError) as error:
+        compose("+model.embeding_dim=3", "optim.lr=abc", "trainer.precision=16-mixed", "model.spatial_depth=1.5")
+    assert len(error.value.problems) == 4
+    assert "model.embeding_dim does not exist; did you mean model.embedding_dim?" in str(error.value)
+    assert "bf16-mixed" in next(p for p in error.value.problems if "16-mixed" in p)
+
+
+def test_a_whole_number_may_stand_for_a_fraction(compose):
+    assert compose("optim.lr=1")["optim"]["lr"] == 1
+
+
+def test_values_that_only_the_program_knows_cannot_be_set(compose):
+    with pytest.raises(ConfigError, match=r"model\.attention\.dim is not yours to set"):
+        compose("+model.attention.dim=3")
+
+
+def test_a_missing_value_is_named(compose):
+    with pytest.raises(ConfigError, match=r"checkpoint has no value; say checkpoint="):
+        compose("task=evaluate")
+    with pytest.raises(ConfigError, match=r"model\.embedding_dim is missing: ViViT needs it"):
+        compose("~model.embedding_dim")
+
+
+def test_a_target_that_does_not_exist_is_named(compose):
+    with pytest.raises(
+        ConfigError, match=r"model\.tokenizer\._target_: there is no 'vivit_core.models.tokenizers.base.Tubelett'"
+    ):
+        compose("model.tokenizer._target_=vivit_core.models.tokenizers.base.Tubelett")
+
+
+def test_a_reference_that_leads_nowhere_is_an_error(compose):
+    with pytest.raises(ConfigError, match="nowhere"):
+        compose("data.seed=${nowhere}")
+
+
+def test_fingerprint_is_of_what_is_computed_alone(compose):
+    same = validate.fingerprint(compose())
+    for other in ("outputs=elsewhere", "logger=wandb", "resume=auto", "debug=true"):
+        assert validate.fingerprint(compose(other)) == same
+    assert validate.fingerprint(validate.relocated(compose(), "/another/folder")) == same
+    for other in ("seed=1", "optim.lr=1e-5", "callbacks.early_stopping.patience=3", "data.burn_in=7", "predict=last"):
+        assert validate.fingerprint(compose(other)) != same
+
+
+def test_relocated_moves_the_runs_files_and_nothing_else(compose):
+    before = compose("data.root=/run/folder-of-recordings")
+    after = validate.relocated(before, "/new")
+    assert after["callbacks"]["checkpoint"]["dirpath"] == "/new/checkpoints"
+    assert after["logger"]["csv"]["save_dir"] == after["run_dir"] == "/new"
+    assert after["data"] == before["data"] and before["run_dir"] == "/run/folder"
+
+
+def test_budget_refuses_nothing_to_do():
+    with pytest.raises(ValueError, match=r"trainer\.epochs=0 must be above zero"):
+        schema.Budget(epochs=0, steps_per_epoch=1, batch_size=1, accumulate=1, precision="32-true", max_minutes=1.0)

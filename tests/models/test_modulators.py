@@ -1,0 +1,26 @@
+"""Modulators against their equations, stepped."""
+
+from __future__ import annotations
+
+import torch
+
+from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.modulators.convgru import ConvGRU
+
+
+def test_convgru_equals_its_equations_stepped() -> None:
+    torch.manual_seed(0)
+    gru = ConvGRU(channels=4, behavior_dim=3, stride=2, hidden=5, gain=0).double()
+    x, behavior = torch.randn(2, 4, 3, 4, 5).double(), torch.randn(2, 5, 3).double()  # 5 bins: padded at the old end
+    level = FeatureMap(x, 0, 2, torch.arange(4.0), torch.arange(5.0), 2.0)
+    changed = gru([level], behavior)[-1].x_BCTHW
+    padded = torch.cat([torch.zeros(2, 1, 3).double(), behavior], dim=1)
+    state = torch.zeros(2, 5, 4, 5).double()
+    for s in range(3):
+        drive = gru.input(x[:, :, s]) + gru.behavior(padded[:, 2 * s : 2 * s + 2].flatten(1))[..., None, None]
+        recurrent = gru.recur(state)
+        z = torch.sigmoid(drive[:, :5] + recurrent[:, :5])
+        r = torch.sigmoid(drive[:, 5:10] + recurrent[:, 5:10])
+        n = torch.tanh(drive[:, 10:] + r * recurrent[:, 10:])
+        state = (1 - z) * n + z * state
+        torch.testing.assert_close(changed[:, :, s], x[:, :, s] + gru.out(state))

@@ -1,0 +1,121 @@
+"""Tokens: which pixels they see, where they lie, and which bins they serve."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from einops import rearrange
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import RESIDUAL_STEM
+
+from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.tokenizers.residual_stem import ResidualStem
+from vivit_core.models.tokenizers.stem import ConvStem
+from vivit_core.models.tokenizers.tubelet import Tubelet
+from vivit_core.parts.build import build
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    frames=st.integers(2, 20), height=st.integers(1, 20), width=st.integers(1, 20),
+    pt=st.integers(1, 5), ph=st.integers(1, 6), pw=st.integers(1, 6), stem=st.booleans(),
+)  # fmt: skip
+def test_every_pixel_reaches_a_token(
+    frames: int, height: int, width: int, pt: int, ph: int, pw: int, stem: bool
+) -> None:
+    ph, pw = min(ph, height), min(pw, width)
+    size = [pt, ph, pw]
+    tokenizer = ConvStem(1, 3, size, channels=2, kernel=3) if stem else Tubelet(1, 3, size)
+    x = torch.randn(1, 1, frames, height, width, requires_grad=True)
+    tokens = tokenizer(x)
+    assert tokens.x_BTND.shape == (1, math.ceil(frames / pt), math.ceil(height / ph) * math.ceil(width / pw), 3)
+    assert tokens.first_end == frames - 1 - (tokens.x_BTND.shape[1] - 1) * pt
+    (tokens.x_BTND * torch.randn_like(tokens.x_BTND)).sum().backward()
+    assert (x.grad != 0).float().mean() > 0.99  # a random gradient may be zero by chance behind an ELU, not whole rows
+    assert (x.grad != 0).any((0, 1, 3, 4)).all()
+    # the cells lie evenly around the frame's middle, up to the half pixel that uneven padding leaves
+    assert abs(float(tokens.ys.mean()) - (height - 1) / 2) <= 0.5
+    assert abs(float(tokens.xs.mean()) - (width - 1) / 2) <= 0.5
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_stems_cells_lie_where_they_say(stride: int) -> None:
+    stem = ConvStem(1, 4, [2, 4, 4], channels=1, kernel=5, stride=stride)
+    with torch.no_grad():
+        stem.fields.weight.fill_(1.0)
+        stem.mix.weight.fill_(1.0)
+    x = torch.zeros(1, 1, 2, 13, 18)
+    x[..., 6, 11] = 1.0
+    level = stem(x).levels[0]
+    seen = level.x_BCTHW[0, 0, 0]
+    weight = seen / seen.sum()
+    assert float((weight.sum(1) * level.ys).sum()) == pytest.approx(6, abs=1e-5)
+    assert float((weight.sum(0) * level.xs).sum()) == pytest.approx(11, abs=1e-5)
+
+
+def residual_stem(**changes: object) -> ResidualStem:
+    made = build("model.tokenizer", RESIDUAL_STEM | changes, in_channels=1, dim=16)
+    assert isinstance(made, ResidualStem)
+    return made.eval()
+
+
+@pytest.mark.parametrize(
+    ("patch", "cell", "expected"),
+    [([4, 8, 16], 4, (4, 4)), ([4, 12, 8], 4, (2, 4)), ([4, 24, 16], 8, (4, 8)), ([4, 4, 8], 4, (2, 4))],
+)
+def test_cells_fill_tokens(patch: list[int], cell: int, expected: tuple[int, int]) -> None:
+    stem = residual_stem(patch_size=patch, cell=cell)
+    assert stem.stem.patch_size == (4, *expected)
+    assert stem.cells == (patch[1] // expected[0] // 2, patch[2] // expected[1] // 2)  # a second stage halves the map
+
+
+@torch.no_grad()
+def test_a_token_writes_to_its_own_patch_of_the_map_alone() -> None:
+    """Cells within the 16×16 px of one token change, all others stay; the frame is no whole number of tokens."""
+    stem = residual_stem(patch_size=[4, 16, 16])
+    tokens = stem(torch.randn(2, 1, 18, 37, 50))
+    assert (tokens.height, tokens.width, tokens.x_BTND.shape[:3]) == (3, 4, (2, 5, 12))
+    x = torch.zeros_like(tokens.x_BTND)
+    without = stem.restore(tokens, x)
+    assert without.x_BCTHW.shape == (2, 6, 5, 5, 7)  # cells of 8 px, of which the last token across holds one
+    x[1, 3, 1 * 4 + 2] = 100 * torch.randn(16)
+    level = stem.restore(tokens, x)
+    b, t, h, w = (level.x_BCTHW != without.x_BCTHW).any(1).nonzero(as_tuple=True)
+    assert set(b.tolist()) == {1} and set(t.tolist()) == {3} and len(b) == 4
+    assert (level.ys[h] - tokens.ys[1]).abs().tolist() == (level.xs[w] - tokens.xs[2]).abs().tolist() == [4.0] * 4
+
+
+@torch.no_grad()
+def test_a_token_is_cut_from_its_own_patch_of_the_map() -> None:
+    stem = residual_stem(patch_size=[4, 16, 16])
+    tokens = stem(torch.randn(1, 1, 8, 37, 50))
+    level = tokens.map
+    assert level is not None
+    middle = (level.ys[2:4].mean(), level.xs[4:6].mean())
+    assert middle == (tokens.ys[1], tokens.xs[2])
+    cells = rearrange(level.x_BCTHW[0, :, 1, 2:4, 4:6], "c h w -> (c h w)")
+    torch.testing.assert_close(stem.embed(cells), tokens.x_BTND[0, 1, 1 * 4 + 2])
+
+
+def test_bins_are_served_once_by_the_newest_ended_token() -> None:
+    level = FeatureMap(
+        torch.zeros(1, 1, 3, 1, 1), first_end=1, stride=4, ys=torch.zeros(1), xs=torch.zeros(1), cell=4.0
+    )
+    served = level.to_bins(torch.tensor([1.0, 2.0, 3.0])[None, :, None], 10)
+    assert served[0, :, 0].tolist() == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
+
+
+def test_the_stems_regularizer_prefers_smooth_fields() -> None:
+    stem = ConvStem(1, 4, [2, 4, 4], channels=2, kernel=7, smoothness=1.0)
+    rough = float(stem.regularizer())
+    with torch.no_grad():
+        ramp = torch.arange(7.0)
+        stem.fields.weight.copy_(
+            torch.exp(-0.5 * ((ramp - 3) / 2) ** 2)
+            .outer(torch.exp(-0.5 * ((ramp - 3) / 2) ** 2))
+            .expand_as(stem.fields.weight)
+        )
+    assert float(stem.regularizer()) < 0.3 * rough

@@ -1,0 +1,38 @@
+"""The whole twin: its shapes, and its numbers in bfloat16."""
+
+from __future__ import annotations
+
+import torch
+from tiny_models import BASIS, STEM, TUBELET, batch, spec, twin, vivit
+
+from vivit_core.models.tokenizers.tubelet import Tubelet
+
+QUICK_START = {"bare": TUBELET}
+
+
+def test_quick_start_shapes_to_the_letter() -> None:
+    tubelet = Tubelet(in_channels=1, dim=192, patch_size=[4, 4, 4])
+    tokens = tubelet(torch.randn(2, 1, 32, 36, 64))
+    assert tokens.x_BTND.shape == (2, 8, 144, 192)
+    attention = {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 6}
+    of = spec(height=36, width=64, units=100)
+    small = twin(vivit(embedding_dim=192, attention=attention, spatial_depth=1, temporal_depth=1), of, predict="last")
+    assert small.core(torch.randn(2, 1, 32, 36, 64))[-1].x_BCTHW.shape == (2, 192, 8, 9, 16)
+    assert small(batch(of, bins=32))["a"].shape == (2, 100)
+    baseline = twin(
+        vivit(embedding_dim=384, attention=attention, spatial_depth=1, temporal_depth=1), of, predict="last"
+    )
+    video = torch.randn(1, 1, 300, 36, 64)
+    assert baseline.core.tokenizer(video).x_BTND.shape == (1, 75, 144, 384)
+    with torch.no_grad():
+        assert baseline.core(video)[-1].x_BCTHW.shape == (1, 384, 75, 9, 16)
+
+
+def test_bf16_stays_close() -> None:
+    made = twin(vivit(tokenizer=STEM, frontend=BASIS)).eval()
+    with torch.no_grad():
+        exact = made(batch(spec()))["a"]
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = made(batch(spec()))["a"]
+    assert coarse.dtype == torch.float32
+    assert float(((coarse - exact).abs() / exact).max()) < 0.1
