@@ -102,7 +102,7 @@ TUBELETS = ["model/tokenizer=tubelet"]
 @pytest.mark.parametrize(
     ("step", "words", "remedy"),
     [
-        (geometry, ["predict=last"], ["data.evaluation_burn_in=299"]),
+        (geometry, ["predict=last"], ["data.evaluation_length=300", "data.evaluation_burn_in=299"]),
         (geometry, [*TUBELETS, "model.tokenizer.patch_size=[4,40,4]"], ["model.tokenizer.patch_size=[4,36,4]"]),
         (geometry, [*TUBELETS, "model.tokenizer.patch_size=[300,4,4]"], ["data.clip_length=600"]),
         (geometry, [*TUBELETS, "model.tokenizer.patch_size=[300,4,4]"], ["model.tokenizer.patch_size=[150,4,4]"]),

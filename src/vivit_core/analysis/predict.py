@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -80,19 +80,16 @@ def predict_split(
         for done in [name for name in parts if name not in batch]:
             yield done, assembled(parts.pop(done), names)
         for recording_id, clips in batch.items():
-            score_BT = clips["score"]
-            start_B1 = rearrange(clips["start"], "b -> b 1")
-            bins_BT = start_B1 + torch.arange(score_BT.shape[1])
-            shown = to_device(clips, device)
-            views = [(model, shown) for model in models]
-            for control in controls.values():
-                behavior = torch.from_numpy(control(recording_id, clips)).to(device)
-                views.append((twin, cast(Clips, {**shown, "behavior": behavior})))
+            seen = cast(Clips, {**clips, "behavior": clips["behavior"][clips["row"]]})
+            behaviors = [seen["behavior"] for _ in models]
+            behaviors += [torch.from_numpy(control(recording_id, seen)) for control in controls.values()]
             own = columns[recording_id] + [columns[recording_id][0]] * len(controls)
-            lost_BT = (~clips["behavior"].isfinite()).sum(-1) / max(1, clips["behavior"].shape[-1])
+            score_BT = clips["score"]
+            bins_BT = rearrange(clips["start"], "b -> b 1") + torch.arange(score_BT.shape[1])
+            lost_BT = (~seen["behavior"].isfinite()).sum(-1) / max(1, seen["behavior"].shape[-1])
             collected = [bins_BT[score_BT], lost_BT[score_BT], clips["counts"][score_BT], clips["valid"][score_BT]]
-            for (model, view), units in zip(views, own, strict=True):
-                counts = model({recording_id: view})[recording_id].float()[..., units].cpu()
+            for model, behavior_BTD, units in zip([*models, *[twin] * len(controls)], behaviors, own, strict=True):
+                counts = predict_clips(model, recording_id, clips, behavior_BTD, device)[..., units]
                 collected.append(counts[score_BT] if model.predict == "all" else newest(counts, score_BT, recording_id))
             parts.setdefault(recording_id, []).append(tuple(x.numpy() for x in collected))
     for model, was in zip(models, training, strict=True):
@@ -101,9 +98,24 @@ def predict_split(
         yield name, assembled(pieces, names)
 
 
-def to_device(clips: Clips, device: str) -> Clips:
-    values: dict[str, Any] = dict(clips)
-    return cast(Clips, {name: value.to(device) for name, value in values.items()})
+def predict_clips(
+    model: Predictor, recording_id: str, clips: Clips, behavior_BTD: torch.Tensor, device: str
+) -> torch.Tensor:
+    """What a model predicts for each clip of an evaluation's batch, (B, T, U) or (B, U) float32, on the CPU.
+
+    Clips with the same frames and the same behavior are predicted once. A pass has at most as many rows as the frames,
+    so that another behavior for each repeat takes time but no more memory.
+    """
+    first: dict[tuple[int, bytes], int] = {}  # a row of the frames and a behavior -> the first clip that has them
+    contents = [(row, x_TD.numpy().tobytes()) for row, x_TD in zip(clips["row"].tolist(), behavior_BTD, strict=True)]
+    for clip, content in enumerate(contents):
+        first.setdefault(content, clip)
+    passes = []
+    for some in torch.tensor(list(first.values())).split(len(clips["frames"])):
+        shown = Clips(frames=clips["frames"][clips["row"][some]].to(device), behavior=behavior_BTD[some].to(device))
+        passes.append(model({recording_id: shown})[recording_id].float().cpu())
+    place = {content: number for number, content in enumerate(first)}
+    return torch.cat(passes)[[place[content] for content in contents]]
 
 
 def newest(counts_BU: torch.Tensor, score_BT: torch.Tensor, recording_id: str) -> torch.Tensor:

@@ -30,6 +30,8 @@ from vivit_core.data.transforms import BehaviorTransform, FrameTransform, Target
 from vivit_core.specs import RecordingError, RecordingSpec
 
 log = logging.getLogger(__name__)
+PASS = 4  # training clips in a pass over an evaluated trial, where nothing is said; without a gradient it takes less
+# memory than training on one of them
 _MOST_WORKERS = 128  # processes of a loader; what a slip of the finger asks for would take the machine down
 
 
@@ -61,8 +63,9 @@ class RecordingsDataModule:
     burn_in
         First bins of a training clip that do not count in the loss.
     evaluation_length, evaluation_burn_in
-        The same for the windows in which validation and test trials are scored; windows overlap by the burn-in, so
-        that each scored bin has at least that much past, and a trial's first bins are left out.
+        The same for the windows in which validation and test trials are scored: a trial is one, in one pass, and a
+        longer one than ``evaluation_length`` bins is cut. Windows overlap by the burn-in, so that each scored bin has
+        at least that much past, and a trial's first bins are left out. Length None: four training clips.
     weighting
         How often a recording is drawn in training: by its "units", "equal", or "proportional" to its training windows.
     num_workers
@@ -92,7 +95,7 @@ class RecordingsDataModule:
         behavior: list[str],
         clip_length: int,
         burn_in: int,
-        evaluation_length: int,
+        evaluation_length: int | None,
         evaluation_burn_in: int,
         weighting: Weighting,
         num_workers: int,
@@ -103,6 +106,7 @@ class RecordingsDataModule:
         verify: Verify = "known",
         worker_timeout_s: float = 300.0,
     ) -> None:
+        evaluation_length = PASS * clip_length if evaluation_length is None else evaluation_length
         for length, left_out, names in (
             (clip_length, burn_in, ("clip_length", "burn_in")),
             (evaluation_length, evaluation_burn_in, ("evaluation_length", "evaluation_burn_in")),
@@ -449,14 +453,15 @@ class RecordingsDataModule:
     def evaluation_dataloader(
         self, split: Literal["train", "val", "test"], share: tuple[int, int] = (0, 1)
     ) -> EvaluationLoader:
-        """Windows of a split in the order of recordings and time; one recording a batch. Each bin, burn-in left out, is
-        scored once.
+        """Windows of a split, one recording a batch, recordings in their order. Each bin, burn-in left out, is scored
+        once. A batch has at most the bins of a training batch, or one window of ``evaluation_length``; in it, windows
+        that show the same share a row of frames and behavior (``Clips``).
 
         Parameters
         ----------
         split : the split.
         share : number of this process and of the processes that share the split. All get equally many batches of
-            equally many clips; a clip that fills a place scores nothing.
+            equally many rows; a row that fills a place scores nothing.
         """
         rank, world = share
         batches = EvaluationBatches(
@@ -465,7 +470,7 @@ class RecordingsDataModule:
             split,
             self.evaluation_length,
             self.evaluation_burn_in,
-            max(1, self._batch_size // world),
+            self._batch_size * self.clip_length,
             rank,
             world,
         )

@@ -9,9 +9,8 @@ import re
 import resource
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vivit_core.data.augmentation import Augmentation, Clip
 from vivit_core.data.clips import TrainingSampler, Window, evaluation_windows
+from vivit_core.data.repeats import grouped
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.statistics import _stacked
-from vivit_core.specs import Batch, RecordingSpec
+from vivit_core.specs import Batch, Clips, RecordingSpec
 
 log = logging.getLogger(__name__)
 AHEAD = 2  # batches that each worker reads ahead
@@ -238,8 +238,16 @@ class TrainingBatches(Dataset[Batch]):
 class EvaluationBatches(Dataset[Batch]):
     """Item i is this rank's share of the i-th batch of evaluation windows.
 
-    A batch holds windows of one recording and one length. A rank that would go without takes a window another scores,
-    and scores nothing of it, so that all ranks make the same number of steps.
+    A batch holds windows of one recording and one length; those that show the same (:mod:`repeats`) share a row of its
+    frames and behavior, and so a prediction. A rank that would go without a row takes one another scores, and scores
+    nothing of it, so that all ranks make the same number of steps.
+
+    Parameters
+    ----------
+    recordings, specs : what is read, and which behaviors of it.
+    split, clip_length, burn_in : of :func:`clips.evaluation_windows`.
+    bins : of the rows of a batch, over all ranks together; a row that is longer is one for each of them.
+    rank, world : this process, and how many there are.
     """
 
     def __init__(
@@ -249,40 +257,57 @@ class EvaluationBatches(Dataset[Batch]):
         split: str,
         clip_length: int,
         burn_in: int,
-        batch_size: int,
+        bins: int,
         rank: int,
         world: int,
     ) -> None:
         self.recordings, self.specs, self.rank, self.world = recordings, specs, rank, world
-        self.batches: list[tuple[int, list[Window]]] = []
-        for index, recording in enumerate(recordings):
+        self.batches: list[tuple[int, list[list[Window]]]] = []
+        for index, (recording, spec) in enumerate(zip(recordings, specs, strict=True)):
             windows = evaluation_windows(recording.info.trials, split, clip_length, burn_in)
-            for _, group in groupby(windows, key=lambda w: w.stop - w.start):
-                same = list(group)
-                for first in range(0, len(same), batch_size * world):
-                    self.batches.append((index, same[first : first + batch_size * world]))
-        self.batch_bytes, self.batch_tensors = 0, 6
-        for index, windows in self.batches:
-            clip = _clip_bytes(recordings[index], specs[index], windows[0].stop - windows[0].start)
-            self.batch_bytes = max(self.batch_bytes, -(-len(windows) // world) * clip)
+            by_length: dict[int, list[list[Window]]] = {}
+            for group in grouped(recording, spec.behavior, split, windows):
+                by_length.setdefault(group[0].stop - group[0].start, []).append(group)
+            recording.close()  # before worker processes are forked
+            for length, same in by_length.items():
+                rows = max(1, bins // (length * world)) * world
+                self.batches += [(index, same[first : first + rows]) for first in range(0, len(same), rows)]
+        self.batch_bytes, self.batch_tensors = 0, 7
+        for index, groups in self.batches:
+            bins = groups[0][0].stop - groups[0][0].start
+            clip, again = _clip_bytes(recordings[index], specs[index], bins), 5 * bins * recordings[index].info.n_units
+            for rank in range(world):
+                mine = self._share(groups, rank)
+                copies = sum(map(len, mine)) - len(mine)
+                self.batch_bytes = max(self.batch_bytes, len(mine) * clip + copies * again)
+
+    def _share(self, groups: list[list[Window]], rank: int) -> list[list[Window]]:
+        """A rank's rows of a batch."""
+        each = -(-len(groups) // self.world)
+        window = groups[0][0]
+        filler = window._replace(score_start=window.start, score_stop=window.start)
+        mine = groups[rank * each : (rank + 1) * each]
+        return mine + [[filler]] * (each - len(mine))
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, item: int) -> Batch:
-        index, windows = self.batches[item]
-        each = -(-len(windows) // self.world)
-        mine = windows[self.rank * each : (self.rank + 1) * each]
-        filler = Window(windows[0].start, windows[0].stop, windows[0].start, windows[0].start)
-        mine = mine + [filler] * (each - len(mine))
+        index, groups = self.batches[item]
+        mine = self._share(groups, self.rank)
         recording, behavior = self.recordings[index], self.specs[index].behavior
-        clips = _stacked([cast(Clip, recording.read(w.start, w.stop, behavior)) for w in mine])
-        bins = torch.stack([torch.arange(w.start, w.stop) for w in mine])
-        first, last = (
-            torch.tensor([getattr(w, name) for w in mine])[:, None] for name in ("score_start", "score_stop")
+        windows = [window for group in mine for window in group]
+        bins = torch.stack([torch.arange(w.start, w.stop) for w in windows])
+        first, last = (torch.tensor([[getattr(w, name)] for w in windows]) for name in ("score_start", "score_stop"))
+        clips = Clips(
+            frames=torch.from_numpy(np.stack([recording.frames(w.start, w.stop) for w, *_ in mine])),
+            behavior=torch.from_numpy(np.stack([recording.behavior(w.start, w.stop, behavior) for w, *_ in mine])),
+            counts=torch.from_numpy(np.stack([recording.counts(w.start, w.stop) for w in windows])),
+            valid=torch.from_numpy(np.stack([recording.valid(w.start, w.stop) for w in windows])),
+            score=(bins >= first) & (bins < last),
+            start=bins[:, 0].clone(),
+            row=torch.tensor([row for row, group in enumerate(mine) for _ in group]),
         )
-        clips["score"] = (bins >= first) & (bins < last)
-        clips["start"] = bins[:, 0].clone()
         return {self.specs[index].recording_id: clips}
 
 

@@ -11,10 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vivit_core.analysis.compare.numbers import Contender
-from vivit_core.analysis.predict import Split, to_device
+from vivit_core.analysis.predict import Split
 from vivit_core.models.plan import ATTENTION_ON_CPU
 from vivit_core.models.predictor import Predictor
-from vivit_core.specs import Batch
+from vivit_core.specs import Batch, Clips
 from vivit_core.system.terminal import track
 
 MEASURED_S = 2.0  # s for which each model's speed is measured
@@ -29,31 +29,35 @@ def cost_of(
 ) -> dict[str, dict[str, Any]]:
     """Parameters, operations and speed of each model, on evaluation clips of the first recording that all know."""
     costs: dict[str, dict[str, Any]] = {}
-    clips: dict[str, tuple[Batch, int]] = {}
+    passes: dict[str, tuple[Batch, int]] = {}
     for c in contenders:
         c.model.to(device).eval()
         own = next(batch for batch in c.datamodule.evaluation_dataloader(split) if recordings[0] in batch)
-        batch: Batch = {recordings[0]: to_device(own[recordings[0]], device)}
-        bins = int(own[recordings[0]]["score"].sum())  # a model that predicts the newest bin alone gives one a clip
+        clips = own[recordings[0]]
+        batch: Batch = {
+            recordings[0]: Clips(frames=clips["frames"].to(device), behavior=clips["behavior"].to(device))
+        }
+        first = torch.as_tensor(np.unique(clips["row"].numpy(), return_index=True)[1])
+        bins = int(clips["score"][first].sum())  # a model that predicts the newest bin alone gives one a row
         with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
             c.model(batch)
-        clips[c.name] = (batch, bins)
+        passes[c.name] = (batch, bins)
         costs[c.name] = {
             "parameters": sum(p.numel() for p in c.model.parameters()),
             "flops_per_bin": counter.get_total_flops() / bins,
-            "clip_bins": own[recordings[0]]["frames"].shape[2],
-            "clips_at_once": len(own[recordings[0]]["frames"]),
+            "clip_bins": clips["frames"].shape[2],
+            "clips_at_once": len(clips["frames"]),
         }
     speeds: dict[str, list[float]] = {c.name: [] for c in contenders}
     for turn in track(range(ROUNDS + 1), "speed", disable=not progress):  # the first warms up
         for c in contenders:
-            batch, bins = clips[c.name]
-            passes, seconds = 0, 0.0
-            while passes == 0 or (turn > 0 and seconds < MEASURED_S / ROUNDS):
+            batch, bins = passes[c.name]
+            done, seconds = 0, 0.0
+            while done == 0 or (turn > 0 and seconds < MEASURED_S / ROUNDS):
                 seconds += clocked(c.model, batch)
-                passes += 1
+                done += 1
             if turn > 0:
-                speeds[c.name].append(passes * bins / seconds)
+                speeds[c.name].append(done * bins / seconds)
     for name, measured in speeds.items():
         costs[name]["bins_per_s"] = float(np.median(measured))
     return costs

@@ -284,11 +284,11 @@ def fit(
 
 def check_scorable(predict: str, data: Node) -> None:
     """A twin that predicts a window's newest bin alone must not learn that at its first validation."""
-    length, burn_in = data["evaluation_length"], data["evaluation_burn_in"]
-    if predict == "last" and burn_in != length - 1:
+    length, burn_in, clip = data["evaluation_length"], data["evaluation_burn_in"], data["clip_length"]
+    if predict == "last" and (length is None or burn_in != length - 1):
         raise ValueError(
-            f"predict=last predicts the newest bin of a window alone, but data.evaluation_burn_in={burn_in} asks for "
-            f"{length - burn_in} bins of each window of {length}; set data.evaluation_burn_in={length - 1}"
+            "predict=last predicts the newest bin of a window alone, so windows score one bin each: set "
+            f"data.evaluation_length={clip} data.evaluation_burn_in={clip - 1} (they are {length} and {burn_in})"
         )
 
 

@@ -18,11 +18,12 @@ def counted(predicted: Tensor, clips: Clips, burn_in: int) -> tuple[Tensor, Tens
     """Prediction and measurement side by side, with the pairs that count.
 
     A pair counts where the measurement is valid and the bin lies after the burn-in. In evaluation the clips' ``score``
-    takes the burn-in's place: it leaves the burn-in out already, and serves each bin of a split once.
+    takes the burn-in's place: it leaves the burn-in out already, and serves each bin of a split once. There, clips that
+    show the same share a prediction.
 
     Parameters
     ----------
-    predicted : (B, T, U) expected counts a bin, or (B, U) for the newest bin alone.
+    predicted : (B, T, U) expected counts a bin, or (B, U) for the newest bin alone; a row for each of the frames'.
     clips : of the same recording.
     burn_in : bins at the start of a clip that do not count.
 
@@ -32,6 +33,8 @@ def counted(predicted: Tensor, clips: Clips, burn_in: int) -> tuple[Tensor, Tens
     """
     counts, valid = clips["counts"], clips["valid"]
     bins = counts.shape[1]
+    if "row" in clips:
+        predicted = predicted[clips["row"]]
     if "score" in clips:
         mask = valid & clips["score"][..., None]
     else:

@@ -1,0 +1,60 @@
+"""Which trials show the very same: the stimulus and the behavior beside it. A model that sees nothing else predicts the
+same in all of them, so that it is asked once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vivit_core.data.clips import Window
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+
+PIECE = 512  # bins read at once
+
+
+def grouped(
+    recording: Recording, behavior: Mapping[str, int], split: str, windows: Sequence[Window]
+) -> list[list[Window]]:
+    """Windows of a split, those that show the same side by side, in the order of each group's first.
+
+    What is the same is told by content: a stimulus that is repeated under one id may have been seen with another
+    movement of the eye. Trials whose stimulus is shown once are not read.
+
+    Parameters
+    ----------
+    recording : as the model sees it.
+    behavior : the behaviors that the model sees, and their widths.
+    split, windows : and its :func:`clips.evaluation_windows`.
+    """
+    trials = recording.info.trials.of(split)
+    first_trial = alike(recording, behavior, trials)
+    groups: dict[tuple[int, ...], list[Window]] = {}
+    for window in windows:
+        trial = int(np.searchsorted(trials.start, window.start, side="right")) - 1
+        place = (edge - int(trials.start[trial]) for edge in window)
+        groups.setdefault((first_trial[trial], *place), []).append(window)
+    return list(groups.values())
+
+
+def alike(recording: Recording, behavior: Mapping[str, int], trials: Trials) -> list[int]:
+    """For each trial the first one that shows the same."""
+    first = list(range(len(trials.start)))
+    for shown in trials.by_stimulus().values():
+        seen: dict[bytes, int] = {}
+        for trial in shown if len(shown) > 1 else ():
+            first[trial] = seen.setdefault(content(recording, behavior, trials, trial), int(trial))
+    return first
+
+
+def content(recording: Recording, behavior: Mapping[str, int], trials: Trials, trial: int) -> bytes:
+    """A digest of a trial's frames and behavior, read a piece at a time."""
+    digest = hashlib.blake2b()
+    first, last = int(trials.start[trial]), int(trials.stop[trial])
+    for start in range(first, last, PIECE):
+        stop = min(start + PIECE, last)
+        for values in (recording.frames(start, stop), recording.behavior(start, stop, behavior)):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.digest()
