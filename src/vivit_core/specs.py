@@ -26,8 +26,8 @@ class Clips(TypedDict, total=False):
     behavior: torch.Tensor  # (B, T, D) float32
     score: torch.Tensor  # (B, T) bool; only in evaluation: the bins this clip is scored on
     start: torch.Tensor  # (B,) int64, first frame of the clip in its recording
-    row: torch.Tensor  # (B,) int64; only in evaluation, where frames and behavior are there once for all clips that show
-    # the same (a repeated stimulus): the row of them that belongs to this clip
+    # (B,) int64; only in evaluation, where clips that show the same have one row of frames and behavior: which it is
+    row: torch.Tensor
 
 
 Batch = dict[str, Clips]

@@ -20,7 +20,6 @@ from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips
 from vivit_core.training.module import TwinModule, validation_numbers
 
-
 BURN_IN, HEIGHT, WIDTH = 3, 8, 16
 # The trials of one stimulus show the same, but for the movements in the last one.
 TRIALS = [("t", 40, "train"), ("a", 30, "val"), ("a", 30, "val"), ("a", 30, "val"), ("b", 22, "val"), ("b", 30, "val")]

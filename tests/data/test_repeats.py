@@ -15,8 +15,8 @@ from vivit_core.data.recording.writer import write_recording
 
 LENGTHS = [40, 24, 40, 40, 24, 40, 12, 40]  # bins of the test trials; a trial of 50 for training is before them
 STIMULI = ["a", "b", "a", "a", "b", "c", "b", "a"]
-# Trial 0 and 2 show the same; 3 has another movement of the eye, 7 another last pixel; 5 shows a's frames under a name of
-# its own.
+# Trial 0 and 2 show the same; 3 has another movement of the eye, 7 another last pixel; 5 shows a's frames under another
+# name.
 MOVED, RETOUCHED = 3, 7
 
 

@@ -34,9 +34,7 @@ def cost_of(
         c.model.to(device).eval()
         own = next(batch for batch in c.datamodule.evaluation_dataloader(split) if recordings[0] in batch)
         clips = own[recordings[0]]
-        batch: Batch = {
-            recordings[0]: Clips(frames=clips["frames"].to(device), behavior=clips["behavior"].to(device))
-        }
+        batch: Batch = {recordings[0]: Clips(frames=clips["frames"].to(device), behavior=clips["behavior"].to(device))}
         first = torch.as_tensor(np.unique(clips["row"].numpy(), return_index=True)[1])
         bins = int(clips["score"][first].sum())  # a model that predicts the newest bin alone gives one a row
         with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
