@@ -105,9 +105,9 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     assert code == 0 and "spatial 0" in printed, printed
     looked = run_folder(printed)
     found = json.loads((looked / "attention.json").read_text())
-    assert found["recording"] == "sim0" and found["clips"] == 2 and found["tokens"]["steps"] == 60 // 4
+    assert found["recording"] == "sim0" and found["clips"] == 2 and found["tokens"]["steps"] == 120 // 4  # a whole trial
     with np.load(looked / "attention.npz") as kept:
-        assert kept["spatial"].nbytes + kept["temporal"].nbytes <= 10_000 and kept["steps"][-1] == 60 // 4 - 1
+        assert kept["spatial"].nbytes + kept["temporal"].nbytes <= 10_000 and kept["steps"][-1] == 120 // 4 - 1
         np.testing.assert_allclose(kept["spatial"].astype(np.float32).sum(-1), 1.0, atol=2e-3)
         np.testing.assert_allclose(kept["rollout"].sum(), 1.0)
     drawn = {path.name for path in (looked / "pictures").iterdir()}
