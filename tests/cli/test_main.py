@@ -105,7 +105,7 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     assert code == 0 and "spatial 0" in printed, printed
     looked = run_folder(printed)
     found = json.loads((looked / "attention.json").read_text())
-    assert found["recording"] == "sim0" and found["clips"] == 2 and found["tokens"]["steps"] == 120 // 4  # a whole trial
+    assert found["recording"] == "sim0" and found["clips"] == 2 and found["tokens"]["steps"] == 120 // 4
     with np.load(looked / "attention.npz") as kept:
         assert kept["spatial"].nbytes + kept["temporal"].nbytes <= 10_000 and kept["steps"][-1] == 120 // 4 - 1
         np.testing.assert_allclose(kept["spatial"].astype(np.float32).sum(-1), 1.0, atol=2e-3)
