@@ -236,10 +236,6 @@ def message_of(
         return trouble(error, places)
     if isinstance(error, RecordingError):  # also from a loader's worker, whose traceback ends in torch
         return str(error)
-    if isinstance(error, RuntimeError):  # torch raises it wherever we are
-        from vivit_core.data.loaders import explained
-
-        return explained(error)
     if not isinstance(error, ValueError):
         return None
     frames = list(traceback.walk_tb(error.__traceback__))

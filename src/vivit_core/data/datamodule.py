@@ -294,7 +294,7 @@ class RecordingsDataModule:
                 )
         specs = [training_statistics(recording, widths) for recording in recordings]
         for recording in recordings:
-            recording.close()  # before worker processes are forked
+            recording.close()
         return recordings, specs
 
     def _common_width(self, name: str, recordings: Sequence[ResampledRecording]) -> int:

@@ -3,12 +3,19 @@ when one falls silent. Which bins a clip covers is :mod:`clips`'s to say."""
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
-import re
+import multiprocessing
 import resource
 import shutil
+import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,12 +30,14 @@ from vivit_core.data.repeats import grouped
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.statistics import _stacked
 from vivit_core.specs import Batch, Clips, RecordingSpec
+from vivit_core.system.stops import STOPS
 
 log = logging.getLogger(__name__)
 AHEAD = 2  # batches that each worker reads ahead
 SHARED = Path("/dev/shm")  # through which they pass
 _OTHER_FILES = 64  # that a process may have open besides
-
+_LOOK_S = 1.0  # seconds between two looks whether the workers live
+_readers: set[BaseProcess] = set()  # workers that may be alive
 
 _NO_ROOM = (
     "shared memory (/dev/shm) is full: make it larger (`docker run --shm-size=8g …`), set a smaller data.num_workers, "
@@ -50,9 +59,14 @@ def read_ahead(batches: Batches, order: range, num_workers: int, pin_memory: boo
 
     Workers live for one pass: those of validation would otherwise wait, with their memory, through every epoch.
 
+    They are forked from a process that is kept for that (multiprocessing's forkserver) and has done nothing but import
+    what they need. A fork of the training itself may hang before its first line: whatever lock another thread (of
+    autograd, OpenMP, gloo, a compiler) holds at that moment stays closed in it for ever. A new interpreter for each
+    worker would be as safe, but imports torch each time.
+
     Parameters
     ----------
-    batches, order : the data set, and its items in the order in which they are wanted.
+    batches, order : the data set, which can be pickled, and its items in the order in which they are wanted.
     num_workers : processes; fewer, and a line says so, where shared memory or the limit of open files has no room.
     pin_memory : copy batches to where a GPU fetches them by itself.
     timeout_s : seconds to wait for a batch from them; 0 for ever.
@@ -69,24 +83,74 @@ def read_ahead(batches: Batches, order: range, num_workers: int, pin_memory: boo
         sampler=order,
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
-        timeout=timeout_s if workers else 0,
+        timeout=_LOOK_S if workers else 0,
         collate_fn=_as_it_is,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # a loader draws a seed for its workers; not from the generator of the training
+        multiprocessing_context=_from_a_clean_process() if workers else None,
     )
-    passing = iter(loader)
-    while True:
-        try:
-            batch = next(passing)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if (said := explained(error)) is None:
-                raise
-            raise ValueError(said) from error
-        if isinstance(batch, _Failed):
-            raise batch.error
-        yield batch
+    with _unstoppable() if workers else nullcontext():
+        passing = iter(loader)
+    own: list[BaseProcess] = getattr(passing, "_workers", [])
+    _readers.update(own)
+    asked = time.monotonic()
+    try:
+        while True:
+            try:
+                batch = next(passing)
+            except StopIteration:
+                return
+            except (RuntimeError, EOFError, OSError) as error:
+                if "DataLoader timed out" in str(error) and not 0 < timeout_s <= time.monotonic() - asked:
+                    continue
+                if isinstance(error, EOFError | OSError):  # of one that is about to be known as dead
+                    wait([worker.sentinel for worker in own], _LOOK_S)
+                if (said := explained(error, [worker.exitcode for worker in own])) is None:
+                    raise
+                _kill(own)  # one that is stuck ends in no other way, and this process would wait for it at its own end
+                raise ValueError(said) from error
+            if isinstance(batch, _Failed):
+                raise batch.error
+            yield batch
+            asked = time.monotonic()
+    finally:
+        if own:
+            passing._shutdown_workers()  # type: ignore[attr-defined]  # gently, else a killed one may hold a lock
+            _kill(own)
+
+
+def _from_a_clean_process() -> Any:
+    """Where workers are forked: a process with one thread, which has imported what they need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    return context
+
+
+@contextmanager
+def _unstoppable() -> Iterator[None]:
+    """Processes that are started here do not notice the signals that stop a program.
+
+    A terminal and a scheduler send them to all processes. Those that read go on, so that the training can end its step,
+    and end with it.
+    """
+    resource_tracker.ensure_running()  # multiprocessing's own helper, whose start lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    """End workers for certain."""
+    for worker in workers:
+        worker.kill()
+    _readers.difference_update(workers)
+
+
+@atexit.register  # after multiprocessing's own, which asks workers to end and waits for ever, so that it runs before
+def _kill_all() -> None:
+    _kill(list(_readers))
 
 
 def affordable(num_workers: int, batch_bytes: int, batch_tensors: int) -> int:
@@ -118,17 +182,24 @@ def _say_fewer(line: str) -> None:
     log.warning("%s", line)
 
 
-def explained(error: BaseException) -> str | None:
-    """What torch's words about a worker mean, and what to do; None for other errors."""
-    said = f"{error} {error.__cause__ or ''}"  # the signal is told by one error, of which torch makes another
-    if "killed by signal: Bus error" in said:
+def explained(error: BaseException, exits: Sequence[int | None] = ()) -> str | None:
+    """What torch's words about a worker mean, and what to do; None for other errors.
+
+    Parameters
+    ----------
+    error : what torch raised.
+    exits : how the workers ended, as multiprocessing says it: minus a signal's number; None of those that live.
+    """
+    said = str(error)
+    ended = [code for code in exits if code is not None]
+    signals = [signal.Signals(-code) for code in ended if code < 0]
+    if signal.SIGBUS in signals:
         return f"A process that reads clips ended: {_NO_ROOM}"
-    if "DataLoader worker" in said and ("killed by signal" in said or "exited unexpectedly" in said):
-        signal = re.search(r"killed by signal: (\w[\w ]*)", said)
+    if ended:
         return (
-            f"A process that reads clips ended ({signal[1] if signal else 'without a word'}), most often for want of "
-            "memory: set a smaller data.num_workers, or data.num_workers=0 to read in the training process, or give "
-            "the job more memory; resume=auto goes on from the last checkpoint"
+            f"A process that reads clips ended ({signals[0].name if signals else 'without a word'}), most often for "
+            "want of memory: set a smaller data.num_workers, or data.num_workers=0 to read in the training process, or "
+            "give the job more memory; resume=auto goes on from the last checkpoint"
         )
     if "DataLoader timed out" in said:
         return (

@@ -238,8 +238,8 @@ def test_a_terminal_gets_a_bar_over_the_whole_training(tmp_path, capsys, wanted)
     assert "epoch 2/2" in capsys.readouterr().out + drawn
 
 
-def test_a_worker_of_the_loader_takes_no_notice(capfd):
-    """Ctrl-C goes to the whole process group, and workers are forked with the handler in place."""
+def test_a_fork_takes_no_notice(capfd):
+    """Ctrl-C goes to the whole process group, also to a process that was forked with the handler in place."""
     stop = StopSignals()
     stop._process = os.getpid() + 1
     stop._receive(signal.SIGINT, None)

@@ -62,7 +62,7 @@ class StopSignals(Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a loader's worker, to which Ctrl-C goes too: it reads on, and ends with the training
+            return  # a process forked from this one, to which Ctrl-C goes too: it ends with the training
         if number == signal.SIGINT and number in self.received:
             raise Stopped(number)
         # A scheduler may send several, one after the other: only a person who repeats Ctrl-C wants to leave at once.
