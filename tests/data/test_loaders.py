@@ -81,7 +81,7 @@ def test_a_worker_that_ends_or_sleeps_becomes_one_line(second: Any, timeout_s: f
 
 STUBBORN = """
 import os, signal, sys
-from test_loading import STOPS, Numbers, read_ahead, sleeps
+from test_loaders import STOPS, Numbers, read_ahead, sleeps
 
 told = []
 if __name__ == "__main__":
