@@ -18,6 +18,8 @@ from vivit_core.specs import Batch, Clips, RecordingSpec
 
 CONF = schema.conf_dir()
 RECIPES = ("experiment", "hparams_search")  # change several groups together, and say so in their first lines
+# Sets how much of the data is used, and what is simulated where none is given; that is what it is for.
+ALLOWED = {"trainer/debug.yaml": ["data"]}
 OPTIONS = [path for path in sorted(CONF.rglob("*.yaml")) if path.parent != CONF and "hydra" not in path.parts]
 GROUPS = {".".join(path.parent.relative_to(CONF).parts) for path in OPTIONS}
 
@@ -46,7 +48,7 @@ def test_an_option_sets_nothing_of_another_group(path: Path) -> None:
     """Else what the user chose there would be replaced without a word."""
     group = ".".join(path.parent.relative_to(CONF).parts)
     if group not in RECIPES:
-        assert foreign(path, group) == []
+        assert foreign(path, group) == ALLOWED.get(str(path.relative_to(CONF)), [])
 
 
 def test_a_foreign_key_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -179,6 +181,22 @@ def test_experiments_are_the_quick_starts_recipes(name, batch, accumulate, compo
 
 def test_debug_beats_an_experiments_budget(compose):
     assert compose("experiment=vivit_baseline", "trainer=debug")["trainer"]["steps_per_epoch"] == 2
+
+
+def test_debug_makes_a_small_recording_of_its_own_where_none_is_given(compose, tmp_path):
+    """A minute on a slow machine: eight clips are trained on, and a handful of trials simulated and predicted."""
+    settings = compose("trainer=debug")
+    budget, simulator = settings["trainer"], build("data.simulator", settings["data"]["simulator"])
+    assert budget["epochs"] * budget["steps_per_epoch"] * budget["batch_size"] * budget["accumulate"] <= 8
+    assert simulator.recordings * simulator.n_trials * simulator.n_bins <= 9 * settings["data"]["clip_length"]
+    assert simulator.n_bins >= settings["data"]["clip_length"] and simulator.repeated_stimuli > 0
+    assert simulator.recordings * simulator.units <= 16
+    left = ("most_trials", "simulator", "geometry")  # which is the simulator's, and of plans
+    for words in ([], ["data=sensorium2023"], [f"data.root={tmp_path}"]):
+        alone, debug = compose(*words)["data"], compose(*words, "trainer=debug")["data"]
+        assert {k: v for k, v in alone.items() if k not in left} == {k: v for k, v in debug.items() if k not in left}
+        assert (alone["most_trials"], debug["most_trials"]) == (None, 4)
+    assert compose("trainer=debug", "data.simulator.recordings=3")["data"]["simulator"]["recordings"] == 3
 
 
 def test_optim_is_what_the_code_takes(compose):

@@ -20,6 +20,7 @@ from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.evaluate.numbers import centers_px, runs
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split, refuse_blind
+from vivit_core.cli.evaluation import table_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
@@ -77,7 +78,12 @@ def arrays() -> dict[str, Any]:
 
 
 def module_of(
-    path: Path, clip_length: int = CLIP, burn_in: int = BURN_IN, behavior: Sequence[str] = (), more: Sequence[Path] = ()
+    path: Path,
+    clip_length: int = CLIP,
+    burn_in: int = BURN_IN,
+    behavior: Sequence[str] = (),
+    more: Sequence[Path] = (),
+    most_trials: int | None = None,
 ) -> RecordingsDataModule:
     data = RecordingsDataModule(
         recordings=[str(path), *map(str, more)],
@@ -92,6 +98,7 @@ def module_of(
         weighting="units",
         num_workers=0,
         seed=0,
+        most_trials=most_trials,
     )
     data.configure(batch_size=3)
     data.setup()
@@ -407,6 +414,22 @@ def test_ln_stands_beside_every_number_and_methods_are_named(data: RecordingsDat
         assert name in summary["methods"] and f"ln_{name}" not in summary["methods"]
     assert float(row["ln_corr_to_average"]) == pytest.approx(float(row["corr_to_average"]), rel=1e-6)  # same pixel
     assert "Schoppe" in summary["methods"]["normalized_corr"]
+
+
+def test_few_trials_are_said_to_be_few(tmp_path: Path) -> None:
+    path = write_recording(tmp_path / "hand.h5", **arrays())
+    data = module_of(path)
+    twin: Any = PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7])
+    summary = run(twin, data, tmp_path / "all")
+    assert (summary["trials"], summary["trials_left_out"]) == (4, 0)
+    assert "4 trials, bins" in str(table_of(summary, "test").title)
+    assert not any("data.most_trials" in line for line in report_section(summary, tmp_path, "again").text)
+    few = module_of(path, most_trials=3)
+    summary = run(twin, few, tmp_path / "few")
+    assert (summary["trials"], summary["trials_left_out"]) == (3, 1)
+    assert summary["recordings"]["hand"]["trials_left_out"] == 1 and summary["bins"] == 3 * (TRIAL - BURN_IN)
+    assert "3 trials of 4 (data.most_trials)" in str(table_of(summary, "test").title)
+    assert any("3 trials were scored, and 1 more" in line for line in report_section(summary, tmp_path, "again").text)
 
 
 def test_one_recording_is_in_memory_at_a_time(tmp_path: Path) -> None:

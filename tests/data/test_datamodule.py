@@ -164,6 +164,24 @@ def test_evaluation_scores_each_bin_once(world: int, make: Callable[..., Path]) 
     assert len(lengths) == 2  # for each recording, all ranks make the same steps of the same size
 
 
+def test_what_is_not_among_the_few_trials_is_as_if_it_were_not_there(make: Callable[..., Path]) -> None:
+    edges = np.arange(0, 121, 20)
+    trials = Trials(edges[:-1], edges[1:], list("abcdee"), ["train", "train", "train", "test", "test", "test"])
+    path = make(trials=trials)
+    few, all_of_it = datamodule([path], most_trials=2), datamodule([path])
+    for module in (few, all_of_it):
+        module.setup()
+    assert few.recordings[0].info.trials.of("train").start.tolist() == [0, 20]
+    scored = {start for batch in few.test_dataloader() for start in batch["rec0"]["start"].tolist()}
+    assert {start // 20 for start in scored} == {4, 5}
+    view = few.recordings[0]
+    assert [view.trials_left_out(split) for split in ("train", "val", "test")] == [1, 0, 1]
+    assert all_of_it.recordings[0].trials_left_out("train") == 0
+    np.testing.assert_allclose(few.specs[0].unit_mean_counts, Recording(path).counts(0, 40).mean(0), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"data\.most_trials is 0; give 1 or more"):
+        datamodule([path], most_trials=0)
+
+
 def test_statistics_are_of_the_training_trials_alone(
     make: Callable[..., Path], arrays: Callable[..., dict[str, Any]]
 ) -> None:

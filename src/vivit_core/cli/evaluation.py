@@ -62,9 +62,12 @@ def report(
 
 def table_of(summary: Mapping[str, Any], split: str) -> Table:
     """Per recording: units, bits per spike, the LN baseline's, and the share of the oracle."""
+    few = f"{summary['trials']} trials" if summary["trials"] != 1 else "one trial"
+    if summary["trials_left_out"]:
+        few += f" of {summary['trials'] + summary['trials_left_out']} (data.most_trials)"
     table = Table(
         Column("recording", overflow="fold"),
-        title=f"{split} split, bins after the first {summary['burn_in']} of a trial",
+        title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each",
     )
     for name in ("units", "bits/spike", "LN bits/spike", "of the oracle", "correlation"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -85,6 +85,21 @@ def ends_of_trials(trials: Trials, split: str, max_frames: int, least: int) -> l
     return list(zip((chosen.stop - kept).tolist(), chosen.stop.tolist(), strict=True))
 
 
+def few(trials: Trials, most: int) -> Trials:
+    """At most so many trials of each split: two that repeat a stimulus, where there are, and then the longest."""
+    kept: list[int] = []
+    for split in dict.fromkeys(trials.split.tolist()):
+        rows = np.flatnonzero(trials.split == split)
+        longest = rows[np.argsort(trials.start[rows] - trials.stop[rows], kind="stable")].tolist()
+        shown: dict[str, list[int]] = {}
+        for row in longest:
+            shown.setdefault(str(trials.stimulus_id[row]), []).append(row)
+        pair = next((repeats[:2] for repeats in shown.values() if len(repeats) > 1), [])
+        kept += list(dict.fromkeys(pair + longest))[:most]
+    rows = np.sort(np.array(kept, np.int64))
+    return Trials(trials.start[rows], trials.stop[rows], trials.stimulus_id[rows], trials.split[rows])
+
+
 class TrainingWindows:
     """All windows of ``clip_length`` bins inside the training trials, numbered in the order of time but never listed.
 

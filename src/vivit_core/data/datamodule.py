@@ -82,6 +82,9 @@ class RecordingsDataModule:
     verify
         "known" reads a file to its end, with its checksum, the first time that this machine sees it, and again after it
         has changed; "always" at the start of each task. Damage of the disk changes neither size nor time of a file.
+    most_trials
+        Trials of each split of a recording that are used, at most: two that repeat a stimulus, and then the longest.
+        None for all.
     worker_timeout_s
         Seconds to wait for a batch from the processes that read ahead; 0 waits for ever.
     """
@@ -105,6 +108,7 @@ class RecordingsDataModule:
         augmentation: Augmentation | None = None,
         verify: Verify = "known",
         worker_timeout_s: float = 300.0,
+        most_trials: int | None = None,
     ) -> None:
         evaluation_length = PASS * clip_length if evaluation_length is None else evaluation_length
         for length, left_out, names in (
@@ -118,6 +122,8 @@ class RecordingsDataModule:
                 )
         if len(set(behavior)) != len(behavior):
             raise ValueError(f"data.behavior names one twice: {behavior}")
+        if most_trials is not None and most_trials < 1:
+            raise ValueError(f"data.most_trials is {most_trials}; give 1 or more, or null for all")
         if worker_timeout_s < 0:
             raise ValueError(f"data.worker_timeout_s is {worker_timeout_s}; give seconds, or 0 to wait for ever")
         if verify not in typing.get_args(Verify):
@@ -136,7 +142,7 @@ class RecordingsDataModule:
         refuse_unseen(self._transforms, behavior)
         self._patterns = None if recordings is None else [str(pattern) for pattern in recordings]
         self._root, self._simulator, self._cache = root, simulator, Path(cache)
-        self._behavior, self._verify = list(behavior), verify
+        self._behavior, self._verify, self._most_trials = list(behavior), verify, most_trials
         self.clip_length, self.burn_in = clip_length, burn_in
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
         self._weighting: Weighting = weighting
@@ -236,7 +242,7 @@ class RecordingsDataModule:
         """
         paths = self.paths()
         rate_hz = self._frame_rate_hz or min(Recording(path).info.frame_rate_hz for path in paths)
-        views = [ResampledRecording(path, rate_hz, self._transforms) for path in paths]
+        views = [ResampledRecording(path, rate_hz, self._transforms, most_trials=self._most_trials) for path in paths]
         return [view.info for view in views], {name: self._common_width(name, views) for name in self._behavior}
 
     def setup(self) -> None:
@@ -267,7 +273,9 @@ class RecordingsDataModule:
         """Recordings to train on, with statistics of their training trials."""
         rates = [info.frame_rate_hz for info in infos]
         rate_hz = self._frame_rate_hz or min(rates)
-        recordings = [ResampledRecording(info.path, rate_hz, self._transforms) for info in infos]
+        recordings = [
+            ResampledRecording(info.path, rate_hz, self._transforms, most_trials=self._most_trials) for info in infos
+        ]
         for view in recordings:
             if not view.clock.same:
                 log.warning("%s", _resampled(view))
@@ -356,7 +364,12 @@ class RecordingsDataModule:
                 )
             try:
                 view = ResampledRecording(
-                    info.path, spec.frame_rate_hz, self._transforms, spec.recording_id, spec.unit_ids
+                    info.path,
+                    spec.frame_rate_hz,
+                    self._transforms,
+                    spec.recording_id,
+                    spec.unit_ids,
+                    self._most_trials,
                 )
             except ValueError as error:
                 if info.frame_rate_hz >= spec.frame_rate_hz:

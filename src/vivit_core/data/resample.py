@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vivit_core.data.clips import few
 from vivit_core.data.recording.format import ContextWeights, Trials, is_rate
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
@@ -119,6 +120,7 @@ class ResampledRecording(Recording):
     path, recording_id, unit_ids : of :class:`Recording`.
     frame_rate_hz : the model's; None for the file's own.
     transforms : name -> transform. A :class:`BehaviorTransform` makes the behavior of its name.
+    most_trials : of each split, the others being as if they were not there (:func:`clips.few`); None for all.
 
     Attributes
     ----------
@@ -137,6 +139,7 @@ class ResampledRecording(Recording):
         transforms: Mapping[str, Transform] | None = None,
         recording_id: str | None = None,
         unit_ids: Sequence[str] | None = None,
+        most_trials: int | None = None,
     ) -> None:
         super().__init__(path, recording_id, unit_ids)
         stored, self._transforms = self.info, dict(transforms or {})
@@ -157,11 +160,15 @@ class ResampledRecording(Recording):
             stored,
             frame_rate_hz=self.clock.frame_rate_hz,
             n_frames=self.clock.n_frames,
-            trials=trials,
+            trials=trials if most_trials is None else few(trials, most_trials),
             frame_dtype="float32" if self._pixels else stored.frame_dtype,
             behavior=known,
             behavior_causal={name: self._causal(name) for name in known},
         )
+
+    def trials_left_out(self, split: str) -> int:
+        """Trials of a split that the file has, and that are not used (``most_trials``)."""
+        return len(self.clock.trials.of(split)) - len(self.info.trials.of(split))
 
     def _causal(self, name: str) -> bool:
         """Whether nothing on a behavior's way from the file looks ahead."""

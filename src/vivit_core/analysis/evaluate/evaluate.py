@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vivit_core.analysis.evaluate.draw import draw_recording, draw_units
 from vivit_core.analysis.evaluate.numbers import score_recording, summarize, without_nan
 from vivit_core.analysis.predict import (
@@ -41,6 +43,7 @@ METHODS = {  # what units.csv and summary.json hold
     "center_error_px": "distance of the readout's center from the true receptive field's, in pixels of the "
     "recording's own frame; LN's is the center of gravity of its squared spatial filter.",
     "border_px": "distance of the readout's center from the nearest border of the recording's own frame, in pixels.",
+    "trials": "those of the split that have a scored bin; trials_left_out counts those that data.most_trials left out.",
     "missing_behavior_fraction": "share of the scored bins' numbers of behavior that are missing (NaN) in the file; "
     "their mean over the training trials stands in.",
     "behavior": "the same bins predicted with another behavior in the place of the animal's. shuffled: "
@@ -109,7 +112,12 @@ def evaluate(
         recording = by_id[recording_id]
         scored = score_recording(twin, ln, recording, recording_id, own, split)
         shares = {"missing_behavior_fraction": own.missing_behavior}
-        recordings[recording_id] = summarize(scored, len(own.bins_N)) | shares
+        start = recording.info.trials.of(split).start
+        trials = {
+            "trials": len(np.unique(np.searchsorted(start, own.bins_N, side="right"))),
+            "trials_left_out": recording.trials_left_out(split),
+        }
+        recordings[recording_id] = summarize(scored, len(own.bins_N)) | shares | trials
         missing += own.missing_behavior * len(own.bins_N)
         draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
         rows += scored
@@ -117,6 +125,8 @@ def evaluate(
     causal = twin.causal and all(spec.behavior_causal for spec in datamodule.specs)
     common = {"burn_in": datamodule.evaluation_burn_in, "causal": causal, "checkpoint": checkpoint, "split": split}
     summary = summarize(rows, bins) | common | {"recordings": {name: s | common for name, s in recordings.items()}}
+    for name in ("trials", "trials_left_out"):
+        summary[name] = sum(own[name] for own in recordings.values())
     summary["missing_behavior_fraction"] = missing / max(1, bins)
     summary["left_out"] = [name for name in by_id if name not in recordings]
     summary["calcium"] = [name for name in recordings if by_id[name].info.kind == "calcium"]

@@ -74,6 +74,11 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
             "train": "The twin was trained on this split.",
         }[summary["split"]]
     ]
+    if summary["trials_left_out"]:
+        text.append(
+            f"{summary['trials']} trials were scored, and {summary['trials_left_out']} more of this split left out "
+            "(data.most_trials): the numbers say that everything runs, and not how well."
+        )
     if summary["left_out"]:
         text.append(
             "Left out of every number, because no trial of this split is longer than the burn-in "
