@@ -13,7 +13,7 @@ import pytest
 
 from vivit_core.cli import runs, sweeps
 from vivit_core.cli.main import message_of
-from vivit_core.cli.runs import Run, describe, note_end, same_runs, unfinished
+from vivit_core.cli.runs import Run, describe, note, same_runs, unfinished
 from vivit_core.cli.sweeps import Outcome
 
 HOSTILE = [
@@ -32,7 +32,7 @@ def test_whatever_stands_in_them(text: Any, tmp_path: Path, caplog: pytest.LogCa
         (run.path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert isinstance(run.environment, dict) and not run.ended_at(3)
     assert list(unfinished(same_runs(tmp_path, "mine"))) == []
-    note_end(run, "why")
+    note(run, "ended", "why")
     with pytest.raises(ValueError, match=r"finished\.json: ") as refused:
         print(run.score)
     assert "\n" not in str(message_of(refused.value))

@@ -148,11 +148,16 @@ def machine_of(trainer: Mapping[str, Any], announce: bool = False) -> tuple[str,
         processes = trainer["devices"] * trainer["num_nodes"]
         where = f"{device} with {processes} processes" if processes > 1 else device
         passes = f"{budget.accumulate} × {budget.batch_size}" if budget.accumulate > 1 else f"{budget.batch_size}"
-        limit = "" if budget.max_minutes == float("inf") else f", at most {budget.max_minutes:g} minutes"
+        limit = "" if budget.max_minutes == float("inf") else f", as many as fit into {budget.max_minutes:g} minutes"
         console.print(
             f"{why}: training on {where}, {budget.epochs} epochs of {budget.steps_per_epoch} steps of {passes} clips, "
             f"{budget.precision}{limit} (trainer.epochs=… and the like change it)"
         )
+        if limit:
+            console.print(
+                "the limit covers the training with its validations, and is planned after its first steps; the linear "
+                "baseline before and the evaluation after it come on top"
+            )
     return device, budget
 
 

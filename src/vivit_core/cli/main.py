@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import signal
 import sys
@@ -39,9 +38,7 @@ from vivit_core.training.requeue import requeue
 
 OURS: set[str] = set()  # environment variables that main has set
 
-# Lightning's advertisements and its notices of what is not there; what matters we say ourselves.
-for name in ("lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)
+# Lightning's notices of what is not there; what matters we say ourselves.
 for message in (
     ".*treespec, LeafSpec.*",
     "Checkpoint directory .* exists and is not empty",

@@ -122,4 +122,4 @@ def note_failure(run: runs.Run, error: BaseException) -> None:
         error.remedy = go_on or error.remedy
     elif isinstance(error, Exception) and not isinstance(error, TrainingStopped) and go_on:
         console.print(f"the training failed; when what follows is mended, {go_on}", markup=False)
-    runs.note_end(run, (str(error) or type(error).__name__).splitlines()[0])
+    runs.note(run, "ended", (str(error) or type(error).__name__).splitlines()[0])

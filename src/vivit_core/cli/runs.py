@@ -265,14 +265,15 @@ def number_in(file: Path, name: str) -> float | None:
     return number
 
 
-def note_end(run: Run, why: str | None) -> None:
-    """Note in the run's environment why its training ended before its last epoch; None where it did not.
+def note(run: Run, what: str, value: Any) -> None:
+    """Note in the run's environment what came of its training: ``steps``, how many its time was found to suffice for;
+    ``ended``, why it ended before the last of them, None where it did not.
 
     A record that cannot be written ends nothing.
     """
     with suppress(OSError):
         if about := run.environment:
-            write_text(run.path / "environment.json", json.dumps({**about, "ended": why}, indent=2))
+            write_text(run.path / "environment.json", json.dumps({**about, what: value}, indent=2))
 
 
 def environment() -> dict[str, Any]:

@@ -117,7 +117,7 @@ def shown(value: Any) -> str:
 
 def budget_of(budget: Mapping[str, Any]) -> str:
     """The budget that the training had on its machine."""
-    limit = "" if budget["max_minutes"] is None else f", at most {budget['max_minutes']:g} minutes"
+    limit = "" if budget["max_minutes"] is None else f", as many as fit into {budget['max_minutes']:g} minutes"
     return (
         f"{budget['epochs']} epochs of {budget['steps_per_epoch']} steps of "
         f"{budget['accumulate'] * budget['batch_size']} clips, {budget['precision']}{limit}, on {budget['device']}"

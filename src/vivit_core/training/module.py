@@ -24,6 +24,7 @@ from vivit_core.models.likelihoods.loss import counted, summed_loss
 from vivit_core.models.twin import Twin
 from vivit_core.names import key_name
 from vivit_core.specs import Batch
+from vivit_core.training.budget import BUDGET, TimeBudget
 from vivit_core.training.optim import CORE, Optimization
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,11 @@ class TwinModule(LightningModule):
     scaled : parts of the twin that learn at ``core_lr_scale``. Where that is 0 they are frozen: nothing of them
         changes, and they compute as in evaluation, without dropout.
     max_skipped : this many skipped steps in a row stop the run.
+    budget : decides how many of the steps there is time for; None: all are made.
 
     Attributes
     ----------
+    steps : optimizer steps of the whole training, which the schedules span: all, or those that the budget has time for.
     ln : what to keep of the LN baseline in the checkpoint, primitives and tensors, or None.
 
     Raises
@@ -77,6 +80,7 @@ class TwinModule(LightningModule):
         seed: int = 0,
         scaled: Collection[str] = CORE,
         max_skipped: int = 20,
+        budget: TimeBudget | None = None,
     ) -> None:
         super().__init__()
         self.twin = twin
@@ -84,6 +88,7 @@ class TwinModule(LightningModule):
         self.burn_in, self.seed, self.max_skipped = burn_in, seed, max_skipped
         self.gradient_clip = gradient_clip
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.steps, self.budget = epochs * steps_per_epoch, budget
         self.scaled = scaled
         parts = [getattr(twin, name) for name in scaled] if optimization.core_lr_scale == 0 else []
         self.frozen: list[nn.Module] = [part for part in parts if part is not None]
@@ -119,7 +124,9 @@ class TwinModule(LightningModule):
                 f"the module's schedules were made for {self.epochs} epochs of {self.steps_per_epoch} steps, "
                 f"but the trainer will run {trainer.max_epochs} of {steps}; give both the same numbers"
             )
-        self.twin.set_progress(trainer.global_step / (self.epochs * self.steps_per_epoch))
+        self.twin.set_progress(trainer.global_step / self.steps)
+        if self.budget is not None:
+            self.budget.begin(trainer.global_step)
 
     def on_train_epoch_start(self) -> None:
         self._clock = time.perf_counter()
@@ -179,8 +186,28 @@ class TwinModule(LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
     ) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        # Here, and not in a later hook, so that no checkpoint sees weights that the schedule has not bounded yet.
-        self.twin.set_progress((self.trainer.global_step + 1) / (self.epochs * self.steps_per_epoch))
+        # Here, and not in a later hook, so that no checkpoint sees weights that the schedule has not bounded yet, and
+        # the next step's learning rate is of the length that is decided now.
+        step = self.trainer.global_step + 1
+        if self.budget is not None and self.budget.made(step):
+            strategy = self.trainer.strategy
+            proposal = self.budget.proposal(step, self._validation_passes()) if self.global_rank == 0 else None
+            if (proposal := strategy.broadcast(proposal)) is not None:
+                self.budget.take(proposal)
+                self._shorten()
+        if step >= self.steps < self.epochs * self.steps_per_epoch:
+            self.trainer.should_stop = True  # and validates before it does
+        self.twin.set_progress(step / self.steps)
+
+    def _validation_passes(self) -> float:
+        """Passes of the validations for each optimizer step, in steps."""
+        return sum(self.trainer.num_val_batches) / (self.steps_per_epoch * self.trainer.accumulate_grad_batches)
+
+    def _shorten(self) -> None:
+        """Let training and schedules end with the steps that the budget has decided."""
+        if self.budget is not None and self.budget.steps is not None:
+            self.steps = self.budget.steps
+            self.trainer.fit_loop.epoch_loop.max_steps = self.steps  # where Lightning keeps its own max_steps
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         now = time.perf_counter()
@@ -218,7 +245,9 @@ class TwinModule(LightningModule):
     # Optimizer and checkpoint
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer, schedule = self.optimization.build(self.twin, self.epochs, self.steps_per_epoch, self.scaled)
+        optimizer, schedule = self.optimization.build(
+            self.twin, self.epochs, self.steps_per_epoch, self.scaled, lambda: self.steps
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -226,6 +255,7 @@ class TwinModule(LightningModule):
         checkpoint[WRITTEN] = written_by(checkpoint["twin"], checkpoint.get("settings"))
         checkpoint["ln"] = self.ln
         checkpoint["burn_in"] = self.burn_in
+        checkpoint[BUDGET] = None if self.budget is None else self.budget.state_dict()
         checkpoint["skipped_steps"] = [self.skipped_steps, self.skipped_in_a_row]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -236,6 +266,9 @@ class TwinModule(LightningModule):
             )
         self.ln = checkpoint["ln"]
         self.skipped_steps, self.skipped_in_a_row = checkpoint["skipped_steps"]
+        if self.budget is not None and checkpoint[BUDGET] is not None:
+            self.budget.load_state_dict(checkpoint[BUDGET])
+            self._shorten()
 
 
 def validation_numbers(metrics: Mapping[str, UnitMetrics]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -68,7 +68,12 @@ class Optimization:
             raise ValueError(f"optim.min_lr_fraction={self.min_lr_fraction} must lie in [0, 1]")
 
     def build(
-        self, twin: nn.Module, epochs: int, steps_per_epoch: int, scaled: Collection[str] = CORE
+        self,
+        twin: nn.Module,
+        epochs: int,
+        steps_per_epoch: int,
+        scaled: Collection[str] = CORE,
+        steps: Callable[[], int] | None = None,
     ) -> tuple[AdamW, LambdaLR]:
         """The optimizer and its schedule, which takes one step after each optimizer step.
 
@@ -77,9 +82,11 @@ class Optimization:
         twin : whose parameters are optimized, those that require a gradient.
         epochs, steps_per_epoch : length of the training.
         scaled : parts of the twin that learn at ``core_lr_scale``.
+        steps : tells how many of the steps are made, where that may change in training; None: all. The warm-up keeps
+            its share of them.
         """
-        steps, warmup = epochs * steps_per_epoch, round(self.warmup_epochs * steps_per_epoch)
-        if warmup >= steps:
+        planned, warmup = epochs * steps_per_epoch, round(self.warmup_epochs * steps_per_epoch)
+        if warmup >= planned:
             rank_zero_warn(
                 "the learning rate is still rising when the training ends: "
                 f"optim.warmup_epochs={self.warmup_epochs} of {epochs}"
@@ -96,7 +103,12 @@ class Optimization:
             if any(parameter.requires_grad for parameter in members.values())
         ]
         optimizer = AdamW(groups, betas=(self.betas[0], self.betas[1]), fused=True)  # one pass over all weights
-        return optimizer, LambdaLR(optimizer, lambda step: self.lr_fraction(step, steps, warmup))
+
+        def fraction(step: int) -> float:
+            made = planned if steps is None else steps()
+            return self.lr_fraction(step, made, round(warmup * made / planned))
+
+        return optimizer, LambdaLR(optimizer, fraction)
 
     def lr_fraction(self, step: int, steps: int, warmup: int) -> float:
         """Part of the peak learning rate with which step ``step`` (0 = the first) of ``steps`` is taken."""

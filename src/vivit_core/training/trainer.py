@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from vivit_core.training.callbacks.checkpoints import WholeCheckpointIO
@@ -26,13 +25,12 @@ def make_trainer(
     epochs: int,
     steps_per_epoch: int,
     accumulate: int,
-    max_minutes: float,
     recordings: int,
     folder: Path,
     callbacks: Sequence[Callback],
     loggers: Sequence[Logger],
 ) -> Trainer:
-    """A trainer that counts optimizer steps, stops after its time, and writes whole checkpoints.
+    """A trainer that counts optimizer steps, and writes whole checkpoints.
 
     Parameters
     ----------
@@ -42,14 +40,10 @@ def make_trainer(
     precision : of the computing, "32-true" or "bf16-mixed".
     deterministic : the same numbers from the same seed, also on a GPU.
     epochs, steps_per_epoch, accumulate : optimizer steps, and passes in each of them.
-    max_minutes : after which the training ends with its epoch; inf: no limit.
     recordings : of the twin.
     folder : the run's.
     callbacks, loggers : of the configuration, and the program's own.
     """
-    callbacks = list(callbacks)
-    if max_minutes != float("inf"):
-        callbacks.append(Timer(timedelta(minutes=max_minutes), interval="epoch", verbose=False))
     return Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
@@ -69,5 +63,5 @@ def make_trainer(
         log_every_n_steps=min(20, steps_per_epoch),
         default_root_dir=folder,
         logger=list(loggers),
-        callbacks=callbacks,
+        callbacks=list(callbacks),
     )

@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from tiny_training import SignalAt, train
@@ -145,6 +144,7 @@ def fake_trainer(epochs, callbacks):
         val_check_interval=1.0,
         check_val_every_n_epoch=1,
         global_step=0,
+        max_steps=-1,
         state=SimpleNamespace(fn=TrainerFn.FITTING),
         strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
         fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0))),
@@ -159,18 +159,11 @@ def test_a_training_whose_scores_were_no_numbers_has_no_best(tmp_path, score, ne
     assert not never_scored(ModelCheckpoint(tmp_path))  # which chooses by no score
 
 
-def test_the_time_or_a_callback_ends_a_training_with_a_word(tmp_path):
+def test_a_callback_ends_a_training_with_a_word(tmp_path):
     class Enough(Callback):
         def on_train_epoch_end(self, trainer, module):
             trainer.should_stop = True
 
-    timer = Timer(timedelta(seconds=0.01), interval="epoch", verbose=False)
-    _, trainer, _ = train(tmp_path / "time", callbacks=[timer])
-    assert re.fullmatch(
-        r"after epoch 1 of 3: the 0\.000\d+ minutes of trainer\.max_minutes are over", early_end(trainer)
-    )
-    _, trainer, _ = train(tmp_path / "time", callbacks=[timer], resume=tmp_path / "time" / "last.ckpt")
-    assert trainer.global_step == 4 and early_end(trainer).startswith("after epoch 1 of 3: the 0.000")
     _, trainer, _ = train(tmp_path / "asked", callbacks=[Enough()])
     assert early_end(trainer) == "after epoch 1 of 3: a callback asked for it"
 
@@ -191,22 +184,13 @@ def test_a_duration_is_said_in_minutes_or_hours(seconds, said):
 
 
 @pytest.mark.parametrize(
-    ("step", "elapsed_s", "limit_s", "left_s"),
-    [
-        (10, 100.0, None, 900.0),
-        (10, 100.0, 1e9, 900.0),
-        (10, 100.0, 250.0, 200.0),  # over within the third of ten epochs, which is trained to its end
-        (10, 100.0, 100.0, 0.0),
-        (15, 150.0, 100.0, 50.0),  # over, in the middle of an epoch
-        (100, 1000.0, 5000.0, 0.0),
-        (0, 0.0, 100.0, 0.0),  # nothing is known yet
-    ],
+    ("step", "elapsed_s", "left_s"),
+    [(10, 100.0, 900.0), (100, 1000.0, 0.0), (0, 0.0, 0.0)],  # at last nothing is known yet
 )
-def test_the_estimate_knows_the_limit(monkeypatch, step, elapsed_s, limit_s, left_s):
-    timer = Timer(None if limit_s is None else timedelta(seconds=limit_s), interval="epoch")
-    bar, trainer = TrainingProgress(), fake_trainer(10, [timer])
-    bar._steps, trainer.global_step, now = 100, step, time.monotonic()
-    bar._began = timer._start_time["train"] = now - elapsed_s
+def test_the_estimate(monkeypatch, step, elapsed_s, left_s):
+    bar, trainer = TrainingProgress(), fake_trainer(10, [])
+    trainer.estimated_stepping_batches, trainer.global_step, now = 100, step, time.monotonic()
+    bar._began = now - elapsed_s
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert bar._left(trainer) == pytest.approx(left_s, abs=1e-3)
 

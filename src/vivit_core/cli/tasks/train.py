@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -35,8 +37,10 @@ from vivit_core.parts.schema import Node
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.processes import started_from_outside
 from vivit_core.training.baseline import fit_baseline
+from vivit_core.training.budget import TimeBudget
 from vivit_core.training.callbacks.checkpoints import Checkpoints, keeper_state, save_checkpoint
 from vivit_core.training.callbacks.early_stopping import early_end, never_scored
+from vivit_core.training.callbacks.progress import duration
 from vivit_core.training.data import TrainingData
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.loggers import make_loggers
@@ -49,6 +53,9 @@ from vivit_core.training.restore import Begun, check_restorable, restoring
 from vivit_core.training.tracking import finish_wandb
 from vivit_core.training.trainer import make_trainer
 from vivit_core.training.transfer import Pretrained, adopted_model, load_parts, pretrained
+
+for name in ("lightning.pytorch", "lightning.fabric"):  # its advertisements; here, because its import sets the level
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 SCORE = "val/bps_mean"  # of the best checkpoint
 
@@ -230,6 +237,7 @@ def fit(
         gradient_clip=machine["gradient_clip"],
         seed=context.seed,
         scaled=CORE if trained is None else trained.parts,
+        budget=time_budget(run, budget, together, datamodule),
     )
     module.ln = None if ln is None else {"description": ln.description(), "weights": ln.state_dict()}
     begun = Begun()
@@ -244,7 +252,6 @@ def fit(
         epochs=budget.epochs,
         steps_per_epoch=budget.steps_per_epoch,
         accumulate=budget.accumulate,
-        max_minutes=budget.max_minutes,
         recordings=len(twin.specs),
         folder=run.path,
         callbacks=[*build_all("callbacks", callbacks).values(), KeepSettings(context, checkpoint is not None), begun],
@@ -269,7 +276,7 @@ def fit(
             run.end_training(trainer.global_step)
             if ended is not None:
                 tell(f"the training ended {ended}")
-            runs.note_end(run, ended)
+            runs.note(run, "ended", ended)
         if not isinstance(keeper, ModelCheckpoint):
             trainer.save_checkpoint(run.best)  # all processes together
     state = keeper.state_dict() if isinstance(keeper, ModelCheckpoint) else {}
@@ -280,6 +287,26 @@ def fit(
         )
         state["best_model_path"] = ""
     return together.first(lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state))
+
+
+def time_budget(
+    run: runs.Run, budget: Budget, together: ProcessGroup, datamodule: RecordingsDataModule
+) -> TimeBudget | None:
+    """What decides how many steps there is time for, and says so; None without a limit."""
+    if math.isinf(budget.max_minutes):
+        return None
+
+    def decided(found: TimeBudget, line: str) -> None:
+        if together.rank == 0:
+            if datamodule.scorable("test"):
+                passes = len(datamodule.evaluation_dataloader("test"))
+                line += (
+                    f"; the evaluation after them takes about {duration(found.forward_s(passes, budget.accumulate))}"
+                )
+            tell(line)
+            runs.note(run, "steps", found.steps)
+
+    return TimeBudget(60 * budget.max_minutes, budget.epochs * budget.steps_per_epoch, decided)
 
 
 def check_scorable(predict: str, data: Node) -> None:

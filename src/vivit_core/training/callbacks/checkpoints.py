@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from vivit_core.system.files import NoRoomError, atomic_write, link_or_copy
+from vivit_core.training.budget import BUDGET
 from vivit_core.training.metrics_file import MetricsFile
 
 NUMBER = r"-?(?:[\d.]+(?:e[-+]?\d+)?|inf|nan)"
@@ -195,8 +196,11 @@ def has_ended(checkpoint: Mapping[str, Any], steps: int) -> bool:
     Parameters
     ----------
     checkpoint : content of the last one.
-    steps : optimizer steps of the whole training.
+    steps : optimizer steps of the whole training, where its budget had time for all.
     """
+    kept = checkpoint.get(BUDGET)
+    if kept is not None and kept["steps"] is not None:
+        steps = kept["steps"]
     if checkpoint["global_step"] >= steps:
         return True
     return any(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class EarlyStopping(LightningEarlyStopping):
@@ -55,9 +55,9 @@ def epochs_done(trainer: Trainer) -> int:
 
 
 def early_end(trainer: Trainer) -> str | None:
-    """Why a training ended before its last epoch, in words; None where it did not."""
+    """Why a training ended before its last step, in words; None where it did not."""
     done, epochs = epochs_done(trainer), trainer.max_epochs
-    if epochs is None or done >= epochs:
+    if epochs is None or done >= epochs or trainer.global_step >= trainer.max_steps > 0:
         return None
     return f"after epoch {done} of {epochs}: {'; '.join(_reasons(trainer)) or 'a callback asked for it'}"
 
@@ -65,10 +65,7 @@ def early_end(trainer: Trainer) -> str | None:
 def _reasons(trainer: Trainer) -> list[str]:
     reasons = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
-            minutes = (callback.time_elapsed() + left) / 60
-            reasons.append(f"the {minutes:g} minutes of trainer.max_minutes are over")
-        elif isinstance(callback, LightningEarlyStopping) and callback.wait_count >= max(1, callback.patience):
+        if isinstance(callback, LightningEarlyStopping) and callback.wait_count >= max(1, callback.patience):
             best = "there was none"
             if math.isfinite(float(callback.best_score)):
                 epoch = getattr(callback, "best_epoch", None)

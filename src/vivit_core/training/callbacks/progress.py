@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, Timer
+from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
@@ -33,7 +33,7 @@ class TrainingProgress(ProgressBar):
         self._shown = True
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._began, self._first_step, self._steps = 0.0, 0, 0
+        self._began, self._first_step = 0.0, 0
 
     def enable(self) -> None:
         self._shown = True
@@ -43,7 +43,6 @@ class TrainingProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began, self._first_step = time.monotonic(), trainer.global_step
-        self._steps = int(trainer.estimated_stepping_batches)
         if self._shown and self._wanted and self._console.is_terminal:
             columns = (
                 TextColumn("step"),
@@ -54,7 +53,7 @@ class TrainingProgress(ProgressBar):
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._task = self._bar.add_task(
-                "", total=self._steps, completed=trainer.global_step, rate="", left="?", numbers=""
+                "", total=steps_of(trainer), completed=trainer.global_step, rate="", left="?", numbers=""
             )
             self._bar.start()
 
@@ -65,6 +64,7 @@ class TrainingProgress(ProgressBar):
             self._bar.update(
                 self._task,
                 completed=trainer.global_step,
+                total=steps_of(trainer),
                 rate=f"{self._rate(trainer):.2f} steps/s",
                 left=duration(self._left(trainer)),
                 numbers=_numbers(trainer, "train/loss", "val/bps_mean"),
@@ -73,9 +73,10 @@ class TrainingProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._shown:
             return
-        rate = self._rate(trainer)
+        rate, steps = self._rate(trainer), steps_of(trainer)
+        epochs = math.ceil(steps / (int(trainer.num_training_batches) / trainer.accumulate_grad_batches))
         print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self._steps}  "
+            f"epoch {trainer.current_epoch + 1}/{epochs}  step {trainer.global_step}/{steps}  "
             f"{_numbers(trainer, 'train/loss', 'val/loss', 'val/bps_mean', 'val/corr_mean')}  "
             f"{rate:.2f} steps/s  ends in {duration(self._left(trainer))}",
             flush=True,
@@ -97,16 +98,14 @@ class TrainingProgress(ProgressBar):
         return (trainer.global_step - self._first_step) / max(time.monotonic() - self._began, 1e-9)
 
     def _left(self, trainer: Trainer) -> float:
-        """Seconds until the last step, or until the end of the epoch in which ``trainer.max_minutes`` are over."""
-        steps, rate = self._steps - trainer.global_step, self._rate(trainer)
-        if rate <= 0:
-            return 0.0
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Timer) and (seconds := callback.time_remaining()) is not None:
-                epoch = max(1, self._steps // (trainer.max_epochs or 1))
-                over = trainer.global_step + max(0.0, seconds) * rate  # the step at which they are over
-                steps = min(steps, math.ceil(over / epoch) * epoch - trainer.global_step)
-        return max(0, steps) / rate
+        """Seconds until the last step."""
+        rate = self._rate(trainer)
+        return max(0, steps_of(trainer) - trainer.global_step) / rate if rate > 0 else 0.0
+
+
+def steps_of(trainer: Trainer) -> int:
+    """Optimizer steps of the whole training, as far as they are decided."""
+    return int(trainer.estimated_stepping_batches)
 
 
 def _numbers(trainer: Trainer, *names: str) -> str:

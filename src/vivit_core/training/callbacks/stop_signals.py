@@ -124,7 +124,7 @@ class StopSignals(Callback):
 
 
 def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
-    if trainer.is_last_batch:
+    if trainer.is_last_batch or trainer.global_step >= trainer.max_steps > 0:
         return True
     every = trainer.val_check_batch
     count = batch_idx if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx

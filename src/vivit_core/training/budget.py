@@ -1,0 +1,148 @@
+"""A time limit as a number of optimizer steps: how many fit is decided once, so that the schedule ends with them.
+
+A training that a clock cuts off ends with a learning rate that is still high, and with worse weights than one of as
+many steps that was planned. So the first steps are timed, and warm-up and cosine then span exactly the steps that fit.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+BUDGET = "budget"  # its place in a checkpoint
+DECIDES_AT = 10  # optimizer steps after which the number is decided; between two looks whether the plan holds
+UNTIMED = 2  # first steps of a process, in which it compiles and allocates
+FORWARD = 0.4  # of a pass with gradients: what a pass without takes
+LATEST, AIM = 1.2, 1.1  # of the limit: where a plan that is late is shortened, and to what
+
+
+class TimeBudget:
+    """How many optimizer steps fit into a time, for one training; it follows the training step by step.
+
+    - It decides after ``DECIDES_AT`` steps, however often the training was interrupted before: what the steps took is
+      kept. From then on the number is part of the training's state, and a training that goes on keeps it.
+    - The limit is a plan. Where the machine becomes slower afterwards, the training may take up to ``LATEST`` of the
+      limit. Where it would take longer still, the number is lowered, to what fits into ``AIM`` of the limit, and the
+      learning rate comes down earlier: also this training ends cooled down. The number is never raised.
+    - Of several processes the first decides, and the others :meth:`take` its number.
+
+    Parameters
+    ----------
+    limit_s : seconds for the training, its validations included.
+    most : optimizer steps that are trained where there is time for all of them.
+    tell : is told the budget and a line of each decision.
+    clock : seconds that pass.
+
+    Attributes
+    ----------
+    steps : optimizer steps of the training; None until it is decided.
+    step_s : seconds that a step took when it was last decided, with its share of the validations.
+    """
+
+    def __init__(
+        self,
+        limit_s: float,
+        most: int,
+        tell: Callable[[TimeBudget, str], None] = lambda budget, line: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit_s, self.most = limit_s, most
+        self.steps: int | None = None
+        self.step_s = 0.0
+        self._tell, self._clock = tell, clock
+        self._decides_at = DECIDES_AT
+        self._timed: list[float] = []  # seconds of the steps before the decision
+        self._untimed: list[float] = []  # of those that are left out, in case there are no others
+        self._spent = 0.0  # seconds in earlier processes
+        self._first = 0  # step with which this process began
+        self._began = self._before = clock()
+        self._since: tuple[int, float] | None = None  # step and time from which on the rate is measured
+
+    def begin(self, step: int) -> None:
+        """The training begins, or goes on, after so many steps."""
+        self._first, self._since = step, None
+        self._began = self._before = self._clock()
+        if self.steps is None and self._decides_at <= step:  # continued under another limit than before
+            self._decides_at = step + DECIDES_AT
+
+    @property
+    def spent(self) -> float:
+        """Seconds of the training so far, those of earlier processes included."""
+        return self._spent + self._clock() - self._began
+
+    def made(self, step: int) -> bool:
+        """A step was made, the ``step``-th; returns whether :meth:`proposal` is to be asked, alike in all processes."""
+        now = self._clock()
+        if self.steps is None:
+            (self._timed if step - self._first > UNTIMED else self._untimed).append(now - self._before)
+            self._before = now
+            return step == self._decides_at < self.most
+        if self._since is None and step - self._first >= UNTIMED:
+            self._since = step, now
+        return step % DECIDES_AT == 0 and step < self.steps
+
+    def proposal(self, step: int, validation_passes: float) -> tuple[int, float] | None:
+        """Another number of steps from now on, and the seconds of one; None where all stays as it is.
+
+        Parameters
+        ----------
+        step : optimizer steps that have been made.
+        validation_passes : passes without gradients that come with each step, in passes with.
+        """
+        if self.steps is None:
+            step_s = statistics.median(self._timed or self._untimed) * (1 + FORWARD * validation_passes)
+            return max(step + 1, min(self.most, self._fitting(step, step_s, 1.0))), step_s
+        if self._since is None or step == self._since[0]:
+            return None
+        step_s = (self._clock() - self._since[1]) / (step - self._since[0])
+        if self.spent + step_s * (self.steps - step) <= LATEST * self.limit_s:
+            return None
+        return min(self.steps, max(step + DECIDES_AT, self._fitting(step, step_s, AIM))), step_s
+
+    def _fitting(self, step: int, step_s: float, share: float) -> int:
+        return step + max(0, int((share * self.limit_s - self.spent) / max(step_s, 1e-9)))
+
+    def take(self, proposal: tuple[int, float]) -> None:
+        """From now on this is the number of steps."""
+        before, (self.steps, self.step_s) = self.steps, proposal
+        if self.steps == before:
+            return
+        minutes = f"{self.limit_s / 60:.3g} min"
+        of_all = f" of {self.most}" if self.steps < self.most else ""
+        each = f"({self.step_s:.3g} s a step, validations included)"
+        if before is None:
+            self._tell(self, f"{self.steps}{of_all} steps in at most {minutes} on this machine {each}")
+        else:
+            self._tell(
+                self,
+                f"the machine has become slower {each}: {self.steps} steps instead of {before}, to end near {minutes}",
+            )
+
+    def forward_s(self, passes: int, accumulate: int) -> float:
+        """About how many seconds so many passes without gradients take; ``accumulate`` passes are in a step."""
+        return FORWARD * self.step_s * passes / accumulate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "limit_s": self.limit_s,
+            "most": self.most,
+            "steps": self.steps,
+            "step_s": self.step_s,
+            "decides_at": self._decides_at,
+            "timed": list(self._timed),
+            "untimed": list(self._untimed),
+            "spent": self.spent,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what was decided, if it was for the same limit and as many steps."""
+        if state["steps"] is not None and not 0 < state["steps"] <= state["most"]:
+            raise ValueError(f"a budget of {state['steps']} of {state['most']} steps")
+        self._spent = float(state["spent"])
+        if (state["limit_s"], state["most"]) != (self.limit_s, self.most):
+            return
+        self.steps, self.step_s = state["steps"], float(state["step_s"])
+        self._decides_at = int(state["decides_at"])
+        self._timed, self._untimed = list(state["timed"]), list(state["untimed"])

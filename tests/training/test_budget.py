@@ -1,0 +1,118 @@
+"""A time limit becomes a number of steps, over which the learning rate falls; the clock is faked."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from test_resume import outcome, same
+from tiny_training import SignalAt, train
+
+from vivit_core.system.stops import TrainingStopped
+from vivit_core.training.budget import DECIDES_AT, LATEST, TimeBudget
+from vivit_core.training.callbacks.checkpoints import has_ended
+from vivit_core.training.callbacks.early_stopping import early_end
+
+EPOCHS, STEPS = 5, 8  # at most 40
+
+
+class Clock(Callback):
+    """Time that passes with the training alone: ``step_s(step)`` for each step, ``validation_s`` for each batch of a
+    validation."""
+
+    def __init__(self, step_s: Any = lambda step: 1.0, validation_s: float = 0.4) -> None:
+        self.now, self.step_s, self.validation_s = 1000.0, step_s, validation_s
+
+    def __call__(self) -> float:
+        return self.now
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        self.now += self.step_s(trainer.global_step)
+
+    def on_validation_batch_end(self, *args: Any, **options: Any) -> None:
+        self.now += self.validation_s
+
+
+def trained(folder: Path, limit_s: float, clock: Clock | None = None, **options: Any) -> tuple[Any, ...]:
+    """A training under a limit; what it said of its steps comes last."""
+    clock, said = clock or Clock(), []
+    budget = TimeBudget(limit_s, EPOCHS * STEPS, lambda budget, line: said.append(line), clock)
+    callbacks = [clock, *options.pop("callbacks", [])]
+    settings = {"module": {"budget": budget}, "callbacks": callbacks, **options}
+    return *train(folder, EPOCHS, STEPS, **settings), clock, said
+
+
+@pytest.mark.parametrize(("limit_s", "steps"), [(30.0, 27), (12.0, 11), (1.0, 11), (1000.0, 40)])
+def test_it_ends_in_time_and_cooled_down(tmp_path: Path, limit_s: float, steps: int) -> None:
+    module, trainer, record, clock, said = trained(tmp_path, limit_s)
+    assert trainer.global_step == module.steps == steps and early_end(trainer) is None
+    # A step takes 1 s, two batches of validation for eight steps 0.1 s a step.
+    assert said[0].startswith(f"{steps}{' of 40' if steps < 40 else ''} steps in at most ") and len(said) == 1
+    assert clock.now - 1000 <= max(limit_s, DECIDES_AT + 1) + 2 * 0.8  # the last validations are whole
+    lr, least = record.learning_rates, 0.1 * module.optimization.lr
+    assert lr[-1] == pytest.approx(least) and max(lr) == pytest.approx(module.optimization.lr, rel=0.1)
+    assert len(record.scores) == math.ceil(steps / STEPS)  # one of them at the last step
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["global_step"] == steps and has_ended(last, EPOCHS * STEPS)
+
+
+def test_without_a_limit_or_with_time_for_all_nothing_is_another(tmp_path: Path) -> None:
+    plain = train(tmp_path / "plain", EPOCHS, STEPS)
+    module, trainer, record, *_ = trained(tmp_path / "all", 1000.0)
+    assert same(outcome(*plain[:2]), outcome(module, trainer)) and plain[2].learning_rates == record.learning_rates
+
+
+@pytest.mark.parametrize(
+    "stops", [[(0, 1)], [(0, 3), (1, 0)], [(1, 1)], [(1, 3), (2, 2)], [(0, 0), (0, 2), (0, 4), (0, 6), (1, 2)]]
+)
+def test_interrupted_at_any_step_it_ends_as_one_that_decided_the_same(tmp_path: Path, stops: Any) -> None:
+    """Before the decision, at it (its last step is the second epoch's second), and after it."""
+    whole = trained(tmp_path / "whole", 30.0)
+    resume, decisions = None, []
+    for stop in stops:
+        with pytest.raises(TrainingStopped) as caught:
+            *_, said = trained(tmp_path / "parts", 30.0, callbacks=[SignalAt(*stop)], resume=resume)
+        resume = caught.value.checkpoint
+    *parts, record, _, said = trained(tmp_path / "parts", 30.0, resume=resume)
+    decisions += said
+    assert parts[0].steps == whole[0].steps and len(decisions) <= 1
+    expected, got = outcome(*whole[:2]), outcome(*parts)
+    for name in expected:
+        assert same(expected[name], got[name]), name
+    assert record.learning_rates[-3:] == whole[2].learning_rates[-3:]
+
+
+def test_what_compiling_takes_does_not_count(tmp_path: Path) -> None:
+    module, *_ = trained(tmp_path, 90.0, Clock(lambda step: 50.0 if step == 0 else 1.0, 0.0))
+    assert module.steps == 38  # 59 s for ten steps, then 1.1 s each, a tenth of it for validations
+
+
+@pytest.mark.parametrize("slower", [1.15, 2.0, 6.0])
+def test_a_machine_that_becomes_slower_ends_late_by_a_stated_share_and_cooled_down(
+    tmp_path: Path, slower: float
+) -> None:
+    clock = Clock(lambda step: 1.0 if step < 12 else slower)
+    module, trainer, record, clock, said = trained(tmp_path, 40.0, clock)
+    took = clock.now - 1000
+    assert record.learning_rates[-1] == pytest.approx(0.1 * module.optimization.lr)
+    assert (len(said) > 1) == (slower > 1.2) and trainer.global_step == module.steps
+    assert took <= LATEST * 40 + 2 * DECIDES_AT * slower  # it looks every ten steps, and cools down over as many
+    if slower > 1.2:
+        assert "the machine has become slower" in said[1] and f"{module.steps} steps instead of 36" in said[-1]
+
+
+def test_another_limit_is_another_decision(tmp_path: Path) -> None:
+    with pytest.raises(TrainingStopped) as caught:
+        trained(tmp_path, 30.0, callbacks=[SignalAt(1, 4)])
+    module, trainer, _, _, said = trained(tmp_path, 1000.0, resume=caught.value.checkpoint)
+    assert module.steps == trainer.global_step == 40 and len(said) == 1
+
+
+def test_a_budget_that_cannot_be_is_refused() -> None:
+    budget = TimeBudget(30.0, 40)
+    with pytest.raises(ValueError, match="a budget of 41 of 40 steps"):
+        budget.load_state_dict({**budget.state_dict(), "steps": 41})
