@@ -208,7 +208,8 @@ def test_the_design_names_every_folder() -> None:
 
 def test_the_pages_show_the_table_that_a_training_prints() -> None:
     scores = dict.fromkeys(("bps_mean", "ln_bps_mean", "knowable_fraction", "corr_mean"), 0.5) | {"units": 1}
-    table = table_of(scores | {"burn_in": 1, "trials": 1, "trials_left_out": 0, "recordings": {}}, "test")
+    said = {"burn_in": 1, "trials": 1, "trials_left_out": 0, "contextual_fraction": None, "recordings": {}}
+    table = table_of(scores | said, "test")
     printed = [str(column.header) for column in table.columns]
     heads = {
         page.name: re.split(r"\s*\|\s*|\s{2,}", line.strip(" |"))

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of, short_recording
 
-from vivit_core.analysis.compare import bootstrap, cost
-from vivit_core.analysis.compare.bootstrap import Sums, intervals, pieces, resampled
+from vivit_core.analysis import bootstrap
+from vivit_core.analysis.bootstrap import Sums, intervals, pieces, resampled
+from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section

@@ -61,7 +61,8 @@ def report(
 
 
 def table_of(summary: Mapping[str, Any], split: str) -> Table:
-    """Per recording: units, bits per spike, the LN baseline's, and the share of the oracle."""
+    """Per recording: units, bits per spike, the LN baseline's, the share of the oracle and, where it is known, that of
+    context."""
     few = f"{summary['trials']} trials" if summary["trials"] != 1 else "one trial"
     if summary["trials_left_out"]:
         few += f" of {summary['trials'] + summary['trials_left_out']} (data.most_trials)"
@@ -69,7 +70,8 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
         Column("recording", overflow="fold"),
         title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each",
     )
-    for name in ("units", "bits/spike", "LN bits/spike", "of the oracle", "correlation"):
+    contextual = summary["contextual_fraction"] is not None
+    for name in ("units", "bits/spike", "LN bits/spike", "of the oracle", *["of context"] * contextual, "correlation"):
         table.add_column(name, justify="right", no_wrap=True)
 
     def number(value: float | None, form: str = ".3f") -> str:
@@ -85,6 +87,7 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
             number(scores["bps_mean"]),
             number(scores["ln_bps_mean"]),
             number(scores["knowable_fraction"]),
+            *[number(scores["contextual_fraction"])] * contextual,
             number(scores["corr_mean"]),
         )
     return table

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.compare import bootstrap
-from vivit_core.analysis.compare.bootstrap import (
+from vivit_core.analysis import bootstrap
+from vivit_core.analysis.bootstrap import (
     INTERVAL,
     difference,
     enough_pieces,

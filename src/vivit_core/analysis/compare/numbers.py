@@ -9,17 +9,15 @@ Shape letters: N scored bins of a recording, U units, K pieces, R resamplings, 7
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from vivit_core.analysis.compare.bootstrap import Sums, pieces
+from vivit_core.analysis.bootstrap import Sums, piece_sums, pieces
 from vivit_core.analysis.evaluate.numbers import runs
-from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken
+from vivit_core.analysis.predict import Split, predict_split, refuse_broken
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.metrics.unit_scores import scores_of_sums, unit_sums
+from vivit_core.metrics.unit_scores import scores_of_sums
 from vivit_core.models.predictor import Predictor
 
 SAME = slice(0, 2)  # of the sums, those that depend on the data alone: bins and counts …
@@ -69,17 +67,6 @@ def sums_of(
             piece_sums(own, own.predicted_NU, cuts),
             None if truth_NU is None else piece_sums(own, truth_NU.astype(np.float32), cuts),
         )
-    return sums
-
-
-def piece_sums(found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
-    """``unit_sums`` of each piece, (K, 7, U)."""
-    sums = np.zeros((len(cuts), 7, found.counts_NU.shape[1]))
-    for k, parts in enumerate(cuts):
-        for start, stop in parts:
-            rows = slice(*np.searchsorted(found.bins_N, [start, stop]))
-            values = (torch.as_tensor(x[rows]) for x in (predicted_NU, found.counts_NU, found.valid_NU))
-            sums[k] += unit_sums(*values).numpy()
     return sums
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.compare import bootstrap
+from vivit_core.analysis import bootstrap
+from vivit_core.analysis.bootstrap import intervals
 from vivit_core.analysis.compare import plots as compare_plots
-from vivit_core.analysis.compare.bootstrap import intervals
 from vivit_core.report.section import Section, Table
 from vivit_core.report.training import counted
 from vivit_core.system.tables import write_table

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from vivit_core.analysis.bootstrap import FEWEST, INTERVAL, Sums
+from vivit_core.analysis.evaluate.context import PIECE_S, RESAMPLES, context_sums, summarize_context
 from vivit_core.analysis.evaluate.draw import draw_recording, draw_units
 from vivit_core.analysis.evaluate.numbers import score_recording, summarize, without_nan
 from vivit_core.analysis.predict import (
@@ -26,6 +28,12 @@ METHODS = {  # what units.csv and summary.json hold
     "bps": "bits per spike: Σ [(n ln r̂ − r̂) − (n ln n̄ − n̄)] / (Σ n · ln 2) over a unit's valid "
     "bins, n the count, r̂ the prediction, n̄ the unit's own mean over the same bins (Pillow "
     "et al. 2008). Not clamped. A silent unit has none, is left out of means, and is counted.",
+    "local_bps": "the same of the best rate that an observer could say who knows the unit's own field, and not its "
+    "context; in simulated recordings with context alone.",
+    "contextual_fraction": "(bps − local_bps) / (truth_bps − local_bps): the part of context's information that is "
+    "found. Of several units, the ratio of the sums over the units with context. Its interval holds "
+    f"{INTERVAL[1] - INTERVAL[0]:g} % of {RESAMPLES} resamplings of each recording's stimuli, in at least {FEWEST} "
+    f"pieces of at most {PIECE_S:g} s, repeats together.",
     "corr": "Pearson correlation of prediction and count over a unit's valid bins, single trials; "
     "none where one is constant.",
     "truth_bps": "the oracle: bits per spike of the simulation's true rate, without its shared noise.",
@@ -81,7 +89,7 @@ def evaluate(
     out : folder for the files.
     checkpoint : where the twin came from, for the summary.
     with_behavior_controls : predict with other behaviors too, see :func:`predict.behavior_controls`.
-    seed : of the behavior that is shuffled across trials.
+    seed : of the behavior that is shuffled across trials, and of the intervals' resampling.
     progress : show a bar.
 
     Returns
@@ -100,6 +108,8 @@ def evaluate(
         refuse_blind(twin)
         controls = behavior_controls(datamodule, split, seed)
     rows: list[dict[str, Any]] = []
+    rows_of: dict[str, list[dict[str, Any]]] = {}
+    sums: dict[str, dict[str, Sums]] = {}
     recordings: dict[str, Any] = {}
     by_id = {
         spec.recording_id: recording for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
@@ -120,11 +130,17 @@ def evaluate(
         recordings[recording_id] = summarize(scored, len(own.bins_N)) | shares | trials
         missing += own.missing_behavior * len(own.bins_N)
         draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
+        if (own_sums := context_sums(recording, own, split, datamodule.evaluation_burn_in)) is not None:
+            sums[recording_id] = own_sums
+        rows_of[recording_id] = scored
         rows += scored
         bins += len(own.bins_N)
+    of_all, of_each = summarize_context(rows_of, sums, seed)
+    recordings = {name: own | of_each[name] for name, own in recordings.items()}
     causal = twin.causal and all(spec.behavior_causal for spec in datamodule.specs)
     common = {"burn_in": datamodule.evaluation_burn_in, "causal": causal, "checkpoint": checkpoint, "split": split}
-    summary = summarize(rows, bins) | common | {"recordings": {name: s | common for name, s in recordings.items()}}
+    summary = summarize(rows, bins) | of_all | common
+    summary["recordings"] = {name: own | common for name, own in recordings.items()}
     for name in ("trials", "trials_left_out"):
         summary[name] = sum(own[name] for own in recordings.values())
     summary["missing_behavior_fraction"] = missing / max(1, bins)

@@ -21,12 +21,16 @@ from vivit_core.analysis.tables import write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known, median_known
-from vivit_core.metrics.oracle import share_of_oracle
+from vivit_core.metrics.oracle import share_of_context, share_of_oracle
 from vivit_core.metrics.repeats import RELIABLE, Repeats, RepeatScores, repeat_scores
 from vivit_core.metrics.unit_scores import UnitScores, unit_scores
 from vivit_core.models.predictor import Predictor
 
 NEAR_PX = 2.0  # a readout nearer to the true center than this looks at the right place
+
+
+WORDS = ("recording", "unit", "context")  # the columns of units.csv that hold no number
+LOCAL = "local"  # the kind of the simulated units without context
 
 
 HALF = 0.5  # of the oracle: units that a twin knows well enough to say where it looks
@@ -37,7 +41,7 @@ def without_scores(
 ) -> dict[str, Any]:
     """``summary.json`` of a training whose recordings have nothing to score in a split: every score is None."""
     scores = ("bps_mean", "bps_median", "corr_mean", "corr_median", "ln_bps_mean", "ln_corr_median")
-    summary = dict.fromkeys((*scores, "knowable_fraction")) | {
+    summary = dict.fromkeys((*scores, "knowable_fraction", "contextual_fraction")) | {
         "units": sum(spec.n_units for spec in datamodule.specs),
         "units_silent": 0,
         "bins": 0,
@@ -70,10 +74,14 @@ def score_recording(
         return repeat_scores(stimuli)
 
     own, baseline = scores(found.predicted_NU), scores(found.ln_NU)
-    truth_bps = unknown
-    if recording.info.has_truth:
-        truth_NU = np.concatenate([recording.truth("rate", a, b) for a, b in runs(found.bins_N)])
-        truth_bps = scores(truth_NU.astype(np.float32)).bps
+    truth_bps, local_bps = (
+        scores(np.concatenate([recording.truth(name, a, b) for a, b in runs(found.bins_N)]).astype(np.float32)).bps
+        if name in recording.truths
+        else unknown
+        for name in ("rate", "rate_local")
+    )
+    kinds = recording.unit_column("context") if "rate_local" in recording.truths else None
+    kind_U = np.full(units, "") if kinds is None else kinds
     repeated, ln_repeated = scores_over_repeats(found.predicted_NU), scores_over_repeats(found.ln_NU)
     place_U2 = centers_px(twin, recording, recording_id)
     ln_place_U2 = np.full((units, 2), np.nan) if ln is None else centers_px(ln, recording, recording_id)
@@ -83,6 +91,8 @@ def score_recording(
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_rate_hz = own.spikes / own.bins * recording.info.frame_rate_hz
         knowable, ln_knowable = (np.where(truth_bps > 0, bps / truth_bps, np.nan) for bps in (own.bps, baseline.bps))
+    contextual = share_of_context(*(bps[:, None] for bps in (own.bps, truth_bps, local_bps)))
+    contextual[kind_U == LOCAL] = np.nan
     columns = {
         "bins": own.bins.astype(int),
         "spikes": own.spikes,
@@ -92,6 +102,8 @@ def score_recording(
         "truth_bps": truth_bps,
         "knowable_fraction": knowable,
         "ln_knowable_fraction": ln_knowable,
+        "local_bps": local_bps,
+        "contextual_fraction": contextual,
         "corr": own.correlation,
         "ln_corr": baseline.correlation,
         "repeated_bins": repeated.bins.astype(int),
@@ -111,7 +123,8 @@ def score_recording(
         controlled = scores(controlled_NU)
         columns |= {f"{name}_bps": controlled.bps, f"{name}_corr": controlled.correlation}
     return [
-        {"recording": recording_id, "unit": unit} | {name: column[i].item() for name, column in columns.items()}
+        {"recording": recording_id, "unit": unit, "context": str(kind_U[i])}
+        | {name: column[i].item() for name, column in columns.items()}
         for i, unit in enumerate(recording.info.unit_ids)
     ]
 
@@ -193,16 +206,13 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
 
 def columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Each number of all units, (U,) float64."""
-    return {
-        name: np.array([row[name] for row in rows], np.float64) for name in rows[0] if name not in ("recording", "unit")
-    }
+    return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0] if name not in WORDS}
 
 
 def controls_of(columns: Iterable[str]) -> list[str]:
     """Names of the behaviors that stood in for the animal's."""
-    return [
-        name.removesuffix("_bps") for name in columns if name.endswith("_bps") and name not in ("ln_bps", "truth_bps")
-    ]
+    others = ("ln_bps", "truth_bps", "local_bps")
+    return [name.removesuffix("_bps") for name in columns if name.endswith("_bps") and name not in others]
 
 
 def without_nan(value: Any) -> Any:

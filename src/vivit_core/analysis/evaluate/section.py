@@ -41,6 +41,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         "truth_bps_mean": "oracle",
         "knowable_fraction": "of the oracle",
         "ln_knowable_fraction": "LN's",
+        "contextual_fraction": "of context",
         "corr_mean": "correlation",
         "ln_corr_mean": "LN's",
     }
@@ -95,6 +96,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         tables.append(table("On repeated stimuli, means over units", repeated))
     if summary["center_error_px_median"] is not None:
         tables.append(table("Where the readouts look, beside the simulation's truth", places))
+    if summary["context"]:
+        tables.append(context_table(summary))
     if summary["behavior"]:
         shares = {"the animal's own": summary, **summary["behavior"]}
         rows = [
@@ -115,3 +118,16 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         if path.is_file()
     ]
     return Section("evaluate", "How well it predicts", text, tables, drawn, command, notes)
+
+
+def context_table(summary: dict[str, Any]) -> Table:
+    """How much of context's information is found, by kind of context."""
+    columns = ("context", "units", "bits per spike", "best local observer", "oracle", "of context", "95 % interval")
+
+    def row(name: str, own: dict[str, Any]) -> tuple[Any, ...]:
+        low, high = own["contextual_fraction_interval"]
+        between = None if low is None else f"{low:.3f} … {high:.3f}"
+        scores = (own["bps_mean"], own["local_bps_mean"], own["truth_bps_mean"], own["contextual_fraction"])
+        return (name, own["units"], *scores, between)
+
+    return Table("What context tells, means over units", columns, [row(*item) for item in summary["context"].items()])

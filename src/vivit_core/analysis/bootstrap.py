@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from einops import einsum
 
+from vivit_core.analysis.predict import Predictions
 from vivit_core.data.recording.format import Trials
 from vivit_core.metrics.averages import mean_known
-from vivit_core.metrics.unit_scores import scores_of_sums
+from vivit_core.metrics.unit_scores import scores_of_sums, unit_sums
 from vivit_core.system.terminal import track
 
 INTERVAL = (2.5, 97.5)  # percentiles of the resamplings
@@ -58,6 +61,17 @@ def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int,
         for first, last in itertools.pairwise(edges):
             cuts.append([(start + first, min(start + last, stop)) for start, stop in own if start + first < stop])
     return cuts
+
+
+def piece_sums(found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
+    """``unit_sums`` of each piece, (K, 7, U)."""
+    sums = np.zeros((len(cuts), 7, found.counts_NU.shape[1]))
+    for k, parts in enumerate(cuts):
+        for start, stop in parts:
+            rows = slice(*np.searchsorted(found.bins_N, [start, stop]))
+            values = (torch.as_tensor(x[rows]) for x in (predicted_NU, found.counts_NU, found.valid_NU))
+            sums[k] += unit_sums(*values).numpy()
+    return sums
 
 
 def resampled(found: dict[str, dict[str, Sums]], resamples: int, seed: int, progress: bool) -> dict[str, np.ndarray]:
