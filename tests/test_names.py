@@ -286,7 +286,8 @@ def test_a_progress_bar_shows_every_name() -> None:
 
 
 def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = dict.fromkeys(("bps_mean", "ln_bps_mean", "knowable_fraction", "corr_mean"), 0.5) | {"units": 1}
+    scores = ("bps_mean", "ln_bps_mean", "knowable_fraction", "contextual_fraction", "corr_mean")
+    own = dict.fromkeys(scores, 0.5) | {"units": 1, "trials": 2, "trials_left_out": 0}
     summary = {"recordings": dict.fromkeys(NAMES, own), "burn_in": 3, **own}
     to = Console(file=io.StringIO(), width=400)
     to.print(table_of(summary, "test"))
