@@ -17,7 +17,9 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.simulate import Context, Simulator
-from vivit_core.data.simulate.context import KINDS, Cells, Contexts, Seen, background, local_rate, smooth, surround
+from vivit_core.data.simulate.cells import Cells, Seen, smooth
+from vivit_core.data.simulate.context import KINDS, Contexts, background, surround
+from vivit_core.data.simulate.local_rate import local_rate
 from vivit_core.data.simulate.world import Objects, Scene
 from vivit_core.metrics.unit_scores import unit_scores
 from vivit_core.parts.build import build

@@ -7,8 +7,9 @@ A neuron with context keeps its local drive L and its gain g (``population``); i
 where A ≥ 0 is the context's signal, from its surround, its own past, or the background's motion, and k its strength.
 Everything is causal and starts from rest with each trial.
 
-Shape letters: N trials, T bins (= frames), H W pixels, R C rows and columns of cells, J = R · C cells, F far cells, O
-orientations, U units, M moments, L lags, 2 = (x, y). Numbers and their sources: docs/simulator.md.
+What it sees of the movie are ``cells``. Shape letters: N trials, T bins (= frames), H W pixels, R C rows and columns of
+cells, J = R · C cells, F far cells, O orientations, U units, M moments, L lags, 2 = (x, y). Numbers and their sources:
+docs/simulator.md.
 """
 
 from __future__ import annotations
@@ -18,27 +19,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
-FloatArray = NDArray[np.float32]
-ComplexArray = NDArray[np.complex64]
+from vivit_core.data.simulate.cells import CELL_TAU_S, Cells, FloatArray, Seen, smooth
 
 KINDS = ("surround", "adaptation", "motion")
 
 # --- the choices, units in the names ---
-CELL_PX = 4.0  # between neighboring cells
-CELL_STD_PX = 2.5  # of a cell's filters: their diameter is 10 px, as that of a middling unit
-CELL_CYCLES_PER_STD = 0.4
-CELL_ORIENTATIONS_DEG = (0.0, 45.0, 90.0, 135.0)  # of the filters' wave vectors, from x to y
-CELL_TAU_S = 0.04  # the past over which a cell's energy and motion are smoothed
-
 LIKENESS = 8.0  # exponent of the weights over likeness
 GATE_MIDDLE, GATE_SLOPE = 0.15, 16.0  # of the gate over the mean likeness
 
 CENTER_PX = 6.0  # cells as near as this show the motion at the center
-STILL_PX_PER_S = 2.0  # slower motion counts as rest
 
-LOCAL_STEPS, LOCAL_FOLDS = 400, 4  # levels of drive, and groups of stimuli, of the best local rate
 LAG_S = 0.1  # width of the stretches into which the past is cut
 
 
@@ -81,110 +72,6 @@ class Context:
             problems.append(f"moments={self.moments} is below 0")
         if problems:
             raise ValueError("the simulator's context cannot work with these fields: " + "; ".join(problems))
-
-
-def smooth(signal_T: FloatArray, tau_s: float | FloatArray, frame_rate_hz: float, axis: int = 0) -> FloatArray:
-    """The mean of the past, which forgets with `tau_s`, from rest."""
-    from scipy.signal import lfilter  # seconds that a process which simulates nothing does not wait for
-
-    keep = float(np.exp(-1 / (tau_s * frame_rate_hz)))
-    return lfilter([1 - keep], [1, -keep], signal_T, axis=axis).astype(np.float32, copy=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Oriented filters on a coarse grid over the frame: what a context sees of the movie."""
-
-    x_px_C: FloatArray
-    y_px_R: FloatArray
-    frame_rate_hz: float
-    filters: tuple[tuple[FloatArray, FloatArray], ...]  # an orientation's factors along x (W, 2 C) and y (2 R, H)
-
-    @classmethod
-    def over(cls, frame_shape: tuple[int, int], frame_rate_hz: float) -> Cells:
-        """Cells that cover a frame."""
-        places, windows, offsets = [], [], []
-        for length in frame_shape:
-            n = max(1, round(length / CELL_PX))
-            place = (np.arange(n) + 0.5) * length / n - 0.5
-            offset = np.arange(length)[:, None] - place
-            window = np.exp(-(offset**2) / (2 * CELL_STD_PX**2)) / np.sqrt(np.sqrt(np.pi) * CELL_STD_PX)
-            window[window < 1e-6] = 0  # denormal float32 numbers are slow to multiply
-            places.append(place.astype(np.float32))
-            windows.append(window)
-            offsets.append(offset)
-        filters = []
-        for angle in np.deg2rad(CELL_ORIENTATIONS_DEG):
-            # A Gabor whose envelope is round is a product of one factor along x and one along y.
-            factor_y, factor_x = (
-                window * np.exp(-2j * np.pi * CELL_CYCLES_PER_STD / CELL_STD_PX * wave * offset)
-                for window, wave, offset in zip(windows, (np.sin(angle), np.cos(angle)), offsets, strict=True)
-            )
-            x_W2C = np.concatenate([factor_x.real, factor_x.imag], axis=1).astype(np.float32)
-            y_2RH = np.concatenate([factor_y.real, factor_y.imag], axis=1).T.astype(np.float32)
-            filters.append((x_W2C, np.ascontiguousarray(y_2RH)))
-        return cls(places[1], places[0], frame_rate_hz, tuple(filters))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return len(self.y_px_R), len(self.x_px_C)
-
-    @property
-    def place_px_J2(self) -> FloatArray:
-        """Centers of the cells, row by row."""
-        x_RC, y_RC = np.meshgrid(self.x_px_C, self.y_px_R)
-        return np.stack([x_RC.ravel(), y_RC.ravel()], axis=1)
-
-    def responses(self, frames_THW: NDArray[np.uint8]) -> ComplexArray:
-        """Complex responses of the quadrature pairs: (T, J, O)."""
-        n_frames, height, width = frames_THW.shape
-        rows, columns = self.shape
-        contrast_PW = frames_THW.reshape(-1, width).astype(np.float32) / 127.5 - 1
-        found = []
-        for x_W2C, y_2RH in self.filters:
-            both = y_2RH @ (contrast_PW @ x_W2C).reshape(n_frames, height, -1)
-            real = both[:, :rows, :columns] - both[:, rows:, columns:]
-            imaginary = both[:, rows:, :columns] + both[:, :rows, columns:]
-            found.append((real + 1j * imaginary).reshape(n_frames, -1))
-        return np.stack(found, axis=-1)
-
-    def see(self, frames_THW: NDArray[np.uint8]) -> Seen:
-        """Energy and motion in every cell, from the frames of one trial."""
-        response_TJO = self.responses(frames_THW)
-        energy_TJO = smooth(np.square(np.abs(response_TJO)), CELL_TAU_S, self.frame_rate_hz)
-        # The response's phase falls by (wave vector · shift) from frame to frame; a trial comes after a gray screen.
-        turn_TJO = np.zeros_like(energy_TJO)
-        turn_TJO[1:] = -(response_TJO[:-1].conj() * response_TJO[1:]).imag
-        angle_O = np.deg2rad(CELL_ORIENTATIONS_DEG)
-        direction_O2 = np.stack([np.cos(angle_O), np.sin(angle_O)], axis=1).astype(np.float32)
-        motion_TJ2 = smooth(turn_TJO, CELL_TAU_S, self.frame_rate_hz) @ direction_O2
-        return Seen(energy_TJO, energy_TJO.sum(-1), motion_TJ2, np.linalg.norm(motion_TJ2, axis=-1))
-
-    @property
-    def still(self) -> float:
-        """The turn a frame, in radians, of a pattern that moves at `STILL_PX_PER_S`."""
-        return 2 * np.pi * CELL_CYCLES_PER_STD / CELL_STD_PX * STILL_PX_PER_S / self.frame_rate_hz
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What the cells see in one trial, or at some bins of it."""
-
-    energy_TJO: FloatArray  # orientation energy
-    energy_TJ: FloatArray  # its sum over orientations
-    motion_TJ2: FloatArray  # opponent motion energy summed as vectors: energy times turn of the phase a frame
-    speed_TJ: FloatArray  # its size
-
-    def at(self, bins: Sequence[int]) -> Seen:
-        rows = list(bins)
-        return Seen(self.energy_TJO[rows], self.energy_TJ[rows], self.motion_TJ2[rows], self.speed_TJ[rows])
-
-    def likeness_TJO(self) -> FloatArray:
-        """The tuned part of each cell's amplitudes over orientations, of length 1: cells are alike as their product."""
-        amplitude_TJO = np.sqrt(self.energy_TJO)
-        tuned_TJO = amplitude_TJO - amplitude_TJO.mean(-1, keepdims=True)
-        return tuned_TJO / (np.linalg.norm(tuned_TJO, axis=-1, keepdims=True) + np.float32(1e-9))
 
 
 def surround(
@@ -425,44 +312,3 @@ def _of_one(parts: FloatArray) -> FloatArray:
     """Parts along the last axis as fractions of their sum."""
     total = parts.sum(-1, keepdims=True)
     return np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)
-
-
-def local_rate(
-    rate_NTU: FloatArray, drive_NTU: FloatArray, gain_NTU: FloatArray, stimulus_N: NDArray[np.str_]
-) -> FloatArray:
-    """The best that an observer can say of the rate who knows the local drive and the eye's gain alone: (N, T, U).
-
-    Unit by unit, the rate over the gain is regressed on the drive (isotonic regression, weighted by the gain, which is
-    the maximum of the Poisson likelihood). Each stimulus is predicted by what the others show; a single one by itself.
-
-    Parameters
-    ----------
-    rate_NTU
-        True rates.
-    drive_NTU, gain_NTU
-        What the observer knows.
-    stimulus_N
-        Names of the trials' stimuli, by which they are divided.
-    """
-    group_N = np.unique(stimulus_N, return_inverse=True)[1] % LOCAL_FOLDS
-    groups = np.unique(group_N)
-    best_NTU = np.empty_like(rate_NTU)
-    for unit in range(rate_NTU.shape[-1]):
-        rate, drive, gain = (a[..., unit].astype(np.float64) for a in (rate_NTU, drive_NTU, gain_NTU))
-        edges = np.quantile(drive, np.arange(1, LOCAL_STEPS) / LOCAL_STEPS)
-        step = np.searchsorted(edges, drive)
-        sums = np.zeros((3, len(groups), LOCAL_STEPS))
-        for g, group in enumerate(groups):
-            own = group_N == group
-            for row, values in enumerate((gain, rate, gain * drive)):
-                sums[row, g] = np.bincount(step[own].ravel(), values[own].ravel(), LOCAL_STEPS)
-        for g, group in enumerate(groups):
-            own = group_N == group
-            others = sums.sum(1) if len(groups) == 1 else sums.sum(1) - sums[:, g]
-            weight, spikes, driven = others[:, others[0] > 1e-9 * others[0].sum()]
-            curve = isotonic_regression(spikes / weight, weights=weight).x
-            place = driven / weight
-            # Beyond the last level the curve goes on in proportion.
-            beyond = np.maximum(drive[own] / max(place[-1], 1e-30), 1)
-            best_NTU[own, :, unit] = gain[own] * np.interp(drive[own], place, curve) * beyond
-    return best_NTU

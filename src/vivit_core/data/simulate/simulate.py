@@ -33,7 +33,9 @@ from rich.text import Text
 from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.data.simulate.context import CELL_PX, KINDS, Context, Contexts, local_rate
+from vivit_core.data.simulate.cells import CELL_PX
+from vivit_core.data.simulate.context import KINDS, Context, Contexts
+from vivit_core.data.simulate.local_rate import local_rate
 from vivit_core.data.simulate.population import FloatArray, Population
 from vivit_core.data.simulate.world import SWAY_DEG, Objects, Scene, eye_path, quarters, sway
 from vivit_core.system.files import remember_whole, write_text
@@ -88,10 +90,10 @@ class Simulator:
             problems.append(f"trial_s={self.trial_s} is shorter than one frame")
         if (
             self.context is not None
-            and (reach := np.hypot(self.height, self.width) / 2) < self.context.far_px[0] + CELL_PX
+            and (farthest := np.hypot(self.height, self.width) / 2) < self.context.far_px[0] + CELL_PX
         ):
             problems.append(
-                f"context.far_px begins at {self.context.far_px[0]}, and nothing lies further than {reach:.3g} px from "
+                f"context.far_px begins at {self.context.far_px[0]}, and nothing lies further than {farthest:.3g} px from "
                 f"the center of a frame of {self.height} x {self.width} px"
             )
         if problems:
