@@ -1,4 +1,4 @@
-"""The layout of the package, kept by its imports: arrows between packages point down, and nothing imports in circles.
+"""The layout of the package: arrows between packages point down, nothing imports in circles, and no file is too long.
 
 The imports are read, not run: also those in functions and under ``TYPE_CHECKING``, which are arrows like any other.
 """
@@ -156,3 +156,33 @@ def test_it_is_noticed(tmp_path: Path, files: dict[str, str], wrong: str) -> Non
     found = [*wrong_arrows(arrows), *circles(modules, arrows)]
     turned = {" → ".join(names.split(" → ")[::-1]) for names in found}
     assert any(wrong in line for line in [*found, *turned]), found
+
+
+MOST_LINES = 400
+
+
+def too_long(source: Path) -> list[str]:
+    """Files above ``MOST_LINES`` lines whose header does not say why, in a sentence with "long because"."""
+    found = []
+    for path in sorted(source.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        lines = len(text.splitlines())
+        header = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
+        if lines > MOST_LINES and "long because" not in header:
+            found.append(f"{path.relative_to(source)}: {lines} lines")
+    return found
+
+
+def test_a_long_file_says_why() -> None:
+    assert too_long(SOURCE) == []
+
+
+def test_a_long_file_is_noticed(tmp_path: Path) -> None:
+    lines = "a = 1\n" * (MOST_LINES - 1)
+    for name, header in {
+        "short": '"""Short."""\n',
+        "long": '"""Long."""\n\n',
+        "reason": '"""All codes. It is long\nbecause the standard has as many."""\n',
+    }.items():
+        (tmp_path / f"{name}.py").write_text(header + lines)
+    assert too_long(tmp_path) == [f"long.py: {MOST_LINES + 1} lines"]

@@ -23,11 +23,13 @@ from tampering import DATA, PICKLES, PLACES, TAMPERINGS, Content, put, read_all,
 
 import vivit_core
 from vivit_core.cli.sweeps import Job, Outcome
-from vivit_core.models.checkpoint import FORMAT, MOST_STEPS, MOST_TENSORS, read_checkpoint, read_plain, settings_of
+from vivit_core.models.archive import MOST_STEPS, MOST_TENSORS
+from vivit_core.models.checkpoint import FORMAT, read_checkpoint, settings_of
 from vivit_core.models.load import baseline_in, check_description, checkpoint_of, load_twin, weights_in
 from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import class_of, consent
 from vivit_core.specs import RecordingSpec
+from vivit_core.system.plain import read_plain
 
 SRC = Path(vivit_core.__file__).parents[1]
 SECONDS, MEGABYTES = 10.0, 400  # of the processor, and more memory than before

@@ -20,6 +20,7 @@ import yaml
 
 from vivit_core.system.files import link_or_copy, remove_leftovers, write_text
 from vivit_core.system.locks import lock
+from vivit_core.system.plain import read_plain
 
 # torch, and what reads with it, is imported where it is used: a task that has no run folder does without.
 VERSIONS = (
@@ -241,13 +242,6 @@ def describe(
     write_text(run.path / "environment.json", json.dumps({**about, "seed": settings["seed"]}, indent=2))
     write_text(run.path / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
     write_text(run.path / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
-
-
-def read_plain(path: Path) -> dict[str, Any]:
-    """:func:`vivit_core.models.checkpoint.read_plain`."""
-    from vivit_core.models.checkpoint import read_plain
-
-    return read_plain(path)
 
 
 def number_in(file: Path, name: str) -> float | None:

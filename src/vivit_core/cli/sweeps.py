@@ -21,6 +21,7 @@ from vivit_core.cli.runs import number_in
 from vivit_core.names import file_name
 from vivit_core.parts.schema import check_call
 from vivit_core.system.files import remove_leftovers, write_text
+from vivit_core.system.plain import read_plain
 from vivit_core.system.processes import is_first_rank
 from vivit_core.system.tables import write_table
 from vivit_core.system.terminal import shown
@@ -69,8 +70,6 @@ class Job:
         """What is known of it; ``waiting`` where it has not begun."""
         if not self.file.is_file():
             return Outcome()
-        from vivit_core.models.checkpoint import read_plain
-
         values = read_plain(self.file)
         if problems := list(check_call("outcome", Outcome, values)):
             raise ValueError(f"{self.file}: {'; '.join(problems)}")

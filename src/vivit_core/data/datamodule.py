@@ -5,15 +5,12 @@ Shape letters: B clips, T bins, C channels, H W pixels, U units, D behavior numb
 
 from __future__ import annotations
 
-import glob
 import logging
-import os
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 import torch.distributed
 
@@ -21,13 +18,14 @@ from vivit_core.data.augmentation import Augmentation
 from vivit_core.data.checks import check_start, scorable, unscored
 from vivit_core.data.clips import TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationBatches, EvaluationLoader, TrainingBatches, TrainingLoader
+from vivit_core.data.paths import inside, matching
+from vivit_core.data.prepare import common_width, for_training, for_twin, refuse_twice
 from vivit_core.data.recording.format import RecordingInfo, Verify
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recordings
 from vivit_core.data.resample import ResampledRecording
-from vivit_core.data.statistics import training_statistics
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, refuse_unseen
-from vivit_core.specs import RecordingError, RecordingSpec
+from vivit_core.specs import RecordingSpec
 
 log = logging.getLogger(__name__)
 PASS = 4  # training clips in a pass over an evaluated trial, where nothing is said; without a gradient it takes less
@@ -200,33 +198,9 @@ class RecordingsDataModule:
     def paths(self) -> list[Path]:
         """The recording files that the settings name; simulated ones are made where they are missing."""
         if self._patterns is not None:
-            if not self._patterns:
-                raise ValueError("data.recordings is an empty list; name at least one file, or set it to null")
-            found: list[Path] = []
-            for pattern in self._patterns:
-                matches = sorted(glob.glob(as_pattern(pattern), recursive=True))
-                if not matches:
-                    raise ValueError(
-                        f"data.recordings: no file matches {pattern!r} (seen from {Path.cwd()}); "
-                        "correct the path, or make the file with "
-                        "`python run.py task=import importer=arrays source=X.npz out=Y.h5 …`"
-                    )
-                found += map(Path, matches)
-            return list(dict.fromkeys(found))
+            return matching(self._patterns)
         if self._root is not None:
-            found = sorted(Path(self._root).rglob("*.h5"))
-            if not found:
-                what = "holds no *.h5 file" if Path(self._root).is_dir() else "is not a folder"
-                raise ValueError(f"data.root: {self._root} {what}; give a folder of recording files, or null")
-            for path in found:
-                if not path.resolve().is_relative_to(Path(self._root).resolve()):
-                    raise RecordingError(
-                        path,
-                        "file",
-                        f"is a link that leads out of data.root, to {path.resolve()}",
-                        "Name the file itself in data.recordings, or put it into the folder",
-                    )
-            return found
+            return inside(Path(self._root))
         if self._simulator is None:
             raise ValueError("no recordings: give data.recordings, data.root or data.simulator")
         return [Path(path) for path in self._simulator.make(self._cache)]
@@ -243,7 +217,9 @@ class RecordingsDataModule:
         paths = self.paths()
         rate_hz = self._frame_rate_hz or min(Recording(path).info.frame_rate_hz for path in paths)
         views = [ResampledRecording(path, rate_hz, self._transforms, most_trials=self._most_trials) for path in paths]
-        return [view.info for view in views], {name: self._common_width(name, views) for name in self._behavior}
+        return [view.info for view in views], {
+            name: common_width(name, views, self._transforms) for name in self._behavior
+        }
 
     def setup(self) -> None:
         """Check all recordings and know their statistics. Does its work once.
@@ -263,138 +239,18 @@ class RecordingsDataModule:
                 f"{len(problems)} recordings cannot be used:\n" + "\n".join(f"- {error}" for error in problems)
             )
         if self._known is None:
-            recordings, specs = self._described(infos)
+            recordings, specs = for_training(
+                infos,
+                self._frame_rate_hz,
+                self._transforms,
+                self._behavior,
+                self.clip_length,
+                self._most_trials,
+            )
         else:
-            recordings, specs = self._matched(infos, self._known)
-        _distinct([(r.path, r.recording_id) for r in recordings])
+            recordings, specs = for_twin(infos, self._known, self._transforms, self._most_trials)
+        refuse_twice(recordings)
         self.recordings, self.specs = recordings, specs
-
-    def _described(self, infos: list[RecordingInfo]) -> tuple[list[ResampledRecording], list[RecordingSpec]]:
-        """Recordings to train on, with statistics of their training trials."""
-        rates = [info.frame_rate_hz for info in infos]
-        rate_hz = self._frame_rate_hz or min(rates)
-        recordings = [
-            ResampledRecording(info.path, rate_hz, self._transforms, most_trials=self._most_trials) for info in infos
-        ]
-        for view in recordings:
-            if not view.clock.same:
-                log.warning("%s", _resampled(view))
-        widths = {name: self._common_width(name, recordings) for name in self._behavior}
-        for view in recordings:
-            self._say_behavior(view, widths)
-            train = view.info.trials.of("train")
-            short = train.stop - train.start < self.clip_length
-            if not len(short):
-                raise ValueError(f"{view.path} has no training trial; training statistics need some (trials/split)")
-            if short.all():
-                longest = (train.stop - train.start).max()
-                raise ValueError(
-                    f"{view.path}: its longest training trial has {longest} bins, "
-                    f"and data.clip_length is {self.clip_length}; shorten the clip"
-                )
-            if short.any():
-                log.warning(
-                    "%s: %d of %d training trials are shorter than a clip of %d bins and are not trained on",
-                    view.path,
-                    short.sum(),
-                    len(short),
-                    self.clip_length,
-                )
-        specs = [training_statistics(recording, widths) for recording in recordings]
-        for recording in recordings:
-            recording.close()
-        return recordings, specs
-
-    def _common_width(self, name: str, recordings: Sequence[ResampledRecording]) -> int:
-        widths = {view.path: view.info.behavior[name] for view in recordings if name in view.info.behavior}
-        if not widths:
-            there = sorted(set().union(*(view.info.behavior for view in recordings)))
-            made = self._transforms.get(name)
-            lacks = (
-                f"; data.transforms.{name} makes it from {made.source!r}, which no recording has"
-                if isinstance(made, BehaviorTransform)
-                else ""
-            )
-            raise ValueError(
-                f"data.behavior: no recording has {name!r}{lacks}; "
-                f"there are {', '.join(there) if there else 'none at all'}"
-            )
-        if len(set(widths.values())) > 1:
-            raise ValueError(
-                f"data.behavior: {name!r} has a different width in each of "
-                + ", ".join(f"{p} ({w})" for p, w in widths.items())
-                + "; one twin reads the same numbers of all: make it alike with data.transforms, or leave it out"
-            )
-        return next(iter(widths.values()))
-
-    def _say_behavior(self, view: ResampledRecording, widths: Mapping[str, int]) -> None:
-        """What a reader of the run's log must know of a recording's behaviors."""
-        for name in widths:
-            if name not in view.info.behavior:
-                log.warning("%s has no behavior %r: its mean stands in", view.path, name)
-            elif not view.info.behavior_causal[name]:
-                log.warning(
-                    "%s: behavior %r looks ahead in time: the twin knows the future, its reports say causal: false",
-                    view.path,
-                    name,
-                )
-
-    def _matched(
-        self, infos: list[RecordingInfo], known: Mapping[str, RecordingSpec]
-    ) -> tuple[list[ResampledRecording], list[RecordingSpec]]:
-        """Recordings of a trained twin: under its names, its order of units, its rate, its statistics."""
-        recordings, specs = [], []
-        for info in infos:
-            spec = known.get(info.recording_id)
-            if spec is None:
-                same_units = [s for s in known.values() if set(s.unit_ids) == set(info.unit_ids)]
-                if len(same_units) != 1:
-                    raise ValueError(
-                        f"{info.path}: the twin knows no recording {info.recording_id!r}, "
-                        f"and {len(same_units)} of its recordings have these unit ids; it knows {', '.join(known)}"
-                    )
-                spec = same_units[0]
-                log.info(
-                    "%s (%s) has the units of the twin's recording %s", info.path, info.recording_id, spec.recording_id
-                )
-            if info.frame_shape != spec.frame_shape:
-                raise ValueError(
-                    f"{info.path}: frame shape (C, H, W) is {info.frame_shape}, but the twin was trained on "
-                    f"{spec.recording_id} with {spec.frame_shape}; resample the recording"
-                )
-            try:
-                view = ResampledRecording(
-                    info.path,
-                    spec.frame_rate_hz,
-                    self._transforms,
-                    spec.recording_id,
-                    spec.unit_ids,
-                    self._most_trials,
-                )
-            except ValueError as error:
-                if info.frame_rate_hz >= spec.frame_rate_hz:
-                    raise
-                raise ValueError(
-                    f"{info.path} has {info.frame_rate_hz:g} Hz, and the twin was trained at {spec.frame_rate_hz:g}; "
-                    "counts cannot be made finer, and a trained twin keeps its rate: train one with "
-                    f"data.frame_rate_hz={info.frame_rate_hz:g} or below"
-                ) from error
-            if not view.clock.same:
-                log.info("%s", _resampled(view))
-            for name, width in spec.behavior.items():
-                if view.info.behavior.get(name, width) != width:
-                    raise ValueError(
-                        f"{info.path}: behavior {name!r} has {view.info.behavior[name]} numbers, "
-                        f"but the twin was trained with {width}"
-                    )
-            self._say_behavior(view, spec.behavior)
-            ends = np.cumsum([0, *spec.behavior.values()])
-            view.absent = {
-                name: np.array(spec.behavior_mean[ends[i] : ends[i + 1]]) for i, name in enumerate(spec.behavior)
-            }
-            recordings.append(view)
-            specs.append(spec)
-        return recordings, specs
 
     def check_start(self) -> dict[str, list[str]]:
         """:func:`checks.check_start` of these recordings."""
@@ -493,30 +349,3 @@ class RecordingsDataModule:
                 f"{self.evaluation_burn_in} bins (trials/split)"
             )
         return EvaluationLoader(batches, self._num_workers, self._pin_memory, self._worker_timeout_s)
-
-
-def as_pattern(path: str) -> str:
-    """A path or pattern as ``glob`` takes it: what is there under its very name, from the left on, is no pattern, also
-    where its name has brackets."""
-    place, parts = Path(), Path(path).parts
-    for number, part in enumerate(parts):
-        if not os.path.lexists(place / part):
-            return os.path.join(glob.escape(str(place)), *parts[number:])
-        place /= part
-    return glob.escape(str(place))
-
-
-def _resampled(view: ResampledRecording) -> str:
-    p, q = view.clock.p, view.clock.q
-    how = f"{p} bins become one" if q == 1 else f"{p} bins become {q}, counts shared by overlap"
-    return f"{view.path}: {view.stored.frame_rate_hz:g} Hz is brought to {view.clock.frame_rate_hz:g} Hz ({how})"
-
-
-def _distinct(named: Sequence[tuple[Path, str]]) -> None:
-    seen: dict[str, Path] = {}
-    for path, recording_id in named:
-        if recording_id in seen:
-            raise ValueError(
-                f"{seen[recording_id]} and {path} are both recording {recording_id!r}; leave one out or rename it"
-            )
-        seen[recording_id] = path

@@ -16,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vivit_core.models.checkpoint import in_a_line
 from vivit_core.names import page_text
 from vivit_core.report.section import MEDIA, Section, cell
 from vivit_core.report.training import training_of, training_section
 from vivit_core.system.files import atomic_write, remove_leftovers
 from vivit_core.system.locks import lock
+from vivit_core.system.plain import in_a_line
 
 if TYPE_CHECKING:
     import jinja2

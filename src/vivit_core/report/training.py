@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vivit_core.models.checkpoint import read_checkpoint, read_plain
+from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.load import predictor_in
 from vivit_core.names import command
 from vivit_core.report.section import Section, Table
+from vivit_core.system.plain import read_plain
 
 
 def training_of(checkpoint: Path) -> Path | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from vivit_core.models.checkpoint import read_plain
 from vivit_core.parts.build import build_all
+from vivit_core.system.plain import read_plain
 from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.tracking import WandbRun
 

@@ -14,8 +14,9 @@ from typing import Any
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from vivit_core.models.checkpoint import in_a_line, refused
+from vivit_core.models.checkpoint import refused
 from vivit_core.models.load import check_description, weights_in
+from vivit_core.system.plain import in_a_line
 from vivit_core.training.module import TwinModule
 
 KEPT_FILES = ("best_model_path", "kth_best_model_path", "last_model_path")

@@ -93,8 +93,8 @@ class Simulator:
             and (farthest := np.hypot(self.height, self.width) / 2) < self.context.far_px[0] + CELL_PX
         ):
             problems.append(
-                f"context.far_px begins at {self.context.far_px[0]}, and nothing lies further than {farthest:.3g} px from "
-                f"the center of a frame of {self.height} x {self.width} px"
+                f"context.far_px begins at {self.context.far_px[0]}, and nothing lies further than {farthest:.3g} px "
+                f"from the center of a frame of {self.height} x {self.width} px"
             )
         if problems:
             raise ValueError("the simulator cannot work with these fields: " + "; ".join(problems))

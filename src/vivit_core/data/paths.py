@@ -1,0 +1,55 @@
+"""Which recording files ``data.recordings`` and ``data.root`` name."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vivit_core.specs import RecordingError
+
+
+def matching(patterns: Sequence[str]) -> list[Path]:
+    """The files that paths and patterns name, each once."""
+    if not patterns:
+        raise ValueError("data.recordings is an empty list; name at least one file, or set it to null")
+    found: list[Path] = []
+    for pattern in patterns:
+        matches = sorted(glob.glob(as_pattern(pattern), recursive=True))
+        if not matches:
+            raise ValueError(
+                f"data.recordings: no file matches {pattern!r} (seen from {Path.cwd()}); "
+                "correct the path, or make the file with "
+                "`python run.py task=import importer=arrays source=X.npz out=Y.h5 …`"
+            )
+        found += map(Path, matches)
+    return list(dict.fromkeys(found))
+
+
+def inside(root: Path) -> list[Path]:
+    """The recording files of a folder and its subfolders."""
+    found = sorted(root.rglob("*.h5"))
+    if not found:
+        what = "holds no *.h5 file" if root.is_dir() else "is not a folder"
+        raise ValueError(f"data.root: {root} {what}; give a folder of recording files, or null")
+    for path in found:
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise RecordingError(
+                path,
+                "file",
+                f"is a link that leads out of data.root, to {path.resolve()}",
+                "Name the file itself in data.recordings, or put it into the folder",
+            )
+    return found
+
+
+def as_pattern(path: str) -> str:
+    """A path or pattern as ``glob`` takes it: what is there under its very name, from the left on, is no pattern, also
+    where its name has brackets."""
+    place, parts = Path(), Path(path).parts
+    for number, part in enumerate(parts):
+        if not os.path.lexists(place / part):
+            return os.path.join(glob.escape(str(place)), *parts[number:])
+        place /= part
+    return glob.escape(str(place))
