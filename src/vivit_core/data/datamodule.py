@@ -15,9 +15,10 @@ import torch
 import torch.distributed
 
 from vivit_core.data.augmentation import Augmentation
+from vivit_core.data.batches import EvaluationBatches, TrainingBatches
 from vivit_core.data.checks import check_start, scorable, unscored
 from vivit_core.data.clips import TrainingSampler, Weighting
-from vivit_core.data.loaders import EvaluationBatches, EvaluationLoader, TrainingBatches, TrainingLoader
+from vivit_core.data.loaders import EvaluationLoader, TrainingLoader
 from vivit_core.data.paths import inside, matching
 from vivit_core.data.prepare import common_width, for_training, for_twin, refuse_twice
 from vivit_core.data.recording.format import RecordingInfo, Verify

@@ -138,7 +138,7 @@ def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, 
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
-def _stacked(read: Sequence[Clip]) -> Clips:
+def stacked(read: Sequence[Clip]) -> Clips:
     """The clips of one recording as one tensor each."""
     return Clips(
         frames=torch.from_numpy(np.stack([clip["frames"] for clip in read])),
