@@ -280,6 +280,15 @@ def test_a_plan_is_of_the_recordings_that_are_named(command, tmp_path):
     assert code == 1 and "no file matches 'none.h5'" in printed
 
 
+def test_a_plans_seconds_are_those_of_the_rate_that_is_asked_for(command, compose):
+    geometry = compose("task=plan")["data"]["geometry"]
+    assert geometry["frame_rate_hz"] != 60
+    for asked, rate_hz in ((), geometry["frame_rate_hz"]), (("data.frame_rate_hz=60",), 60):
+        words = ("task=plan", "trainer=debug", "data.recordings=null", "data.clip_length=32", "data.burn_in=8", *asked)
+        code, printed = command(*words)
+        assert code == 0 and f"at {rate_hz:g} Hz; a clip lasts {32 / rate_hz:.3g} s" in " ".join(printed.split())
+
+
 def test_three_ways_to_start_are_one():
     import vivit_core.__main__ as module
 

@@ -145,3 +145,14 @@ def test_relocated_moves_the_runs_files_and_nothing_else(compose):
 def test_budget_refuses_nothing_to_do():
     with pytest.raises(ValueError, match=r"trainer\.epochs=0 must be above zero"):
         schema.Budget(epochs=0, steps_per_epoch=1, batch_size=1, accumulate=1, precision="32-true", max_minutes=1.0)
+
+
+@pytest.mark.parametrize("group", validate.RECIPES)
+def test_a_recipe_that_would_change_nothing_is_refused(group, compose, tmp_path):
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text("optim:\n  lr: 0.5\n")
+    words = (f"hydra.searchpath=[file://{tmp_path}]", f"{group}=mine")
+    with pytest.raises(ConfigError, match=rf"{group}: its file lacks the line `# @package _global_`.*{group}=…"):
+        compose(*words)
+    (tmp_path / group / "mine.yaml").write_text("# @package _global_\noptim:\n  lr: 0.5\n")
+    assert compose(*words)["optim"]["lr"] == 0.5

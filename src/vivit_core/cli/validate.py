@@ -17,6 +17,8 @@ from vivit_core.cli.task import checked, root_of, task_named
 from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import check_call, dataclass_in, takes_path, types_of, values_of
 
+RECIPES = ("experiment", "hparams_search")  # groups whose files change several others
+
 
 # What it may hold ---------------------------------------------------------------------------------------------------
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         Names every unknown key, every missing one and every value of a wrong type.
     """
     refuse_no_checkpoint(cfg)
+    refuse_misplaced(cfg)
     settings = plain(cfg)
     if not isinstance(settings.get("task"), str):
         raise ConfigError(list(check_call("", EveryRun, {k: v for k, v in settings.items() if k not in SHARED})))
@@ -63,6 +66,18 @@ def refuse_no_checkpoint(cfg: DictConfig) -> None:
                 "from; leave it in (callbacks.checkpoint.save_top_k=1 keeps few files)"
             ]
         )
+
+
+def refuse_misplaced(cfg: DictConfig) -> None:
+    """A recipe changes several groups together, so its keys have to stand at the root."""
+    problems = [
+        f"{group}: its file lacks the line `# @package _global_`, so what it sets stands under {group} and changes "
+        f"nothing; put that line at the top of the file of {group}=…"
+        for group in RECIPES
+        if group in cfg
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def at_home(path: str, target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,10 +90,11 @@ def expected_recordings(context: RunContext, model: Node, data: Node) -> tuple[d
             datamodule = None
     if datamodule is None:
         expected = data["geometry"]
+        rate_hz = data["frame_rate_hz"] or expected["frame_rate_hz"]  # to which a training would bring them
         context.console.print(
             f"of data.geometry: {expected['recordings']} recordings of {expected['units']} units, frames "
-            f"{tuple(expected['frame_shape'])} (channels, height, width) at {expected['frame_rate_hz']:g} Hz; a clip "
-            f"lasts {data['clip_length'] / expected['frame_rate_hz']:.3g} s"
+            f"{tuple(expected['frame_shape'])} (channels, height, width) at {rate_hz:g} Hz; a clip lasts "
+            f"{data['clip_length'] / rate_hz:.3g} s"
         )
         return expected_sizes(data), expected["recordings"], expected["units"]
     infos, widths_of = datamodule.headers()
