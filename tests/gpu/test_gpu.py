@@ -16,8 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vivit_core import load_twin
 from vivit_core.models.attention.base import AttentionMask
-from vivit_core.models.attention.rope import rope_time
-from vivit_core.models.attention.rotary import RotaryAttention
+from vivit_core.models.attention.rotary import RotaryAttention, rope_time
 from vivit_core.training.machine import exact_float32
 
 # cuBLAS asks for it at its first product in a process, and with deterministic algorithms refuses without it. Lightning

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivit_core.models.attention.base import AttentionMask
-from vivit_core.models.attention.rope import apply_rope, rope_space, rope_time, rotation
-from vivit_core.models.attention.rotary import RotaryAttention
+from vivit_core.models.attention.rotary import RotaryAttention, apply_rope, rope_space, rope_time, rotation
 from vivit_core.models.dropout import draw_seeds
 
 MASKS = {"all": AttentionMask(False), "causal": AttentionMask(True), "window": AttentionMask(True, window=3)}

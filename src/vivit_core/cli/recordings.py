@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vivit_core.cli.console import tell
+from vivit_core.cli.schema import Budget
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import widths
 from vivit_core.names import setting
 from vivit_core.parts.build import build, build_all
+from vivit_core.parts.schema import Node
+from vivit_core.specs import RecordingSpec
+
+if TYPE_CHECKING:
+    from vivit_core.training.ranks import ProcessGroup
 
 Data = dict[str, Any]  # a data node: of conf/data, or of a checkpoint
 
@@ -108,3 +115,28 @@ def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
         "behavior_dim": sum(numbers[name] for name in data["behavior"]),
         "clip_length": data["clip_length"],
     }
+
+
+def recordings_to_train_on(data: Node, budget: Budget, device: str, processes: ProcessGroup) -> RecordingsDataModule:
+    """Recordings that are checked and known, in every process. The first makes them where they are simulated, and
+    computes their statistics."""
+    datamodule = make_datamodule(data)
+    datamodule.configure(
+        batch_size=budget.batch_size,
+        batches_per_epoch=budget.steps_per_epoch * budget.accumulate,
+        pin_memory=device == "cuda",
+    )
+
+    def specs() -> list[RecordingSpec]:
+        datamodule.prepare_data()
+        datamodule.setup()
+        for lines in datamodule.check_start().values():
+            for line in lines:
+                tell(line)
+        return datamodule.specs
+
+    known = processes.first(specs)
+    if processes.rank > 0:
+        datamodule.configure(specs=known)
+        datamodule.setup()
+    return datamodule

@@ -90,8 +90,8 @@ def repeat_scores(stimuli: Sequence[Repeats]) -> RepeatScores:
         total = signal + average(spread)
         varies = (bins >= 2) & (total > CONSTANT * average(mean**2))
         explainable = np.where(varies, signal / total, np.nan)
-        knowable = varies & (signal > 0) & (of_rate > 0) & ~np.isnan(correlation)
-        normalized = np.where(knowable, shared / np.sqrt(np.where(knowable, of_rate * signal, 1.0)), np.nan)
+        defined = varies & (signal > 0) & (of_rate > 0) & ~np.isnan(correlation)
+        normalized = np.where(defined, shared / np.sqrt(np.where(defined, of_rate * signal, 1.0)), np.nan)
         variance = sum(_signal_variance(y, m) for y, m in zip(counts, masks, strict=True)) / bins**2
         signal_to_error = np.where(bins >= 2, signal / np.sqrt(variance), np.nan)
     return RepeatScores(correlation, explainable, normalized, bins.astype(np.float64), signal_to_error)

@@ -361,9 +361,9 @@ def through_time(x_TK: Tensor, filter_L: Tensor) -> Tensor:
     bins, columns = x_TK.shape
     blocks = -(-bins // block)
     padded = F.pad(x_TK, (0, 0, lags - 1, blocks * block - bins))
-    reach = block + lags - 1
-    banded = F.pad(filter_L, (0, block)).repeat(block)[: block * reach].reshape(block, reach)
-    pieces = padded.as_strided((blocks, reach, columns), (block * columns, columns, 1))
+    length = block + lags - 1
+    banded = F.pad(filter_L, (0, block)).repeat(block)[: block * length].reshape(block, length)
+    pieces = padded.as_strided((blocks, length, columns), (block * columns, columns, 1))
     return torch.matmul(banded, pieces).reshape(-1, columns)[:bins]
 
 

@@ -155,13 +155,13 @@ def process_group(device: str, devices: int, num_nodes: int) -> Iterator[Process
     fabric = Fabric(accelerator=device, devices=devices, num_nodes=num_nodes, strategy="ddp", plugins=environment)
     fabric.launch()
     waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
-    together = ProcessGroup(fabric.global_rank, fabric.world_size, environment, waiting)
+    processes = ProcessGroup(fabric.global_rank, fabric.world_size, environment, waiting)
     del waiting
     try:
-        yield together
-        part(together)
+        yield processes
+        part(processes)
     except TrainingStopped:
-        part(together)
+        part(processes)
         raise  # all have stopped
     except BaseException:
         for process in getattr(fabric.strategy.launcher, "procs", []):  # else they would wait for this one
@@ -169,12 +169,12 @@ def process_group(device: str, devices: int, num_nodes: int) -> Iterator[Process
         raise
 
 
-def part(together: ProcessGroup) -> None:
+def part(processes: ProcessGroup) -> None:
     """End the threads of the process groups.
 
     One that still lets go of the last exchange's tensors while Python ends aborts the process, and with it, under
     torchrun, a training that had gone well. They end when nothing holds their group any more.
     """
-    together.waiting = None
+    processes.waiting = None
     gc.collect()  # the trainer's strategy holds one
     dist.destroy_process_group()

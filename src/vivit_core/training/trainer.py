@@ -15,7 +15,7 @@ from vivit_core.training.ranks import ProcessGroup
 
 
 def make_trainer(
-    together: ProcessGroup,
+    processes: ProcessGroup,
     *,
     device: str,
     devices: int,
@@ -34,7 +34,7 @@ def make_trainer(
 
     Parameters
     ----------
-    together : the processes that train.
+    processes : the processes that train.
     device : "cpu" or "cuda".
     devices, num_nodes : processes on each machine, and machines.
     precision : of the computing, "32-true" or "bf16-mixed".
@@ -48,8 +48,8 @@ def make_trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
         num_nodes=num_nodes,
-        strategy=together.strategy(recordings),
-        plugins=[together.environment, WholeCheckpointIO()],
+        strategy=processes.strategy(recordings),
+        plugins=[processes.environment, WholeCheckpointIO()],
         precision=precision,
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,

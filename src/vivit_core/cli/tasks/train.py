@@ -20,7 +20,7 @@ from vivit_core.cli.conclusion import conclude, conclude_without_score
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
 from vivit_core.cli.evaluation import report
-from vivit_core.cli.recordings import expected_sizes, make_datamodule
+from vivit_core.cli.recordings import expected_sizes, recordings_to_train_on
 from vivit_core.cli.resume import is_trained, note_failure, where_to_train
 from vivit_core.cli.schema import Budget, PathName
 from vivit_core.cli.trained import is_fitted_alone
@@ -34,7 +34,6 @@ from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
-from vivit_core.specs import RecordingSpec
 from vivit_core.system.processes import started_from_outside
 from vivit_core.training.baseline import fit_baseline
 from vivit_core.training.budget import TimeBudget
@@ -99,18 +98,18 @@ def train(
     """
     refuse_sweep_of_ranks(context)
     machine = context.settings["trainer"]
-    with process_group(context.device, machine["devices"], machine["num_nodes"]) as together:
-        console.quiet = together.rank > 0
+    with process_group(context.device, machine["devices"], machine["num_nodes"]) as processes:
+        console.quiet = processes.rank > 0
         check_init_from(context, init_from, optim)
         if init_from is not None:
             model = adopted(context, init_from, model)
             context = context.with_settings(model=model)
-        run, checkpoint = together.first(lambda: where_to_train(context, resume))
+        run, checkpoint = processes.first(lambda: where_to_train(context, resume))
         context.note(run=str(run.path))
         if checkpoint is None and run.finished:
             return run.score
-        with run.held() if together.rank == 0 else nullcontext():
-            if together.rank == 0:
+        with run.held() if processes.rank == 0 else nullcontext():
+            if processes.rank == 0:
                 run.remove_leftovers()
             planned = str(context.run.path)
             context = context.moved_to(run)
@@ -122,7 +121,7 @@ def train(
                     context,
                     run,
                     checkpoint,
-                    together,
+                    processes,
                     predict=predict,
                     model=model,
                     readout=readout,
@@ -134,11 +133,11 @@ def train(
                     logger=moved(logger, planned, str(run.path)),
                     init_from=init_from,
                 )
-                if together.rank == 0:
+                if processes.rank == 0:
                     run.finish(score)
                 return score
             except BaseException as error:
-                if together.rank == 0:
+                if processes.rank == 0:
                     note_failure(run, error)
                 raise
             finally:
@@ -174,7 +173,7 @@ def fit(
     context: RunContext,
     run: runs.Run,
     checkpoint: Path | None,
-    together: ProcessGroup,
+    processes: ProcessGroup,
     *,
     predict: Literal["all", "last"],
     model: Node,
@@ -193,7 +192,7 @@ def fit(
     ----------
     context : of this run, whose folder is ``run``.
     checkpoint : that it continues from; None where it begins.
-    together : the processes that train.
+    processes : the processes that train.
     """
     check_scorable(predict, data)
     seed_everything(context.seed, workers=True, verbose=False)
@@ -207,9 +206,9 @@ def fit(
         keep_freed_memory()
     # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    datamodule = recordings_to_train_on(data, budget, device, together)
+    datamodule = recordings_to_train_on(data, budget, device, processes)
     if alone:
-        return together.first(lambda: fit_baseline_alone(context, run, model, datamodule, checkpoint))
+        return processes.first(lambda: fit_baseline_alone(context, run, model, datamodule, checkpoint))
     twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
     optimization: Optimization = build("optim", optim)
@@ -226,7 +225,7 @@ def fit(
         ln = baseline_in(checkpoint, content)
     else:
         # In the first process alone, whose weights all take over when Lightning starts.
-        ln = together.first(lambda: initialize(twin, datamodule, baseline, trained, init_from, optimization))
+        ln = processes.first(lambda: initialize(twin, datamodule, baseline, trained, init_from, optimization))
 
     module = TwinModule(
         twin,
@@ -237,13 +236,13 @@ def fit(
         gradient_clip=machine["gradient_clip"],
         seed=context.seed,
         scaled=CORE if trained is None else trained.parts,
-        budget=time_budget(run, budget, together, datamodule),
+        budget=time_budget(run, budget, processes, datamodule),
     )
     module.ln = None if ln is None else {"description": ln.description(), "weights": ln.state_dict()}
     begun = Begun()
     check_monitors(callbacks, list(twin.specs))
     trainer = make_trainer(
-        together,
+        processes,
         device=device,
         devices=machine["devices"],
         num_nodes=machine["num_nodes"],
@@ -262,17 +261,17 @@ def fit(
         console.print("its training is complete; what follows a training is done again")
         if isinstance(keeper, Checkpoints):
             keeper.load_state_dict(dict(keeper_state(content)))
-            if together.rank == 0:
+            if processes.rank == 0:
                 keeper.remove_unknown(trainer)
     else:
-        if together.rank == 0:
+        if processes.rank == 0:
             run.begin_training()
         if checkpoint is not None and content is not None:
             check_restorable(checkpoint, content, module)
         with restoring(checkpoint, content, begun):
             trainer.fit(module, datamodule=TrainingData(datamodule), ckpt_path=checkpoint, weights_only=True)
         ended = early_end(trainer)
-        if together.rank == 0:
+        if processes.rank == 0:
             run.end_training(trainer.global_step)
             if ended is not None:
                 tell(f"the training ended {ended}")
@@ -280,24 +279,24 @@ def fit(
         if not isinstance(keeper, ModelCheckpoint):
             trainer.save_checkpoint(run.best)  # all processes together
     state = keeper.state_dict() if isinstance(keeper, ModelCheckpoint) else {}
-    if together.rank == 0 and isinstance(keeper, ModelCheckpoint) and never_scored(keeper):
+    if processes.rank == 0 and isinstance(keeper, ModelCheckpoint) and never_scored(keeper):
         tell(
             f"no validation score ({keeper.monitor}) was ever a number, so best.ckpt holds the weights of the end; "
             "do the validation trials have spikes? (task=inspect looks)"
         )
         state["best_model_path"] = ""
-    return together.first(lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state))
+    return processes.first(lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state))
 
 
 def time_budget(
-    run: runs.Run, budget: Budget, together: ProcessGroup, datamodule: RecordingsDataModule
+    run: runs.Run, budget: Budget, processes: ProcessGroup, datamodule: RecordingsDataModule
 ) -> TimeBudget | None:
     """What decides how many steps there is time for, and says so; None without a limit."""
     if math.isinf(budget.max_minutes):
         return None
 
     def decided(found: TimeBudget, line: str) -> None:
-        if together.rank == 0:
+        if processes.rank == 0:
             if datamodule.scorable("test"):
                 passes = len(datamodule.evaluation_dataloader("test"))
                 line += (
@@ -317,31 +316,6 @@ def check_scorable(predict: str, data: Node) -> None:
             "predict=last predicts the newest bin of a window alone, so windows score one bin each: set "
             f"data.evaluation_length={clip} data.evaluation_burn_in={clip - 1} (they are {length} and {burn_in})"
         )
-
-
-def recordings_to_train_on(data: Node, budget: Budget, device: str, together: ProcessGroup) -> RecordingsDataModule:
-    """Recordings that are checked and known, in every process. The first makes them where they are simulated, and
-    computes their statistics."""
-    datamodule = make_datamodule(data)
-    datamodule.configure(
-        batch_size=budget.batch_size,
-        batches_per_epoch=budget.steps_per_epoch * budget.accumulate,
-        pin_memory=device == "cuda",
-    )
-
-    def specs() -> list[RecordingSpec]:
-        datamodule.prepare_data()
-        datamodule.setup()
-        for lines in datamodule.check_start().values():
-            for line in lines:
-                tell(line)
-        return datamodule.specs
-
-    known = together.first(specs)
-    if together.rank > 0:
-        datamodule.configure(specs=known)
-        datamodule.setup()
-    return datamodule
 
 
 def initialize(

@@ -101,8 +101,8 @@ class ConvStem(Tokenizer):
         Where kernel and stride are not both odd or both even, the kernel's middle is half a pixel before the cell's.
         """
         x, before = self.pad(x_BCTHW)
-        reach = self.kernel - self.stride
-        low, high = reach // 2 + reach % 2, reach // 2
+        overhang = self.kernel - self.stride
+        low, high = overhang // 2 + overhang % 2, overhang // 2
         x = rearrange(F.pad(x[:, :, before[0] :], (low, high, low, high)), "b c t h w -> (b t) c h w")
         return x.contiguous(memory_format=torch.channels_last), before
 
