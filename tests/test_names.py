@@ -49,7 +49,7 @@ from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.validate import validate_recording
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.names import (
     LONGEST,
     NAME_BYTES,
@@ -104,7 +104,7 @@ def test_a_key_name_is_one_word_and_never_the_mean() -> None:
 
 
 def test_no_recording_takes_another_number_s_name() -> None:
-    metrics = {name: UnitMetrics(1) for name in NAMES}
+    metrics = {name: StreamedScores(1) for name in NAMES}
     counts = torch.tensor([[1.0], [2.0], [1.0], [0.0]])
     for i, metric in enumerate(metrics.values()):
         metric.update(torch.full_like(counts, 1.0 + i), counts, torch.ones_like(counts, dtype=torch.bool))

@@ -16,7 +16,7 @@ from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.metrics.unit_scores import unit_scores
 from vivit_core.models.twin import Twin
 from vivit_core.training.module import validation_numbers
@@ -97,9 +97,9 @@ def test_a_model_that_predicts_no_numbers_is_an_error(value: float, data: Record
     predicted = np.array([[value, 0.1, 0.2], [0.5, 0.1, value]])  # the last one does not count
     scores = unit_scores(predicted, counts, mask)
     assert (scores.broken, scores.silent) == (1, 1)
-    metric = UnitMetrics(3)
+    metric = StreamedScores(3)
     metric.update(torch.as_tensor(predicted), torch.as_tensor(counts), torch.as_tensor(mask))
-    fine = UnitMetrics(3)
+    fine = StreamedScores(3)
     fine.update(torch.full((2, 3), 0.5), torch.as_tensor(counts), torch.as_tensor(mask))
     numbers = validation_numbers({"broken": metric, "fine": fine})
     assert all(np.isnan(numbers[name]) for name in ("bps_broken", "bps_mean", "loss", "corr_mean"))

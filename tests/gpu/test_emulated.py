@@ -13,7 +13,7 @@ from tiny_training import WITHOUT_DROPOUT, make_twin, optimization, train
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.likelihoods.loss import counted, summed_loss
 from vivit_core.models.ln import LN
@@ -97,7 +97,7 @@ def test_a_training_step_on_the_gpu_equals_the_cpus(name, gpu):
             twin.set_progress(0.5)
             metrics = []
             for spec in specs:
-                metric = UnitMetrics(spec.n_units).to(device)
+                metric = StreamedScores(spec.n_units).to(device)
                 metric.update(*counted(predicted[spec.recording_id], moved[spec.recording_id], 2))
                 metrics.append(metric.compute().bps)
             weights = torch.cat([p.detach().cpu().flatten() for p in twin.parameters()])

@@ -15,7 +15,7 @@ from vivit_core.metrics import repeats as metrics_repeats
 from vivit_core.metrics.averages import mean_known, median_known
 from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.repeats import Repeats, repeat_scores
-from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.metrics.unit_scores import unit_scores
 
 
@@ -77,7 +77,7 @@ def test_sums_add_up_over_batches_and_resets():
     rng = np.random.default_rng(1)
     rate, counts = rng.uniform(0.1, 2, (6, 10, 3)), rng.poisson(1.0, (6, 10, 3)).astype(float)
     mask = rng.random(rate.shape) < 0.5
-    metric = UnitMetrics(3)
+    metric = StreamedScores(3)
     for i in range(6):
         metric.update(*(torch.as_tensor(x[i]) for x in (rate, counts, mask)))
     whole = unit_scores(rate, counts, mask)
@@ -89,21 +89,21 @@ def test_sums_add_up_over_batches_and_resets():
 
 def test_sums_stay_float64_where_float32_would_fail():
     """A million bins, then one spike: float32 sums of the rate would have lost it."""
-    metric = UnitMetrics(1)
+    metric = StreamedScores(1)
     for value in (3e7, 1.0):
         metric.update(torch.tensor([[value]]), torch.tensor([[value]]), torch.tensor([[True]]))
     assert metric.compute().spikes[0] == 3e7 + 1.0
 
 
 def test_one_unit_stays_an_array():
-    metric = UnitMetrics(1)
+    metric = StreamedScores(1)
     metric.update(torch.tensor([[0.5], [1.0]]), torch.tensor([[0.0], [1.0]]), torch.ones(2, 1, dtype=torch.bool))
     assert metric.compute().bps.shape == (1,)
 
 
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="3 units last"):
-        UnitMetrics(3).update(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool))
+        StreamedScores(3).update(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool))
 
 
 def test_share_of_oracle_is_a_ratio_of_sums():

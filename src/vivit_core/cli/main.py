@@ -43,7 +43,7 @@ for message in (
     ".*treespec, LeafSpec.*",
     "Checkpoint directory .* exists and is not empty",
     "Experiment logs directory .* exists and is not empty",
-    "The ``compute`` method of metric UnitMetrics",  # nothing to validate: said
+    "The ``compute`` method of metric StreamedScores",  # nothing to validate: said
     r"Found .* module\(s\) in eval mode",  # a frozen core
     # Validation's numbers are the same in all processes already, and 1×1 kernels have two ways to be laid out.
     "It is recommended to use .*sync_dist=True",

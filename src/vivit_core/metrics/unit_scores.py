@@ -1,17 +1,18 @@
-"""How good predictions are: for each unit, in float64, exact across ranks. The one home of each formula.
+"""All scores of single trials, for each unit, from sums in float64 that are exact across ranks. ``bits_per_spike`` and
+``correlation`` have the formulas.
 
-Shape letters: N bins of any number of clips, R repeats, T bins of a stimulus, U units.
+Shape letters: N bins of any number of clips, U units.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vivit_core.metrics.bits_per_spike import bits_per_spike
 from vivit_core.metrics.correlation import pearson
 from vivit_core.metrics.repeats import PIECE
 
@@ -39,9 +40,6 @@ class UnitScores(NamedTuple):
 def unit_scores(predicted: np.ndarray, counts: np.ndarray, mask: np.ndarray) -> UnitScores:
     """Bits per spike, single-trial correlation and loss of one recording's units.
 
-    Bits per spike (Pillow et al. 2008): by how many bits a spike the prediction is a better Poisson model than the
-    unit's own mean on the evaluated bins. It is not clamped: a bad prediction is negative. A silent unit has none.
-
     Parameters
     ----------
     predicted, counts, mask : expected and measured counts and the pairs that count, each (..., U).
@@ -67,27 +65,12 @@ def unit_sums(predicted: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
     return torch.stack([x.sum(0) for x in (m, n, rate, n_log_rate, n.square(), rate.square(), n * rate)])
 
 
-def null_nats(bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Poisson loss of the null model, the zero of bits per spike: each unit at its own mean on these very bins.
-
-    Parameters
-    ----------
-    bins, counts : (…, U) float64, how many bins and the sum of their counts.
-
-    Returns
-    -------
-    (…, U) nats, summed over bins; 0 for a unit without counts.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return counts - counts * np.log(np.where(counts > 0, counts / bins, 1.0))
-
-
 def scores_of_sums(sums: np.ndarray) -> UnitScores:
     """Scores from ``unit_sums``."""
     bins, n, rate, n_log_rate, n_square, rate_square, n_rate = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = n / bins
-        bps = np.where(n > 0, (n_log_rate - rate + null_nats(bins, n)) / (n * math.log(2)), np.nan)
+        bps = bits_per_spike(bins, n, rate, n_log_rate)
         correlation = pearson(n_rate / bins, mean, rate / bins, n_square / bins, rate_square / bins)
         loss = (rate - n_log_rate) / bins
     return UnitScores(bps, correlation, loss, n, bins)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vivit_core.metrics.averages import mean_known
-from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.metrics.unit_scores import UnitScores
 from vivit_core.models.checkpoint import WRITTEN, written_by
 from vivit_core.models.likelihoods.loss import counted, summed_loss
@@ -98,7 +98,7 @@ class TwinModule(LightningModule):
         self.ln: dict[str, Any] | None = None
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
-        self.unit_metrics = nn.ModuleList(UnitMetrics(spec.n_units) for spec in twin.specs.values())
+        self.unit_metrics = nn.ModuleList(StreamedScores(spec.n_units) for spec in twin.specs.values())
         self._step_totals: Tensor | None = None  # (2,) loss and pairs of the step's batches so far
         self._step_clips, self._step_seconds, self._step_wait = 0, 0.0, 0.0
         self._clock = 0.0
@@ -237,9 +237,9 @@ class TwinModule(LightningModule):
     def on_validation_end(self) -> None:
         self._clock = time.perf_counter()  # validation is no waiting for data
 
-    def _metric(self, recording_id: str) -> UnitMetrics:
+    def _metric(self, recording_id: str) -> StreamedScores:
         metric = self.unit_metrics[list(self.twin.specs).index(recording_id)]
-        assert isinstance(metric, UnitMetrics)
+        assert isinstance(metric, StreamedScores)
         return metric
 
     # Optimizer and checkpoint
@@ -271,7 +271,7 @@ class TwinModule(LightningModule):
             self._shorten()
 
 
-def validation_numbers(metrics: Mapping[str, UnitMetrics]) -> dict[str, float]:
+def validation_numbers(metrics: Mapping[str, StreamedScores]) -> dict[str, float]:
     """What a validation reports of each recording's metrics and of all units together; empties the metrics.
 
     A model that predicts NaN or infinite rates has no score: its means are NaN, not those of the other units.

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from test_resume import outcome, same
 from tiny_training import BURN_IN, SignalAt, Validation, train
 
-from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.load import load_twin
@@ -56,7 +56,7 @@ def test_both_are_validated(tmp_path):
     _, trainer, _ = train(tmp_path, callbacks=[Averaging(DECAY)])
     for prefix, average in (("val", False), ("val_ema", True)):
         twin = load_twin(tmp_path / "last.ckpt", average=average)
-        metrics = {name: UnitMetrics(spec.n_units) for name, spec in twin.specs.items()}
+        metrics = {name: StreamedScores(spec.n_units) for name, spec in twin.specs.items()}
         for batch in Validation():
             with torch.no_grad():
                 for name, predicted in twin(batch).items():

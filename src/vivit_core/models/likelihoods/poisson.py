@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.metrics.unit_scores import null_nats
+from vivit_core.metrics.bits_per_spike import null_nats
 from vivit_core.models.likelihoods.base import Likelihood
 
 

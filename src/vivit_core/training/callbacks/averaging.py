@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vivit_core.metrics.unit_metrics import UnitMetrics
+from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.load import AVERAGE, weights_in
 from vivit_core.training.module import TwinModule, validation_numbers
@@ -36,14 +36,14 @@ class Averaging(Callback):
             raise ValueError(f"callbacks.averaging.decay={decay} must lie between 0 and 1, for example 0.99")
         self.decay = decay
         self.average: AveragedModel | None = None
-        self.metrics: dict[str, UnitMetrics] = {}
+        self.metrics: dict[str, StreamedScores] = {}
         self._step = 0  # the last optimizer step in the average
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, TwinModule)
         self.average = AveragedModel(pl_module.twin, multi_avg_fn=get_ema_multi_avg_fn(self.decay)).eval()
         self.average.requires_grad_(False)
-        self.metrics = {name: UnitMetrics(spec.n_units) for name, spec in pl_module.twin.specs.items()}
+        self.metrics = {name: StreamedScores(spec.n_units) for name, spec in pl_module.twin.specs.items()}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for module in (self.average, *self.metrics.values()):

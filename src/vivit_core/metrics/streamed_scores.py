@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from vivit_core.metrics.unit_scores import UnitScores, scores_of_sums, unit_sums
 
 
-class UnitMetrics(Metric):
+class StreamedScores(Metric):
     """Bits per spike and single-trial correlation of one recording's units, from sums that add up exactly over batches
     and ranks: the numbers of :func:`vivit_core.metrics.unit_scores.unit_scores`.
 
