@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,30 +113,58 @@ def test_its_own_tests_pass(mylab: Path) -> None:
     assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.long
-def test_it_works_from_the_built_wheels(tiny: list[str], tmp_path: Path) -> None:
-    """Both packages built, and installed side by side where there is no checkout."""
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """The programs of a new environment with both packages, installed from their wheels.
+
+    It has nothing of this checkout and no other package of its own. No index is asked: a .pth file lends it the
+    libraries that the tests themselves run with. A folder that a .pth file names is searched for modules, but its own
+    .pth files, one of which leads to this checkout, are not read.
+    """
     build(tmp_path / "lab")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     for project in (ROOT, tmp_path / "lab"):
         wheel = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(project)]
         subprocess.run([*pip, *wheel], check=True)
-    installed = tmp_path / "installed"
     wheels = [str(path) for path in tmp_path.glob("*.whl")]
     assert len(wheels) == 2
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(installed), *wheels]
-    subprocess.run([*pip, *install], check=True)
-    (tmp_path / "elsewhere").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    venv.create(tmp_path / "venv", symlinks=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "libraries.pth").write_text("\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}))
+    programs = tmp_path / "venv" / "bin"
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", *wheels]
+    subprocess.run([*pip, "--python", str(programs / "python"), *install], check=True)
+    return programs
 
-    def run(*words: str) -> str:
-        line = [sys.executable, "-m", "vivit_core", "--config-dir", str(installed / "mylab" / "conf"), *words]
-        where = tmp_path / "elsewhere"
-        done = subprocess.run(line, cwd=where, env=environment, capture_output=True, text=True, check=False)
+
+@pytest.mark.long
+def test_the_page_works_in_a_fresh_environment_from_the_built_wheels(
+    fresh: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    where = tmp_path / "elsewhere"
+    where.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+    def run(program: str, *words: str, at: Path = where) -> str:
+        line = [str(fresh / program), *words]
+        done = subprocess.run(line, cwd=at, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    run(*YOURS, *tiny, *SMALL, "hydra.run.dir=run")
-    best = tmp_path / "elsewhere" / "run" / "checkpoints" / "best.ckpt"
-    assert "deviance explained" in run("task=deviance", "packages=[mylab]", f"checkpoint={best}")
+    files = run("python", "-c", "import mylab, vivit_core; print(mylab.__file__, vivit_core.__file__, sep='\\n')")
+    assert all(Path(file).is_relative_to(tmp_path / "venv") for file in files.split()), files
+    conf = str(Path(files.split()[0]).parent / "conf")
+
+    def command(*words: str) -> str:
+        return run("vivit-core", "--config-dir", conf, *words)
+
+    command(*YOURS, *tiny, *SMALL, "hydra.run.dir=run")
+    best = where / "run" / "checkpoints" / "best.ckpt"
     assert torch.load(best, weights_only=True)["vivit_core"]["packages"] == {"mylab": "0.3"}
+    assert "deviance explained" in command("task=deviance", "packages=[mylab]", f"checkpoint={best}")
+    words = ("packages=[mylab]", "importer=rig", "importer.recording_id=r1", f"source={rig(tmp_path / 'rig')}")
+    command("task=import", *words, "out=r1.h5")
+    assert Recording(where / "r1.h5").info.n_units == 5
+    (tmp_path / "tests").mkdir()
+    shutil.copy(tmp_path / "lab" / "tests" / "test_mylab.py", tmp_path / "tests")  # where mylab's sources are not
+    assert "4 passed" in run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", at=tmp_path)
