@@ -72,7 +72,7 @@ def test_the_emulation_refuses_what_a_gpu_refuses(gpu):
 
 @pytest.mark.parametrize("name", [*tiny_models.MODELS_UNDER_CONTRACT, *WINDOWED])
 def test_a_training_step_on_the_gpu_equals_the_cpus(name, gpu):
-    """Loss, penalty, gradients, clipping, a fused step, the scores; with deterministic algorithms alone, as
+    """Loss, regularizer, gradients, clipping, a fused step, the scores; with deterministic algorithms alone, as
     ``trainer.deterministic=true`` asks for. Every dropout but that of attention, which a GPU's kernel draws itself."""
     model = tiny_models.dropping(tiny_models.MODELS_UNDER_CONTRACT.get(name) or WINDOWED[name])
     if "attention" in model:

@@ -43,7 +43,7 @@ def weights(module):
 
 
 def mean_loss(twin, batches):
-    """Loss of batches as the mean over all their valid pairs, plus the penalty; in float64, recording by recording."""
+    """Loss of batches as the mean over all their valid pairs, plus the regularizer; in float64, by recording."""
     total, pairs = 0.0, 0
     for batch in batches:
         for rid, rate in twin(batch).items():
