@@ -616,17 +616,17 @@ def test_token_share_is_the_tokens_part_of_the_drive():
     with torch.no_grad():
         readout.features[0][0].zero_()
         readout.features[1][1].zero_()
-        for level in range(2):
-            readout.features[level][2].zero_()
+        for index in range(2):
+            readout.features[index][2].zero_()
     share = attention_statistics.token_share(made, "a", given)
     assert share[0] == 1.0 and share[1] == 0.0 and np.isnan(share[2])
-    with torch.no_grad():  # nothing lies between these levels and the drive, so that each adds its own
-        levels = made.core(made.adapt("a", given)[0])
+    with torch.no_grad():  # nothing lies between these maps and the drive, so that each adds its own
+        maps = made.core(made.adapt("a", given)[0])
         added = [
-            level.to_bins(readout.look(level.x_BCTHW, readout.weights(level, features_UC)), 17)
-            for level, features_UC in zip(levels, readout.features, strict=True)
+            feature_map.to_bins(readout.look(feature_map.x_BCTHW, readout.weights(feature_map, features_UC)), 17)
+            for feature_map, features_UC in zip(maps, readout.features, strict=True)
         ]
-        of_map, of_tokens = (x[:, levels[-1].first_end :, 3:].flatten(0, 1).double().var(0).numpy() for x in added)
+        of_map, of_tokens = (x[:, maps[-1].first_end :, 3:].flatten(0, 1).double().var(0).numpy() for x in added)
     np.testing.assert_allclose(share[3:], of_tokens / (of_map + of_tokens), rtol=1e-4)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in made.modules())
 
@@ -635,8 +635,8 @@ def test_what_behavior_does_through_the_modulator_is_not_the_tokens_share():
     of = spec()
     made = twin(vivit(tokenizer=STEM), of)
     with torch.no_grad():
-        for level in (0, 1):  # behavior, the stem's map; what is left are the tokens behind the modulator
-            made.readout("a").features[level].zero_()
+        for index in (0, 1):  # behavior, the stem's map; what is left are the tokens behind the modulator
+            made.readout("a").features[index].zero_()
     assert (attention_statistics.token_share(made, "a", clips(of)) < 0.999).all()
 
 

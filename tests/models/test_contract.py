@@ -390,16 +390,19 @@ def test_a_convolutions_outputs_are_centered_on_every_second_cell() -> None:
 
 def test_levels_lie_where_their_cells_are() -> None:
     frame = torch.zeros(1, 1, 8, 13, 15)
-    (level,) = twin(factorized(), spec(height=13, width=15)).core(frame)
-    assert (level.ys.tolist(), level.xs.tolist()) == (list(range(0, 13, 2)), list(range(0, 15, 2)))
+    (feature_map,) = twin(factorized(), spec(height=13, width=15)).core(frame)
+    assert (feature_map.ys.tolist(), feature_map.xs.tolist()) == (list(range(0, 13, 2)), list(range(0, 15, 2)))
     first, second = twin(resnet(), spec(height=13, width=15)).core(frame)
     assert first.ys.tolist() == [0.5, 4.5, 8.5, 12.5]  # 16 rows, the first of them put before the frame
     assert second.ys.tolist() == [0.5, 8.5] and second.cell == 2 * first.cell == 8
     stem = vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 8, 8]}, frontend=BASIS)
     fine, first_map, restored = twin(stem, spec(height=13, width=15)).core(frame)
     assert fine.ys.tolist() == [2 * i - 1 for i in range(8)]  # half a pixel off: an odd kernel, an even stride
-    for level, theirs in ((first_map, first), (restored, second)):
-        assert level.ys.tolist() == (theirs.ys - 0.5).tolist() and level.xs.tolist() == (theirs.xs - 0.5).tolist()
+    for feature_map, theirs in ((first_map, first), (restored, second)):
+        assert (
+            feature_map.ys.tolist() == (theirs.ys - 0.5).tolist()
+            and feature_map.xs.tolist() == (theirs.xs - 0.5).tolist()
+        )
 
 
 def test_impossible_geometry_is_refused_with_a_remedy() -> None:

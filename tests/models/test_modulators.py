@@ -12,8 +12,8 @@ def test_convgru_equals_its_equations_stepped() -> None:
     torch.manual_seed(0)
     gru = ConvGRU(channels=4, behavior_dim=3, stride=2, hidden=5, gain=0).double()
     x, behavior = torch.randn(2, 4, 3, 4, 5).double(), torch.randn(2, 5, 3).double()  # 5 bins: padded at the old end
-    level = FeatureMap(x, 0, 2, torch.arange(4.0), torch.arange(5.0), 2.0)
-    changed = gru([level], behavior)[-1].x_BCTHW
+    feature_map = FeatureMap(x, 0, 2, torch.arange(4.0), torch.arange(5.0), 2.0)
+    changed = gru([feature_map], behavior)[-1].x_BCTHW
     padded = torch.cat([torch.zeros(2, 1, 3).double(), behavior], dim=1)
     state = torch.zeros(2, 5, 4, 5).double()
     for s in range(3):

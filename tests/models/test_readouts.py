@@ -27,7 +27,7 @@ def readout(channels: list[int], units: int = 4, **changes: object) -> GaussianR
 
 def test_readout_equals_the_window_integrated_by_hand() -> None:
     made = readout([3, 2]).double()
-    levels = [
+    maps = [
         FeatureMap(
             torch.randn(2, 3, 8, 12, 16).double(),
             0,
@@ -45,7 +45,7 @@ def test_readout_equals_the_window_integrated_by_hand() -> None:
             4.0,
         ),
     ]
-    drives = made(levels, 8, last=False)
+    drives = made(maps, 8, last=False)
     gaussian = made.gaussians()
     for u in range(4):
         (mx, my), (sx, sy), angle = (
@@ -55,19 +55,19 @@ def test_readout_equals_the_window_integrated_by_hand() -> None:
         )
         for t in (0, 3, 7):
             drive = made.bias[u].clone()
-            for index, level in enumerate(levels):
-                step = (t - level.first_end) // level.stride
+            for index, feature_map in enumerate(maps):
+                step = (t - feature_map.first_end) // feature_map.stride
                 if step < 0:
                     continue
-                weights = torch.zeros(len(level.ys), len(level.xs), dtype=torch.float64)
-                for i, y in enumerate(level.ys):
-                    for j, x in enumerate(level.xs):
+                weights = torch.zeros(len(feature_map.ys), len(feature_map.xs), dtype=torch.float64)
+                for i, y in enumerate(feature_map.ys):
+                    for j, x in enumerate(feature_map.xs):
                         along = (x - mx) * math.cos(angle) + (y - my) * math.sin(angle)
                         across = (y - my) * math.cos(angle) - (x - mx) * math.sin(angle)
-                        floor = (level.cell / 2) ** 2
+                        floor = (feature_map.cell / 2) ** 2
                         weights[i, j] = torch.exp(-0.5 * (along**2 / (sx**2 + floor) + across**2 / (sy**2 + floor)))
                 weights = weights / weights.sum()
-                seen = torch.einsum("chw,hw->c", level.x_BCTHW[1, :, step], weights)
+                seen = torch.einsum("chw,hw->c", feature_map.x_BCTHW[1, :, step], weights)
                 drive = drive + seen @ made.features[index][u]
             torch.testing.assert_close(drives[1, t, u], drive, rtol=1e-6, atol=1e-9)
 
@@ -76,8 +76,8 @@ def test_readout_equals_the_window_integrated_by_hand() -> None:
 def test_readouts_start_at_the_mean_rate(output: Literal["exp", "softplus"]) -> None:
     likelihood = Poisson((0.01, 0.5), output)
     made = GaussianReadout([3], (12, 16), likelihood.mean_drive(), 1.5, 0.3, 6.0, 0.5, 0.0)
-    level = FeatureMap(torch.zeros(1, 3, 4, 12, 16), 0, 1, torch.arange(12.0), torch.arange(16.0), 1.0)
-    rate = likelihood.rate(made([level], 4, last=True))[0]
+    feature_map = FeatureMap(torch.zeros(1, 3, 4, 12, 16), 0, 1, torch.arange(12.0), torch.arange(16.0), 1.0)
+    rate = likelihood.rate(made([feature_map], 4, last=True))[0]
     torch.testing.assert_close(rate, torch.tensor([0.01, 0.5]), rtol=1e-3, atol=1e-5)
 
 

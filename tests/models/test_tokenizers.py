@@ -49,11 +49,11 @@ def test_the_stems_cells_lie_where_they_say(stride: int) -> None:
         stem.mix.weight.fill_(1.0)
     x = torch.zeros(1, 1, 2, 13, 18)
     x[..., 6, 11] = 1.0
-    level = stem(x).levels[0]
-    seen = level.x_BCTHW[0, 0, 0]
+    feature_map = stem(x).maps[0]
+    seen = feature_map.x_BCTHW[0, 0, 0]
     weight = seen / seen.sum()
-    assert float((weight.sum(1) * level.ys).sum()) == pytest.approx(6, abs=1e-5)
-    assert float((weight.sum(0) * level.xs).sum()) == pytest.approx(11, abs=1e-5)
+    assert float((weight.sum(1) * feature_map.ys).sum()) == pytest.approx(6, abs=1e-5)
+    assert float((weight.sum(0) * feature_map.xs).sum()) == pytest.approx(11, abs=1e-5)
 
 
 def residual_stem(**changes: object) -> ResidualStem:
@@ -82,29 +82,33 @@ def test_a_token_writes_to_its_own_patch_of_the_map_alone() -> None:
     without = stem.restore(tokens, x)
     assert without.x_BCTHW.shape == (2, 6, 5, 5, 7)  # cells of 8 px, of which the last token across holds one
     x[1, 3, 1 * 4 + 2] = 100 * torch.randn(16)
-    level = stem.restore(tokens, x)
-    b, t, h, w = (level.x_BCTHW != without.x_BCTHW).any(1).nonzero(as_tuple=True)
+    feature_map = stem.restore(tokens, x)
+    b, t, h, w = (feature_map.x_BCTHW != without.x_BCTHW).any(1).nonzero(as_tuple=True)
     assert set(b.tolist()) == {1} and set(t.tolist()) == {3} and len(b) == 4
-    assert (level.ys[h] - tokens.ys[1]).abs().tolist() == (level.xs[w] - tokens.xs[2]).abs().tolist() == [4.0] * 4
+    assert (
+        (feature_map.ys[h] - tokens.ys[1]).abs().tolist()
+        == (feature_map.xs[w] - tokens.xs[2]).abs().tolist()
+        == [4.0] * 4
+    )
 
 
 @torch.no_grad()
 def test_a_token_is_cut_from_its_own_patch_of_the_map() -> None:
     stem = residual_stem(patch_size=[4, 16, 16])
     tokens = stem(torch.randn(1, 1, 8, 37, 50))
-    level = tokens.map
-    assert level is not None
-    middle = (level.ys[2:4].mean(), level.xs[4:6].mean())
+    feature_map = tokens.map
+    assert feature_map is not None
+    middle = (feature_map.ys[2:4].mean(), feature_map.xs[4:6].mean())
     assert middle == (tokens.ys[1], tokens.xs[2])
-    cells = rearrange(level.x_BCTHW[0, :, 1, 2:4, 4:6], "c h w -> (c h w)")
+    cells = rearrange(feature_map.x_BCTHW[0, :, 1, 2:4, 4:6], "c h w -> (c h w)")
     torch.testing.assert_close(stem.embed(cells), tokens.x_BTND[0, 1, 1 * 4 + 2])
 
 
 def test_bins_are_served_once_by_the_newest_ended_token() -> None:
-    level = FeatureMap(
+    feature_map = FeatureMap(
         torch.zeros(1, 1, 3, 1, 1), first_end=1, stride=4, ys=torch.zeros(1), xs=torch.zeros(1), cell=4.0
     )
-    served = level.to_bins(torch.tensor([1.0, 2.0, 3.0])[None, :, None], 10)
+    served = feature_map.to_bins(torch.tensor([1.0, 2.0, 3.0])[None, :, None], 10)
     assert served[0, :, 0].tolist() == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
 
 

@@ -29,7 +29,7 @@ class FeatureMap:
     cell: float
 
     def rows(self, rows: slice) -> FeatureMap:
-        """The same level for some of the clips."""
+        """The same map for some of the clips."""
         return replace(self, x_BCTHW=self.x_BCTHW[rows])
 
     def to_bins(self, values_BTU: Tensor, bins: int) -> Tensor:

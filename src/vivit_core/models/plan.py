@@ -236,7 +236,12 @@ class _Stages:
             if isinstance(output, Tokens):
                 self._add(name, [output.x_BTND], output.x_BTND.shape[1] * output.x_BTND.shape[2], parameters)
             elif isinstance(output, list):
-                self._add(name, [level.x_BCTHW for level in output if isinstance(level, FeatureMap)], 0, parameters)
+                self._add(
+                    name,
+                    [feature_map.x_BCTHW for feature_map in output if isinstance(feature_map, FeatureMap)],
+                    0,
+                    parameters,
+                )
             else:
                 self._add(name, [output], 0, parameters)
 

@@ -49,16 +49,18 @@ class Stages:
         """Each stage as a stream."""
         return [in_turn([block.stream() for block in stage]) for stage in self.blocks()]
 
-    def climb(self, level: FeatureMap, stages: list[Step]) -> list[FeatureMap]:
-        """Through all stages; a level from each."""
-        levels = []
+    def climb(self, feature_map: FeatureMap, stages: list[Step]) -> list[FeatureMap]:
+        """Through all stages; a map from each."""
+        maps = []
         for i, (stage, norm) in enumerate(zip(stages, self.norms, strict=True)):
             if i:
-                x = self.down[i - 1](level.x_BCTHW)
-                level = replace(level, x_BCTHW=x, ys=level.ys[::2], xs=level.xs[::2], cell=2 * level.cell)
-            level = replace(level, x_BCTHW=stage(level.x_BCTHW))
-            levels.append(replace(level, x_BCTHW=norm(level.x_BCTHW)))
-        return levels
+                x = self.down[i - 1](feature_map.x_BCTHW)
+                feature_map = replace(
+                    feature_map, x_BCTHW=x, ys=feature_map.ys[::2], xs=feature_map.xs[::2], cell=2 * feature_map.cell
+                )
+            feature_map = replace(feature_map, x_BCTHW=stage(feature_map.x_BCTHW))
+            maps.append(replace(feature_map, x_BCTHW=norm(feature_map.x_BCTHW)))
+        return maps
 
 
 def run_blocks(blocks: list[ResidualBlock], x_BCTHW: Tensor, call: Call = call_block) -> Tensor:

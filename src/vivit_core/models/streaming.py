@@ -2,7 +2,7 @@
 
 Each part that looks back keeps what it needs and no more: the front end its last frames, the tokenizer the frames of
 the unfinished token, each temporal block the keys and values of its window, the modulator its state, the readout each
-level's last word. So a bin costs what is new in it, and an endless stream takes no more memory than a short one, unless
+map's last word. So a bin costs what is new in it, and an endless stream takes no more memory than a short one, unless
 ``model.window`` is null. What comes out equals what the twin predicts for the whole clip at once.
 """
 
@@ -103,9 +103,9 @@ class Stream:
                 )
             self.missing_values += lost
         pixels, behavior_11D = self.adapt(clip)
-        levels = self.core(pixels)
+        maps = self.core(pixels)
         if self.modulator is not None:
-            levels = self.modulator(levels, behavior_11D)
-        counts = self.rate(self.readout(levels))
+            maps = self.modulator(maps, behavior_11D)
+        counts = self.rate(self.readout(maps))
         self.bins += 1
         return (counts * spec.frame_rate_hz).cpu().numpy()

@@ -76,18 +76,18 @@ class Twin(Predictor):
             raise ValueError(f"a twin is made around a core, and {type(core).__name__} is none; set model=vivit_small")
         self.core = core
         self.causal = core.causal
-        level_channels = list(core.level_channels)
+        map_channels = list(core.map_channels)
         modulator = model.get("modulator")
         self.modulator: Modulator | None = None
         if modulator is not None:
-            sizes = {"channels": level_channels[-1], "behavior_dim": behavior_dim, "stride": core.stride}
+            sizes = {"channels": map_channels[-1], "behavior_dim": behavior_dim, "stride": core.stride}
             self.modulator = build("model.modulator", modulator, **sizes)
-            level_channels = [*self.modulator.extra_channels, *level_channels]
+            map_channels = [*self.modulator.extra_channels, *map_channels]
         scatter, read = part("likelihood", likelihood), part("readout", readout)
         self.likelihoods = nn.ModuleList(scatter(mean_counts=spec.unit_mean_counts) for spec in recordings)
         self.readouts = nn.ModuleList(
             read(
-                channels=level_channels,
+                channels=map_channels,
                 frame_size=self.frame_size,
                 mean_drive=self.likelihood(spec.recording_id).mean_drive(),
             )
@@ -129,13 +129,13 @@ class Twin(Predictor):
         frames = torch.cat([frames for frames, _ in adapted.values()])
         behavior = torch.cat([behavior for _, behavior in adapted.values()])
         bins = frames.shape[2]
-        levels = self.core(frames)
+        maps = self.core(frames)
         if self.modulator is not None:
-            levels = self.modulator(levels, behavior)
+            maps = self.modulator(maps, behavior)
         counts, row = {}, 0
         for rid, (own, _) in adapted.items():
             rows = slice(row, row := row + own.shape[0])
-            mine = [level.rows(rows) for level in levels]
+            mine = [feature_map.rows(rows) for feature_map in maps]
             drive = self.readout(rid)(mine, bins, last=self.predict == "last")
             counts[rid] = self.likelihood(rid).rate(drive)
         return counts

@@ -161,7 +161,7 @@ def distances(centers_px: np.ndarray) -> np.ndarray:
 def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
     """How much of each unit's drive comes from the tokens.
 
-    A readout reads several levels, and convolutions or behavior feed all of them, the one that the tokens write to as
+    A readout reads several maps, and convolutions or behavior feed all of them, the one that the tokens write to as
     well. So the twin runs once as it is and once with zeros in place of what the blocks made of the tokens. This is the
     variance over the clips' bins of the difference that it makes to the drive, as a part of the sum of it and the
     variance of what is left. What behavior does through the modulator is left, and does not count.
@@ -173,8 +173,8 @@ def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
     drives = []
 
     def look(readout: nn.Module, given: tuple[list[FeatureMap], int], keywords: dict[str, Any]) -> None:
-        levels, bins = given
-        drive = readout.forward(levels, bins, last=False)[:, max(0, levels[-1].first_end) :]
+        maps, bins = given
+        drive = readout.forward(maps, bins, last=False)[:, max(0, maps[-1].first_end) :]
         drives.append(drive.double().flatten(0, 1))
 
     def run() -> None:

@@ -116,7 +116,7 @@ def windows_on(tokens: Tokens, readout: Readout) -> np.ndarray:
     ValueError
         For readouts that cannot say where they look.
     """
-    read = readout.window_on(tokens.map or tokens.as_level(tokens.x_BTND))
+    read = readout.window_on(tokens.map or tokens.as_map(tokens.x_BTND))
     if read is None:
         raise ValueError(
             f"readouts of kind {type(readout).__name__} do not say where they look (Readout.window_on), so attention "
@@ -129,7 +129,7 @@ def windows_on(tokens: Tokens, readout: Readout) -> np.ndarray:
 
 def token_grid(twin: Twin, recording_id: str, tokens: Tokens, frames: int) -> TokenGrid:
     """Where tokens lie in a recording's clips of so many frames."""
-    core, level = attending_core(twin), tokens.as_level(tokens.x_BTND)
+    core, feature_map = attending_core(twin), tokens.as_map(tokens.x_BTND)
     _, rows_px, columns_px = core.tokenizer.patch_size
     _, height, width = twin.specs[recording_id].frame_shape
 
@@ -140,10 +140,10 @@ def token_grid(twin: Twin, recording_id: str, tokens: Tokens, frames: int) -> To
         found[[0, -1]] = 0, own
         return found
 
-    steps = level.first_end + 1 + level.stride * np.arange(-1, level.x_BCTHW.shape[2])
+    steps = feature_map.first_end + 1 + feature_map.stride * np.arange(-1, feature_map.x_BCTHW.shape[2])
     return TokenGrid(
         registers=0 if core.registers is None else len(core.registers),
         step_edges=np.clip(steps, 0, frames),
-        row_edges=edges(level.ys, rows_px, twin.frame_size[0], height),
-        column_edges=edges(level.xs, columns_px, twin.frame_size[1], width),
+        row_edges=edges(feature_map.ys, rows_px, twin.frame_size[0], height),
+        column_edges=edges(feature_map.xs, columns_px, twin.frame_size[1], width),
     )

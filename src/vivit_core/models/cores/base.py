@@ -27,7 +27,7 @@ class Core(nn.Module, ABC):
     -------------------------
     - take ``in_channels`` in its constructor, given by the recordings; all other arguments are its YAML's keys, among
       them those below where the user is to choose;
-    - set ``level_channels`` and ``stride``;
+    - set ``map_channels`` and ``stride``;
     - ``forward``, with each block called by ``self.call``, so that it can be computed again or compiled;
     - ``stream``: the same numbers, frame by frame, or ``refuse_acausal_stream``;
     - ``check_geometry``: refuse clips that do not fit, with a remedy, before anything is computed.
@@ -39,17 +39,17 @@ class Core(nn.Module, ABC):
 
     Parameters
     ----------
-    causal : no step of a level sees a later frame.
+    causal : no step of a map sees a later frame.
     checkpointing : compute each block again in the backward pass instead of keeping its activations.
     compile : whether the blocks are compiled for training (``compile_blocks``); "auto": the training decides.
 
     Attributes
     ----------
-    level_channels : channels of each map.
+    map_channels : channels of each map.
     stride : frames a step of the last map, on which modulators act.
     """
 
-    level_channels: list[int]
+    map_channels: list[int]
     stride: int
 
     def __init__(self, causal: bool, checkpointing: bool, compile: bool | Literal["auto"]) -> None:

@@ -2,7 +2,7 @@
 
     video (B, C, T, H, W)
       layers    a convolution over space, one over time, ELU; the first with large kernels
-                → one level, (B, C', T, H', W'), at the full frame rate
+                → one map, (B, C', T, H', W'), at the full frame rate
 
 Departures: the convolutions over time see no later frame. Instead of batch normalization, whose statistics over a clip
 would carry later frames back to earlier ones and differ between training and a stream, each convolution's scale is set
@@ -99,7 +99,7 @@ class FactorizedCNN(Core):
             for i, width in enumerate(channels)
         )
         self.spacing, self.smoothness = stride, smoothness
-        self.level_channels = [channels[-1]]
+        self.map_channels = [channels[-1]]
         self.stride = 1
 
     @property
@@ -128,12 +128,12 @@ class FactorizedCNN(Core):
             clips = cast(FactorizedLayer, layer).normalize(clips)
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
-        """One level: the last layer's."""
+        """One map: the last layer's."""
         for layer in self.layers:
             x_BCTHW = self.call(layer, x_BCTHW)
-        return [self.level(x_BCTHW)]
+        return [self.feature_map(x_BCTHW)]
 
-    def level(self, x_BCTHW: Tensor) -> FeatureMap:
+    def feature_map(self, x_BCTHW: Tensor) -> FeatureMap:
         height, width = x_BCTHW.shape[3:]
         middle = (self.spacing - 1) / 2  # a cell is centered on its first pixel
         ys, xs = (cell_centers(cells, self.spacing, 0, x_BCTHW.device) - middle for cells in (height, width))
@@ -142,7 +142,7 @@ class FactorizedCNN(Core):
     def stream(self, old: int) -> Callable[[Tensor], list[FeatureMap | None]]:
         self.refuse_acausal_stream()
         through = in_turn([cast(FactorizedLayer, layer).stream() for layer in self.layers])
-        return lambda frame: [self.level(through(frame))]
+        return lambda frame: [self.feature_map(through(frame))]
 
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         """Every size of clip will do."""

@@ -4,7 +4,7 @@
       front end      optional causal temporal filters
       tokenizer      the strided first convolution → (B, C, T', H', W')
       stages         residual blocks of causal 3-D convolutions; each stage after the first halves the map's sides
-      norm           → a level from each stage
+      norm           → a map from each stage
 
 Front end and tokenizer are the ViViT's own, so that the two differ in nothing but what they compute from the same
 features: convolutions here, attention there.
@@ -73,18 +73,18 @@ class ResNet(Core, Stages):
                 "ResNet lacks; set model/tokenizer=stem or model/tokenizer=tubelet"
             )
         self.make_stages(widths, depth, kernel, causal, dropout, drop_path)
-        self.level_channels = [*self.tokenizer.level_channels, *widths]
+        self.map_channels = [*self.tokenizer.map_channels, *widths]
         self.stride = self.tokenizer.patch_size[0]
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
-        """Feature levels, finest first; the last is the last stage's."""
+        """Feature maps, finest first; the last is the last stage's."""
         if self.frontend is not None:
             x_BCTHW = self.frontend(x_BCTHW)
         tokens = self.tokenizer(x_BCTHW)
-        level = tokens.as_level(tokens.x_BTND)
+        feature_map = tokens.as_map(tokens.x_BTND)
         return [
-            *tokens.levels,
-            *self.climb(level, [partial(run_blocks, each, call=self.call) for each in self.blocks()]),
+            *tokens.maps,
+            *self.climb(feature_map, [partial(run_blocks, each, call=self.call) for each in self.blocks()]),
         ]
 
     def stream(self, old: int) -> Callable[[Tensor], list[FeatureMap | None]]:
@@ -94,10 +94,10 @@ class ResNet(Core, Stages):
         stages = self.stage_streams()
 
         def advance(frame: Tensor) -> list[FeatureMap | None]:
-            levels, tokens = cut(frame if filtered is None else filtered(frame))
+            maps, tokens = cut(frame if filtered is None else filtered(frame))
             if tokens is None:
-                return [*levels, *[None] * len(stages)]
-            return [*levels, *self.climb(tokens.as_level(tokens.x_BTND), stages)]
+                return [*maps, *[None] * len(stages)]
+            return [*maps, *self.climb(tokens.as_map(tokens.x_BTND), stages)]
 
         return advance
 

@@ -97,7 +97,7 @@ class ViViT(Core):
         self.spatial = nn.ModuleList(blocks[:spatial_depth])
         self.temporal = nn.ModuleList(blocks[spatial_depth:])
         self.norm = nn.LayerNorm(embedding_dim)
-        self.level_channels = [*self.tokenizer.level_channels, self.tokenizer.out_channels]
+        self.map_channels = [*self.tokenizer.map_channels, self.tokenizer.out_channels]
         self.stride = self.tokenizer.patch_size[0]
         if window is not None and (window < self.stride or not causal):
             raise ValueError(
@@ -107,7 +107,7 @@ class ViViT(Core):
         self.mask = AttentionMask(causal, None if window is None else math.ceil(window / self.stride))
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
-        """Feature levels, finest first; the last is the transformer's own, or the map that it wrote to."""
+        """Feature maps, finest first; the last is the transformer's own, or the map that it wrote to."""
         if self.frontend is not None:
             x_BCTHW = self.frontend(x_BCTHW)
         tokens = self.tokenizer(x_BCTHW, self.call)
@@ -116,7 +116,7 @@ class ViViT(Core):
             x = drop(x, self.patch_dropout, draw_seeds(device=x.device), shape=(*x.shape[:-1], 1))
         x = self.attend_space(x, tokens.height, tokens.width)
         x = self.attend_time(x)
-        return [*tokens.levels, self.tokenizer.restore(tokens, self.norm(x))]
+        return [*tokens.maps, self.tokenizer.restore(tokens, self.norm(x))]
 
     def attend_space(self, x_BTND: Tensor, height: int, width: int) -> Tensor:
         if not self.spatial:
@@ -157,9 +157,9 @@ class ViViT(Core):
 
         def advance(frame: Tensor) -> list[FeatureMap | None]:
             nonlocal step
-            levels, tokens = cut(frame if filtered is None else filtered(frame))
+            maps, tokens = cut(frame if filtered is None else filtered(frame))
             if tokens is None:
-                return [*levels, None]
+                return [*maps, None]
             x = self.attend_space(tokens.x_BTND, tokens.height, tokens.width)[0].transpose(0, 1)  # (N, 1, D)
             if self.temporal:
                 positions = first_attention(self.temporal).time(torch.tensor([step], device=x.device))
@@ -167,7 +167,7 @@ class ViViT(Core):
                     assert isinstance(block, Block)
                     x = block.step(x, positions, cache)
             step += 1
-            return [*levels, self.tokenizer.restore(tokens, self.norm(x.transpose(0, 1)[None]))]
+            return [*maps, self.tokenizer.restore(tokens, self.norm(x.transpose(0, 1)[None]))]
 
         return advance
 

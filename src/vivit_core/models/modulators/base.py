@@ -44,7 +44,7 @@ class Modulator(nn.Module, ABC):
     extra_channels: list[int]
 
     @abstractmethod
-    def forward(self, levels: list[FeatureMap], behavior_BTD: Tensor) -> list[FeatureMap]:
+    def forward(self, maps: list[FeatureMap], behavior_BTD: Tensor) -> list[FeatureMap]:
         """Maps of its own, and the core's with the last one changed."""
 
     @abstractmethod

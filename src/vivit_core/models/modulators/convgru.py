@@ -1,6 +1,6 @@
 """A convolutional recurrence over the coarsest features, driven by behavior.
 
-Shape letters: B clips, T bins, S time steps of the last level, C channels, H W cells, D behavior numbers, G hidden
+Shape letters: B clips, T bins, S time steps of the last map, C channels, H W cells, D behavior numbers, G hidden
 channels.
 """
 
@@ -20,7 +20,7 @@ from vivit_core.models.modulators.base import Modulator
 
 
 class ConvGRU(Modulator):
-    """A convolutional gated recurrent unit (Ballas et al. 2016) over the last level, driven by features and behavior.
+    """A convolutional gated recurrent unit (Ballas et al. 2016) over the last map, driven by features and behavior.
 
     The convolutions of the input run over all time at once; only the recurrence steps.
 
@@ -29,7 +29,7 @@ class ConvGRU(Modulator):
     channels, behavior_dim, stride : given by the twin.
     hidden : channels G of the state.
     kernel : side of the recurrent convolution, cells; odd.
-    gain : numbers of the behavior's own level; 0 for none.
+    gain : numbers of the behavior's own map; 0 for none.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class ConvGRU(Modulator):
                 init_linear(module)
         self.extra_channels: list[int] = [gain] if self.gain is not None else []
 
-    def forward(self, levels: list[FeatureMap], behavior_BTD: Tensor) -> list[FeatureMap]:
-        *finer, level = levels
-        b, _, steps, height, width = level.x_BCTHW.shape
-        drive = self.input(rearrange(level.x_BCTHW, "b c s h w -> (b s) c h w"))
+    def forward(self, maps: list[FeatureMap], behavior_BTD: Tensor) -> list[FeatureMap]:
+        *finer, feature_map = maps
+        b, _, steps, height, width = feature_map.x_BCTHW.shape
+        drive = self.input(rearrange(feature_map.x_BCTHW, "b c s h w -> (b s) c h w"))
         drive = rearrange(drive, "(b s) g h w -> s b g h w", b=b)
         if self.behavior is not None:
             old = steps * self.stride - behavior_BTD.shape[1]  # the clip is padded at its old end, as the tokens are
@@ -71,7 +71,7 @@ class ConvGRU(Modulator):
             state = self.advance(state, drive_now)
             states.append(state)
         y = self.out(rearrange(torch.stack(states, 1), "b s g h w -> (b s) g h w"))
-        changed = replace(level, x_BCTHW=level.x_BCTHW + rearrange(y, "(b s) c h w -> b c s h w", b=b))
+        changed = replace(feature_map, x_BCTHW=feature_map.x_BCTHW + rearrange(y, "(b s) c h w -> b c s h w", b=b))
         return [*self.behavior_level(behavior_BTD), *finer, changed]
 
     def advance(self, state: Tensor, drive: Tensor) -> Tensor:
@@ -88,21 +88,21 @@ class ConvGRU(Modulator):
         state: Tensor | None = None
         waiting: list[Tensor] = []
 
-        def advance(levels: list[FeatureMap | None], behavior: Tensor) -> list[FeatureMap | None]:
+        def advance(maps: list[FeatureMap | None], behavior: Tensor) -> list[FeatureMap | None]:
             nonlocal old, state
             waiting.extend([torch.zeros_like(behavior)] * old + [behavior])
             old = 0
-            *finer, level = levels
+            *finer, feature_map = maps
             own = list(self.behavior_level(behavior))
-            if level is None:
+            if feature_map is None:
                 return [*own, *finer, None]
-            x = level.x_BCTHW[:, :, 0]
+            x = feature_map.x_BCTHW[:, :, 0]
             drive = self.input(x)
             if self.behavior is not None:
                 drive = drive + self.behavior(torch.cat(waiting, dim=1).flatten(1))[..., None, None]
             waiting.clear()
             state = self.advance(drive.new_zeros(len(x), self.hidden, *x.shape[2:]) if state is None else state, drive)
-            return [*own, *finer, replace(level, x_BCTHW=(x + self.out(state))[:, :, None])]
+            return [*own, *finer, replace(feature_map, x_BCTHW=(x + self.out(state))[:, :, None])]
 
         return advance
 

@@ -41,7 +41,7 @@ class Readout(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, levels: list[FeatureMap], bins: int, last: bool) -> Tensor:
+    def forward(self, maps: list[FeatureMap], bins: int, last: bool) -> Tensor:
         """The drive of ``bins`` bins, (B, F, U); with ``last`` of the newest alone, (B, U)."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Readout(nn.Module, ABC):
         """The parameters that say where units look, in pixels; they learn at ``optim.window_lr_scale``."""
         return []
 
-    def window_on(self, level: FeatureMap) -> Tensor | None:
+    def window_on(self, feature_map: FeatureMap) -> Tensor | None:
         """How much each unit reads of each cell of a map, (U, H, W), summing to one for each; None: it cannot say.
 
         ``task=attention`` needs it.

@@ -1,6 +1,6 @@
 """A Gaussian window for each unit (Lurz et al. 2021).
 
-Shape letters: B clips, F bins, T time steps of a level, C channels, H W cells, U units.
+Shape letters: B clips, F bins, T time steps of a map, C channels, H W cells, U units.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from vivit_core.models.readouts.base import Readout
 class GaussianReadout(Readout):
     """Every unit looks at one place of the frame through a Gaussian window and weighs the features there.
 
-    The window (mean, std, angle) lives in pixels and is the same for all levels; on a level with coarse cells it is
+    The window (mean, std, angle) lives in pixels and is the same for all maps; on a map with coarse cells it is
     widened by the cell, so that a narrow window between two cells sees both. Window and feature weights are
     multiplied out once, so that all bins of all units are one matrix product, and nothing of size bins × units × cells
     is made. After Lurz et al. 2021, with the window integrated instead of sampled.
 
     Parameters
     ----------
-    channels : channels of each level, given by the twin.
+    channels : channels of each map, given by the twin.
     frame_size : height and width of the frame, px, given by the twin.
     mean_drive : (U,) drive at which a unit fires at its mean, given by the twin; the bias starts there.
     std_px : the windows' standard deviation at the start, px.
@@ -82,52 +82,52 @@ class GaussianReadout(Readout):
     def windows(self) -> list[nn.Parameter]:
         return [self.mean, self.log_std, self.angle]
 
-    def window_on(self, level: FeatureMap) -> Tensor:
+    def window_on(self, feature_map: FeatureMap) -> Tensor:
         """(U, H, W), sums to one for each unit."""
-        dx = level.xs - self.mean[:, :1]
-        dy = level.ys - self.mean[:, 1:]
+        dx = feature_map.xs - self.mean[:, :1]
+        dy = feature_map.ys - self.mean[:, 1:]
         cos, sin = self.angle.cos()[:, None, None], self.angle.sin()[:, None, None]
         along = dx[:, None, :] * cos + dy[:, :, None] * sin
         across = dy[:, :, None] * cos - dx[:, None, :] * sin
-        variance = (2 * self.log_std).exp() + (level.cell / 2) ** 2
+        variance = (2 * self.log_std).exp() + (feature_map.cell / 2) ** 2
         energy = along.square() / variance[:, 0, None, None] + across.square() / variance[:, 1, None, None]
         # Beyond e^-30 the window is exactly zero: tails that are denormal numbers make the matrix product 40 times
         # slower on a CPU.
         tails = energy.detach() - energy.detach().amin((1, 2), keepdim=True) > 60.0
         return torch.softmax((-0.5 * energy).masked_fill(tails, -math.inf).flatten(1), dim=1).view_as(energy)
 
-    def forward(self, levels: list[FeatureMap], bins: int, last: bool) -> Tensor:
+    def forward(self, maps: list[FeatureMap], bins: int, last: bool) -> Tensor:
         """The drive: (B, F, U), or (B, U) for the newest bin alone."""
         total: Tensor | float = 0.0
-        for level, features_UC in zip(levels, self.features, strict=True):
-            x = level.x_BCTHW[:, :, -1:] if last else level.x_BCTHW
-            values = self.look(x, self.weights(level, features_UC))
-            total = total + (values[:, 0] if last else level.to_bins(values, bins))
+        for feature_map, features_UC in zip(maps, self.features, strict=True):
+            x = feature_map.x_BCTHW[:, :, -1:] if last else feature_map.x_BCTHW
+            values = self.look(x, self.weights(feature_map, features_UC))
+            total = total + (values[:, 0] if last else feature_map.to_bins(values, bins))
         assert isinstance(total, Tensor)
         return total + self.bias
 
-    def weights(self, level: FeatureMap, features_UC: Tensor) -> Tensor:
+    def weights(self, feature_map: FeatureMap, features_UC: Tensor) -> Tensor:
         """Window and feature weights multiplied out, (U, H·W·C)."""
-        return einsum(features_UC, self.window_on(level), "u c, u h w -> u h w c").flatten(1)
+        return einsum(features_UC, self.window_on(feature_map), "u c, u h w -> u h w c").flatten(1)
 
     @staticmethod
     def look(x_BCTHW: Tensor, weights: Tensor) -> Tensor:
-        """Every unit's weighted sum of a level, (B, T, U), float32."""
+        """Every unit's weighted sum of a map, (B, T, U), float32."""
         flat = rearrange(x_BCTHW, "b c t h w -> b t (h w c)")
         return nn.functional.linear(flat, weights.to(flat.dtype)).float()
 
     def stream(self) -> Callable[[list[FeatureMap | None]], Tensor]:
         """See ``Readout.stream``."""
         weights: list[Tensor | None] = [None] * len(self.features)
-        held = [torch.zeros_like(self.bias)] * len(self.features)  # a level's last word holds until it speaks again
+        held = [torch.zeros_like(self.bias)] * len(self.features)  # a map's last word holds until it speaks again
 
-        def advance(levels: list[FeatureMap | None]) -> Tensor:
-            for i, (level, features_UC) in enumerate(zip(levels, self.features, strict=True)):
-                if level is None:
+        def advance(maps: list[FeatureMap | None]) -> Tensor:
+            for i, (feature_map, features_UC) in enumerate(zip(maps, self.features, strict=True)):
+                if feature_map is None:
                     continue
                 if (own := weights[i]) is None:
-                    own = weights[i] = self.weights(level, features_UC)
-                held[i] = self.look(level.x_BCTHW, own)[0, 0]
+                    own = weights[i] = self.weights(feature_map, features_UC)
+                held[i] = self.look(feature_map.x_BCTHW, own)[0, 0]
             return sum(held, self.bias)
 
         return advance

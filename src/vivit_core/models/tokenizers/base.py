@@ -27,7 +27,7 @@ from vivit_core.models.layers import Call, call_block, no_regularizer
 class Tokens:
     """Tokens and their geometry.
 
-    ``levels`` are finer feature maps that a readout may look at as well; ``map`` is the one that the tokens were cut
+    ``maps`` are finer feature maps that a readout may look at as well; ``map`` is the one that the tokens were cut
     from, where ``Tokenizer.restore`` writes back to it, and ``cells`` how many of its cells, down and across, a token
     holds.
     """
@@ -40,11 +40,11 @@ class Tokens:
     ys: Tensor
     xs: Tensor
     cell: float
-    levels: list[FeatureMap] = field(default_factory=list)
+    maps: list[FeatureMap] = field(default_factory=list)
     map: FeatureMap | None = None
     cells: tuple[int, int] = (1, 1)
 
-    def as_level(self, x_BTND: Tensor) -> FeatureMap:
+    def as_map(self, x_BTND: Tensor) -> FeatureMap:
         x = rearrange(x_BTND, "b t (h w) d -> b d t h w", h=self.height)
         return FeatureMap(x, self.first_end, self.stride, self.ys, self.xs, self.cell)
 
@@ -58,7 +58,7 @@ class Tokenizer(nn.Module, ABC):
     -------------------------
     - take ``in_channels`` and ``dim`` in its constructor, given by the core; all other arguments are its YAML's keys,
       ``patch_size`` among them;
-    - set ``level_channels``, and ``out_channels`` where ``restore`` makes something else than the tokens' own grid;
+    - set ``map_channels``, and ``out_channels`` where ``restore`` makes something else than the tokens' own grid;
     - ``forward``: a token knows no frame after its tubelet's last, and its place is where its tubelet lies (``place``
       puts it there);
     - ``stream``: the same tokens, frame by frame.
@@ -75,14 +75,14 @@ class Tokenizer(nn.Module, ABC):
 
     Attributes
     ----------
-    level_channels : channels of the finer levels that come with the tokens.
-    out_channels : channels of the level that ``restore`` makes.
+    map_channels : channels of the finer maps that come with the tokens.
+    out_channels : channels of the map that ``restore`` makes.
     off_middle : pixels from the middle of a cell's own pixels to the middle of what it sees.
     multiple : pixels of which a tubelet's sides are multiples.
     any_side : the settings with which ``multiple`` is one.
     """
 
-    level_channels: list[int]
+    map_channels: list[int]
     out_channels: int
     off_middle: float = 0.0
     multiple: int = 1
@@ -141,8 +141,8 @@ class Tokenizer(nn.Module, ABC):
         """Cut the tokens; blocks on the way are called by ``call``, the core's way of calling its own."""
 
     def restore(self, tokens: Tokens, x_BTND: Tensor) -> FeatureMap:
-        """The feature level that readouts see of what the blocks made of the tokens: (B, out_channels, T', H', W')."""
-        return tokens.as_level(x_BTND)
+        """The feature map that readouts see of what the blocks made of the tokens: (B, out_channels, T', H', W')."""
+        return tokens.as_map(x_BTND)
 
     @abstractmethod
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:
@@ -157,12 +157,12 @@ class Tokenizer(nn.Module, ABC):
         return no_regularizer(self)
 
     def place(
-        self, x_BTND: Tensor, height: int, width: int, before: tuple[int, int, int], levels: list[FeatureMap]
+        self, x_BTND: Tensor, height: int, width: int, before: tuple[int, int, int], maps: list[FeatureMap]
     ) -> Tokens:
         pt, ph, pw = self.patch_size
         old, top, left = before
         ys, xs = self.middles(height, ph, top, x_BTND.device), self.middles(width, pw, left, x_BTND.device)
-        return Tokens(x_BTND, height, width, pt - 1 - old, pt, ys, xs, math.sqrt(ph * pw), levels)
+        return Tokens(x_BTND, height, width, pt - 1 - old, pt, ys, xs, math.sqrt(ph * pw), maps)
 
     def middles(self, cells: int, size: int, before: int, device: torch.device) -> Tensor:
         """Where cells of ``size`` pixels look, px; the first one's pixels start at ``-before``."""

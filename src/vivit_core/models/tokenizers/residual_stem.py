@@ -82,20 +82,20 @@ class ResidualStem(Tokenizer, Stages):
         init_linear(self.embed)
         init_linear(self.unembed, 0.02)  # not zero, so that the blocks learn from the first step on
         self.norm = ChannelNorm(widths[-1])
-        self.level_channels, self.out_channels = [*self.stem.level_channels, *widths[:-1]], widths[-1]
+        self.map_channels, self.out_channels = [*self.stem.map_channels, *widths[:-1]], widths[-1]
 
     def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
         inner = self.stem(x_BCTHW, call)
         stages: list[Step] = [partial(run_blocks, stage, call=call) for stage in self.blocks()]
-        levels = self.climb(inner.as_level(inner.x_BTND), stages)
-        return self.tokens([*inner.levels, *levels])
+        maps = self.climb(inner.as_map(inner.x_BTND), stages)
+        return self.tokens([*inner.maps, *maps])
 
-    def tokens(self, levels: list[FeatureMap]) -> Tokens:
-        """Cut the tokens from the last of the levels, padded to whole tokens at its right and lower ends."""
-        *finer, level = levels
+    def tokens(self, maps: list[FeatureMap]) -> Tokens:
+        """Cut the tokens from the last of the maps, padded to whole tokens at its right and lower ends."""
+        *finer, feature_map = maps
         h, w = self.cells
-        _, _, _, rows, columns = level.x_BCTHW.shape
-        x = F.pad(level.x_BCTHW, (0, -columns % w, 0, -rows % h))
+        _, _, _, rows, columns = feature_map.x_BCTHW.shape
+        x = F.pad(feature_map.x_BCTHW, (0, -columns % w, 0, -rows % h))
         x = self.embed(rearrange(x, "b c t (h ph) (w pw) -> b t (h w) (c ph pw)", ph=h, pw=w))
         height, width = math.ceil(rows / h), math.ceil(columns / w)
         _, ph, pw = self.patch_size
@@ -108,26 +108,26 @@ class ResidualStem(Tokenizer, Stages):
             x_BTND=x,
             height=height,
             width=width,
-            first_end=level.first_end,
-            stride=level.stride,
-            ys=middles(level.ys, height, h, ph),
-            xs=middles(level.xs, width, w, pw),
+            first_end=feature_map.first_end,
+            stride=feature_map.stride,
+            ys=middles(feature_map.ys, height, h, ph),
+            xs=middles(feature_map.xs, width, w, pw),
             cell=math.sqrt(ph * pw),
-            levels=finer,
-            map=level,
+            maps=finer,
+            map=feature_map,
             cells=self.cells,
         )
 
     def restore(self, tokens: Tokens, x_BTND: Tensor) -> FeatureMap:
         """The map with every token's part of it added, (B, widths[-1], T', H, W)."""
-        level = tokens.map
-        assert level is not None
+        feature_map = tokens.map
+        assert feature_map is not None
         h, w = self.cells
-        _, _, _, rows, columns = level.x_BCTHW.shape
+        _, _, _, rows, columns = feature_map.x_BCTHW.shape
         added = rearrange(
             self.unembed(x_BTND), "b t (h w) (c ph pw) -> b c t (h ph) (w pw)", h=tokens.height, ph=h, pw=w
         )
-        return replace(level, x_BCTHW=self.norm(level.x_BCTHW + added[..., :rows, :columns]))
+        return replace(feature_map, x_BCTHW=self.norm(feature_map.x_BCTHW + added[..., :rows, :columns]))
 
     def regularizer(self) -> Tensor:
         return self.stem.regularizer()
@@ -140,9 +140,9 @@ class ResidualStem(Tokenizer, Stages):
             finer, inner = cut(frame)
             if inner is None:
                 return [*finer, *[None] * (len(stages) - 1)], None
-            known = [level for level in finer if level is not None]
+            known = [feature_map for feature_map in finer if feature_map is not None]
             assert len(known) == len(finer)  # a stem's maps are at least as fast as what is cut from them
-            tokens = self.tokens([*known, *self.climb(inner.as_level(inner.x_BTND), stages)])
-            return list(tokens.levels), tokens
+            tokens = self.tokens([*known, *self.climb(inner.as_map(inner.x_BTND), stages)])
+            return list(tokens.maps), tokens
 
         return advance

@@ -63,7 +63,7 @@ class ConvStem(Tokenizer):
         self.off_middle = -((kernel - stride) % 2) / 2
         self.fields = nn.Conv2d(in_channels, channels, kernel, stride=stride, bias=True)
         self.mix = nn.Conv2d(2 * channels, channels, 1)
-        self.level_channels = [channels]
+        self.map_channels = [channels]
         self.embed = nn.Linear(channels * self.patch_size[0], dim)
         for module in (self.fields, self.mix, self.embed):
             init_linear(module)
@@ -113,9 +113,9 @@ class ConvStem(Tokenizer):
         return F.elu(torch.cat([x, -x], dim=1), inplace=True)
 
     def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
-        level, before = self.fine(x_BCTHW)
-        pooled = F.pad(self.pool(level), (0, 0, 0, 0, 0, 0, before[0], 0))
-        return self.tokens(pooled, before, [level])
+        feature_map, before = self.fine(x_BCTHW)
+        pooled = F.pad(self.pool(feature_map), (0, 0, 0, 0, 0, 0, before[0], 0))
+        return self.tokens(pooled, before, [feature_map])
 
     def fine(self, x_BCTHW: Tensor) -> tuple[FeatureMap, tuple[int, int, int]]:
         """The map, (B, C, T, H, W), and what was padded before (time, rows, columns)."""
@@ -131,32 +131,34 @@ class ConvStem(Tokenizer):
         ys, xs = (self.middles(n, self.stride, b, x.device) for n, b in ((height, top), (width, left)))
         return FeatureMap(rearrange(x, "(b t) c h w -> b c t h w", b=b), 0, 1, ys, xs, float(self.stride)), before
 
-    def pool(self, level: FeatureMap) -> Tensor:
+    def pool(self, feature_map: FeatureMap) -> Tensor:
         """A patch's cells averaged in space, (B, T, H', W', C): place is the map's business."""
         _, ph, pw = self.patch_size
-        b = level.x_BCTHW.shape[0]
-        x = F.avg_pool2d(rearrange(level.x_BCTHW, "b c t h w -> (b t) c h w"), (ph // self.stride, pw // self.stride))
+        b = feature_map.x_BCTHW.shape[0]
+        x = F.avg_pool2d(
+            rearrange(feature_map.x_BCTHW, "b c t h w -> (b t) c h w"), (ph // self.stride, pw // self.stride)
+        )
         return rearrange(x, "(b t) c h w -> b t h w c", b=b)
 
-    def tokens(self, pooled_BTHWC: Tensor, before: tuple[int, int, int], levels: list[FeatureMap]) -> Tokens:
+    def tokens(self, pooled_BTHWC: Tensor, before: tuple[int, int, int], maps: list[FeatureMap]) -> Tokens:
         """A patch's frames side by side in one token."""
         _, _, height, width, _ = pooled_BTHWC.shape
         x = rearrange(pooled_BTHWC, "b (t pt) h w c -> b t (h w) (pt c)", pt=self.patch_size[0])
-        return self.place(self.embed(x), height, width, before, levels)
+        return self.place(self.embed(x), height, width, before, maps)
 
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:
         waiting: list[Tensor] = []
 
         def advance(frame: Tensor) -> tuple[list[FeatureMap | None], Tokens | None]:
             nonlocal old
-            level, (_, top, left) = self.fine(frame)
-            pooled = self.pool(level)
+            feature_map, (_, top, left) = self.fine(frame)
+            pooled = self.pool(feature_map)
             waiting.extend([torch.zeros_like(pooled)] * old + [pooled])
             old = 0
             if len(waiting) < self.patch_size[0]:
-                return [level], None
+                return [feature_map], None
             tokens = self.tokens(torch.cat(waiting, dim=1), (0, top, left), [])
             waiting.clear()
-            return [level], tokens
+            return [feature_map], tokens
 
         return advance

@@ -26,7 +26,7 @@ class Tubelet(Tokenizer):
     def __init__(self, in_channels: int, dim: int, patch_size: list[int]) -> None:
         super().__init__(patch_size, dim)
         self.embed = nn.Linear(in_channels * math.prod(self.patch_size), dim)
-        self.level_channels = []
+        self.map_channels = []
         init_linear(self.embed)
 
     def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
