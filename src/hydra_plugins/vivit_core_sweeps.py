@@ -41,6 +41,15 @@ class Grid(BasicSweeper):
                 raise
             raise CompactHydraException(message) from error
 
+    @staticmethod
+    def split_arguments(overrides: list[Any], max_batch_size: int | None) -> list[list[list[str]]]:
+        """The jobs of a sweep, whose number is known from here on."""
+        from vivit_core.cli import sweeps
+
+        batches = BasicSweeper.split_arguments(overrides, max_batch_size)
+        sweeps.begin(sum(len(batch) for batch in batches))
+        return batches
+
     def all_jobs(self, arguments: list[str]) -> Any:
         from vivit_core.cli.console import console
 
@@ -89,6 +98,7 @@ class PatientLauncher(BaseSubmititLauncher):
 
         from vivit_core.cli.console import console
         from vivit_core.cli.sweeps import Job
+        from vivit_core.system.activity import duration
 
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -104,7 +114,8 @@ class PatientLauncher(BaseSubmititLauncher):
         with Progress(
             TextColumn("jobs ended"), MofNCompleteColumn(), BarColumn(), console=console, transient=True
         ) as progress:
-            bar, asked = progress.add_task("", total=len(calls)), time.monotonic()
+            bar = progress.add_task("", total=len(calls))
+            began = asked = time.monotonic()
             while left or running:
                 count = len(left) if self.jobs_at_once is None else self.jobs_at_once - len(running)
                 started, left = left[:count], left[count:]
@@ -120,7 +131,11 @@ class PatientLauncher(BaseSubmititLauncher):
                     said = outcome.reason or (
                         "" if outcome.score is None else f"{outcome.score_name} {outcome.score:.4f}"
                     )
-                    progress.console.print(f"job {number} {outcome.status}: {said}")
+                    rest_s = (time.monotonic() - began) / len(returned) * (len(calls) - len(returned))
+                    progress.console.print(
+                        f"job {number} {outcome.status}: {said} "
+                        f"({len(returned)} of {len(calls)} have ended, about {duration(rest_s)} are left)"
+                    )
                     progress.advance(bar)
                 time.sleep(POLL_S)
         return [returned[number] for number in sorted(returned)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,9 @@ import yaml
 
 from vivit_core import load_twin
 from vivit_core.cli import runs, schema
-from vivit_core.cli.main import message_of
+from vivit_core.cli.main import main, message_of
+from vivit_core.cli.tasks import train as cli_train
+from vivit_core.system import activity
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
 SMALL = [
@@ -127,6 +132,36 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     code, printed = command(*train, "resume=auto")
     assert code == 0 and "already finished" in printed and str(run) in printed
     assert len(list(run.parent.iterdir())) == 1  # no empty folder is left
+
+
+class Timed(io.StringIO):
+    """A stream that knows when it was written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = [time.monotonic()]
+
+    def write(self, text: str) -> int:
+        self.times.append(time.monotonic())
+        return super().write(text)
+
+
+def test_a_log_file_is_never_silent_for_long(tiny, tmp_path, monkeypatch):
+    """The times are a twentieth of the real ones; a stage without a word of its own takes six seconds."""
+    fit_baseline = cli_train.fit_baseline
+    monkeypatch.setattr(cli_train, "fit_baseline", lambda *given: (time.sleep(6), fit_baseline(*given))[1])
+    monkeypatch.setattr(activity, "EVERY_S", 1.0)
+    monkeypatch.setattr(activity, "LOOK_S", 0.05)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", *tiny, *SMALL, "model=vivit_small"])
+    monkeypatch.setattr(sys, "stdout", stream := Timed())
+    main()
+    printed = stream.getvalue()
+    longest = max(after - before for before, after in itertools.pairwise([*stream.times, time.monotonic()]))
+    assert longest < 4, printed  # a busy machine may be a little late
+    assert printed.startswith("task=train begins\n") and printed.count("the linear baseline (LN): 0:0") >= 3
+    for words in ("the linear baseline (LN) took", "the training begins", "the evaluation begins"):
+        assert words in printed, printed
 
 
 def test_the_baseline_alone(command, tiny):

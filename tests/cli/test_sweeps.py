@@ -484,3 +484,16 @@ def test_the_plugin_alone_imports_little():
     code = "import sys, hydra_plugins.vivit_core_sweeps; print('torch' in sys.modules, 'submitit' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_job_says_which_it_is_and_how_long_the_sweep_takes(monkeypatch):
+    monkeypatch.setattr(sweeps, "_jobs", 0)
+    assert sweeps.job_of(3) == "job 3"  # of a scheduler, in a process of its own
+    now = 100.0
+    monkeypatch.setattr(sweeps.time, "monotonic", lambda: now)
+    monkeypatch.setattr(sweeps, "_began", 0.0)
+    Grid.split_arguments([], None)
+    sweeps.begin(4)
+    assert sweeps.job_of(0) == "job 1 of 4"
+    now = 220.0
+    assert sweeps.job_of(2) == "job 3 of 4, about 2:00 min are left"

@@ -19,6 +19,7 @@ from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.load import AVERAGE, load_predictor
 from vivit_core.models.predictor import Predictor
 from vivit_core.plotting.learning_curve import learning_curve
+from vivit_core.system.activity import stage
 from vivit_core.system.files import link_or_copy
 from vivit_core.training.loggers import send_results
 
@@ -30,6 +31,7 @@ def conclude(
     ln: Predictor | None,
     causal: bool,
     state: Mapping[str, Any],
+    evaluation_s: float | None,
 ) -> float | None:
     """What follows the training: its best checkpoint under that name, the evaluation, the pictures.
 
@@ -41,12 +43,13 @@ def conclude(
     ln : the baseline; None without one.
     causal : whether the twin knows nothing of the future.
     state : of its ``ModelCheckpoint``; empty where it had none.
+    evaluation_s : how long the evaluation will take; None where nobody knows.
 
     Returns
     -------
     The best validation's score.
     """
-    run, device = context.run, context.device
+    run = context.run
     best = None if state.get("best_model_score") is None else float(state["best_model_score"])
     keep_best(run, state)
     if (metrics := run.path / "metrics.csv").is_file():
@@ -54,15 +57,22 @@ def conclude(
     if not datamodule.scorable("test"):
         conclude_without_score(run, datamodule, causal)
     else:
-        if AVERAGE in read_checkpoint(run.best):
-            averaged = load_predictor(run.best, average=True)
-            scores = evaluate_twin(
-                averaged, datamodule, ln=ln, device=device, out=run.path / AVERAGE, checkpoint=str(run.best)
-            )
-            console.print("With the averaged weights (task=evaluate average=true):", table_of(scores, "test"))
-        report(context, datamodule, load_predictor(run.best), ln, split="test", checkpoint=run.best)
+        with stage("the evaluation", evaluation_s):
+            evaluated(context, datamodule, ln)
     send_results(loggers, run.path, run.best, best)
     return best
+
+
+def evaluated(context: RunContext, datamodule: RecordingsDataModule, ln: Predictor | None) -> None:
+    """Evaluate the best checkpoint on the test split, with its averaged weights too where it holds some."""
+    run = context.run
+    if AVERAGE in read_checkpoint(run.best):
+        averaged = load_predictor(run.best, average=True)
+        scores = evaluate_twin(
+            averaged, datamodule, ln=ln, device=context.device, out=run.path / AVERAGE, checkpoint=str(run.best)
+        )
+        console.print("With the averaged weights (task=evaluate average=true):", table_of(scores, "test"))
+    report(context, datamodule, load_predictor(run.best), ln, split="test", checkpoint=run.best)
 
 
 def keep_best(run: runs.Run, state: Mapping[str, Any]) -> None:

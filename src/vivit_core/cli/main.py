@@ -23,12 +23,13 @@ from vivit_core.cli.command import made_here, prepared
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, Settings
 from vivit_core.cli.schema import ConfigError, conf_dir
-from vivit_core.cli.sweeps import Job, note
+from vivit_core.cli.sweeps import Job, job_of, note
 from vivit_core.cli.task import call, paths_in, score_of, task_named
 from vivit_core.cli.validate import validate
 from vivit_core.names import printable
 from vivit_core.parts.groups import consent, lies_in
 from vivit_core.specs import RecordingError
+from vivit_core.system.activity import voice
 from vivit_core.system.processes import FirstFailed, is_first_rank, started_from_outside
 from vivit_core.system.stops import Stopped, TrainingStopped, exit_code, stoppable
 from vivit_core.system.streams import steady_streams
@@ -127,7 +128,10 @@ def run_task(cfg: DictConfig) -> float | None:
 
 def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
     try:
-        with consent(packages_of(cfg)):
+        # Before what imports torch, which takes seconds; how many jobs a sweep has is known in its own process alone.
+        if is_first_rank():
+            tell(f"task={cfg.get('task')} begins" + ("" if job is None else f": {job_of(job.number)}"))
+        with consent(packages_of(cfg)), voice(tell, console.is_terminal, f"task={cfg.get('task')}"):
             run = HydraConfig.get().runtime.output_dir
             named, trained = score_name(cfg), cfg.get("task") == "train"
             note(job, status="running", reason=None, run=run, score_name=named, trained=trained)

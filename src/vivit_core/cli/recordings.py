@@ -15,6 +15,7 @@ from vivit_core.names import setting
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
 from vivit_core.specs import RecordingSpec
+from vivit_core.system.activity import stage
 
 if TYPE_CHECKING:
     from vivit_core.training.ranks import ProcessGroup
@@ -127,9 +128,12 @@ def recordings_to_train_on(data: Node, budget: Budget, device: str, processes: P
         pin_memory=device == "cuda",
     )
 
+    given = data["recordings"] is not None or data["root"] is not None
+
     def specs() -> list[RecordingSpec]:
-        datamodule.prepare_data()
-        datamodule.setup()
+        with stage("reading the recordings" if given else "simulating recordings, where they are not there yet"):
+            datamodule.prepare_data()
+            datamodule.setup()
         for lines in datamodule.check_start().values():
             for line in lines:
                 tell(line)

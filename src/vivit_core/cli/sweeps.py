@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.table import Table
 from vivit_core.cli.runs import number_in
 from vivit_core.names import file_name
 from vivit_core.parts.schema import check_call
+from vivit_core.system.activity import duration
 from vivit_core.system.files import remove_leftovers, write_text
 from vivit_core.system.plain import read_plain
 from vivit_core.system.processes import is_first_rank
@@ -94,6 +96,26 @@ def note(job: Job | None, **changes: Any) -> None:
     if job is not None and is_first_rank():
         score = changes.get("score")
         job.note(**changes | ({"score": None} if score is not None and not math.isfinite(score) else {}))
+
+
+_jobs, _began = 0, 0.0  # of the sweep that this process runs: how many, and when it began
+
+
+def begin(jobs: int) -> None:
+    """This process begins a sweep of so many jobs."""
+    global _jobs, _began
+    _jobs, _began = jobs, time.monotonic()
+
+
+def job_of(number: int) -> str:
+    """Which job of the sweep this is, and how long the sweep takes yet: ``job 2 of 8, about 12:30 min are left``.
+
+    Jobs are counted from 1 here. A job in a process of its own, as a scheduler starts it, knows its number alone.
+    """
+    if not _jobs:
+        return f"job {number}"
+    left = (time.monotonic() - _began) / number * (_jobs - number) if number else None
+    return f"job {number + 1} of {_jobs}" + ("" if left is None else f", about {duration(left)} are left")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import rich
 import rich.progress
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
 from vivit_core.names import printable, short
+from vivit_core.system.activity import followed
 
 T = TypeVar("T")
 
@@ -56,5 +58,10 @@ def bar_text(text: str) -> str:
 
 
 def track(sequence: Iterable[T], description: str, total: float | None = None, *, disable: bool = False) -> Iterable[T]:
-    """rich's ``track`` with a description that is no markup."""
-    return rich.progress.track(sequence, bar_text(description), total, disable=disable)
+    """The items of a sequence, with a bar on a live terminal, and elsewhere with lines where the program wants them
+    (:mod:`vivit_core.system.activity`)."""
+    if disable:
+        return sequence
+    if not rich.get_console().is_terminal:
+        return followed(sequence, printable(description), total)
+    return rich.progress.track(sequence, bar_text(description), total)

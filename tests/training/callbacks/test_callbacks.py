@@ -23,7 +23,7 @@ from tiny_training import SignalAt, train
 
 from vivit_core.system.stops import STOPS, Stopped, TrainingStopped
 from vivit_core.training.callbacks.early_stopping import EarlyStopping, early_end, never_scored
-from vivit_core.training.callbacks.progress import TrainingProgress, duration
+from vivit_core.training.callbacks.progress import TrainingProgress
 from vivit_core.training.callbacks.stop_signals import StopSignals
 
 TESTS = Path(__file__).parents[1]
@@ -166,21 +166,6 @@ def test_a_callback_ends_a_training_with_a_word(tmp_path):
 
     _, trainer, _ = train(tmp_path / "asked", callbacks=[Enough()])
     assert early_end(trainer) == "after epoch 1 of 3: a callback asked for it"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (-5, "0:00 min"),
-        (59.6, "1:00 min"),
-        (870, "14:30 min"),
-        (3599, "59:59 min"),
-        (7703, "2:08 h"),
-        (360000, "100:00 h"),
-    ],
-)
-def test_a_duration_is_said_in_minutes_or_hours(seconds, said):
-    assert duration(seconds) == said
 
 
 @pytest.mark.parametrize(

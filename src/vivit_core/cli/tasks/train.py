@@ -34,12 +34,12 @@ from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
+from vivit_core.system.activity import duration, stage
 from vivit_core.system.processes import started_from_outside
 from vivit_core.training.baseline import fit_baseline
 from vivit_core.training.budget import TimeBudget
 from vivit_core.training.callbacks.checkpoints import Checkpoints, keeper_state, save_checkpoint
 from vivit_core.training.callbacks.early_stopping import early_end, never_scored
-from vivit_core.training.callbacks.progress import duration
 from vivit_core.training.data import TrainingData
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.loggers import make_loggers
@@ -268,7 +268,7 @@ def fit(
             run.begin_training()
         if checkpoint is not None and content is not None:
             check_restorable(checkpoint, content, module)
-        with restoring(checkpoint, content, begun):
+        with restoring(checkpoint, content, begun), stage("the training") if processes.rank == 0 else nullcontext():
             trainer.fit(module, datamodule=TrainingData(datamodule), ckpt_path=checkpoint, weights_only=True)
         ended = early_end(trainer)
         if processes.rank == 0:
@@ -285,7 +285,8 @@ def fit(
             "do the validation trials have spikes? (task=inspect looks)"
         )
         state["best_model_path"] = ""
-    return processes.first(lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state))
+    seconds = evaluation_s(module.budget, budget, datamodule)
+    return processes.first(lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state, seconds))
 
 
 def time_budget(
@@ -306,6 +307,13 @@ def time_budget(
             runs.note(run, "steps", found.steps)
 
     return TimeBudget(60 * budget.max_minutes, budget.epochs * budget.steps_per_epoch, decided)
+
+
+def evaluation_s(found: TimeBudget | None, budget: Budget, datamodule: RecordingsDataModule) -> float | None:
+    """About how long the evaluation on the test split takes; None where no step was timed, or nothing is scored."""
+    if found is None or found.steps is None or not datamodule.scorable("test"):
+        return None
+    return found.forward_s(len(datamodule.evaluation_dataloader("test")), budget.accumulate)
 
 
 def check_scorable(predict: str, data: Node) -> None:
@@ -336,8 +344,12 @@ def initialize(
             f"init_from={init_from}: loaded {loaded}; what was loaded {how} (optim.core_lr_scale); "
             f"fresh: {', '.join(fresh)}"
         )
-    ln = fit_baseline(datamodule, baseline) if baseline is not None else None
-    initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
+    ln = None
+    if baseline is not None:
+        with stage("the linear baseline (LN)"):
+            ln = fit_baseline(datamodule, baseline)
+    with stage("starting values from data"):
+        initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
     return ln
 
 

@@ -1,9 +1,11 @@
-"""How far a training is: a bar where there is a terminal, a line an epoch elsewhere."""
+"""How far a training is: a bar where there is a terminal; elsewhere a line an epoch, and those between
+(:mod:`vivit_core.system.activity`) where the program wants them."""
 
 from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,11 +13,9 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from vivit_core.system.activity import doing, duration, said
 
-def duration(seconds: float) -> str:
-    """How long something takes: ``2:08 h``, ``14:30 min``."""
-    minutes, seconds = divmod(max(0, round(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes}:{seconds:02d} min"
+KNOWN_S = 5.0  # for which what was last known of a training is said
 
 
 class TrainingProgress(ProgressBar):
@@ -34,6 +34,8 @@ class TrainingProgress(ProgressBar):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._began, self._first_step = 0.0, 0
+        self._doing = ExitStack()
+        self._far, self._known = "", 0.0  # how far it is, and since when that is known
 
     def enable(self) -> None:
         self._shown = True
@@ -43,6 +45,10 @@ class TrainingProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began, self._first_step = time.monotonic(), trainer.global_step
+        self._stop()
+        if self._shown:
+            self._far, self._known = f"step {trainer.global_step}/{steps_of(trainer)}", self._began
+            self._doing.enter_context(doing("training", lambda: self._far))
         if self._shown and self._wanted and self._console.is_terminal:
             columns = (
                 TextColumn("step"),
@@ -60,6 +66,9 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        # Now and then, because a look at the numbers waits for the GPU.
+        if self._shown and time.monotonic() - self._known > KNOWN_S:
+            self._far, self._known = self._line(trainer, "train/loss", "val/bps_mean"), time.monotonic()
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -70,17 +79,36 @@ class TrainingProgress(ProgressBar):
                 numbers=_numbers(trainer, "train/loss", "val/bps_mean"),
             )
 
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        batches = int(sum(trainer.num_val_batches))
+        self._far = f"step {trainer.global_step}/{steps_of(trainer)}  validation {batch_idx + 1}/{batches}"
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._shown:
             return
-        rate, steps = self._rate(trainer), steps_of(trainer)
+        print(self._line(trainer, "train/loss", "val/loss", "val/bps_mean", "val/corr_mean"), flush=True)
+        said()
+
+    def _line(self, trainer: Trainer, *names: str) -> str:
+        """How far it is, with these numbers."""
+        steps = steps_of(trainer)
         epochs = math.ceil(steps / (int(trainer.num_training_batches) / trainer.accumulate_grad_batches))
-        print(
-            f"epoch {trainer.current_epoch + 1}/{epochs}  step {trainer.global_step}/{steps}  "
-            f"{_numbers(trainer, 'train/loss', 'val/loss', 'val/bps_mean', 'val/corr_mean')}  "
-            f"{rate:.2f} steps/s  ends in {duration(self._left(trainer))}",
-            flush=True,
+        rate = self._rate(trainer)
+        left = f"{rate:.2f} steps/s  ends in {duration(self._left(trainer))}"
+        words = (
+            f"epoch {trainer.current_epoch + 1}/{epochs}  step {trainer.global_step}/{steps}",
+            _numbers(trainer, *names),
+            left,
         )
+        return "  ".join(word for word in words if word)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -89,6 +117,7 @@ class TrainingProgress(ProgressBar):
         self._stop()
 
     def _stop(self) -> None:
+        self._doing.close()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
