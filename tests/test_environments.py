@@ -295,7 +295,8 @@ def test_a_signal_stops_a_task_with_a_word(command, monkeypatch, number):
     monkeypatch.setattr(plan, "plan", interrupted)
     code, printed = command("task=plan")
     assert code == 128 + number and cleaned == [number]
-    assert printed == f"task=plan is stopped by {number.name} before its end; the same command starts it again\n"
+    stopped = f"task=plan is stopped by {number.name} before its end; the same command starts it again"
+    assert printed.splitlines() == ["task=plan begins", stopped]
     assert [signal.getsignal(n) for n in STOPS] == before
 
 
