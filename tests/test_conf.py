@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,67 @@ def test_a_foreign_key_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert foreign(tmp_path / "trainer/c.yaml", "trainer") == ["seed"]
 
 
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """The parts among some settings: all that has a ``_target_``."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield value
+        for inner in value.values():
+            yield from nodes(inner)
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """An option's settings, with the keys that its defaults list fills: None, or what they fill at its own level."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    for entry in content.pop("defaults", []):
+        for key, option in entry.items() if isinstance(entry, dict) else ():
+            group, _, place = key.partition("@")
+            if place == "_here_":
+                content = settings(path.parent / group / f"{option}.yaml") | content
+            elif not group.startswith(("override", "/")):  # a recipe's choice, for the root
+                *above, last = group.split("/")
+                node = content
+                for word in above:
+                    node = node[word]
+                node.setdefault(last, None)
+    return content
+
+
+def twice(path: Path) -> list[str]:
+    """What an option sets though the constructor has a value for it as well, of classes that are ours."""
+    found = []
+    for node in nodes(settings(path)):
+        module, _, name = node["_target_"].rpartition(".")
+        made = getattr(import_module(module), name)
+        if not inspect.unwrap(made.__init__).__module__.startswith("vivit_core."):
+            continue  # Lightning's own constructor
+        for parameter in inspect.signature(made).parameters.values():
+            if parameter.name in node and parameter.default is not parameter.empty:
+                found.append(f"{name}.{parameter.name}={parameter.default!r}")
+    return found
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: str(path.relative_to(CONF)))
+def test_no_value_stands_twice(path: Path) -> None:
+    """What conf sets, the constructor leaves open: there the two could differ, and nobody would see which holds."""
+    assert twice(path) == []
+
+
+def test_a_second_value_is_noticed(tmp_path: Path) -> None:
+    """Also where it comes with the defaults list, at the top and further down."""
+    bar = "_target_: vivit_core.training.callbacks.progress.TrainingProgress"
+    for name, text in (
+        ("a.yaml", f"x:\n  {bar}\n  bar: true\n"),
+        ("b.yaml", f"defaults:\n  - below@_here_: c\n{bar}\n"),
+        ("below/c.yaml", "bar: true\n"),
+        ("d.yaml", f"defaults:\n  - x/bar: c\nx:\n  {bar}\n"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for name in ("a.yaml", "b.yaml", "d.yaml"):
+        assert twice(tmp_path / name) == ["TrainingProgress.bar=True"]
+
+
 NEEDED = {
     "task=evaluate": ["checkpoint=some.ckpt"],
     "task=receptive_fields": ["checkpoint=some.ckpt"],
@@ -79,7 +143,8 @@ NEEDED = {
         "importer.recording_id=a",
         "importer.frame_rate_hz=30",
     ],
-    "importer=arrays": ["importer.recording_id=a", "importer.frame_rate_hz=30"],
+    "importer=arrays": ["importer.frame_rate_hz=30"],
+    "importer/about=blank": ["importer=nwb"],
 }
 
 
@@ -128,7 +193,7 @@ def batch_for(recordings: list[RecordingSpec], clips: int, bins: int) -> Batch:
 
 @pytest.mark.parametrize("choice", choices())
 def test_every_file_composes_and_fits_its_code(choice, compose):
-    used = ["task=import", "source=a", "out=b"] if choice.startswith("importer=") else []
+    used = ["task=import", "source=a", "out=b"] if choice.startswith("importer") else []
     assert compose(choice, *used, *NEEDED.get(choice, []))["seed"] == 0
 
 

@@ -13,13 +13,13 @@ import pytest
 import yaml
 from hydra.errors import HydraException
 from hydra.utils import instantiate
+from shipped import PLAIN, arrays_importer
 
 from vivit_core.cli import context as cli_context
 from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema
 from vivit_core.cli.tasks import train
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.importers.arrays import ArraysImporter
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.plan import check_geometry
@@ -152,7 +152,7 @@ def data_of(*files: Path, **changed: Any) -> RecordingsDataModule:
         "clip_length": 32, "burn_in": 8, "evaluation_length": 32, "evaluation_burn_in": 8, "weighting": "units",
         "num_workers": 0, "seed": 0,
     }  # fmt: skip
-    return RecordingsDataModule(**{**given, **changed})
+    return RecordingsDataModule(**{**PLAIN, **given, **changed})
 
 
 def test_a_rate_above_a_recordings_own(tmp_path):
@@ -197,10 +197,9 @@ def test_arrays_of_one_trial(tmp_path):
     rng = np.random.default_rng(0)
     source = tmp_path / "x.npz"
     np.savez(source, frames=rng.integers(0, 256, (90, 6, 8)).astype(np.uint8), counts=rng.poisson(0.5, (90, 3)))
-    given = {"recording_id": "x", "frame_rate_hz": 30.0}
     with pytest.raises(ValueError, match=r"give importer\.trial_length=… .*or importer\.split=train"):
-        ArraysImporter(**given)(source, tmp_path / "x.h5")
+        arrays_importer()(source, tmp_path / "x.h5")
     with pytest.raises(ValueError, match=r"importer\.trial_length=…, or make all one split: importer\.split=train"):
-        ArraysImporter(**given, trial_length=60)(source, tmp_path / "x.h5")
-    ArraysImporter(**given, trial_length=15)(source, tmp_path / "x.h5")
-    ArraysImporter(**given, split="train")(source, tmp_path / "y.h5")
+        arrays_importer(trial_length=60)(source, tmp_path / "x.h5")
+    arrays_importer(trial_length=15)(source, tmp_path / "x.h5")
+    arrays_importer(split="train")(source, tmp_path / "y.h5")

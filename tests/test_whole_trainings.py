@@ -13,9 +13,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from shipped import simulator
 
 from vivit_core.data.recording.format import FORMAT, FORMAT_VERSION
-from vivit_core.data.simulate import Simulator
 
 KINDS = {
     "fast": {"seed": 21, "frame_rate_hz": 120.0, "height": 18, "width": 32, "units": 24, "degrees_per_pixel": 0.03},
@@ -27,7 +27,7 @@ KINDS = {
 @pytest.mark.timeout(3600)
 def test_each_beats_its_own_ln(command, tmp_path: Path) -> None:
     for name, fields in KINDS.items():
-        (path,) = Simulator(recordings=1, train_trials=60, **fields).make(tmp_path / "cache")  # type: ignore[arg-type]
+        (path,) = simulator(recordings=1, train_trials=60, **fields).make(tmp_path / "cache")
         shutil.copy(path, tmp_path / f"{name}.h5")
         with h5py.File(tmp_path / f"{name}.h5", "r+") as file:
             file.attrs["recording_id"] = name

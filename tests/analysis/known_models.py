@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
+from shipped import PLAIN
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
@@ -52,7 +53,7 @@ def fields_UHW() -> np.ndarray:
 def known_ln(linear: float = 1.0, quadratic: float = 0.0, gain: float = 1.0, mute: Sequence[int] = ()) -> LN:
     """log rate = log mean + linear · s + quadratic · s², s the Gabor's response at the lags of ``COURSE``; the rates of
     ``mute`` units are constant."""
-    model = LN([spec()], duration_s=LAGS / RATE_HZ, patch=PATCH)
+    model = LN([spec()], duration_s=LAGS / RATE_HZ, patch=PATCH, nonlinearity="exp")
     readout = model.readout("known")
     fields = torch.as_tensor(fields_UHW())
     corner = torch.as_tensor(np.round(CENTERS[:, ::-1].copy())).long() - PATCH // 2
@@ -110,6 +111,7 @@ def data_of(path: Path) -> RecordingsDataModule:
         weighting="units",
         num_workers=0,
         seed=0,
+        **PLAIN,
     )
     data.configure(batch_size=4, specs=[spec()])
     data.setup()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from shipped import PLAIN
 from tiny_models import spec, twin, vivit
 from torch import Tensor, nn
 
@@ -98,7 +99,7 @@ def module_of(
         weighting="units",
         num_workers=0,
         seed=0,
-        most_trials=most_trials,
+        **(PLAIN | {"most_trials": most_trials}),
     )
     data.configure(batch_size=3)
     data.setup()
@@ -393,7 +394,7 @@ def test_centers_are_in_pixels_of_the_recordings_own_frame(tmp_path: Path) -> No
     small.readout("a").initialize(torch.tensor([[0.0, 0.0], [15.0, 6.0]]))
     assert centers_px(small, recording, "a").tolist() == [[30.5, 12.5], [0.5, 0.5]]
 
-    ln = LN([own], duration_s=0.05, patch=5)
+    ln = LN([own], duration_s=0.05, patch=5, nonlinearity="exp")
     head = ln.readout("a")
     head.corner_U2.copy_(torch.tensor([[-2, 10], [5, 6]]))
     with torch.no_grad():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shipped import PLAIN
 from tiny_models import MODELS_UNDER_CONTRACT, twin
 from tiny_training import optimization
 
@@ -50,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 def module_of(path: Path, batch_size: int = 4, length: int | None = None) -> RecordingsDataModule:
     data = RecordingsDataModule(
         recordings=[str(path)], root=None, simulator=None, cache="", behavior=["eye"], clip_length=16, burn_in=BURN_IN,
-        evaluation_length=length, evaluation_burn_in=BURN_IN, weighting="units", num_workers=0, seed=0,
+        evaluation_length=length, evaluation_burn_in=BURN_IN, weighting="units", num_workers=0, seed=0, **PLAIN,
     )  # fmt: skip
     data.configure(batch_size=batch_size)
     data.setup()

@@ -208,7 +208,7 @@ def test_one_recordings_maps_at_a_time_are_in_memory(tmp_path: Path, monkeypatch
     names = ("first", "second")
     specs = [replace(spec(), recording_id=name) for name in names]
     data: Any = SimpleNamespace(recordings=[Recording(path, recording_id=name) for name in names], specs=specs)
-    model = LN(specs, duration_s=LAGS / RATE_HZ, patch=5)
+    model = LN(specs, duration_s=LAGS / RATE_HZ, patch=5, nonlinearity="exp")
     with torch.no_grad():
         for head in model.readouts:
             head.space_UP[:] = 0.1

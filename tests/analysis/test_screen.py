@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import pytest
 from known_models import recorded, spec
+from shipped import PLAIN
 
 from vivit_core.analysis.screen import screens_of
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -32,11 +33,11 @@ def data_with(folder: Path, frames: dict[str, float | None]) -> tuple[LN, Record
              sorted(frames.items())]  # fmt: skip
     data = RecordingsDataModule(
         None, str(folder), None, "", ["gaze"], clip_length=100, burn_in=20, evaluation_length=100,
-        evaluation_burn_in=20, weighting="units", num_workers=0, seed=0,
+        evaluation_burn_in=20, weighting="units", num_workers=0, seed=0, **PLAIN,
     )  # fmt: skip
     data.configure(batch_size=4, specs=specs)
     data.setup()
-    return LN(specs, duration_s=0.15, patch=19), data
+    return LN(specs, duration_s=0.15, patch=19, nonlinearity="exp"), data
 
 
 def test_recordings_of_one_gray_are_refused_together_before_the_others_are_shown(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_a_slow_unit_is_driven_by_a_spike_in_ten_seconds() -> None:
 @pytest.mark.parametrize("size", [(31, 1), (1, 31)])
 def test_lines_of_pixels_are_tuned_without_orientations(size: tuple[int, int]) -> None:
     line = replace(spec(), frame_shape=(1, *size))
-    model = LN([line], duration_s=LAGS / RATE_HZ, patch=7)
+    model = LN([line], duration_s=LAGS / RATE_HZ, patch=7, nonlinearity="exp")
     head = model.readout("known")
     with torch.no_grad():
         head.time_UL[:] = torch.as_tensor(COURSE)

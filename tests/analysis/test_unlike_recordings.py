@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shipped import PLAIN
 from tiny_models import LIKELIHOOD, MODELS_UNDER_CONTRACT, READOUT
 
 from vivit_core.analysis.compare.compare import compare
@@ -51,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> RecordingsDataModule:
         )
     module = RecordingsDataModule(
         None, str(folder), None, "", ["pupil"], clip_length=16, burn_in=4, evaluation_length=20,
-        evaluation_burn_in=8, weighting="equal", num_workers=0, seed=0,
+        evaluation_burn_in=8, weighting="equal", num_workers=0, seed=0, **PLAIN,
     )  # fmt: skip
     module.setup()
     return module

@@ -128,11 +128,11 @@ def read_checkpoint(path: Path) -> str:
 
 
 def read_arrays(path: Path) -> str:
-    from vivit_core.data.importers.arrays import ArraysImporter
+    from shipped import arrays_importer
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "imported.h5"
-        importer = ArraysImporter(recording_id="x", frame_rate_hz=30.0, **ARRAYS)
+        importer = arrays_importer(recording_id="x", **ARRAYS)
         importer(path, out)
         return read_recording(out)
 

@@ -12,6 +12,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from shipped import PLAIN
 from torch import Tensor
 
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -19,6 +20,7 @@ from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import training_statistics
+from vivit_core.data.transforms import Smooth, Velocity
 from vivit_core.specs import Batch, RecordingSpec
 from vivit_core.training.data import TrainingData
 
@@ -47,7 +49,7 @@ def datamodule(
     }
     settings |= changes
     same = {"evaluation_length": settings["clip_length"], "evaluation_burn_in": settings["burn_in"]}
-    module = RecordingsDataModule(**(same | settings))
+    module = RecordingsDataModule(**(PLAIN | same | settings))
     module.configure(batch_size=batch_size, batches_per_epoch=batches_per_epoch, specs=specs)
     return module
 
@@ -410,6 +412,39 @@ def test_a_behavior_that_one_recording_lacks(make: Callable[..., Path]) -> None:
     assert module.specs[0].behavior_mean == (0, 0) and module.specs[0].behavior_std == (1, 1)
     batch = next(iter(module.train_dataloader()))
     assert not batch["rec0"]["behavior"].any() and batch["rec1"]["behavior"].all()
+
+
+def test_behaviors_that_nobody_named_are_all_that_there_are(
+    make: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """None at all too; but what looks ahead, or is of another width in each, is left out with a line."""
+    without = [make("a.h5", behavior={}), make("b.h5", seed=1, behavior={})]
+    module = datamodule(without, behavior=None)
+    module.setup()
+    assert [s.behavior for s in module.specs] == [{}, {}] and module.headers()[1] == {}
+    assert next(iter(module.train_dataloader()))["rec0"]["behavior"].shape[-1] == 0
+
+    trace = np.ones((120, 1), np.float32)
+    one = {"run": trace, "eye": np.ones((120, 2), np.float32), "ahead": trace, "odd": trace}
+    other = {"run": trace, "pupil": trace, "odd": np.ones((120, 3), np.float32)}
+    files = [make("c.h5", seed=2, behavior=one, behavior_causal={"ahead": False}), make("d.h5", seed=3, behavior=other)]
+    module = datamodule(files, behavior=None)
+    module.setup()
+    assert [list(s.behavior.items()) for s in module.specs] == [[("eye", 2), ("pupil", 1), ("run", 1)]] * 2
+    assert all(s.behavior_causal for s in module.specs)
+    assert "behavior 'ahead' is left out, because it looks ahead" in caplog.text
+    assert "behavior 'odd' is left out: recordings have 1 or 3 numbers of it" in caplog.text
+    module = datamodule(files[:1], behavior=["ahead"])
+    module.setup()
+    assert not module.specs[0].behavior_causal
+
+
+def test_what_is_made_on_the_way_is_not_seen(make: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    steps = {"speed": Velocity("eye"), "smooth": Smooth("speed", tau_s=0.1), "wide": Velocity("pupil")}
+    module = datamodule([make()], behavior=None, transforms=steps)
+    module.setup()
+    assert list(module.specs[0].behavior) == ["eye", "smooth"]
+    assert "data.transforms.wide makes nothing, because no recording has 'pupil'" in caplog.text
 
 
 def test_evaluation_of_a_trained_twin_on_other_files(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shipped import PLAIN
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
@@ -52,7 +53,7 @@ def written(folder: Path) -> tuple[Path, np.ndarray]:
 def module_of(path: Path, batch_size: int = 4, **changes: Any) -> RecordingsDataModule:
     settings: dict[str, Any] = {"behavior": ["eye"], "clip_length": 12, "burn_in": 2, "evaluation_length": None}
     settings |= {"evaluation_burn_in": 2, "weighting": "units", "num_workers": 0, "seed": 0} | changes
-    data = RecordingsDataModule(recordings=[str(path)], root=None, simulator=None, cache="", **settings)
+    data = RecordingsDataModule(recordings=[str(path)], root=None, simulator=None, cache="", **(PLAIN | settings))
     data.configure(batch_size=batch_size)
     data.setup()
     return data

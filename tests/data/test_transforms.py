@@ -83,6 +83,8 @@ def test_what_the_twin_sees_is_the_users_choice_alone(compose):
         assert data["behavior"] == ["eye_position"]
         data = compose(f"data/transforms={choice}")["data"]
         assert {**data, "transforms": plain["transforms"]} == plain
+        build("data", without_geometry(data))
+    data = compose("data/transforms=locomotion", "data.behavior=[eye_velocity,eye_position]")["data"]
     with pytest.raises(ValueError, match=r"makes running, pupil_size, pupil_change, and data\.behavior") as refused:
         build("data", without_geometry(data))
     (word,) = re.findall(r"set (data.behavior=\S+)", str(refused.value).replace("'", ""))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shipped import PLAIN
 from tiny_models import LIKELIHOOD, READOUT, vivit
 
 from vivit_core.data.augmentation import CutMix
@@ -39,7 +40,7 @@ def datamodule(paths: list[Path], specs: Any = None, **changes: Any) -> Recordin
         "seed": 0,
         "transforms": TRANSFORMS,
     }
-    module = RecordingsDataModule(**(settings | changes))
+    module = RecordingsDataModule(**(PLAIN | settings | changes))
     module.configure(batch_size=6, batches_per_epoch=3, specs=specs)
     module.setup()
     return module

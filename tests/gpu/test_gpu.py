@@ -129,7 +129,7 @@ def test_attention_of_every_kernel_equals_the_reference(window):
     """The flash kernel where the window takes nothing away, another with a mask where it does; float32 and bfloat16."""
     exact_float32()
     torch.manual_seed(0)
-    attention, tokens, mask = RotaryAttention(32, 2).cuda(), 40, AttentionMask(True, window)
+    attention, tokens, mask = RotaryAttention(32, 2, True, 0.0, 100.0, 1000.0).cuda(), 40, AttentionMask(True, window)
     x, rope = torch.randn(3, tokens, 32, device="cuda"), rope_time(torch.arange(tokens, device="cuda"), 16, 1000.0)
     q, k, v = attention.project(x, rope)
     expected = attention.out((attention.weights(q, k, mask.matrix(tokens, x.device)) @ v).transpose(1, 2).flatten(2))

@@ -12,6 +12,7 @@ from typing import Any
 
 import tiny_models
 import torch
+from shipped import settings_in
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vivit_core.models.checkpoint import WRITTEN, read_checkpoint, settings_of
@@ -36,9 +37,13 @@ DATA: dict[str, Any] = {
     "weighting": "units",
     "num_workers": 0,
     "seed": 0,
-    "simulator": {"_target_": "vivit_core.data.simulate.Simulator", "recordings": 2, "units": 6},
+    "simulator": {**settings_in("data/multi_backimage")["simulator"], "context": None, "recordings": 2, "units": 6},
     "transforms": {"eye": {"_target_": "vivit_core.data.transforms.Velocity", "source": "eye_position"}},
     "augmentation": None,
+    "frame_rate_hz": None,
+    "verify": "known",
+    "worker_timeout_s": 300.0,
+    "most_trials": None,
 }
 
 
@@ -46,7 +51,7 @@ def content() -> Content:
     """A checkpoint's content as a training writes it, less what Lightning adds."""
     torch.manual_seed(0)
     twin = tiny_models.twin(tiny_models.vivit(spatial_depth=1, temporal_depth=1, frontend=tiny_models.BASIS))
-    ln = LN(list(twin.specs.values()), duration_s=0.1, patch=3)
+    ln = LN(list(twin.specs.values()), duration_s=0.1, patch=3, nonlinearity="exp")
     made = {**checkpoint_of(twin), "ln": {"description": ln.description(), "weights": ln.state_dict()}}
     return copy.deepcopy({**made, "settings": {"data": DATA, "seed": 0}, "epoch": 0, "global_step": 4})
 

@@ -25,7 +25,7 @@ def test_attention_is_softmax_of_scores(
 ) -> None:
     monkeypatch.setattr("vivit_core.models.attention.base.PLAIN_UP_TO", 0 if path == "fused" else 256)
     torch.manual_seed(0)
-    attention = RotaryAttention(dim=24, heads=3, qk_norm=qk_norm).double()
+    attention = RotaryAttention(24, 3, qk_norm, 0.0, 100.0, 1000.0).double()
     if qk_norm:
         with torch.no_grad():
             attention.q_scale.uniform_(0.5, 2.0)

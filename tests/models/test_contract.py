@@ -364,7 +364,7 @@ def test_cells_that_fill_no_token_are_refused_with_what_works(
 
 def test_heads_that_fit_are_a_short_list() -> None:
     with pytest.raises(ValueError, match=r"heads that fit: \[1, 2, .*, 256\]$"):
-        RotaryAttention(dim=2**20, heads=3)
+        RotaryAttention(2**20, 3, qk_norm=True, dropout=0.0, rope_base_space=100.0, rope_base_time=1000.0)
 
 
 @pytest.mark.parametrize("model", [resnet(), factorized()], ids=["resnet", "factorized"])

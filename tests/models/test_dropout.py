@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import STEM, batch, spec, twin, vivit
+from tiny_models import ATTENTION, STEM, batch, spec, twin, vivit
 
 from vivit_core.models.dropout import draw_seeds, drop
 
@@ -52,7 +52,7 @@ def test_shared_fates() -> None:
         {"ff_dropout": 0.5},
         {"drop_path": 0.5},
         {"patch_dropout": 0.5},
-        {"attention": {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 2, "dropout": 0.5}},
+        {"attention": ATTENTION | {"dropout": 0.5}},
         {"tokenizer": STEM | {"dropout": 0.5}},
     ],
     ids=lambda c: next(iter(c)),

@@ -58,7 +58,7 @@ def test_what_is_missing_is_at_its_mean_in_clips_rates_and_streams(name: str) ->
 
 
 def test_the_baseline_takes_what_is_missing_alike() -> None:
-    ln = LN([spec()], duration_s=LN_NODE["duration_s"], patch=3)
+    ln = LN([spec()], duration_s=LN_NODE["duration_s"], patch=3, nonlinearity="exp")
     for value in ln.parameters():
         torch.nn.init.normal_(value, std=0.3)
     with torch.no_grad():

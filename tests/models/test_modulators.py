@@ -10,7 +10,7 @@ from vivit_core.models.modulators.convgru import ConvGRU
 
 def test_convgru_equals_its_equations_stepped() -> None:
     torch.manual_seed(0)
-    gru = ConvGRU(channels=4, behavior_dim=3, stride=2, hidden=5, gain=0).double()
+    gru = ConvGRU(channels=4, behavior_dim=3, stride=2, hidden=5, kernel=3, gain=0).double()
     x, behavior = torch.randn(2, 4, 3, 4, 5).double(), torch.randn(2, 5, 3).double()  # 5 bins: padded at the old end
     feature_map = FeatureMap(x, 0, 2, torch.arange(4.0), torch.arange(5.0), 2.0)
     changed = gru([feature_map], behavior)[-1].x_BCTHW

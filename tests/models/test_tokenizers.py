@@ -28,7 +28,8 @@ def test_every_pixel_reaches_a_token(
 ) -> None:
     ph, pw = min(ph, height), min(pw, width)
     size = [pt, ph, pw]
-    tokenizer = ConvStem(1, 3, size, channels=2, kernel=3) if stem else Tubelet(1, 3, size)
+    fine = {"channels": 2, "kernel": 3, "stride": 1, "dropout": 0.0, "smoothness": 0.0}
+    tokenizer = ConvStem(1, 3, size, **fine) if stem else Tubelet(1, 3, size)
     x = torch.randn(1, 1, frames, height, width, requires_grad=True)
     tokens = tokenizer(x)
     assert tokens.x_BTND.shape == (1, math.ceil(frames / pt), math.ceil(height / ph) * math.ceil(width / pw), 3)
@@ -43,7 +44,7 @@ def test_every_pixel_reaches_a_token(
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_stems_cells_lie_where_they_say(stride: int) -> None:
-    stem = ConvStem(1, 4, [2, 4, 4], channels=1, kernel=5, stride=stride)
+    stem = ConvStem(1, 4, [2, 4, 4], channels=1, kernel=5, stride=stride, dropout=0.0, smoothness=0.0)
     with torch.no_grad():
         stem.fields.weight.fill_(1.0)
         stem.mix.weight.fill_(1.0)
@@ -113,7 +114,7 @@ def test_bins_are_served_once_by_the_newest_ended_token() -> None:
 
 
 def test_the_stems_regularizer_prefers_smooth_fields() -> None:
-    stem = ConvStem(1, 4, [2, 4, 4], channels=2, kernel=7, smoothness=1.0)
+    stem = ConvStem(1, 4, [2, 4, 4], channels=2, kernel=7, stride=1, dropout=0.0, smoothness=1.0)
     rough = float(stem.regularizer())
     with torch.no_grad():
         ramp = torch.arange(7.0)

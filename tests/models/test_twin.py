@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tiny_models import BASIS, STEM, TUBELET, batch, spec, twin, vivit
+from tiny_models import ATTENTION, BASIS, STEM, TUBELET, batch, spec, twin, vivit
 
 from vivit_core.models.tokenizers.tubelet import Tubelet
 
@@ -14,7 +14,7 @@ def test_quick_start_shapes_to_the_letter() -> None:
     tubelet = Tubelet(in_channels=1, dim=192, patch_size=[4, 4, 4])
     tokens = tubelet(torch.randn(2, 1, 32, 36, 64))
     assert tokens.x_BTND.shape == (2, 8, 144, 192)
-    attention = {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 6}
+    attention = ATTENTION | {"heads": 6}
     of = spec(height=36, width=64, units=100)
     small = twin(vivit(embedding_dim=192, attention=attention, spatial_depth=1, temporal_depth=1), of, predict="last")
     assert small.core(torch.randn(2, 1, 32, 36, 64))[-1].x_BCTHW.shape == (2, 192, 8, 9, 16)

@@ -28,8 +28,10 @@ RESIDUAL_STEM = {
     "widths": [4, 6],
     "depth": 2,
     "kernel": [3, 3],
+    "dropout": 0.0,
 }
-LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05}
+LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05, "nonlinearity": "exp"}
+CORE = {"checkpointing": False, "causal": True, "compile": "auto"}
 
 
 def resnet(**changes: Any) -> dict[str, Any]:
@@ -40,8 +42,11 @@ def resnet(**changes: Any) -> dict[str, Any]:
         "kernel": [3, 3],
         "tokenizer": TUBELET,
         "frontend": None,
+        "dropout": 0.0,
+        "drop_path": 0.0,
         "modulator": GRU,
         "frame_size": None,
+        **CORE,
     } | changes
 
 
@@ -55,6 +60,7 @@ def factorized(**changes: Any) -> dict[str, Any]:
         "smoothness": 0.01,
         "modulator": GRU | {"kernel": 1},
         "frame_size": None,
+        **CORE,
     } | changes
 
 

@@ -100,7 +100,7 @@ def small_spec(units: int = 2, rate_hz: float = 20.0) -> RecordingSpec:
 
 def random_ln(seed: int = 0, **changes: Any) -> LN:
     torch.manual_seed(seed)
-    model = LN([small_spec()], **({"duration_s": 0.2, "patch": 3} | changes))
+    model = LN([small_spec()], **({"duration_s": 0.2, "patch": 3, "nonlinearity": "exp"} | changes))
     for value in model.parameters():
         torch.nn.init.normal_(value, std=0.4)
     readout = model.readout("r")
@@ -170,15 +170,15 @@ def test_checkpoint_holds_all(tmp_path: Path) -> None:
 
 
 def test_lags_follow_the_frame_rate() -> None:
-    model = LN([small_spec(rate_hz=30.0)], duration_s=0.3, patch=3)
+    model = LN([small_spec(rate_hz=30.0)], duration_s=0.3, patch=3, nonlinearity="exp")
     assert model.readout("r").time_UL.shape == (2, 9)
 
 
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="patch=4"):
-        LN([small_spec()], duration_s=0.2, patch=4)
+        LN([small_spec()], duration_s=0.2, patch=4, nonlinearity="exp")
     with pytest.raises(ValueError, match=r"duration_s=0\.01"):
-        LN([small_spec()], duration_s=0.01, patch=3)
+        LN([small_spec()], duration_s=0.01, patch=3, nonlinearity="exp")
     with pytest.raises(ValueError, match="does not know recording 'other'"):
         random_ln()({"other": clip()})
 

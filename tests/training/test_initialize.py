@@ -66,7 +66,7 @@ def test_readouts_filters_and_scales_start_from_training_trials(recording: Recor
 def test_the_stem_takes_over_the_baselines_fields(recording: Recording, spec: RecordingSpec) -> None:
     torch.manual_seed(0)
     twin = Twin(vivit(tokenizer=STEM, frontend=BASIS, modulator=None), READOUT, LIKELIHOOD, [spec])
-    ln = LN([spec], duration_s=0.1, patch=3)
+    ln = LN([spec], duration_s=0.1, patch=3, nonlinearity="exp")
     readout = ln.readout("a")
     with torch.no_grad():
         readout.time_UL[:, -2] = 1.0
@@ -86,7 +86,7 @@ def test_the_stem_takes_over_the_baselines_fields(recording: Recording, spec: Re
 )
 def test_rivals_stems_start_as_the_vivits_own(model: dict[str, Any], recording: Recording, spec: RecordingSpec) -> None:
     made = []
-    ln = LN([spec], duration_s=0.1, patch=3)
+    ln = LN([spec], duration_s=0.1, patch=3, nonlinearity="exp")
     with torch.no_grad():
         ln.readout("a").time_UL[:, -2] = 1.0
         ln.readout("a").space_UP[:] = torch.eye(9)[[4, 5]]
@@ -109,7 +109,7 @@ def test_the_factorized_cnn_starts_with_the_baselines_fields_and_unit_variances(
 ) -> None:
     torch.manual_seed(0)
     twin = Twin(factorized(modulator=None), READOUT, LIKELIHOOD, [spec])
-    ln = LN([spec], duration_s=0.1, patch=3)
+    ln = LN([spec], duration_s=0.1, patch=3, nonlinearity="exp")
     readout = ln.readout("a")
     with torch.no_grad():
         readout.time_UL[:, -2] = 1.0

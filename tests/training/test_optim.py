@@ -18,6 +18,8 @@ CONV_STEM = {
     "channels": 4,
     "kernel": 3,
     "stride": 2,
+    "dropout": 0.0,
+    "smoothness": 0.0,
 }
 
 

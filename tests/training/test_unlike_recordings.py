@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shipped import PLAIN
 from tiny_models import BASIS, LIKELIHOOD, MODELS_UNDER_CONTRACT, READOUT
 
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -48,7 +49,7 @@ def opened(*paths: Path, **changed: Any) -> RecordingsDataModule:
         "root": None, "simulator": None, "cache": "", "behavior": [], "clip_length": 16, "burn_in": 4,
         "evaluation_length": 32, "evaluation_burn_in": 8, "weighting": "equal", "num_workers": 0, "seed": 0,
     }  # fmt: skip
-    data = RecordingsDataModule([str(path) for path in paths], **{**given, **changed})
+    data = RecordingsDataModule([str(path) for path in paths], **{**PLAIN, **given, **changed})
     data.setup()
     return data
 

@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_every
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
 from vivit_core.system.stops import TrainingStopped
+from vivit_core.testing.small import ATTENTION
 from vivit_core.training.callbacks.checkpoints import Checkpoints, WholeCheckpointIO
 from vivit_core.training.callbacks.early_stopping import EarlyStopping
 from vivit_core.training.callbacks.progress import TrainingProgress
@@ -37,13 +38,18 @@ MODEL: dict[str, Any] = {
     "spatial_depth": 1,
     "temporal_depth": 1,
     "tokenizer": {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [2, 4, 4]},
-    "attention": {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 2, "dropout": 0.1},
+    "attention": ATTENTION | {"dropout": 0.1},
     "frontend": {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 2, "lags": 3},
-    "modulator": {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 4, "gain": 4},
+    "modulator": {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 4, "kernel": 3, "gain": 4},
     "registers": 1,
     "ff_dropout": 0.2,
     "drop_path": 0.2,
     "patch_dropout": 0.1,
+    "ff_ratio": 4.0,
+    "checkpointing": False,
+    "causal": True,
+    "window": None,
+    "compile": "auto",
 }
 READOUT: dict[str, Any] = {
     "_target_": "vivit_core.models.readouts.gaussian.GaussianReadout",
@@ -313,7 +319,7 @@ WITHOUT_DROPOUT: dict[str, Any] = {
     "ff_dropout": 0.0,
     "drop_path": 0.0,
     "patch_dropout": 0.0,
-    "attention": {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 2},
+    "attention": ATTENTION,
 }
 
 

@@ -10,7 +10,7 @@ from vivit_core.cli.schema import Budget
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
-from vivit_core.data.transforms import widths
+from vivit_core.data.transforms import finished, widths
 from vivit_core.names import setting
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
@@ -105,7 +105,8 @@ def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
     geometry = data["geometry"]
     transforms = build_all("data.transforms", data.get("transforms", {}))
     numbers = widths(transforms, geometry["behavior"])
-    unknown = [name for name in data["behavior"] if name not in numbers]
+    seen = finished(transforms, geometry["behavior"]) if data["behavior"] is None else data["behavior"]
+    unknown = [name for name in seen if name not in numbers]
     if unknown:
         raise ValueError(
             f"data.geometry.behavior does not say how many numbers {unknown} have, or what they are made from; it says "
@@ -113,7 +114,7 @@ def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
         )
     return {
         "frame_shape": tuple(geometry["frame_shape"]),
-        "behavior_dim": sum(numbers[name] for name in data["behavior"]),
+        "behavior_dim": sum(numbers[name] for name in seen),
         "clip_length": data["clip_length"],
     }
 

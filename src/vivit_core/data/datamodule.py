@@ -19,8 +19,8 @@ from vivit_core.data.batches import EvaluationBatches, TrainingBatches
 from vivit_core.data.checks import check_start, scorable, unscored
 from vivit_core.data.clips import TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationLoader, TrainingLoader
-from vivit_core.data.paths import inside, matching
-from vivit_core.data.prepare import common_width, for_training, for_twin, refuse_twice
+from vivit_core.data.paths import inside, named
+from vivit_core.data.prepare import for_training, for_twin, refuse_twice, seen_behavior
 from vivit_core.data.recording.format import RecordingInfo, Verify
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recordings
@@ -55,8 +55,9 @@ class RecordingsDataModule:
     cache
         Folder in which the simulator keeps its files.
     behavior
-        Names of the behaviors the twin sees. A recording that lacks one gets its mean, and a line says so; one that
-        none has is an error.
+        Names of the behaviors the twin sees; None for all that the recordings have, but those that look ahead or have
+        another width in each. A recording that lacks one gets its mean, and a line says so; one that none has is an
+        error.
     clip_length
         Bins of a clip.
     burn_in
@@ -94,7 +95,7 @@ class RecordingsDataModule:
         root: str | Path | None,
         simulator: MakesRecordings | None,
         cache: str | Path,
-        behavior: list[str],
+        behavior: list[str] | None,
         clip_length: int,
         burn_in: int,
         evaluation_length: int | None,
@@ -102,12 +103,12 @@ class RecordingsDataModule:
         weighting: Weighting,
         num_workers: int,
         seed: int,
-        frame_rate_hz: float | None = None,
-        transforms: dict[str, Transform | None] | None = None,
-        augmentation: Augmentation | None = None,
-        verify: Verify = "known",
-        worker_timeout_s: float = 300.0,
-        most_trials: int | None = None,
+        frame_rate_hz: float | None,
+        transforms: dict[str, Transform | None] | None,
+        augmentation: Augmentation | None,
+        verify: Verify,
+        worker_timeout_s: float,
+        most_trials: int | None,
     ) -> None:
         evaluation_length = PASS * clip_length if evaluation_length is None else evaluation_length
         for length, left_out, names in (
@@ -119,7 +120,7 @@ class RecordingsDataModule:
                     f"data.{names[1]} is {left_out} and data.{names[0]} {length}; {names[1]} must "
                     f"be in 0 … {length - 1}"
                 )
-        if len(set(behavior)) != len(behavior):
+        if behavior is not None and len(set(behavior)) != len(behavior):
             raise ValueError(f"data.behavior names one twice: {behavior}")
         if most_trials is not None and most_trials < 1:
             raise ValueError(f"data.most_trials is {most_trials}; give 1 or more, or null for all")
@@ -138,10 +139,11 @@ class RecordingsDataModule:
                 raise ValueError(
                     f"data.transforms.{name} is {transform!r}; give it a _target_ of vivit_core.data.transforms"
                 )
-        refuse_unseen(self._transforms, behavior)
+        if behavior is not None:
+            refuse_unseen(self._transforms, behavior)
         self._patterns = None if recordings is None else [str(pattern) for pattern in recordings]
         self._root, self._simulator, self._cache = root, simulator, Path(cache)
-        self._behavior, self._verify, self._most_trials = list(behavior), verify, most_trials
+        self._behavior, self._verify, self._most_trials = behavior, verify, most_trials
         self.clip_length, self.burn_in = clip_length, burn_in
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
         self._weighting: Weighting = weighting
@@ -199,7 +201,7 @@ class RecordingsDataModule:
     def paths(self) -> list[Path]:
         """The recording files that the settings name; simulated ones are made where they are missing."""
         if self._patterns is not None:
-            return matching(self._patterns)
+            return named(self._patterns)
         if self._root is not None:
             return inside(Path(self._root))
         if self._simulator is None:
@@ -218,9 +220,7 @@ class RecordingsDataModule:
         paths = self.paths()
         rate_hz = self._frame_rate_hz or min(Recording(path).info.frame_rate_hz for path in paths)
         views = [ResampledRecording(path, rate_hz, self._transforms, most_trials=self._most_trials) for path in paths]
-        return [view.info for view in views], {
-            name: common_width(name, views, self._transforms) for name in self._behavior
-        }
+        return [view.info for view in views], seen_behavior(self._behavior, views, self._transforms)
 
     def setup(self) -> None:
         """Check all recordings and know their statistics. Does its work once.

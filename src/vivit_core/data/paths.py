@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from vivit_core.specs import RecordingError
+from vivit_core.system.files import matching
 
 
-def matching(patterns: Sequence[str]) -> list[Path]:
+def named(patterns: Sequence[str]) -> list[Path]:
     """The files that paths and patterns name, each once."""
     if not patterns:
         raise ValueError("data.recordings is an empty list; name at least one file, or set it to null")
     found: list[Path] = []
     for pattern in patterns:
-        matches = sorted(glob.glob(as_pattern(pattern), recursive=True))
+        matches = matching(pattern)
         if not matches:
             raise ValueError(
                 f"data.recordings: no file matches {pattern!r} (seen from {Path.cwd()}); "
                 "correct the path, or make the file with "
                 "`python run.py task=import importer=arrays source=X.npz out=Y.h5 …`"
             )
-        found += map(Path, matches)
+        found += matches
     return list(dict.fromkeys(found))
 
 
@@ -42,14 +41,3 @@ def inside(root: Path) -> list[Path]:
                 "Name the file itself in data.recordings, or put it into the folder",
             )
     return found
-
-
-def as_pattern(path: str) -> str:
-    """A path or pattern as ``glob`` takes it: what is there under its very name, from the left on, is no pattern, also
-    where its name has brackets."""
-    place, parts = Path(), Path(path).parts
-    for number, part in enumerate(parts):
-        if not os.path.lexists(place / part):
-            return os.path.join(glob.escape(str(place)), *parts[number:])
-        place /= part
-    return glob.escape(str(place))

@@ -14,7 +14,7 @@ import numpy as np
 from vivit_core.data.recording.format import RecordingInfo
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.statistics import training_statistics
-from vivit_core.data.transforms import BehaviorTransform, Transform
+from vivit_core.data.transforms import BehaviorTransform, Transform, finished
 from vivit_core.specs import RecordingSpec
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def for_training(
     infos: Sequence[RecordingInfo],
     rate_hz: float | None,
     transforms: Mapping[str, Transform],
-    behavior: Sequence[str],
+    behavior: Sequence[str] | None,
     clip_length: int,
     most_trials: int | None,
 ) -> tuple[list[ResampledRecording], list[RecordingSpec]]:
@@ -35,7 +35,7 @@ def for_training(
     infos : what the files say of themselves.
     rate_hz : to which all are brought; None for the lowest among them.
     transforms : by the names of the settings.
-    behavior : names of those that the twin sees.
+    behavior : names of those that the twin sees; None for all (:func:`seen_behavior`).
     clip_length : bins of a training clip.
     most_trials : of each split that are used; None for all.
     """
@@ -44,7 +44,7 @@ def for_training(
     for view in recordings:
         if not view.clock.same:
             log.warning("%s", _resampled(view))
-    widths = {name: common_width(name, recordings, transforms) for name in behavior}
+    widths = seen_behavior(behavior, recordings, transforms)
     for view in recordings:
         _say_behavior(view, widths)
         train = view.info.trials.of("train")
@@ -69,6 +69,31 @@ def for_training(
     for recording in recordings:
         recording.close()
     return recordings, specs
+
+
+def seen_behavior(
+    behavior: Sequence[str] | None, recordings: Sequence[ResampledRecording], transforms: Mapping[str, Transform]
+) -> dict[str, int]:
+    """The behaviors that the twin sees, each with its numbers: those that are named, or all that the recordings have
+    (None), but those that look ahead or have another width in each."""
+    if behavior is not None:
+        return {name: common_width(name, recordings, transforms) for name in behavior}
+    seen: dict[str, int] = {}
+    for name in sorted({name for view in recordings for name in finished(transforms, view.stored.behavior)}):
+        having = [view.info for view in recordings if name in view.info.behavior]
+        widths = sorted({info.behavior[name] for info in having})
+        if len(widths) > 1:
+            log.warning(
+                "behavior %r is left out: recordings have %s numbers of it", name, " or ".join(map(str, widths))
+            )
+        elif not all(info.behavior_causal[name] for info in having):
+            log.warning("behavior %r is left out, because it looks ahead in time; data.behavior can name it", name)
+        else:
+            seen[name] = widths[0]
+    for name, made in transforms.items():
+        if isinstance(made, BehaviorTransform) and not any(name in view.info.behavior for view in recordings):
+            log.warning("data.transforms.%s makes nothing, because no recording has %r", name, made.source)
+    return seen
 
 
 def common_width(name: str, recordings: Sequence[ResampledRecording], transforms: Mapping[str, Transform]) -> int:

@@ -100,6 +100,12 @@ def chain(transforms: Mapping[str, Transform], name: str) -> list[str]:
     return found
 
 
+def finished(transforms: Mapping[str, Transform], stored: Mapping[str, int]) -> list[str]:
+    """The behaviors of a recording that stores these, but what is made only so that another can be made from it."""
+    steps = {node.source for node in transforms.values() if isinstance(node, BehaviorTransform)}
+    return [name for name in widths(transforms, stored) if name in stored or name not in steps]
+
+
 def refuse_unseen(transforms: Mapping[str, Transform], behavior: Sequence[str]) -> None:
     """Refuse transforms that do nothing, because neither ``data.behavior`` nor another of them names what they make."""
     used = {made for name in behavior for made in chain(transforms, name)}

@@ -116,7 +116,7 @@ class LN(Predictor):
         recordings: Sequence[RecordingSpec],
         duration_s: float,
         patch: int,
-        nonlinearity: Literal["exp", "softplus"] = "exp",
+        nonlinearity: Literal["exp", "softplus"],
         predict: Predict = "all",
     ) -> None:
         super().__init__(recordings, predict)

@@ -60,7 +60,7 @@ def training_section(run: Path) -> Section:
         ("parameters", parameters),
         ("causal", "yes" if model.causal and behavior_causal else "no"),
         ("predict", str(settings.get("predict", "all"))),
-        ("behavior", ", ".join(settings["data"]["behavior"]) or "none"),
+        ("behavior", ", ".join(dict.fromkeys(name for spec in specs for name in spec.behavior)) or "none"),
         ("clip", f"{settings['data']['clip_length']} bins, the first {settings['data']['burn_in']} not in the loss"),
         ("budget", budget_of(environment["budget"])),
         ("optimizer steps done", read_checkpoint(last).get("global_step") if last.is_file() else None),

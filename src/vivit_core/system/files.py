@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -141,3 +142,20 @@ def state_of(path: Path) -> str:
     """What changes where a file does. Its user can set the time of change back (mtime), but not that of the inode."""
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {status.st_ctime_ns}"
+
+
+def matching(pattern: str) -> list[Path]:
+    """The files and folders that a path or a pattern (``*``, ``**``, ``?``, ``[…]``) names, sorted; none where nothing
+    is there."""
+    return [Path(found) for found in sorted(glob.glob(_as_pattern(pattern), recursive=True))]
+
+
+def _as_pattern(path: str) -> str:
+    """A path or pattern as ``glob`` takes it: what is there under its very name, from the left on, is no pattern, also
+    where its name has brackets."""
+    place, parts = Path(), Path(path).parts
+    for number, part in enumerate(parts):
+        if not os.path.lexists(place / part):
+            return os.path.join(glob.escape(str(place)), *parts[number:])
+        place /= part
+    return glob.escape(str(place))

@@ -98,13 +98,13 @@ def check_importer(node: Node, source: str | Path, out: str | Path, packages: Se
 
     Parameters
     ----------
-    node : with all its settings.
+    node : its settings, with or without those that every importer has (``conf/importer/about``).
     source : a small file or folder of the format.
     out : the recording file to write, in an empty folder; or a folder, where the source holds several recordings.
     packages : of the importer.
     """
     with consent(packages):
-        importer: Importer = build("importer", node)
+        importer: Importer = build("importer", small.ABOUT | node)
     written = importer(source, out)
     assert written, f"nothing was imported from {source}"
     times = [path.stat().st_mtime_ns for path in written]

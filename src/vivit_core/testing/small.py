@@ -17,10 +17,19 @@ STEM: Node = {
     "channels": 6,
     "kernel": 5,
     "stride": 2,
+    "dropout": 0.0,
+    "smoothness": 0.0,
 }
 BASIS: Node = {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 3, "lags": 7}
-ATTENTION: Node = {"_target_": "vivit_core.models.attention.rotary.RotaryAttention", "heads": 2}
-GRU: Node = {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 5, "gain": 3}
+ATTENTION: Node = {
+    "_target_": "vivit_core.models.attention.rotary.RotaryAttention",
+    "heads": 2,
+    "qk_norm": True,
+    "dropout": 0.0,
+    "rope_base_space": 100.0,
+    "rope_base_time": 1000.0,
+}
+GRU: Node = {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 5, "kernel": 3, "gain": 3}
 READOUT: Node = {
     "_target_": "vivit_core.models.readouts.gaussian.GaussianReadout",
     "std_px": 2.0,
@@ -30,6 +39,11 @@ READOUT: Node = {
     "l1": 0.01,
 }
 LIKELIHOOD: Node = {"_target_": "vivit_core.models.likelihoods.poisson.Poisson", "output": "exp"}
+
+ABOUT: Node = {"recording_id": None, "degrees_per_pixel": None} | dict.fromkeys(
+    ("subject", "area", "species", "source", "licence"), ""
+)
+"""What an importer is told of a recording beside its own settings: nothing."""
 
 
 def vivit(**changes: Any) -> Node:
@@ -43,6 +57,14 @@ def vivit(**changes: Any) -> Node:
         "attention": ATTENTION,
         "frontend": None,
         "registers": 2,
+        "ff_ratio": 4.0,
+        "ff_dropout": 0.0,
+        "drop_path": 0.0,
+        "patch_dropout": 0.0,
+        "checkpointing": False,
+        "causal": True,
+        "window": None,
+        "compile": "auto",
         "modulator": GRU,
         "frame_size": None,
     } | changes

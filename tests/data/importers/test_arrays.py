@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from shipped import arrays_importer
 
-from vivit_core.data.importers.arrays import ArraysImporter
 from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.recording.inputs import own_stimuli
 from vivit_core.data.recording.reader import Recording
@@ -26,7 +28,7 @@ def save(tmp_path: Path, **changes: Any) -> Path:
 
 
 def imported(tmp_path: Path, arrays: dict[str, Any], **settings: Any) -> Recording:
-    importer = ArraysImporter(recording_id="r", frame_rate_hz=30, **({"trial_length": 10} | settings))
+    importer = arrays_importer(**({"trial_length": 10} | settings))
     return Recording(importer(save(tmp_path, **arrays), tmp_path / "out" / "y.h5")[0])
 
 
@@ -215,7 +217,7 @@ def test_bad_values_and_bad_files(tmp_path: Path) -> None:
         imported(tmp_path, {"frames": hole})
     with pytest.raises(RecordingError, match=r"y\.h5: responses/counts: row 0, unit 0 is negative"):
         imported(tmp_path, {"counts": COUNTS.astype(float) - 50})
-    importer = ArraysImporter("r", 30.0, trial_length=10)
+    importer = arrays_importer(trial_length=10)
     with pytest.raises(ValueError, match=r"none\.npz: there is no such file"):
         importer(tmp_path / "none.npz", tmp_path / "y.h5")
     np.save(tmp_path / "one.npy", FRAMES)
@@ -244,7 +246,7 @@ def test_a_folder_of_npy_files_gives_the_same(tmp_path: Path) -> None:
         "behavior_run": np.arange(105.0),
         "unit_id": ["a", "b"],
     }
-    importer = ArraysImporter("r", 30.0, counts_axis="unit_time", trial_length=10)
+    importer = arrays_importer(counts_axis="unit_time", trial_length=10)
     one = Recording(importer(save(tmp_path, **arrays), tmp_path / "1.h5")[0])
     two = Recording(importer(folder(tmp_path, **arrays), tmp_path / "2.h5")[0])
     assert two.info.unit_ids == ("a", "b") and two.info.frame_dtype == "uint8"
@@ -260,14 +262,15 @@ def test_a_folder_larger_than_the_memory_it_may_take(tmp_path: Path) -> None:
     made.flush()
     del made
     code = (
-        "import re, resource, sys\n"
+        "import json, re, resource, sys\n"
         "from pathlib import Path\n"
         "from vivit_core.data.importers.arrays import ArraysImporter\n"
         "now_kb = int(re.search(r'VmData:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "resource.setrlimit(resource.RLIMIT_DATA, ((now_kb << 10) + (90 << 20),) * 2)\n"
-        "ArraysImporter('r', 30.0, trial_length=5000)(sys.argv[1], sys.argv[2])\n"
+        "ArraysImporter(**json.loads(sys.argv[3]))(sys.argv[1], sys.argv[2])\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(source), str(tmp_path / "y.h5")], check=True, capture_output=True)
+    words = [str(source), str(tmp_path / "y.h5"), json.dumps(asdict(arrays_importer(trial_length=5000)))]
+    subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
     assert Recording(tmp_path / "y.h5").frames(39_000, 39_001)[0, 0, 0, 0] == 0.5
 
 
@@ -281,18 +284,18 @@ def test_a_folder_larger_than_the_memory_it_may_take(tmp_path: Path) -> None:
 )
 def test_broken_folders_are_named(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        ArraysImporter("r", 30.0, trial_length=10)(folder(tmp_path, **arrays), tmp_path / "y.h5")
+        arrays_importer(trial_length=10)(folder(tmp_path, **arrays), tmp_path / "y.h5")
 
 
 def test_other_settings_or_another_file_import_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    importer, out = ArraysImporter("r", 30.0, trial_length=10), tmp_path / "y.h5"
+    importer, out = arrays_importer(trial_length=10), tmp_path / "y.h5"
     importer(save(tmp_path), out)
     importer(save(tmp_path), out)  # written anew: another time of change
     assert "imported already" not in capsys.readouterr().out
     importer(tmp_path / "x.npz", out)
     assert "imported already" in capsys.readouterr().out
-    ArraysImporter("r", 30.0, trial_length=20)(tmp_path / "x.npz", out)
+    arrays_importer(trial_length=20)(tmp_path / "x.npz", out)
     assert len(Recording(out).info.trials) == 6
     out.write_bytes(out.read_bytes()[:2000])
-    ArraysImporter("r", 30.0, trial_length=20)(tmp_path / "x.npz", out)
+    arrays_importer(trial_length=20)(tmp_path / "x.npz", out)
     assert len(Recording(out).info.trials) == 6

@@ -11,14 +11,16 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from shipped import arrays_importer
 
-from vivit_core.data.importers.arrays import ArraysImporter
 from vivit_core.data.importers.common import Importer
 from vivit_core.data.recording import guard as guard_module
 from vivit_core.data.recording.checksum import write_checksum
+from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.resumable import write_in_pieces
 from vivit_core.data.recording.validate import check_recording
 from vivit_core.specs import RecordingError
+from vivit_core.testing.small import ABOUT
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def imported(tmp_path: Path) -> tuple[Callable[[], Any], Path]:
     rng = np.random.default_rng(0)
     source, out = tmp_path / "x.npz", tmp_path / "y.h5"
     np.savez(source, frames=rng.integers(0, 255, (60, 5, 6), dtype=np.uint8), counts=rng.poisson(0.3, (60, 4)))
-    importer = ArraysImporter("r", 30.0, trial_length=10)
+    importer = arrays_importer(trial_length=10)
     importer(source, out)
     return lambda: importer(source, out), out
 
@@ -108,7 +110,7 @@ def test_a_source_that_hangs_its_reader_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Hangs, "__module__", Path(__file__).stem)
     (tmp_path / "a.nwb").write_bytes(b"anything")
     with pytest.raises(RecordingError, match=r"a\.nwb: file: damaged: it could not be read within"):
-        Hangs(seconds=1.0)(tmp_path / "a.nwb", tmp_path / "out.h5")
+        Hangs(seconds=1.0, **ABOUT)(tmp_path / "a.nwb", tmp_path / "out.h5")
 
 
 def test_a_source_of_holes_is_refused(imported: tuple[Callable[[], Any], Path], tmp_path: Path) -> None:
@@ -162,3 +164,48 @@ def test_a_damaged_rest_of_a_killed_import_is_not_continued(what: str, tmp_path:
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["v"][:], values)
     assert not partial.exists() and not journal.exists()
+
+
+def write_sources(folder: Path, *names: str) -> None:
+    """Small .npz files; one whose name begins with "bad" counts spikes below zero."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        rng = np.random.default_rng(seed)
+        counts = rng.poisson(0.3, (60, 4)) - name.startswith("bad")
+        np.savez(folder / name, frames=rng.integers(0, 255, (60, 5, 6), dtype=np.uint8), counts=counts)
+
+
+def test_many_files_in_one_command(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
+    """Each under its own name, and a broken one keeps no other from it."""
+    write_sources(tmp_path / "sessions", "a.npz", "bad.npz", "c.npz")
+    words = ["task=import", "importer=arrays", "source=sessions/*.npz", "importer.frame_rate_hz=30"]
+    code, printed = command(*words, "out=data", "importer.trial_length=10")
+    assert code == 1 and "bad.h5: responses/counts: row 0" in printed and "Traceback" not in printed
+    files = sorted((tmp_path / "data").glob("*.h5"))
+    assert [(path.name, Recording(path).recording_id) for path in files] == [("a.h5", "a"), ("c.h5", "c")]
+    (tmp_path / "sessions" / "bad.npz").unlink()
+    times = [path.stat().st_mtime_ns for path in files]
+    code, printed = command(*words, "out=data", "importer.trial_length=10")
+    assert code == 0 and printed.count("is imported already") == 2
+    assert [path.stat().st_mtime_ns for path in files] == times
+
+
+def test_several_problems_are_told_together(tmp_path: Path) -> None:
+    write_sources(tmp_path, "a.npz", "bad1.npz", "bad2.npz")
+    with pytest.raises(ValueError, match=r"(?s)2 of 3 recordings cannot be imported.*bad1\.h5.*bad2\.h5"):
+        arrays_importer(recording_id=None, trial_length=10)(tmp_path / "*.npz", tmp_path / "out")
+    assert (tmp_path / "out" / "a.h5").is_file()
+
+
+def test_what_several_files_cannot_share_is_refused(tmp_path: Path) -> None:
+    write_sources(tmp_path / "x", "a.npz", "b.npz")
+    write_sources(tmp_path / "y", "a.npz")
+    for pattern, out, name, says in (
+        ("x/*.npz", "out", "r", r"recording_id=r: .* gives 2 recordings; leave it out"),
+        ("x/*.npz", "out.h5", None, "gives 2 recordings; name a folder"),
+        ("*/a.npz", "out", None, r"would both become .*a\.h5"),
+        ("*/z.npz", "out", None, "and nothing of this pattern"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            arrays_importer(recording_id=name, trial_length=10)(tmp_path / pattern, tmp_path / out)
+    assert not list(tmp_path.glob("out*"))

@@ -202,8 +202,9 @@ def test_files_cut_short_links_out_and_wrong_folders(tmp_path: Path, importer: C
         make(folder / "data", tmp_path / "x.h5")
     with pytest.raises(ValueError, match="there is no such file or folder"):
         make(tmp_path / "nothing", tmp_path / "x.h5")
-    with pytest.raises(ValueError, match="holds 1 recordings; leave it out"):
-        importer("sensorium2023", "recording_id=a")(tmp_path, tmp_path / "x.h5")
+    write(tmp_path / "dynamic4-5-6-Video-0")
+    with pytest.raises(ValueError, match="gives 2 recordings; leave it out"):
+        importer("sensorium2023", "recording_id=a")(tmp_path, tmp_path / "x")
 
 
 def test_end_to_end(

@@ -19,6 +19,7 @@ import small_recordings
 import tiny_models
 import torch
 from fuzzing import DAMAGES, Outcome, damaged, fuzz
+from shipped import PLAIN, arrays_importer
 from small_recordings import small_arrays
 
 import vivit_core
@@ -216,7 +217,7 @@ def test_a_bomb_of_an_npz_and_of_a_checkpoint_is_refused(tmp_path, checkpoint, m
                     member.write(bytes(1 << 20))
     assert (tmp_path / "bomb.npz").stat().st_size < 200_000
     monkeypatch.setattr(arrays, "free_memory", lambda: 100 << 20)
-    importer = arrays.ArraysImporter(recording_id="x", frame_rate_hz=1.0, split="train")
+    importer = arrays_importer(recording_id="x", frame_rate_hz=1.0, split="train")
     with pytest.raises(ValueError, match=r"bomb\.npz holds arrays of 0\.134 GB, and 0\.105 GB of memory are free"):
         importer(tmp_path / "bomb.npz", tmp_path / "out.h5")
     monkeypatch.undo()
@@ -243,7 +244,6 @@ class Runs:
 
 
 def test_no_pickle_is_run(tmp_path, checkpoint):
-    from vivit_core.data.importers.arrays import ArraysImporter
 
     mark = tmp_path / "ran"
     evil = np.array([Runs(mark)], dtype=object)
@@ -251,7 +251,7 @@ def test_no_pickle_is_run(tmp_path, checkpoint):
     (tmp_path / "folder").mkdir()
     np.save(tmp_path / "folder" / "frames.npy", evil)
     np.save(tmp_path / "folder" / "counts.npy", np.zeros((1, 1)))
-    importer = ArraysImporter(recording_id="x", frame_rate_hz=1.0, counts_axis="time_unit", split="train")
+    importer = arrays_importer(recording_id="x", frame_rate_hz=1.0, split="train")
     for source in ("evil.npz", "folder"):
         with pytest.raises(ValueError, match=source.split(".")[0]):
             importer(tmp_path / source, tmp_path / "out.h5")
@@ -313,7 +313,7 @@ def data(**changed: Any) -> RecordingsDataModule:
         "num_workers": 0,
         "seed": 0,
     }
-    return RecordingsDataModule(**(settings | changed))
+    return RecordingsDataModule(**(PLAIN | settings | changed))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -11,12 +11,13 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from shipped import simulator
 
 from vivit_core.cli.schema import conf_dir
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
 from vivit_core.data.resample import ResampledRecording
-from vivit_core.data.simulate import Context, Simulator
+from vivit_core.data.simulate import Context
 from vivit_core.data.simulate.cells import Cells, Seen, smooth
 from vivit_core.data.simulate.context import KINDS, Contexts, background, surround
 from vivit_core.data.simulate.local_rate import local_rate
@@ -28,7 +29,7 @@ from vivit_core.specs import RecordingError
 DEFAULT: dict[str, Any] = yaml.safe_load((conf_dir() / "data" / "simulator" / "context" / "default.yaml").read_text())
 CONTEXT: Context = build("data.simulator.context", DEFAULT)
 RATE_HZ = 120.0
-SMALL = Simulator(
+SMALL = simulator(
     recordings=1,
     units=24,
     train_trials=6,
@@ -55,13 +56,13 @@ def in_trials(recording: Recording, name: str) -> np.ndarray:
 def test_without_context_nothing_has_changed() -> None:
     """The key of the cache, by which recordings that were simulated before are found again."""
     assert replace(SMALL, context=None)._fields().keys().isdisjoint({"context"})
-    assert Simulator().name == "simulated-cb879d8cc1a6a3d9"
-    assert len({SMALL.name, replace(SMALL, context=None).name, Simulator(context=CONTEXT).name}) == 3
+    assert simulator().name == "simulated-cb879d8cc1a6a3d9"
+    assert len({SMALL.name, replace(SMALL, context=None).name, simulator(context=CONTEXT).name}) == 3
 
 
 def test_without_context_the_arrays_are_those_that_were_simulated_before_there_was_any(tmp_path: Path) -> None:
     """But for what differs from machine to machine: the last bit of a product, and with it, rarely, a pixel."""
-    plain = Simulator(
+    plain = simulator(
         recordings=1, units=2, train_trials=1, val_trials=1, test_trials=0, repeated_stimuli=1, repeats=2, trial_s=0.5,
         height=20, width=30,
     )  # fmt: skip
@@ -323,7 +324,7 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], says: str)
 
 def test_a_frame_too_small_for_a_surround_is_refused() -> None:
     with pytest.raises(ValueError, match=r"context\.far_px begins at"):
-        Simulator(context=CONTEXT, height=12, width=16)
+        simulator(context=CONTEXT, height=12, width=16)
 
 
 @pytest.mark.parametrize(

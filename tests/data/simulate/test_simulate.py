@@ -9,14 +9,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from shipped import simulator
 
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
-from vivit_core.data.simulate import Simulator, world
+from vivit_core.data.simulate import world
 from vivit_core.data.simulate.population import Population, convolve, ornstein_uhlenbeck, temporal_kernel
 from vivit_core.system.files import known_whole
 
-SMALL = Simulator(
+SMALL = simulator(
     recordings=1,
     units=12,
     train_trials=6,
@@ -159,7 +160,7 @@ def test_counts_are_what_the_truth_promises(tmp_path):
 )
 def test_impossible_fields_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
-        Simulator(**{field: value})
+        simulator(**{field: value})
 
 
 # --- the eye ---

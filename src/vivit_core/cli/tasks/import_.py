@@ -16,8 +16,8 @@ def import_(context: RunContext, *, importer: Importer | None, source: Path, out
     ----------
     context : the run.
     importer : knows the format.
-    source : file or folder to read.
-    out : recording file to write; of a source with several recordings, a folder.
+    source : file or folder to read, or a pattern of several.
+    out : recording file to write; of several recordings, a folder.
 
     Raises
     ------

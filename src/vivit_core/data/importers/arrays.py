@@ -39,15 +39,14 @@ class ArraysImporter(Importer):
     ``behavior_<name>`` (T,) or (T, D), and ``unit_<name>`` (U, ...) such as ``unit_id``. Nothing is unpickled.
     """
 
-    recording_id: str  # name of the recording
     frame_rate_hz: float  # frames a second; counts have one bin a frame
-    counts_axis: Literal["time_unit", "unit_time"] = "time_unit"  # order of the axes of counts and valid
-    trial_length: int | None = None  # frames; cuts the recording into trials where the source has no trial_start
-    split: Literal["train", "val", "test"] | None = None  # puts all trials into one split
-    val_fraction: float = 0.1  # of the distinct stimuli; whole trials, repeats of a stimulus stay together
-    test_fraction: float = 0.1  # as val_fraction
-    seed: int = 0  # of the draw of val and test trials
-    kind: Literal["spikes", "calcium"] = "spikes"  # what counts holds
+    counts_axis: Literal["time_unit", "unit_time"]  # order of the axes of counts and valid
+    trial_length: int | None  # frames; cuts the recording into trials where the source has no trial_start
+    split: Literal["train", "val", "test"] | None  # puts all trials into one split
+    val_fraction: float  # of the distinct stimuli; whole trials, repeats of a stimulus stay together
+    test_fraction: float  # as val_fraction
+    seed: int  # of the draw of val and test trials
+    kind: Literal["spikes", "calcium"]  # what counts holds
 
     @contextmanager
     def read(self, source: Path) -> Iterator[SourceRecording]:
@@ -108,7 +107,7 @@ class ArraysImporter(Importer):
         if len(lengths) > 1 and lengths[-1] < lengths[0] and self.trial_length is not None:
             notes.append(f"the last trial has {lengths[-1]} bins: what {self.trial_length} did not divide")
         yield SourceRecording(
-            recording_id=self.recording_id,
+            recording_id=self.id_of(source),
             frame_rate_hz=self.frame_rate_hz,
             frames=converted(frames, pixel_type(frames)),
             counts=counts,

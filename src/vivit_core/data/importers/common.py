@@ -33,6 +33,7 @@ from vivit_core.data.recording.validate import check_recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.names import printable
 from vivit_core.specs import RecordingError
+from vivit_core.system.files import matching
 
 VERSION = 1  # of what importers make; another number imports everything again
 _IMPORTS_S = 60.0  # of computing that the libraries of a format may take to start
@@ -63,15 +64,24 @@ class SourceRecording:
 class Importer(ABC):
     """From a source to recording files; subclasses know one format each."""
 
-    degrees_per_pixel: float | None = None  # visual angle of a pixel
-    subject: str = ""  # free text, like the next four; empty takes what the source says
-    area: str = ""
-    species: str = ""
-    source: str = ""  # who recorded it, where it was published
-    licence: str = ""
+    recording_id: str | None  # None: the name that the source has
+    degrees_per_pixel: float | None  # visual angle of a pixel
+    subject: str  # free text, like the next four; empty takes what the source says
+    area: str
+    species: str
+    source: str  # who recorded it, where it was published
+    licence: str
     # Whether the format's reader is C code that can hang or crash in a damaged file: then a source is read through in a
     # process of its own first.
     guarded: ClassVar[bool] = False
+
+    def name_of(self, source: Path) -> str:
+        """The name that the source of one recording has."""
+        return source.resolve().name if source.is_dir() else source.stem
+
+    def id_of(self, source: Path) -> str:
+        """What the recording is called."""
+        return self.recording_id or self.name_of(source)
 
     def recordings(self, source: Path, out: Path) -> list[tuple[Path, Path]]:
         """The recordings in a source, each with the file to be made of it."""
@@ -89,12 +99,12 @@ class Importer(ABC):
         """Import all recordings of ``source`` and say on the console what was written and what left out.
 
         One that is imported already, by these settings from these files, is passed over; one that a killed import left
-        half-written is completed.
+        half-written is completed. One that cannot be imported keeps no other from being.
 
         Parameters
         ----------
-        source : a file or a folder, as the format has it.
-        out : the recording file to write; a folder where the source holds several recordings.
+        source : a file or a folder, as the format has it; or a pattern of several, such as ``sessions/*.npz``.
+        out : the recording file to write; a folder where the source is a pattern or holds several recordings.
 
         Returns
         -------
@@ -104,14 +114,54 @@ class Importer(ABC):
         Raises
         ------
         ValueError
-            Where the source does not fit the settings.
+            Where the source does not fit the settings, or several recordings cannot be imported.
         RecordingError
             Where a file of the source is missing or broken, or cannot make a recording (negative counts, NaN, …).
         """
-        source, out = Path(source), Path(out)
-        if not source.exists():
-            raise ValueError(f"{source}: there is no such file or folder (seen from {Path.cwd()}); correct source=…")
-        return [self._import(one, path) for one, path in self.recordings(source, out)]
+        found = self._found(str(source), Path(out))
+        written, problems = list[Path](), list[ValueError]()
+        for one, path in found:
+            try:
+                written.append(self._import(one, path))
+            except ValueError as error:
+                problems.append(error)
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            raise ValueError(
+                f"{len(problems)} of {len(found)} recordings cannot be imported:\n"
+                + "\n".join(f"- {error}" for error in problems)
+            )
+        return written
+
+    def _found(self, source: str, out: Path) -> list[tuple[Path, Path]]:
+        """The recordings that a source or a pattern names, each with its file; several in a folder by their names."""
+        matches = matching(source)
+        if not matches:
+            raise ValueError(
+                f"{source}: there is no such file or folder (seen from {Path.cwd()}), and nothing of this pattern; "
+                "correct source=…"
+            )
+        found = [pair for match in matches for pair in self.recordings(match, out)]
+        if matches != [Path(source)]:
+            found = [(one, out / f"{self.name_of(one)}.h5") for one, _ in found]
+        elif len(found) == 1:
+            return found
+        if out.suffix == ".h5":
+            raise ValueError(f"out={out}: {source} gives {len(found)} recordings; name a folder for them")
+        if self.recording_id is not None:
+            raise ValueError(
+                f"importer.recording_id={self.recording_id}: {source} gives {len(found)} recordings; leave it out "
+                "(null), and each gets the name of its source"
+            )
+        by_path: dict[Path, Path] = {}
+        for one, path in found:
+            if by_path.setdefault(path, one) != one:
+                raise ValueError(
+                    f"{by_path[path]} and {one} would both become {path}; import them one by one, each with an "
+                    "importer.recording_id and an out of its own"
+                )
+        return found
 
     def _import(self, source: Path, path: Path) -> Path:
         key = self._key(source)
@@ -157,7 +207,8 @@ class Importer(ABC):
         """Identifies the settings and the files: an import under the same key makes the same recording."""
         files = [(os.path.relpath(path, source), path.stat().st_size, path.stat().st_mtime_ns) for path in
                  self.files(source)]  # fmt: skip
-        said = {"version": VERSION, "importer": type(self).__name__, "settings": asdict(self), "files": files}
+        settings = asdict(self) | {"recording_id": self.id_of(source)}
+        said = {"version": VERSION, "importer": type(self).__name__, "settings": settings, "files": files}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 

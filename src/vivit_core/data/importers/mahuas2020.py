@@ -39,11 +39,13 @@ class Mahuas2020Importer(Importer):
 
     guarded = True
 
-    recording_id: str
     bin_ms: float  # of the source
     pool: int  # bins of the source in one bin: counts are summed, the newest frame is kept
     val_fraction: float  # of the training sequences
     seed: int  # of the draw of val sequences
+
+    def name_of(self, source: Path) -> str:
+        return "mahuas2020"
 
     @contextmanager
     def read(self, source: Path) -> Iterator[SourceRecording]:
@@ -96,7 +98,7 @@ class Mahuas2020Importer(Importer):
                     f"{file}: the last {bins % self.pool} bins of each trial do not fill a bin of {self.pool}"
                 )
         yield SourceRecording(
-            recording_id=self.recording_id,
+            recording_id=self.id_of(source),
             frame_rate_hz=1e3 / (self.bin_ms * self.pool),
             frames=np.concatenate([rearrange(f, "n t h w -> (n t) h w") for f in frames]),
             counts=np.concatenate([rearrange(c, "n t u -> (n t) u") for c in counts]),

@@ -48,7 +48,6 @@ class NwbImporter(Importer):
 
     guarded = True
 
-    recording_id: str | None  # None: the file's name
     stimulus: str | None  # name of the series among the file's stimuli; None: the only one
     axes: Literal["t h w", "t w h"]  # order of the axes of its pictures
     frame_rate_hz: float | None  # bins a second; None: the stimulus' own
@@ -91,7 +90,7 @@ class NwbImporter(Importer):
 
             columns = len(rows) if observed is not None else 1
             yield SourceRecording(
-                recording_id=self.recording_id or source.stem,
+                recording_id=self.id_of(source),
                 frame_rate_hz=clock.rate_hz,
                 frames=Computed((n_bins, *size), dtype, lambda start, stop: pictures(clock.frame[start:stop])),
                 counts=Computed((n_bins, len(rows)), np.uint16, counts),

@@ -58,11 +58,14 @@ class Shown:
 class Sensorium2023Importer(Importer):
     """Import a ``dynamic*-Video-*`` folder, or each of those that a folder holds."""
 
-    recording_id: str | None  # None: the folder's name up to -Video-
     frame_rate_hz: float
     tiers: dict[str, Literal["train", "val", "test"]]  # tier -> split; trials of other tiers are left out
     test_from_val: float  # fraction of the distinct val videos put into test where no test trial has responses
     seed: int  # of that draw
+
+    def name_of(self, source: Path) -> str:
+        """The folder's up to -Video-."""
+        return source.resolve().name.partition("-Video-")[0]
 
     def recordings(self, source: Path, out: Path) -> list[tuple[Path, Path]]:
         if (source / "data").is_dir() and (source / "meta").is_dir():
@@ -77,12 +80,7 @@ class Sensorium2023Importer(Importer):
                 "holds neither data/ and meta/ nor folders dynamic*-Video-*",
                 "Give the folder that unzipping made, or the one above",
             )
-        if self.recording_id is not None:
-            raise ValueError(
-                f"importer.recording_id={self.recording_id}: {source} holds {len(folders)} recordings; "
-                "leave it out (null), and each gets the name of its folder"
-            )
-        return [(folder, out / f"{_name_of(folder)}.h5") for folder in folders]
+        return [(folder, out / f"{self.name_of(folder)}.h5") for folder in folders]
 
     @contextmanager
     def read(self, source: Path) -> Iterator[SourceRecording]:
@@ -125,7 +123,7 @@ class Sensorium2023Importer(Importer):
             return Joined(lengths, (len(BEHAVIOR[name][2]),), np.float32, lambda i: behavior(name, i))
 
         yield SourceRecording(
-            recording_id=self.recording_id or _name_of(source),
+            recording_id=self.id_of(source),
             frame_rate_hz=self.frame_rate_hz,
             frames=Joined(lengths, size, dtype, frames),
             counts=Joined(lengths, (len(unit_ids),), np.float32, counts),
@@ -242,10 +240,6 @@ class Sensorium2023Importer(Importer):
             f"are test (importer.test_from_val={self.test_from_val:g})"
         )
         return [Shown(s.trial, "test", s.frames, s.stimulus) if s in val and s.stimulus in test else s for s in shown]
-
-
-def _name_of(folder: Path) -> str:
-    return folder.resolve().name.partition("-Video-")[0]
 
 
 def _files() -> list[str]:

@@ -66,7 +66,6 @@ class Part:
 class VisionCoreImporter(Importer):
     """Import a folder of ``{type}.dset`` files into one recording."""
 
-    recording_id: str | None  # None: the folder's name
     types: list[str]  # stimulus types, in this order
     repeats: list[str]  # types whose trials show one sequence again and again: test
     rate_hz: float  # bins a second of the source
@@ -78,6 +77,11 @@ class VisionCoreImporter(Importer):
     val_fraction: float  # of the trials that are not repeats
     test_fraction: float
     seed: int  # of that draw
+
+    def name_of(self, source: Path) -> str:
+        """The folder's; of datasets/ the one above."""
+        folder = source.resolve()
+        return folder.parent.name if folder.name == "datasets" else folder.name
 
     def files(self, source: Path) -> list[Path]:
         found = [source / f"{name}.dset" for name in self.types]
@@ -148,7 +152,7 @@ class VisionCoreImporter(Importer):
                 f"behavior kept, valid where all {self.pool} are"
             )
         yield SourceRecording(
-            recording_id=self.recording_id or _name_of(source),
+            recording_id=self.id_of(source),
             frame_rate_hz=self.rate_hz / self.pool,
             frames=Joined(lengths, size, dtype, lambda i: newest("stim", i)),
             counts=Joined(lengths, (len(kept),), np.uint8 if small else np.float32, counts),
@@ -251,11 +255,6 @@ class VisionCoreImporter(Importer):
                 f"no unit is left: {'; '.join(left_out)}; change importer.unit_lists or importer.min_rate_hz"
             )
         return np.flatnonzero(kept)
-
-
-def _name_of(folder: Path) -> str:
-    folder = folder.resolve()
-    return folder.parent.name if folder.name == "datasets" else folder.name
 
 
 def _unit_lists(path: Path, names: list[str], n_units: int) -> dict[str, np.ndarray]:

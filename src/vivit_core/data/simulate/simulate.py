@@ -56,20 +56,20 @@ class Simulator:
     Equal fields give equal arrays on one machine (on another, the last bit of a matrix product may differ).
     """
 
-    seed: int = 0  # of everything random
-    recordings: int = 4  # files, each with a population of its own
-    units: int = 64  # a recording
-    train_trials: int = 42  # a recording
-    val_trials: int = 6  # a recording
-    test_trials: int = 4  # a recording, each stimulus shown once
-    repeated_stimuli: int = 4  # further test stimuli (the same photograph and eye path), each shown `repeats` times
-    repeats: int = 6  # trials of each repeated stimulus
-    trial_s: float = 5.0  # seconds that one photograph is looked at
-    frame_rate_hz: float = 120.0
-    height: int = 36  # pixels
-    width: int = 64  # pixels
-    degrees_per_pixel: float = 0.03  # visual angle; sets how far the eye moves in pixels
-    context: Context | None = None  # what units use of the movie beside their fields and of its past; None: nothing
+    seed: int  # of everything random
+    recordings: int  # files, each with a population of its own
+    units: int  # a recording
+    train_trials: int  # a recording
+    val_trials: int  # a recording
+    test_trials: int  # a recording, each stimulus shown once
+    repeated_stimuli: int  # further test stimuli (the same photograph and eye path), each shown `repeats` times
+    repeats: int  # trials of each repeated stimulus
+    trial_s: float  # seconds that one photograph is looked at
+    frame_rate_hz: float
+    height: int  # pixels
+    width: int  # pixels
+    degrees_per_pixel: float  # visual angle; sets how far the eye moves in pixels
+    context: Context | None  # what units use of the movie beside their fields and of its past; None: nothing
 
     def __post_init__(self) -> None:
         at_least = {"recordings": 1, "units": 1, "train_trials": 1, "val_trials": 0, "test_trials": 0}

@@ -37,10 +37,10 @@ class RotaryAttention(Attention):
         self,
         dim: int,
         heads: int,
-        qk_norm: bool = True,
-        dropout: float = 0.0,
-        rope_base_space: float = 100.0,
-        rope_base_time: float = 1000.0,
+        qk_norm: bool,
+        dropout: float,
+        rope_base_space: float,
+        rope_base_time: float,
     ) -> None:
         super().__init__(dim, heads, dropout)
         self.rope_base_space, self.rope_base_time = rope_base_space, rope_base_time

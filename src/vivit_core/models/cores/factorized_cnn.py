@@ -84,11 +84,11 @@ class FactorizedCNN(Core):
         channels: list[int],
         first_kernel: list[int],
         kernel: list[int],
-        stride: int = 1,
-        smoothness: float = 0.0,
-        checkpointing: bool = False,
-        causal: bool = True,
-        compile: bool | Literal["auto"] = "auto",
+        stride: int,
+        smoothness: float,
+        checkpointing: bool,
+        causal: bool,
+        compile: bool | Literal["auto"],
     ) -> None:
         super().__init__(causal, checkpointing, compile)
         if not channels or min(channels) < 1:

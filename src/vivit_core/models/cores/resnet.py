@@ -56,12 +56,12 @@ class ResNet(Core, Stages):
         depth: int,
         kernel: list[int],
         tokenizer: Part,
-        frontend: Part | None = None,
-        dropout: float = 0.0,
-        drop_path: float = 0.0,
-        checkpointing: bool = False,
-        causal: bool = True,
-        compile: bool | Literal["auto"] = "auto",
+        frontend: Part | None,
+        dropout: float,
+        drop_path: float,
+        checkpointing: bool,
+        causal: bool,
+        compile: bool | Literal["auto"],
     ) -> None:
         super().__init__(causal, checkpointing, compile)
         self.frontend: Frontend | None = frontend(in_channels=in_channels) if frontend is not None else None

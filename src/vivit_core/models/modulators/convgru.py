@@ -32,9 +32,7 @@ class ConvGRU(Modulator):
     gain : numbers of the behavior's own map; 0 for none.
     """
 
-    def __init__(
-        self, channels: int, behavior_dim: int, stride: int, hidden: int, kernel: int = 3, gain: int = 16
-    ) -> None:
+    def __init__(self, channels: int, behavior_dim: int, stride: int, hidden: int, kernel: int, gain: int) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"model.modulator.kernel={kernel} must be odd")

@@ -55,7 +55,7 @@ class ResidualStem(Tokenizer, Stages):
         widths: list[int],
         depth: int,
         kernel: list[int],
-        dropout: float = 0.0,
+        dropout: float,
     ) -> None:
         super().__init__(patch_size, dim)
         halved = 2 ** max(0, len(widths) - 1)

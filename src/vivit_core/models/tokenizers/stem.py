@@ -40,9 +40,9 @@ class ConvStem(Tokenizer):
         patch_size: list[int],
         channels: int,
         kernel: int,
-        stride: int = 1,
-        dropout: float = 0.0,
-        smoothness: float = 0.0,
+        stride: int,
+        dropout: float,
+        smoothness: float,
     ) -> None:
         super().__init__(patch_size, dim)
         check_probability(dropout=dropout)
