@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    node: dict[str, Any] = yaml.safe_load((conf_dir() / "data/multi_backimage.yaml").read_text())["simulator"]
+    node: dict[str, Any] = yaml.safe_load((conf_dir() / "data/simulator/backimage.yaml").read_text())
+    del node["defaults"]
     node["context"] = yaml.safe_load((conf_dir() / "data/simulator/context/default.yaml").read_text())
     simulator: Simulator = build("data.simulator", node | {"recordings": asked.recordings, "seed": asked.seed})
     with tempfile.TemporaryDirectory() as folder:

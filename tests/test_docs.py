@@ -28,7 +28,7 @@ def test_the_site_builds_and_holds_every_key_and_module(tmp_path: Path) -> None:
     done = built(ROOT, tmp_path / "site")
     assert done.returncode == 0, done.stdout + done.stderr
     settings = (tmp_path / "site" / "reference" / "settings" / "index.html").read_text(encoding="utf-8")
-    for key in ("embedding_dim", "simulator.trial_s", "warmup_epochs"):
+    for key in ("embedding_dim", "geometry.frame_shape", "trial_s", "warmup_epochs"):
         assert f"<code>{key}</code>" in settings, key
     python = (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
     for name in ("write_recording", "load_twin", "RecordingsDataModule"):

@@ -63,6 +63,8 @@ def known_keys() -> set[str]:
         text, parts = path.read_text(), path.parent.relative_to(CONF).parts
         prefix = "" if "@package _global_" in text or not parts else ".".join(parts) + "."
         walk(prefix, yaml.safe_load(text))
+        if any(f"- {parts[-1]}@_here_:" in option.read_text() for option in path.parent.parent.glob("*.yaml") if parts):
+            walk(".".join(parts[:-1]) + ".", yaml.safe_load(text))
     return found
 
 

@@ -25,8 +25,7 @@ def settings_in(option: str) -> dict[str, Any]:
 
 def simulator(**changes: Any) -> Simulator:
     """The simulator of ``data=multi_backimage``, with other fields."""
-    own = settings_in("data/multi_backimage")["simulator"]
-    return Simulator(**{key: value for key, value in own.items() if key != "_target_"} | {"context": None} | changes)
+    return Simulator(**settings_in("data/simulator/backimage") | {"context": None} | changes)
 
 
 def arrays_importer(**changes: Any) -> ArraysImporter:
