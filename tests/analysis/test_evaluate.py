@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.evaluate.numbers import centers_px, runs
 from vivit_core.analysis.evaluate.section import report_section
+from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split, refuse_blind
 from vivit_core.cli.evaluation import table_of
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -415,6 +416,51 @@ def test_ln_stands_beside_every_number_and_methods_are_named(data: RecordingsDat
         assert name in summary["methods"] and f"ln_{name}" not in summary["methods"]
     assert float(row["ln_corr_to_average"]) == pytest.approx(float(row["corr_to_average"]), rel=1e-6)  # same pixel
     assert "Schoppe" in summary["methods"]["normalized_corr"]
+
+
+@pytest.mark.parametrize(
+    ("gains", "improving", "says"),
+    [
+        ([0.3, 0.1, 0.05, 0.02], None, "Above the linear model on all 4 recordings."),
+        ([0.3], False, "Above the linear model."),
+        ([0.004, -0.009], None, "As good as the linear model on all 2 recordings."),
+        (
+            [-0.1, -0.3, 0.2, -0.02],
+            True,
+            "Below the linear model on 3 of 4 recordings, above the linear model on 1 of 4 recordings, and still "
+            "improving when the training ended: give it more time.",
+        ),
+        (
+            [-0.1, None, 0.0],
+            False,
+            "Below the linear model on 1 of 2 recordings, and no longer improving when the training ended: more time "
+            "alone would not help.",
+        ),
+        ([None, None], True, None),
+    ],
+)
+def test_a_sentence_says_what_the_scores_mean(
+    gains: list[float | None], improving: bool | None, says: str | None
+) -> None:
+    own = [{"bps_mean": 0.5, "ln_bps_mean": None if gain is None else 0.5 - gain} for gain in gains]
+    assert verdict({"recordings": dict(enumerate(own))}, improving) == says
+
+
+def test_the_sentence_stands_in_the_report_and_ln_beside_each_mean_and_median(
+    data: RecordingsDataModule, tmp_path: Path
+) -> None:
+    twin, ln = (PixelTwin(data.specs[0], gains) for gains in ([0.4, 0.5, 0.6, 0.7], [0.3, 0.3, 0.3, 0.3]))
+    summary = run(twin, data, tmp_path, ln=ln)
+    said = report_section(summary, tmp_path, "again", verdict(summary, None))
+    assert "the linear model" in said.text[0]
+    columns = said.tables[0].columns
+    assert [
+        columns[i + 1] for i, name in enumerate(columns) if name in ("bits per spike", "correlation", "median")
+    ] == ["LN's"] * 4
+    cells = [str(cell) for column in table_of(summary, "test").columns for cell in column.cells]
+    for name in ("bps_mean", "bps_median", "corr_mean", "corr_median"):
+        both = " / ".join(f"{summary[key]:.3f}".replace("0.", ".", 1) for key in (name, f"ln_{name}"))
+        assert both in cells
 
 
 def test_few_trials_are_said_to_be_few(tmp_path: Path) -> None:

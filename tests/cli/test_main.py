@@ -60,7 +60,7 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     environment = json.loads((run / "environment.json").read_text())
     assert environment["seed"] == 0 and environment["versions"]["torch"] == torch.__version__
     assert {"val/bps_mean", "train/loss", "step"} <= set(next(csv.reader((run / "metrics.csv").open())))
-    assert all(word in printed for word in ("training on", "sim0", "sim1", "LN bits/spike", "of the oracle"))
+    assert all(word in printed for word in ("training on", "sim0", "sim1", "twin / LN", "oracle", "the linear model"))
 
     twin = load_twin(run / "checkpoints" / "best.ckpt")
     assert list(twin.specs) == ["sim0", "sim1"]

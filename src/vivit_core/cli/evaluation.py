@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.evaluate.section import report_section
+from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.cli.context import RunContext
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import command, hydra_value
+from vivit_core.report.training import still_improving, training_of
 from vivit_core.system.terminal import shown
 
 
@@ -50,44 +54,48 @@ def report(
         if checkpoint != run.best
         else command(["task=evaluate", f"checkpoint={hydra_value(checkpoint)}"])
     )
+    trained = training_of(checkpoint)
+    meaning = verdict(summary, None if trained is None else still_improving(trained))
     console.print(table_of(summary, split))
+    if meaning is not None:
+        console.print(meaning)
     for name, share in summary["behavior"].items():
         left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
         console.print(f"with behavior {name.replace('_', ' ')}: {left} bits/spike")
-    section = report_section(summary, run.path / "pictures", evaluation)
+    section = report_section(summary, run.path / "pictures", evaluation, meaning)
     context.publish(section, None if average else checkpoint)
     bps: float | None = summary["bps_mean"]
     return bps
 
 
 def table_of(summary: Mapping[str, Any], split: str) -> Table:
-    """Per recording: units, bits per spike, the LN baseline's, the share of the oracle and, where it is known, that of
-    context."""
+    """Per recording: units, means and medians of bits per spike and of correlations over them, the twin's / the LN
+    baseline's; the share of the oracle and, where it is known, that of context."""
     few = f"{summary['trials']} trials" if summary["trials"] != 1 else "one trial"
     if summary["trials_left_out"]:
         few += f" of {summary['trials'] + summary['trials_left_out']} (data.most_trials)"
     table = Table(
         Column("recording", overflow="fold"),
-        title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each",
+        title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each; twin / LN",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     contextual = summary["contextual_fraction"] is not None
-    for name in ("units", "bits/spike", "LN bits/spike", "of the oracle", *["of context"] * contextual, "correlation"):
-        table.add_column(name, justify="right", no_wrap=True)
+    shares = ["of the oracle", *["of context"] * contextual]
+    for name in ("units", "bits/spike", "median", "correlation", "median", *shares):
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
 
-    def number(value: float | None, form: str = ".3f") -> str:
-        return "–" if value is None else format(value, form)
+    def number(value: float | None) -> str:
+        return "–" if value is None else re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")  # as narrow as it can be
+
+    def pair(scores: Mapping[str, Any], name: str) -> str:
+        return " / ".join(number(scores[key]) for key in (name, f"ln_{name}") if scores[key] is not None) or "–"
 
     rows = [*summary["recordings"].items(), ("all", summary)]
     for i, (name, scores) in enumerate(rows, 1):
         if i == len(rows):
             table.add_section()
-        table.add_row(
-            shown(name),
-            str(scores["units"]),
-            number(scores["bps_mean"]),
-            number(scores["ln_bps_mean"]),
-            number(scores["knowable_fraction"]),
-            *[number(scores["contextual_fraction"])] * contextual,
-            number(scores["corr_mean"]),
-        )
+        known = ["knowable_fraction", *["contextual_fraction"] * contextual]
+        pairs = (pair(scores, key) for key in ("bps_mean", "bps_median", "corr_mean", "corr_median"))
+        table.add_row(shown(name), str(scores["units"]), *pairs, *(number(scores[key]) for key in known))
     return table

@@ -11,6 +11,7 @@ from vivit_core.models.load import predictor_in
 from vivit_core.names import command
 from vivit_core.report.section import Section, Table
 from vivit_core.system.plain import read_plain
+from vivit_core.system.tables import read_table
 
 
 def training_of(checkpoint: Path) -> Path | None:
@@ -99,6 +100,22 @@ def training_section(run: Path) -> Section:
         [(curve, caption)] if curve.is_file() else [],
         command(environment.get("overrides", [])),
     )
+
+
+RISING = 0.01  # bits per spike that the last third of the validations must gain
+
+
+def still_improving(run: Path) -> bool | None:
+    """Whether the validation score still rose when a training ended: whether the best of the last third of its
+    validations stands clearly above the best before; None where there were fewer than three, or no score was a number.
+    """
+    path = run / "metrics.csv"
+    metrics = read_table(path) if path.is_file() else None
+    if metrics is None or "val/bps_mean" not in metrics:
+        return None
+    scores = metrics["val/bps_mean"].dropna().astype(float).tolist()
+    last = len(scores) // 3
+    return max(scores[-last:]) > max(scores[:-last]) + RISING if last else None
 
 
 def counted(n: int, word: str) -> str:

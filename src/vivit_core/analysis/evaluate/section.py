@@ -31,19 +31,26 @@ CAPTIONS = {  # in the order of the report, by how a picture's name begins
 }
 
 
-def report_section(summary: dict[str, Any], folder: Path, command: str) -> Section:
-    """What an evaluation adds to a twin's report, from its ``summary.json`` and the pictures in its folder."""
+def report_section(summary: dict[str, Any], folder: Path, command: str, meaning: str | None = None) -> Section:
+    """What an evaluation adds to a twin's report, from its ``summary.json`` and the pictures in its folder.
+
+    ``meaning`` is the sentence of :func:`vivit_core.analysis.evaluate.verdict.verdict`.
+    """
     scores = {
         "units": "units",
         "units_silent": "silent",
         "bps_mean": "bits per spike",
         "ln_bps_mean": "LN's",
+        "bps_median": "median",
+        "ln_bps_median": "LN's",
         "truth_bps_mean": "oracle",
         "knowable_fraction": "of the oracle",
         "ln_knowable_fraction": "LN's",
         "contextual_fraction": "of context",
         "corr_mean": "correlation",
         "ln_corr_mean": "LN's",
+        "corr_median": "median",
+        "ln_corr_median": "LN's",
     }
     repeated = {
         "corr_to_average_mean": "correlation to average",
@@ -75,6 +82,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
             "train": "The twin was trained on this split.",
         }[summary["split"]]
     ]
+    if meaning is not None:
+        text.insert(0, meaning)
     if summary["trials_left_out"]:
         text.append(
             f"{summary['trials']} trials were scored, and {summary['trials_left_out']} more of this split left out "
@@ -91,7 +100,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
             "same formula on that signal, Hz the signal a second. They rank models of one recording; across "
             "recordings, or beside spikes, compare correlations."
         )
-    tables = [table("Means over units", scores)]
+    tables = [table("Means and medians over units", scores)]
     if summary["corr_to_average_mean"] is not None:
         tables.append(table("On repeated stimuli, means over units", repeated))
     if summary["center_error_px_median"] is not None:
