@@ -296,6 +296,19 @@ def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(name.strip() in said for name in NAMES) and re.findall(r"(?m)^ *all +1 ", said)
 
 
+def test_a_name_of_a_usual_length_is_not_folded_beside_wide_numbers() -> None:
+    """With negative scores the pairs left it a few columns, and which ran into which depended on the scores."""
+    numbers = ("bps_mean", "bps_median", "corr_mean", "corr_median")
+    shares = ("knowable_fraction", "contextual_fraction")
+    own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers), *shares), -10.123) | {"units": 1000}
+    names = ["../../$x$ [/]<b>=1", "mean"]
+    summary = {"recordings": dict.fromkeys(names, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
+    to = Console(file=io.StringIO(), width=80)
+    to.print(table_of(summary, "test"))
+    said = to.file.getvalue()  # type: ignore[attr-defined]
+    assert all(name in said for name in names) and "context" in said
+
+
 # CSV ----------------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shipped import PLAIN
 from torch import Tensor, nn
 
 from vivit_core.analysis.evaluate import evaluate as evaluation
@@ -57,6 +58,7 @@ def module_of(*paths: Path) -> RecordingsDataModule:
     data = RecordingsDataModule(
         recordings=[str(path) for path in paths], root=None, simulator=None, cache="", behavior=[], clip_length=TRIAL,
         burn_in=BURN_IN, evaluation_length=None, evaluation_burn_in=BURN_IN, weighting="units", num_workers=0, seed=0,
+        **PLAIN,
     )  # fmt: skip
     data.setup()
     return data
