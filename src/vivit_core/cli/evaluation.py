@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
 from rich.table import Column, Table
 
 from vivit_core.analysis.evaluate.evaluate import evaluate
@@ -78,7 +77,7 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
     if summary["trials_left_out"]:
         few += f" of {summary['trials'] + summary['trials_left_out']} (data.most_trials)"
     # Names of a usual length stay whole where the pairs beside them are wide, as with negative scores.
-    whole = min(MOST_WHOLE, max(cell_len(shown(name)) for name in [*summary["recordings"], "all"]))
+    whole = min(MOST_WHOLE, max(shown(name).cell_len for name in [*summary["recordings"], "all"]))
     table = Table(
         Column("recording", overflow="fold", min_width=whole),
         title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each; twin / LN",
