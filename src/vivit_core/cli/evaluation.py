@@ -20,8 +20,6 @@ from vivit_core.names import command, hydra_value
 from vivit_core.report.training import still_improving, training_of
 from vivit_core.system.terminal import shown
 
-MOST_WHOLE = 20  # columns of a terminal within which a recording's name is not folded
-
 
 def report(
     context: RunContext,
@@ -76,10 +74,8 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
     few = f"{summary['trials']} trials" if summary["trials"] != 1 else "one trial"
     if summary["trials_left_out"]:
         few += f" of {summary['trials'] + summary['trials_left_out']} (data.most_trials)"
-    # Names of a usual length stay whole where the pairs beside them are wide, as with negative scores.
-    whole = min(MOST_WHOLE, max(shown(name).cell_len for name in [*summary["recordings"], "all"]))
     table = Table(
-        Column("recording", overflow="fold", min_width=whole),
+        Column("recording", overflow="fold"),
         title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each; twin / LN",
         box=SIMPLE_HEAD,
         pad_edge=False,
