@@ -579,7 +579,7 @@ def test_a_training_on_recordings_of_any_name(
     units = ["[pupil]", "=1+1"]
     lab = tmp_path / "a [lab], ü=1"
     lab.mkdir()
-    monkeypatch.setenv("COLUMNS", "140")  # in 80 columns a name is folded where scores are negative, and so wide
+    monkeypatch.setattr("vivit_core.cli.console.console.width", 140)  # in 80 a name folds beside wide, negative scores
     for stem, name in ids.items():
         written(lab / f"{stem}.h5", name, units={"id": units}, behavior={})
     files = [str(lab / f"{stem}.h5") for stem in ids]
