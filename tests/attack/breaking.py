@@ -38,7 +38,7 @@ def make(kind: str, path: str) -> None:
     """A good file, which the mutations are made of."""
     to = Path(path)
     if kind == "npz":
-        from test_hostile import npz
+        from small_recordings import npz
 
         npz(to.parent).rename(to)
     elif kind == "NWB":
@@ -49,7 +49,7 @@ def make(kind: str, path: str) -> None:
 
         torch.save(tampering.content(), to)
     else:
-        from test_hostile import rich
+        from small_recordings import rich
 
         rich(to.parent).rename(to)
         if kind == "recording without a checksum":
@@ -354,8 +354,8 @@ class Forked:
 def preload() -> None:
     """Import what all of them import."""
     import pynwb
+    import small_recordings  # noqa: F401
     import tampering  # noqa: F401
-    import test_hostile  # noqa: F401
 
     import vivit_core.data.importers.nwb  # noqa: F401
 

@@ -20,7 +20,7 @@ import tiny_models
 import torch
 from fuzzing import DAMAGES, Outcome, damaged, fuzz
 from shipped import PLAIN, arrays_importer
-from small_recordings import small_arrays
+from small_recordings import npz, rich
 
 import vivit_core
 from vivit_core import load_twin
@@ -47,24 +47,6 @@ def checkpoint(tmp_path: Path) -> Path:
     twin = tiny_models.twin(tiny_models.vivit(spatial_depth=1, temporal_depth=1))
     path = tmp_path / "good.ckpt"
     torch.save(checkpoint_of(twin), path)
-    return path
-
-
-def rich(tmp_path: Path) -> Path:
-    """A recording with every kind of field."""
-    rng = np.random.default_rng(0)
-    fields = small_arrays() | {
-        "valid": rng.random((120, 3)) > 0.1,
-        "truth": {"rate": rng.random((120, 3)).astype(np.float32), "center_px": rng.random((3, 2))},
-        "source": "a laboratory",
-    }
-    return write_recording(tmp_path / "good.h5", **fields)
-
-
-def npz(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    path = tmp_path / "good.npz"
-    np.savez(path, frames=rng.integers(0, 255, (300, 5, 6), dtype=np.uint8), counts=rng.poisson(0.3, (300, 4)))
     return path
 
 
