@@ -267,18 +267,14 @@ def read(kind: str, path: Path) -> str:
     if kind == "npz":
         return fuzzing.read_arrays(path)
     if kind == "NWB":
+        from shipped import settings_in
+
         from vivit_core.data.importers.nwb import NwbImporter
 
-        settings = {"stimulus_column": "image", "split_column": "part"}
-        return fuzzing.read_recording(NwbImporter(**NWB, **settings)(path, path.with_suffix(".h5"))[0])
+        settings = settings_in("importer/nwb") | settings_in("importer/about/blank")
+        settings |= {"stimulus_column": "image", "split_column": "part", "seed": 0}
+        return fuzzing.read_recording(NwbImporter(**settings)(path, path.with_suffix(".h5"))[0])
     return fuzzing.read_recording(path)
-
-
-NWB: dict[str, Any] = {
-    "recording_id": None, "stimulus": None, "axes": "t h w", "frame_rate_hz": None, "longest_frame_s": 1.0,
-    "trial_s": None, "keep_units": {}, "behavior": None, "longest_hold_s": 0.5, "val_fraction": 0.1,
-    "test_fraction": 0.1, "seed": 0,
-}  # fmt: skip
 
 
 def attempt(kind: str, seed: int | None, good: str, path: str) -> dict[str, str]:
@@ -354,6 +350,7 @@ class Forked:
 def preload() -> None:
     """Import what all of them import."""
     import pynwb
+    import shipped  # noqa: F401
     import small_recordings  # noqa: F401
     import tampering  # noqa: F401
 
