@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ from vivit_core.rf import stretches
 from vivit_core.rf.regression import unit_centers
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import Clips, RecordingSpec
-from vivit_core.training.baseline import fit_ln, through_time
+from vivit_core.system.kept import Kept
+from vivit_core.training import baseline
+from vivit_core.training.baseline import fit_baseline, fit_ln
 
 RATE_HZ, HEIGHT, WIDTH, LAGS, TRIAL = 40.0, 14, 18, 8, 400
 COURSE = np.array([0.0, 0.0, -0.1, -0.3, -0.4, 0.2, 1.0, 0.4])  # oldest first
@@ -183,14 +187,6 @@ def test_impossible_settings_are_refused() -> None:
         random_ln()({"other": clip()})
 
 
-def test_through_time_is_a_causal_filter() -> None:
-    generator = torch.Generator().manual_seed(1)
-    for bins in (3, 64, 150):
-        x_TK, filter_L = torch.randn(bins, 2, generator=generator), torch.randn(5, generator=generator)
-        expected = np.stack([np.convolve(x_TK[:, k].double(), filter_L.flip(0).double())[:bins] for k in range(2)], 1)
-        assert np.allclose(through_time(x_TK, filter_L), expected, atol=1e-5)
-
-
 def test_only_the_asked_split_is_read_and_in_bounded_number(
     world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,3 +268,90 @@ def test_fit_is_deterministic(world: SimpleNamespace, fitted: LN) -> None:
     again = fit(world)
     for name, value in fitted.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, nothing may be fitted."""
+
+    def forbid() -> None:
+        monkeypatch.setattr(baseline, "fit_recording", lambda *a: pytest.fail("it fits again"))
+
+    return forbid
+
+
+def same(one: LN, other: LN) -> bool:
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def few(recording: Recording, spec: RecordingSpec, **changes: Any) -> LN:
+    return fit_ln(
+        cast(Any, SimpleNamespace(recordings=[recording], specs=[spec])),
+        **({"duration_s": LAGS / RATE_HZ, "patch": 7, "nonlinearity": "exp", "progress": False} | changes),
+    )
+
+
+def test_a_fit_is_found_again(
+    world: SimpleNamespace, fitted: LN, tmp_path: Path, forbidden: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Kept(tmp_path)
+    with caplog.at_level("INFO"):
+        assert same(few(world.recording, world.spec, kept=kept), fitted)
+        forbidden()
+        assert same(few(world.recording, world.spec, kept=kept), fitted)
+    first, second = (record.getMessage() for record in caplog.records if record.name == baseline.__name__)
+    assert "LN: fitted; kept in" in first and str(tmp_path) in first and "VIVIT_CORE_CACHE=off" in first
+    assert "1 of 1 recordings were fitted before" in second
+    # Under another name, and for a model that predicts the newest bin alone, the fit is the same.
+    other = few(world.recording, replace(world.spec, recording_id="other"), predict="last", kept=kept)
+    assert torch.equal(other.readout("other").space_UP, fitted.readout("planted").space_UP)
+
+
+def test_what_a_fit_depends_on_is_in_its_key(world: SimpleNamespace, tmp_path: Path) -> None:
+    spec = replace(world.spec)
+
+    def key(spec: RecordingSpec, duration_s: float = 0.2, patch: int = 7, nonlinearity: str = "exp", **of: Any) -> str:
+        readout = LN([spec], duration_s, patch, nonlinearity).readout(spec.recording_id)  # type: ignore[arg-type]
+        splits = [TrialStretches(**{name: getattr(shown, name) for name in NAMES}) for shown in (train, val)]
+        for name, change in of.items():
+            setattr(splits[0], name, change(getattr(splits[0], name).copy()))
+        return baseline.key_of(readout, *splits)
+
+    def flipped(values: np.ndarray) -> np.ndarray:
+        values.ravel()[-1] = values.ravel()[-1] == 0
+        return values
+
+    train, val = (TrialStretches.read(world.recording, split, LAGS, 500) for split in ("train", "val"))
+    train.use_TU = train.use_TU.astype(np.uint8)
+    keys = [
+        key(spec),
+        key(spec, duration_s=0.25),
+        key(spec, patch=9),
+        key(spec, nonlinearity="softplus"),
+        key(replace(spec, pixel_mean=spec.pixel_mean + 1e-3)),
+        key(replace(spec, unit_mean_counts=(0.1, 0.2, 0.3))),
+        *(key(spec, **{name: flipped}) for name in NAMES),
+        key(spec, frames_THW=lambda frames: frames[1:]),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key(spec) == keys[0]
+
+
+NAMES = ("frames_THW", "counts_TU", "use_TU")
+
+
+def test_a_node_is_fitted_once_unless_the_cache_is_off(
+    world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    times: list[int] = []
+    fit_recording = baseline.fit_recording
+    monkeypatch.setattr(baseline, "fit_recording", lambda *a: times.append(1) or fit_recording(*a))  # type: ignore[func-returns-value]
+    node = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.2, "patch": 3, "nonlinearity": "exp"}
+    data: Any = SimpleNamespace(recordings=[world.recording], specs=[world.spec])
+    first, second = fit_baseline(data, node), fit_baseline(data, node)
+    assert len(times) == 1 and same(first, second)
+    assert list((tmp_path / "vivit-core" / "ln").glob("*.npz"))
+    monkeypatch.setenv("VIVIT_CORE_CACHE", "off")
+    fit_baseline(data, node)
+    assert len(times) == 2

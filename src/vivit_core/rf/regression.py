@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from einops import einsum, rearrange, reduce
@@ -14,6 +16,9 @@ from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 
 MAP_LAGS = 10  # lags of the maps that place a unit; finer time does not place it better and costs its square
+
+
+PIECE = 1 << 18  # numbers that are worked on at once: they stay in a core's cache
 
 
 CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no second look
@@ -53,7 +58,7 @@ def unit_centers(
     lags = lags_of(duration_s, spec)
     data = TrialStretches.read(recording, "train", lags, max_frames)
     pool = max(1, lags // MAP_LAGS)
-    frames_THW, rest_TU = pooled(data, spec, pool)
+    frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
     map_lags = -(-lags // pool)
     if not data.use_TU.any() or not varies(frames_THW):
         middle = (np.array(recording.info.frame_shape[:0:-1]) - 1) / 2
@@ -74,21 +79,33 @@ def unit_centers(
     return centers_U2.numpy(), courses_UL.numpy(), snr_U.numpy()
 
 
-def pooled(data: TrialStretches, spec: RecordingSpec, pool: int) -> tuple[Tensor, Tensor]:
-    """Contrast (T, H, W) and counts less their mean (T, U), both in bins of ``pool`` frames; unused bins are zero."""
+def contrast(data: TrialStretches, spec: RecordingSpec, pool: int) -> Iterator[Tensor]:
+    """Contrast (T, H, W) in bins of ``pool`` frames, in pieces that stay in a core's cache."""
     bins = len(data.counts_TU) // pool
-    used = slice(0, bins * pool)
-    frames = torch.as_tensor(data.frames_THW[used])
-    frames_THW = torch.cat([reduce(x.float(), "(t k) h w -> t h w", "mean", k=pool) for x in frames.split(pool * 1024)])
+    pixels = data.frames_THW[:1].size
+    for frames_THW in torch.as_tensor(data.frames_THW[: bins * pool]).split(pool * max(1, PIECE // (pool * pixels))):
+        mean_THW = reduce(frames_THW.float(), "(t k) h w -> t h w", "mean", k=pool)
+        yield (mean_THW - spec.pixel_mean) / spec.pixel_std
+
+
+def rest(data: TrialStretches, pool: int) -> Tensor:
+    """Counts less their mean (T, U), in bins of ``pool`` frames; unused bins are zero."""
+    used = slice(0, len(data.counts_TU) // pool * pool)
     counts_TU = torch.as_tensor(reduce(data.counts_TU[used], "(t k) u -> t u", "sum", k=pool))
     use_TU = torch.as_tensor(reduce(data.use_TU[used], "(t k) u -> t u", "min", k=pool))
     mean_U = (counts_TU * use_TU).sum(0) / use_TU.sum(0).clamp_min(1)
-    return (frames_THW - spec.pixel_mean) / spec.pixel_std, (counts_TU - mean_U) * use_TU
+    return (counts_TU - mean_U) * use_TU
+
+
+def varying(x: Tensor) -> Tensor:
+    """Where anything changes along the first axis by more than rounding, which must not be taken for a stimulus."""
+    low, high = x.amin(0).float(), x.amax(0).float()
+    return high - low > 1e-5 * torch.maximum(low.abs(), high.abs()).max()
 
 
 def varies(x: Tensor) -> bool:
-    """Whether anything changes along the first axis by more than rounding, which must not be taken for a stimulus."""
-    return x.numel() > 0 and bool((x.amax(0) - x.amin(0)).max() > 1e-5 * x.abs().max())
+    """Whether anything changes along the first axis."""
+    return x.numel() > 0 and bool(varying(x).any())
 
 
 def cosines(size: int) -> Tensor:
@@ -125,7 +142,7 @@ def kernels(x_THW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> Tensor:
     bins = len(x_TP)
     ends = [max(0, bins - lag) for lag in range(lags)]
     triggered_LUP = torch.stack([rest_TU[lag:].T @ x_TP[: ends[lag]] for lag in reversed(range(lags))])
-    power_LP = torch.stack([(x_TP[lag:] * x_TP[: ends[lag]]).sum(0) for lag in range(lags)])
+    power_LP = autocorrelation(x_TP, lags)
     distance = (torch.arange(lags)[:, None] - torch.arange(lags)[None]).abs()
     covariance_PLL = rearrange(power_LP[distance], "l m p -> p l m")
     power = power_LP[0].mean()
@@ -137,6 +154,18 @@ def kernels(x_THW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> Tensor:
     return back_rows @ (rearrange(w_PLU, "(i j) l u -> l u i j", j=len(columns)) @ back_columns.T)
 
 
+def autocorrelation(x_TP: Tensor, lags: int) -> Tensor:
+    """Sums (L, P) over time of each column's products with itself ``lag`` bins before."""
+    bins, columns = x_TP.shape
+    rows = max(1, PIECE // columns)
+    power_LP = torch.zeros(lags, columns)
+    for start in range(0, bins, rows):
+        for lag in range(min(lags, bins - start)):
+            late_TP = x_TP[start + lag : start + lag + rows]
+            power_LP[lag] += (late_TP * x_TP[start : start + len(late_TP)]).sum(0)
+    return power_LP
+
+
 def contrast_energies(x_THW: Tensor) -> Tensor:
     """Local contrast energy, the squared gradient, at two scales and half the resolution; (2, T, H/2, W/2)."""
     maps = []
@@ -144,7 +173,7 @@ def contrast_energies(x_THW: Tensor) -> Tensor:
         blur_rows, blur_columns = (blur(size, std) for size in x_THW.shape[1:])
         slope_rows, slope_columns = (slope(size, std) for size in x_THW.shape[1:])
         pieces = []
-        for piece_THW in x_THW.split(256):
+        for piece_THW in x_THW.split(max(1, PIECE // x_THW[0].numel())):
             dx = blur_rows @ (piece_THW @ slope_columns.T)
             dy = slope_rows @ (piece_THW @ blur_columns.T)
             energy = dx.square() + dy.square()
@@ -212,8 +241,8 @@ def courses(data: TrialStretches, spec: RecordingSpec, map_UHW: Tensor, lags: in
     map_UP = rearrange(map_UHW, "u h w -> u (h w)")
     peak_U1 = map_UP.abs().argmax(1, keepdim=True)
     weights_UP = map_UP * map_UP.gather(1, peak_U1).sign() * near(peak_U1[:, 0], height, width, 3.0)
-    frames_THW, rest_TU = pooled(data, spec, 1)
-    seen_TU = rearrange(frames_THW, "t h w -> t (h w)") @ weights_UP.T
+    rest_TU = rest(data, 1)
+    seen_TU = torch.cat([piece_THW.flatten(1) @ weights_UP.T for piece_THW in contrast(data, spec, 1)])
     seen_TU = seen_TU - seen_TU.mean(0)
     ends = [max(0, len(seen_TU) - lag) for lag in range(lags)]
     triggered_UL = torch.stack(

@@ -11,7 +11,7 @@ from einops import rearrange, reduce
 from vivit_core.analysis.inspect.findings import ALIGNED_UNITS, BLOCKS, ENOUGH_S, LATE_S, PIXELS, UNITS, WINDOW_S, Look
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
-from vivit_core.rf.regression import CLEAR, MAP_LAGS, contrast_energies, place, pooled
+from vivit_core.rf.regression import CLEAR, MAP_LAGS, contrast, contrast_energies, place, rest
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.terminal import track
@@ -34,7 +34,7 @@ def fields_and_alignment(
     if not data.use_TU.any():
         return
     pool = max(1, lags // MAP_LAGS)
-    frames_THW, rest_TU = pooled(data, spec, pool)
+    frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
     del data
     energies_CTHW = contrast_energies(frames_THW) if min(info.frame_shape[1:]) >= 4 else None
     maps = np.zeros((info.n_units, *info.frame_shape[1:]), np.float32)
