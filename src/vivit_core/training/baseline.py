@@ -166,5 +166,5 @@ def key_of(readout: LNReadout, train: TrialStretches, val: TrialStretches) -> st
     for data in (train, val):
         for array in (data.frames_THW, data.counts_TU, data.use_TU):
             digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
