@@ -118,3 +118,19 @@ def slurm() -> Iterator[dict[str, str]]:
         pytest.skip(f"SLURM cannot be installed here: {error}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures in the order in which they were saved."""
+    from vivit_core.plotting import style
+
+    figures: list[Any] = []
+    canvas = style.FigureCanvasAgg
+
+    def keep(figure: Any) -> Any:
+        figures.append(figure)
+        return canvas(figure)
+
+    monkeypatch.setattr(style, "FigureCanvasAgg", keep)
+    return figures

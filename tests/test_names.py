@@ -65,7 +65,6 @@ from vivit_core.names import (
     text_of_csv,
 )
 from vivit_core.plotting import rates as plotting_rates
-from vivit_core.plotting import style as plotting_style
 from vivit_core.plotting import sweep as plotting_sweep
 from vivit_core.report.page import publish
 from vivit_core.report.section import Section, Table
@@ -291,9 +290,25 @@ def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers), *shares), 0.5) | {"units": 1}
     summary = {"recordings": dict.fromkeys(NAMES, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
     to = Console(file=io.StringIO(), width=400)
-    to.print(table_of(summary, "test"))
+    to.print(table_of(summary, "test", 160))
     said = to.file.getvalue()  # type: ignore[attr-defined]
     assert all(name.strip() in said for name in NAMES) and re.findall(r"(?m)^ *all +1 ", said)
+
+
+@pytest.mark.parametrize("value", [0.5, -0.123, -1.234])
+def test_no_column_of_the_table_is_lost_in_a_terminal_of_80(value: float) -> None:
+    """Of a share that stands in the last column, .500 was printed as .5, and that of context not at all."""
+    numbers = ("bps_mean", "bps_median", "corr_mean", "corr_median")
+    shares = {"knowable_fraction": 0.777, "contextual_fraction": -0.888}
+    own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers)), value) | shares | {"units": 1000}
+    names = ["sim0", "a longer recording 2026"]
+    summary = {"recordings": dict.fromkeys(names, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
+    to = Console(file=io.StringIO(), width=80)
+    to.print(table_of(summary, "test", 80))
+    said = to.file.getvalue()  # type: ignore[attr-defined]
+    assert all(said.count(word) >= 1 for word in ("bits/spike", "correlation", "oracle", "context", "sim0"))
+    assert said.count(".777") == said.count("-.888") == 3
+    assert said.count(f"{value:.3f}".replace("0.", ".", 1)) == 3 * 8
 
 
 # CSV ----------------------------------------------------------------------------------------------------------------
@@ -526,16 +541,8 @@ def of_recording(folder: Path) -> list[Path]:
     "draw", [of_recording, of_models, swept, fields_of, tuning_of, attention_of, inspected], ids=lambda f: f.__name__
 )
 def test_pictures_are_drawn_with_any_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], list[Path]]
+    tmp_path: Path, drawn: list[Figure], draw: Callable[[Path], list[Path]]
 ) -> None:
-    figures: list[Figure] = []
-    save = plotting_style.FigureCanvasAgg
-
-    def keep(figure: Figure) -> Any:
-        figures.append(figure)
-        return save(figure)
-
-    monkeypatch.setattr(plotting_style, "FigureCanvasAgg", keep)
     folder = tmp_path / "run" / "pictures"
     made = draw(folder)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(made)
@@ -543,7 +550,7 @@ def test_pictures_are_drawn_with_any_name(
     for path in made:
         if path.suffix == ".png":
             assert min(imread(path).shape[:2]) > 150
-    for figure in figures:
+    for figure in drawn:
         for text in figure.findobj(Text):
             if "mathdefault" not in text.get_text():  # a logarithmic axis's own
                 assert not is_math_text(text.get_text()), text.get_text()

@@ -169,7 +169,7 @@ def test_it_is_told_by_kind_with_intervals_in_table_and_report(tmp_path: Path, m
     assert summary["behavior"] == {}
     plain = summary["recordings"]["plain"]
     assert (plain["contextual_fraction"], plain["context"]) == (None, {})
-    assert "of context" in [column.header for column in table_of(summary, "test").columns]
+    assert "of context" in [column.header for column in table_of(summary, "test", 160).columns]
     section = report_section(summary, tmp_path, "again")
     table = next(table for table in section.tables if table.title.startswith("What context tells"))
     assert [row[0] for row in table.rows] == ["motion", "surround", "local"]
@@ -181,7 +181,7 @@ def test_without_context_nothing_is_said_of_it(tmp_path: Path, monkeypatch: pyte
     data = module_of(written(tmp_path, context=False))
     summary = evaluated(data, lambda _, rate, local: rate, tmp_path / "out", monkeypatch)
     assert (summary["contextual_fraction"], summary["context"]) == (None, {})
-    assert "of context" not in [column.header for column in table_of(summary, "test").columns]
+    assert "of context" not in [column.header for column in table_of(summary, "test", 160).columns]
     assert not [t for t in report_section(summary, tmp_path, "again").tables if "context" in t.title]
 
 

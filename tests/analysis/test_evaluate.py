@@ -457,7 +457,7 @@ def test_the_sentence_stands_in_the_report_and_ln_beside_each_mean_and_median(
     assert [
         columns[i + 1] for i, name in enumerate(columns) if name in ("bits per spike", "correlation", "median")
     ] == ["LN's"] * 4
-    cells = [str(cell) for column in table_of(summary, "test").columns for cell in column.cells]
+    cells = [str(cell) for column in table_of(summary, "test", 160).columns for cell in column.cells]
     for name in ("bps_mean", "bps_median", "corr_mean", "corr_median"):
         both = " / ".join(f"{summary[key]:.3f}".replace("0.", ".", 1) for key in (name, f"ln_{name}"))
         assert both in cells
@@ -469,13 +469,13 @@ def test_few_trials_are_said_to_be_few(tmp_path: Path) -> None:
     twin: Any = PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7])
     summary = run(twin, data, tmp_path / "all")
     assert (summary["trials"], summary["trials_left_out"]) == (4, 0)
-    assert "4 trials, bins" in str(table_of(summary, "test").title)
+    assert "4 trials, bins" in str(table_of(summary, "test", 160).title)
     assert not any("data.most_trials" in line for line in report_section(summary, tmp_path, "again").text)
     few = module_of(path, most_trials=3)
     summary = run(twin, few, tmp_path / "few")
     assert (summary["trials"], summary["trials_left_out"]) == (3, 1)
     assert summary["recordings"]["hand"]["trials_left_out"] == 1 and summary["bins"] == 3 * (TRIAL - BURN_IN)
-    assert "3 trials of 4 (data.most_trials)" in str(table_of(summary, "test").title)
+    assert "3 trials of 4 (data.most_trials)" in str(table_of(summary, "test", 160).title)
     assert any("3 trials were scored, and 1 more" in line for line in report_section(summary, tmp_path, "again").text)
 
 

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.image import imread
+from picture_files import is_picture
 
 from vivit_core.plotting import learning_curve
 from vivit_core.plotting import rates as plotting_rates
-from vivit_core.plotting import style as plotting_style
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures in the order in which they were saved."""
-    figures: list[Figure] = []
-    canvas = plotting_style.FigureCanvasAgg
-
-    def keep(figure: Figure) -> Any:
-        figures.append(figure)
-        return canvas(figure)
-
-    monkeypatch.setattr(plotting_style, "FigureCanvasAgg", keep)
-    return figures
-
-
-def is_picture(path: Path) -> bool:
-    """Readable, of a sensible size, and not one flat color."""
-    pixels = imread(path)
-    return pixels.shape[0] > 200 and pixels.shape[1] > 300 and float(pixels.std()) > 0.01
 
 
 def test_learning_curve(tmp_path: Path, drawn: list[Figure]) -> None:

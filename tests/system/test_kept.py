@@ -183,6 +183,6 @@ def test_where_it_is_and_how_it_is_switched_off(monkeypatch: pytest.MonkeyPatch,
     def homeless(*words: Any, **named: Any) -> None:
         raise RuntimeError("no home")
 
-    monkeypatch.setattr(kept.platformdirs, "user_cache_path", homeless)
+    monkeypatch.setattr("platformdirs.user_cache_path", homeless)
     assert user_folder("ln") is None
     assert files.known_whole(tmp_path / "x") is False

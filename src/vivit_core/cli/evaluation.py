@@ -20,6 +20,8 @@ from vivit_core.names import command, hydra_value
 from vivit_core.report.training import still_improving, training_of
 from vivit_core.system.terminal import shown
 
+WIDE = 120  # characters in which the twin's and LN's numbers find room beside each other
+
 
 def report(
     context: RunContext,
@@ -56,7 +58,7 @@ def report(
     )
     trained = training_of(checkpoint)
     meaning = verdict(summary, None if trained is None else still_improving(trained))
-    console.print(table_of(summary, split))
+    console.print(table_of(summary, split, console.width))
     if meaning is not None:
         console.print(meaning)
     for name, share in summary["behavior"].items():
@@ -68,9 +70,10 @@ def report(
     return bps
 
 
-def table_of(summary: Mapping[str, Any], split: str) -> Table:
+def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
     """Per recording: units, means and medians of bits per spike and of correlations over them, the twin's / the LN
-    baseline's; the share of the oracle and, where it is known, that of context."""
+    baseline's; the share of the oracle and, where it is known, that of context. In ``width`` characters: where they are
+    few, LN's numbers stand below the twin's, because rich cuts off what it cannot fold."""
     few = f"{summary['trials']} trials" if summary["trials"] != 1 else "one trial"
     if summary["trials_left_out"]:
         few += f" of {summary['trials'] + summary['trials_left_out']} (data.most_trials)"
@@ -79,17 +82,21 @@ def table_of(summary: Mapping[str, Any], split: str) -> Table:
         title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each; twin / LN",
         box=SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     contextual = summary["contextual_fraction"] is not None
+    beside = " / " if width >= WIDE else " /\n"
     shares = ["of the oracle", *["of context"] * contextual]
     for name in ("units", "bits/spike", "median", "correlation", "median", *shares):
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+        word = max(map(len, name.split()))
+        # Given room, a share's heading would take it from the others, of which the last would be cut off.
+        table.add_column(name, justify="right", min_width=word, max_width=word if name in shares else None)
 
     def number(value: float | None) -> str:
         return "–" if value is None else re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")  # as narrow as it can be
 
     def pair(scores: Mapping[str, Any], name: str) -> str:
-        return " / ".join(number(scores[key]) for key in (name, f"ln_{name}") if scores[key] is not None) or "–"
+        return beside.join(number(scores[key]) for key in (name, f"ln_{name}") if scores[key] is not None) or "–"
 
     rows = [*summary["recordings"].items(), ("all", summary)]
     for i, (name, scores) in enumerate(rows, 1):

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-import platformdirs
+from vivit_core.system.user import cache_folder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -130,12 +130,9 @@ def remember_whole(path: Path) -> None:
 
 def _note_of(path: Path) -> Path | None:
     """Where the note of a file lies; None where this user has no place for it."""
-    try:
-        cache = platformdirs.user_cache_path("vivit-core", appauthor=False)
-    except RuntimeError:  # no HOME and no entry in the list of users, as in a container
-        return None
+    folder = cache_folder("read-whole")
     name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
-    return cache / "read-whole" / name
+    return None if folder is None else folder / name
 
 
 def state_of(path: Path) -> str:

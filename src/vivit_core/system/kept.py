@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from vivit_core.system.files import atomic_write, remove_leftovers
 from vivit_core.system.locks import lock
+from vivit_core.system.user import cache_folder
 
 log = logging.getLogger(__name__)
 SWITCH = "VIVIT_CORE_CACHE"  # environment variable; "off" keeps nothing, and looks nothing up
@@ -33,10 +33,7 @@ def user_folder(name: str) -> Path | None:
     """A folder of the user's cache; None where this user has none, or switched the cache off."""
     if os.environ.get(SWITCH, "").strip().lower() in ("off", "0", "false", "no"):
         return None
-    try:
-        return platformdirs.user_cache_path("vivit-core", appauthor=False) / name
-    except RuntimeError:  # no HOME and no entry in the list of users, as in a container
-        return None
+    return cache_folder(name)
 
 
 class Kept:

@@ -1,10 +1,13 @@
-"""Who runs the program, where the machine does not say."""
+"""Who runs the program, where the machine does not say, and where this user's cache is."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import tempfile
+from pathlib import Path
+
+import platformdirs
 
 
 def give_names() -> None:
@@ -18,3 +21,11 @@ def give_names() -> None:
         os.environ["USER"] = f"uid{os.getuid()}"
     if os.path.expanduser("~") == "~":
         os.environ.setdefault("TRITON_HOME", tempfile.gettempdir())
+
+
+def cache_folder(name: str) -> Path | None:
+    """A folder of the user's cache, which may not be there yet; None where this user has no place for one."""
+    try:
+        return platformdirs.user_cache_path("vivit-core", appauthor=False) / name
+    except RuntimeError:  # no HOME and no entry in the list of users, as in a container
+        return None
