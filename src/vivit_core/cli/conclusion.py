@@ -71,7 +71,9 @@ def evaluated(context: RunContext, datamodule: RecordingsDataModule, ln: Predict
         scores = evaluate_twin(
             averaged, datamodule, ln=ln, device=context.device, out=run.path / AVERAGE, checkpoint=str(run.best)
         )
-        console.print("With the averaged weights (task=evaluate average=true):", table_of(scores, "test"))
+        console.print(
+            "With the averaged weights (task=evaluate average=true):", table_of(scores, "test", console.width)
+        )
     report(context, datamodule, load_predictor(run.best), ln, split="test", checkpoint=run.best)
 
 
