@@ -16,7 +16,9 @@ from vivit_core.report.training import still_improving
         ([0.1, 0.4, 0.5, 0.5, 0.505, 0.5], False),
         ([0.1, 0.6, 0.5, 0.4, 0.3, 0.2], False),
         ([0.1, None, 0.2, 0.3], True),
-        ([0.1, 0.2], None),
+        ([0.1, 0.2], True),
+        ([0.2, 0.2], False),
+        ([0.2], None),
         ([], None),
     ],
 )

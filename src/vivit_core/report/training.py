@@ -107,15 +107,18 @@ RISING = 0.01  # bits per spike that the last third of the validations must gain
 
 def still_improving(run: Path) -> bool | None:
     """Whether the validation score still rose when a training ended: whether the best of the last third of its
-    validations stands clearly above the best before; None where there were fewer than three, or no score was a number.
+    validations stands clearly above the best before; None where fewer than two scores were numbers. Two are enough,
+    because a training that had time for no more is the one that wants it most.
     """
     path = run / "metrics.csv"
     metrics = read_table(path) if path.is_file() else None
     if metrics is None or "val/bps_mean" not in metrics:
         return None
     scores = metrics["val/bps_mean"].dropna().astype(float).tolist()
-    last = len(scores) // 3
-    return max(scores[-last:]) > max(scores[:-last]) + RISING if last else None
+    if len(scores) < 2:
+        return None
+    last = max(1, len(scores) // 3)
+    return max(scores[-last:]) > max(scores[:-last]) + RISING
 
 
 def counted(n: int, word: str) -> str:
