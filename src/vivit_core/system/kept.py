@@ -63,7 +63,7 @@ class Kept:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # Few files, though of all keys: two that share one wait for each other, and no more.
-            turn = (self.folder / f"{key[:2]}.lock").open("a")
+            turn = (self.folder / f"{key[:2]}.lock").open("a", encoding="utf-8")
         except OSError as error:
             found = self._read(path, like)  # somebody else may have filled a folder that is only read here
             if found is None:
