@@ -14,7 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+from skimage.data import camera
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -55,6 +57,18 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
             ("errors.png", "How far they are from the truth."),
         ],
     ),
+    "predict": (
+        "What it predicts for a video",
+        [
+            "video=outputs/gallery/film.npy",
+            "frame_rate_hz=30",
+            "degrees_per_pixel=fill",
+            "out=outputs/gallery/predict/rates.h5",
+        ],
+        [
+            ("prediction_*.png", "A frame as the model sees it, and the rates of the units that change most."),
+        ],
+    ),
     "tuning": (
         "What its units prefer",
         [],
@@ -70,6 +84,7 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
 def main() -> None:
     checkpoint, overrides = Path(sys.argv[1]).resolve(), sys.argv[2:]
     (DOCS / "gallery").mkdir(exist_ok=True)
+    film(OUTPUTS / "film.npy")
     text = [
         "# Gallery",
         "",
@@ -95,6 +110,13 @@ def main() -> None:
                 (DOCS / "gallery" / name).write_bytes(small(path))
                 text += [f"![{caption}](gallery/{name})", "", caption, ""]
     (DOCS / "gallery.md").write_text("\n".join(text).rstrip() + "\n")
+
+
+def film(path: Path) -> None:
+    """Ten seconds of a photograph that moves, 30 frames a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    places = (np.stack([np.sin(np.arange(300) / 23), np.cos(np.arange(300) / 31)], 1) * 40 + 150).astype(int)
+    np.save(path, np.stack([camera()[y : y + 108, x : x + 192] for y, x in places]))
 
 
 def small(path: Path) -> bytes:

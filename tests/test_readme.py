@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from films import gray, write
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hydra_plugins.vivit_core_sweeps import Grid
@@ -99,11 +100,12 @@ def trained(tmp_path_factory, tiny):
 def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request):
     given = words.split()
     given += [word for task in given for word in SHORT.get(task, [])]
-    if {"task=evaluate", "task=stream", "task=attention", *SHORT} & set(given):
+    if {"task=evaluate", "task=stream", "task=attention", "task=predict", *SHORT} & set(given):
         best = request.getfixturevalue("trained")
         paths = {"PATH2": best.with_name("last.ckpt"), "PATH": best}
         for name, path in paths.items():
             given = [word.replace(name, str(path)) for word in given]
+        write(tmp_path / "FILM.mp4", gray(20, 18, 26))  # of the tiny recordings' size
     elif "task=import" in given:
         made = np.random.default_rng(0)
         np.savez(

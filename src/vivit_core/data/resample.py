@@ -17,7 +17,7 @@ from vivit_core.data.recording.format import ContextWeights, Trials, is_rate
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
 
-_STEPS = 1000  # a ratio of rates is a fraction with at most this denominator: rates 0.05 % apart count as equal
+STEPS = 1000  # a ratio of rates is a fraction with at most this denominator: rates 0.05 % apart count as equal
 
 
 class Clock:
@@ -38,7 +38,7 @@ class Clock:
     """
 
     def __init__(self, trials: Trials, n_frames: int, frame_rate_hz: float, wanted_hz: float) -> None:
-        ratio = Fraction(frame_rate_hz / wanted_hz).limit_denominator(_STEPS)
+        ratio = Fraction(frame_rate_hz / wanted_hz).limit_denominator(STEPS)
         if ratio < 1:
             raise ValueError(
                 f"it has {frame_rate_hz:g} Hz and the model {wanted_hz:g} Hz; counts cannot be made finer: "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vivit_core.models.layers import inverse_softplus, normalized
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
+from vivit_core.models.streaming import Stream
 from vivit_core.parts.build import build
 from vivit_core.specs import Batch, RecordingSpec
 
@@ -63,19 +64,24 @@ class LNReadout(nn.Module):
         index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
         return rearrange(index, "u r c -> u (r c)"), rearrange(inside, "u r c -> u (r c)")
 
+    def filters(self) -> Tensor:
+        """Every unit's window laid into the frame, (U, P)."""
+        _, height, width = self.spec.frame_shape
+        index, inside = self.window_index()
+        return self.space_UP.new_zeros(len(index), height * width).scatter_add(1, index, self.space_UP * inside)
+
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
         """Expected counts a bin, (B, T, U)."""
         bins = frames_BCTHW.shape[2]
         pixels_BTP = rearrange(self.contrast(frames_BCTHW), "b t h w -> b t (h w)")
-        index, inside = self.window_index()
         # One product with all windows laid into the frame is faster than gathering every unit's pixels.
-        filters_UP = pixels_BTP.new_zeros(len(index), pixels_BTP.shape[-1]).scatter_add(
-            1, index, self.space_UP * inside
-        )
+        filters_UP = self.filters()
         seen_BUT = rearrange(pixels_BTP @ filters_UP.T, "b t u -> b u t")
         lags = self.time_UL.shape[1]
         padded = nn.functional.pad(seen_BUT, (lags - 1, 0))
-        drive_BUT = nn.functional.conv1d(padded, rearrange(self.time_UL, "u l -> u 1 l"), groups=len(index))[..., :bins]
+        drive_BUT = nn.functional.conv1d(padded, rearrange(self.time_UL, "u l -> u 1 l"), groups=len(filters_UP))[
+            ..., :bins
+        ]
         return self.rate(rearrange(drive_BUT, "b u t -> b t u"))
 
     def rate(self, drive: Tensor) -> Tensor:
@@ -144,6 +150,24 @@ class LN(Predictor):
         """Expected counts a bin of each recording: (B, T, U), or (B, U) for ``predict="last"``."""
         counts = {recording_id: self.readout(recording_id)(clips["frames"]) for recording_id, clips in batch.items()}
         return counts if self.predict == "all" else {name: x_BTU[:, -1] for name, x_BTU in counts.items()}
+
+    @torch.no_grad()
+    def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
+        own = self.readout(recording_id)
+        filters_UP = own.filters()
+        seen_LU = filters_UP.new_zeros(own.time_UL.shape[1], len(filters_UP))  # of the last frames, oldest first
+
+        def drive(frame_BCTHW: Tensor) -> Tensor:
+            nonlocal seen_LU
+            now_U = filters_UP @ own.contrast(frame_BCTHW).flatten()
+            seen_LU = torch.cat([seen_LU[1:], now_U[None]])
+            return (seen_LU.T * own.time_UL).sum(1)
+
+        self.eval()
+        return Stream(
+            own.spec, lambda clips: (clips["frames"], clips["behavior"]), drive, None, nn.Identity(), own.rate,
+            filters_UP.device,
+        )  # fmt: skip
 
     def centers_px(self, recording_id: str) -> np.ndarray:
         """The centers of gravity of the squared spatial filters."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -89,9 +89,27 @@ class Predictor(nn.Module, ABC):
     def likelihood(self, recording_id: str) -> Likelihood:
         """How counts of a recording's units scatter around what the model predicts."""
 
+    @overload
+    def rates(self, recording_id: str, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray: ...
+
+    @overload
+    def rates(
+        self,
+        recording_id: str,
+        frames: Iterator[np.ndarray],
+        behavior: Iterator[np.ndarray] | None = None,
+        clip_length: int | None = None,
+    ) -> Iterator[np.ndarray]: ...
+
     @torch.no_grad()
-    def rates(self, recording_id: str, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
-        """Predicted rates of a stretch of video, in one pass.
+    def rates(
+        self,
+        recording_id: str,
+        frames: np.ndarray | Iterator[np.ndarray],
+        behavior: np.ndarray | Iterator[np.ndarray] | None = None,
+        clip_length: int | None = None,
+    ) -> np.ndarray | Iterator[np.ndarray]:
+        """Predicted rates of a stretch of video, in one pass; or of a video of any length, piece by piece.
 
         Time runs in the model's bins (``specs[recording_id].frame_rate_hz``), and frames and behavior are what
         ``data.transforms`` makes of the recording's (read by
@@ -102,19 +120,33 @@ class Predictor(nn.Module, ABC):
         recording_id : whose units.
         frames : (T, H, W) or (C, T, H, W), pixel values as the recording has them, not normalized. A value that is
             missing (NaN or infinite), here or in ``behavior``, is at its mean; ``missing_values`` counts such values
-            of the last call, and a warning says so.
+            of the last call, and a warning says so. An iterator gives such arrays one after the other, each going on
+            where the last one ended; what the model has to remember is carried from one to the next
+            (:class:`vivit_core.models.streaming.Stream`), so that memory does not grow with the video.
         behavior : (T, D) in the order of ``specs[recording_id].behavior``, not normalized; None where there is none.
+            For an iterator of frames, an iterator of as many bins each.
+        clip_length : bins of the whole video, where an iterator's are known: then its rates equal those of one pass.
+            It matters only where that is no multiple of the tokens' frames (:meth:`stream`).
 
         Returns
         -------
-        (T, U) in Hz, or (U,) for ``predict="last"``.
+        (T, U) in Hz, or (U,) for ``predict="last"``. For an iterator, an iterator of the (T, U) of each piece.
 
         Raises
         ------
         ValueError
-            For an unknown recording, and frames or behavior of a wrong shape.
+            For an unknown recording, and frames or behavior of a wrong shape; for an iterator and a model without a
+            stream.
         """
         self.index(recording_id)
+        if isinstance(frames, Iterator):
+            if behavior is not None and not isinstance(behavior, Iterator):
+                raise ValueError(
+                    "frames come piece by piece, and behavior at once; give iter([…]) of pieces for both, or arrays"
+                )
+            return pieces_of(self.stream(recording_id, clip_length), frames, behavior)
+        if isinstance(behavior, Iterator):
+            raise ValueError("behavior comes piece by piece, and frames at once; give iter([…]) of pieces for both")
         spec = self.specs[recording_id]
         video = torch.as_tensor(np.asarray(frames))
         video = video[None] if video.dim() == 3 else video
@@ -199,6 +231,22 @@ class Predictor(nn.Module, ABC):
             Where it describes no such model.
         """
         raise ValueError(f"a model of kind {cls.__name__} cannot be read from a checkpoint")
+
+
+def pieces_of(
+    stream: Stream, frames: Iterator[np.ndarray], behavior: Iterator[np.ndarray] | None
+) -> Iterator[np.ndarray]:
+    """The rates of each piece of a video."""
+    if behavior is None:
+        yield from map(stream.run, frames)
+        return
+    for number, piece in enumerate(frames):
+        beside = next(behavior, None)
+        if beside is None:
+            raise ValueError(f"behavior ends after {number} pieces, and the video goes on; give one for each")
+        yield stream.run(piece, beside)
+    if next(behavior, None) is not None:
+        raise ValueError("the video ends, and behavior goes on; give as many pieces of both")
 
 
 def recordings_in(description: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -61,6 +61,31 @@ class Stream:
         self.core, self.modulator, self.readout, self.rate = core, modulator, readout, rate
         self.bins, self.missing_values = 0, 0
 
+    def run(self, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
+        """The rates of the next bins.
+
+        Parameters
+        ----------
+        frames : (T, H, W) or (C, T, H, W), raw pixel values as in the recording.
+        behavior : (T, D) raw values; None where the recording has none.
+
+        Returns
+        -------
+        (T, U) in Hz.
+        """
+        video = np.asarray(frames)
+        video = video[None] if video.ndim == 3 else video
+        if video.ndim != 4:
+            raise ValueError(
+                f"recording {self.spec.recording_id}: give (bins, height, width) or (channels, bins, height, width), "
+                f"not {np.shape(frames)}"
+            )
+        bins = video.shape[1]
+        if behavior is not None and len(behavior) != bins:
+            raise ValueError(f"recording {self.spec.recording_id}: {len(behavior)} bins of behavior, and {bins} frames")
+        rates = [self.step(video[:, t], None if behavior is None else behavior[t]) for t in range(bins)]
+        return np.stack(rates) if rates else np.zeros((0, self.spec.n_units), np.float32)
+
     @torch.no_grad()
     def step(self, frame: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
         """The rates of the bin of this frame.

@@ -397,7 +397,7 @@ def test_room_is_asked_for_all_that_a_file_takes(
 ) -> None:
     """HDF5 does not survive a disk that fills up: a disk without room for whole chunks, tables and texts is refused."""
     asked = []
-    monkeypatch.setattr(resumable, "_check_room", lambda partial, size: asked.append(size))
+    monkeypatch.setattr(resumable, "check_room", lambda partial, size: asked.append(size))
     rng = np.random.default_rng(0)
     rate = rng.random((frames, units)).astype(np.float16)
     path = write_recording(

@@ -230,7 +230,7 @@ def _begin(
                     guard.run(partial, f"{__name__}:opens", {"path": str(partial), "shapes": shapes})
                 return {(name, start, stop): crc for name, start, stop, crc in done[1:]}
     journal.truncate(0)
-    _check_room(partial, layout_bytes + sum(_place_bytes(values, dtype) for values, dtype in arrays.values()))
+    check_room(partial, layout_bytes + sum(_place_bytes(values, dtype) for values, dtype in arrays.values()))
     # The user block is for the seal. Later versions of HDF5's format refuse what a killed writer left.
     with open_hdf5(partial, "w", libver=("v108", "v108"), userblock_size=BLOCK) as file:
         for name, (values, dtype) in arrays.items():
@@ -251,7 +251,7 @@ def opens(path: str, shapes: Mapping[str, list[int]]) -> None:
                 file[name].id.get_num_chunks()
 
 
-def _check_room(partial: Path, size: int) -> None:
+def check_room(partial: Path, size: int) -> None:
     """Refuse what the disk cannot hold before it is full: HDF5 does not survive a disk that fills up."""
     free = shutil.disk_usage(partial.parent).free
     if (limit := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) != resource.RLIM_INFINITY:

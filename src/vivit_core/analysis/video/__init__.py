@@ -1,0 +1,1 @@
+"""What a trained model predicts for a video of any kind and length."""

@@ -1,0 +1,153 @@
+"""A video of any length is predicted piece by piece as in one pass, in flat memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import known_models
+import numpy as np
+import pytest
+import tiny_models
+from films import gray, write
+from small_recordings import small_arrays
+
+from vivit_core.analysis.video.numbers import predict_video
+from vivit_core.analysis.video.section import report_section
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.resample import ResampledRecording
+from vivit_core.data.video.files import open_video
+from vivit_core.specs import RecordingSpec
+
+DEFAULTS: dict[str, Any] = {
+    "recordings": None, "behavior": None, "transforms": {}, "frame_rate_hz": None, "degrees_per_pixel": None,
+    "pixel_scale": 1.0, "pixel_offset": 0.0, "film": None, "film_s": 0.2, "about": {"checkpoint": "best.ckpt"},
+    "progress": False,
+}  # fmt: skip
+
+
+def predicted(model: Any, video: Path, folder: Path, **changed: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The summary, and the rates of each recording as they were written."""
+    out = folder / f"rates{len(list(folder.glob('*.h5')))}.h5"
+    summary = predict_video(model, video, out, **{**DEFAULTS, "pictures": folder / "pictures", **changed})
+    with h5py.File(out) as file:
+        assert json.loads(file.attrs["about"])["recordings"] == summary["recordings"]
+        return summary, {g.attrs["recording_id"]: g["rates"][()] for g in file["recordings"].values()}
+
+
+def close(made: np.ndarray, expected: np.ndarray) -> None:
+    assert made.shape == expected.shape and np.abs(made - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", ["twin", "ln"])
+def test_every_bin_is_that_of_one_pass(tmp_path: Path, kind: str) -> None:
+    """Of 150 bins, which are no multiple of the tokens' frames, nor of the pieces'."""
+    specs = [tiny_models.spec("a"), tiny_models.spec("b", units=3)]
+    node = tiny_models.vivit(tokenizer=tiny_models.STEM, frontend=tiny_models.BASIS)
+    model = tiny_models.twin(node, *specs) if kind == "twin" else known_models.known_ln(0.3)
+    own = model.specs[next(iter(model.specs))]
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (150, *own.frame_shape[1:]), dtype=np.uint8)
+    np.save(tmp_path / "video.npy", frames)
+    behavior = rng.standard_normal((150, own.behavior_dim)).astype(np.float32)
+    np.savez(tmp_path / "behavior.npz", gaze=behavior)
+    summary, rates = predicted(
+        model, tmp_path / "video.npy", tmp_path, frame_rate_hz=own.frame_rate_hz, behavior=tmp_path / "behavior.npz"
+    )
+    assert list(rates) == list(model.specs)
+    for name, made in rates.items():
+        close(made, model.rates(name, frames, behavior))
+        assert summary["recordings"][name]["bins"] == 150
+        assert summary["recordings"][name]["mean_rate_hz"] == pytest.approx(made.mean(), rel=1e-5)
+        assert summary["recordings"][name]["pixel_mean"] == pytest.approx(frames.mean())
+    assert (tmp_path / "pictures" / f"prediction_{own.recording_id}.png").is_file()
+
+
+def test_a_recordings_trials_begin_anew_each(tmp_path: Path) -> None:
+    arrays = small_arrays()
+    path = write_recording(tmp_path / "r.h5", **arrays)
+    own = RecordingSpec(
+        "mine", 50.0, (1, 4, 6), ("u", "v"), (0.2, 0.3), 120.0, 50.0, {"eye": 2}, (0.0,) * 2, (1.0,) * 2
+    )
+    model = tiny_models.twin(tiny_models.vivit(), own)
+    summary, rates = predicted(model, path, tmp_path, recordings=["mine"])
+    view = ResampledRecording(path, 50.0)
+    trials = list(zip(view.info.trials.start, view.info.trials.stop, strict=True))
+    expected = [model.rates("mine", view.frames(*t), view.behavior(*t, own.behavior)) for t in trials]
+    close(rates["mine"], np.concatenate(expected))
+    assert summary["recordings"]["mine"]["behavior_at_mean"] == []
+    with pytest.raises(ValueError, match=r"eye has 30 rows; give one for each of the 120 frames .* 6 trials"):
+        np.savez(tmp_path / "b.npz", eye=np.zeros((30, 2)))
+        predicted(model, path, tmp_path, behavior=tmp_path / "b.npz")
+
+
+def test_what_was_done_is_said(tmp_path: Path) -> None:
+    own = replace(tiny_models.spec(), degrees_per_pixel=0.2)
+    model = tiny_models.twin(tiny_models.vivit(), own)
+    path = write(tmp_path / "film.mp4", gray(20), 30)
+    film = tmp_path / "film.gif"
+    summary, rates = predicted(
+        model, path, tmp_path, degrees_per_pixel=0.1, film=film, pixel_scale=0.01, recordings=["a"]
+    )
+    how = " | ".join(summary["recordings"]["a"]["how"])
+    for words in (
+        "30 Hz brought to 120 Hz",
+        "each pixel 0.5 times as wide as the recording's of 0.2°",
+        "colors become their luminance",
+        "0.01 x + 0",
+        "behavior at its mean: gaze",
+        "far from the training's",
+    ):
+        assert words in how
+    assert rates["a"].shape == (80, 5)
+    assert open_video(film).n_frames == 4  # of 24 bins at 120 Hz, 20 pictures a second
+    section = report_section(summary, tmp_path, "python run.py")
+    assert (
+        section.tables[0].rows[0][:3] == ("a", 5, 80)
+        and len(section.pictures) == 1
+        and how.split(" | ")[1] in str(section.text)
+    )
+
+
+def test_a_film_as_mp4(tmp_path: Path) -> None:
+    model = tiny_models.twin(tiny_models.vivit(), tiny_models.spec(behavior=0))
+    np.save(tmp_path / "v.npy", gray(60, 12, 16))
+    predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, film=tmp_path / "f.mp4")
+    assert open_video(tmp_path / "f.mp4").frame_rate_hz == 20
+    with pytest.raises(ValueError, match=r"film=.*f\.mov: a film is \.mp4 or \.gif"):
+        predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, film=tmp_path / "f.mov")
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
+    model = known_models.known_ln(0.3)
+    peaks = []
+    for bins in (400, 400, 2400):  # the first makes what is made once
+        np.save(tmp_path / "v.npy", np.zeros((bins, known_models.HEIGHT, known_models.WIDTH), np.uint8))
+        tracemalloc.start()
+        predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=60)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    frames_bytes = 2000 * known_models.HEIGHT * known_models.WIDTH
+    assert peaks[2] - peaks[1] < 0.25 * frames_bytes, peaks
+
+
+def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
+    own = tiny_models.spec(behavior=0)
+    np.save(tmp_path / "v.npy", gray(3, 12, 16))
+    model = tiny_models.twin(tiny_models.vivit(), own)
+    with pytest.raises(ValueError, match=r"is shorter than a bin of the model, 0\.00833"):
+        predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=1000)
+    with pytest.raises(ValueError, match="does not know recording 'z'"):
+        predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, recordings=["z"])
+    with pytest.raises(ValueError, match="acausal model"):
+        predicted(
+            tiny_models.twin(tiny_models.vivit(causal=False), own), tmp_path / "v.npy", tmp_path, frame_rate_hz=120
+        )
+    model.readout("a").bias.data[0] = float("nan")
+    with pytest.raises(ValueError, match="rates are NaN or infinite from bin 0 on"):
+        predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120)
+    assert not list(tmp_path.glob("*.h5")) and not list(tmp_path.glob(".*"))
