@@ -46,7 +46,8 @@ def without_encoding(file: Path) -> list[str]:
         words = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         binary = any("b" in word and len(word) < 4 for word in words)
         opens = (isinstance(node.func, ast.Attribute) and name in ("read_text", "write_text", "fdopen")) or (
-            name == "open" and ast.unparse(node.func) not in ("os.open", "archive.open", "rich.progress.open")
+            name == "open"
+            and ast.unparse(node.func) not in ("os.open", "archive.open", "rich.progress.open", "av.open", "Image.open")
         )
         runs = name in ("run", "Popen", "check_output") and "text" in given
         if (opens and not binary and "encoding" not in given) or (runs and "encoding" not in given):

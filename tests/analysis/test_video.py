@@ -151,3 +151,13 @@ def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rates are NaN or infinite from bin 0 on"):
         predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120)
     assert not list(tmp_path.glob("*.h5")) and not list(tmp_path.glob(".*"))
+
+
+def test_names_of_any_kind_are_drawn_as_they_are(tmp_path: Path, drawn: list[Any]) -> None:
+    own = replace(tiny_models.spec(behavior=0, units=2), unit_ids=("$x^2$", "_\x1b[31m"), recording_id="../<b>")
+    model = tiny_models.twin(tiny_models.vivit(), own)
+    np.save(tmp_path / "v.npy", gray(9, 12, 16))
+    summary, rates = predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, film=tmp_path / "f.gif")
+    labels = [axes.get_ylabel() for axes in drawn[0].axes]
+    assert labels[1:] == [r"\$x^2\$", r" _\x1b[31m"] and list(rates) == ["../<b>"]
+    assert len(list((tmp_path / "pictures").iterdir())) == 1 and summary["recordings"].keys() == {"../<b>"}

@@ -59,6 +59,7 @@ def test_csv(tmp_path: Path) -> None:
     write_rates(tmp_path / "r.csv", parts("sim0"), lambda: ABOUT)
     table = read_table(tmp_path / "r.csv")
     assert list(table) == ["time_s", "trial", "frame", *IDS]
+    assert ",'=1+1," in (tmp_path / "r.csv").read_text()  # no formula to a spreadsheet
     assert table[list(IDS)].to_numpy() == pytest.approx(RATES, rel=1e-5) and table["frame"][3] == 1
     files = write_rates(tmp_path / "s.csv", parts("sim0", "A/b"), lambda: ABOUT)
     assert files[0].name == "s_sim0.csv" and len(read_table(files[1])) == 100 and files[1].parent == tmp_path

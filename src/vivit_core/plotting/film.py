@@ -14,8 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vivit_core.names import picture_text
-from vivit_core.plotting.style import TWIN, label_of, save
+from vivit_core.plotting.style import TWIN, label_of, plain, written
 from vivit_core.system.files import atomic_write
 
 KINDS = (".mp4", ".gif")
@@ -86,7 +85,7 @@ class RatesBeside:
         low, high = float(frames_CTHW.min()), float(frames_CTHW.max())
         self.low, self.span = low, max(high - low, 1e-9)
         self.figure = Figure(figsize=(9, max(3.0, 0.6 * len(names) + 1)), dpi=100, layout="constrained")
-        self.figure.suptitle(picture_text(title), fontsize="medium")
+        self.figure.suptitle(title, fontsize="medium")
         grid = self.figure.add_gridspec(len(names), 2, width_ratios=[1.2, 1])
         left = self.figure.add_subplot(grid[:, 0])
         left.set_axis_off()
@@ -102,6 +101,7 @@ class RatesBeside:
             axes.tick_params(labelsize="x-small", labelbottom=number == len(names) - 1)
             self.cursors.append(axes.axvline(0, color="0.25", lw=0.8))
         axes.set_xlabel("time (s); rates in Hz", fontsize="small")
+        plain(self.figure)
 
     def seen(self, bin_number: int) -> np.ndarray:
         """A bin's frame, 0 to 1, (H, W) or (H, W, 3)."""
@@ -116,7 +116,7 @@ class RatesBeside:
 
     def save(self, path: Path) -> Path:
         """The picture of the bin that is shown."""
-        return save(self.figure, path)
+        return written(self.figure, path)
 
     def film(self, path: Path) -> Path:
         """All bins, in real time; of several in the time of a picture, one."""

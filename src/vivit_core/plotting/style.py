@@ -51,6 +51,12 @@ def label_of(name: str) -> str:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure; no text of it acts, whatever it holds."""
+    plain(figure)
+    return written(figure, path)
+
+
+def plain(figure: Figure) -> None:
+    """Let no text of a figure act, once all of it is there; and take away what frames its axes at the top and right."""
     ticks = {
         label
         for axes in figure.axes
@@ -61,6 +67,10 @@ def save(figure: Figure, path: Path) -> Path:
             text.set_text(picture_text(text.get_text()))
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
+
+
+def written(figure: Figure, path: Path) -> Path:
+    """Write a figure whose text is plain."""
     with warnings.catch_warnings(), atomic_write(path) as temporary:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands in for it
         FigureCanvasAgg(figure).print_png(temporary)

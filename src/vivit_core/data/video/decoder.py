@@ -17,6 +17,8 @@ from einops import rearrange
 from vivit_core.data.video.source import PIECE, Video, in_channels
 from vivit_core.system.plain import in_a_line
 
+# Those that hold their frames themselves; a playlist would open other files, and addresses.
+CONTAINERS = "mov,avi,gif,matroska,webm,mpeg,mpegts,mpegvideo,m4v,ogg,asf,flv,apng,yuv4mpegpipe,h264,hevc,dv,wav"
 ODD = 0.25  # of a frame: where none begins farther from its place, the video has one rate
 
 
@@ -123,8 +125,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         ) from error
     av.logging.set_level(av.logging.PANIC)  # what is wrong is said once, by the error
     try:
-        # A playlist in a video's place opens nothing from elsewhere.
-        with av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"}) as container:
+        with av.open(f"file:{path.absolute()}", options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: has no video stream; give a video (mp4, avi, gif, …)")
             stream = container.streams.video[0]
