@@ -28,7 +28,9 @@ from vivit_core.parts.build import build
 
 def information(path: Path) -> pd.DataFrame:
     """A row a unit: its kind, and bits per spike of the truth and of the best local observer on the test trials."""
-    from vivit_core.metrics.unit_scores import unit_scores  # with torch, which the simulation's memory is without
+    # With torch, which the simulation's memory is without.
+    from vivit_core.metrics.unit_scores import Scorer
+    from vivit_core.models.likelihoods.poisson import Poisson
 
     recording = Recording(path)
     test = recording.info.trials.of("test")
@@ -38,7 +40,8 @@ def information(path: Path) -> pd.DataFrame:
 
     rate, local = shown("rate"), shown("rate_local")
     every = np.ones(rate.shape, bool)
-    bits = {"truth": unit_scores(rate, rate, every).bps, "local": unit_scores(local, rate, every).bps}
+    scorer = Scorer(Poisson((), "exp"))
+    bits = {name: scorer.scores_of(x, rate, every).by_name["bps"] for name, x in (("truth", rate), ("local", local))}
     return pd.DataFrame({"recording": path.stem, "kind": recording.unit_column("context"), **bits})
 
 

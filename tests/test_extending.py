@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from vivit_core.data.recording.reader import Recording
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-YOURS = ["packages=[mylab]", "readout=pooled", "model/tokenizer=rectified"]
+YOURS = ["packages=[mylab]", "readout=pooled", "model/tokenizer=rectified", "likelihood=geometric"]
 SMALL = [
     *("trainer=debug", "baseline=null", "trainer.epochs=1", "model.embedding_dim=16", "model.attention.heads=2"),
     *("model.spatial_depth=1", "model.temporal_depth=1"),
@@ -45,7 +46,7 @@ def mylab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that holds the package, which can be imported."""
     folder = tmp_path / "lab"
     names = build(folder)
-    assert len(names) == 13 and "mylab/readouts.py" in names and "mylab/conf/task/deviance.yaml" in names
+    assert len(names) == 15 and "mylab/readouts.py" in names and "mylab/conf/task/deviance.yaml" in names
     monkeypatch.syspath_prepend(str(folder))
     yield folder
     for name in [name for name in sys.modules if name.split(".")[0] == "mylab"]:
@@ -69,12 +70,20 @@ def test_a_package_of_somebody_else_trains_imports_and_has_tasks(
     best = tmp_path / "run" / "checkpoints" / "best.ckpt"
     assert torch.load(best, weights_only=True)["vivit_core"]["packages"].keys() == {"mylab"}
 
+    # Its metric and its likelihood, in validations and in the evaluation.
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    validations = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert summary["likelihood"] == "Geometric" and summary["deviance_explained_mean"] <= 1
+    assert validations["val/deviance_explained_mean"].notna().any() and "deviance explained" in printed
+
     # Its task, with its metric; nothing of the package without consent.
     words = ["task=deviance", f"checkpoint={best}", "hydra.run.dir=deviance"]
     code, printed = command(*yours, "packages=[mylab]", *words)
     assert code == 0 and "deviance explained" in printed, printed
     table = pd.read_csv(tmp_path / "deviance" / "deviance.csv")
     assert len(table) == 12 and (table["share"].dropna() <= 1).all()
+    units = pd.read_csv(tmp_path / "run" / "units.csv")
+    assert np.allclose(units["deviance_explained"], table["share"], rtol=1e-4, atol=1e-6, equal_nan=True)
     code, printed = command(*yours, *words)
     assert code == 1 and "task=deviance does not exist" in printed and "Traceback" not in printed
 
@@ -110,7 +119,7 @@ def test_its_own_tests_pass(mylab: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{mylab}:{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(words, cwd=mylab, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -167,4 +176,4 @@ def test_the_page_works_in_a_fresh_environment_from_the_built_wheels(
     assert Recording(where / "r1.h5").info.n_units == 5
     (tmp_path / "tests").mkdir()
     shutil.copy(tmp_path / "lab" / "tests" / "test_mylab.py", tmp_path / "tests")  # where mylab's sources are not
-    assert "4 passed" in run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", at=tmp_path)
+    assert "5 passed" in run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", at=tmp_path)

@@ -30,6 +30,7 @@ from matplotlib.text import Text
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import TextColumn
+from tiny_models import POISSON
 
 from hydra_plugins.vivit_core_sweeps import LocalLauncher
 from vivit_core.analysis.attention import plots as attention_plots
@@ -103,7 +104,7 @@ def test_a_key_name_is_one_word_and_never_the_mean() -> None:
 
 
 def test_no_recording_takes_another_number_s_name() -> None:
-    metrics = {name: StreamedScores(1) for name in NAMES}
+    metrics = {name: StreamedScores(1, POISSON) for name in NAMES}
     counts = torch.tensor([[1.0], [2.0], [1.0], [0.0]])
     for i, metric in enumerate(metrics.values()):
         metric.update(torch.full_like(counts, 1.0 + i), counts, torch.ones_like(counts, dtype=torch.bool))

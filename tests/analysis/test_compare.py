@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of, short_recording
+from tiny_models import POISSON, unit_scores
 
 from vivit_core.analysis import bootstrap
 from vivit_core.analysis.bootstrap import Sums, intervals, pieces, resampled
@@ -25,8 +26,9 @@ from vivit_core.cli.tasks.compare import names_of
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.metrics.oracle import share_of_oracle
-from vivit_core.metrics.unit_scores import unit_scores, unit_sums
+from vivit_core.metrics.unit_scores import Scorer
 
+SCORER = Scorer(POISSON)
 GAINS = {"a": [0.4, 0.5, 0.6, 0.7], "b": [0.3, 0.9, 0.5, 0.7]}
 LONGER = BURN_IN + 3
 
@@ -65,15 +67,16 @@ def test_scores_are_of_the_bins_that_all_can_predict(
         name: unit_scores(pixel * gains, made["counts"][bins].astype(float), made["valid"][bins])
         for name, gains in GAINS.items()
     }
-    truth = unit_scores(made["truth"]["rate"][bins], made["counts"][bins].astype(float), made["valid"][bins]).bps
+    oracle = unit_scores(made["truth"]["rate"][bins], made["counts"][bins].astype(float), made["valid"][bins])
+    truth = oracle.by_name["bps"]
     for name, scores in expected.items():
         own = summary["models"][name]
-        assert own["bps_mean"] == pytest.approx(np.nanmean(scores.bps), rel=1e-5)
-        assert own["corr_mean"] == pytest.approx(np.nanmean(scores.correlation), rel=1e-5)
-        assert own["knowable_fraction"] == pytest.approx(share_of_oracle(scores.bps, truth), rel=1e-4)
+        assert own["bps_mean"] == pytest.approx(np.nanmean(scores.by_name["bps"]), rel=1e-5)
+        assert own["corr_mean"] == pytest.approx(np.nanmean(scores.by_name["corr"]), rel=1e-5)
+        assert own["knowable_fraction"] == pytest.approx(share_of_oracle(scores.by_name["bps"], truth), rel=1e-4)
         assert own["bps_interval"][0] < own["bps_mean"] < own["bps_interval"][1]
         assert own["bins_per_s"] > 0 and own["parameters"] == 4
-    gain = expected["b"].bps - expected["a"].bps
+    gain = expected["b"].by_name["bps"] - expected["a"].by_name["bps"]
     (pair,) = summary["pairs"]
     assert (pair["of"], pair["to"]) == ("b", "a")
     assert pair["bps_gain_mean"] == pytest.approx(np.nanmean(gain), rel=1e-4)
@@ -97,8 +100,8 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
     mask[2, 20:] = False  # trials of unequal length
 
     def sums(predicted: np.ndarray) -> Sums:
-        own = [unit_sums(*map(torch.as_tensor, (predicted[k], counts[k], mask[k]))).numpy() for k in range(5)]
-        return Sums(("x", "y", "z"), 5, 5, 150, np.stack(own), None)
+        own = [SCORER.sums(*map(torch.as_tensor, (predicted[k], counts[k], mask[k]))).numpy() for k in range(5)]
+        return Sums(("x", "y", "z"), 5, 5, 150, SCORER, np.stack(own), None)
 
     models = {"a": {"r": sums(rate)}, "b": {"r": sums(rate[::-1].copy())}}
     drawn = resampled(models, resamples=30, seed=7, progress=False)
@@ -108,15 +111,15 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
         chosen = np.repeat(np.arange(5), weight)
         for name, predicted in (("a", rate), ("b", rate[::-1])):
             scores = unit_scores(predicted[chosen], counts[chosen], mask[chosen])
-            assert drawn[name][r, 0] == pytest.approx(scores.bps, rel=1e-5)
-            assert drawn[name][r, 1] == pytest.approx(scores.correlation, rel=1e-4, abs=1e-6)
+            assert drawn[name][r, 0] == pytest.approx(scores.by_name["bps"], rel=1e-5)
+            assert drawn[name][r, 1] == pytest.approx(scores.by_name["corr"], rel=1e-4, abs=1e-6)
 
 
 def test_pieces_do_not_change_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
-    sums = np.random.default_rng(0).uniform(1, 2, (6, 7, 4))
-    found = {"a": {"r": Sums(("x",) * 4, 6, 6, 6, sums, None)}}
+    sums = np.random.default_rng(0).uniform(1, 2, (6, SCORER.n_sums, 4))
+    found = {"a": {"r": Sums(("x",) * 4, 6, 6, 6, SCORER, sums, None)}}
     whole = resampled(found, resamples=25, seed=1, progress=False)["a"]
-    monkeypatch.setattr(bootstrap, "AT_ONCE", 7 * 4 * 3)
+    monkeypatch.setattr(bootstrap, "AT_ONCE", SCORER.n_sums * 4 * 3)
     assert np.array_equal(whole, resampled(found, resamples=25, seed=1, progress=False)["a"], equal_nan=True)
 
 
@@ -161,15 +164,15 @@ def test_the_interval_covers_the_truth() -> None:
         for name, predicted in (("a", np.full(20, rate.mean())), ("b", rate)):
             # Trials in the place of units: the sums of each.
             values = (torch.as_tensor(np.repeat(predicted[:, None], len(counts_KT), 1)), torch.as_tensor(counts_KT.T))
-            sums_7K = unit_sums(*values, torch.ones(values[0].shape, dtype=torch.bool)).numpy()
-            found[name] = {"r": Sums(("x",), 30, 30, 20, sums_7K.T[..., None], None)}
+            sums_SK = SCORER.sums(*values, torch.ones(values[0].shape, dtype=torch.bool)).numpy()
+            found[name] = {"r": Sums(("x",), 30, 30, 20, SCORER, sums_SK.T[..., None], None)}
         return found
 
     everything = np.ones(endless.shape, bool).reshape(-1, 1)
     tiled = np.tile(rate, 20000)[:, None]
     true = (
-        unit_scores(tiled, endless.reshape(-1, 1), everything).bps
-        - unit_scores(np.full_like(tiled, rate.mean()), endless.reshape(-1, 1), everything).bps
+        unit_scores(tiled, endless.reshape(-1, 1), everything).by_name["bps"]
+        - unit_scores(np.full_like(tiled, rate.mean()), endless.reshape(-1, 1), everything).by_name["bps"]
     )[0]
     for i in range(experiments):
         drawn = resampled(gain(rng.poisson(rate, (30, 20)).astype(float)), 200, i, progress=False)
@@ -211,11 +214,11 @@ def test_equal_models_are_seldom_surely_better() -> None:
 
     def sums(error: np.ndarray, together: bool) -> Sums:
         predicted = torch.as_tensor((rate * error)[:, None]).expand(counts.shape)
-        own = [unit_sums(p, n, everything).numpy() for p, n in zip(predicted, counts, strict=True)]
+        own = [SCORER.sums(p, n, everything).numpy() for p, n in zip(predicted, counts, strict=True)]
         if not together:
             every = ((p, n) for ps, ns in zip(predicted, counts, strict=True) for p, n in zip(ps, ns, strict=True))
-            own = [unit_sums(p, n, everything[0]).numpy() for p, n in every]
-        return Sums(("x",) * units, films * showings, films, counts[..., 0].numel(), np.stack(own), None)
+            own = [SCORER.sums(p, n, everything[0]).numpy() for p, n in every]
+        return Sums(("x",) * units, films * showings, films, counts[..., 0].numel(), SCORER, np.stack(own), None)
 
     def surely(together: bool) -> float:
         found = {name: {"r": sums(error, together)} for name, error in zip("ab", errors, strict=True)}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from shipped import PLAIN
+from tiny_models import unit_scores
 from torch import Tensor, nn
 
 from vivit_core.analysis.evaluate import evaluate as evaluation
@@ -23,7 +24,6 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.metrics.oracle import share_of_context
-from vivit_core.metrics.unit_scores import unit_scores
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Batch, RecordingSpec
@@ -159,7 +159,9 @@ def test_it_is_told_by_kind_with_intervals_in_table_and_report(tmp_path: Path, m
     bins = np.concatenate([np.arange(n * TRIAL + BURN_IN, (n + 1) * TRIAL) for n in range(1, 1 + TESTS)])
     counts, valid = recording.counts(0, recording.info.n_frames)[bins], np.ones((len(bins), 4), bool)
     rate, local = (recording.truth(name)[bins] for name in ("rate", "rate_local"))
-    own, truth, best = (unit_scores(x, counts, valid).bps for x in (predicted("context", rate, local), rate, local))
+    own, truth, best = (
+        unit_scores(x, counts, valid).by_name["bps"] for x in (predicted("context", rate, local), rate, local)
+    )
     assert motion["local_bps_mean"] == pytest.approx(best[2], rel=1e-5)
     assert motion["contextual_fraction"] == pytest.approx((own[2] - best[2]) / (truth[2] - best[2]), rel=1e-5)
     some = [0, 2, 3]  # those with context

@@ -13,12 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from shipped import PLAIN
 from tiny_models import spec, twin, vivit
 from torch import Tensor, nn
 
+from vivit_core.analysis.compare.compare import compare
+from vivit_core.analysis.compare.numbers import Contender
+from vivit_core.analysis.compare.section import report_section as section_of_comparison
 from vivit_core.analysis.evaluate.evaluate import evaluate
-from vivit_core.analysis.evaluate.numbers import centers_px, runs
+from vivit_core.analysis.evaluate.numbers import centers_px, runs, without_scores
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split, refuse_blind
@@ -27,10 +31,16 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.metrics import unit_scores
+from vivit_core.metrics.base import Totals, UnitMetric
+from vivit_core.metrics.streamed_scores import StreamedScores
+from vivit_core.models.likelihoods.base import Likelihood, numbers
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.ln import LN
 from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Batch, RecordingSpec
+from vivit_core.training.module import validation_numbers
+from vivit_core.training.monitors import check_monitors
 
 UNITS, TRIAL, BURN_IN, CLIP = 4, 23, 5, 10
 SHOWN = ["a", "b", "c", "d", "rep", "rep", "rep"]
@@ -197,6 +207,139 @@ def test_scores_agree_with_plain_computations(data: RecordingsDataModule, tmp_pa
     shared = {name: value for name, value in summary.items() if name in summary["recordings"]["hand"]}
     assert summary["recordings"] == {"hand": shared} and len(shared) == len(summary) - 4
     assert summary["left_out"] == summary["calcium"] == []
+
+
+class Overdispersed(Likelihood):
+    """Counts whose variance is r + a r² (negative binomial), with an a for each unit."""
+
+    def __init__(self, mean_counts: Sequence[float], a: list[float]) -> None:
+        super().__init__(mean_counts, "exp")
+        self.register_buffer("a", torch.tensor(a))
+
+    def nats(self, rate: Tensor, counts: Tensor) -> Tensor:
+        return (counts + 1 / self.a) * (self.a * rate).log1p() - torch.xlogy(counts, rate)
+
+    def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        mean, a = counts / bins, numbers(self.a)
+        return (counts + bins / a) * np.log1p(a * mean) - counts * np.log(np.where(counts > 0, mean, 1.0))
+
+
+class OverdispersedTwin(PixelTwin):
+    a = (0.5, 1.0, 2.0, 4.0)
+
+    def likelihood(self, recording_id: str) -> Any:
+        return Overdispersed(self.specs[recording_id].unit_mean_counts, list(self.a))
+
+
+def bits_of(rate: np.ndarray, counts: np.ndarray, a: float) -> float:
+    """Of one unit, by scipy's negative binomial."""
+    own, null = (stats.nbinom.logpmf(counts, 1 / a, 1 / (1 + a * r)).sum() for r in (rate, counts.mean()))
+    return float((own - null) / (counts.sum() * math.log(2)))
+
+
+def test_a_twin_s_likelihood_scores_twin_ln_and_truth_alike(data: RecordingsDataModule, tmp_path: Path) -> None:
+    gains, a = [0.4, 0.5, 0.6, 0.7], OverdispersedTwin.a
+    ln = PixelTwin(data.specs[0], [0.3] * 4)
+    summary = run(OverdispersedTwin(data.specs[0], gains), data, tmp_path / "own", ln=ln)
+    assert summary["likelihood"] == summary["recordings"]["hand"]["likelihood"] == "Overdispersed"
+    rows = list(csv.DictReader((tmp_path / "own" / "units.csv").open()))
+    made, bins = arrays(), scored_bins("test")
+    for u in range(3):
+        use = bins[made["valid"][bins, u]]
+        counts, pixel = made["counts"][use, u].astype(float), (made["frames"][use, 0, 0] + 1.0) / 100
+        rates = {"bps": gains[u] * pixel, "ln_bps": 0.3 * pixel, "truth_bps": made["truth"]["rate"][use, u]}
+        for name, rate in rates.items():
+            assert float(rows[u][name]) == pytest.approx(bits_of(rate, counts, a[u]), rel=1e-5, abs=1e-6), name
+
+    plain = run(PixelTwin(data.specs[0], gains), data, tmp_path / "poisson", ln=ln)
+    assert plain["likelihood"] == "Poisson" and abs(plain["bps_mean"] - summary["bps_mean"]) > 0.01
+    assert plain["corr_mean"] == summary["corr_mean"]
+
+    # A model that knows more units, in another order, scores each with what it knows of that unit.
+    ids = ["x", "u3", "u1", "u0", "u2"]
+    wide = RecordingSpec.from_dict(
+        {**data.specs[0].to_dict(), "unit_ids": ids, "unit_mean_counts": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    )
+    twin = OverdispersedTwin(wide, [9.0, 0.7, 0.5, 0.4, 0.6])
+    twin.a = (9.0, a[3], a[1], a[0], a[2])
+    run(twin, data, tmp_path / "wide", ln=ln)
+    assert (tmp_path / "wide" / "units.csv").read_text() == (tmp_path / "own" / "units.csv").read_text()
+    some = twin.likelihood("hand").of_units([3, 2])
+    assert some.mean_counts == (0.4, 0.3) and some.a.tolist() == [a[0], a[1]]
+
+
+class Missed(UnitMetric):
+    """Mean squared error: the lower the better."""
+
+    name = "missed"
+    title = "squared error per bin"
+    method = "(r̂ − n)², a mean over bins."
+    higher_is_better = False
+
+    def terms(self, rate: Tensor, counts: Tensor) -> Sequence[Tensor]:
+        return ((rate - counts).square(),)
+
+    def score(self, totals: Totals, sums: np.ndarray) -> np.ndarray:
+        return np.asarray(sums[0] / totals.bins)
+
+
+@pytest.fixture
+def missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line more in ``METRICS``."""
+    monkeypatch.setattr(unit_scores, "METRICS", (*unit_scores.METRICS, Missed()))
+
+
+@pytest.mark.usefixtures("missed")
+def test_a_metric_is_a_class_and_a_line(tmp_path: Path) -> None:
+    """All that shows scores derives from the metrics."""
+    data = moving(tmp_path, ["running", "eye_position", "eye_velocity"])
+    model: Any = PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7])
+    ln: Any = PixelTwin(data.specs[0], [0.3] * 4)
+    summary = run(model, data, tmp_path / "out", ln=ln, with_behavior_controls=True)
+    found = predicted(model, data)
+    error = np.where(found.valid_NU, (found.predicted_NU.astype(float) - found.counts_NU) ** 2, np.nan)
+    rows = list(csv.DictReader((tmp_path / "out" / "units.csv").open()))
+    assert [float(row["missed"]) for row in rows] == pytest.approx(np.nanmean(error, 0).tolist(), rel=1e-5)
+    assert {"ln_missed", "shuffled_missed", "none_missed", "frozen_gaze_missed"} <= rows[0].keys()
+    assert summary["missed_mean"] == pytest.approx(np.nanmean(error, 0).mean(), rel=1e-5)
+    assert summary["methods"]["missed"] == Missed.method
+    for own in (summary, summary["recordings"]["hand"]):
+        assert {"missed_mean", "missed_median", "ln_missed_mean", "ln_missed_median"} <= own.keys()
+    assert summary["behavior"]["none"]["missed_mean"] is not None
+    printed = table_of(summary, "test", 160).columns
+    assert "squared error/bin" in [column.header for column in printed]
+    assert f"{summary['missed_mean']:.3f}".replace("0.", ".", 1) in "".join(str(c) for x in printed for c in x.cells)
+    section = report_section(summary, tmp_path, "again")
+    assert "squared error per bin" in section.tables[0].columns
+    assert ("missed", Missed.method) in section.notes[0].rows
+    assert "missed_mean" in without_scores(data, split="test", out=tmp_path, checkpoint="", causal=True)
+
+    metric = StreamedScores(UNITS, Poisson((1.0,) * UNITS, "exp"))
+    metric.update(*(torch.as_tensor(x) for x in (found.predicted_NU, found.counts_NU, found.valid_NU)))
+    assert validation_numbers({"hand": metric})["missed_mean"] == pytest.approx(summary["missed_mean"], rel=1e-6)
+    stop = {"_target_": "vivit_core.training.callbacks.early_stopping.EarlyStopping", "monitor": "val/missed_mean"}
+    check_monitors({"early_stopping": stop | {"mode": "min"}}, ["hand"])
+    with pytest.raises(ValueError, match="would keep the worst val/missed_mean"):
+        check_monitors({"early_stopping": stop | {"mode": "max"}}, ["hand"])
+
+    both = [Contender("a", "a.ckpt", ln, data), Contender("b", "b.ckpt", model, data)]
+    compared = compare(both, out=tmp_path / "compared", resamples=5, piece_s=1.0, progress=False)
+    (pair,) = compared["pairs"]
+    assert compared["models"]["b"]["missed_mean"] == pytest.approx(summary["missed_mean"], rel=1e-6)
+    gain = summary["missed_mean"] - summary["ln_missed_mean"]
+    assert pair["missed_gain_mean"] == pytest.approx(gain, rel=1e-4) and gain > 0
+    assert pair["missed_units_worse"] > 0 == pair["missed_units_better"]
+    tables = section_of_comparison(compared, tmp_path, "again").tables
+    assert "squared error per bin" in tables[0].columns and "in squared error per bin" in tables[1].columns
+    assert "b_missed" in (tmp_path / "compared" / "compare.csv").read_text()
+
+
+def test_no_metric_of_a_package_takes_another_column(data: RecordingsDataModule, tmp_path: Path) -> None:
+    run(PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7]), data, tmp_path)
+    columns = next(csv.reader((tmp_path / "units.csv").open()))
+    ours = {metric.name for metric in unit_scores.METRICS}
+    others = [name for name in columns if name not in ours and not {"bps", "ln"}.intersection(name.split("_"))]
+    assert set(others) == unit_scores.TAKEN
 
 
 def test_correlation_to_the_average_over_repeats(data: RecordingsDataModule, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from shipped import PLAIN
-from tiny_models import LIKELIHOOD, MODELS_UNDER_CONTRACT, READOUT
+from tiny_models import LIKELIHOOD, MODELS_UNDER_CONTRACT, POISSON, READOUT, unit_scores
 
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
@@ -18,7 +18,6 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.metrics.streamed_scores import StreamedScores
-from vivit_core.metrics.unit_scores import unit_scores
 from vivit_core.models.twin import Twin
 from vivit_core.training.module import validation_numbers
 
@@ -98,9 +97,9 @@ def test_a_model_that_predicts_no_numbers_is_an_error(value: float, data: Record
     predicted = np.array([[value, 0.1, 0.2], [0.5, 0.1, value]])  # the last one does not count
     scores = unit_scores(predicted, counts, mask)
     assert (scores.broken, scores.silent) == (1, 1)
-    metric = StreamedScores(3)
+    metric = StreamedScores(3, POISSON)
     metric.update(torch.as_tensor(predicted), torch.as_tensor(counts), torch.as_tensor(mask))
-    fine = StreamedScores(3)
+    fine = StreamedScores(3, POISSON)
     fine.update(torch.full((2, 3), 0.5), torch.as_tensor(counts), torch.as_tensor(mask))
     numbers = validation_numbers({"broken": metric, "fine": fine})
     assert all(np.isnan(numbers[name]) for name in ("bps_broken", "bps_mean", "loss", "corr_mean"))

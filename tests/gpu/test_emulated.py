@@ -97,9 +97,9 @@ def test_a_training_step_on_the_gpu_equals_the_cpus(name, gpu):
             twin.set_progress(0.5)
             metrics = []
             for spec in specs:
-                metric = StreamedScores(spec.n_units).to(device)
+                metric = StreamedScores(spec.n_units, tiny_models.POISSON).to(device)
                 metric.update(*counted(predicted[spec.recording_id], moved[spec.recording_id], 2))
-                metrics.append(metric.compute().bps)
+                metrics.append(metric.compute().by_name["bps"])
             weights = torch.cat([p.detach().cpu().flatten() for p in twin.parameters()])
             assert all(p.device.type == device for p in twin.parameters())
             seen.append((float(total.detach()), float(norm), np.concatenate(metrics), weights))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,13 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from tiny_models import POISSON, unit_scores
 
-from vivit_core.metrics import repeats as metrics_repeats
+from vivit_core.metrics import unit_scores as metrics_unit_scores
 from vivit_core.metrics.averages import mean_known, median_known
+from vivit_core.metrics.base import UnitMetric
+from vivit_core.metrics.correlation import pearson
 from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.repeats import Repeats, repeat_scores
 from vivit_core.metrics.streamed_scores import StreamedScores
-from vivit_core.metrics.unit_scores import unit_scores
+from vivit_core.metrics.unit_scores import METRICS, Scorer, all_metrics
+from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.parts.groups import consent
+from vivit_core.testing import check_metric
 
 
 def bps_reference(rate, counts):
@@ -24,6 +33,14 @@ def bps_reference(rate, counts):
     model = stats.poisson.logpmf(counts, rate).sum()
     own = stats.poisson.logpmf(counts, counts.mean()).sum()
     return (model - own) / (counts.sum() * math.log(2))
+
+
+def assert_same(got, expected):
+    for name in ("loss", "spikes", "bins"):
+        np.testing.assert_allclose(getattr(got, name), getattr(expected, name), rtol=1e-12)
+    assert got.by_name.keys() == expected.by_name.keys()
+    for name, scores in expected.by_name.items():
+        np.testing.assert_allclose(got.by_name[name], scores, rtol=1e-12)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(5, 40))
@@ -39,8 +56,9 @@ def test_unit_scores_are_the_textbook_ones(seed, units, bins):
     scores = unit_scores(np.where(mask, rate, np.nan), dirty, mask)
     for u in range(units):
         m = mask[:, u]
-        assert scores.bps[u] == pytest.approx(bps_reference(rate[m, u], counts[m, u]), rel=1e-9, abs=1e-12)
-        assert scores.correlation[u] == pytest.approx(np.corrcoef(rate[m, u], counts[m, u])[0, 1], rel=1e-7, abs=1e-9)
+        bps, corr = (scores.by_name[name][u] for name in ("bps", "corr"))
+        assert bps == pytest.approx(bps_reference(rate[m, u], counts[m, u]), rel=1e-9, abs=1e-12)
+        assert corr == pytest.approx(np.corrcoef(rate[m, u], counts[m, u])[0, 1], rel=1e-7, abs=1e-9)
         assert scores.loss[u] == pytest.approx(np.mean(rate[m, u] - counts[m, u] * np.log(rate[m, u])), rel=1e-9)
         assert scores.bins[u] == m.sum() and scores.spikes[u] == counts[m, u].sum()
 
@@ -50,9 +68,9 @@ def test_bits_per_spike_by_hand():
     bound."""
     counts = np.array([[0.0], [4.0]])
     ones = np.ones((2, 1), bool)
-    assert unit_scores(np.array([[1e-12], [4.0]]), counts, ones).bps[0] == pytest.approx(1.0, abs=1e-9)
-    assert unit_scores(np.array([[2.0], [2.0]]), counts, ones).bps[0] == pytest.approx(0.0, abs=1e-12)
-    assert unit_scores(np.array([[4.0], [0.01]]), counts, ones).bps[0] < -5
+    assert unit_scores(np.array([[1e-12], [4.0]]), counts, ones).by_name["bps"][0] == pytest.approx(1.0, abs=1e-9)
+    assert unit_scores(np.array([[2.0], [2.0]]), counts, ones).by_name["bps"][0] == pytest.approx(0.0, abs=1e-12)
+    assert unit_scores(np.array([[4.0], [0.01]]), counts, ones).by_name["bps"][0] < -5
 
 
 def test_silent_and_constant_units_are_left_out_and_counted():
@@ -64,12 +82,12 @@ def test_silent_and_constant_units_are_left_out_and_counted():
     rate[:, 3] = 0.7  # a constant prediction …
     rate[:, 4] = np.float32(0.7) + np.float32(1e-8) * rng.normal(size=50)  # … but for rounding
     scores = unit_scores(rate, counts, np.ones((50, 5), bool))
-    assert np.isnan(scores.bps).tolist() == [False, True, False, False, False]
-    assert np.isnan(scores.correlation).tolist() == [False, True, True, True, True]
+    assert np.isnan(scores.by_name["bps"]).tolist() == [False, True, False, False, False]
+    assert np.isnan(scores.by_name["corr"]).tolist() == [False, True, True, True, True]
     assert scores.silent == 1
-    assert mean_known(scores.bps) == pytest.approx(np.mean(scores.bps[[0, 2, 3, 4]]))
-    assert mean_known(scores.correlation) == scores.correlation[0]
-    assert median_known(scores.bps) == pytest.approx(np.median(scores.bps[[0, 2, 3, 4]]))
+    assert mean_known(scores.by_name["bps"]) == pytest.approx(np.mean(scores.by_name["bps"][[0, 2, 3, 4]]))
+    assert mean_known(scores.by_name["corr"]) == scores.by_name["corr"][0]
+    assert median_known(scores.by_name["bps"]) == pytest.approx(np.median(scores.by_name["bps"][[0, 2, 3, 4]]))
     assert math.isnan(mean_known(np.array([np.nan]))) and math.isnan(median_known(np.array([])))
 
 
@@ -77,33 +95,118 @@ def test_sums_add_up_over_batches_and_resets():
     rng = np.random.default_rng(1)
     rate, counts = rng.uniform(0.1, 2, (6, 10, 3)), rng.poisson(1.0, (6, 10, 3)).astype(float)
     mask = rng.random(rate.shape) < 0.5
-    metric = StreamedScores(3)
+    metric = StreamedScores(3, POISSON)
     for i in range(6):
         metric.update(*(torch.as_tensor(x[i]) for x in (rate, counts, mask)))
     whole = unit_scores(rate, counts, mask)
-    for got, expected in zip(metric.compute(), whole, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-12)
+    assert_same(metric.compute(), whole)
     metric.reset()
     assert metric.sums.abs().sum() == 0 and metric.sums.dtype == torch.float64
 
 
 def test_sums_stay_float64_where_float32_would_fail():
     """A million bins, then one spike: float32 sums of the rate would have lost it."""
-    metric = StreamedScores(1)
+    metric = StreamedScores(1, POISSON)
     for value in (3e7, 1.0):
         metric.update(torch.tensor([[value]]), torch.tensor([[value]]), torch.tensor([[True]]))
     assert metric.compute().spikes[0] == 3e7 + 1.0
 
 
 def test_one_unit_stays_an_array():
-    metric = StreamedScores(1)
+    metric = StreamedScores(1, POISSON)
     metric.update(torch.tensor([[0.5], [1.0]]), torch.tensor([[0.0], [1.0]]), torch.ones(2, 1, dtype=torch.bool))
-    assert metric.compute().bps.shape == (1,)
+    assert metric.compute().by_name["bps"].shape == (1,)
 
 
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="3 units last"):
-        StreamedScores(3).update(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool))
+        StreamedScores(3, POISSON).update(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool))
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_poisson_s_numbers_are_to_the_last_digit_those_of_its_own_formula(seed):
+    """As they were before likelihoods scored themselves."""
+    rng = np.random.default_rng(seed)
+    rate, counts = rng.uniform(0.0, 2, (50, 3)), rng.poisson(1.0, (50, 3)).astype(float)
+    rate[:3], counts[:, 2] = 0.1, 0
+    mask = rng.random(rate.shape) < 0.7
+    r, n = (torch.where(torch.as_tensor(mask), torch.as_tensor(x), y) for x, y in ((rate, 1.0), (counts, 0.0)))
+    m = torch.as_tensor(mask).double()
+    rows = (m, n, r * m, torch.xlogy(n, r), n.square(), (r * m).square(), n * (r * m))
+    bins, spikes, rates, n_log_rate, n_square, rate_square, n_rate = (x.sum(0).numpy() for x in rows)
+    with np.errstate(all="ignore"):
+        null = spikes - spikes * np.log(np.where(spikes > 0, spikes / bins, 1.0))
+        bps = np.where(spikes > 0, (n_log_rate - rates + null) / (spikes * math.log(2)), np.nan)
+        corr = pearson(n_rate / bins, spikes / bins, rates / bins, n_square / bins, rate_square / bins)
+    scores = unit_scores(rate, counts, mask)
+    assert np.array_equal(scores.by_name["bps"], bps, equal_nan=True)
+    assert np.array_equal(scores.by_name["corr"], corr, equal_nan=True)
+    assert np.array_equal(scores.loss, (rates - n_log_rate) / bins)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_metrics_keep_their_contract(metric):
+    check_metric(metric)
+
+
+class Named(UnitMetric):
+    name = title = method = "mine"
+
+    def score(self, totals, sums):
+        return totals.counts
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"score": lambda self, totals, sums: totals.bins - totals.counts.sum()}, "depends on the other units"),
+        ({"terms": lambda self, rate, counts: (rate * len(rate),)}, "sums of parts"),
+        ({"score": lambda self, totals, sums: totals.counts.sum(-1)}, "and should give"),
+        (
+            {"score": lambda self, totals, sums: np.diff(sums[0], prepend=0.0, axis=0)},
+            "each alone|depends on the other",
+        ),
+        ({"score": lambda self, totals, sums: np.log(-totals.bins)}, "should give numbers"),
+        ({"title": None}, "needs title"),
+    ],
+)
+def test_a_metric_that_breaks_its_contract_is_told(changes, says):
+    check_metric(Named())
+    base = {"terms": lambda self, rate, counts: (counts,), "score": lambda self, totals, sums: sums[0]}
+    with pytest.raises(AssertionError, match=says):
+        check_metric(type("Broken", (Named,), base | changes)())
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("mine", None), ("corr", "taken"), ("ln_mine", "taken"), ("border_px", "taken"), ("My score", "small letters")],
+)
+def test_a_package_s_metrics_join_ours_where_the_user_consents(name, says, monkeypatch):
+    module = ModuleType("somelab.metrics")
+    module.METRICS = (type("Mine", (Named,), {"name": name})(),)
+    module.__spec__ = ModuleSpec("somelab.metrics", None)
+    for word, made in (("somelab", ModuleType("somelab")), ("somelab.metrics", module)):
+        monkeypatch.setitem(sys.modules, word, made)
+    assert all_metrics() == METRICS
+    with consent(["somelab"]):
+        if says is None:
+            assert all_metrics() == (*METRICS, *module.METRICS)
+            assert list(Scorer(POISSON).scores_of(*np.ones((2, 3, 1)), np.ones((3, 1), bool)).by_name)[-1] == name
+            return
+        with pytest.raises(ValueError, match=says):
+            all_metrics()
+    module.METRICS = (Named,)
+    with consent(["somelab"]), pytest.raises(ValueError, match="tuple of UnitMetric objects"):
+        all_metrics()
+
+
+def test_a_likelihood_stays_a_part_of_its_twin_alone():
+    """A metric that took it in would keep its parameters in the checkpoint a second time."""
+    likelihood = Poisson((1.0, 1.0), "exp")
+    likelihood.dispersion = torch.nn.Parameter(torch.ones(2))
+    metric = StreamedScores(2, likelihood)
+    assert not list(metric.parameters()) and not metric.state_dict()
 
 
 def test_share_of_oracle_is_a_ratio_of_sums():
@@ -254,9 +357,8 @@ def test_scores_do_not_depend_on_how_bins_are_pieced(monkeypatch):
     rate, counts = rng.uniform(0.1, 2, (3, 50, 4)), rng.poisson(1.0, (3, 50, 4)).astype(float)
     mask = rng.random(rate.shape) < 0.5
     whole = unit_scores(rate, counts, mask)
-    monkeypatch.setattr(metrics_repeats, "PIECE", 7)
-    for got, expected in zip(unit_scores(rate, counts, mask), whole, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-12)
+    monkeypatch.setattr(metrics_unit_scores, "PIECE", 7)
+    assert_same(unit_scores(rate, counts, mask), whole)
 
 
 def test_unit_without_signal_has_no_normalized_correlation():

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from vivit_core.metrics.unit_scores import Scorer
+from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
 from vivit_core.testing.small import ATTENTION as ATTENTION
@@ -31,6 +33,8 @@ RESIDUAL_STEM = {
     "dropout": 0.0,
 }
 LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05, "nonlinearity": "exp"}
+POISSON = Poisson((), "exp")
+unit_scores = Scorer(POISSON).scores_of
 CORE = {"checkpointing": False, "causal": True, "compile": "auto"}
 
 

@@ -11,11 +11,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from tiny_models import unit_scores
 
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.metrics.unit_scores import unit_scores
 from vivit_core.models.ln import LN
 from vivit_core.models.load import checkpoint_of, load_predictor, load_twin
 from vivit_core.rf import stretches
@@ -239,8 +239,8 @@ def test_fit_recovers_planted_filters_and_nears_the_truth(world: SimpleNamespace
     with torch.no_grad():
         predicted = fitted({"planted": clips})["planted"][0].numpy()
     counts = world.recording.counts(start, stop)
-    scores = unit_scores(predicted, counts, np.ones(counts.shape, bool)).bps
-    truth = unit_scores(world.recording.truth("rate", start, stop), counts, np.ones(counts.shape, bool)).bps
+    scores = unit_scores(predicted, counts, np.ones(counts.shape, bool)).by_name["bps"]
+    truth = unit_scores(world.recording.truth("rate", start, stop), counts, np.ones(counts.shape, bool)).by_name["bps"]
     assert (scores[:2] > 0.8 * truth[:2]).all()
     assert 0 < scores[2] < truth[2]
 

@@ -15,7 +15,7 @@ from einops import einsum
 from vivit_core.analysis.predict import Predictions
 from vivit_core.data.recording.format import Trials
 from vivit_core.metrics.averages import mean_known
-from vivit_core.metrics.unit_scores import scores_of_sums, unit_sums
+from vivit_core.metrics.unit_scores import COUNTS, Scorer, all_metrics
 from vivit_core.system.terminal import track
 
 INTERVAL = (2.5, 97.5)  # percentiles of the resamplings
@@ -35,8 +35,9 @@ class Sums:
     trials: int
     stimuli: int
     bins: int
-    sums_K7U: np.ndarray
-    truth_K7U: np.ndarray | None
+    scorer: Scorer
+    sums_KSU: np.ndarray
+    truth_KSU: np.ndarray | None
 
 
 def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int, int]]]:
@@ -63,32 +64,34 @@ def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int,
     return cuts
 
 
-def piece_sums(found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
-    """``unit_sums`` of each piece, (K, 7, U)."""
-    sums = np.zeros((len(cuts), 7, found.counts_NU.shape[1]))
+def piece_sums(
+    scorer: Scorer, found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[Sequence[tuple[int, int]]]
+) -> np.ndarray:
+    """``Scorer.sums`` of each piece, (K, S, U)."""
+    sums = np.zeros((len(cuts), scorer.n_sums, found.counts_NU.shape[1]))
     for k, parts in enumerate(cuts):
         for start, stop in parts:
             rows = slice(*np.searchsorted(found.bins_N, [start, stop]))
             values = (torch.as_tensor(x[rows]) for x in (predicted_NU, found.counts_NU, found.valid_NU))
-            sums[k] += unit_sums(*values).numpy()
+            sums[k] += scorer.sums(*values).numpy()
     return sums
 
 
 def resampled(found: dict[str, dict[str, Sums]], resamples: int, seed: int, progress: bool) -> dict[str, np.ndarray]:
-    """Bits per spike and correlation in each resampling of the pieces, (R, 2, U) for each model."""
+    """Each metric in each resampling of the pieces, (R, M, U) for each model."""
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in found}
     recordings = list(next(iter(found.values())))
     for index, rid in enumerate(track(recordings, "bootstrap", disable=not progress)):
-        number, _, units = next(iter(found.values()))[rid].sums_K7U.shape
+        number, n_sums, units = next(iter(found.values()))[rid].sums_KSU.shape
         rng = np.random.default_rng([seed, index])
         weights_RK = rng.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)
-        size = max(1, AT_ONCE // (7 * units))
+        size = max(1, AT_ONCE // (n_sums * units))
         for name, own in found.items():
             pieces = []
             for first in range(0, resamples, size):
-                sums_7RU = einsum(weights_RK[first : first + size], own[rid].sums_K7U, "r k, k s u -> s r u")
-                scores = scores_of_sums(sums_7RU)
-                pieces.append(np.stack([scores.bps, scores.correlation], axis=1).astype(np.float32))
+                sums_SRU = einsum(weights_RK[first : first + size], own[rid].sums_KSU, "r k, k s u -> s r u")
+                scores = own[rid].scorer.scores(sums_SRU).by_name
+                pieces.append(np.stack(list(scores.values()), axis=1).astype(np.float32))
             drawn[name].append(np.concatenate(pieces))
     return {name: np.concatenate(pieces, axis=2) for name, pieces in drawn.items()}
 
@@ -107,9 +110,9 @@ def intervals(values_RU: np.ndarray, enough_U: np.ndarray) -> tuple[np.ndarray, 
     return bounds[0], bounds[1]
 
 
-def enough_pieces(sums_K7U: np.ndarray) -> np.ndarray:
+def enough_pieces(sums_KSU: np.ndarray) -> np.ndarray:
     """Units that spike in so many pieces that drawing those says how uncertain a score is; (U,) bool."""
-    return (sums_K7U[:, 1] > 0).sum(0) >= FEWEST
+    return (sums_KSU[:, COUNTS] > 0).sum(0) >= FEWEST
 
 
 def difference(
@@ -117,16 +120,17 @@ def difference(
 ) -> dict[str, Any]:
     """How much better b is than a, paired over units and resamplings."""
     gained: dict[str, Any] = {"of": b, "to": a}
-    for index, score in enumerate(("bps", "corr")):
+    for index, metric in enumerate(all_metrics()):
         gain_U = point[b][index] - point[a][index]
         gain_RU = drawn[b][:, index] - drawn[a][:, index]
         low_U, high_U = intervals(gain_RU, enough_U)
+        risen, fallen = ("better", "worse") if metric.higher_is_better else ("worse", "better")
         gained |= {
-            f"{score}_gain_mean": mean_known(gain_U),
-            f"{score}_gain_interval": interval(np.nanmean(gain_RU, axis=1)),
-            f"{score}_units_better": int((gain_U > 0).sum()),
-            f"{score}_units_worse": int((gain_U < 0).sum()),
-            f"{score}_units_surely_better": int((low_U > 0).sum()),
-            f"{score}_units_surely_worse": int((high_U < 0).sum()),
+            f"{metric.name}_gain_mean": mean_known(gain_U),
+            f"{metric.name}_gain_interval": interval(np.nanmean(gain_RU, axis=1)),
+            f"{metric.name}_units_{risen}": int((gain_U > 0).sum()),
+            f"{metric.name}_units_{fallen}": int((gain_U < 0).sum()),
+            f"{metric.name}_units_surely_{risen}": int((low_U > 0).sum()),
+            f"{metric.name}_units_surely_{fallen}": int((high_U < 0).sum()),
         }
     return gained

@@ -17,6 +17,8 @@ from einops import rearrange, repeat
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import Moments
+from vivit_core.metrics.base import UnitMetric
+from vivit_core.metrics.unit_scores import Scorer
 from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.system.terminal import track
@@ -141,6 +143,13 @@ def columns_of(model: Predictor, recording_id: str, unit_ids: Sequence[str]) -> 
             "evaluate a recording of the units it was trained on"
         )
     return [place[unit] for unit in unit_ids]
+
+
+def scorer_of(
+    model: Predictor, recording_id: str, unit_ids: Sequence[str], metrics: Sequence[UnitMetric] | None = None
+) -> Scorer:
+    """Scores units of a recording by a model's likelihood of them; all metrics where it is not said which."""
+    return Scorer(model.likelihood(recording_id).of_units(columns_of(model, recording_id, unit_ids)).cpu(), metrics)
 
 
 def assembled(pieces: Sequence[tuple[np.ndarray, ...]], names: Sequence[str]) -> Predictions:

@@ -15,6 +15,7 @@ from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.cli.context import RunContext
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import command, hydra_value
 from vivit_core.report.training import still_improving, training_of
@@ -71,7 +72,7 @@ def report(
 
 
 def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
-    """Per recording: units, means and medians of bits per spike and of correlations over them, the twin's / the LN
+    """Per recording: units, means and medians of each metric over them, the twin's / the LN
     baseline's; the share of the oracle and, where it is known, that of context. In ``width`` characters: where they are
     few, LN's numbers stand below the twin's, because rich cuts off what it cannot fold."""
     few = f"{summary['trials']} trials" if summary["trials"] != 1 else "one trial"
@@ -87,7 +88,9 @@ def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
     contextual = summary["contextual_fraction"] is not None
     beside = " / " if width >= WIDE else " /\n"
     shares = ["of the oracle", *["of context"] * contextual]
-    for name in ("units", "bits/spike", "median", "correlation", "median", *shares):
+    metrics = all_metrics()
+    heads = [head for metric in metrics for head in (metric.title.replace(" per ", "/"), "median")]
+    for name in ("units", *heads, *shares):
         word = max(map(len, name.split()))
         # Given room, a share's heading would take it from the others, of which the last would be cut off.
         table.add_column(name, justify="right", min_width=word, max_width=word if name in shares else None)
@@ -103,6 +106,6 @@ def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
         if i == len(rows):
             table.add_section()
         known = ["knowable_fraction", *["contextual_fraction"] * contextual]
-        pairs = (pair(scores, key) for key in ("bps_mean", "bps_median", "corr_mean", "corr_median"))
+        pairs = (pair(scores, f"{metric.name}_{of}") for metric in metrics for of in ("mean", "median"))
         table.add_row(shown(name), str(scores["units"]), *pairs, *(number(scores[key]) for key in known))
     return table

@@ -1,6 +1,4 @@
-"""Bits per spike: by how many bits a spike a prediction is a better Poisson model than the unit's own mean.
-
-Shape letter: U units.
+"""Bits per spike: by how many bits a spike a prediction is a better model than the unit's own mean.
 
 References
 ----------
@@ -13,34 +11,22 @@ import math
 
 import numpy as np
 
-
-def bits_per_spike(bins: np.ndarray, counts: np.ndarray, rate: np.ndarray, counts_log_rate: np.ndarray) -> np.ndarray:
-    """From sums over the bins that count. Not clamped: a bad prediction is negative.
-
-    Parameters
-    ----------
-    bins, counts, rate, counts_log_rate : (…, U) float64: how many bins, and the sums of counts, of expected counts, and
-        of counts · ln expected counts.
-
-    Returns
-    -------
-    (…, U) bits; NaN for a unit without counts.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gained = counts_log_rate - rate + null_nats(bins, counts)
-        return np.where(counts > 0, gained / (counts * math.log(2)), np.nan)
+from vivit_core.metrics.base import Totals, UnitMetric
 
 
-def null_nats(bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Poisson loss of the null model, the zero of bits per spike: each unit at its own mean on these very bins.
+class BitsPerSpike(UnitMetric):
+    """The likelihood's gain over the null model, in bits a spike. Not clamped: a bad prediction is negative. NaN for a
+    unit without counts."""
 
-    Parameters
-    ----------
-    bins, counts : (…, U) float64, how many bins and the sum of their counts.
+    name = "bps"
+    title = "bits per spike"
+    method = (
+        "bits per spike: (null − nats) / (Σ n · ln 2) over a unit's valid bins, n the count. nats is what the "
+        "prediction costs under the likelihood of this training, for Poisson Σ (r̂ − n ln r̂) with r̂ the prediction; "
+        "null is what the unit's own mean over the same bins costs (Pillow et al. 2008). Not clamped. A silent unit "
+        "has none, is left out of means, and is counted."
+    )
 
-    Returns
-    -------
-    (…, U) nats, summed over bins; 0 for a unit without counts.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return counts - counts * np.log(np.where(counts > 0, counts / bins, 1.0))
+    def score(self, totals: Totals, sums: np.ndarray) -> np.ndarray:
+        gained = totals.null_nats - totals.nats
+        return np.where(totals.counts > 0, gained / (totals.counts * math.log(2)), np.nan)

@@ -9,8 +9,6 @@ import numpy as np
 
 from vivit_core.metrics.correlation import CONSTANT, pearson
 
-PIECE = 32768  # bins summed at once
-
 RELIABLE = 2.0
 """A unit's normalized correlation enters a summary where its signal power is above this many of its standard errors:
 the bias of dividing by the square root of a noisy signal power, about ⅜ / RELIABLE² of the value, stays below a tenth.

@@ -2,7 +2,7 @@
 
 Only a training imports this: torchmetrics takes seconds to load.
 
-Shape letter: U units.
+Shape letters: U units.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vivit_core.metrics.unit_scores import UnitScores, scores_of_sums, unit_sums
+from vivit_core.metrics.unit_scores import Scatter, Scorer, UnitScores
 
 
 class StreamedScores(Metric):
-    """Bits per spike and single-trial correlation of one recording's units, from sums that add up exactly over batches
-    and ranks: the numbers of :func:`vivit_core.metrics.unit_scores.unit_scores`.
+    """All metrics of one recording's units, from sums that add up exactly over batches and ranks: the numbers of
+    :meth:`vivit_core.metrics.unit_scores.Scorer.scores_of`.
 
     Parameters
     ----------
     n_units : units of the recording.
+    likelihood : of these units. It stays part of the model that it is a part of, and becomes none of this one.
     """
 
     full_state_update = False
     higher_is_better = True
     sums: Tensor
 
-    def __init__(self, n_units: int) -> None:
+    def __init__(self, n_units: int, likelihood: Scatter) -> None:
         super().__init__()
-        self.n_units = n_units
-        self.add_state("sums", torch.zeros(7, n_units, dtype=torch.float64), dist_reduce_fx="sum")
+        self.n_units, self.scorer = n_units, Scorer(likelihood)
+        self.add_state("sums", torch.zeros(self.scorer.n_sums, n_units, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, counts: Tensor, mask: Tensor) -> None:
         """Add bins: expected and measured counts and the pairs that count, each (..., U)."""
@@ -39,7 +40,7 @@ class StreamedScores(Metric):
                 f"predictions {tuple(predicted.shape)}, counts {tuple(counts.shape)} and mask {tuple(mask.shape)} "
                 f"must have one shape, with {self.n_units} units last"
             )
-        self.sums += unit_sums(predicted.detach(), counts, mask)
+        self.sums += self.scorer.sums(predicted, counts, mask)
 
     def compute(self) -> UnitScores:
-        return scores_of_sums(self.sums.cpu().numpy())
+        return self.scorer.scores(self.sums.cpu().numpy())

@@ -11,7 +11,10 @@ import torch
 from vivit_core.data.importers.common import Importer
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
+from vivit_core.metrics.base import UnitMetric
+from vivit_core.metrics.unit_scores import Scorer
 from vivit_core.models.likelihoods.base import LEAST_COUNTS, Likelihood
+from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.parts.build import build
 from vivit_core.parts.groups import consent
 from vivit_core.testing import small
@@ -86,11 +89,64 @@ def check_likelihood(node: Node, packages: Sequence[str] = ()) -> None:
 
     for factor in (0.7, 1.4):
         assert (nats(factor) > nats(1.0)).all(), f"a rate of {factor} times the counts' mean costs less than the mean"
-    null = torch.from_numpy(likelihood.null_nats(np.full(len(means), float(len(counts))), counts.sum(0).numpy()))
-    assert torch.allclose(null[fired], nats(1.0), rtol=1e-6), (
+    bins = np.full(len(means), float(len(counts)))
+
+    def scored(some: list[int], factor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Nats and null nats of some units, as evaluations sum them."""
+        with torch.no_grad():
+            chosen = likelihood.of_units(some)
+            own = chosen.terms((mean * factor).expand_as(counts)[:, some], counts[:, some])
+        sums = torch.stack([x.sum(0) for x in own]).numpy()
+        return chosen.summed_nats(sums), chosen.null_nats(bins[some], counts.sum(0).numpy()[some], sums)
+
+    everyone = list(range(len(means)))
+    for factor in (0.7, 1.0, 1.4):
+        summed, null_nats = scored(everyone, factor)
+        gained = torch.from_numpy(summed - scored(everyone, 1.0)[0])[fired]
+        assert torch.allclose(gained, nats(factor) - nats(1.0), rtol=1e-6, atol=1e-6), (
+            "a rate costs more or less in evaluations (terms, summed_nats) than in training (nats)"
+        )
+    null = torch.from_numpy(null_nats)
+    assert torch.allclose(null[fired], torch.from_numpy(scored(everyone, 1.0)[0])[fired], rtol=1e-6), (
         "null_nats is not what a constant rate at the counts' mean costs, so bits per spike would have another zero"
     )
     assert (null[~fired] == 0).all(), "null_nats of a unit without counts is not 0"
+    for some in ([2, 0], [1]):
+        assert all(np.allclose(a, b[some]) for a, b in zip(scored(some, 1.4), scored(everyone, 1.4), strict=True)), (
+            "of_units changes what units cost; parameters and buffers are scalars, or have a number for each unit, "
+            "units last"
+        )
+
+
+def check_metric(metric: UnitMetric) -> None:
+    """A metric, on made-up counts and rates."""
+    for name in ("name", "title", "method"):
+        assert isinstance(getattr(metric, name, None), str), f"a metric needs {name}, a text"
+    rng = np.random.default_rng(0)
+    rate = rng.uniform(0.1, 2.0, (400, 4))
+    counts = rng.poisson(rate).astype(float)
+    counts[:, 3] = 0
+    mask = rng.random(rate.shape) < 0.7
+    scorer = Scorer(Poisson((1.0,) * 4, "exp"), [metric])
+
+    def scores(rows: slice = slice(None), units: slice = slice(None), junk: float = np.nan) -> np.ndarray:
+        known = mask[rows, units]
+        predicted, measured = (np.where(known, x[rows, units], junk) for x in (rate, counts))
+        return scorer.scores_of(predicted, measured, known).by_name[metric.name]
+
+    whole = scores()
+    assert whole.shape == (4,), f"score() of 4 units gives {whole.shape}, and should give (4,)"
+    assert np.isfinite(whole[:3]).all(), f"score() of units with counts gives {whole[:3]}, and should give numbers"
+    assert np.array_equal(whole, scores(junk=7.0), equal_nan=True), "what does not count changes the score"
+    assert np.allclose(whole[1:3], scores(units=slice(1, 3))), "the score of a unit depends on the other units"
+    halves = [torch.as_tensor(x) for x in (rate, counts, mask)]
+    sums = sum(scorer.sums(*(x[rows] for x in halves)).numpy() for rows in (slice(0, 150), slice(150, None)))
+    again = scorer.scores(np.asarray(sums)).by_name[metric.name]
+    assert np.allclose(whole[:3], again[:3]), "sums of parts do not give the score of the whole"
+    several = scorer.scores(np.stack([sums, sums], 1)).by_name[metric.name]
+    assert several.shape == (2, 4) and np.allclose(several[:, :3], whole[:3]), (
+        "score() of sums (…, U) does not score each alone; comparisons ask for many resamplings at once"
+    )
 
 
 def check_importer(node: Node, source: str | Path, out: str | Path, packages: Sequence[str] = ()) -> None:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.streamed_scores import StreamedScores
-from vivit_core.metrics.unit_scores import UnitScores
+from vivit_core.metrics.unit_scores import UnitScores, all_metrics
 from vivit_core.models.checkpoint import WRITTEN, written_by
 from vivit_core.models.likelihoods.loss import counted, summed_loss
 from vivit_core.models.twin import Twin
@@ -98,7 +98,9 @@ class TwinModule(LightningModule):
         self.ln: dict[str, Any] | None = None
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
-        self.unit_metrics = nn.ModuleList(StreamedScores(spec.n_units) for spec in twin.specs.values())
+        self.unit_metrics = nn.ModuleList(
+            StreamedScores(spec.n_units, twin.likelihood(spec.recording_id)) for spec in twin.specs.values()
+        )
         self._step_totals: Tensor | None = None  # (2,) loss and pairs of the step's batches so far
         self._step_clips, self._step_seconds, self._step_wait = 0, 0.0, 0.0
         self._clock = 0.0
@@ -280,9 +282,9 @@ def validation_numbers(metrics: Mapping[str, StreamedScores]) -> dict[str, float
     for recording_id, metric in metrics.items():
         scores[recording_id] = metric.compute()
         metric.reset()
-    loss, bins, bps, correlation = (
-        np.concatenate([getattr(s, name) for s in scores.values()]) for name in ("loss", "bins", "bps", "correlation")
-    )
+    loss, bins = (np.concatenate([getattr(s, name) for s in scores.values()]) for name in ("loss", "bins"))
+    names = [metric.name for metric in all_metrics()]
+    means = {name: mean_known(np.concatenate([s.by_name[name] for s in scores.values()])) for name in names}
     broken = {recording_id: own.broken for recording_id, own in scores.items() if own.broken}
     if broken:
         log.warning(
@@ -293,12 +295,11 @@ def validation_numbers(metrics: Mapping[str, StreamedScores]) -> dict[str, float
     all_known = math.nan if broken else 1.0
     return {
         **{
-            f"bps_{key_name(recording_id)}": math.nan if own.broken else mean_known(own.bps)
+            f"bps_{key_name(recording_id)}": math.nan if own.broken else mean_known(own.by_name["bps"])
             for recording_id, own in scores.items()
         },
         "loss": all_known * float(np.nansum(loss * bins) / bins.sum()) if bins.any() else math.nan,
-        "bps_mean": all_known * mean_known(bps),
-        "corr_mean": all_known * mean_known(correlation),
+        **{f"{name}_mean": all_known * mean for name, mean in means.items()},
         "units_silent": float(sum(s.silent for s in scores.values())),
     }
 

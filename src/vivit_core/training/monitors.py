@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
 from vivit_core.parts.groups import class_of
 from vivit_core.training.callbacks.averaging import Averaging
@@ -22,7 +23,8 @@ def check_monitors(nodes: Mapping[str, Mapping[str, Any] | None], recordings: Se
         node is not None and class_of(f"callbacks.{name}", node["_target_"]) is Averaging
         for name, node in nodes.items()
     )
-    better = {"loss": "min", "units_silent": "min", "bps_mean": "max", "corr_mean": "max"}
+    better = {"loss": "min", "units_silent": "min"}
+    better |= {f"{metric.name}_mean": "max" if metric.higher_is_better else "min" for metric in all_metrics()}
     better |= {f"bps_{key_name(recording_id)}": "max" for recording_id in recordings}
     known = {f"{kind}/{name}": end for kind in ("val", "val_ema")[: 1 + averaged] for name, end in better.items()}
     for name, node in nodes.items():

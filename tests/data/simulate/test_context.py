@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from shipped import simulator
+from tiny_models import unit_scores
 
 from vivit_core.cli.schema import conf_dir
 from vivit_core.data.recording.reader import Recording
@@ -22,7 +23,6 @@ from vivit_core.data.simulate.cells import Cells, Seen, smooth
 from vivit_core.data.simulate.context import KINDS, Contexts, background, surround
 from vivit_core.data.simulate.local_rate import local_rate
 from vivit_core.data.simulate.world import Objects, Scene
-from vivit_core.metrics.unit_scores import unit_scores
 from vivit_core.parts.build import build
 from vivit_core.specs import RecordingError
 
@@ -105,7 +105,7 @@ def test_what_a_local_observer_can_know(path: Path) -> None:
         in_trials(recording, "rate_local"),
     )
     every = np.ones(rate.shape, bool)
-    truth, best = unit_scores(rate, rate, every).bps, unit_scores(local, rate, every).bps
+    truth, best = unit_scores(rate, rate, every).by_name["bps"], unit_scores(local, rate, every).by_name["bps"]
     assert (best <= truth + 1e-3).all()
     lost = 1 - best / truth
     assert np.abs(lost[kinds == "local"]).max() < 0.02  # of a local unit it knows all

@@ -56,7 +56,7 @@ def test_both_are_validated(tmp_path):
     _, trainer, _ = train(tmp_path, callbacks=[Averaging(DECAY)])
     for prefix, average in (("val", False), ("val_ema", True)):
         twin = load_twin(tmp_path / "last.ckpt", average=average)
-        metrics = {name: StreamedScores(spec.n_units) for name, spec in twin.specs.items()}
+        metrics = {name: StreamedScores(spec.n_units, twin.likelihood(name)) for name, spec in twin.specs.items()}
         for batch in Validation():
             with torch.no_grad():
                 for name, predicted in twin(batch).items():

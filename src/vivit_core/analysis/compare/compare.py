@@ -18,14 +18,15 @@ from vivit_core.analysis.bootstrap import (
     resampled,
 )
 from vivit_core.analysis.compare.cost import cost_of, device_name
-from vivit_core.analysis.compare.numbers import Contender, matched, scores_of_pieces, sums_of
+from vivit_core.analysis.compare.numbers import Contender, left_out, scores_of_pieces, shared_units, sums_of, with_bins
 from vivit_core.analysis.compare.section import draw, write_units
-from vivit_core.analysis.evaluate.evaluate import METHODS
+from vivit_core.analysis.evaluate.evaluate import methods
 from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.predict import Split
 from vivit_core.analysis.tables import write_summary
 from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.oracle import share_of_oracle
+from vivit_core.metrics.unit_scores import all_metrics
 
 
 def compare(
@@ -42,10 +43,10 @@ def compare(
     """Score models on the bins that all of them can predict; write ``compare.csv``, ``compare.json``, ``pictures/``.
 
     Units are matched by recording id and unit id; bins are those after the longest burn-in of all. Recordings or units
-    that not all models know are left out and counted. Differences are to the first model. Stimuli with all their
-    repeats, long ones in pieces, are drawn with replacement within each recording, the same for all models; of a score,
-    the interval is where 95 % of the resamplings lie. A unit that is silent or not measured in all but a few pieces has
-    none.
+    that not all models know are left out and counted. Differences are to the first model, and its likelihood scores
+    all of them. Stimuli with all their repeats, long ones in pieces, are drawn with replacement within each recording,
+    the same for all models; of a score, the interval is where 95 % of the resamplings lie. A unit that is silent or not
+    measured in all but a few pieces has none.
 
     Parameters
     ----------
@@ -78,38 +79,44 @@ def compare(
     if not piece_s > 0:
         raise ValueError(f"piece_s={piece_s:g} s: a piece has a length")
     burn_in = max(contender.datamodule.evaluation_burn_in for contender in contenders)
-    found = {c.name: sums_of(c, burn_in, split, piece_s, device, progress) for c in contenders}
-    shared, units_left_out = matched(found)
-    known = {spec.recording_id for contender in contenders for spec in contender.datamodule.specs}
-    scores = {name: {rid: scores_of_pieces(own[rid].sums_K7U) for rid in shared} for name, own in found.items()}
+    judge, shared = contenders[0].model, shared_units(contenders)
+    found = {c.name: sums_of(c, judge, shared, burn_in, split, piece_s, device, progress) for c in contenders}
+    shared = {rid: shared[rid] for rid in with_bins(found)}
+    metrics = [metric.name for metric in all_metrics()]
+    scores = {
+        name: {rid: scores_of_pieces(own[rid].scorer, own[rid].sums_KSU) for rid in shared}
+        for name, own in found.items()
+    }
     drawn = resampled(
         {name: {rid: own[rid] for rid in shared} for name, own in found.items()}, resamples, seed, progress
     )
     first = found[names[0]]
     truth_U = np.concatenate(
         [
-            np.full(len(units), np.nan) if (truth := first[rid].truth_K7U) is None else scores_of_pieces(truth)[0]
+            np.full(len(units), np.nan) if (truth := own.truth_KSU) is None else scores_of_pieces(own.scorer, truth)[0]
             for rid, units in shared.items()
+            for own in [first[rid]]
         ]
     )
 
-    point = {name: np.concatenate([own[rid] for rid in shared], axis=1) for name, own in scores.items()}  # (2, U)
+    point = {name: np.concatenate([own[rid] for rid in shared], axis=1) for name, own in scores.items()}  # (M, U)
     costs = cost_of(contenders, list(shared), device, split, progress)
     models = {
         c.name: {
             "checkpoint": c.checkpoint,
             "model": c.kind,
             "causal": bool(getattr(c.model, "causal", True)) and all(s.behavior_causal for s in c.datamodule.specs),
-            "bps_mean": mean_known(point[c.name][0]),
-            "bps_interval": interval(np.nanmean(drawn[c.name][:, 0], axis=1)),
-            "corr_mean": mean_known(point[c.name][1]),
-            "corr_interval": interval(np.nanmean(drawn[c.name][:, 1], axis=1)),
+            **{f"{metric}_mean": mean_known(point[c.name][m]) for m, metric in enumerate(metrics)},
+            **{
+                f"{metric}_interval": interval(np.nanmean(drawn[c.name][:, m], axis=1))
+                for m, metric in enumerate(metrics)
+            },
             "knowable_fraction": share_of_oracle(point[c.name][0], truth_U),
             **costs[c.name],
         }
         for c in contenders
     }
-    enough_U = np.concatenate([enough_pieces(first[rid].sums_K7U) for rid in shared])
+    enough_U = np.concatenate([enough_pieces(first[rid].sums_KSU) for rid in shared])
     pairs = [difference(a, b, point, drawn, enough_U) for a, b in itertools.combinations(names, 2)]
     summary: dict[str, Any] = {
         "models": models,
@@ -117,18 +124,19 @@ def compare(
         "split": split,
         "burn_in": burn_in,
         "recordings": {
-            rid: {"units": len(units), "trials": own.trials, "stimuli": own.stimuli, "pieces": len(own.sums_K7U)}
+            rid: {"units": len(units), "trials": own.trials, "stimuli": own.stimuli, "pieces": len(own.sums_KSU)}
             for rid, units in shared.items()
             for own in [first[rid]]
         },
         "units": int(truth_U.size),
         "units_without_interval": int((~enough_U).sum()),
-        "left_out": {"recordings": len(known - set(shared)), "units": units_left_out},
+        "left_out": left_out(contenders, shared),
         "bins": sum(first[rid].bins for rid in shared),
         "resamples": resamples,
         "device": device_name(device),
+        "likelihood": type(judge.likelihood(next(iter(shared)))).__name__,
         "methods": {
-            **{name: METHODS[name] for name in ("bps", "corr", "knowable_fraction")},
+            **{name: method for name, method in methods().items() if name in (*metrics, "knowable_fraction")},
             "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings, with "
             f"replacement, of each recording's stimuli in at least {bootstrap.FEWEST} pieces of at most {piece_s:g} s, "
             "the same for all models. Repeats of a stimulus are drawn together. A unit that spikes in fewer "

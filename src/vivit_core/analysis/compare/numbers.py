@@ -1,29 +1,25 @@
 """Compare models on the same test bins, unit by unit, with intervals by a bootstrap over trials, beside what they cost.
 
-Scores follow from sums that add up over bins (``metrics.unit_sums``), so a resampling is a weighted sum. What is drawn
+Scores follow from sums that add up over bins (``Scorer.sums``), so a resampling is a weighted sum. What is drawn
 are pieces of stimuli: all repeats of a stimulus together, because a model errs alike in each of them, and long trials
 in parts, because a recording of one film has one trial, and drawing that again and again says nothing.
 
-Shape letters: N scored bins of a recording, U units, K pieces, R resamplings, 7 sums of ``unit_sums``.
+Shape letters: N scored bins of a recording, U units, K pieces, R resamplings, S sums of ``Scorer.sums``, M metrics.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vivit_core.analysis.bootstrap import Sums, piece_sums, pieces
 from vivit_core.analysis.evaluate.numbers import runs
-from vivit_core.analysis.predict import Split, predict_split, refuse_broken
+from vivit_core.analysis.predict import Split, predict_split, refuse_broken, scorer_of
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.metrics.unit_scores import scores_of_sums
+from vivit_core.metrics.unit_scores import BINS, DATA, Scorer
 from vivit_core.models.predictor import Predictor
-
-SAME = slice(0, 2)  # of the sums, those that depend on the data alone: bins and counts …
-
-
-SQUARES = 4  # … and squared counts
 
 
 @dataclass
@@ -41,10 +37,50 @@ class Contender:
         return self.model.kind
 
 
+def shared_units(contenders: Sequence[Contender]) -> dict[str, list[str]]:
+    """The units of each recording that all models know, in the first one's order.
+
+    Raises
+    ------
+    ValueError
+        Where nothing is shared.
+    """
+    known = {c.name: {spec.recording_id: spec.unit_ids for spec in c.datamodule.specs} for c in contenders}
+    first, *others = known.values()
+    common = [rid for rid in first if all(rid in own for own in others)]
+    if not common:
+        said = "; ".join(f"{name}: {', '.join(own)}" for name, own in known.items())
+        raise ValueError(f"these models share no recording, so there is nothing to compare ({said})")
+    shared = {rid: [unit for unit in first[rid] if all(unit in own[rid] for own in others)] for rid in common}
+    if apart := [rid for rid, units in shared.items() if not units]:
+        raise ValueError(f"recording {apart[0]}: these models know none of the same units, so they cannot be compared")
+    return shared
+
+
+def left_out(contenders: Sequence[Contender], shared: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many recordings, and units of the shared ones, are not compared."""
+    known: dict[str, set[str]] = {}
+    for spec in (spec for contender in contenders for spec in contender.datamodule.specs):
+        known.setdefault(spec.recording_id, set()).update(spec.unit_ids)
+    units = sum(len(known[rid]) - len(own) for rid, own in shared.items())
+    return {"recordings": len(known) - len(shared), "units": units}
+
+
 def sums_of(
-    contender: Contender, burn_in: int, split: Split, piece_s: float, device: str, progress: bool
+    contender: Contender,
+    judge: Predictor,
+    shared: Mapping[str, Sequence[str]],
+    burn_in: int,
+    split: Split,
+    piece_s: float,
+    device: str,
+    progress: bool,
 ) -> dict[str, Sums]:
-    """Each recording's sums, over the bins after a trial's first ``burn_in``."""
+    """Each shared recording's sums of its shared units, over the bins after a trial's first ``burn_in``.
+
+    ``judge`` is the model whose likelihood scores: the same for all contenders, because bits per spike under two
+    likelihoods have two zeros.
+    """
     data = contender.datamodule
     by_id = {spec.recording_id: recording for recording, spec in zip(data.recordings, data.specs, strict=True)}
     sums = {}
@@ -52,74 +88,58 @@ def sums_of(
         contender.model, data, ln=None, split=split, device=device, progress=progress, label=contender.name
     ):
         refuse_broken(own, rid, f"{contender.name} ({contender.checkpoint})")
+        if rid not in shared:
+            continue
         info = by_id[rid].info
+        columns = [info.unit_ids.index(unit) for unit in shared[rid]]
+        scorer = scorer_of(judge, rid, shared[rid])
+        measured = replace(own, counts_NU=own.counts_NU[:, columns], valid_NU=own.valid_NU[:, columns])
         truth_NU = None
         if info.has_truth:
-            truth_NU = np.concatenate([by_id[rid].truth("rate", a, b) for a, b in runs(own.bins_N)])
+            truth_NU = np.concatenate([by_id[rid].truth("rate", a, b) for a, b in runs(own.bins_N)])[:, columns]
         trials = info.trials.of(split)
         after = trials.start[np.searchsorted(trials.start, own.bins_N, side="right") - 1] + burn_in
         cuts = pieces(trials, burn_in, piece_s * info.frame_rate_hz)
         sums[rid] = Sums(
-            info.unit_ids,
+            tuple(shared[rid]),
             len(trials.start),
             len(trials.by_stimulus()),
             int((own.bins_N >= after).sum()),
-            piece_sums(own, own.predicted_NU, cuts),
-            None if truth_NU is None else piece_sums(own, truth_NU.astype(np.float32), cuts),
+            scorer,
+            piece_sums(scorer, measured, own.predicted_NU[:, columns], cuts),
+            None if truth_NU is None else piece_sums(scorer, measured, truth_NU.astype(np.float32), cuts),
         )
     return sums
 
 
-def matched(found: dict[str, dict[str, Sums]]) -> tuple[dict[str, list[str]], int]:
-    """The units of each recording that all models know, their sums brought to that order, and how many are left out.
+def with_bins(found: Mapping[str, Mapping[str, Sums]]) -> list[str]:
+    """The recordings of which every model has predicted a bin after the longest burn-in.
 
     Raises
     ------
     ValueError
-        Where nothing is shared, or the measured data differ.
+        Where there is none, or the measured data differ.
     """
-    names = list(found)
-    every = list(dict.fromkeys(rid for own in found.values() for rid in own))
-    common = [rid for rid in every if all(rid in own for own in found.values())]
-    if not common:
-        known = "; ".join(f"{name}: {', '.join(own)}" for name, own in found.items())
-        raise ValueError(f"these models share no recording, so there is nothing to compare ({known})")
-    shared: dict[str, list[str]] = {}
-    left_out = 0
-    for rid in common:
-        ids = [set(own[rid].unit_ids) for own in found.values()]
-        units = [unit for unit in found[names[0]][rid].unit_ids if all(unit in known for known in ids)]
-        left_out += len(set().union(*ids)) - len(units)
-        if not units:
-            raise ValueError(f"recording {rid}: these models know none of the same units, so they cannot be compared")
-        for own in found.values():
-            place = {unit: i for i, unit in enumerate(own[rid].unit_ids)}
-            columns = [place[unit] for unit in units]
-            own[rid].sums_K7U = own[rid].sums_K7U[..., columns]
-            if (truth := own[rid].truth_K7U) is not None:
-                own[rid].truth_K7U = truth[..., columns]
-            own[rid].unit_ids = tuple(units)
-        first = found[names[0]][rid].sums_K7U
-        for name in names[1:]:
-            other = found[name][rid].sums_K7U
-            same = first.shape == other.shape and all(
-                np.array_equal(first[:, rows], other[:, rows]) for rows in (SAME, SQUARES)
-            )
-            if not same:
+    first, *others = found.items()
+    recordings = [rid for rid in first[1] if all(rid in own for _, own in others)]
+    for rid in recordings:
+        measured = first[1][rid].sums_KSU[:, DATA]
+        for name, own in others:
+            if not np.array_equal(measured, own[rid].sums_KSU[:, DATA]):
                 raise ValueError(
-                    f"recording {rid}: the test data of {names[0]} and of {name} differ, though they have one name; "
+                    f"recording {rid}: the test data of {first[0]} and of {name} differ, though they have one name; "
                     "give both the same files with data.recordings=[…]"
                 )
-        if first[:, 0].any():  # else the longest burn-in, or responses/valid, leaves no bin
-            shared[rid] = units
-    if not shared:
+    # Else the longest burn-in, or responses/valid, leaves no bin.
+    scored = [rid for rid in recordings if first[1][rid].sums_KSU[:, BINS].any()]
+    if not scored:
         raise ValueError(
-            f"the longest burn-in of these models (data.evaluation_burn_in) leaves no valid bin of {', '.join(common)}"
+            "the longest burn-in of these models (data.evaluation_burn_in) leaves no valid bin of "
+            f"{', '.join(recordings or first[1])}"
         )
-    return shared, left_out
+    return scored
 
 
-def scores_of_pieces(sums_K7U: np.ndarray) -> np.ndarray:
-    """Bits per spike and correlation over all pieces, (2, U)."""
-    scores = scores_of_sums(sums_K7U.sum(0))
-    return np.stack([scores.bps, scores.correlation])
+def scores_of_pieces(scorer: Scorer, sums_KSU: np.ndarray) -> np.ndarray:
+    """Each metric over all pieces, (M, U)."""
+    return np.stack(list(scorer.scores(sums_KSU.sum(0)).by_name.values()))

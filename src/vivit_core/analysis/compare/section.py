@@ -11,6 +11,7 @@ import numpy as np
 from vivit_core.analysis import bootstrap
 from vivit_core.analysis.bootstrap import intervals
 from vivit_core.analysis.compare import plots as compare_plots
+from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.report.section import Section, Table
 from vivit_core.report.training import counted
 from vivit_core.system.tables import write_table
@@ -28,7 +29,7 @@ def write_units(
     names = list(point)
     columns: dict[str, np.ndarray] = {"truth_bps": truth_U}
     for name in names:
-        columns |= {f"{name}_bps": point[name][0], f"{name}_corr": point[name][1]}
+        columns |= {f"{name}_{metric.name}": point[name][m] for m, metric in enumerate(all_metrics())}
     for name in names[1:]:
         low_U, high_U = intervals(drawn[name][:, 0] - drawn[names[0]][:, 0], enough_U)
         gain_U = point[name][0] - point[names[0]][0]
@@ -84,13 +85,14 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
             f"{counted(left_out['recordings'], 'recording')} and {counted(left_out['units'], 'unit')} are left out, "
             "because not all models know them, or because no trial is longer than the burn-in."
         )
+    _, *others = all_metrics()
     rows = [
         (
             name,
             own["model"] + ("" if own["causal"] else ", not causal"),
             with_interval(own["bps_mean"], own["bps_interval"]),
             own["knowable_fraction"],
-            with_interval(own["corr_mean"], own["corr_interval"]),
+            *(with_interval(own[f"{m.name}_mean"], own[f"{m.name}_interval"]) for m in others),
             own["parameters"],
             own["flops_per_bin"],
             own["bins_per_s"],
@@ -102,7 +104,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         "model",
         "bits per spike",
         "fraction known",
-        "correlation",
+        *(metric.title for metric in others),
         "parameters",
         "FLOPs a bin",
         "bins/s",
@@ -114,7 +116,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
             with_interval(pair["bps_gain_mean"], pair["bps_gain_interval"]),
             f"{pair['bps_units_better']} ({pair['bps_units_surely_better']})",
             f"{pair['bps_units_worse']} ({pair['bps_units_surely_worse']})",
-            with_interval(pair["corr_gain_mean"], pair["corr_gain_interval"]),
+            *(with_interval(pair[f"{m.name}_gain_mean"], pair[f"{m.name}_gain_interval"]) for m in others),
         )
         for pair in summary["pairs"]
     ]
@@ -124,7 +126,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         "gain in bits per spike",
         "units better (surely)",
         "units worse (surely)",
-        "in correlation",
+        *(f"in {metric.title}" for metric in others),
     )
     tables = [
         Table("Models", columns, rows),

@@ -13,10 +13,12 @@ import numpy as np
 
 from vivit_core.analysis.bootstrap import Sums, interval, piece_sums, pieces, resampled
 from vivit_core.analysis.evaluate.numbers import LOCAL, runs
-from vivit_core.analysis.predict import Predictions
+from vivit_core.analysis.predict import Predictions, scorer_of
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known
+from vivit_core.metrics.bits_per_spike import BitsPerSpike
 from vivit_core.metrics.oracle import share_of_context, share_of_oracle
+from vivit_core.models.predictor import Predictor
 
 RESAMPLES = 1000
 PIECE_S = 10.0  # s; pieces of stimuli that are drawn are at most as long
@@ -25,12 +27,15 @@ UNKNOWN = {"contextual_fraction": math.nan, "contextual_fraction_interval": [mat
 Rows = Sequence[Mapping[str, Any]]  # of units.csv
 
 
-def context_sums(recording: Recording, found: Predictions, split: str, burn_in: int) -> dict[str, Sums] | None:
-    """Sums of a recording's predictions, true rates and best local rates, for :func:`bootstrap.resampled`; None where
-    the best local rate is not known."""
+def context_sums(
+    twin: Predictor, recording: Recording, found: Predictions, split: str, burn_in: int
+) -> dict[str, Sums] | None:
+    """Sums of a recording's predictions, true rates and best local rates under the twin's likelihood, for
+    :func:`bootstrap.resampled`; None where the best local rate is not known."""
     if "rate_local" not in recording.truths:
         return None
     info = recording.info
+    scorer = scorer_of(twin, info.recording_id, info.unit_ids, [BitsPerSpike()])
     trials = info.trials.of(split)
     cuts = pieces(trials, burn_in, PIECE_S * info.frame_rate_hz)
     known = {"twin": found.predicted_NU}
@@ -38,7 +43,7 @@ def context_sums(recording: Recording, found: Predictions, split: str, burn_in: 
         known[name] = np.concatenate([recording.truth(truth, a, b) for a, b in runs(found.bins_N)]).astype(np.float32)
     stimuli, bins = len(trials.by_stimulus()), len(found.bins_N)
     return {
-        name: Sums(info.unit_ids, len(trials), stimuli, bins, piece_sums(found, rate_NU, cuts), None)
+        name: Sums(info.unit_ids, len(trials), stimuli, bins, scorer, piece_sums(scorer, found, rate_NU, cuts), None)
         for name, rate_NU in known.items()
     }
 

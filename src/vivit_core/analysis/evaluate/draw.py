@@ -23,6 +23,7 @@ from vivit_core.analysis.predict import (
 )
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.repeats import RELIABLE
+from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import file_name, short
 from vivit_core.plotting import rates as plotting_rates
@@ -129,14 +130,9 @@ def draw_units(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 
     reliable = np.where(np.nan_to_num(of["signal_to_error"]) > RELIABLE, 1.0, np.nan)
     normalized = {"twin": of["normalized_corr"] * reliable, "LN": of["ln_normalized_corr"] * reliable}
-    evaluate_plots.distributions(
-        folder / "distribution.png",
-        panels={
-            "bits per spike": {"twin": of["bps"], "LN": of["ln_bps"], "true rate": of["truth_bps"]},
-            "correlation, single trials": {"twin": of["corr"], "LN": of["ln_corr"]},
-            "normalized correlation": normalized,
-        },
-    )
+    panels = {metric.title: {"twin": of[metric.name], "LN": of[f"ln_{metric.name}"]} for metric in all_metrics()}
+    panels["bits per spike"]["true rate"] = of["truth_bps"]
+    evaluate_plots.distributions(folder / "distribution.png", panels=panels | {"normalized correlation": normalized})
     if known("ln_bps"):
         evaluate_plots.twin_against_ln(
             folder / "twin_against_ln.png",

@@ -21,21 +21,17 @@ from vivit_core.analysis.predict import (
 from vivit_core.analysis.tables import write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.metrics.repeats import RELIABLE
+from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
 from vivit_core.system.tables import write_table
 
-METHODS = {  # what units.csv and summary.json hold
-    "bps": "bits per spike: Σ [(n ln r̂ − r̂) − (n ln n̄ − n̄)] / (Σ n · ln 2) over a unit's valid "
-    "bins, n the count, r̂ the prediction, n̄ the unit's own mean over the same bins (Pillow "
-    "et al. 2008). Not clamped. A silent unit has none, is left out of means, and is counted.",
+METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "local_bps": "the same of the best rate that an observer could say who knows the unit's own field, and not its "
     "context; in simulated recordings with context alone.",
     "contextual_fraction": "(bps − local_bps) / (truth_bps − local_bps): the part of context's information that is "
     "found. Of several units, the ratio of the sums over the units with context. Its interval holds "
     f"{INTERVAL[1] - INTERVAL[0]:g} % of {RESAMPLES} resamplings of each recording's stimuli, in at least {FEWEST} "
     f"pieces of at most {PIECE_S:g} s, repeats together.",
-    "corr": "Pearson correlation of prediction and count over a unit's valid bins, single trials; "
-    "none where one is constant.",
     "truth_bps": "the oracle: bits per spike of the simulation's true rate, without its shared noise.",
     "knowable_fraction": "of a unit bps / truth_bps; in means Σ bps / Σ truth_bps over units with a positive "
     "truth_bps.",
@@ -60,6 +56,11 @@ METHODS = {  # what units.csv and summary.json hold
     "velocities zero. Frames stay as they were: where they move with the gaze, the model "
     "still sees the movement.",
 }
+
+
+def methods() -> dict[str, str]:
+    """How each number is defined."""
+    return {metric.name: metric.method for metric in all_metrics()} | METHODS
 
 
 def evaluate(
@@ -130,7 +131,7 @@ def evaluate(
         recordings[recording_id] = summarize(scored, len(own.bins_N)) | shares | trials
         missing += own.missing_behavior * len(own.bins_N)
         draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
-        if (own_sums := context_sums(recording, own, split, datamodule.evaluation_burn_in)) is not None:
+        if (own_sums := context_sums(twin, recording, own, split, datamodule.evaluation_burn_in)) is not None:
             sums[recording_id] = own_sums
         rows_of[recording_id] = scored
         rows += scored
@@ -138,7 +139,13 @@ def evaluate(
     of_all, of_each = summarize_context(rows_of, sums, seed)
     recordings = {name: own | of_each[name] for name, own in recordings.items()}
     causal = twin.causal and all(spec.behavior_causal for spec in datamodule.specs)
-    common = {"burn_in": datamodule.evaluation_burn_in, "causal": causal, "checkpoint": checkpoint, "split": split}
+    common = {
+        "burn_in": datamodule.evaluation_burn_in,
+        "causal": causal,
+        "checkpoint": checkpoint,
+        "split": split,
+        "likelihood": type(twin.likelihood(datamodule.specs[0].recording_id)).__name__,
+    }
     summary = summarize(rows, bins) | of_all | common
     summary["recordings"] = {name: own | common for name, own in recordings.items()}
     for name in ("trials", "trials_left_out"):
@@ -146,7 +153,7 @@ def evaluate(
     summary["missing_behavior_fraction"] = missing / max(1, bins)
     summary["left_out"] = [name for name in by_id if name not in recordings]
     summary["calcium"] = [name for name in recordings if by_id[name].info.kind == "calcium"]
-    summary = without_nan(summary | {"methods": METHODS})
+    summary = without_nan(summary | {"methods": methods()})
 
     write_table(out / "units.csv", rows)
     write_summary(out / "summary.json", summary)

@@ -16,6 +16,7 @@ from vivit_core.analysis.predict import (
     Predictions,
     Split,
     columns_of,
+    scorer_of,
 )
 from vivit_core.analysis.tables import write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -23,7 +24,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known, median_known
 from vivit_core.metrics.oracle import share_of_context, share_of_oracle
 from vivit_core.metrics.repeats import RELIABLE, Repeats, RepeatScores, repeat_scores
-from vivit_core.metrics.unit_scores import UnitScores, unit_scores
+from vivit_core.metrics.unit_scores import UnitScores, all_metrics
 from vivit_core.models.predictor import Predictor
 
 NEAR_PX = 2.0  # a readout nearer to the true center than this looks at the right place
@@ -40,7 +41,7 @@ def without_scores(
     datamodule: RecordingsDataModule, *, split: Split, out: Path, checkpoint: str, causal: bool
 ) -> dict[str, Any]:
     """``summary.json`` of a training whose recordings have nothing to score in a split: every score is None."""
-    scores = ("bps_mean", "bps_median", "corr_mean", "corr_median", "ln_bps_mean", "ln_corr_median")
+    scores = [key for metric in all_metrics() for key in keys_of(metric.name)]
     summary = dict.fromkeys((*scores, "knowable_fraction", "contextual_fraction")) | {
         "units": sum(spec.n_units for spec in datamodule.specs),
         "units_silent": 0,
@@ -63,23 +64,28 @@ def score_recording(
     units = found.counts_NU.shape[1]
     unknown = np.full(units, np.nan)
 
+    scorer = scorer_of(twin, recording_id, recording.info.unit_ids)
+    names = [metric.name for metric in scorer.metrics]
+
     def scores(predicted_NU: np.ndarray | None) -> UnitScores:
         if predicted_NU is None:
-            return UnitScores(unknown, unknown, unknown, unknown, unknown)
-        return unit_scores(predicted_NU, found.counts_NU, found.valid_NU)
+            return UnitScores(dict.fromkeys(names, unknown), unknown, unknown, unknown)
+        return scorer.scores_of(predicted_NU, found.counts_NU, found.valid_NU)
 
     def scores_over_repeats(predicted_NU: np.ndarray | None) -> RepeatScores:
         if predicted_NU is None or not (stimuli := repeats(recording, found, predicted_NU, split)):
             return RepeatScores(unknown, unknown, unknown, np.zeros(units), unknown)
         return repeat_scores(stimuli)
 
+    def truth_bps_of(name: str) -> np.ndarray:
+        if name not in recording.truths:
+            return unknown
+        rate_NU = np.concatenate([recording.truth(name, a, b) for a, b in runs(found.bins_N)])
+        return scores(rate_NU.astype(np.float32)).by_name["bps"]
+
     own, baseline = scores(found.predicted_NU), scores(found.ln_NU)
-    truth_bps, local_bps = (
-        scores(np.concatenate([recording.truth(name, a, b) for a, b in runs(found.bins_N)]).astype(np.float32)).bps
-        if name in recording.truths
-        else unknown
-        for name in ("rate", "rate_local")
-    )
+    bps, ln_bps = own.by_name["bps"], baseline.by_name["bps"]
+    truth_bps, local_bps = truth_bps_of("rate"), truth_bps_of("rate_local")
     kinds = recording.unit_column("context") if "rate_local" in recording.truths else None
     kind_U = np.full(units, "") if kinds is None else kinds
     repeated, ln_repeated = scores_over_repeats(found.predicted_NU), scores_over_repeats(found.ln_NU)
@@ -90,22 +96,23 @@ def score_recording(
     true_U2 = recording.truth("center_px") if "center_px" in recording.truths else np.full((units, 2), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_rate_hz = own.spikes / own.bins * recording.info.frame_rate_hz
-        knowable, ln_knowable = (np.where(truth_bps > 0, bps / truth_bps, np.nan) for bps in (own.bps, baseline.bps))
-    contextual = share_of_context(*(bps[:, None] for bps in (own.bps, truth_bps, local_bps)))
+        knowable, ln_knowable = (
+            np.where(truth_bps > 0, of.by_name["bps"] / truth_bps, np.nan) for of in (own, baseline)
+        )
+    contextual = share_of_context(*(x[:, None] for x in (bps, truth_bps, local_bps)))
     contextual[kind_U == LOCAL] = np.nan
     columns = {
         "bins": own.bins.astype(int),
         "spikes": own.spikes,
         "mean_rate_hz": mean_rate_hz,
-        "bps": own.bps,
-        "ln_bps": baseline.bps,
+        "bps": bps,
+        "ln_bps": ln_bps,
         "truth_bps": truth_bps,
         "knowable_fraction": knowable,
         "ln_knowable_fraction": ln_knowable,
         "local_bps": local_bps,
         "contextual_fraction": contextual,
-        "corr": own.correlation,
-        "ln_corr": baseline.correlation,
+        **{f"{whose}{name}": of.by_name[name] for name in names[1:] for whose, of in (("", own), ("ln_", baseline))},
         "repeated_bins": repeated.bins.astype(int),
         "corr_to_average": repeated.correlation_to_average,
         "ln_corr_to_average": ln_repeated.correlation_to_average,
@@ -121,7 +128,7 @@ def score_recording(
     }
     for name, controlled_NU in found.controls.items():
         controlled = scores(controlled_NU)
-        columns |= {f"{name}_bps": controlled.bps, f"{name}_corr": controlled.correlation}
+        columns |= {f"{name}_{metric}": controlled.by_name[metric] for metric in names}
     return [
         {"recording": recording_id, "unit": unit, "context": str(kind_U[i])}
         | {name: column[i].item() for name, column in columns.items()}
@@ -173,11 +180,11 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
     half = np.nan_to_num(of["knowable_fraction"]) >= HALF
     near = of["center_error_px"][half & ~np.isnan(of["center_error_px"])] <= NEAR_PX
     summary: dict[str, Any] = {}
-    for name in ("bps", "corr", "corr_to_average", "normalized_corr"):
+    metrics = [metric.name for metric in all_metrics()]
+    for name in (*metrics, "corr_to_average", "normalized_corr"):
         use = reliable if name == "normalized_corr" else slice(None)
         for column in (name, f"ln_{name}"):
-            summary[f"{column}_mean"] = mean_known(of[column][use])
-            summary[f"{column}_median"] = median_known(of[column][use])
+            summary |= means(column, of[column][use])
     return summary | {
         "truth_bps_mean": mean_known(of["truth_bps"]),
         "knowable_fraction": share_of_oracle(of["bps"], of["truth_bps"]),
@@ -188,13 +195,8 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
         "units_half_known": int(half.sum()),
         "units_half_known_near": float(near.mean()) if len(near) else math.nan,
         "behavior": {
-            name: {
-                "bps_mean": mean_known(of[f"{name}_bps"]),
-                "bps_median": median_known(of[f"{name}_bps"]),
-                "corr_mean": mean_known(of[f"{name}_corr"]),
-                "corr_median": median_known(of[f"{name}_corr"]),
-                "bps_lost_mean": mean_known(of["bps"] - of[f"{name}_bps"]),
-            }
+            name: {key: value for metric in metrics for key, value in means(metric, of[f"{name}_{metric}"]).items()}
+            | {"bps_lost_mean": mean_known(of["bps"] - of[f"{name}_bps"])}
             for name in controls_of(of)
         },
         "units": len(rows),
@@ -202,6 +204,16 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
         "units_reliable": int(reliable.sum()),
         "bins": bins,
     }
+
+
+def means(name: str, values: np.ndarray) -> dict[str, float]:
+    """Mean and median under their keys."""
+    return {f"{name}_mean": mean_known(values), f"{name}_median": median_known(values)}
+
+
+def keys_of(metric: str) -> list[str]:
+    """A metric's numbers in a summary: its mean and LN's, its median and LN's."""
+    return [f"{whose}{metric}_{of}" for of in ("mean", "median") for whose in ("", "ln_")]
 
 
 def columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.analysis.evaluate.draw import RECORDINGS_SHOWN
-from vivit_core.analysis.evaluate.evaluate import METHODS
-from vivit_core.analysis.evaluate.numbers import HALF, NEAR_PX
+from vivit_core.analysis.evaluate.evaluate import methods
+from vivit_core.analysis.evaluate.numbers import HALF, NEAR_PX, keys_of
+from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import file_name
 from vivit_core.report.section import Section, Table
 
@@ -36,22 +37,19 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
 
     ``meaning`` is the sentence of :func:`vivit_core.analysis.evaluate.verdict.verdict`.
     """
-    scores = {
-        "units": "units",
-        "units_silent": "silent",
-        "bps_mean": "bits per spike",
-        "ln_bps_mean": "LN's",
-        "bps_median": "median",
-        "ln_bps_median": "LN's",
+    metrics = all_metrics()
+    bits, *others = (
+        dict(zip(keys_of(metric.name), (metric.title, "LN's", "median", "LN's"), strict=True)) for metric in metrics
+    )
+    shares = {
         "truth_bps_mean": "oracle",
         "knowable_fraction": "of the oracle",
         "ln_knowable_fraction": "LN's",
         "contextual_fraction": "of context",
-        "corr_mean": "correlation",
-        "ln_corr_mean": "LN's",
-        "corr_median": "median",
-        "ln_corr_median": "LN's",
     }
+    scores = {"units": "units", "units_silent": "silent", **bits, **shares}
+    for other in others:
+        scores |= other
     repeated = {
         "corr_to_average_mean": "correlation to average",
         "ln_corr_to_average_mean": "LN's",
@@ -108,15 +106,15 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
     if summary["context"]:
         tables.append(context_table(summary))
     if summary["behavior"]:
-        shares = {"the animal's own": summary, **summary["behavior"]}
+        behaviors = {"the animal's own": summary, **summary["behavior"]}
         rows = [
-            (name.replace("_", " "), own["bps_mean"], own["corr_mean"], own.get("bps_lost_mean"))
-            for name, own in shares.items()
+            (name.replace("_", " "), *(own[f"{m.name}_mean"] for m in metrics), own.get("bps_lost_mean"))
+            for name, own in behaviors.items()
         ]
-        columns = ("behavior", "bits per spike", "correlation", "bits per spike lost")
+        columns = ("behavior", *(metric.title for metric in metrics), "bits per spike lost")
         tables.append(Table("Behavior's share, means over units", columns, rows))
-    methods = [(name, method) for name, method in METHODS.items() if name != "behavior" or summary["behavior"]]
-    notes = [Table("How the numbers are defined", ("number", "method"), methods)]
+    said = [(name, method) for name, method in methods().items() if name != "behavior" or summary["behavior"]]
+    notes = [Table("How the numbers are defined", ("number", "method"), said)]
     shown = list(summary["recordings"])[:RECORDINGS_SHOWN]
     if (more := len(summary["recordings"]) - len(shown)) > 0:
         text.append(f"Pictures of the first {len(shown)} recordings follow; those of {more} more are in {folder}.")

@@ -5,9 +5,10 @@ Shape letters: B clips, T bins, N bins of any number of clips, U units.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ LEAST_COUNTS = 1e-4  # mean counts a bin that a silent unit starts from
 DRIVE_RANGE = (-15.0, 8.0)  # outside of it the exponential would under- or overflow a training step
 
 
+def numbers(parameter: Tensor) -> np.ndarray:
+    """A parameter in float64 for NumPy, wherever it lies."""
+    return parameter.detach().double().cpu().numpy()
+
+
 class Likelihood(nn.Module, ABC):
     """How the counts of one recording's units scatter around a predicted rate.
 
@@ -29,14 +35,21 @@ class Likelihood(nn.Module, ABC):
     What a subclass has to do
     -------------------------
     - take ``mean_counts`` and ``output`` in its constructor and hand them on; more arguments are its YAML's keys;
-    - say ``nats``, of which the loss is made, and ``null_nats``, what the null model costs.
+    - say ``nats``, of which the loss is made, and ``null_nats``, what the null model costs;
+    - have no parameter or buffer but scalars and such with a number for each unit, units last (``of_units``).
 
-    Evaluations give Poisson's bits per spike (``metrics.unit_scores``), whichever likelihood a twin was trained with.
+    What it may do
+    --------------
+    ``terms`` and ``summed_nats``, where nats alone do not tell what the null model costs.
+
+    An evaluation scores by the likelihood of the twin: bits per spike of the twin, of LN and of the true rate beside
+    each other are all of that one.
 
     What the contract tests check (``vivit_core.testing.check_likelihood``)
     ----------------------------------------------------------------------
     ``drive`` is the inverse of ``rate``; the loss is least where the rate is the mean of the counts; a constant rate at
-    the mean costs what the null model costs; every parameter gets a gradient.
+    the mean costs what the null model costs; some of the units cost what they cost among all; every parameter gets a
+    gradient.
 
     Parameters
     ----------
@@ -72,15 +85,36 @@ class Likelihood(nn.Module, ABC):
         (…, U) nats.
         """
 
+    def terms(self, rate: Tensor, counts: Tensor) -> Sequence[Tensor]:
+        """What a score adds up over bins, each of the shape of ``rate`` and ``counts``, (N, U) float64."""
+        return (self.nats(rate, counts),)
+
+    def summed_nats(self, sums: np.ndarray) -> np.ndarray:
+        """Nats summed over bins, (…, U), from the sums of ``terms``, (terms, …, U) float64."""
+        (nats,) = sums
+        return np.asarray(nats)
+
     @abstractmethod
-    def null_nats(self, bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """The same, summed over bins, of the null model: each unit at its own mean on these very bins.
+    def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """The same of the null model, the zero of bits per spike: each unit at its own mean on these very bins.
 
         Parameters
         ----------
         bins, counts : (…, U) float64, how many bins and the sum of their counts.
+        sums : of ``terms``, one after another, (terms, …, U) float64; of those that depend on the rate, none may be
+            used. A parameter stands beside them by ``numbers``.
 
         Returns
         -------
-        (…, U) nats; 0 for a unit without counts.
+        (…, U) nats; 0 for a unit without counts, where that costs nothing at a rate of 0.
         """
+
+    def of_units(self, units: Sequence[int]) -> Self:
+        """The likelihood of some of the units, in this order; a copy."""
+        chosen = copy.deepcopy(self)
+        chosen.mean_counts = tuple(self.mean_counts[unit] for unit in units)
+        for module in chosen.modules():
+            for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if value.dim():
+                    value.data = value.data[..., list(units)]
+        return chosen

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.load import AVERAGE, weights_in
+from vivit_core.models.twin import Twin
 from vivit_core.training.module import TwinModule, validation_numbers
 
 
@@ -43,7 +44,9 @@ class Averaging(Callback):
         assert isinstance(pl_module, TwinModule)
         self.average = AveragedModel(pl_module.twin, multi_avg_fn=get_ema_multi_avg_fn(self.decay)).eval()
         self.average.requires_grad_(False)
-        self.metrics = {name: StreamedScores(spec.n_units) for name, spec in pl_module.twin.specs.items()}
+        twin = self.average.module
+        assert isinstance(twin, Twin)
+        self.metrics = {name: StreamedScores(spec.n_units, twin.likelihood(name)) for name, spec in twin.specs.items()}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for module in (self.average, *self.metrics.values()):

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.system.activity import doing, duration, said
 
 KNOWN_S = 5.0  # for which what was last known of a training is said
@@ -36,6 +37,7 @@ class TrainingProgress(ProgressBar):
         self._began, self._first_step = 0.0, 0
         self._doing = ExitStack()
         self._far, self._known = "", 0.0  # how far it is, and since when that is known
+        self._means = [f"val/{metric.name}_mean" for metric in all_metrics()]
 
     def enable(self) -> None:
         self._shown = True
@@ -94,7 +96,7 @@ class TrainingProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._shown:
             return
-        print(self._line(trainer, "train/loss", "val/loss", "val/bps_mean", "val/corr_mean"), flush=True)
+        print(self._line(trainer, "train/loss", "val/loss", *self._means), flush=True)
         said()
 
     def _line(self, trainer: Trainer, *names: str) -> str:
