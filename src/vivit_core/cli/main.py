@@ -24,7 +24,7 @@ from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, Settings
 from vivit_core.cli.schema import ConfigError, conf_dir
 from vivit_core.cli.sweeps import Job, job_of, note
-from vivit_core.cli.task import call, paths_in, score_of, task_named
+from vivit_core.cli.task import call, follows_recordings, paths_in, score_of, task_named
 from vivit_core.cli.validate import validate
 from vivit_core.names import printable
 from vivit_core.parts.groups import consent, lies_in
@@ -137,7 +137,12 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             note(job, status="running", reason=None, run=run, score_name=named, trained=trained)
             settings = validate(cfg)
             refuse_several_processes(settings["task"])
-            score = call(task_named(settings["task"]), context_of(settings, job), settings)
+            task = task_named(settings["task"])
+            if follows_recordings(task):
+                from vivit_core.cli.planned import following  # which reads recordings
+
+                settings = following(cfg, settings)
+            score = call(task, context_of(settings, job), settings)
             note(job, status="finished", score=score)
             return score
     except TrainingStopped as stopped:

@@ -117,3 +117,6 @@ def conf_dir() -> Path:
 OmegaConf.register_new_resolver(
     "unique", lambda: os.environ.get("SLURM_JOB_ID") or uuid.uuid4().hex[:6], use_cache=True, replace=True
 )
+
+# A value that may follow the recordings, until it does (vivit_core/cli/planned.py).
+OmegaConf.register_new_resolver("planned", lambda value: value, replace=True)

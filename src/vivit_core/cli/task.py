@@ -76,6 +76,12 @@ def score_of(task: Task, settings: Mapping[str, Any]) -> str | None:
     return pattern.format_map(settings) if pattern is not None else None
 
 
+def follows_recordings(task: Task) -> bool:
+    """Whether settings follow the recordings of ``data`` before the task (:mod:`vivit_core.cli.planned`): its module
+    says ``FOLLOWS_RECORDINGS = True``. Else, as where a checkpoint knows them, they are those of ``conf``."""
+    return getattr(sys.modules[task.__module__], "FOLLOWS_RECORDINGS", False) is True
+
+
 def arguments_in(task: Task) -> dict[str, Any]:
     """The settings that a task takes: name -> type."""
     parameters, hints = inspect.signature(task).parameters, types_of(task)

@@ -115,6 +115,6 @@ def test_end_to_end(
     code, printed = command("task=import", *words)
     assert code == 0, printed
     cut = ["data.clip_length=60", "data.evaluation_length=100", "model.tokenizer.patch_size=[2,4,1]"]
-    summary = train_and_evaluate("experiment=mahuas2020", *cut)
+    summary = train_and_evaluate("experiment=bars", "data=mahuas2020", *cut)
     assert summary["units"] == U and summary["bins"] == REPEATS * (TEST_BINS // 2 - 30)
     assert summary["corr_to_average_mean"] is not None

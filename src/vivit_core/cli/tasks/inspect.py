@@ -10,6 +10,8 @@ from vivit_core.cli.recordings import make_datamodule
 from vivit_core.cli.schema import Count, Positive
 from vivit_core.parts.schema import Node
 
+FOLLOWS_RECORDINGS = True
+
 
 def inspect(context: RunContext, *, data: Node, duration_s: Positive, max_frames: Count) -> None:
     """Look at recordings before anything is trained on them.

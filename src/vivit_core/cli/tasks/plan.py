@@ -13,6 +13,8 @@ from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.parts.schema import Node
 
+FOLLOWS_RECORDINGS = True
+
 
 def plan(
     context: RunContext,

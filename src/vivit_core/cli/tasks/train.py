@@ -57,6 +57,7 @@ for name in ("lightning.pytorch", "lightning.fabric"):  # its advertisements; he
     logging.getLogger(name).setLevel(logging.WARNING)
 
 SCORE = "val/bps_mean"  # of the best checkpoint
+FOLLOWS_RECORDINGS = True
 
 
 def train(

@@ -1,0 +1,145 @@
+"""Settings that follow the recordings: ``${planned:NUMBER}`` in ``conf/`` is the number that suits the default ones,
+and becomes another where the recordings are others (:mod:`vivit_core.training.planner`).
+
+It happens once, between the check of a configuration and the task, so that whatever is kept holds plain numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vivit_core.cli.console import tell
+from vivit_core.cli.context import Settings, machine_of
+from vivit_core.cli.validate import validate
+from vivit_core.data.clips import few
+from vivit_core.data.paths import inside, named
+from vivit_core.data.recording.reader import Recording
+from vivit_core.names import setting
+from vivit_core.parts.build import build
+from vivit_core.specs import RecordingError
+from vivit_core.system.processes import is_first_rank
+from vivit_core.training.planner import Choice, Sizes, plan, usual_trial
+
+MARK = re.compile(r"\$\{planned:.*\}")
+
+
+def free_keys(node: Any, path: str = "") -> Iterator[str]:
+    """The dotted keys of an unresolved configuration that may follow the recordings: those that nobody has set."""
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node, resolve=False)
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from free_keys(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, str) and MARK.fullmatch(node):
+        yield path
+
+
+def following(cfg: DictConfig, settings: Settings) -> Settings:
+    """The checked configuration, in which what may follow the recordings does; says what that is.
+
+    Parameters
+    ----------
+    cfg : as it was composed; it stays as it is.
+    settings : the same, plain and checked.
+
+    Raises
+    ------
+    ConfigError
+        Where the references of the configuration lead from what follows to what its key cannot hold.
+    """
+    free = set(free_keys(cfg))
+    sizes = sizes_of(settings["data"], settings["model"].get("frame_size")) if free else None
+    if sizes is None:  # no file can be read, which the task will say
+        return settings
+    choices = plan(sizes, settings, free)
+    if is_first_rank():
+        explain(choices, sizes, settings["trainer"])
+    cfg = copy.deepcopy(cfg)
+    for choice in choices:
+        OmegaConf.update(cfg, choice.key, choice.value)
+    return validate(cfg)
+
+
+def explain(choices: Sequence[Choice], sizes: Sizes, trainer: Mapping[str, Any]) -> None:
+    """Print what was chosen, as it would stand on the command line. Budgets of the device that is not taken stay out,
+    and those that ``trainer.KEY`` sets for all devices."""
+    device = machine_of(trainer)[0]
+    unused = {f"trainer.{name}.{key}" for name in ("cpu", "cuda") for key in trainer[name] if name != device}
+    unused |= {f"trainer.{device}.{key}" for key in trainer[device] if trainer[key] is not None}
+    words = {setting(choice.key, choice.value): choice.reason for choice in choices if choice.key not in unused}
+    if words:
+        tell(f"settings that follow the recordings ({sizes}); what the command line sets stays as it says:")
+    for word, reason in words.items():
+        tell(f"  {word:<{max(map(len, words))}}  # {reason}")
+
+
+def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes | None:
+    """The sizes of the recordings of a data node at the rate of a training; those that ``data.geometry`` expects where
+    they are not there yet; None where none can be read.
+
+    Parameters
+    ----------
+    data : the node.
+    frame_size : height and width to which all frames are brought; None where they stay.
+    """
+    try:
+        paths = files_of(data)
+    except ValueError:  # which the task will say
+        paths = []
+    infos = []
+    for path in paths:
+        try:
+            infos.append(Recording(path).info)
+        except RecordingError:
+            continue
+    if paths and not infos:
+        return None
+    if not infos:
+        return expected(data, frame_size)
+    rate_hz = data["frame_rate_hz"] or min(info.frame_rate_hz for info in infos)
+    lengths = []
+    for info in infos:
+        trials = info.trials if data["most_trials"] is None else few(info.trials, data["most_trials"])
+        train = trials.of("train")
+        lengths.append([int(n * rate_hz / info.frame_rate_hz + 1e-6) for n in (train.stop - train.start).tolist()])
+    height, width = frame_size or max((info.frame_shape[1:] for info in infos), key=lambda shape: shape[0] * shape[1])
+    return Sizes(
+        height=height,
+        width=width,
+        rate_hz=rate_hz,
+        recordings=len(infos),
+        units=sum(info.n_units for info in infos),
+        trial_bins=min(usual_trial(own) for own in lengths),
+        train_bins=sum(map(sum, lengths)),
+    )
+
+
+def files_of(data: Mapping[str, Any]) -> list[Path]:
+    """The recording files that a data node names; none where they are simulated."""
+    if data["recordings"] is not None:
+        return named([str(pattern) for pattern in data["recordings"]])
+    return [] if data["root"] is None else inside(Path(data["root"]))
+
+
+def expected(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes:
+    """The sizes of recordings that are not there yet."""
+    geometry = data["geometry"]
+    rate_hz = data["frame_rate_hz"] or geometry["frame_rate_hz"]
+    simulated = data["recordings"] is None and data["root"] is None and data["simulator"] is not None
+    bins = getattr(build("data.simulator", data["simulator"]), "n_bins", None) if simulated else None
+    height, width = frame_size or geometry["frame_shape"][1:]
+    return Sizes(
+        height=height,
+        width=width,
+        rate_hz=rate_hz,
+        recordings=geometry["recordings"],
+        units=geometry["recordings"] * geometry["units"],
+        trial_bins=None if bins is None else int(bins * rate_hz / geometry["frame_rate_hz"] + 1e-6),
+        train_bins=None,
+    )

@@ -1,0 +1,153 @@
+"""Settings that follow the recordings: how long a clip is, how many make a step, and how many steps, from sizes alone.
+
+``conf/`` marks a value that may follow them. Any other value is settled, and what is chosen here follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from math import log2
+from typing import Any
+
+CLIP_S = 2.5  # of a clip, s
+FEWEST_BINS = 60  # of a clip, where trials are that long
+BURN_IN_S = 0.42  # longer than the linear memory of a neuron of the retina or of visual cortex, s
+BURN_IN_SHARE = 3  # part of a clip that may burn in, at most: one in so many bins
+PIXELS = {"cpu": 4 * 36 * 64 * 300, "cuda": 16 * 36 * 64 * 300}  # of a pass over the default recordings
+CLIPS = {"cpu": (4, 32), "cuda": (16, 64)}  # fewest and most in a pass
+PASSES = 159  # over all training bins, without a time limit: as many as over the default recordings
+STEPS = (50, 1000)  # fewest and most of an epoch
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What recordings say of themselves before anything is read of them.
+
+    Attributes
+    ----------
+    height, width : of a frame, px.
+    rate_hz : bins a second, at the rate to which a training brings all of them.
+    recordings, units : how many, and the units of all together.
+    trial_bins : of a training trial into which a clip must fit (:func:`usual_trial`), in each recording; None where
+        nobody knows.
+    train_bins : of the training trials of all together; None where nobody knows.
+    """
+
+    height: int
+    width: int
+    rate_hz: float
+    recordings: int
+    units: int
+    trial_bins: int | None
+    train_bins: int | None
+
+    def __str__(self) -> str:
+        files = f"{self.recordings} recordings" if self.recordings != 1 else "1 recording"
+        minutes = "" if self.train_bins is None else f", {self.train_bins / self.rate_hz / 60:.3g} minutes to train on"
+        return f"{files}, {self.units} units, frames of {self.height}×{self.width} px at {self.rate_hz:g} Hz{minutes}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that follows the recordings: its dotted key, its value, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+def usual_trial(lengths: Sequence[int]) -> int:
+    """The longest clip that fits into trials with nine tenths of all bins: a few short trials shorten no clip.
+
+    Parameters
+    ----------
+    lengths : bins of each training trial of a recording; 0 of none.
+    """
+    left = 0.9 * sum(lengths)
+    for length in sorted(lengths, reverse=True):
+        left -= length
+        if left <= 0:
+            return int(length)
+    return 0
+
+
+def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choice]:
+    """What suits recordings of these sizes.
+
+    Parameters
+    ----------
+    sizes : of the recordings.
+    settings : the whole plain configuration.
+    free : its dotted keys that may follow the recordings. All others are settled, and the choices follow those.
+
+    Returns
+    -------
+    list of Choice
+        One for each free key of which something is known to go by.
+    """
+    found: list[Choice] = []
+
+    def settled(key: str, value: Any, reason: str) -> Any:
+        """The value of a key; a choice where it is free."""
+        if key not in free:
+            return value_at(settings, key)
+        found.append(Choice(key, value, reason))
+        return value
+
+    clip = settled("data.clip_length", *clip_length(sizes))
+    burn_in = settled("data.burn_in", *burn_in_of(sizes, clip))
+    for device in PIXELS:
+        clips = settled(f"trainer.{device}.batch_size", *clips_of(sizes, clip, device))
+        budget = {**settings["trainer"][device], "batch_size": clips}
+        if sizes.train_bins is not None:
+            learnt = budget["epochs"] * budget["accumulate"] * clips * (clip - burn_in)
+            settled(f"trainer.{device}.steps_per_epoch", *steps_of(sizes.train_bins, learnt))
+    return found
+
+
+def value_at(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = settings
+    for word in key.split("."):
+        value = value[word]
+    return value
+
+
+def clip_length(sizes: Sizes) -> tuple[int, str]:
+    """Bins of a training clip, and why."""
+    wished = max(FEWEST_BINS, round(CLIP_S * sizes.rate_hz))
+    if sizes.trial_bins is not None and 0 < sizes.trial_bins < wished:
+        return sizes.trial_bins, f"{sizes.trial_bins / sizes.rate_hz:.3g} s: trials are no longer"
+    why = f"{wished / sizes.rate_hz:.3g} s"
+    return wished, why if wished > FEWEST_BINS else f"{why}: at least {FEWEST_BINS} bins"
+
+
+def burn_in_of(sizes: Sizes, clip: int) -> tuple[int, str]:
+    """First bins of a clip that do not count, and why."""
+    wished = round(BURN_IN_S * sizes.rate_hz)
+    most = clip // BURN_IN_SHARE
+    if wished > most:
+        return most, f"a third of a clip: no more, though filters reach back {BURN_IN_S:g} s"
+    return wished, f"{BURN_IN_S:g} s, which filters reach back"
+
+
+def clips_of(sizes: Sizes, clip: int, device: str) -> tuple[int, str]:
+    """Clips of a pass, and why."""
+    fewest, most = CLIPS[device]
+    as_many = PIXELS[device] / (sizes.height * sizes.width * clip)
+    if as_many < fewest:
+        return fewest, "clips in a step: fewer would make its gradient noisy"
+    if as_many > most:
+        return most, "clips in a step: more are not needed, though frames are small"
+    clips = 2 ** round(log2(as_many))  # which processes can share
+    return clips, f"clips in a step: together about {PIXELS[device] / 1e6:.1f} million pixels"
+
+
+def steps_of(train_bins: int, learnt: int) -> tuple[int, str]:
+    """Steps of an epoch, and why; ``learnt``: bins that count in a step of every epoch."""
+    fewest, most = STEPS
+    wished = round(PASSES * train_bins / learnt)
+    steps = min(most, max(fewest, wished))
+    passes = steps * learnt / train_bins
+    return steps, f"steps in an epoch: the training sees each bin about {passes:.3g} times"

@@ -1,0 +1,122 @@
+"""Settings that follow the recordings, from conf's marks to the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
+
+from vivit_core.cli import schema
+from vivit_core.cli.planned import expected, following, free_keys, sizes_of
+from vivit_core.cli.validate import validate
+from vivit_core.data.recording import Trials, write_recording
+from vivit_core.training.planner import Sizes, plan
+
+
+def composed(*words: str) -> DictConfig:
+    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+        return hydra_compose("config", overrides=["run_dir=/run/folder", *words])
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a recording of 40 bars at 50 Hz, in trials of 80 bins."""
+    folder, random = tmp_path_factory.mktemp("bars"), np.random.default_rng(0)
+    start = np.arange(0, 800, 80)
+    trials = Trials(start, start + 80, [f"s{i}" for i in range(10)], ["train"] * 8 + ["val", "test"])
+    write_recording(
+        folder / "bars.h5",
+        recording_id="bars",
+        frame_rate_hz=50.0,
+        frames=random.integers(0, 255, (800, 40, 1), dtype=np.uint8),
+        counts=random.poisson(0.3, (800, 3)),
+        trials=trials,
+    )
+    return folder
+
+
+def test_every_mark_is_a_key_that_follows(compose):
+    """A mark that nothing sets would be a number that only looks as if it followed."""
+    everything = Sizes(36, 64, 120.0, 1, 10, 600, 6000)
+    for words in ([], ["data=liu2017"], ["data=mahuas2020"], ["experiment=bars"], ["experiment=small_frames"]):
+        free = set(free_keys(composed(*words)))
+        assert {"data.clip_length", "data.burn_in", "trainer.cpu.batch_size"} <= free
+        assert {choice.key for choice in plan(everything, compose(*words), free)} == free
+
+
+@pytest.mark.parametrize("data", ["multi_backimage", "liu2017", "mahuas2020"])
+def test_conf_says_what_follows_its_own_recordings(data, compose):
+    """So that a task that composes without recordings has their numbers, and nobody is told two."""
+    settings, free = compose(f"data={data}"), set(free_keys(composed(f"data={data}")))
+    for choice in plan(expected(settings["data"], None), settings, free):
+        if choice.key.startswith("data.") or data == "multi_backimage":
+            node = settings
+            for word in choice.key.split("."):
+                node = node[word]
+            assert node == choice.value, choice.key
+
+
+def test_they_follow_files_and_what_refers_to_them_follows_too(bars, capsys):
+    cfg = composed(f"data.root={bars}")
+    before = validate(cfg)
+    settings = following(cfg, before)
+    data = settings["data"]
+    assert (data["clip_length"], data["burn_in"], data["evaluation_burn_in"]) == (80, 21, 21)
+    assert settings["trainer"]["cpu"]["batch_size"] == 32
+    assert before["data"]["clip_length"] == 300 and validate(cfg) == before  # what was composed stays
+    printed = capsys.readouterr().out
+    assert "1 recording, 3 units, frames of 40×1 px at 50 Hz" in printed
+    assert "data.clip_length=80" in printed and "# 1.6 s: trials are no longer" in printed
+    assert "trainer.cpu.batch_size=32" in printed and "cuda" not in printed
+
+
+def test_the_command_line_overrides_them(bars, capsys):
+    words = [f"data.root={bars}", "data.clip_length=30", "trainer.batch_size=2"]
+    cfg = composed(*words)
+    settings = following(cfg, validate(cfg))
+    assert (settings["data"]["clip_length"], settings["data"]["burn_in"]) == (30, 10)
+    printed = capsys.readouterr().out
+    assert "data.burn_in=10" in printed and "clip_length" not in printed and "batch_size" not in printed
+
+
+def test_recordings_of_several_rates_are_seen_at_the_trainings(bars, tmp_path):
+    random, start = np.random.default_rng(0), np.arange(0, 800, 200)
+    write_recording(
+        tmp_path / "fast.h5",
+        recording_id="fast",
+        frame_rate_hz=100.0,
+        frames=random.integers(0, 255, (800, 8, 6), dtype=np.uint8),
+        counts=random.poisson(0.3, (800, 2)),
+        trials=Trials(start, start + 200, list("abcd"), ["train", "train", "val", "test"]),
+    )
+    both = [str(bars / "bars.h5"), str(tmp_path / "fast.h5"), str(tmp_path / "broken.h5")]
+    (tmp_path / "broken.h5").write_text("no recording")
+    node = {"recordings": both, "root": None, "frame_rate_hz": None, "most_trials": None}
+    assert sizes_of(node, None) == Sizes(8, 6, 50.0, 2, 5, 80, 640 + 200)
+    assert sizes_of({**node, "frame_rate_hz": 25.0, "most_trials": 1}, [20, 10]) == Sizes(20, 10, 25.0, 2, 5, 40, 90)
+    assert sizes_of({**node, "recordings": both[2:]}, None) is None  # which the task will say
+
+
+def test_a_training_keeps_plain_numbers_and_an_evaluation_takes_them(command, bars):
+    """The command of the README, in small: nothing said of clips."""
+    words = ["experiment=bars", f"data.root={bars}", "trainer=debug", "baseline=null", "hydra.run.dir=run"]
+    code, printed = command(*words)
+    assert code == 0, printed
+    assert "data.clip_length=80" in printed and "trial" in printed
+    kept = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert kept["data"]["clip_length"] == 80 and kept["trainer"]["cpu"]["batch_size"] == 32
+    code, printed = command(*words, "resume=auto")
+    assert code == 0 and "already finished" in printed, printed
+    code, printed = command("task=evaluate", "checkpoint=run/checkpoints/best.ckpt", "hydra.run.dir=again")
+    assert code == 0 and "settings that follow" not in printed, printed
+    assert yaml.safe_load(Path("again/config.yaml").read_text())["data"]["clip_length"] == 80
+
+
+def test_an_inspection_says_them_too(command, bars):
+    code, printed = command("task=inspect", f"data.root={bars}")
+    assert code == 0 and "data.clip_length=80" in printed, printed

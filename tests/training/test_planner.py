@@ -1,0 +1,85 @@
+"""What follows the recordings: rules with numbers worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from vivit_core.training.planner import Sizes, plan, usual_trial
+
+DEFAULT = Sizes(height=36, width=64, rate_hz=120.0, recordings=4, units=256, trial_bins=600, train_bins=4 * 42 * 600)
+KEYS = {
+    "data.clip_length",
+    "data.burn_in",
+    "trainer.cpu.batch_size",
+    "trainer.cuda.batch_size",
+    "trainer.cuda.steps_per_epoch",
+}
+
+
+def settings(**data: int) -> dict[str, Any]:
+    """The part of a configuration that a plan looks at."""
+    budget = {"epochs": 20, "steps_per_epoch": 7, "batch_size": 5, "accumulate": 1}
+    return {"data": {"clip_length": 1, "burn_in": 0, **data}, "trainer": {"cpu": budget, "cuda": budget}}
+
+
+def chosen(sizes: Sizes, free: set[str] = KEYS, **data: int) -> dict[str, Any]:
+    return {choice.key: choice.value for choice in plan(sizes, settings(**data), free)}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "clip", "burn_in", "clips"),
+    [
+        (DEFAULT, 300, 50, 4),
+        (replace(DEFAULT, height=37, width=50, rate_hz=30.0, trial_bins=1500), 75, 13, 16),  # Liu 2017
+        (replace(DEFAULT, height=31, width=1, rate_hz=60.0, trial_bins=2160), 150, 25, 32),  # Mahuas 2020
+        (replace(DEFAULT, rate_hz=10.0), 60, 4, 16),  # no fewer than 60 bins: 6 s
+        (replace(DEFAULT, rate_hz=10.0, trial_bins=40), 40, 4, 32),  # but a trial has no more
+        (replace(DEFAULT, trial_bins=60), 60, 20, 16),  # .42 s would be 50 of 60
+        (replace(DEFAULT, trial_bins=None, train_bins=None), 300, 50, 4),
+        (replace(DEFAULT, height=512, width=512), 300, 50, 4),
+    ],
+)
+def test_what_suits_recordings(sizes: Sizes, clip: int, burn_in: int, clips: int) -> None:
+    found = chosen(sizes)
+    assert (found["data.clip_length"], found["data.burn_in"]) == (clip, burn_in)
+    assert found["trainer.cpu.batch_size"] == clips
+
+
+@pytest.mark.parametrize("rate_hz", [5.0, 24.0, 60.0, 500.0])
+@pytest.mark.parametrize("trial_bins", [1, 2, 30, 3000])
+def test_never_half_of_a_clip_burns_in_and_every_clip_fits(rate_hz: float, trial_bins: int) -> None:
+    found = chosen(replace(DEFAULT, rate_hz=rate_hz, trial_bins=trial_bins))
+    assert 0 <= 3 * found["data.burn_in"] <= found["data.clip_length"] <= trial_bins
+
+
+def test_what_is_settled_is_followed() -> None:
+    """A clip that the user has chosen decides its burn-in and how many make a step."""
+    found = chosen(DEFAULT, KEYS - {"data.clip_length"}, clip_length=75)
+    assert found["data.burn_in"] == 25 and found["trainer.cpu.batch_size"] == 16
+    assert "data.clip_length" not in found
+
+
+def test_steps_without_a_time_limit_follow_the_training_bins() -> None:
+    """Twice the data are seen as often; within bounds."""
+    key = "trainer.cuda.steps_per_epoch"
+    one, two = chosen(DEFAULT)[key], chosen(replace(DEFAULT, train_bins=2 * 4 * 42 * 600))[key]
+    assert one == 200 and two == pytest.approx(2 * one, abs=1)
+    assert chosen(replace(DEFAULT, train_bins=10))[key] == 50
+    assert chosen(replace(DEFAULT, train_bins=10**9))[key] == 1000
+    assert key not in chosen(replace(DEFAULT, train_bins=None))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "usual"), [([100] * 10, 100), ([100] * 9 + [3], 100), ([100] * 5 + [50] * 10, 50), ([7], 7), ([], 0)]
+)
+def test_a_few_short_trials_shorten_no_clip(lengths: list[int], usual: int) -> None:
+    assert usual_trial(lengths) == usual
+
+
+def test_each_choice_says_why() -> None:
+    assert {choice.key for choice in plan(DEFAULT, settings(), KEYS)} == KEYS
+    assert all(choice.reason for choice in plan(DEFAULT, settings(), KEYS))
+    assert str(DEFAULT) == "4 recordings, 256 units, frames of 36×64 px at 120 Hz, 14 minutes to train on"
