@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import sysconfig
 import tempfile
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,3 +137,31 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(style, "FigureCanvasAgg", keep)
     return figures
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Callable[..., Path]:
+    """Installs projects from their wheels into a new environment; gives the folder of its programs.
+
+    The environment has nothing of this checkout, and no package but the projects'. No index is asked: a .pth file lends
+    it the libraries that the tests themselves run with. A folder that a .pth file names is searched for modules, but
+    its own .pth files, one of which leads to this checkout, are not read.
+    """
+
+    def install(*projects: Path) -> Path:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        for project in projects:
+            wheel = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+            subprocess.run([*pip, *wheel, str(project)], check=True)
+        wheels = [str(path) for path in tmp_path.glob("*.whl")]
+        assert len(wheels) == len(projects)
+        venv.create(tmp_path / "venv", symlinks=True)
+        (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+        libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        (site / "libraries.pth").write_text("\n".join(libraries))
+        programs = tmp_path / "venv" / "bin"
+        line = ["install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", *wheels]
+        subprocess.run([*pip, "--python", str(programs / "python"), *line], check=True)
+        return programs
+
+    return install

@@ -8,8 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,27 +121,10 @@ def test_its_own_tests_pass(mylab: Path) -> None:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Path:
-    """The programs of a new environment with both packages, installed from their wheels.
-
-    It has nothing of this checkout and no other package of its own. No index is asked: a .pth file lends it the
-    libraries that the tests themselves run with. A folder that a .pth file names is searched for modules, but its own
-    .pth files, one of which leads to this checkout, are not read.
-    """
+def fresh(installed: Callable[..., Path], tmp_path: Path) -> Path:
+    """The programs of a new environment with both packages, installed from their wheels."""
     build(tmp_path / "lab")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    for project in (ROOT, tmp_path / "lab"):
-        wheel = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(project)]
-        subprocess.run([*pip, *wheel], check=True)
-    wheels = [str(path) for path in tmp_path.glob("*.whl")]
-    assert len(wheels) == 2
-    venv.create(tmp_path / "venv", symlinks=True)
-    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    (site / "libraries.pth").write_text("\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}))
-    programs = tmp_path / "venv" / "bin"
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", *wheels]
-    subprocess.run([*pip, "--python", str(programs / "python"), *install], check=True)
-    return programs
+    return installed(ROOT, tmp_path / "lab")
 
 
 @pytest.mark.long
