@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from tiny_models import BASIS, LIKELIHOOD, READOUT, RESIDUAL_STEM, STEM, factorized, resnet, vivit
+from torch import Tensor, nn
 
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.from_data import FieldsWanted
+from vivit_core.models.layers import Call, call_block
 from vivit_core.models.ln import LN
+from vivit_core.models.tokenizers.base import Tokens
 from vivit_core.models.tokenizers.stem import ConvStem
+from vivit_core.models.tokenizers.tubelet import Tubelet
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
+from vivit_core.testing.twins import Parts, check_start
 from vivit_core.training.initialize import contrast, fields_of, initialize_from_data, principal_courses, prototypes
 from vivit_core.training.machine import keep_freed_memory
 
@@ -127,6 +136,59 @@ def test_the_factorized_cnn_starts_with_the_baselines_fields_and_unit_variances(
         for layer in twin.core.layers:
             torch.testing.assert_close(layer.time(layer.space(x)).std((0, 2, 3, 4)), torch.ones(len(layer.time.bias)))
             x = layer(x)
+
+
+class Outside(Tubelet):
+    """Somebody's stem, which nothing here knows: it filters, and cuts tubelets from what comes out."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__(4, dim, [4, 4, 4])
+        self.mine = nn.Conv2d(in_channels, 4, 3, padding=1)
+
+    def fields_wanted(self) -> FieldsWanted:
+        return FieldsWanted(4, 3)
+
+    @torch.no_grad()
+    def initialize(self, fields_FKPP: Tensor) -> None:
+        self.mine.weight[: len(fields_FKPP)] = fields_FKPP
+
+    @torch.no_grad()
+    def normalize(self, clips: Iterable[Tensor]) -> None:
+        self.scale = torch.cat([x.flatten(2) for x in clips], -1).std()
+
+    def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
+        flat = rearrange(x_BCTHW, "b c t h w -> (b t) c h w")
+        return super().forward(rearrange(self.mine(flat), "(b t) c h w -> b c t h w", b=len(x_BCTHW)), call)
+
+
+def test_somebody_s_stem_starts_from_data_too(recording: Recording, spec: RecordingSpec) -> None:
+    twin = Twin(vivit(frontend=BASIS, modulator=None), READOUT, LIKELIHOOD, [spec])
+    twin.core.tokenizer = Outside(3, 16)
+    ln = LN([spec], duration_s=0.1, patch=3, nonlinearity="exp")
+    with torch.no_grad():
+        ln.readout("a").time_UL[:, -2] = 1.0
+        ln.readout("a").space_UP[:] = torch.eye(9)[[4, 5]]
+    initialize_from_data(twin, [recording], ln)
+    frontend = twin.core.frontend
+    expected = fields_of(ln.readout("a"), frontend.weight_KL.detach(), 3).flatten(1)
+    likeness = torch.nn.functional.cosine_similarity(
+        twin.core.tokenizer.mine.weight[:2].flatten(1)[:, None], expected[None], dim=-1
+    ).abs()
+    assert likeness.amax(0).min() > 0.99
+    with torch.no_grad():
+        torch.testing.assert_close(twin.core.tokenizer.scale, frontend(contrast(twin, recording)).std())
+
+
+def test_a_start_that_breaks_its_contract_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts(vivit(tokenizer=STEM, frontend=BASIS))
+    check_start(parts)
+    with monkeypatch.context() as patched:
+        patched.setattr(ConvStem, "initialize", lambda self, fields_FKPP: None)
+        with pytest.raises(AssertionError, match="ConvStem with 6 fields of 5 px changes no parameter"):
+            check_start(parts)
+    monkeypatch.setattr(ConvStem, "normalize", lambda self, clips: self.fields.weight.fill_(math.nan))
+    with pytest.raises(AssertionError, match="rates are no numbers"):
+        check_start(parts)
 
 
 def test_prototypes_take_a_field_and_its_negative_for_the_same() -> None:

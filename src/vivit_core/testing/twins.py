@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vivit_core.models.cores.base import Core
+from vivit_core.models.from_data import FromData
+from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.load import checkpoint_of, load_predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import consent
@@ -76,6 +79,7 @@ def check_twin(
     check_no_look_ahead(parts, frame)
     check_gradients(parts, frame)
     check_round_trip(parts, frame)
+    check_start(parts, frame)
     check_checkpointing(parts, frame)
     for bins in (BINS, LONG):
         check_stream(parts, frame, bins)
@@ -103,6 +107,33 @@ def check_geometries(parts: Parts, geometries: Sequence[tuple[int, int]] = GEOME
         twin.predict = "last"
         assert same(predicted(twin, shown["a"]), counts[:, -1]), f"{what}, the newest bin alone (last) differs"
     assert fit, f"no geometry of {list(geometries)} fits"
+
+
+def check_start(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+    """A part that can begin from fields takes as many and as wide ones as it says, and fewer and smaller ones; it is
+    scaled by clips of different lengths, which are made as they are asked for. Rates stay numbers."""
+    twin = parts.twin(frame)
+    spec = next(iter(twin.specs.values()))
+    frontend: Frontend | None = getattr(twin.core, "frontend", None)
+    filters_KL = None if frontend is None else frontend.filters()
+    filters = 0 if filters_KL is None else len(filters_KL)
+    shown = [twin.adapt("a", small.clips(spec, bins=bins))[0] for bins in (BINS, BINS + 3)]
+    for part in twin.core.modules():
+        first = isinstance(part, Core)  # is given the video itself
+        if not isinstance(part, FromData) or (frontend is None and not first):
+            continue
+        name, wanted = type(part).__name__, part.fields_wanted()
+        depth = 0 if wanted is None else (wanted.lags or 0) if first else filters
+        for number, side in ((wanted.number, wanted.side), (1, 1)) if wanted is not None and depth else ():
+            before = [parameter.detach().clone() for parameter in part.parameters()]
+            fields = torch.randn(number, depth, side, side)
+            part.initialize(fields / fields.flatten(1).norm(dim=1)[:, None, None, None])
+            changed = any(not torch.equal(a, b) for a, b in zip(before, part.parameters(), strict=True))
+            assert changed, f"initialize() of {name} with {number} fields of {side} px changes no parameter"
+        with torch.no_grad():
+            part.normalize(x if first or frontend is None else frontend(x) for x in shown)
+    counts = predicted(twin.eval(), small.batch(spec)["a"])
+    assert torch.isfinite(counts).all(), "after a start from data (initialize, normalize), rates are no numbers"
 
 
 def check_no_look_ahead(parts: Parts, frame: tuple[int, int] = FRAME) -> None:

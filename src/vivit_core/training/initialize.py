@@ -4,6 +4,8 @@ A Gaussian readout that starts far from its unit's receptive field has no gradie
 that start far from the neurons' have to be found among noise. Both are cheap to estimate, so training does not have
 to search for them.
 
+Parts say themselves what they can begin from (``models.from_data``, ``Frontend.initialize``, ``Readout.initialize``).
+
 Shape letters: U units, L lags, K temporal bases, P pixels of a side, C prototypes, F numbers of a field.
 """
 
@@ -17,11 +19,10 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from vivit_core.data.recording.reader import Recording
-from vivit_core.models.cores.factorized_cnn import FactorizedCNN
+from vivit_core.models.cores.base import Core
+from vivit_core.models.from_data import FieldsWanted, FromData
 from vivit_core.models.frontends.base import Frontend
-from vivit_core.models.frontends.temporal_basis import TemporalBasis
 from vivit_core.models.ln import LN, LNReadout
-from vivit_core.models.tokenizers.stem import ConvStem
 from vivit_core.models.twin import Twin
 from vivit_core.rf.regression import unit_centers, varies
 from vivit_core.specs import Clips
@@ -64,33 +65,49 @@ def initialize_from_data(
     clear_U = torch.as_tensor(np.concatenate(clear))
     if {twin.specs[r.info.recording_id].frame_shape[0] for r in recordings} != {1}:  # LN sees gray
         ln = None
-    if isinstance(core, FactorizedCNN):
-        if ln is not None:
-            initialize_factorized(core, [ln.readout(r.info.recording_id) for r in recordings], clear_U)
-        core.normalize([contrast(twin, r) for r in recordings])
-    if frontend is None:
-        return
-    filters_KL = principal_courses(np.concatenate(courses), frontend.bases) if frontend.bases else None
-    if filters_KL is not None:
-        frontend.initialize(torch.as_tensor(filters_KL))
-    for stem in (module for module in core.modules() if isinstance(module, ConvStem)):
-        if ln is not None and isinstance(frontend, TemporalBasis):
-            weight_KL = frontend.weight_KL.detach()
-            fields = [fields_of(ln.readout(r.info.recording_id), weight_KL, stem.kernel) for r in recordings]
-            stem.initialize(prototypes(torch.cat(fields), clear_U, stem.fields.out_channels))
+    if frontend is not None and frontend.bases:
+        filters_KL = principal_courses(np.concatenate(courses), frontend.bases)
+        if filters_KL is not None:
+            frontend.initialize(torch.as_tensor(filters_KL))
+    readouts = [] if ln is None else [ln.readout(recording.info.recording_id) for recording in recordings]
+    for part in core.modules():
+        if not isinstance(part, FromData):
+            continue
+        if not isinstance(part, Core) and frontend is None:
+            continue
+        before = None if isinstance(part, Core) else frontend  # what stands between the video and the part
+        if readouts and (fields := typical_fields(part.fields_wanted(), before, readouts, clear_U)) is not None:
+            part.initialize(fields)
         with torch.no_grad():
-            stem.normalize([frontend(contrast(twin, r)) for r in recordings])
+            part.normalize(
+                shown if before is None else before(shown) for shown in (contrast(twin, r) for r in recordings)
+            )
 
 
-def initialize_factorized(core: FactorizedCNN, readouts: Sequence[LNReadout], clear_U: Tensor) -> None:
-    """The first layer takes over the units' typical fields, each with its negative, separated into space and time."""
-    lags, side = core.first.time.kernel_size[0], core.first.space.kernel_size[1]
-    fields_ULPP = torch.cat([fields_of(readout, torch.eye(lags), side) for readout in readouts])
-    typical_CLPP = prototypes(fields_ULPP, clear_U, core.first.space.out_channels // 2)
-    if not len(typical_CLPP):  # no unit has a clear field: the layer stays random
-        return
-    time_CLK, _, space_CKF = torch.linalg.svd(typical_CLPP.flatten(2), full_matrices=False)
-    core.initialize(space_CKF[:, 0].view(-1, *typical_CLPP.shape[2:]), time_CLK[:, :, 0])
+def typical_fields(
+    wanted: FieldsWanted | None, before: Frontend | None, readouts: Sequence[LNReadout], clear_U: Tensor
+) -> Tensor | None:
+    """The units' typical fields (F, K, P, P) that a part can take over; None where it takes none, or no unit has a
+    clear one.
+
+    Parameters
+    ----------
+    wanted : what the part says.
+    before : the front end whose filters the part sees; None where it sees the video itself.
+    readouts : LN's of all recordings.
+    clear_U : how clear the fields of their units are.
+    """
+    if wanted is None:
+        return None
+    if wanted.lags is not None:
+        filters_KL = torch.eye(wanted.lags) if before is None else None
+    else:
+        filters_KL = None if before is None else before.filters()
+    if filters_KL is None:
+        return None
+    fields = torch.cat([fields_of(readout, filters_KL, wanted.side) for readout in readouts])
+    found = prototypes(fields, clear_U, wanted.number)
+    return found if len(found) else None
 
 
 def principal_courses(courses_UL: np.ndarray, bases: int) -> np.ndarray | None:

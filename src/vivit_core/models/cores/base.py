@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.from_data import FromData
 from vivit_core.models.layers import Call, call_block, no_regularizer
 
 
-class Core(nn.Module, ABC):
+class Core(FromData, nn.Module, ABC):
     """Video in, feature maps out, finest first; the part of a twin that its recordings share.
 
     Frames come normalized, at one size, oldest first, as (B, C, T, H, W). Each map says where its cells lie and with
@@ -32,10 +33,14 @@ class Core(nn.Module, ABC):
     - ``stream``: the same numbers, frame by frame, or ``refuse_acausal_stream``;
     - ``check_geometry``: refuse clips that do not fit, with a remedy, before anything is computed.
 
+    What it may do
+    --------------
+    Begin from data (``FromData``); ``regularizer``. A front end before a tokenizer is its attribute ``frontend``.
+
     What the contract tests check (``vivit_core.testing.check_core``)
     ----------------------------------------------------------------
     Odd sizes, no look ahead, a gradient for every parameter, the same gradients computed again and compiled, a stream
-    that equals the clip, the round trip through a checkpoint.
+    that equals the clip, the round trip through a checkpoint; the fields that it wants are taken.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ Shape letters: B clips, C channels, T frames, H W pixels or cells, L lags, P pix
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from vivit_core.models.convolution import Conv3d, Step, in_turn
 from vivit_core.models.cores.base import Core
 from vivit_core.models.feature_map import FeatureMap, cell_centers
+from vivit_core.models.from_data import FieldsWanted
 from vivit_core.models.layers import channel_scales, init_linear, roughness
 
 
@@ -106,11 +107,17 @@ class FactorizedCNN(Core):
     def first(self) -> FactorizedLayer:
         return cast(FactorizedLayer, self.layers[0])
 
+    def fields_wanted(self) -> FieldsWanted:
+        first = self.first
+        return FieldsWanted(first.space.out_channels // 2, first.space.kernel_size[1], first.time.kernel_size[0])
+
     @torch.no_grad()
-    def initialize(self, space_CPP: Tensor, time_CL: Tensor) -> None:
-        """Take over receptive fields, separable in space and time, oldest lag first, each with its negative, at unit
-        norm; the channels beyond their number stay random.
+    def initialize(self, fields_FKPP: Tensor) -> None:
+        """Take over receptive fields, separated into space and time, each with its negative, at unit norm; the channels
+        beyond their number stay random.
         """
+        time_FLK, _, space_FKP = torch.linalg.svd(fields_FKPP.flatten(2), full_matrices=False)
+        space_CPP, time_CL = space_FKP[:, 0].view(-1, *fields_FKPP.shape[2:]), time_FLK[:, :, 0]
         first, number = self.first, 2 * len(space_CPP)
         side = first.space.kernel_size[1]
         margin = (side - space_CPP.shape[-1]) // 2
@@ -121,11 +128,12 @@ class FactorizedCNN(Core):
         first.time.weight[own, own, :, 0, 0] = F.normalize(time_CL.repeat(2, 1), dim=1)
 
     @torch.no_grad()
-    def normalize(self, clips: Sequence[Tensor]) -> None:
+    def normalize(self, clips: Iterable[Tensor]) -> None:
         """Scale every convolution to unit variance of each channel on these clips (B, C, T, H, W) together, which may
         differ in length."""
+        shown: Sequence[Tensor] = list(clips)
         for layer in self.layers:
-            clips = cast(FactorizedLayer, layer).normalize(clips)
+            shown = cast(FactorizedLayer, layer).normalize(shown)
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
         """One map: the last layer's."""

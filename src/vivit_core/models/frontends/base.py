@@ -50,3 +50,8 @@ class Frontend(nn.Module, ABC):
 
     def initialize(self, filters_KL: Tensor) -> None:
         """Begin with these temporal filters, (bases, lags), oldest lag first; called where ``bases`` is above 0."""
+
+    def filters(self) -> Tensor | None:
+        """The temporal filters through which each pixel is seen now, (K, lags), oldest lag first; None where the output
+        is something else. With them, fields of the units are told in the front end's channels (``FromData``)."""
+        return None

@@ -47,6 +47,9 @@ class TemporalBasis(Frontend):
             )
         self.weight_KL.copy_(F.normalize(filters_KL.to(self.weight_KL), dim=1))
 
+    def filters(self) -> Tensor:
+        return self.weight_KL.detach()
+
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         _, c, t, h, _ = x_BCTHW.shape
         series = rearrange(x_BCTHW, "b c t h w -> (b c) t (h w)")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.feature_map import FeatureMap, cell_centers
+from vivit_core.models.from_data import FromData
 from vivit_core.models.layers import Call, call_block, no_regularizer
 
 
@@ -49,7 +50,7 @@ class Tokens:
         return FeatureMap(x, self.first_end, self.stride, self.ys, self.xs, self.cell)
 
 
-class Tokenizer(nn.Module, ABC):
+class Tokenizer(FromData, nn.Module, ABC):
     """Video in, tokens out, and back to a feature map.
 
     The base class holds what all share: the size of a tubelet, the padding, and the check of the geometry.
@@ -63,10 +64,14 @@ class Tokenizer(nn.Module, ABC):
       puts it there);
     - ``stream``: the same tokens, frame by frame.
 
+    What it may do
+    --------------
+    Begin from data (``FromData``); ``restore``, ``regularizer``.
+
     What the contract tests check (``vivit_core.testing.check_tokenizer``)
     ---------------------------------------------------------------------
     Odd sizes, no look ahead, a gradient for every parameter, the same gradients computed again and compiled, a stream
-    that equals the clip, the round trip through a checkpoint.
+    that equals the clip, the round trip through a checkpoint; the fields that it wants are taken.
 
     Parameters
     ----------

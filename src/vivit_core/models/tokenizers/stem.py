@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from einops import rearrange
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
 from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.from_data import FieldsWanted
 from vivit_core.models.layers import Call, call_block, channel_scales, init_linear, roughness
 from vivit_core.models.tokenizers.base import Tokenizer, Tokens
 
@@ -68,17 +69,20 @@ class ConvStem(Tokenizer):
         for module in (self.fields, self.mix, self.embed):
             init_linear(module)
 
+    def fields_wanted(self) -> FieldsWanted:
+        return FieldsWanted(self.fields.out_channels, self.kernel)
+
     @torch.no_grad()
-    def initialize(self, fields_OIHW: Tensor) -> None:
+    def initialize(self, fields_FKPP: Tensor) -> None:
         """Take over receptive fields of at most the kernel's size; the channels beyond their number stay random."""
-        number, _, height, width = fields_OIHW.shape
+        number, _, height, width = fields_FKPP.shape
         top, left = (self.kernel - height) // 2, (self.kernel - width) // 2
         self.fields.weight[:number] = F.pad(
-            fields_OIHW.to(self.fields.weight), (left, self.kernel - width - left, top, self.kernel - height - top)
+            fields_FKPP.to(self.fields.weight), (left, self.kernel - width - left, top, self.kernel - height - top)
         )
 
     @torch.no_grad()
-    def normalize(self, clips: Sequence[Tensor]) -> None:
+    def normalize(self, clips: Iterable[Tensor]) -> None:
         """Scale the fields, then the mix, to unit variance of each channel (Salimans & Kingma 2016) on these clips
         (B, C, T, H, W) together, which may differ in length.
 
