@@ -100,7 +100,7 @@ def trained(tmp_path_factory, tiny):
 def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request):
     given = words.split()
     given += [word for task in given for word in SHORT.get(task, [])]
-    if {"task=evaluate", "task=stream", "task=attention", "task=predict", *SHORT} & set(given):
+    if {"task=evaluate", "task=stream", "task=attention", "task=predict", "task=publish", *SHORT} & set(given):
         best = request.getfixturevalue("trained")
         paths = {"PATH2": best.with_name("last.ckpt"), "PATH": best}
         for name, path in paths.items():

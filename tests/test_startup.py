@@ -25,7 +25,7 @@ SMALL = {
     "import": ["importer=arrays", "source=a", "out=b", "importer.recording_id=a", "importer.frame_rate_hz=30"],
     "inspect": [], "plan": [], "evaluate": ["checkpoint=a"], "stream": ["checkpoint=a"], "tuning": ["checkpoint=a"],
     "receptive_fields": ["checkpoint=a"], "attention": ["checkpoint=a"], "compare": ["checkpoints=[a,b]"],
-    "predict": ["checkpoint=a", "video=b", "out=c.h5"],
+    "predict": ["checkpoint=a", "video=b", "out=c.h5"], "publish": ["checkpoint=a", "out=b"],
 }  # fmt: skip
 
 

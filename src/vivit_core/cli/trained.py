@@ -11,8 +11,8 @@ from typing import Any
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import Data, data_of_evaluation, make_datamodule
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.models.checkpoint import read_checkpoint, settings_of
-from vivit_core.models.load import baseline_in, predictor_in
+from vivit_core.models.checkpoint import settings_of
+from vivit_core.models.load import baseline_in, predictor_in, read_trained
 from vivit_core.models.predictor import Predictor
 from vivit_core.parts.groups import class_of
 
@@ -66,7 +66,7 @@ def load_trained(path: Path, average: bool = False) -> Trained:
 
     Parameters
     ----------
-    path : of the file.
+    path : of the file, or of what else :func:`vivit_core.models.load.read_trained` reads.
     average : take the averaged weights, which ``callbacks=ema`` keeps.
 
     Raises
@@ -74,7 +74,7 @@ def load_trained(path: Path, average: bool = False) -> Trained:
     ValueError
         Where it cannot be read, holds no model, or no averaged weights.
     """
-    content = read_checkpoint(path)
+    content = read_trained(path)
     return Trained(path, content, predictor_in(path, content, average))
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from vivit_core.models.checkpoint import WRITTEN, asked, check_model, check_packages, refused, written_by
 from vivit_core.models.checkpoint import read_checkpoint as read_checkpoint
+from vivit_core.models.hub import fetched, is_address
 from vivit_core.models.ln import LN
 from vivit_core.models.predictor import Predictor, recordings_in
+from vivit_core.models.published import read_published
 from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import class_of, consent
 
@@ -23,11 +25,13 @@ def load_predictor(
     """The model in a checkpoint, a twin or an LN model, ready to predict; with its averaged weights, where ``average``
     and it holds some.
 
-    Reads with ``weights_only=True`` and builds classes of this package alone: a checkpoint cannot run code.
+    Reads with ``weights_only=True`` and builds classes of this package alone: a checkpoint cannot run code. A published
+    twin cannot either.
 
     Parameters
     ----------
-    path : of a .ckpt file.
+    path : of a .ckpt file, of a folder that task=publish wrote, or ``hf://user/name[@revision]``
+        (:func:`read_trained`).
     device : "cpu" or "cuda".
     average : take the averaged weights.
     packages : other packages whose classes it may be made of, because you trust them: importing one runs its code.
@@ -39,7 +43,7 @@ def load_predictor(
         among ``packages``, or it holds no average.
     """
     with consent(packages):
-        return predictor_in(path, read_checkpoint(path), average).to(device).eval()
+        return predictor_in(path, read_trained(path), average).to(device).eval()
 
 
 def load_twin(path: str | Path, device: str = "cpu", average: bool = False, packages: Sequence[str] = ()) -> Twin:
@@ -56,8 +60,22 @@ def load_twin(path: str | Path, device: str = "cpu", average: bool = False, pack
     return predictor
 
 
+def read_trained(path: str | Path) -> dict[str, Any]:
+    """What a trained model consists of, wherever it is kept: in a checkpoint, in a folder that task=publish wrote, or
+    in one on the Hugging Face Hub, ``hf://user/name[@revision]``.
+
+    Raises
+    ------
+    ValueError
+        Where nothing is there, it is damaged, or holds anything but plain values and tensors; one line that names it.
+    """
+    if is_address(path):
+        return read_published(fetched(path))
+    return read_published(Path(path)) if Path(path).is_dir() else read_checkpoint(path)
+
+
 def predictor_in(path: str | Path, content: Mapping[str, Any], average: bool = False) -> Predictor:
-    """The model in a checkpoint that was read (``read_checkpoint``); ``path`` is for messages."""
+    """The model in a checkpoint that was read (:func:`read_trained`); ``path`` is for messages."""
     if average and AVERAGE not in content:
         raise ValueError(f"{path} holds no averaged weights; callbacks=ema keeps them in training")
     state = weights_in(content[AVERAGE].get("state_dict", {}) if average else content["state_dict"])

@@ -28,7 +28,7 @@ from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.ln import LN
-from vivit_core.models.load import baseline_in, checkpoint_of, predictor_in
+from vivit_core.models.load import baseline_in, checkpoint_of, predictor_in, read_trained
 from vivit_core.models.plan import check_geometry
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
@@ -167,7 +167,7 @@ def adopted(context: RunContext, init_from: Path, model: Node) -> Node:
     said = {word[1] if len(word) > 1 else "" for word in words if word[0] == "model"}
     if context.experiment not in (None, "finetune"):
         said = {""}  # a recipe for a model of its own
-    return cast(Node, adopted_model(read_checkpoint(init_from), model, said, init_from))
+    return cast(Node, adopted_model(read_trained(init_from), model, said, init_from))
 
 
 def fit(
@@ -213,7 +213,7 @@ def fit(
     twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
     optimization: Optimization = build("optim", optim)
-    trained = pretrained(twin, read_checkpoint(init_from), init_from) if init_from is not None else None
+    trained = pretrained(twin, read_trained(init_from), init_from) if init_from is not None else None
     passes = budget.epochs * budget.steps_per_epoch * budget.accumulate
     if optimization.core_lr_scale > 0 and compiles(twin.core.compile_choice, device, passes):
         console.print(
@@ -338,7 +338,7 @@ def initialize(
     """Fit the baseline, and let the twin start from data and from what is trained already."""
     if trained is not None and init_from is not None:
         scale = optimization.core_lr_scale
-        loaded = load_parts(twin, read_checkpoint(init_from), trained.parts, init_from)
+        loaded = load_parts(twin, read_trained(init_from), trained.parts, init_from)
         fresh = ["the readouts", *([trained.fresh] if trained.fresh else [])]
         how = f"learns at {scale:g} of the readouts' rate" if scale else "is frozen, and without dropout"
         console.print(

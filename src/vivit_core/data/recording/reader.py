@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from vivit_core.data.recording.format import CONTEXT_AXES, ContextWeights, as_strings, is_rate
+from vivit_core.data.recording.format import CONTEXT_AXES, ContextWeights, RecordingInfo, as_strings, is_rate
 from vivit_core.data.recording.hdf5 import open_hdf5, open_recording, unreadable
 from vivit_core.data.recording.structure import describe
 from vivit_core.data.recording.validate import check_recording
@@ -41,6 +41,18 @@ def _close_all_but(most: int) -> None:
     open_now = list(_open_now.values())
     for recording in open_now[: max(0, len(open_now) - most)]:
         recording.close()
+
+
+def header(path: Path) -> RecordingInfo:
+    """What a recording file says of itself; its large arrays are not read.
+
+    Raises
+    ------
+    RecordingError
+        Where the file is not a recording.
+    """
+    with open_recording(path) as file:
+        return describe(file, path)
 
 
 class Recording:

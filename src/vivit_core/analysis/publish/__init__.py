@@ -1,0 +1,1 @@
+"""A trained twin as a folder that can be shared."""

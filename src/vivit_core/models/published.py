@@ -1,0 +1,108 @@
+"""A published twin: a folder of weights (safetensors) and a description (JSON), which anybody may have written.
+
+Neither can run code. What is read is what a checkpoint holds (``checkpoint``), with the same checks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from vivit_core.models.checkpoint import WRITTEN, check_kind, written_by
+from vivit_core.models.predictor import Predictor
+from vivit_core.system.files import atomic_write, write_text
+from vivit_core.system.plain import in_a_line, read_plain
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+TWIN, BASELINE = "twin.", "ln."  # how the names of their tensors begin
+
+
+def read_published(folder: Path) -> dict[str, Any]:
+    """The content of a published folder, as ``read_checkpoint`` gives that of a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        Where the folder is none, its files are damaged, or of another format; one line that names it.
+    """
+    if not (folder / CONFIG).is_file():
+        run = " (this is a run folder: give its checkpoints/best.ckpt)" if (folder / "checkpoints").is_dir() else ""
+        raise ValueError(
+            f"{folder}: not a published twin, because it holds no {CONFIG}{run}; give a folder that task=publish "
+            "wrote, or a .ckpt file"
+        )
+    config = read_plain(folder / CONFIG)
+    wanted = {WRITTEN, "twin", "ln", "settings"}
+    if config.keys() != wanted:
+        raise ValueError(
+            f"{folder / CONFIG}: not the description of a twin: it holds {', '.join(map(str, sorted(config)[:8]))}, "
+            f"and should hold {', '.join(sorted(wanted))}; give a folder that task=publish wrote"
+        )
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder / WEIGHTS}: not readable weights ({in_a_line(error)}); fetch it again") from error
+    content = {
+        WRITTEN: config[WRITTEN],
+        "twin": config["twin"],
+        "state_dict": {name: value for name, value in tensors.items() if not name.startswith(BASELINE)},
+        "settings": config["settings"],
+    }
+    if config["ln"] is not None:
+        own = {name.removeprefix(BASELINE): value for name, value in tensors.items() if name.startswith(BASELINE)}
+        content["ln"] = {"description": config["ln"], "weights": own}
+    check_kind(folder, content)
+    return content
+
+
+def write_published(
+    folder: Path, model: Predictor, baseline: Predictor | None, settings: Mapping[str, Any] | None
+) -> list[Path]:
+    """Write weights and description; the description comes last, without which a folder is no twin.
+
+    Parameters
+    ----------
+    folder : for the files.
+    model, baseline : the twin, and the linear model beside it; None: none.
+    settings : of the training, as far as they are to be known (:func:`shared`).
+
+    Raises
+    ------
+    ValueError
+        For a model that cannot be kept.
+    OSError
+        Where the disk is full.
+    """
+    description = model.description()
+    config = {
+        WRITTEN: written_by(description),
+        "twin": description,
+        "ln": None if baseline is None else baseline.description(),
+        "settings": settings,
+    }
+    tensors = named(TWIN, model) | ({} if baseline is None else named(BASELINE, baseline))
+    with atomic_write(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(tensors, {"format": "pt"}))
+    write_text(folder / CONFIG, json.dumps(config, indent=1, allow_nan=False) + "\n")
+    return [folder / WEIGHTS, folder / CONFIG]
+
+
+def named(prefix: str, model: nn.Module) -> dict[str, Tensor]:
+    """A model's tensors, each whole and in its own memory."""
+    return {f"{prefix}{name}": value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+
+
+def shared(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What of a training's settings a published twin tells: how its data were prepared, and no place on a disk."""
+    if settings is None:
+        return None
+    data = dict(settings["data"])
+    if data["recordings"] is not None or data["root"] is not None:
+        data["simulator"] = None  # its recordings are not those
+    return {"data": data | {"recordings": None, "root": None, "cache": "simulated"}}

@@ -1,0 +1,143 @@
+"""A published folder says what the twin is and how good it is, and nothing of the disk it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import yaml
+from small_recordings import small_arrays
+
+from vivit_core import load_twin
+from vivit_core.analysis.publish.card import About, text
+from vivit_core.analysis.publish.publish import write_folder
+from vivit_core.analysis.publish.scores import scores_in
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.published import CONFIG, WEIGHTS
+from vivit_core.models.twin import Twin
+from vivit_core.specs import RecordingSpec
+from vivit_core.system.tables import write_table
+
+ABOUT = About("My twin", "A. Author", "cc-by-4.0", None, "For teaching.")
+BPS = np.linspace(0.1, 0.9, 5)
+DATA: dict[str, Any] = {"recordings": None, "root": None, "cache": "/home/me/cache", "simulator": {}}
+
+
+def made(**changed: Any) -> Twin:
+    return tiny_models.twin(tiny_models.vivit(**changed), tiny_models.spec())
+
+
+def evaluated(folder: Path, checkpoint: Path, **changed: Any) -> Path:
+    """A run folder as an evaluation of five units leaves it; one of them is silent."""
+    rows = [
+        {"recording": "a", "unit": f"a{u}", "bps": BPS[u] if u else None, "ln_bps": BPS[u] / 2 if u else None,
+         "truth_bps": 1.0 if u else None, "corr": 0.25}
+        for u in range(5)
+    ]  # fmt: skip
+    write_table(folder / "units.csv", rows)
+    summary = {
+        "checkpoint": str(checkpoint), "split": "test", "bins": 300, "burn_in": 8, "units_silent": 1,
+        "knowable_fraction": 0.5,
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary | changed))
+    (folder / "pictures").mkdir()
+    for name in ("distribution", "rasters_a", "rasters_b"):
+        (folder / "pictures" / f"{name}.png").write_bytes(b"\x89PNG" + name.encode())
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    return evaluated(tmp_path / "run", tmp_path / "run" / "checkpoints" / "best.ckpt")
+
+
+def best(run: Path) -> Path:
+    return run / "checkpoints" / "best.ckpt"
+
+
+def published(run: Path, twin: Twin, about: About = ABOUT, data: dict[str, Any] = DATA) -> tuple[Path, str]:
+    out = run.parent / "out"
+    files = write_folder(out, twin, None, {"data": data}, scores_in(run, best(run)), about)
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == set(files)
+    return out, (out / "README.md").read_text()
+
+
+def test_scores_are_means_over_units_with_their_intervals(run: Path) -> None:
+    own = scores_in(run, best(run)).of["a"]
+    bps = own["bps"]
+    assert bps is not None and bps.mean == pytest.approx(BPS[1:].mean())
+    # The mean of 4 of 4 evenly spaced values: a standard error of .112, so 95 % within .22.
+    assert (bps.low, bps.high) == pytest.approx((bps.mean - 0.22, bps.mean + 0.22), abs=0.03)
+    assert str(own["truth_bps"]) == "1.000 [1.000, 1.000]" and own["corr"] is not None
+
+
+def test_the_folder_holds_the_twin_and_its_card(run: Path) -> None:
+    out, card = published(run, made())
+    assert load_twin(out).specs["a"].n_units == 5
+    assert {path.name for path in out.iterdir()} == {CONFIG, WEIGHTS, "README.md", "pictures"}
+    _, header, body = card.split("---\n", 2)
+    assert yaml.safe_load(header)["license"] == "cc-by-4.0" and yaml.safe_load(header)["library_name"] == "vivit-core"
+    for words in (
+        "# My twin", "For teaching.", "load_twin(FOLDER)", "recordings are simulated", "gaze (3)",
+        "| a | 0.600 [0.", "| 1.000 [1.000, 1.000] |", "finds 0.500 of it", "1 silent units are left out",
+        "up to that bin, and none that come later", "## Limits", "Of the weights: cc-by-4.0",
+        "![Scores over units", "pictures/rasters.png", "A. Author, My twin.", "Neither can run code",
+    ):  # fmt: skip
+        assert words in body, words
+    assert (out / "pictures" / "rasters.png").read_bytes().endswith(b"rasters_a")
+    for file in (out / CONFIG, out / "README.md"):
+        assert "/home/me" not in file.read_text() and str(run) not in file.read_text()
+
+
+def test_recordings_at_hand_tell_of_themselves(run: Path) -> None:
+    file = write_recording(
+        run.parent / "rec0.h5", **small_arrays(), subject="mouse 7", area="V1", licence="CC0", species="<b>mouse</b>"
+    )
+    spec = RecordingSpec("rec0", 50.0, (1, 12, 16), ("0", "1", "2"), (0.2,) * 3, 120.0, 50.0)
+    twin = tiny_models.twin(tiny_models.vivit(modulator=None), spec)
+    out, card = published(run, twin, data=DATA | {"recordings": [str(file)]})
+    assert r"| rec0 | 3 | 50 | 12 × 16 px | none | mouse 7 | \<b\>mouse\</b\> | V1 |" in card
+    assert "Of the recording rec0: CC0" in card and "simulated" not in card
+    config = json.loads((out / CONFIG).read_text())
+    assert config["settings"]["data"]["recordings"] is None and config["settings"]["data"]["simulator"] is None
+
+
+def test_what_is_not_known_is_said(run: Path) -> None:
+    twin = made(causal=False)
+    about = About("T", None, None, None, None)
+    _, card = published(run, twin, about, DATA | {"recordings": ["/gone/*.h5"]})
+    assert "The files of a were not at hand" in card and "not causal" in card and "None was given" in card
+    assert "license:" not in card.split("---\n")[1]
+
+
+def test_scores_that_chose_the_model_say_so(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"split": "val"}))
+    assert "which chose the model, so that these scores are too high" in published(run, made())[1]
+
+
+def test_names_are_text_in_a_card() -> None:
+    assert text("a|b\n# c [d](e) <img> $x$") == r"a\|b \# c \[d\](e) \<img\> \$x\$"
+
+
+def test_scores_of_another_checkpoint_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"its scores are of .*best\.ckpt, and not of .*last\.ckpt"):
+        scores_in(run, run / "checkpoints" / "last.ckpt")
+    moved = tmp_path / "elsewhere" / "run"
+    moved.parent.mkdir()
+    run.rename(moved)
+    assert scores_in(moved, best(moved)).of["a"]["bps"] is not None  # a moved run folder is the same run
+    with pytest.raises(ValueError, match=r"has no summary\.json and no units\.csv, .* task=evaluate checkpoint="):
+        scores_in(tmp_path, best(moved))
+
+
+def test_a_folder_in_which_something_stands_is_refused(run: Path) -> None:
+    (run.parent / "out").mkdir()
+    published(run, made())
+    with pytest.raises(ValueError, match="stands there already; name a new folder"):
+        published(run, made())
