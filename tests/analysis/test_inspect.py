@@ -209,6 +209,40 @@ def test_a_file_that_cannot_be_used_does_not_hide_the_others(sound, tmp_path):
     assert "row 7" in str(rows[1][4])
 
 
+@pytest.mark.parametrize("shape", [(24, 1), (1, 24), (12, 12)])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_unit_that_no_linear_model_sees_is_named(shape, binary, tmp_path):
+    """A linear cell, an energy cell, a random and a silent one; a pixel of binary noise has the same variance always."""
+    rng, bins = np.random.default_rng(1), 6000
+    noise = rng.choice([-1.0, 1.0], (bins, *shape)) if binary else rng.standard_normal((bins, *shape))
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    along, center = (x, shape[1] // 2) if shape[0] == 1 else (y, shape[0] // 2)
+    window = np.exp(-((along - center) ** 2 + (0 if 1 in shape else (x - shape[1] // 2) ** 2)) / 12)
+    pair = [window * np.cos(2 * np.pi * along / 4.5 + phase) for phase in (0, np.pi / 2)]
+    even, odd = (np.roll((noise * field).sum((1, 2)) / np.linalg.norm(field), 3) for field in pair)
+    counts = np.zeros((bins, 4), np.uint8)
+    counts[:, 0], counts[:, 1] = rng.poisson(0.2 * np.exp(0.6 * even)), rng.poisson(0.2 * (even**2 + odd**2))
+    counts[:, 2] = rng.poisson(0.3, bins)
+    start = np.arange(0, bins, 300)
+    path = write_recording(
+        tmp_path / "cells.h5", recording_id="cells", frame_rate_hz=RATE_HZ, counts=counts,
+        frames=np.clip(127 + 40 * noise, 0, 255).astype(np.uint8),
+        trials=Trials(start, start + 300, [f"s{t}" for t in start], ["train"] * 18 + ["val", "test"]),
+        units={"id": ["linear", "energy", "random", "silent"]},
+    )  # fmt: skip
+    summary = inspect([path], duration_s=0.2, max_frames=20000, out=tmp_path, progress=False)
+    seen = summary["recordings"]["cells"]["spike_triggered"]
+    assert seen["linear"]["average_sd"] > 6 and seen["linear"]["variance_sd"] is None
+    assert seen["energy"]["average_sd"] < 4 and seen["energy"]["variance_sd"] > 12
+    assert seen["random"]["average_sd"] < 5 and seen["random"]["variance_sd"] < 5
+    assert seen["silent"] == {"average_sd": None, "variance_sd": None}
+    (note,) = (f for f in summary["recordings"]["cells"]["findings"] if f["check"] == "hidden_from_average")
+    assert note["where"] == "units energy" and "no spike-triggered average" in note["what"]
+    section = report_section(summary, "the command")
+    overview = next(table for table in section.tables if table.title == "recordings")
+    assert overview.rows[0][overview.columns.index("hidden from averages")] == 1
+
+
 def test_units_alike_and_units_that_drift_by_hand():
     assert twins(np.array([1.5, 2.0, 1.5, 0.0, 0.0]), np.array([4, 4, 4, 0, 0])) == [[0, 2]]
     rate = np.ones((30, 4))

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from einops import rearrange, reduce
 
-from vivit_core.analysis.inspect.findings import ALIGNED_UNITS, BLOCKS, ENOUGH_S, LATE_S, PIXELS, UNITS, WINDOW_S, Look
+from vivit_core.analysis.inspect.findings import ALIGNED_UNITS, BLOCKS, ENOUGH_S, LATE_S, PIXELS, UNITS, WINDOW_S, Look, some
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
+from vivit_core.rf.beyond_average import CLEAR_SD, links
 from vivit_core.rf.regression import CLEAR, MAP_LAGS, contrast, contrast_energies, place, rest
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
@@ -51,8 +52,37 @@ def fields_and_alignment(
         look.snr_U[group], look.center_U2[group], maps[group] = snr.numpy(), center.numpy(), map_UHW.numpy()
     silent = look.mean_rate_hz_U == 0
     look.snr_U[silent], look.center_U2[silent] = np.nan, np.nan
+    beyond_average(frames_THW, rest_TU, -(-lags // pool), look, np.array(info.unit_ids), progress)
     look.mapped_units = np.argsort(-np.nan_to_num(look.snr_U), kind="stable")[:12].tolist()
     look.map_UHW = maps[look.mapped_units]
+
+
+def beyond_average(
+    frames_THW: torch.Tensor, rest_TU: torch.Tensor, lags: int, look: Look, ids_U: np.ndarray, progress: bool
+) -> None:
+    """Which units follow the stimulus's variance and not the stimulus: what is linear cannot see them."""
+    average_U, variance_U = np.full(len(ids_U), np.nan), np.full(len(ids_U), np.nan)
+    groups = [slice(u, u + UNITS) for u in range(0, len(ids_U), UNITS)]
+    for group in track(groups, "spike-triggered variance", disable=not progress):
+        average, variance = links(frames_THW, rest_TU[:, group], lags)
+        average_U[group], variance_U[group] = average.numpy(), variance.numpy()
+    hidden_U = variance_U >= CLEAR_SD
+    look.summary |= {
+        "units_with_average": int((average_U >= CLEAR_SD).sum()),
+        "units_with_variance_alone": int(hidden_U.sum()),
+        "spike_triggered": {
+            str(unit): {"average_sd": float(a), "variance_sd": float(v)}
+            for unit, a, v in zip(ids_U, average_U, variance_U, strict=True)
+        },
+    }
+    if hidden_U.any():
+        look.find(
+            "hidden_from_average",
+            "note",
+            f"units {some(ids_U[hidden_U].tolist())}",
+            "have no spike-triggered average, but follow the stimulus's variance, as complex cells do",
+            "A linear model (LN) and a map by averages do not see them; a twin can, so judge it on them by its own score",
+        )
 
 
 def alignment(recording: Recording, spec: RecordingSpec, look: Look, split: str, few: int) -> None:

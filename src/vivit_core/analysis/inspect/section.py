@@ -15,10 +15,11 @@ def report_section(summary: dict[str, Any], command: str) -> Section:
     overview = Table(
         "recordings",
         ["recording", "minutes", "units", "frames", "rate Hz", "spikes/s, median", "valid", "units with a field",
-         "lag ms", "faults", "notes"],
+         "hidden from averages", "lag ms", "faults", "notes"],
         [
             [name, r["seconds"] / 60, r["units"], "×".join(map(str, r["frame_shape"])), r["frame_rate_hz"],
              r["rate_hz"]["median"], r["valid_share"], r["units_with_field"],
+             r.get("units_with_variance_alone"),
              None if r.get("link_lag_s") is None else 1e3 * r["link_lag_s"],
              *(sum(f["level"] == level for f in r["findings"]) for level in ("fault", "note"))]
             for name, r in known.items()
@@ -65,6 +66,7 @@ def report_section(summary: dict[str, Any], command: str) -> Section:
         f"{n} recording{'s' if n != 1 else ''}, {faults or 'no'} fault{'s' if faults != 1 else ''} found.",
         "A unit has a field where its map stands clearly above maps made with responses shifted in time. The lag is "
         "that at which responses go best with brightness, contrast and change of the stimulus; it must lie after 0.",
+        "Units hidden from averages follow the variance of the stimulus, and not the stimulus itself: no linear model sees them.",
     ]
     pictures = [
         (Path(r["picture"]), f"{name}: frames, receptive fields of the clearest units, rates, lags")
