@@ -212,7 +212,7 @@ def test_a_file_that_cannot_be_used_does_not_hide_the_others(sound, tmp_path):
 @pytest.mark.parametrize("shape", [(24, 1), (1, 24), (12, 12)])
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_unit_that_no_linear_model_sees_is_named(shape, binary, tmp_path):
-    """A linear cell, an energy cell, a random and a silent one; a pixel of binary noise has the same variance always."""
+    """A linear cell, an energy cell, a random and a silent one; a pixel of binary noise has no variance to tell."""
     rng, bins = np.random.default_rng(1), 6000
     noise = rng.choice([-1.0, 1.0], (bins, *shape)) if binary else rng.standard_normal((bins, *shape))
     y, x = np.mgrid[: shape[0], : shape[1]]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from vivit_core.cli import runs
-from vivit_core.training.ranks import check_started, environment_of
+from vivit_core.training.ranks import PeerLost, ProcessGroup, check_started, environment_of, lost_peer
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
 SMALL = [
@@ -158,6 +158,46 @@ def test_no_thread_of_a_process_group_outlives_the_training(tmp_path):
     code, printed = run_command([sys.executable, str(script)], tmp_path)
     assert code == 0 and "threads of 0:" in printed and "threads of 1:" in printed, printed
     assert "gloo" not in printed.partition("threads of")[2], printed
+
+
+LOST = """
+import os, signal, sys
+import torch
+from vivit_core.cli.main import message_of
+from vivit_core.training.ranks import PeerLost, process_group
+try:
+    with process_group("cpu", 2, 1) as together:
+        together.first(lambda: 1)
+        if together.rank == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        while sys.argv[2] == "steps":
+            torch.distributed.all_reduce(torch.ones(3))
+        together.first(lambda: 1)
+except PeerLost as lost:
+    print(message_of(lost), flush=True)
+    os._exit(1)
+"""
+
+
+@pytest.mark.parametrize(("gone", "at"), [(0, "decision"), (1, "steps")])
+def test_a_process_that_is_gone_is_a_line(gone, at, tmp_path):
+    """And not gloo's traceback: in the training's steps, and where the others wait for the first."""
+    script = tmp_path / "lost.py"
+    script.write_text(LOST)
+    code, printed = run_command([sys.executable, str(script), str(gone), at], tmp_path)
+    told = [line for line in printed.splitlines() if "is gone" in line]
+    assert code != 0 and len(told) == 1, printed
+    assert told[0].startswith(f"process {1 - gone} of 2 ") and "resume=auto" in told[0]
+    assert "Traceback" not in printed and "gloo/" not in printed, printed
+
+
+def test_any_other_error_stays_what_it_is():
+    environment = environment_of(1)
+    one, two = ProcessGroup(0, 1, environment), ProcessGroup(0, 2, environment)
+    gone = RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:22249.")
+    assert isinstance(lost_peer(gone, two), PeerLost) and lost_peer(gone, one) is gone
+    for error in (RuntimeError("shapes differ"), KeyError("Connection closed by peer")):
+        assert lost_peer(error, two) is error
 
 
 def assert_alike(one: runs.Run, two: runs.Run) -> None:

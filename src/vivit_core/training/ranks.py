@@ -28,7 +28,24 @@ from vivit_core.system.processes import FirstFailed, started_from_outside
 from vivit_core.system.stops import TrainingStopped
 
 T = TypeVar("T")
+# What gloo and NCCL say where a process is gone that they exchange with.
+GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 PATIENCE = timedelta(days=7)  # how long the others wait for the first, which may fit baselines or simulate recordings
+
+
+class PeerLost(ValueError):
+    """Another of the processes that train together is gone, so this one cannot go on."""
+
+
+def lost_peer(error: BaseException, processes: ProcessGroup) -> BaseException:
+    """:class:`PeerLost` in the place of what the exchange says where a process is gone; any other error as it is."""
+    if processes.size == 1 or not (isinstance(error, RuntimeError) and any(word in str(error) for word in GONE)):
+        return error
+    return PeerLost(
+        f"process {processes.rank} of {processes.size} (the first is 0) ends, because another one, with which it "
+        "trains, is gone: what that one printed, or the system's log, says why (an error of its own, memory that was "
+        "full, a machine that stopped); start all again with resume=auto"
+    )
 
 
 def check_started(device: str, devices: int, num_nodes: int) -> None:
@@ -163,9 +180,11 @@ def process_group(device: str, devices: int, num_nodes: int) -> Iterator[Process
     except TrainingStopped:
         part(processes)
         raise  # all have stopped
-    except BaseException:
+    except BaseException as error:
         for process in getattr(fabric.strategy.launcher, "procs", []):  # else they would wait for this one
             process.kill()
+        if (told := lost_peer(error, processes)) is not error:
+            raise told from None
         raise
 
 

@@ -8,7 +8,17 @@ import numpy as np
 import torch
 from einops import rearrange, reduce
 
-from vivit_core.analysis.inspect.findings import ALIGNED_UNITS, BLOCKS, ENOUGH_S, LATE_S, PIXELS, UNITS, WINDOW_S, Look, some
+from vivit_core.analysis.inspect.findings import (
+    ALIGNED_UNITS,
+    BLOCKS,
+    ENOUGH_S,
+    LATE_S,
+    PIXELS,
+    UNITS,
+    WINDOW_S,
+    Look,
+    some,
+)
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.rf.beyond_average import CLEAR_SD, links
@@ -81,7 +91,7 @@ def beyond_average(
             "note",
             f"units {some(ids_U[hidden_U].tolist())}",
             "have no spike-triggered average, but follow the stimulus's variance, as complex cells do",
-            "A linear model (LN) and a map by averages do not see them; a twin can, so judge it on them by its own score",
+            "Linear models (LN) and maps by averages do not see them; a twin can, so judge it there by its own score",
         )
 
 

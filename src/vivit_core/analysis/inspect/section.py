@@ -66,7 +66,8 @@ def report_section(summary: dict[str, Any], command: str) -> Section:
         f"{n} recording{'s' if n != 1 else ''}, {faults or 'no'} fault{'s' if faults != 1 else ''} found.",
         "A unit has a field where its map stands clearly above maps made with responses shifted in time. The lag is "
         "that at which responses go best with brightness, contrast and change of the stimulus; it must lie after 0.",
-        "Units hidden from averages follow the variance of the stimulus, and not the stimulus itself: no linear model sees them.",
+        "Units hidden from averages follow the variance of the stimulus, and not the stimulus itself: no linear model "
+        "sees them.",
     ]
     pictures = [
         (Path(r["picture"]), f"{name}: frames, receptive fields of the clearest units, rates, lags")

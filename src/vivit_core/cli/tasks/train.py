@@ -47,7 +47,7 @@ from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
 from vivit_core.training.monitors import check_monitors
 from vivit_core.training.optim import CORE, Optimization
-from vivit_core.training.ranks import ProcessGroup, process_group
+from vivit_core.training.ranks import ProcessGroup, lost_peer, process_group
 from vivit_core.training.restore import Begun, check_restorable, restoring
 from vivit_core.training.tracking import finish_wandb
 from vivit_core.training.trainer import make_trainer
@@ -139,7 +139,7 @@ def train(
                 return score
             except BaseException as error:
                 if processes.rank == 0:
-                    note_failure(run, error)
+                    note_failure(run, lost_peer(error, processes))
                 raise
             finally:
                 finish_wandb(failed=sys.exc_info()[0] is not None)
