@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 from tiny_training import BINS, BURN_IN, make_batch, make_twin
 
 from vivit_core.models.likelihoods.loss import counted, summed_loss
+from vivit_core.models.likelihoods.negative_binomial import NegativeBinomial
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.specs import Clips
 
@@ -115,3 +117,62 @@ def test_loss_is_computed_in_float32_under_autocast():
 def test_burn_in_as_long_as_the_clip_is_refused():
     with pytest.raises(ValueError, match="nothing left after a burn-in of 8"):
         summed_loss(make_twin()(make_batch(0)), make_batch(0), BINS, poisson)
+
+
+def gain_of_fano_2(mean):
+    """What a count tells more by a negative binomial of Fano factor 2 than by Poisson's of the same mean, in nats: its
+    expectation and its standard deviation."""
+    n = np.arange(400)
+    right = stats.nbinom(mean, 0.5)
+    gained = right.logpmf(n) - stats.poisson(mean).logpmf(n)
+    expected = float((right.pmf(n) * gained).sum())
+    return expected, math.sqrt(float((right.pmf(n) * gained**2).sum()) - expected**2)
+
+
+def test_negative_binomial_wins_on_counts_of_fano_factor_2_by_what_theory_says():
+    means, bins = np.array([0.3, 1.0, 4.0]), 20_000
+    counts = torch.as_tensor(stats.nbinom(means, 0.5).rvs((2, bins, 3), np.random.default_rng(0)), dtype=torch.float32)
+    assert torch.allclose(counts.var((0, 1)) / counts.mean((0, 1)), torch.tensor(2.0), rtol=0.05)
+    rate = torch.as_tensor(means, dtype=torch.float32).expand(bins, 3)
+    made = NegativeBinomial(means.tolist(), "exp", dispersion=0.1)
+    optimizer = torch.optim.LBFGS(made.parameters(), max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = made.nats(rate, counts[0]).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    np.testing.assert_allclose(made.dispersion_U.detach(), 1 / means, rtol=0.15)
+    with torch.no_grad():
+        gained = (poisson("a").nats(rate, counts[1]) - made.nats(rate, counts[1])).double().mean(0)
+    for mean, won in zip(means, gained.tolist(), strict=True):
+        expected, spread = gain_of_fano_2(mean)
+        assert won == pytest.approx(expected, abs=4 * spread / math.sqrt(bins)) and expected > 0.02
+    low, high = (made.distribution(means).ppf(level) for level in (0.05, 0.95))
+    inside = ((counts[1].numpy() >= low) & (counts[1].numpy() <= high)).mean(0)
+    exact = stats.nbinom(means, 0.5)
+    np.testing.assert_allclose(inside, exact.cdf(high) - exact.cdf(low - 1), atol=0.01)
+
+
+def test_negative_binomial_of_little_dispersion_is_poisson_s():
+    rng = np.random.default_rng(0)
+    rate = torch.as_tensor(rng.uniform(0.01, 5, (50, 2)), dtype=torch.float32)
+    counts = torch.as_tensor(rng.poisson(2.0, (50, 2)), dtype=torch.float32)
+    made = NegativeBinomial((1.0, 1.0), "exp", dispersion=1e-7)
+    torch.testing.assert_close(made.nats(rate, counts), poisson("a").nats(rate, counts), rtol=1e-4, atol=1e-4)
+    for dispersion in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="likelihood=poisson"):
+            NegativeBinomial((1.0,), "exp", dispersion=dispersion)
+
+
+def test_nats_are_scipy_s_to_a_constant_of_the_count():
+    counts, rate = np.arange(30.0)[:, None], np.array([0.2, 1.0, 7.0])
+    made = NegativeBinomial(rate.tolist(), "exp", dispersion=0.7)
+    with torch.no_grad():
+        nats = made.nats(torch.as_tensor(rate), torch.as_tensor(counts)).numpy()
+    expected = -stats.nbinom.logpmf(counts, 1 / 0.7, 1 / (1 + 0.7 * rate)) - special.gammaln(counts + 1)
+    np.testing.assert_allclose(nats, expected, rtol=1e-5, atol=1e-6)
+    deviance = made.deviance(torch.as_tensor(rate), torch.as_tensor(rate)).detach()
+    assert deviance.abs().max() < 1e-6

@@ -89,6 +89,13 @@ def check_likelihood(node: Node, packages: Sequence[str] = ()) -> None:
 
     for factor in (0.7, 1.4):
         assert (nats(factor) > nats(1.0)).all(), f"a rate of {factor} times the counts' mean costs less than the mean"
+    with torch.no_grad():
+        assert likelihood.deviance(mean * 1.3, counts)[:, fired].min() > -1e-6, "a count's deviance is negative"
+    if (scatter := likelihood.distribution(mean.numpy())) is not None:
+        assert np.allclose(scatter.mean()[fired], mean[fired]), "the mean of distribution(rate) is not the rate"
+        other = likelihood.distribution(1.4 * mean.numpy())
+        told = (scatter.logpmf(counts) - other.logpmf(counts)).sum(0)[fired]
+        assert np.allclose(told, nats(1.4) - nats(1.0), rtol=1e-5), "nats are not those of distribution(rate)"
     bins = np.full(len(means), float(len(counts)))
 
     def scored(some: list[int], factor: float) -> tuple[np.ndarray, np.ndarray]:

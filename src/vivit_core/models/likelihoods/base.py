@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Likelihood(nn.Module, ABC):
 
     What it may do
     --------------
-    ``terms`` and ``summed_nats``, where nats alone do not tell what the null model costs.
+    ``terms`` and ``summed_nats``, where nats alone do not tell what the null model costs; ``distribution``.
 
     An evaluation scores by the likelihood of the twin: bits per spike of the twin, of LN and of the true rate beside
     each other are all of that one.
@@ -48,8 +48,8 @@ class Likelihood(nn.Module, ABC):
     What the contract tests check (``vivit_core.testing.check_likelihood``)
     ----------------------------------------------------------------------
     ``drive`` is the inverse of ``rate``; the loss is least where the rate is the mean of the counts; a constant rate at
-    the mean costs what the null model costs; some of the units cost what they cost among all; every parameter gets a
-    gradient.
+    the mean costs what the null model costs; some of the units cost what they cost among all; nats are those of the
+    distribution, where that is said; every parameter gets a gradient.
 
     Parameters
     ----------
@@ -93,6 +93,15 @@ class Likelihood(nn.Module, ABC):
         """Nats summed over bins, (…, U), from the sums of ``terms``, (terms, …, U) float64."""
         (nats,) = sums
         return np.asarray(nats)
+
+    def deviance(self, rate: Tensor, counts: Tensor) -> Tensor:
+        """Twice the nats that a rate costs more than the best one for each count, the count itself; (…, U)."""
+        return 2 * (self.nats(rate, counts) - self.nats(counts, counts))
+
+    def distribution(self, rate: np.ndarray) -> Any:
+        """How counts scatter around rates (…, U): a frozen distribution of ``scipy.stats``, with its quantiles
+        (``ppf``), its variance (``var``) and ``logpmf``. None: this likelihood does not say."""
+        return None
 
     @abstractmethod
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,3 +35,8 @@ class Poisson(Likelihood):
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             return counts - counts * np.log(np.where(counts > 0, counts / bins, 1.0))
+
+    def distribution(self, rate: np.ndarray) -> Any:
+        from scipy import stats  # takes seconds
+
+        return stats.poisson(rate)
