@@ -255,6 +255,19 @@ def test_a_twin_s_likelihood_scores_twin_ln_and_truth_alike(data: RecordingsData
     assert plain["likelihood"] == "Poisson" and abs(plain["bps_mean"] - summary["bps_mean"]) > 0.01
     assert plain["corr_mean"] == summary["corr_mean"]
 
+    # A comparison has one ruler, the first model's.
+    models = {"own": OverdispersedTwin(data.specs[0], gains), "poisson": PixelTwin(data.specs[0], gains)}
+    for names, expected in ((["own", "poisson"], summary), (["poisson", "own"], plain)):
+        contenders = [Contender(name, f"{name}.ckpt", models[name], data) for name in names]
+        compared = compare(contenders, out=tmp_path / names[0], resamples=5, piece_s=1.0, progress=False)
+        assert compared["likelihood"] == expected["likelihood"]
+        for own in compared["models"].values():
+            assert own["bps_mean"] == pytest.approx(expected["bps_mean"], rel=1e-9)
+        assert (
+            f"likelihood of {names[0]} ({expected['likelihood']})"
+            in section_of_comparison(compared, tmp_path, "again").text[0]
+        )
+
     # A model that knows more units, in another order, scores each with what it knows of that unit.
     ids = ["x", "u3", "u1", "u0", "u2"]
     wide = RecordingSpec.from_dict(

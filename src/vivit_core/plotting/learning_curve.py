@@ -38,7 +38,7 @@ def learning_curve(path: Path, metrics_csv: Path) -> Path:
             loss_axes.plot(
                 steps, values, color=color, label=name.split("/")[0], marker="." if name.startswith("val") else None
             )
-    loss_axes.set(xlabel="optimizer step", ylabel="Poisson loss (nats a bin and unit)", title="loss")
+    loss_axes.set(xlabel="optimizer step", ylabel="loss (nats a bin and unit)", title="loss")
     if loss_axes.lines:
         loss_axes.legend(frameon=False)
     steps, values = curves["val/bps_mean"]

@@ -71,6 +71,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         f"together ({summary['resamples']:,} resamplings). They say how far scores would differ with other stimuli of "
         "this kind, for these units. A unit is surely better or worse where its own interval excludes zero: of two "
         "equally good models, one unit in twenty would be one or the other by chance. "
+        f"The likelihood of {next(iter(models))} ({summary['likelihood']}) scores all of them. "
         f"Speed was measured on {summary['device']}.",
     ]
     if summary["split"] == "val":
