@@ -45,7 +45,7 @@ def test_each_group_has_its_kind() -> None:
 
 def test_a_node_becomes_plain_python_and_parts() -> None:
     module = build("data", DATA | {"recordings": ("a", "b"), "behavior": ("eye",)})
-    assert module._patterns == ["a", "b"] and module._simulator.units == 6 and module._transforms["eye"].source
+    assert module._patterns == ["a", "b"] and module.simulator.units == 6 and module._transforms["eye"].source
     for changes, message in (
         ({"clip_length": "3"}, r"data\.clip_length=\"3\" should be a valid integer"),
         ({"clip_lenght": 3}, r"data\.clip_lenght does not exist; did you mean data\.clip_length"),

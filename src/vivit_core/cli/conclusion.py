@@ -21,6 +21,7 @@ from vivit_core.models.predictor import Predictor
 from vivit_core.plotting.learning_curve import learning_curve
 from vivit_core.system.activity import stage
 from vivit_core.system.files import link_or_copy
+from vivit_core.system.rates import Work
 from vivit_core.training.loggers import send_results
 
 
@@ -32,6 +33,7 @@ def conclude(
     causal: bool,
     state: Mapping[str, Any],
     evaluation_s: float | None,
+    work: Work | None,
 ) -> float | None:
     """What follows the training: its best checkpoint under that name, the evaluation, the pictures.
 
@@ -43,7 +45,8 @@ def conclude(
     ln : the baseline; None without one.
     causal : whether the twin knows nothing of the future.
     state : of its ``ModelCheckpoint``; empty where it had none.
-    evaluation_s : how long the evaluation will take; None where nobody knows.
+    evaluation_s : how long the evaluation will take; None where the training's steps did not tell.
+    work : the evaluation's; None where nothing can be scored.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def conclude(
     if not datamodule.scorable("test"):
         conclude_without_score(run, datamodule, causal)
     else:
-        with stage("the evaluation", evaluation_s):
+        with stage("the evaluation with its report", evaluation_s, work=work):
             evaluated(context, datamodule, ln)
     send_results(loggers, run.path, run.best, best)
     return best

@@ -155,8 +155,8 @@ def machine_of(trainer: Mapping[str, Any], announce: bool = False) -> tuple[str,
         )
         if limit:
             console.print(
-                "the limit covers the training with its validations, and is planned after its first steps; the linear "
-                "baseline before and the evaluation after it come on top"
+                "the limit covers the training with its validations, and is planned after its first steps; what comes "
+                "before (recordings, the linear baseline) and after (evaluation, report) comes on top"
             )
     return device, budget
 

@@ -16,6 +16,7 @@ from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.activity import stage
+from vivit_core.system.rates import Work
 
 if TYPE_CHECKING:
     from vivit_core.training.ranks import ProcessGroup
@@ -132,8 +133,15 @@ def recordings_to_train_on(data: Node, budget: Budget, device: str, processes: P
     given = data["recordings"] is not None or data["root"] is not None
 
     def specs() -> list[RecordingSpec]:
-        with stage("reading the recordings" if given else "simulating recordings, where they are not there yet"):
-            datamodule.prepare_data()
+        if given:
+            reading = Work("reading", sum(path.stat().st_size for path in datamodule.paths()))
+            with stage("reading the recordings", work=reading):
+                datamodule.setup()
+        else:
+            size = getattr(datamodule.simulator, "n_bytes", None)
+            simulating = None if size is None else Work("simulating", size)
+            with stage("the simulation of recordings", work=simulating, unless="they are there already"):
+                datamodule.prepare_data()
             datamodule.setup()
         for lines in datamodule.check_start().values():
             for line in lines:

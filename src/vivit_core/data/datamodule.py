@@ -142,7 +142,7 @@ class RecordingsDataModule:
         if behavior is not None:
             refuse_unseen(self._transforms, behavior)
         self._patterns = None if recordings is None else [str(pattern) for pattern in recordings]
-        self._root, self._simulator, self._cache = root, simulator, Path(cache)
+        self._root, self.simulator, self._cache = root, simulator, Path(cache)
         self._behavior, self._verify, self._most_trials = behavior, verify, most_trials
         self.clip_length, self.burn_in = clip_length, burn_in
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
@@ -204,9 +204,9 @@ class RecordingsDataModule:
             return named(self._patterns)
         if self._root is not None:
             return inside(Path(self._root))
-        if self._simulator is None:
+        if self.simulator is None:
             raise ValueError("no recordings: give data.recordings, data.root or data.simulator")
-        return [Path(path) for path in self._simulator.make(self._cache)]
+        return [Path(path) for path in self.simulator.make(self._cache)]
 
     def headers(self) -> tuple[list[RecordingInfo], dict[str, int]]:
         """What the named recordings say of themselves at the model's rate, and the widths of the behaviors that the

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from vivit_core.system.rates import Work
+
 T = TypeVar("T")
 EVERY_S = 20.0  # between two lines; silence is then below half a minute, also where a line comes late
 LOOK_S = 1.0  # between two looks whether it is time for one
@@ -119,14 +121,41 @@ def said() -> None:
 
 
 @contextmanager
-def stage(name: str, estimate_s: float | None = None) -> Iterator[None]:
-    """A part of the work that says that it begins, with an estimate where there is one, and how long it took."""
+def stage(
+    name: str,
+    estimate_s: float | None = None,
+    *,
+    work: Work | None = None,
+    most_s: float | None = None,
+    unless: str = "",
+) -> Iterator[None]:
+    """A part of the work that says that it begins, with an estimate, and how long it took.
+
+    Parameters
+    ----------
+    name : of the part.
+    estimate_s : seconds that it will take; None: those that ``work`` takes on this machine.
+    work : what is done. How long it took is remembered for the next time, where it took long enough to tell.
+    most_s : seconds that it takes at most, for a part of which no estimate is known.
+    unless : when it takes no time.
+    """
     with _doing(Activity(name, _now())) as activity:
         if _voice is not None:
-            _voice.tell(f"{name} begins" + ("" if estimate_s is None else f", and takes about {duration(estimate_s)}"))
+            expected_s = work.expected_s if estimate_s is None and work is not None else estimate_s
+            if expected_s is not None:
+                length = f", and takes about {duration(expected_s)}"
+            elif most_s is not None:
+                length = f", and takes at most {duration(most_s)}"
+            else:
+                length = "" if work is None else "; how long it takes is unknown"
+            _voice.tell(f"{name} begins{length}" + (f", but no time where {unless}" if unless else ""))
         yield
-        if _voice is not None and (took := _now() - activity.began) >= WORTH_S:
-            _voice.tell(f"{name} took {duration(took)}")
+        took = _now() - activity.began
+        if took >= WORTH_S:
+            if work is not None:
+                work.took(took)
+            if _voice is not None:
+                _voice.tell(f"{name} took {duration(took)}")
 
 
 @contextmanager

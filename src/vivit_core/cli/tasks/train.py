@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,9 +21,10 @@ from vivit_core.cli.conclusion import conclude, conclude_without_score
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
 from vivit_core.cli.evaluation import report
+from vivit_core.cli.foretold import Foretold, evaluation_s, foretold, time_budget
 from vivit_core.cli.recordings import expected_sizes, recordings_to_train_on
 from vivit_core.cli.resume import is_trained, note_failure, where_to_train
-from vivit_core.cli.schema import Budget, PathName
+from vivit_core.cli.schema import PathName
 from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -34,10 +36,9 @@ from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
-from vivit_core.system.activity import duration, stage
+from vivit_core.system.activity import stage
 from vivit_core.system.processes import started_from_outside
 from vivit_core.training.baseline import fit_baseline
-from vivit_core.training.budget import TimeBudget
 from vivit_core.training.callbacks.checkpoints import Checkpoints, keeper_state, save_checkpoint
 from vivit_core.training.callbacks.early_stopping import early_end, never_scored
 from vivit_core.training.data import TrainingData
@@ -217,16 +218,19 @@ def fit(
     passes = budget.epochs * budget.steps_per_epoch * budget.accumulate
     if optimization.core_lr_scale > 0 and compiles(twin.core.compile_choice, device, passes):
         console.print(
-            "the blocks are compiled: the first step takes about a minute (model.compile=false leaves it out)"
+            "the blocks are compiled within the first step, which says when it is done; how long that takes is unknown "
+            "(model.compile=false leaves it out)"
         )
         twin.core.compile_blocks()
+    ahead = foretold(model, None if checkpoint is not None else baseline, datamodule, budget)
+    tell(ahead.line())
     ln: LN | None = None
     content = read_checkpoint(checkpoint) if checkpoint is not None else None
     if checkpoint is not None and content is not None:
         ln = baseline_in(checkpoint, content)
     else:
         # In the first process alone, whose weights all take over when Lightning starts.
-        ln = processes.first(lambda: initialize(twin, datamodule, baseline, trained, init_from, optimization))
+        ln = processes.first(lambda: initialize(twin, datamodule, baseline, trained, init_from, optimization, ahead))
 
     module = TwinModule(
         twin,
@@ -269,10 +273,15 @@ def fit(
             run.begin_training()
         if checkpoint is not None and content is not None:
             check_restorable(checkpoint, content, module)
-        with restoring(checkpoint, content, begun), stage("the training") if processes.rank == 0 else nullcontext():
+        began, before = time.monotonic(), content["global_step"] if content is not None else 0
+        most_s = None if math.isinf(ahead.most_s) else ahead.most_s
+        named = stage("the training", ahead.training.expected_s and ahead.training_s, most_s=most_s)
+        with restoring(checkpoint, content, begun), named if processes.rank == 0 else nullcontext():
             trainer.fit(module, datamodule=TrainingData(datamodule), ckpt_path=checkpoint, weights_only=True)
         ended = early_end(trainer)
         if processes.rank == 0:
+            made = (trainer.global_step - before) / (budget.epochs * budget.steps_per_epoch)
+            ahead.training.took(time.monotonic() - began, made)
             run.end_training(trainer.global_step)
             if ended is not None:
                 tell(f"the training ended {ended}")
@@ -287,34 +296,9 @@ def fit(
         )
         state["best_model_path"] = ""
     seconds = evaluation_s(module.budget, budget, datamodule)
-    return processes.first(lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state, seconds))
-
-
-def time_budget(
-    run: runs.Run, budget: Budget, processes: ProcessGroup, datamodule: RecordingsDataModule
-) -> TimeBudget | None:
-    """What decides how many steps there is time for, and says so; None without a limit."""
-    if math.isinf(budget.max_minutes):
-        return None
-
-    def decided(found: TimeBudget, line: str) -> None:
-        if processes.rank == 0:
-            if datamodule.scorable("test"):
-                passes = len(datamodule.evaluation_dataloader("test"))
-                line += (
-                    f"; the evaluation after them takes about {duration(found.forward_s(passes, budget.accumulate))}"
-                )
-            tell(line)
-            runs.note(run, "steps", found.steps)
-
-    return TimeBudget(60 * budget.max_minutes, budget.epochs * budget.steps_per_epoch, decided)
-
-
-def evaluation_s(found: TimeBudget | None, budget: Budget, datamodule: RecordingsDataModule) -> float | None:
-    """About how long the evaluation on the test split takes; None where no step was timed, or nothing is scored."""
-    if found is None or found.steps is None or not datamodule.scorable("test"):
-        return None
-    return found.forward_s(len(datamodule.evaluation_dataloader("test")), budget.accumulate)
+    return processes.first(
+        lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state, seconds, ahead.evaluation)
+    )
 
 
 def check_scorable(predict: str, data: Node) -> None:
@@ -334,6 +318,7 @@ def initialize(
     trained: Pretrained | None,
     init_from: Path | None,
     optimization: Optimization,
+    ahead: Foretold,
 ) -> LN | None:
     """Fit the baseline, and let the twin start from data and from what is trained already."""
     if trained is not None and init_from is not None:
@@ -347,9 +332,9 @@ def initialize(
         )
     ln = None
     if baseline is not None:
-        with stage("the linear baseline (LN)"):
+        with stage("the linear baseline (LN)", work=ahead.baseline, unless="it was fitted before"):
             ln = fit_baseline(datamodule, baseline)
-    with stage("starting values from data"):
+    with stage("starting values from data", work=ahead.start):
         initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
     return ln
 

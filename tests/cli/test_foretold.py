@@ -1,0 +1,44 @@
+"""What is said of a training's length before it begins."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from vivit_core.cli.foretold import Foretold
+from vivit_core.system.rates import Work, remember
+
+
+@pytest.fixture
+def ahead(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return lambda most_s, baseline=True, scored=True: Foretold(
+        baseline=Work("LN", 10) if baseline else None,
+        start=Work("starting values", 10),
+        training=Work("training x", 100),
+        evaluation=Work("evaluation x", 10) if scored else None,
+        most_s=most_s,
+    )
+
+
+def test_a_machine_that_has_done_nothing_knows_the_limit_alone(ahead):
+    assert ahead(870).line() == (
+        "expected from here on: 14:30 min and what is unknown (the linear baseline (LN) unknown, starting values "
+        "unknown, the training at most 14:30 min, the evaluation unknown)"
+    )
+    assert ahead(math.inf, baseline=False, scored=False).line() == (
+        "expected from here on: unknown, because this machine has done nothing like it yet (starting values unknown, "
+        "the training unknown)"
+    )
+
+
+def test_what_it_did_last_is_scaled_and_the_limit_cuts_it(ahead):
+    for kind, amount, seconds in (("LN", 5, 30), ("starting values", 10, 3), ("training x", 50, 100)):
+        remember(kind, amount, seconds)
+    remember("evaluation x", 20, 50.0)
+    found = "the linear baseline (LN) 1:00 min, starting values 0:03 min, the training"
+    assert ahead(math.inf).line() == f"expected from here on: 4:48 min ({found} 3:20 min, the evaluation 0:25 min)"
+    assert ahead(60).line() == f"expected from here on: 2:28 min ({found} 1:00 min, the evaluation 0:25 min)"
+    remember("evaluation y", 20, 50.0)
+    assert ahead(60, scored=False).line() == f"expected from here on: 2:03 min ({found} 1:00 min)"

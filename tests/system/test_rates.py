@@ -1,0 +1,83 @@
+"""What is remembered of how long work took, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vivit_core.system import activity, rates
+from vivit_core.system.activity import stage, voice
+from vivit_core.system.rates import MOST, Work, expected_s, remember
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(activity, "LOOK_S", 1e9)
+    return tmp_path
+
+
+def test_the_last_rate_is_scaled_by_the_work() -> None:
+    assert expected_s("LN", 10) is None
+    remember("LN", 10, 5.0)
+    assert expected_s("LN", 30) == 15.0 and expected_s("simulating", 30) is None
+    remember("LN", 10, 20.0)
+    assert Work("LN", 5).expected_s == 10.0
+    Work("LN", 100).took(7.0, share=0.5)
+    assert expected_s("LN", 100) == pytest.approx(14.0)
+
+
+def test_the_oldest_kinds_are_forgotten() -> None:
+    for number in range(MOST + 3):
+        remember(f"training {number}", 1.0, 2.0)
+    assert expected_s("training 2", 1.0) is None and expected_s("training 3", 1.0) == 2.0
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"LN": "x"}', '{"LN": NaN}', '{"LN": -1.0}', '{"LN": true}', "\x00"])
+def test_a_damaged_file_says_nothing_and_is_made_anew(own_cache: Path, text: str) -> None:
+    remember("LN", 1.0, 1.0)
+    (file,) = own_cache.rglob("*.json")
+    file.write_text(text)
+    assert expected_s("LN", 1.0) is None
+    remember("LN", 1.0, 3.0)
+    assert expected_s("LN", 1.0) == 3.0
+
+
+def test_nothing_is_kept_where_nothing_can_be(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIVIT_CORE_CACHE", "off")
+    remember("LN", 1.0, 1.0)
+    assert expected_s("LN", 1.0) is None and not list(own_cache.rglob("*.json"))
+    monkeypatch.delenv("VIVIT_CORE_CACHE")
+    (own_cache / "vivit-core").write_text("a file in the folder's place")
+    remember("LN", 1.0, 1.0)
+    remember("LN", 0.0, 1.0)
+    assert rates.expected_s("LN", 1.0) is None
+
+
+def test_a_stage_knows_from_the_last_time() -> None:
+    """A first time says that it is unknown; work that was there already tells nothing of how long it takes."""
+    said: list[str] = []
+    now = [0.0]
+    with voice(said.append, False, "task=train", lambda: now[0]):
+        for amount, seconds in ((10, 60.0), (20, 0.5), (20, 100.0)):
+            with stage("LN", work=Work("LN", amount), unless="it was fitted before"):
+                now[0] += seconds
+        with stage("the training", most_s=870.0):
+            pass
+        with stage("the training", 30.0, most_s=870.0):
+            pass
+        with pytest.raises(LookupError), stage("LN", work=Work("LN", 20)):
+            now[0] += 1000
+            raise LookupError
+    assert said == [
+        "LN begins; how long it takes is unknown, but no time where it was fitted before",
+        "LN took 1:00 min",
+        "LN begins, and takes about 2:00 min, but no time where it was fitted before",
+        "LN begins, and takes about 2:00 min, but no time where it was fitted before",
+        "LN took 1:40 min",
+        "the training begins, and takes at most 14:30 min",
+        "the training begins, and takes about 0:30 min",
+        "LN begins, and takes about 1:40 min",
+    ]
+    assert expected_s("LN", 20) == 100.0
