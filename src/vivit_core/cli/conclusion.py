@@ -60,7 +60,7 @@ def conclude(
     if not datamodule.scorable("test"):
         conclude_without_score(run, datamodule, causal)
     else:
-        with stage("the evaluation with its report", evaluation_s, work=work):
+        with stage("the evaluation", evaluation_s, work=work):
             evaluated(context, datamodule, ln)
     send_results(loggers, run.path, run.best, best)
     return best
