@@ -1,405 +1,428 @@
-"""How close to the machine's limit: training, streaming, loading, memory. ``make bench ARGS="--device cuda"`` on a GPU.
+"""How fast the shipped models are here, beside what the machine can do at best. ``make bench``: 6 minutes at most.
 
-Each speed stands beside the peak of a plain matrix product measured in the same run. FLOPs are the model's own: matrix
-products, convolutions and attention, the backward pass counted as two forward ones, nothing that is computed again.
+    python benchmarks/bench.py                       # writes bench.json
+    python benchmarks/bench.py --against old.json    # and prints the ratios to an earlier run
+    python benchmarks/bench.py --device cuda         # the default and the baseline on a GPU, in 8 minutes at most
+
+On a CPU: for each model a training step, a pass forward, one streamed bin and the memory; the simulation, LN's fit and
+the evaluation of the default recordings; start-up. Steps are uncompiled, as the default training is there.
+
+On a GPU: training steps of 32 clips in bfloat16, uncompiled and compiled, deterministic as trainings are and not; what
+the reader of recordings gives; how long a training waits for it.
+
+What the machine only emulates, and what no time was left for, is left out, and said.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from vivit_core.analysis.stream.numbers import measure_stream
+from measuring import (
+    DATA_SHEET_TFLOPS,
+    Precision,
+    Row,
+    Sizes,
+    Step,
+    as_in_training,
+    machine,
+    peak_mb,
+    peaks,
+    print_rows,
+    rows_of,
+    settings_of,
+    synchronize,
+    timed,
+)
+from reading import module_of, reading
+from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.cli.schema import conf_dir
-from vivit_core.cli.validate import validate
-from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording.format import Trials
-from vivit_core.data.recording.writer import write_recording
-from vivit_core.models.likelihoods.loss import summed_loss
-from vivit_core.models.plan import expected, plan
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build
-from vivit_core.specs import Batch, Clips, RecordingSpec
-from vivit_core.training.machine import compiles, keep_freed_memory
+from vivit_core.specs import Clips
+from vivit_core.training.baseline import fit_ln
 
-RESULTS = Path(__file__).parent / "results" / "latest.json"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-DROPOUTS = ["model.attention.dropout=0.1", "model.patch_dropout=0.1"]  # besides those that are on anyway
-SMALL = ["model=vivit_small", "model/tokenizer=tubelet", "model.tokenizer.patch_size=[8,8,8]", "model/frontend=none"]
-console = Console(soft_wrap=True, highlight=False)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of the clips; small ones only show that the benchmark runs."""
-
-    bins: int = 300
-    side: int = 48  # px
-    units: int = 100
-    behavior: int = 42  # numbers
-    repeats: int = 7
-    trials: int = 60  # of a recording, of ``bins`` bins each
-    gemm: int = 4096
-    narrow: bool = False
-
-    def words(self) -> list[str]:
-        return ["model.embedding_dim=24", "model.compile=false"] if self.narrow else []
-
-
-CASES = {
-    "small": (SMALL, 4, 1),  # settings, clips of a batch, recordings
-    "baseline": (["model=vivit_baseline"], 1, 1),
-    "multi8": (SMALL, 8, 8),
+RUN = Path(__file__).resolve().parents[1] / "run.py"
+MINUTES = {"cpu": 6.0, "cuda": 7.5}
+GPU_STEP_S = 4.0  # seconds for the steps of one way to train, on a GPU
+STEP_S = 8.0  # seconds for the training steps of one model and precision
+LARGE_GFLOP = 1000.0  # a step that is larger is measured with one clip, on a CPU
+GPU_CLIPS = 32
+GPU_MODELS = ("vivit_small", "vivit_baseline")
+TINY = Sizes(recordings=1, units=3, bins=48, height=18, width=26, behavior=2, clips=1)
+TINY_RECORDING = [
+    "data.simulator.units=3",
+    "data.simulator.train_trials=2",
+    "data.simulator.val_trials=1",
+    "data.simulator.test_trials=1",
+    "data.simulator.repeated_stimuli=0",
+    "data.simulator.trial_s=1.0",
+    "data.simulator.height=18",
+    "data.simulator.width=26",
+    "data.clip_length=60",
+    "data.burn_in=20",
+]
+COLUMNS = {  # a row's numbers: their names, and how they are written
+    "seconds": ("seconds", "{:.3g}"),
+    "clips": ("clips", "{:.0f}"),
+    "clips_per_s": ("clips/s", "{:.3g}"),
+    "memory_mb": ("MiB", "{:.0f}"),
+    "gflop_s": ("GFLOP/s", "{:.0f}"),
+    "gb_s": ("GB/s", "{:.1f}"),
+    "waiting": ("waiting", "{:.1%}"),
 }
+console = Console(width=max(150, Console().width), soft_wrap=True, highlight=False)  # its table is wide
 
 
-def twin_of(settings: Mapping[str, Any], specs: list[RecordingSpec], predict: Literal["all", "last"] = "all") -> Twin:
-    return Twin(settings["model"], settings["readout"], settings["likelihood"], specs, predict)
+def models() -> list[str]:
+    """The shipped twins, the default and the baseline first."""
+    names = (path.stem for path in (conf_dir() / "model").glob("*.yaml") if path.stem != "ln")
+    return sorted(names, key=lambda name: (name not in GPU_MODELS, name != GPU_MODELS[0], name))
 
 
-def settings_of(*words: str) -> dict[str, Any]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return validate(compose("config", overrides=["run_dir=none", *words]))
+# Parts, each in a process of its own ---------------------------------------------------------------------------------
 
 
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def of_model(name: str, sizes: Sizes, precisions: list[Precision]) -> Iterator[Row]:
+    """A model's speeds on a CPU."""
+    as_in_training("cpu")
+    settings = settings_of(f"model={name}")
+    if sizes.planned(settings, "cpu", "float32").flops > LARGE_GFLOP * 1e9:
+        sizes = replace(sizes, clips=1)
+    gflop = sizes.planned(settings, "cpu", "float32").flops / 1e9
+    for precision in precisions:
+        step = Step(settings, sizes, "cpu", precision)
+        seconds = timed(step, "cpu", STEP_S)
+        common = {"precision": precision, "clips": sizes.clips}
+        speed = {"seconds": seconds, "clips_per_s": sizes.clips / seconds, "gflop": gflop}
+        yield f"{name}, training step, {precision}", common | speed | {"memory_mb": peak_mb("cpu")}
+        if precision == "float32":
+            seconds = timed(step.forward, "cpu", STEP_S / 3)
+            speed = {"seconds": seconds, "clips_per_s": sizes.clips / seconds, "gflop": gflop / 3}
+            yield f"{name}, forward, {precision}", common | speed
+            mean, most = step.streamed_bin_s(STEP_S / 2)
+            yield f"{name}, one streamed bin", {"seconds": mean, "note": f"at most {1e3 * most:.1f} ms"}
 
 
-def timed(call: Callable[[], Any], device: str, repeats: int, warm_up: int = 2) -> float:
-    """Median seconds."""
-    seconds = []
-    for i in range(warm_up + repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        if i >= warm_up:
-            seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def of_recordings(words: list[str]) -> Iterator[Row]:
+    """What the default recordings cost besides the training: one of them is measured."""
+    as_in_training("cpu")
+    with tempfile.TemporaryDirectory() as made:
+        settings = settings_of("data.simulator.recordings=1", f"data.cache={made}/cache", *words)
+        all_of_them = settings_of()["data"]["simulator"]["recordings"]
+        data = {key: value for key, value in settings["data"].items() if key != "geometry"}
+        datamodule = build("data", data)
+        baseline = {key: value for key, value in settings["baseline"].items() if key != "_target_"}
+        for name, call in {
+            "simulation of the default recordings": datamodule.prepare_data,
+            "their checks and statistics": datamodule.setup,
+            "LN of them": lambda: fit_ln(datamodule, **baseline, progress=False),  # not what was kept of an earlier fit
+            "evaluation of their test split": lambda: evaluate(
+                Twin(settings["model"], settings["readout"], settings["likelihood"], datamodule.specs, "all"),
+                datamodule,
+                ln=None,
+                out=Path(made) / "evaluation",
+                checkpoint="none",
+                progress=False,
+            ),
+        }.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            call()
+            took, cpu = time.perf_counter() - start, time.process_time() - cpu
+            note = f"one of {all_of_them} took {took:.1f} s, and {cpu:.1f} s of CPU"
+            yield name, {"seconds": took * all_of_them, "cpu_s": cpu * all_of_them, "note": note}
 
 
-def gemm_gflops(dtype: torch.dtype, device: str, size: int) -> float:
-    """The best of several square matrix products."""
-    best = 0.0
-    for n in (size // 2, size):
-        a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-        out = torch.empty_like(a)
-        best = max(best, 2 * n**3 / timed(partial(torch.mm, a, b, out=out), device, 5) / 1e9)
-    return best
+def startup() -> Iterator[Row]:
+    """Seconds until a command is done, the second time."""
+    commands = {
+        "start-up: import torch": [sys.executable, "-c", "import torch"],
+        "start-up: run.py --help": [sys.executable, str(RUN), "--help"],
+        "start-up: run.py task=plan": [sys.executable, str(RUN), "task=plan"],
+    }
+    with tempfile.TemporaryDirectory() as made:
+        for name, words in commands.items():
+            for _ in range(2):
+                start = time.perf_counter()
+                subprocess.run(words, cwd=made, check=True, capture_output=True)
+                seconds = time.perf_counter() - start
+            yield name, {"seconds": seconds}
 
 
-class Step:
-    """One training step of one case, everything that costs time included: dropout, loss, clipping, optimizer."""
-
-    def __init__(self, case: str, sizes: Sizes, device: str, dtype: str, *more: str) -> None:
-        words, clips, recordings = CASES[case]
-        self.settings = settings_of(*words, *DROPOUTS, *sizes.words(), *more)
-        self.device, self.bfloat16 = device, dtype == "bfloat16"
-        torch.manual_seed(0)
-        shape = (1, sizes.side, sizes.side)
-        specs = expected(shape, recordings, sizes.units, sizes.behavior)
-        self.twin = twin_of(self.settings, specs, self.settings["predict"]).to(device)
-        if compiles(self.twin.core.compile_choice, device, sys.maxsize):
-            self.twin.core.compile_blocks()
-        self.optimizer = build("optim", self.settings["optim"]).build(self.twin, 1, 10_000)[0]
-        each, bins, units = clips // recordings, sizes.bins, sizes.units
-        self.batch: Batch = {
-            spec.recording_id: Clips(
-                frames=torch.randint(0, 256, (each, 1, bins, sizes.side, sizes.side), dtype=torch.uint8).to(device),
-                behavior=torch.randn(each, bins, sizes.behavior).to(device),
-                counts=torch.poisson(torch.full((each, bins, units), 0.1)).to(device),
-                valid=torch.ones(each, bins, units, dtype=torch.bool).to(device),
-            )
-            for spec in specs
-        }
-        self.clips, self.burn_in = clips, min(50, bins // 2)
-        self.plan = plan(
-            self.settings["model"],
-            self.settings["readout"],
-            self.settings["likelihood"],
-            frame_shape=shape,
-            recordings=recordings,
-            units=units,
-            behavior_dim=sizes.behavior,
-            clip_length=bins,
-            batch_size=clips,
-            predict=self.settings["predict"],
-            precision="bf16-mixed" if self.bfloat16 else "32-true",
-            device=device,
-        )
-
-    def __call__(self, batch: Batch | None = None) -> None:
-        batch = self.batch if batch is None else batch
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
-            predicted = self.twin(batch)
-        total, pairs = summed_loss(predicted, batch, self.burn_in, self.twin.likelihood)
-        (total / pairs + self.twin.regularizer()).backward()
-        torch.nn.utils.clip_grad_norm_(self.twin.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+def of_model_on_gpu(name: str, sizes: Sizes, device: str) -> Iterator[Row]:
+    """Training steps of a model in bfloat16, in as many clips as fit."""
+    as_in_training(device)
+    sheet = next((peak for gpu, peak in DATA_SHEET_TFLOPS.items() if device == "cuda" and gpu in gpu_name()), None)
+    variants: dict[str, tuple[bool, bool, bool]] = {  # compiled, deterministic, checkpointing
+        "uncompiled": (False, True, False),
+        "compiled": (True, True, False),
+        "compiled, not deterministic": (True, False, False),
+    }
+    fitted = True
+    while variants:
+        how = next(iter(variants))
+        compiled, deterministic, checkpointing = variants.pop(how)
+        settings = settings_of(f"model={name}", f"model.checkpointing={str(checkpointing).lower()}")
+        torch.use_deterministic_algorithms(deterministic)
+        given, note = sizes, ""
+        while True:
+            try:
+                values = gpu_step(settings, given, device, compiled)
+                break
+            except torch.cuda.OutOfMemoryError:
+                note = f"{given.clips} clips do not fit"
+            given = replace(given, clips=given.clips // 2)  # what the failed step held is free again here
+            free(device)
+            if given.clips == 0:
+                raise ValueError(f"not one clip of {name} fits")
+        free(device)
+        if sheet is not None:
+            values["of_data_sheet"] = values["gflop"] / values["seconds"] / 1e3 / sheet
+        yield f"{name}, training step, {how}", values | {"note": note}
+        if note and fitted:
+            fitted = False
+            variants["compiled, checkpointing"] = (True, True, True)
 
 
-# What each part measures ---------------------------------------------------------------------------------------------
-
-
-def train_steps(sizes: Sizes, device: str, gemm: dict[str, float]) -> dict[str, Any]:
-    results: dict[str, Any] = {}
-    for case in CASES:
-        for dtype in DTYPES:
-            step = Step(case, sizes, device, dtype)
-            seconds = timed(step, device, sizes.repeats if case != "baseline" else max(1, sizes.repeats // 2))
-            results[f"{case}_{dtype}"] = {
-                "seconds": seconds,
-                "mfu": step.plan.flops / seconds / 1e9 / gemm[dtype],
-                "clips_per_s": step.clips / seconds,
-                "bins_per_s": step.clips * sizes.bins / seconds,
-                "gflops_of_a_step": step.plan.flops / 1e9,
-            }
-            say(f"train_step {case} {dtype}", results[f"{case}_{dtype}"])
-            del step
-            torch._dynamo.reset()
-            gc.collect()
-    return results
-
-
-def all_over_last(sizes: Sizes, device: str) -> float:
-    """Cost of predicting every bin, in steps that predict the newest alone; measured in turns."""
-    steps = {p: Step("small", sizes, device, "float32", f"predict={p}", "model.compile=false") for p in ("all", "last")}
-    ratios = []
-    for i in range(sizes.repeats + 1):
-        every, newest = (timed(steps[p], device, 1, warm_up=0 if i else 1) for p in ("all", "last"))
-        ratios.append(every / newest)
-    return statistics.median(ratios[1:])
-
-
-def streaming(sizes: Sizes, device: str) -> dict[str, Any]:
-    twin = Step("small", sizes, device, "float32", "model.compile=false").twin
-    made = np.random.default_rng(0)
-    frames = made.integers(0, 256, (sizes.bins, sizes.side, sizes.side), dtype=np.uint8)
-    behavior = made.normal(size=(sizes.bins, sizes.behavior)).astype(np.float32)
-    return measure_stream(twin, "recording0", frames, behavior, progress=False).summary()
-
-
-def write_recordings(folder: Path, sizes: Sizes, times: int) -> None:
-    """Four recordings of noise, ``times`` as long."""
-    made = np.random.default_rng(0)
-    trials, bins = sizes.trials * times, sizes.bins
-    for i in range(4):
-        split = np.array(["val", "test", *["train"] * (trials - 2)])
-        start = np.arange(trials) * bins
-        write_recording(
-            folder / f"recording{i}.h5",
-            recording_id=f"recording{i}",
-            frame_rate_hz=120.0,
-            frames=made.integers(0, 256, (trials * bins, sizes.side, sizes.side), dtype=np.uint8),
-            counts=made.poisson(0.1, (trials * bins, sizes.units)).astype(np.float32),
-            behavior={"behavior": made.normal(size=(trials * bins, sizes.behavior)).astype(np.float32)},
-            trials=Trials(start, start + bins, np.arange(trials).astype(str), split),
-        )
-
-
-def loader_of(folder: Path, sizes: Sizes, batches: int) -> RecordingsDataModule:
-    data = settings_of("data=multi_backimage", f"data.root={folder}", "data.behavior=[behavior]")["data"]
-    data |= {"clip_length": sizes.bins, "burn_in": 1, "evaluation_length": sizes.bins, "evaluation_burn_in": 1}
-    module: RecordingsDataModule = build("data", {k: v for k, v in data.items() if k != "geometry"})
-    module.configure(batch_size=4, batches_per_epoch=batches)
-    module.setup()
-    return module
-
-
-def load_only(folder: Path, sizes: Sizes) -> dict[str, float]:
-    """Bins a second of the loader alone, and this process's memory after it; in a process of its own."""
-    batches = 10 * sizes.trials
-    module = loader_of(folder, sizes, batches)
-    start = time.perf_counter()
-    bins = sum(len(c["frames"]) * sizes.bins for batch in module.train_dataloader() for c in batch.values())
-    return {"bins_per_s": bins / (time.perf_counter() - start), "rss_mb": status_mb("VmRSS")}
-
-
-def data_wait_frac(folder: Path, sizes: Sizes, device: str) -> float:
-    """The part of a training's time that goes by until a batch is there."""
-    step = Step("small", sizes, device, "float32", "model.compile=false")
-    module = loader_of(folder, sizes, 2 + sizes.repeats)
-    specs = expected((1, sizes.side, sizes.side), len(module.specs), sizes.units, sizes.behavior)
-    step.twin = twin_of(step.settings, specs).to(device)
-    step.optimizer = build("optim", step.settings["optim"]).build(step.twin, 1, 10_000)[0]
-    waited = worked = 0.0
-    batches = iter(module.train_dataloader())
-    for i in range(2 + sizes.repeats):
-        start = time.perf_counter()
-        batch = {name: Clips(**{k: v.to(device) for k, v in clips.items()}) for name, clips in next(batches).items()}  # type: ignore[typeddict-item, attr-defined]
-        there = time.perf_counter()
-        step(batch)
-        synchronize(device)
-        if i >= 2:
-            waited, worked = waited + there - start, worked + time.perf_counter() - there
-    return waited / (waited + worked)
-
-
-def activation(checkpointing: bool, sizes: Sizes, device: str) -> dict[str, float]:
-    """What a training step of the baseline holds at most besides weights and moments; in a process of its own."""
-    if device == "cpu" and not checkpointing:
-        keep_freed_memory()  # as training does
-    step = Step("baseline", sizes, device, "float32", f"model.checkpointing={str(checkpointing).lower()}")
+def gpu_step(settings: Mapping[str, Any], sizes: Sizes, device: str, compiled: bool) -> dict[str, Any]:
+    planned = sizes.planned(settings, device, "bfloat16")
+    step = Step(settings, sizes, device, "bfloat16", compiled)
+    began = time.perf_counter()
     step()  # compiles, and makes the moments
-    gc.collect()
+    synchronize(device)
+    first_s = time.perf_counter() - began
     if device == "cuda":
-        before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        step()
-        measured = (torch.cuda.max_memory_allocated() - before) / 2**20
-    else:
-        ctypes.CDLL(None).malloc_trim(0)
-        before_mb = status_mb("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
-        step()
-        measured = status_mb("VmHWM") - before_mb
-    return {"measured_mb": measured, "planned_mb": step.plan.activation_bytes / 2**20}
+    seconds = timed(step, device, GPU_STEP_S)
+    return {
+        "precision": "bfloat16",
+        "clips": sizes.clips,
+        "seconds": seconds,
+        "clips_per_s": sizes.clips / seconds,
+        "gflop": planned.flops / 1e9,
+        "memory_mb": peak_mb(device),
+        "planned_mb": planned.memory_bytes / 2**20,
+        "first_s": first_s,
+    }
 
 
-def status_mb(name: str) -> float:
-    """A line of /proc/self/status, MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+def free(device: str) -> None:
+    torch._dynamo.reset()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def gpu_name() -> str:
+    return torch.cuda.get_device_name()
+
+
+def of_reading(sizes: Sizes, device: str, workers: list[int], trials: int, seconds: float) -> Iterator[Row]:
+    """What the reader gives, and how long a training of the default waits for it."""
+    as_in_training(device)
+    with tempfile.TemporaryDirectory() as made:
+        yield from reading(Path(made), sizes, workers, seconds, trials)
+        step = Step(settings_of(), sizes, device, "bfloat16", compiled=True)
+        step()
+        for name in ("uncompressed", "compressed"):
+            for count in workers:
+                module = module_of(Path(made) / name, sizes, count, 100_000, pin_memory=device == "cuda")
+                waiting, seconds_a_step = waited(step, module, count, seconds)
+                values = {"waiting": waiting, "seconds": seconds_a_step, "clips_per_s": sizes.clips / seconds_a_step}
+                yield f"{GPU_MODELS[0]}, compiled, trained from {name} files, {count} workers", values
+
+
+def waited(step: Step, module: Any, workers: int, seconds: float) -> tuple[float, float]:
+    """The part of a training's time that goes by until a batch is there, and seconds of a step, waiting included."""
+    waits: list[float] = []
+    steps = -2 * workers - 3  # that are not timed: workers start
+    began = 0.0
+    start = time.perf_counter()
+    for batch in module.train_dataloader():
+        moved = {
+            name: Clips(**{key: tensor.to(step.device, non_blocking=True) for key, tensor in clips.items()})
+            for name, clips in batch.items()
+        }
+        synchronize(step.device)
+        there = time.perf_counter()
+        step(moved)
+        synchronize(step.device)
+        now = time.perf_counter()
+        steps += 1
+        if steps == 0:
+            began = now
+        elif steps > 0:
+            waits.append(there - start)
+            if now - began > seconds:
+                break
+        start = now
+    return sum(waits) / (now - began), (now - began) / steps
 
 
 # All of them ---------------------------------------------------------------------------------------------------------
 
 
-def alone(part: str, small: bool, device: str, *words: str) -> dict[str, Any]:
-    """A part in a process of its own, so that its memory is its own."""
-    command = [sys.executable, __file__, "--part", part, "--device", device, *(["--tiny"] if small else []), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+def part(given: argparse.Namespace) -> Iterator[Row]:
+    """The rows of one part, in this process."""
+    device = "cpu" if given.tiny else given.device
+    sizes = TINY if given.tiny else Sizes.default(device)
+    if given.part == "peaks":
+        return peaks(device, given.tiny)
+    if given.part == "startup":
+        return startup()
+    if given.part == "recordings":
+        return of_recordings(TINY_RECORDING if given.tiny else [])
+    many = sizes if given.tiny else replace(sizes, clips=GPU_CLIPS)
+    if given.part == "reading":
+        return of_reading(
+            many, device, [0] if given.tiny else [0, 8], 2 if given.tiny else 20, 0.1 if given.tiny else 5
+        )
+    if given.device == "cuda":
+        return of_model_on_gpu(given.model, many, device)
+    return of_model(given.model, sizes, given.precisions)
 
 
-def say(name: str, values: Any) -> None:
-    numbers = values.items() if isinstance(values, dict) else [("", values)]
-    console.print(f"{name}: " + ", ".join(f"{k} {v:.4g}".strip() for k, v in numbers if isinstance(v, int | float)))
-
-
-def machine(device: str) -> dict[str, Any]:
-    cpu = next(
-        (x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), platform.processor()
-    )
-    return {
-        "device": device,
-        "name": torch.cuda.get_device_name() if device == "cuda" else cpu.split(":")[-1].strip(),
-        "threads": torch.get_num_threads(),
-        "bf16_instructions": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
+def bench(given: argparse.Namespace) -> dict[str, Any]:
+    """All parts, each row said as it is found."""
+    began = time.monotonic()
+    ends = began + 60 * (given.minutes or MINUTES[given.device])
+    results: dict[str, Any] = {
+        "machine": machine("cpu" if given.tiny else given.device),
+        "rows": {},
+        "left_out": {},
     }
+    console.print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
+    rows: dict[str, dict[str, Any]] = results["rows"]
 
+    def run(name: str, *words: str) -> None:
+        left_s = ends - time.monotonic()
+        common = ["--device", given.device, *(["--tiny"] if given.tiny else [])]
+        try:
+            if left_s <= 0:
+                raise RuntimeError("no time was left")
+            for row, values in rows_of(__file__, left_s, "--part", *words, *common):
+                # Of what is measured before and after, the better: what the machine can do when nobody disturbs it.
+                if row in rows and any(rows[row][key] > values[key] for key in ("gflop_s", "gb_s") if key in values):
+                    continue
+                rows[row] = values
+                given.out.write_text(json.dumps(results, indent=2) + "\n")
+                console.print(f"{line(row, values, rows)} ({max(0.0, ends - time.monotonic()):.0f} s left)")
+        except RuntimeError as error:
+            results["left_out"][name] = str(error)
+            console.print(f"{name}: left out: {error}")
 
-def bench(sizes: Sizes, device: str) -> dict[str, Any]:
-    if device == "cpu":
-        keep_freed_memory()
-    small = sizes.narrow
-    results: dict[str, Any] = {"machine": machine(device)}
-    console.print(", ".join(f"{k} {v}" for k, v in results["machine"].items()))
-    # In processes of their own, and first, so that nothing else is running.
-    results["activation_mb"] = {}
-    for name, word in (("baseline", "false"), ("baseline_checkpointed", "true")):
-        found = alone("activation", small, device, "--checkpointing", word)
-        results["activation_mb"] |= {name: found["measured_mb"], f"{name}_planned": found["planned_mb"]}
-    say("activation_mb", results["activation_mb"])
-    before = {dtype: gemm_gflops(DTYPES[dtype], device, sizes.gemm) for dtype in DTYPES}
-    say("gemm_gflops", before)
-    results["train_step"] = train_steps(sizes, device, before)
-    after = {dtype: gemm_gflops(DTYPES[dtype], device, sizes.gemm) for dtype in DTYPES}
-    # The better of before and after: what the machine can do when nobody disturbs it.
-    results["gemm_gflops"] = {dtype: max(before[dtype], after[dtype]) for dtype in DTYPES}
-    for name, values in results["train_step"].items():
-        dtype = name.rsplit("_", 1)[1]
-        values["mfu"] *= before[dtype] / results["gemm_gflops"][dtype]
-    results["all_over_last"] = all_over_last(sizes, device)
-    say("all_over_last", results["all_over_last"])
-    results["stream"] = streaming(sizes, device)
-    results["stream_over_clip"] = results["stream"]["stream_over_clip"]
-    say("stream", results["stream"])
-    with tempfile.TemporaryDirectory() as made:
-        loaded = {}
-        for times in (1, 10):
-            folder = Path(made) / str(times)
-            folder.mkdir()
-            write_recordings(folder, sizes, times)
-            loaded[times] = alone("loader", small, device, "--folder", str(folder))
-        results["data_wait_frac"] = data_wait_frac(Path(made) / "1", sizes, device)
-    results["loader"] = {
-        "bins_per_s": loaded[1]["bins_per_s"],
-        "over_train_step": loaded[1]["bins_per_s"] / results["train_step"]["small_float32"]["bins_per_s"],
-        "rss_mb_1x": loaded[1]["rss_mb"],
-        "rss_mb_10x": loaded[10]["rss_mb"],
-    }
-    say("loader", results["loader"])
-    say("data_wait_frac", results["data_wait_frac"])
+    run("the machine's peaks", "peaks")
+    precisions = [name for name in ("float32", "bfloat16") if f"matrix product, {name}" in rows] or ["float32"]
+    if "bfloat16" not in precisions:
+        results["left_out"]["bfloat16"] = "no faster than float32 here, so the machine emulates it"
+    # The defaults first: what no time is left for is the least used.
+    if given.device == "cuda":
+        for name in GPU_MODELS:
+            run(name, "model", "--model", name)
+        run("reading", "reading")
+    else:
+        run("the default recordings", "recordings")
+        run("start-up", "startup")
+        for name in models():
+            run(name, "model", "--model", name, "--precisions", *precisions)
+    run("the machine's peaks, again", "peaks")
+    for values in rows.values():
+        if (share := of_peak(values, rows)) is not None:
+            values["of_peak"] = share
+    results["seconds"] = time.monotonic() - began
     return results
 
 
-def table_of(results: dict[str, Any]) -> Table:
-    table = Table("training step", title=f"{results['machine']['name']}, {results['machine']['threads']} threads")
-    for name in ("s", "of the peak", "clips/s", "bins/s"):
+def of_peak(values: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """The work a second, in that of a plain matrix product of this run."""
+    peak = rows.get(f"matrix product, {values.get('precision')}")
+    return None if peak is None or "gflop" not in values else values["gflop"] / values["seconds"] / peak["gflop_s"]
+
+
+def line(name: str, values: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row in words."""
+    said = [f"{form.format(values[key])} {word}" for key, (word, form) in COLUMNS.items() if key in values]
+    if (share := of_peak(values, rows)) is not None:
+        said.append(f"{share:.0%} of the peak")
+    if "of_data_sheet" in values:
+        said.append(f"{values['of_data_sheet']:.1%} of the data sheet's")
+    return f"{name}: " + ", ".join([*said, *([values["note"]] if values.get("note") else [])])
+
+
+def table_of(results: Mapping[str, Any]) -> Table:
+    """All rows."""
+    found = results["machine"]
+    table = Table(title=f"{found['name']}, {found['threads']} threads, load {found['load']}")
+    table.add_column("what", no_wrap=True)
+    columns = {key: column for key, column in COLUMNS.items() if any(key in row for row in results["rows"].values())}
+    shares = {"of_peak": ("of the peak", "{:.0%}"), "of_data_sheet": ("of the data sheet", "{:.1%}")}
+    columns |= {key: column for key, column in shares.items() if any(key in row for row in results["rows"].values())}
+    for name, _ in columns.values():
         table.add_column(name, justify="right")
-    for name, step in results["train_step"].items():
-        row = (
-            f"{step['seconds']:.3f}",
-            f"{step['mfu']:.0%}",
-            f"{step['clips_per_s']:.2f}",
-            f"{step['bins_per_s']:.0f}",
-        )
-        table.add_row(name, *row)
+    for name, values in results["rows"].items():
+        cells = (form.format(values[key]) if key in values else "" for key, (_, form) in columns.items())
+        table.add_row(name, *cells)
     return table
 
 
-def main(words: list[str] | None = None) -> None:
+def comparison(before: Mapping[str, Any], now: Mapping[str, Any]) -> Table:
+    """Two runs beside each other: what both have."""
+    table = Table(title=f"{before['machine']['date']} → {now['machine']['date']}")
+    table.add_column("what", no_wrap=True)
+    for name in ("", "before", "now", "now / before"):
+        table.add_column(name, justify="right")
+    for row, values in now["rows"].items():
+        old = before["rows"].get(row, {})
+        for key, (word, form) in COLUMNS.items():
+            if key in values and key in old and key != "clips":
+                ratio = f"{values[key] / old[key]:.2f}" if old[key] else ""
+                table.add_row(row, word, form.format(old[key]), form.format(values[key]), ratio)
+    return table
+
+
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
-    parser.add_argument("--tiny", action="store_true", help="tiny sizes, whose numbers mean nothing: does it run?")
-    parser.add_argument("--part", choices=("loader", "activation"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--checkpointing", help=argparse.SUPPRESS)
-    given = parser.parse_args(words)
-    sizes = (
-        Sizes(bins=32, side=16, units=5, behavior=3, repeats=2, trials=4, gemm=256, narrow=True)
-        if given.tiny
-        else Sizes()
-    )
-    if given.part == "loader":
-        print(json.dumps(load_only(given.folder, sizes)))
-    elif given.part == "activation":
-        print(json.dumps(activation(given.checkpointing == "true", sizes, given.device)))
-    else:
-        results = bench(sizes, given.device)
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(results, indent=2) + "\n")
-        console.print(table_of(results))
-        console.print(f"written: {given.out}")
+    parser.add_argument("--device", choices=tuple(MINUTES), default="cpu")
+    parser.add_argument("--minutes", type=float, help=f"after which what is missing is left out ({MINUTES})")
+    parser.add_argument("--out", type=Path, default=Path("bench.json"), help="JSON file to write")
+    parser.add_argument("--against", type=Path, help="JSON file of an earlier run")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes on a CPU, whose numbers mean nothing")
+    parts = ("peaks", "recordings", "startup", "model", "reading")
+    parser.add_argument("--part", choices=parts, help=argparse.SUPPRESS)
+    parser.add_argument("--model", choices=models(), help=argparse.SUPPRESS)
+    parser.add_argument("--precisions", nargs="+", default=["float32"], help=argparse.SUPPRESS)
+    return parser
+
+
+def main(words: list[str] | None = None) -> None:
+    given = parser().parse_args(words)
+    if given.device == "cuda" and not given.tiny and not torch.cuda.is_available():
+        parser().error("torch sees no GPU here")
+    if given.part is not None:
+        print_rows(part(given))
+        return
+    before = None if given.against is None else json.loads(given.against.read_text())
+    results = bench(given)
+    console.print(table_of(results))
+    for name, why in results["left_out"].items():
+        console.print(f"left out: {name}: {why}")
+    if before is not None:
+        if before["machine"]["name"] != results["machine"]["name"]:
+            console.print(f"the run before was on another machine: {before['machine']['name']}")
+        console.print(comparison(before, results))
+    given.out.write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"written: {given.out}, in {results['seconds']:.0f} s")
 
 
 if __name__ == "__main__":
