@@ -533,6 +533,7 @@ def of_recording(folder: Path) -> list[Path]:
         evaluate_plots.averages(folder / "averages.png", bin_s=0.01, trials_hz={ODD: trials, "$": trials},
                           predicted_hz={ODD: RATES, "$": RATES}, ln_hz={}, **given),
         evaluate_plots.receptive_fields(folder / "fields.png", frame=FRAME, title=ODD, **GAUSSIANS),
+        evaluate_plots.calibration(folder / "calibration.png", share=np.full(10, 0.1), title=ODD),
         evaluate_plots.behavior_share(folder / "share.png", bps=BY_UNIT, controls={"none": BY_UNIT}),
     ]  # fmt: skip
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section as section_of_comparison
+from vivit_core.analysis.evaluate.draw import CLASSES, calibration_of
 from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.evaluate.numbers import centers_px, runs, without_scores
 from vivit_core.analysis.evaluate.section import report_section
@@ -33,8 +34,10 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.metrics import unit_scores
 from vivit_core.metrics.base import Totals, UnitMetric
+from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.models.likelihoods.base import Likelihood, numbers
+from vivit_core.models.likelihoods.negative_binomial import NegativeBinomial
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.ln import LN
 from vivit_core.models.predictor import Predictor
@@ -353,6 +356,29 @@ def test_no_metric_of_a_package_takes_another_column(data: RecordingsDataModule,
     ours = {metric.name for metric in unit_scores.METRICS}
     others = [name for name in columns if name not in ours and not {"bps", "ln"}.intersection(name.split("_"))]
     assert set(others) == unit_scores.TAKEN
+
+
+def test_the_report_shows_whether_counts_scatter_as_predicted(data: RecordingsDataModule, tmp_path: Path) -> None:
+    """The twin's own likelihood says how; what it knows of a unit stands beside that unit. Some say nothing."""
+    twin = OverdispersedTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7])
+    summary = run(twin, data, tmp_path / "none")
+    assert not any("calibration" in path.name for path, _ in report_section(summary, tmp_path / "none", "").pictures)
+
+    scatter = NegativeBinomial((1.0,) * UNITS, "exp", 0.1)
+    with torch.no_grad():
+        scatter.log_dispersion_U.copy_(torch.tensor(twin.a).log())
+    twin.likelihood = lambda recording_id: scatter  # type: ignore[method-assign]
+    summary = run(twin, data, tmp_path / "own")
+    shown = report_section(summary, tmp_path / "own" / "pictures", "").pictures
+    assert any(path.name == "calibration_hand.png" for path, _ in shown)
+    found = predicted(twin, data)
+    recording = data.recordings[0]
+    share = calibration_of(twin, recording, "hand", found)
+    valid, a = found.valid_NU, np.array(twin.a)
+    said = stats.nbinom(1 / a, 1 / (1 + a * found.predicted_NU.astype(float)))
+    expected = probability_integral(said.cdf(found.counts_NU - 1.0)[valid], said.cdf(found.counts_NU)[valid], CLASSES)
+    np.testing.assert_allclose(share, expected, rtol=1e-5)
+    assert calibration_of(twin, recording, "hand", replace(found, valid_NU=np.zeros_like(valid))) is None
 
 
 def test_correlation_to_the_average_over_repeats(data: RecordingsDataModule, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tiny_models import POISSON, unit_scores
 from vivit_core.metrics import unit_scores as metrics_unit_scores
 from vivit_core.metrics.averages import mean_known, median_known
 from vivit_core.metrics.base import UnitMetric
+from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.correlation import pearson
 from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.repeats import Repeats, repeat_scores
@@ -215,6 +216,23 @@ def test_share_of_oracle_is_a_ratio_of_sums():
     assert share_of_oracle(model, truth) == pytest.approx((0.5 + 0.2 - 0.1) / (1.0 + 0.5 + 0.1))
     assert share_of_oracle(truth[:3], truth[:3]) == 1.0
     assert math.isnan(share_of_oracle(np.array([0.1]), np.array([np.nan])))
+
+
+def test_counts_that_scatter_as_predicted_fill_all_classes_alike():
+    rng = np.random.default_rng(0)
+    rate = rng.uniform(0.2, 5, 40_000)
+    counts = rng.poisson(rate)
+
+    def shares(drawn, said):
+        return probability_integral(said.cdf(drawn - 1), said.cdf(drawn), 10)
+
+    np.testing.assert_allclose(shares(counts, stats.poisson(rate)), 0.1, atol=0.005)
+    scattered = stats.nbinom(rate, 0.5).rvs(random_state=rng)  # twice the variance
+    wide = shares(scattered, stats.poisson(rate))
+    assert wide[0] > 0.13 < wide[-1] and wide[3:7].max() < 0.1
+    np.testing.assert_allclose(shares(scattered, stats.nbinom(rate, 0.5)), 0.1, atol=0.005)
+    # One count that takes up the probabilities from .25 to .75.
+    np.testing.assert_allclose(probability_integral(np.array([0.25]), np.array([0.75]), 4), [0, 0.5, 0.5, 0])
 
 
 # Repeats

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class Scatter(Protocol):
     def summed_nats(self, sums: np.ndarray) -> np.ndarray: ...
 
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray: ...
+
+    def distribution(self, rate: np.ndarray) -> Any: ...
 
 
 def all_metrics() -> tuple[UnitMetric, ...]:

@@ -20,8 +20,10 @@ from vivit_core.analysis.evaluate.numbers import (
 )
 from vivit_core.analysis.predict import (
     Predictions,
+    scorer_of,
 )
 from vivit_core.data.recording.reader import Recording
+from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.repeats import RELIABLE
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
@@ -38,6 +40,12 @@ EXTREMES = 2  # best and worst units whose rasters are drawn
 
 
 STIMULI = 3  # repeated stimuli whose averages are drawn
+
+
+CLASSES = 10  # of predicted probability, in the picture of the calibration
+
+
+MOST_COUNTS = 200_000  # of a recording, evenly spaced over its bins, whose predicted probability is computed
 
 
 RECORDINGS_SHOWN = 4  # recordings whose own pictures stand in the report
@@ -98,6 +106,10 @@ def draw_recording(
             titles=titles,
             title=f"{shown_id}: averages over repeats",
         )
+    if (share := calibration_of(twin, recording, recording_id, found)) is not None:
+        evaluate_plots.calibration(
+            folder / f"calibration_{name}.png", share=share, title=f"{shown_id}: do counts scatter as predicted?"
+        )
     if (gaussians := twin.gaussians_px(recording_id)) is not None:
         evaluate_plots.receptive_fields(
             folder / f"receptive_fields_{name}.png",
@@ -105,6 +117,19 @@ def draw_recording(
             **gaussians,
             title=f"{shown_id}: where the readouts look",
         )
+
+
+def calibration_of(twin: Predictor, recording: Recording, recording_id: str, found: Predictions) -> np.ndarray | None:
+    """The share of counts in each class of predicted probability; None where the twin's likelihood tells none, or
+    nothing was counted."""
+    every = slice(None, None, -(-found.counts_NU.size // MOST_COUNTS))
+    valid, counts = found.valid_NU[every], found.counts_NU[every]
+    likelihood = scorer_of(twin, recording_id, recording.info.unit_ids).likelihood
+    scatter = likelihood.distribution(found.predicted_NU[every].astype(np.float64))
+    if scatter is None or recording.info.kind == "calcium" or not valid.any():
+        return None
+    below, up_to = (np.broadcast_to(scatter.cdf(n), counts.shape)[valid] for n in (counts - 1.0, counts))
+    return probability_integral(below, up_to, CLASSES)
 
 
 def over_repeats(found: Predictions, shown: Sequence[slice], rate_hz: float) -> dict[str, np.ndarray]:

@@ -277,6 +277,27 @@ def center_errors(
     return save(figure, path)
 
 
+def calibration(path: Path, *, share: np.ndarray, title: str) -> Path:
+    """Counts in each class of predicted probability, relative to a model whose counts scatter as it says.
+
+    Parameters
+    ----------
+    share : (classes,) with sum 1: see ``metrics.calibration``.
+    """
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    width = 1 / len(share)
+    axes.bar((np.arange(len(share)) + 0.5) * width, share * len(share), width, color=TWIN, alpha=0.6, edgecolor="white")
+    axes.axhline(1, color=MEASURED, lw=1)
+    axes.set(
+        xlim=(0, 1),
+        xlabel="predicted probability of at most the measured count",
+        ylabel="counts, relative to a perfect scatter",
+        title=title,
+    )
+    return save(figure, path)
+
+
 def behavior_share(path: Path, *, bps: np.ndarray, controls: Mapping[str, np.ndarray]) -> Path:
     """Bits per spike that each unit loses where another behavior stands in for the animal's."""
     lost = {name.replace("_", " "): bps - other for name, other in controls.items()}

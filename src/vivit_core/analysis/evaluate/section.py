@@ -29,6 +29,8 @@ CAPTIONS = {  # in the order of the report, by how a picture's name begins
     "rates": "A good, a middling and a poor unit in single trials: what was measured, smoothed, and "
     "what was predicted.",
     "receptive_fields": "The readouts' Gaussians on a frame of the stimulus.",
+    "calibration": "Whether counts scatter around the prediction as the likelihood says: then each class of predicted "
+    "probability holds the same share of them. High outer classes: they scatter more.",
 }
 
 
