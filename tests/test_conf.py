@@ -136,6 +136,7 @@ NEEDED = {
     "task=compare": ["checkpoints=[some.ckpt,other.ckpt]"],
     "task=stream": ["checkpoint=some.ckpt"],
     "task=attention": ["checkpoint=some.ckpt"],
+    "task=export": ["checkpoint=some.ckpt", "out=folder"],
     "task=publish": ["checkpoint=some.ckpt", "out=folder"],
     "task=predict": ["checkpoint=some.ckpt", "video=film.mp4", "out=rates.h5"],
     "task=import": [

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
+import torch
 from films import gray, write
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hydra_plugins.vivit_core_sweeps import Grid
 from vivit_core.cli.main import main
+from vivit_core.models.load import checkpoint_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ["README.md", "docs/commands.md", "docs/recordings.md"]  # pages whose commands are run
@@ -106,6 +109,9 @@ def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request
         for name, path in paths.items():
             given = [word.replace(name, str(path)) for word in given]
         write(tmp_path / "FILM.mp4", gray(20, 18, 26))  # of the tiny recordings' size
+    elif "task=export" in given:  # of a twin with few operations, because each takes its time
+        torch.save(checkpoint_of(tiny_models.twin(tiny_models.factorized(), tiny_models.spec("sim0"))), "P.ckpt")
+        given = [word.replace("PATH", "P.ckpt") for word in given]
     elif "task=import" in given:
         made = np.random.default_rng(0)
         np.savez(

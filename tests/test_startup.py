@@ -26,6 +26,7 @@ SMALL = {
     "inspect": [], "plan": [], "evaluate": ["checkpoint=a"], "stream": ["checkpoint=a"], "tuning": ["checkpoint=a"],
     "receptive_fields": ["checkpoint=a"], "attention": ["checkpoint=a"], "compare": ["checkpoints=[a,b]"],
     "predict": ["checkpoint=a", "video=b", "out=c.h5"], "publish": ["checkpoint=a", "out=b"],
+    "export": ["checkpoint=a", "out=b"],
 }  # fmt: skip
 
 

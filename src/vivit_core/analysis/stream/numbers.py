@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from vivit_core.analysis.export.files import ExportedStream
 from vivit_core.models.twin import Twin
+from vivit_core.specs import RecordingSpec
 from vivit_core.system.terminal import track
 
 
@@ -33,19 +36,62 @@ class Latency:
     clip_seconds: float
     largest_difference: float
 
-    def summary(self) -> dict[str, Any]:
-        """Plain numbers: milliseconds of a bin (mean, median, 95 %, 99 %, most), bins a second, and the comparison."""
-        ms = self.seconds * 1e3
+    def summary(self, bin_s: float) -> dict[str, Any]:
+        """Plain numbers: those of :func:`distribution`, bins a second, and the comparison."""
         return {
-            "bins": self.bins,
-            "mean_ms": float(ms.mean()),
-            **{f"p{q}_ms": float(np.percentile(ms, q)) for q in (50, 95, 99)},
-            "most_ms": float(ms.max()),
+            **distribution(self.seconds, bin_s),
             "bins_per_s": float(1.0 / self.seconds.mean()),
             "clip_ms": self.clip_seconds * 1e3,
             "stream_over_clip": float(self.seconds.mean() / self.clip_seconds),
             "largest_difference": self.largest_difference,
         }
+
+
+def distribution(seconds: np.ndarray, bin_s: float) -> dict[str, Any]:
+    """Milliseconds of a bin (mean, median, 95 %, 99 %, 99.9 %, most), and the share of bins that took longer than a bin
+    lasts, so that a rig would miss their deadline."""
+    ms = seconds * 1e3
+    percentiles = {"p50_ms": 50, "p95_ms": 95, "p99_ms": 99, "p999_ms": 99.9}
+    return {
+        "bins": len(seconds),
+        "mean_ms": float(ms.mean()),
+        **{name: float(np.percentile(ms, q)) for name, q in percentiles.items()},
+        "most_ms": float(ms.max()),
+        "late_fraction": float((seconds > bin_s).mean()),
+    }
+
+
+def measure_export(
+    folder: Path, spec: RecordingSpec, frames: np.ndarray, behavior: np.ndarray | None, *, warm_up: int = 30
+) -> dict[str, Any]:
+    """How long an exported stream takes for a bin: its ``kind``, and :func:`distribution`.
+
+    Parameters
+    ----------
+    folder : that ``task=export`` wrote.
+    spec : of the recording that it should be of.
+    frames, behavior : (C, T, H, W) and (T, D), as :func:`measure_stream` takes them.
+    warm_up : bins before the clock starts; the clip is shown again from its begin where it is shorter.
+
+    Raises
+    ------
+    ValueError
+        Where the folder is no export, or one of another recording.
+    """
+    stream = ExportedStream(folder)
+    if stream.spec != spec:
+        raise ValueError(
+            f"exports={folder}: is of recording {stream.spec.recording_id}, not of {spec.recording_id} as this "
+            "checkpoint knows it; give an export of this checkpoint, and its recording=…"
+        )
+    bins = frames.shape[1]
+    seconds = np.zeros(warm_up + bins)
+    for t in range(warm_up + bins):
+        frame, beside = frames[:, t % bins], None if behavior is None else behavior[t % bins]
+        start = time.perf_counter()
+        stream.step(frame, beside)
+        seconds[t] = time.perf_counter() - start
+    return {"kind": stream.kind, **distribution(seconds[warm_up:], 1 / spec.frame_rate_hz)}
 
 
 def measure_stream(

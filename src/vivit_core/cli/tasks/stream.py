@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from vivit_core.analysis.stream import plots
-from vivit_core.analysis.stream.numbers import measure_stream
+from vivit_core.analysis.stream.numbers import measure_export, measure_stream
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import tested
 from vivit_core.cli.trained import load_trained
@@ -18,7 +18,9 @@ from vivit_core.system.files import write_text
 from vivit_core.system.terminal import shown
 
 
-def stream(context: RunContext, *, checkpoint: Path, data: Node, recording: str | None, bins: int) -> None:
+def stream(
+    context: RunContext, *, checkpoint: Path, data: Node, recording: str | None, bins: int, exports: list[Path]
+) -> None:
     """Predict a test trial bin by bin; print the distribution of the times, draw them, write ``stream.json``.
 
     Parameters
@@ -28,11 +30,12 @@ def stream(context: RunContext, *, checkpoint: Path, data: Node, recording: str 
     data : recordings, where they are not the training's.
     recording : id of the one whose longest test trial is streamed; None: the first.
     bins : of the stream; fewer where the trial is shorter.
+    exports : folders that task=export wrote, of the same recording, whose bins are timed too.
 
     Raises
     ------
     ValueError
-        Where there are fewer than 2 bins, the checkpoint is of no twin, or a recording cannot be used.
+        Where there are fewer than 2 bins, the checkpoint is of no twin, or a recording or an export cannot be used.
     """
     if bins < 2:
         raise ValueError(f"bins={bins}: a stream to be timed has at least 2 bins")
@@ -49,15 +52,21 @@ def stream(context: RunContext, *, checkpoint: Path, data: Node, recording: str 
     clips = chosen.read(start, stop, twin.specs[name].behavior)
     bin_s = 1.0 / twin.specs[name].frame_rate_hz
     measured = measure_stream(twin, name, clips["frames"], clips["behavior"])
-    summary = {"recording": name, "device": device, "bin_ms": bin_s * 1e3, **measured.summary()}
+    summary = {"recording": name, "device": device, "bin_ms": bin_s * 1e3, **measured.summary(bin_s)}
+    summary["exports"] = {
+        str(path): measure_export(path, twin.specs[name], clips["frames"], clips["behavior"]) for path in exports
+    }
+    rows = {"stream": summary} | {f"{own['kind']}, {path}": own for path, own in summary["exports"].items()}
     folder = context.run.path
     write_text(folder / "stream.json", json.dumps(summary, indent=2) + "\n")
     plots.latency(folder / "pictures" / "latency.png", measured.seconds, measured.clip_seconds, bin_s)
     title = f"{name}, {measured.bins} bins of {bin_s * 1e3:.2f} ms, on {device}"
     table = Table("time of a bin, ms", title=shown(title))
-    for heading in ("mean", "median", "95 %", "99 %", "most"):
+    for heading in ("mean", "median", "95 %", "99 %", "99.9 %", "most", "late bins"):
         table.add_column(heading, justify="right")
-    table.add_row("stream", *(f"{summary[k]:.2f}" for k in ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "most_ms")))
+    for label, own in rows.items():
+        times = (f"{own[k]:.2f}" for k in ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "p999_ms", "most_ms"))
+        table.add_row(shown(label), *times, f"{own['late_fraction']:.2%}")
     context.console.print(table)
     context.console.print(
         f"{summary['bins_per_s']:.0f} bins/s; running the clip again takes {summary['clip_ms']:.1f} ms, "

@@ -142,25 +142,16 @@ class Attention(nn.Module, ABC):
 
 
 class Cache:
-    """Keys and values of the last ``window`` tokens. Keys are already rotated, so their order does not matter."""
+    """Keys and values of the last ``window`` tokens, oldest first; the keys are already rotated."""
 
     def __init__(self, window: int | None) -> None:
-        self.window, self.seen = window, 0
+        self.window = window
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
 
     def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Take in one token, (B, h, 1, d) each; returns those of the window, (B, h, W, d) each."""
-        if self.keys is None or self.values is None:
-            b, h, _, d = k.shape
-            room = self.window or 64
-            self.keys, self.values = k.new_empty(b, h, room, d), v.new_empty(b, h, room, d)
-        room = self.keys.shape[2]
-        if self.window is None and self.seen == room:  # no window: grows without end
-            self.keys, self.values = (torch.cat([x, torch.empty_like(x)], dim=2) for x in (self.keys, self.values))
-            room *= 2
-        place = self.seen % room
-        self.keys[:, :, place], self.values[:, :, place] = k[:, :, 0], v[:, :, 0]
-        self.seen += 1
-        filled = min(self.seen, room)
-        return self.keys[:, :, :filled], self.values[:, :, :filled]
+        first = 0 if self.window is None else -self.window
+        self.keys = k if self.keys is None else torch.cat([self.keys, k], dim=2)[:, :, first:]
+        self.values = v if self.values is None else torch.cat([self.values, v], dim=2)[:, :, first:]
+        return self.keys, self.values

@@ -1,0 +1,1 @@
+"""A recording's stream for a rig: exported to files, and run from them."""

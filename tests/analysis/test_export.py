@@ -1,0 +1,138 @@
+"""What is exported for a rig gives the stream's rates, in torch and in onnxruntime; what cannot be is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from known_models import known_ln
+from tiny_models import TUBELET, clips, factorized, spec, twin, vivit
+
+from vivit_core.analysis.export import files
+from vivit_core.analysis.export.files import ABOUT, ENDINGS, STATE, ExportedStream, export_stream
+from vivit_core.analysis.stream.numbers import distribution, measure_export
+from vivit_core.cli.tasks.export import export
+from vivit_core.models.load import checkpoint_of
+from vivit_core.models.streamed_step import noise
+from vivit_core.models.twin import Twin
+from vivit_core.system.files import NoRoomError
+
+
+def small() -> Twin:
+    """Two phases, few operations."""
+    tubelet = TUBELET | {"patch_size": [2, 4, 4]}
+    return twin(vivit(tokenizer=tubelet, spatial_depth=0, registers=0, temporal_depth=1, window=4))
+
+
+def blind() -> Twin:
+    """One phase, no behavior."""
+    return twin(factorized(modulator=None), spec(behavior=0))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("exports")
+    for kind in ENDINGS:
+        export_stream(small(), "a", kind, folder / kind)
+    return {kind: folder / kind for kind in ENDINGS}
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_an_export_gives_the_streams_rates(made: dict[str, Path], kind: str) -> None:
+    exported, model = ExportedStream(made[kind]), small()
+    own, rng, stream = model.specs["a"], np.random.default_rng(3), model.stream("a")
+    for _ in range(400):
+        stream.step(np.full(own.frame_shape, own.pixel_mean, np.float32), np.array(own.behavior_mean))
+    assert exported.kind == kind and exported.spec == own and len(exported.phases) == 2
+    for _ in range(15):
+        frame, behavior = noise(own, rng)
+        expected = stream.step(frame, behavior)
+        assert np.abs(exported.step(frame[0], behavior) - expected).max() <= 1e-4 * expected.max()
+    with pytest.raises(ValueError, match=r"frames of shape \(1, 12, 16\) and behavior of \(3,\), not"):
+        exported.step(frame[0, :4], behavior)
+    with pytest.raises(ValueError, match=r"not \(1, 12, 16\) and \(0,\)"):
+        exported.step(frame)
+
+
+def test_onnx_needs_nothing_of_ours(made: dict[str, Path]) -> None:
+    """As docs/twin.md has it."""
+    about = json.loads((made["onnx"] / ABOUT).read_text())
+    sessions = [onnxruntime.InferenceSession(made["onnx"] / name) for name in about["phases"]]
+    with np.load(made["onnx"] / STATE) as archive:
+        state = {f"state_{number}": archive[f"state_{number}"] for number in range(len(archive.files))}
+    same = ExportedStream(made["onnx"])
+    for number in range(5):
+        frame, behavior = noise(same.spec, np.random.default_rng(number))
+        inputs = {"frame": frame, "behavior": behavior, **state}
+        rates, *left = sessions[number % len(sessions)].run(None, inputs)
+        state = {f"state_{place}": value for place, value in enumerate(left)}
+        assert rates == pytest.approx(same.step(frame, behavior), rel=1e-6)
+
+
+def test_a_twin_that_sees_no_behavior(tmp_path: Path) -> None:
+    exported = [
+        export_stream(blind(), "a", kind, tmp_path / kind) and ExportedStream(tmp_path / kind) for kind in ENDINGS
+    ]
+    frame = noise(exported[0].spec, np.random.default_rng(0))[0]
+    assert exported[0].step(frame) == pytest.approx(exported[1].step(frame), rel=1e-4)
+
+
+def test_what_is_no_export_is_refused(made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"not an exported stream, because it holds no stream\.json"):
+        ExportedStream(tmp_path)
+    (tmp_path / ABOUT).write_text('{"format": 0}')
+    with pytest.raises(ValueError, match="not of this version; export it anew"):
+        ExportedStream(tmp_path)
+    for kind, folder in made.items():
+        (tmp_path / ABOUT).write_text((folder / ABOUT).read_text())
+        for name in json.loads((folder / ABOUT).read_text())["phases"]:
+            (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(ValueError, match="cannot be loaded") as caught:
+            ExportedStream(tmp_path)
+        assert "\n" not in str(caught.value), kind
+    with pytest.raises(ValueError, match="stands there already; name a new folder"):
+        export_stream(small(), "a", "torch", tmp_path)
+    monkeypatch.setattr(files, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(ValueError, match=r'onnxscript not installed: pip install "vivit-core\[onnx\]"'):
+        export_stream(small(), "a", "onnx", tmp_path / "new")
+
+
+def test_a_full_disk_leaves_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full is one without any room at all."""
+    monkeypatch.setattr("vivit_core.system.files.uuid4", lambda: type("Id", (), {"hex": "01234567"}))
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda self: iter(()))  # so that the link may stand there
+        (tmp_path / "out" / ".phase_0.onnx.01234567.tmp").symlink_to("/dev/full")
+        with pytest.raises(NoRoomError, match=r"no room to write .*phase_0\.onnx: No space left"):
+            export_stream(blind(), "a", "onnx", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_late_bins_are_counted(made: dict[str, Path]) -> None:
+    found = distribution(np.array([1.0] * 998 + [9.0, 20.0]) / 1e3, 8e-3)
+    assert found["p50_ms"] == 1 and found["late_fraction"] == 0.002 and found["most_ms"] == 20
+    assert found["p999_ms"] == pytest.approx(9.011)
+    shown = clips(spec(), count=1, bins=7)
+    arguments = (shown["frames"][0].numpy(), shown["behavior"][0].numpy())
+    timed = measure_export(made["onnx"], spec(), *arguments, warm_up=3)
+    assert timed["kind"] == "onnx" and timed["bins"] == 7 and 0 < timed["p50_ms"] <= timed["p999_ms"]
+    with pytest.raises(ValueError, match=r"is of recording a, not of b as this checkpoint knows it"):
+        measure_export(made["onnx"], spec("b"), *arguments)
+
+
+def test_a_recording_has_to_be_said_where_there_are_several(tmp_path: Path) -> None:
+    several = twin(vivit(), spec("a"), spec("b"))
+    torch.save(checkpoint_of(several), tmp_path / "several.ckpt")
+    torch.save(checkpoint_of(known_ln()), tmp_path / "ln.ckpt")
+    arguments = {"out": tmp_path / "out", "format": "torch", "recording": None}
+    with pytest.raises(ValueError, match=r"knows 2 recordings, and one is exported; say recording=a or recording=b"):
+        export(None, checkpoint=tmp_path / "several.ckpt", **arguments)
+    with pytest.raises(ValueError, match=r"does not know recording 'c'"):
+        export(None, checkpoint=tmp_path / "several.ckpt", **arguments | {"recording": "c"})
+    with pytest.raises(ValueError, match=r"a model of kind LN is not exported; give a twin's"):
+        export(None, checkpoint=tmp_path / "ln.ckpt", **arguments)
