@@ -43,7 +43,16 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_mark_is_a_key_that_follows(compose):
     """A mark that nothing sets would be a number that only looks as if it followed."""
     everything = Sizes(36, 64, 120.0, 1, 10, 600, 6000)
-    for words in ([], ["data=liu2017"], ["data=mahuas2020"], ["experiment=bars"], ["experiment=small_frames"]):
+    for words in (
+        [],
+        ["model=resnet"],
+        ["model=vivit_baseline"],
+        ["model=factorized_cnn"],
+        ["data=liu2017"],
+        ["data=mahuas2020"],
+        ["experiment=bars"],
+        ["experiment=small_frames"],
+    ):
         free = set(free_keys(composed(*words)))
         assert {"data.clip_length", "data.burn_in", "trainer.cpu.batch_size"} <= free
         assert {choice.key for choice in plan(everything, compose(*words), free)} == free
@@ -82,6 +91,17 @@ def test_the_command_line_overrides_them(bars, capsys):
     assert (settings["data"]["clip_length"], settings["data"]["burn_in"]) == (30, 10)
     printed = capsys.readouterr().out
     assert "data.burn_in=10" in printed and "clip_length" not in printed and "batch_size" not in printed
+
+
+def test_a_model_that_comes_with_a_checkpoint_stays(bars, capsys):
+    words = [f"data.root={bars}", "init_from=some.ckpt", "optim.core_lr_scale=1"]
+    cfg = composed(*words)
+    settings = following(cfg, validate(cfg))
+    assert settings["model"] == validate(cfg)["model"] and settings["data"]["clip_length"] == 80
+    assert "model." not in capsys.readouterr().out
+    cfg = composed(f"data.root={bars}")
+    tokenizer = following(cfg, validate(cfg))["model"]["tokenizer"]
+    assert tokenizer["stem"]["stride"] == tokenizer["patch_size"][2] == 1
 
 
 def test_recordings_of_several_rates_are_seen_at_the_trainings(bars, tmp_path):

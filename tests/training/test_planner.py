@@ -11,6 +11,9 @@ from vivit_core.training.planner import Sizes, plan, usual_trial
 
 DEFAULT = Sizes(height=36, width=64, rate_hz=120.0, recordings=4, units=256, trial_bins=600, train_bins=4 * 42 * 600)
 KEYS = {
+    "model.tokenizer.stem.stride",
+    "model.tokenizer.patch_size",
+    "model.tokenizer.cell",
     "data.clip_length",
     "data.burn_in",
     "trainer.cpu.batch_size",
@@ -22,7 +25,12 @@ KEYS = {
 def settings(**data: int) -> dict[str, Any]:
     """The part of a configuration that a plan looks at."""
     budget = {"epochs": 20, "steps_per_epoch": 7, "batch_size": 5, "accumulate": 1}
-    return {"data": {"clip_length": 1, "burn_in": 0, **data}, "trainer": {"cpu": budget, "cuda": budget}}
+    tokenizer = {"patch_size": [8, 8, 8], "cell": 4, "stem": {"stride": 2}}
+    return {
+        "model": {"tokenizer": tokenizer},
+        "data": {"clip_length": 1, "burn_in": 0, **data},
+        "trainer": {"cpu": budget, "cuda": budget},
+    }
 
 
 def chosen(sizes: Sizes, free: set[str] = KEYS, **data: int) -> dict[str, Any]:
@@ -34,6 +42,7 @@ def chosen(sizes: Sizes, free: set[str] = KEYS, **data: int) -> dict[str, Any]:
     [
         (DEFAULT, 300, 50, 4),
         (replace(DEFAULT, height=37, width=50, rate_hz=30.0, trial_bins=1500), 75, 13, 16),  # Liu 2017
+        (replace(DEFAULT, height=16, width=16, rate_hz=60.0), 150, 25, 16),  # each pixel is a place
         (replace(DEFAULT, height=31, width=1, rate_hz=60.0, trial_bins=2160), 150, 25, 32),  # Mahuas 2020
         (replace(DEFAULT, rate_hz=10.0), 60, 4, 16),  # no fewer than 60 bins: 6 s
         (replace(DEFAULT, rate_hz=10.0, trial_bins=40), 40, 4, 32),  # but a trial has no more
@@ -46,6 +55,38 @@ def test_what_suits_recordings(sizes: Sizes, clip: int, burn_in: int, clips: int
     found = chosen(sizes)
     assert (found["data.clip_length"], found["data.burn_in"]) == (clip, burn_in)
     assert found["trainer.cpu.batch_size"] == clips
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "patch", "cell"),
+    [
+        ((36, 64), 2, [8, 8, 8], 4),
+        ((37, 50), 2, [8, 8, 8], 4),
+        ((24, 1), 1, [8, 8, 1], 2),  # bars
+        ((1, 31), 1, [8, 1, 8], 2),
+        ((100, 5), 1, [8, 8, 4], 2),
+        ((16, 16), 1, [8, 8, 8], 2),
+        ((4, 4), 1, [8, 4, 4], 2),
+        ((256, 256), 2, [8, 8, 8], 4),
+    ],
+)
+def test_the_map_suits_the_frames(shape: tuple[int, int], stride: int, patch: list[int], cell: int) -> None:
+    """No token is larger than a frame, small frames are seen pixel by pixel."""
+    found = chosen(replace(DEFAULT, height=shape[0], width=shape[1]))
+    assert found["model.tokenizer.stem.stride"] == stride
+    assert (found["model.tokenizer.patch_size"], found["model.tokenizer.cell"]) == (patch, cell)
+
+
+def test_a_model_without_such_a_map_is_left_alone() -> None:
+    """A ResNet's stem has no slower cells, a factorized CNN no tokenizer."""
+    for model, keys in (
+        ({"tokenizer": {"patch_size": [4, 4, 4], "stride": 2}}, {"model.tokenizer.stride"}),
+        ({"stride": 2}, set()),
+        ({"tokenizer": None}, set()),
+    ):
+        others = {key for key in KEYS if not key.startswith("model")}
+        found = {choice.key for choice in plan(DEFAULT, {**settings(), "model": model}, others | keys)}
+        assert found == others | keys
 
 
 @pytest.mark.parametrize("rate_hz", [5.0, 24.0, 60.0, 500.0])

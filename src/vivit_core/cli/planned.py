@@ -54,6 +54,8 @@ def following(cfg: DictConfig, settings: Settings) -> Settings:
         Where the references of the configuration lead from what follows to what its key cannot hold.
     """
     free = set(free_keys(cfg))
+    if settings.get("init_from") is not None:  # whose model comes with the checkpoint
+        free = {key for key in free if not key.startswith("model.")}
     sizes = sizes_of(settings["data"], settings["model"].get("frame_size")) if free else None
     if sizes is None:  # no file can be read, which the task will say
         return settings

@@ -1,4 +1,4 @@
-"""Settings that follow the recordings: how long a clip is, how many make a step, and how many steps, from sizes alone.
+"""Settings that follow the recordings, from sizes alone: how fine a map is, how long a clip is, how many make a step.
 
 ``conf/`` marks a value that may follow them. Any other value is settled, and what is chosen here follows it.
 """
@@ -14,7 +14,11 @@ CLIP_S = 2.5  # of a clip, s
 FEWEST_BINS = 60  # of a clip, where trials are that long
 BURN_IN_S = 0.42  # longer than the linear memory of a neuron of the retina or of visual cortex, s
 BURN_IN_SHARE = 3  # part of a clip that may burn in, at most: one in so many bins
-PIXELS = {"cpu": 4 * 36 * 64 * 300, "cuda": 16 * 36 * 64 * 300}  # of a pass over the default recordings
+USUAL_STRIDE = 2  # pixels between places of a map, where the model does not say
+PLACES = {"cpu": 4 * 18 * 32 * 300, "cuda": 16 * 18 * 32 * 300}  # of the map of a pass over the default recordings
+THIN = 8  # px of a side below which a frame is a line of pixels rather than a picture
+SMALL_PX = 32 * 32  # of a picture whose every pixel is a place
+STRIDES = ("model.tokenizer.stem.stride", "model.tokenizer.stride")  # of a stem inside another tokenizer, or of its own
 CLIPS = {"cpu": (4, 32), "cuda": (16, 64)}  # fewest and most in a pass
 PASSES = 159  # over all training bins, without a time limit: as many as over the default recordings
 STEPS = (50, 1000)  # fewest and most of an epoch
@@ -95,10 +99,19 @@ def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choi
         found.append(Choice(key, value, reason))
         return value
 
+    cell = value_at(settings, STRIDES[0]) or value_at(settings, STRIDES[1]) or USUAL_STRIDE
+    for key in STRIDES:
+        if key in free:
+            cell = settled(key, *stride_of(sizes, cell))
+    patch, coarse = value_at(settings, "model.tokenizer.patch_size"), value_at(settings, "model.tokenizer.cell")
+    if patch is not None:
+        settled("model.tokenizer.patch_size", *patch_of(sizes, patch, cell))
+    if coarse is not None:
+        settled("model.tokenizer.cell", 2 * cell, "px of a cell of the slower maps: two of the fast map's")
     clip = settled("data.clip_length", *clip_length(sizes))
     burn_in = settled("data.burn_in", *burn_in_of(sizes, clip))
-    for device in PIXELS:
-        clips = settled(f"trainer.{device}.batch_size", *clips_of(sizes, clip, device))
+    for device in PLACES:
+        clips = settled(f"trainer.{device}.batch_size", *clips_of(sizes, clip, cell, device))
         budget = {**settings["trainer"][device], "batch_size": clips}
         if sizes.train_bins is not None:
             learnt = budget["epochs"] * budget["accumulate"] * clips * (clip - burn_in)
@@ -110,8 +123,25 @@ def value_at(settings: Mapping[str, Any], key: str) -> Any:
     """The value of a dotted key."""
     value: Any = settings
     for word in key.split("."):
-        value = value[word]
+        value = value.get(word) if isinstance(value, Mapping) else None
     return value
+
+
+def stride_of(sizes: Sizes, usual: int) -> tuple[int, str]:
+    """Pixels between the places of a stem's map, and why."""
+    if min(sizes.height, sizes.width) < THIN or sizes.height * sizes.width <= SMALL_PX:
+        return 1, "px between places of the stem's map: frames are small"
+    return usual, "px between places of the stem's map"
+
+
+def patch_of(sizes: Sizes, usual: Sequence[int], stride: int) -> tuple[list[int], str]:
+    """Frames and pixels of a token, and why: as usual, but no larger than the frame."""
+    frames, *sides = usual
+    fitting = [
+        min(side, max(stride, 2 ** int(log2(of)))) for side, of in zip(sides, (sizes.height, sizes.width), strict=True)
+    ]
+    reason = "frames, and px down and across, of a token"
+    return [frames, *fitting], reason if fitting == sides else f"{reason}: none larger than a frame"
 
 
 def clip_length(sizes: Sizes) -> tuple[int, str]:
@@ -132,16 +162,16 @@ def burn_in_of(sizes: Sizes, clip: int) -> tuple[int, str]:
     return wished, f"{BURN_IN_S:g} s, which filters reach back"
 
 
-def clips_of(sizes: Sizes, clip: int, device: str) -> tuple[int, str]:
+def clips_of(sizes: Sizes, clip: int, stride: int, device: str) -> tuple[int, str]:
     """Clips of a pass, and why."""
     fewest, most = CLIPS[device]
-    as_many = PIXELS[device] / (sizes.height * sizes.width * clip)
+    as_many = PLACES[device] / (sizes.height * sizes.width * clip / stride**2)
     if as_many < fewest:
         return fewest, "clips in a step: fewer would make its gradient noisy"
     if as_many > most:
         return most, "clips in a step: more are not needed, though frames are small"
     clips = 2 ** round(log2(as_many))  # which processes can share
-    return clips, f"clips in a step: together about {PIXELS[device] / 1e6:.1f} million pixels"
+    return clips, "clips in a step: together about as large as usual"
 
 
 def steps_of(train_bins: int, learnt: int) -> tuple[int, str]:
