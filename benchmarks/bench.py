@@ -99,9 +99,9 @@ def of_model(name: str, sizes: Sizes, precisions: list[Precision]) -> Iterator[R
     """A model's speeds on a CPU."""
     as_in_training("cpu")
     settings = settings_of(f"model={name}")
-    if sizes.planned(settings, "cpu", "float32").flops > LARGE_GFLOP * 1e9:
-        sizes = replace(sizes, clips=1)
     gflop = sizes.planned(settings, "cpu", "float32").flops / 1e9
+    if gflop > LARGE_GFLOP:
+        sizes, gflop = replace(sizes, clips=1), gflop / sizes.clips
     for precision in precisions:
         step = Step(settings, sizes, "cpu", precision)
         seconds = timed(step, "cpu", STEP_S)

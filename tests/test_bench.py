@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,116 @@ def test_what_has_no_time_or_fails_is_left_out_and_said(benchmarks: None, tmp_pa
     with pytest.raises(RuntimeError, match="no time was left"):
         next(rows)
     assert list(measuring.rows_of(str(script), 60, "pass")) == [("row", {"seconds": 1})]
+
+
+FAKED = """
+import json, pathlib, time
+for line in ("task=train begins", "the linear baseline (LN) begins; how long it takes is unknown",
+             "LN sim0: 64 in 0:09 min",
+             "the linear baseline (LN) took 0:51 min", "the training begins, and takes about 9:00 min",
+             "the training took 9:01 min", "the evaluation begins, and takes about 0:12 min"):
+    print(line, flush=True)
+    time.sleep(0.3 if line.startswith("the training b") else 0.02)
+run = pathlib.Path("outputs/train/2026-11-26_00-00-00_abcdef")
+run.mkdir(parents=True)
+own = {"bps_mean": 0.9, "ln_bps_mean": 0.7, "knowable_fraction": None}
+(run / "summary.json").write_text(json.dumps({**own, "recordings": {"sim0": own}}))
+"""
+
+
+def test_the_first_hour_has_a_stopwatch_for_each_stage(
+    benchmarks: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import first_hour
+
+    words = ["--busy", "0.5", "--folder", str(tmp_path / "new"), "--out", str(tmp_path / "found.json")]
+    first_hour.main([*words, "--command", sys.executable, "-c", FAKED])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["stages"]) == [
+        "start-up",
+        "the linear baseline (LN)",
+        "after the linear baseline (LN)",
+        "the training",
+        "after the training",
+        "the evaluation",
+    ]
+    assert max(found["stages"], key=found["stages"].get) in ("the training", "start-up")
+    assert found["stages"]["the training"] >= 0.3
+    assert found["scores"] == [["all", 0.9, 0.7, None], ["sim0", 0.9, 0.7, None]]
+    said = capsys.readouterr().out
+    assert "+0.200" in said and found["machine"]["name"] in said and "beside 0.5 of a core" in said
+    with pytest.raises(SystemExit, match="ended with status 3"):
+        words = ["--folder", str(tmp_path / "other"), "--out", str(tmp_path / "none.json")]
+        first_hour.main([*words, "--command", sys.executable, "-c", "raise SystemExit(3)"])
+    assert not (tmp_path / "none.json").exists()
+
+
+def test_a_busy_process_takes_its_share_of_a_core(benchmarks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import first_hour
+
+    wall_s = cpu_s = 0.0
+
+    def look(spent: bool) -> float:
+        """A look at either clock takes a millisecond of a core."""
+        nonlocal wall_s, cpu_s
+        wall_s, cpu_s = wall_s + 0.001, cpu_s + 0.001
+        return cpu_s if spent else wall_s
+
+    def sleep(seconds: float) -> None:
+        nonlocal wall_s
+        wall_s += seconds
+        if wall_s > 60:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sys, "argv", ["-c", "0.5"])
+        patch.setattr(time, "process_time", lambda: look(spent=True))
+        patch.setattr(time, "monotonic", lambda: look(spent=False))
+        patch.setattr(time, "sleep", sleep)
+        exec(first_hour.BUSY, {})
+    assert cpu_s / wall_s == pytest.approx(0.5, abs=0.02)
+
+
+def test_scale_has_a_line_for_each_size(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import scale
+
+    monkeypatch.setattr(
+        scale, "rows_of", lambda script, seconds, *words: scale.part(scale.parser().parse_args(list(words)))
+    )
+    monkeypatch.setattr(scale, "GROWING", {"units": [4, 16], "pixels": [18, 36]})
+    scale.main(
+        ["--tiny", "--model", "resnet", "--parts", "units", "pixels", "reading", "--out", str(tmp_path / "s.json")]
+    )
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["left_out"] == {}
+    assert [line["units"] for line in found["parts"]["units"].values()] == [4, 16]
+    assert [(line["height"], line["width"]) for line in found["parts"]["pixels"].values()] == [(18, 26), (36, 52)]
+    assert all(line["seconds"] > 0 for part in ("units", "pixels") for line in found["parts"][part].values())
+    assert {name for name in found["parts"]["reading"] if "reading" in name} == {
+        "reading, uncompressed, 0 workers",
+        "reading, compressed, 0 workers",
+    }
+    # Steeper than linear: from 4 to 16 units four times as many, and sixteen times as long.
+    for i, line in enumerate(found["parts"]["units"].values()):
+        line["seconds"] = 16.0**i
+    table = next(scale.tables(found))
+    assert list(table.columns[2].cells) == ["", "2.00"]
+
+
+def test_scale_leaves_out_what_there_is_no_time_for(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import scale
+
+    def rows(script: str, seconds: float, *words: str) -> Any:
+        if words[words.index("--value") + 1] == "16":
+            raise RuntimeError("no time was left")
+        yield "step", {"seconds": 1.0, "gflop": 1.0, "memory_mb": 10.0, "planned_mb": 9.0}
+
+    monkeypatch.setattr(scale, "rows_of", rows)
+    scale.main(["--parts", "recordings", "--out", str(tmp_path / "s.json")])
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert list(found["parts"]["recordings"]) == ["1", "4"]  # and 64, which is larger, was not tried
+    assert found["left_out"] == {"recordings 16": "no time was left"}
