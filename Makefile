@@ -32,7 +32,7 @@ test-long: $(STAMP)  ## The tests that take long
 attack: $(STAMP)  ## Kills, full disks, damaged files and odd names, for 15 minutes (longer: ATTACK_MINUTES=60 make attack)
 	$(BIN)/python -m pytest -q tests/attack
 
-bench: $(STAMP)  ## Speed and memory beside the machine's own peak (on a GPU: ARGS="--device cuda")
+bench: $(STAMP)  ## Speed and memory beside the machine's own peak, in 6 minutes (on a GPU: ARGS="--device cuda")
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 docs: $(STAMP)  ## The site, in site/; a broken link or reference is an error

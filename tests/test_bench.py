@@ -77,6 +77,7 @@ def test_every_shipped_default_has_its_rows(
     assert "2.00" in line
 
 
+@pytest.mark.long
 def test_a_gpus_rows(benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On the CPU, with tiny sizes: steps of both models, and the reader's rates and a training's waiting."""
     import bench

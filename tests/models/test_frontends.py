@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from einops import rearrange
+from torch.utils.flop_counter import FlopCounterMode
 
+from vivit_core.models.frontends import temporal_basis
 from vivit_core.models.frontends.temporal_basis import TemporalBasis, raised_cosines
 
 
@@ -29,3 +31,20 @@ def test_temporal_basis_is_a_causal_convolution() -> None:
     with pytest.raises(ValueError, match="1 <= bases <= lags"):
         TemporalBasis(1, 6, 5)
     assert raised_cosines(4, 16).argmax(1).tolist() == sorted(raised_cosines(4, 16).argmax(1).tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("piece", [4, 3, 2])
+def test_a_long_clip_is_made_in_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    basis, x = TemporalBasis(in_channels=2, bases=3, lags=5), torch.randn(2, 2, 9, 3, 4)
+    whole = basis(x)
+    monkeypatch.setattr(temporal_basis, "PIECE", piece)
+    torch.testing.assert_close(basis(x), whole)
+
+
+def test_the_work_grows_with_the_clip_and_not_with_its_square() -> None:
+    basis, work = TemporalBasis(in_channels=1, bases=3, lags=5), {}
+    for bins in (temporal_basis.PIECE, 4 * temporal_basis.PIECE):
+        with FlopCounterMode(display=False) as counter:
+            basis(torch.zeros(1, 1, bins, 2, 2))
+        work[bins] = counter.get_total_flops()
+    assert work[4 * temporal_basis.PIECE] == 4 * work[temporal_basis.PIECE]

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from vivit_core.models.frontends.base import Frontend
 
+PIECE = 300  # frames that one matrix product makes; the product with a matrix over all frames grows with their square
+
 
 class TemporalBasis(Frontend):
     """Every pixel's past seen through a few learnable, causal filters: (B, C, T, H, W) to (B, C·K, T, H, W).
@@ -55,11 +57,17 @@ class TemporalBasis(Frontend):
         series = rearrange(x_BCTHW, "b c t h w -> (b c) t (h w)")
         padded = F.pad(series, (0, 0, self.lags - 1, 0))
         # One small banded matrix over time does all pixels at once, as a matrix product.
-        band = padded.new_zeros(t, self.bases, t + self.lags - 1)
-        rows = torch.arange(t, device=band.device)
+        piece, before = min(t, PIECE), self.lags - 1
+        band = padded.new_zeros(piece, self.bases, piece + before)
+        rows = torch.arange(piece, device=band.device)
         for lag in range(self.lags):
             band[rows, :, rows + lag] = self.weight_KL[:, lag].to(band.dtype)
-        y = torch.einsum("tkj,bjn->btkn", band, padded)
+        made = []
+        for start in range(0, t, piece):
+            n = min(piece, t - start)
+            part = padded[:, start : start + n + before]
+            made.append(torch.einsum("tkj,bjn->btkn", band[:n, :, : n + before], part))
+        y = torch.cat(made, 1) if len(made) > 1 else made[0]
         return rearrange(y, "(b c) t k (h w) -> b (c k) t h w", c=c, h=h)
 
     def stream(self) -> Callable[[Tensor], Tensor]:
