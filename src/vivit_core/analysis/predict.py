@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from einops import rearrange, repeat
 
+from vivit_core.analysis.attention.lesions import Lesioned
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import Moments
@@ -38,6 +39,7 @@ class Predictions:
     predicted_NU: np.ndarray  # expected counts a bin, float32
     ln_NU: np.ndarray | None
     controls: dict[str, np.ndarray] = field(default_factory=dict)  # (N, U), as predicted, with another behavior
+    lesions: dict[str, np.ndarray] = field(default_factory=dict)  # (N, U), as predicted without what attention finds
     missing_behavior: float = 0.0  # share of the scored bins' numbers of behavior that were missing, at their mean
 
 
@@ -51,6 +53,7 @@ def predict_split(
     device: str,
     progress: bool,
     controls: Mapping[str, Control] | None = None,
+    lesions: Mapping[str, Lesioned] | None = None,
     label: str = "evaluate",
 ) -> Iterator[tuple[str, Predictions]]:
     """Run the models over a split; recording by recording, every scored bin once, in the order of time.
@@ -64,6 +67,7 @@ def predict_split(
     split, device : what to score, and where to compute.
     progress : show a bar.
     controls : behaviors, by name, that the twin is shown instead of the animal's.
+    lesions : the twin, by name, without something that its attention finds.
     label : of the bar.
     """
     models: list[Predictor] = [twin] if ln is None else [twin, ln]
@@ -71,37 +75,40 @@ def predict_split(
         spec.recording_id: [columns_of(model, spec.recording_id, spec.unit_ids) for model in models]
         for spec in datamodule.specs
     }
-    controls = controls or {}
+    controls, lesions = controls or {}, lesions or {}
     training = [model.training for model in models]
     for model in models:
         model.to(device).eval()
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
-    names = [*(["ln"] if ln is not None else []), *controls]
+    baseline = ["ln"] if ln is not None else []
+    kinds = {"baseline": baseline, "controls": list(controls), "lesions": list(lesions)}
     loader = datamodule.evaluation_dataloader(split)
     for batch in track(loader, f"{label} on {split}", total=len(loader), disable=not progress):
         for done in [name for name in parts if name not in batch]:
-            yield done, assembled(parts.pop(done), names)
+            yield done, assembled(parts.pop(done), kinds)
         for recording_id, clips in batch.items():
             seen = cast(Clips, {**clips, "behavior": clips["behavior"][clips["row"]]})
             behaviors = [seen["behavior"] for _ in models]
             behaviors += [torch.from_numpy(control(recording_id, seen)) for control in controls.values()]
-            own = columns[recording_id] + [columns[recording_id][0]] * len(controls)
+            behaviors += [seen["behavior"] for _ in lesions]
+            shown: list[Predictor | Lesioned] = [*models, *[twin] * len(controls), *lesions.values()]
+            own = columns[recording_id] + [columns[recording_id][0]] * (len(controls) + len(lesions))
             score_BT = clips["score"]
             bins_BT = rearrange(clips["start"], "b -> b 1") + torch.arange(score_BT.shape[1])
             lost_BT = (~seen["behavior"].isfinite()).sum(-1) / max(1, seen["behavior"].shape[-1])
             collected = [bins_BT[score_BT], lost_BT[score_BT], clips["counts"][score_BT], clips["valid"][score_BT]]
-            for model, behavior_BTD, units in zip([*models, *[twin] * len(controls)], behaviors, own, strict=True):
-                counts = predict_clips(model, recording_id, clips, behavior_BTD, device)[..., units]
-                collected.append(counts[score_BT] if model.predict == "all" else newest(counts, score_BT, recording_id))
+            for each, behavior_BTD, units in zip(shown, behaviors, own, strict=True):
+                counts = predict_clips(each, recording_id, clips, behavior_BTD, device)[..., units]
+                collected.append(counts[score_BT] if each.predict == "all" else newest(counts, score_BT, recording_id))
             parts.setdefault(recording_id, []).append(tuple(x.numpy() for x in collected))
     for model, was in zip(models, training, strict=True):
         model.train(was)
     for name, pieces in parts.items():
-        yield name, assembled(pieces, names)
+        yield name, assembled(pieces, kinds)
 
 
 def predict_clips(
-    model: Predictor, recording_id: str, clips: Clips, behavior_BTD: torch.Tensor, device: str
+    model: Predictor | Lesioned, recording_id: str, clips: Clips, behavior_BTD: torch.Tensor, device: str
 ) -> torch.Tensor:
     """What a model predicts for each clip of an evaluation's batch, (B, T, U) or (B, U) float32, on the CPU.
 
@@ -152,15 +159,18 @@ def scorer_of(
     return Scorer(model.likelihood(recording_id).of_units(columns_of(model, recording_id, unit_ids)).cpu(), metrics)
 
 
-def assembled(pieces: Sequence[tuple[np.ndarray, ...]], names: Sequence[str]) -> Predictions:
-    """One time line from the pieces of all batches; ``names`` of what follows the twin's own predictions."""
+def assembled(pieces: Sequence[tuple[np.ndarray, ...]], kinds: Mapping[str, Sequence[str]]) -> Predictions:
+    """One time line from the pieces of all batches; ``kinds`` names what follows the twin's own predictions."""
     bins_N, *values = (np.concatenate(column) for column in zip(*pieces, strict=True))
     order = np.argsort(bins_N, kind="stable")
     assert (np.diff(bins_N[order]) > 0).all(), "a bin was scored twice"
     missing, counts, valid, predicted, *rest = (value[order] for value in values)
-    others = dict(zip(names, rest, strict=True))
-    ln = others.pop("ln", None)
-    return Predictions(bins_N[order], counts, valid, predicted, ln, others, float(missing.mean()))
+    others = iter(rest)
+    found = {kind: dict(zip(names, others, strict=False)) for kind, names in kinds.items()}
+    ln = found["baseline"].get("ln")
+    return Predictions(
+        bins_N[order], counts, valid, predicted, ln, found["controls"], found["lesions"], float(missing.mean())
+    )
 
 
 def refuse_broken(found: Predictions, recording_id: str, model: str) -> None:

@@ -34,6 +34,7 @@ def report(
     checkpoint: Path,
     average: bool = False,
     with_behavior_controls: bool = False,
+    with_attention_controls: bool = False,
 ) -> float | None:
     """Evaluate, print the table, write the report; returns the mean bits per spike.
 
@@ -49,6 +50,7 @@ def report(
         out=run.path,
         checkpoint=str(checkpoint),
         with_behavior_controls=with_behavior_controls,
+        with_attention_controls=with_attention_controls,
         seed=context.seed,
     )
     # The evaluation that ends a training is done again by evaluating its checkpoint.
@@ -65,6 +67,12 @@ def report(
     for name, share in summary["behavior"].items():
         left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
         console.print(f"with behavior {name.replace('_', ' ')}: {left} bits/spike")
+    for name, share in summary["attention"].items():
+        low, high = share["bps_lost_interval"]
+        between = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+        if share["bps_lost_mean"] is not None:
+            words = f"attention {name.replace('_', ' ')}: {share['bps_mean']:.3f} bits/spike"
+            console.print(f"{words}, {share['bps_lost_mean']:.3f}{between} less", markup=False)
     section = report_section(summary, run.path / "pictures", evaluation, meaning)
     context.publish(section, None if average else checkpoint)
     bps: float | None = summary["bps_mean"]

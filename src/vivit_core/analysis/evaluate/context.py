@@ -34,13 +34,20 @@ def context_sums(
     :func:`bootstrap.resampled`; None where the best local rate is not known."""
     if "rate_local" not in recording.truths:
         return None
+    known = {"twin": found.predicted_NU}
+    for name, truth in (("truth", "rate"), ("local", "rate_local")):
+        known[name] = np.concatenate([recording.truth(truth, a, b) for a, b in runs(found.bins_N)]).astype(np.float32)
+    return sums_of(known, twin, recording, found, split, burn_in)
+
+
+def sums_of(
+    known: Mapping[str, np.ndarray], twin: Predictor, recording: Recording, found: Predictions, split: str, burn_in: int
+) -> dict[str, Sums]:
+    """Sums of each of these rates (N, U), by name, over pieces of stimuli; the twin's likelihood scores."""
     info = recording.info
     scorer = scorer_of(twin, info.recording_id, info.unit_ids, [BitsPerSpike()])
     trials = info.trials.of(split)
     cuts = pieces(trials, burn_in, PIECE_S * info.frame_rate_hz)
-    known = {"twin": found.predicted_NU}
-    for name, truth in (("truth", "rate"), ("local", "rate_local")):
-        known[name] = np.concatenate([recording.truth(truth, a, b) for a, b in runs(found.bins_N)]).astype(np.float32)
     stimuli, bins = len(trials.by_stimulus()), len(found.bins_N)
     return {
         name: Sums(info.unit_ids, len(trials), stimuli, bins, scorer, piece_sums(scorer, found, rate_NU, cuts), None)

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from vivit_core.analysis.attention.blocks import attending_core
+from vivit_core.analysis.attention.lesions import Lesioned, lesions
 from vivit_core.analysis.bootstrap import FEWEST, INTERVAL, Sums
+from vivit_core.analysis.evaluate.attention import attention_sums, summarize_attention
 from vivit_core.analysis.evaluate.context import PIECE_S, RESAMPLES, context_sums, summarize_context
 from vivit_core.analysis.evaluate.draw import draw_recording, draw_units
 from vivit_core.analysis.evaluate.numbers import score_recording, summarize, without_nan
@@ -23,6 +26,8 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.metrics.repeats import RELIABLE
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Clips
 from vivit_core.system.tables import write_table
 
 METHODS = {  # what units.csv and summary.json hold, besides the metrics
@@ -50,6 +55,11 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "trials": "those of the split that have a scored bin; trials_left_out counts those that data.most_trials left out.",
     "missing_behavior_fraction": "share of the scored bins' numbers of behavior that are missing (NaN) in the file; "
     "their mean over the training trials stands in.",
+    "attention": "the same bins predicted without what attention finds. held: the blocks' output at its mean over "
+    "the split's clips, times and places. uniform: every token attends alike to all that it may attend to. own_place: "
+    "to no other place. newest: to no earlier time.",
+    "context_gain": "bits per spike that are lost where the blocks' output is held. Intervals are those of "
+    "contextual_fraction.",
     "behavior": "the same bins predicted with another behavior in the place of the animal's. shuffled: "
     "the time course of another trial, of another stimulus where there is one. none: the "
     "training trials' mean. frozen_gaze: eye_ behaviors held at their trial's mean, their "
@@ -73,6 +83,7 @@ def evaluate(
     out: Path,
     checkpoint: str,
     with_behavior_controls: bool = False,
+    with_attention_controls: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -90,6 +101,7 @@ def evaluate(
     out : folder for the files.
     checkpoint : where the twin came from, for the summary.
     with_behavior_controls : predict with other behaviors too, see :func:`predict.behavior_controls`.
+    with_attention_controls : predict without what attention finds too, see :mod:`attention.lesions`.
     seed : of the behavior that is shuffled across trials, and of the intervals' resampling.
     progress : show a bar.
 
@@ -101,9 +113,10 @@ def evaluate(
     Raises
     ------
     ValueError
-        Where a model does not know a recording or some of its units, predicts what is no number, or sees no behavior
-        that could be controlled.
+        Where a model does not know a recording or some of its units, predicts what is no number, sees no behavior
+        that could be controlled, or has no attention.
     """
+    lesioned = lesions_of(twin, datamodule, split, device) if with_attention_controls else {}
     controls = {}
     if with_behavior_controls:
         refuse_blind(twin)
@@ -111,12 +124,15 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     rows_of: dict[str, list[dict[str, Any]]] = {}
     sums: dict[str, dict[str, Sums]] = {}
+    attention: dict[str, dict[str, Sums]] = {}
     recordings: dict[str, Any] = {}
     by_id = {
         spec.recording_id: recording for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
     }
     bins = 0
-    found = predict_split(twin, datamodule, ln=ln, split=split, device=device, progress=progress, controls=controls)
+    found = predict_split(
+        twin, datamodule, ln=ln, split=split, device=device, progress=progress, controls=controls, lesions=lesioned
+    )
     missing = 0.0
     for recording_id, own in found:
         refuse_broken(own, recording_id, f"checkpoint {checkpoint}")
@@ -133,11 +149,13 @@ def evaluate(
         draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
         if (own_sums := context_sums(twin, recording, own, split, datamodule.evaluation_burn_in)) is not None:
             sums[recording_id] = own_sums
+        attention[recording_id] = attention_sums(twin, recording, own, split, datamodule.evaluation_burn_in)
         rows_of[recording_id] = scored
         rows += scored
         bins += len(own.bins_N)
     of_all, of_each = summarize_context(rows_of, sums, seed)
-    recordings = {name: own | of_each[name] for name, own in recordings.items()}
+    attention_of_all, attention_of_each = summarize_attention(rows_of, attention, seed)
+    recordings = {name: own | of_each[name] | attention_of_each[name] for name, own in recordings.items()}
     causal = twin.causal and all(spec.behavior_causal for spec in datamodule.specs)
     common = {
         "burn_in": datamodule.evaluation_burn_in,
@@ -146,7 +164,7 @@ def evaluate(
         "split": split,
         "likelihood": type(twin.likelihood(datamodule.specs[0].recording_id)).__name__,
     }
-    summary = summarize(rows, bins) | of_all | common
+    summary = summarize(rows, bins) | of_all | attention_of_all | common
     summary["recordings"] = {name: own | common for name, own in recordings.items()}
     for name in ("trials", "trials_left_out"):
         summary[name] = sum(own[name] for own in recordings.values())
@@ -159,3 +177,17 @@ def evaluate(
     write_summary(out / "summary.json", summary)
     draw_units(rows, out / "pictures")
     return summary
+
+
+def lesions_of(twin: Predictor, datamodule: RecordingsDataModule, split: Split, device: str) -> dict[str, Lesioned]:
+    """The twin without what attention finds; the mean of the blocks' output is that of one batch of each recording."""
+    attending_core(twin)
+    assert isinstance(twin, Twin)  # nothing else attends
+    first: dict[str, Clips] = {}
+    for batch in datamodule.evaluation_dataloader(split):
+        for recording_id, clips in batch.items():
+            if recording_id not in first:
+                first[recording_id] = Clips(
+                    frames=clips["frames"][clips["row"]], behavior=clips["behavior"][clips["row"]]
+                )
+    return lesions(twin.to(device), [{recording_id: clips} for recording_id, clips in first.items()])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vivit_core.analysis.attention.lesions import HELD
 from vivit_core.analysis.predict import (
     Predictions,
     Split,
@@ -31,6 +32,7 @@ NEAR_PX = 2.0  # a readout nearer to the true center than this looks at the righ
 
 
 WORDS = ("recording", "unit", "context")  # the columns of units.csv that hold no number
+LESIONED = "attention_"  # how the columns of units.csv begin that score a twin without what its attention finds
 LOCAL = "local"  # the kind of the simulated units without context
 
 
@@ -129,6 +131,10 @@ def score_recording(
     for name, controlled_NU in found.controls.items():
         controlled = scores(controlled_NU)
         columns |= {f"{name}_{metric}": controlled.by_name[metric] for metric in names}
+    for name, lesioned_NU in found.lesions.items():
+        columns[f"{LESIONED}{name}_bps"] = scores(lesioned_NU).by_name["bps"]
+    if HELD in found.lesions:
+        columns["context_gain"] = bps - columns[f"{LESIONED}{HELD}_bps"]
     return [
         {"recording": recording_id, "unit": unit, "context": str(kind_U[i])}
         | {name: column[i].item() for name, column in columns.items()}
@@ -224,7 +230,8 @@ def columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
 def controls_of(columns: Iterable[str]) -> list[str]:
     """Names of the behaviors that stood in for the animal's."""
     others = ("ln_bps", "truth_bps", "local_bps")
-    return [name.removesuffix("_bps") for name in columns if name.endswith("_bps") and name not in others]
+    scores = [name for name in columns if name.endswith("_bps") and not name.startswith(LESIONED)]
+    return [name.removesuffix("_bps") for name in scores if name not in others]
 
 
 def without_nan(value: Any) -> Any:

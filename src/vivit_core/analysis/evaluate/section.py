@@ -107,6 +107,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         tables.append(table("Where the readouts look, beside the simulation's truth", places))
     if summary["context"]:
         tables.append(context_table(summary))
+    if summary["attention"]:
+        tables.append(attention_table(summary))
     if summary["behavior"]:
         behaviors = {"the animal's own": summary, **summary["behavior"]}
         rows = [
@@ -115,7 +117,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         ]
         columns = ("behavior", *(metric.title for metric in metrics), "bits per spike lost")
         tables.append(Table("Behavior's share, means over units", columns, rows))
-    said = [(name, method) for name, method in methods().items() if name != "behavior" or summary["behavior"]]
+    asked = {"behavior": "behavior", "attention": "attention", "context_gain": "attention"}
+    said = [(name, method) for name, method in methods().items() if name not in asked or summary[asked[name]]]
     notes = [Table("How the numbers are defined", ("number", "method"), said)]
     shown = list(summary["recordings"])[:RECORDINGS_SHOWN]
     if (more := len(summary["recordings"]) - len(shown)) > 0:
@@ -140,3 +143,15 @@ def context_table(summary: dict[str, Any]) -> Table:
         return (name, own["units"], *scores, between)
 
     return Table("What context tells, means over units", columns, [row(*item) for item in summary["context"].items()])
+
+
+def attention_table(summary: dict[str, Any]) -> Table:
+    """What is lost without what attention finds, of all recordings and of each."""
+    columns = ("attention", "recording", "bits per spike", "lost", "95 % interval")
+    rows: list[tuple[Any, ...]] = []
+    for recording, own in [("all", summary), *summary["recordings"].items()]:
+        for name, scores in own["attention"].items():
+            low, high = scores["bps_lost_interval"]
+            between = None if low is None else f"{low:.3f} … {high:.3f}"
+            rows.append((name.replace("_", " "), recording, scores["bps_mean"], scores["bps_lost_mean"], between))
+    return Table("What attention is worth, means over units", columns, rows)

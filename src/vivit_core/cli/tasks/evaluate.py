@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from vivit_core.analysis.attention.blocks import attending_core
 from vivit_core.analysis.predict import refuse_blind
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
@@ -23,6 +24,7 @@ def evaluate(
     split: Literal["val", "test"],
     average: bool,
     behavior_controls: bool,
+    attention_controls: bool,
 ) -> float | None:
     """Evaluate a checkpoint on recordings of the units it knows.
 
@@ -34,6 +36,7 @@ def evaluate(
     split : whose bins are scored.
     average : take the averaged weights, which ``callbacks=ema`` keeps.
     behavior_controls : score it also with behavior shuffled across trials, without any, and with the gaze frozen.
+    attention_controls : score it also without what its attention finds.
 
     Returns
     -------
@@ -42,12 +45,15 @@ def evaluate(
     Raises
     ------
     ValueError
-        Where the checkpoint or a recording cannot be used, or a model that sees no behavior is to be controlled for it.
+        Where the checkpoint or a recording cannot be used, or a model that sees no behavior, or has no attention, is to
+        be controlled for it.
     """
     trained = load_trained(checkpoint, average)
     ln = trained.baseline
     if behavior_controls:
         refuse_blind(trained.model)
+    if attention_controls:
+        attending_core(trained.model)
     recordings = trained.recordings(context, data)
     for line in recordings.unscored(split):
         tell(line)
@@ -60,4 +66,5 @@ def evaluate(
         checkpoint=checkpoint,
         average=average,
         with_behavior_controls=behavior_controls,
+        with_attention_controls=attention_controls,
     )

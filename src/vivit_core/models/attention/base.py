@@ -75,11 +75,14 @@ class Attention(nn.Module, ABC):
     multiple : numbers of which those of a head are a multiple.
     watch : called in each forward pass with its queries, keys and mask, by whoever wants to see the weights
         (``analysis.attention``); they are what ``weights`` makes of them, on every path.
+    mix : in the place of attention, a function of the values (B, h, N, d) and the mask that gives each token's mixture,
+        for whoever asks what attention is worth (``analysis.attention.lesions``).
     as_on_gpu : take torch's fused attention on a CPU too, as a GPU's memory is planned (``models.plan``).
     """
 
     multiple: int = 1
     watch: Callable[[Tensor, Tensor, AttentionMask], None] | None = None
+    mix: Callable[[Tensor, AttentionMask], Tensor] | None = None
     as_on_gpu: bool = False
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -124,7 +127,9 @@ class Attention(nn.Module, ABC):
         if self.watch is not None:
             self.watch(q, k, mask)
         tokens, dropout = x_BND.shape[1], self.dropout if self.training else 0.0
-        if x_BND.device.type == "cpu" and not self.as_on_gpu and (tokens <= PLAIN_UP_TO or dropout):
+        if self.mix is not None:
+            y = self.mix(v, mask)
+        elif x_BND.device.type == "cpu" and not self.as_on_gpu and (tokens <= PLAIN_UP_TO or dropout):
             weights = self.weights(q, k, mask.matrix(tokens, x_BND.device))
             y = (drop(weights, dropout, seed) if dropout else weights).to(v.dtype) @ v
         else:

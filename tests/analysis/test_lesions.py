@@ -1,0 +1,139 @@
+"""What a twin predicts without what its attention finds, and what an evaluation makes of it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from shipped import PLAIN
+from tiny_models import GAIN, RESIDUAL_STEM, clips, spec, twin, vivit
+from torch import Tensor
+
+from vivit_core.analysis.attention.lesions import HELD, LESIONS, Lesioned, lesions
+from vivit_core.analysis.evaluate.evaluate import evaluate
+from vivit_core.analysis.evaluate.section import report_section
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Clips
+
+BARE: dict[str, Any] = {"modulator": None, "registers": 0}
+
+
+def made(**changes: Any) -> Twin:
+    return twin(vivit(**(BARE | changes)), spec()).eval()
+
+
+@torch.no_grad()
+def tokens(model: Twin, lesion: str, shown: Clips) -> Tensor:
+    """The core's last map, (D, T', H', W')."""
+    with Lesioned(model, LESIONS[lesion]).lesioned():
+        map_BCTHW: Tensor = model.core(model.adapt("a", shown)[0])[-1].x_BCTHW
+    return map_BCTHW[0]
+
+
+def changed(model: Twin, lesion: str, steps: slice, columns: slice) -> np.ndarray:
+    """Which tokens change with these steps' and columns' pixels, (T', W')."""
+    before = clips(spec(), count=1, bins=16)
+    after = Clips(frames=before["frames"].clone(), behavior=before["behavior"])
+    after["frames"][:, :, steps, :, columns] ^= 255
+    moved = (tokens(model, lesion, after) - tokens(model, lesion, before)).abs().amax((0, 2)) > 1e-6
+    return moved.numpy()
+
+
+def test_only_the_own_place_or_only_the_newest_token_is_attended() -> None:
+    first_step, first_column = slice(0, 4), slice(0, 4)  # of tubelets of 4 frames and 4 px
+    moved = changed(made(), "own_place", first_step, first_column)
+    assert moved[:, 0].all() and not moved[:, 1:].any()
+    moved = changed(made(), "newest", first_step, first_column)
+    assert moved[0].all() and not moved[1:].any()
+    moved = changed(made(), "uniform", first_step, first_column)
+    assert moved.all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"registers": 2}, {"window": 8}])
+def test_uniform_attention_is_that_of_queries_that_tell_nothing(changes: dict[str, Any]) -> None:
+    model, shown = made(**changes), clips(spec())
+    lesioned = Lesioned(model, LESIONS["uniform"])({"a": shown})["a"]
+    whole = model({"a": shown})["a"]
+    for block in (*model.core.spatial, *model.core.temporal):
+        dim = block.attention.qkv.in_features
+        block.attention.qkv.weight[:dim] = 0
+        block.attention.qkv.bias[:dim] = 0
+    torch.testing.assert_close(lesioned, model({"a": shown})["a"], rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(lesioned, whole, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_held_output_is_its_mean_and_leaves_the_local_path_and_behavior() -> None:
+    model = made(tokenizer=RESIDUAL_STEM, modulator=GAIN)
+    shown = clips(spec())
+    seen: list[Tensor] = []
+    hook = model.core.norm.register_forward_hook(lambda module, given, output: seen.append(output))
+    whole = model({"a": shown})["a"]
+    hook.remove()
+    held = lesions(model, [{"a": shown}])[HELD]
+    assert held.held_D is not None
+    torch.testing.assert_close(held.held_D.float(), seen[0].mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    without = held({"a": shown})["a"]
+    assert not torch.allclose(without, whole, rtol=1e-4)
+    model.core.tokenizer.unembed.weight.zero_()  # blocks that say nothing are worth nothing
+    torch.testing.assert_close(held({"a": shown})["a"], model({"a": shown})["a"])
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(block.attention.mix is None for block in (*model.core.spatial, *model.core.temporal))
+
+
+def test_an_evaluation_says_what_attention_is_worth(tmp_path: Path) -> None:
+    """Counts are drawn from the twin's own rates, so that it loses whatever is taken from it."""
+    model = made(tokenizer=RESIDUAL_STEM, modulator=GAIN)
+    with torch.no_grad():
+        model.core.tokenizer.unembed.weight.mul_(20)
+    rng = np.random.default_rng(0)
+    trial, number = 60, 30
+    edges = np.arange(number + 1) * trial
+    frames = rng.integers(0, 256, (edges[-1], 12, 16), dtype=np.uint8)
+    gaze = rng.normal(size=(edges[-1], 3)).astype(np.float32)
+    rates_hz = np.concatenate([model.rates("a", frames[None, a:b], gaze[a:b]) for a, b in pairwise(edges)])
+    split = np.array(["train", "val", *["test"] * (number - 2)])
+    path = write_recording(
+        tmp_path / "a.h5",
+        recording_id="a",
+        frame_rate_hz=120.0,
+        frames=frames,
+        counts=rng.poisson(rates_hz / 120).astype(np.uint8),
+        behavior={"gaze": gaze},
+        trials=Trials(edges[:-1], edges[1:], np.arange(number).astype(str), split),
+        units={"id": np.array([f"a{u}" for u in range(5)])},
+    )
+    data = RecordingsDataModule(
+        recordings=[str(path)], root=None, simulator=None, cache="", behavior=["gaze"], clip_length=32, burn_in=8,
+        evaluation_length=None, evaluation_burn_in=8, weighting="units", num_workers=0, seed=0, **PLAIN,
+    )  # fmt: skip
+    data.configure(batch_size=4)
+    data.setup()
+    out = tmp_path / "out"
+    asked = {"ln": None, "out": out, "checkpoint": "hand", "progress": False}
+    summary = evaluate(model, data, with_attention_controls=True, **asked)
+    assert list(summary["attention"]) == [HELD, *LESIONS]
+    held = summary["attention"][HELD]
+    low, high = held["bps_lost_interval"]
+    assert 0 < low < held["bps_lost_mean"] < high
+    assert (
+        summary["context_gain_mean"] == held["bps_lost_mean"] == pytest.approx(summary["bps_mean"] - held["bps_mean"])
+    )
+    assert summary["recordings"]["a"]["attention"] == summary["attention"]
+    assert {"context_gain", "attention_held_bps", "attention_newest_bps"} <= set(
+        (out / "units.csv").read_text().split("\n")[0].split(",")
+    )
+    section = report_section(summary, out / "pictures", "again")
+    (table,) = (table for table in section.tables if table.title.startswith("What attention is worth"))
+    assert [row[:2] for row in table.rows[:4]] == [(name.replace("_", " "), "all") for name in summary["attention"]]
+    without = evaluate(model, data, **asked)
+    assert without["attention"] == {} and without["context_gain_mean"] is None and without["behavior"] == {}
+    assert without["bps_mean"] == summary["bps_mean"]
