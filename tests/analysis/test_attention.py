@@ -623,8 +623,8 @@ def test_token_share_is_the_tokens_part_of_the_drive():
     with torch.no_grad():  # nothing lies between these maps and the drive, so that each adds its own
         maps = made.core(made.adapt("a", given)[0])
         added = [
-            feature_map.to_bins(readout.look(feature_map.x_BCTHW, readout.weights(feature_map, features_UC)), 17)
-            for feature_map, features_UC in zip(maps, readout.features, strict=True)
+            feature_map.to_bins(readout.reader(index, feature_map)(feature_map.x_BCTHW), 17)
+            for index, feature_map in enumerate(maps)
         ]
         of_map, of_tokens = (x[:, maps[-1].first_end :, 3:].flatten(0, 1).double().var(0).numpy() for x in added)
     np.testing.assert_allclose(share[3:], of_tokens / (of_map + of_tokens), rtol=1e-4)
@@ -640,8 +640,7 @@ def test_what_behavior_does_through_the_modulator_is_not_the_tokens_share():
     assert (attention_statistics.token_share(made, "a", clips(of)) < 0.999).all()
 
 
-def test_tokens_that_write_nothing_have_no_share():
-    """The map that tokens write to is the convolutions' own as well."""
+def test_tokens_that_say_nothing_have_no_share():
     of = spec()
     made = twin(MODELS_UNDER_CONTRACT["residual-stem"], of)
     unembed = made.core.tokenizer.unembed

@@ -80,12 +80,15 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
         f"checkpoint={run / 'checkpoints' / 'last.ckpt'}",
         f"data.recordings=[{tiny_files[1]}]",
         "behavior_controls=true",
+        "attention_controls=true",
     )
     assert code == 0, printed
     summary = json.loads((run_folder(printed) / "summary.json").read_text())
     assert list(summary["recordings"]) == ["sim1"]
     assert list(summary["behavior"]) == ["shuffled", "none", "frozen_gaze"]
     assert "with behavior shuffled" in printed
+    assert list(summary["attention"]) == ["held", "uniform", "own_place", "newest"]
+    assert "attention held" in printed and summary["context_gain_mean"] is not None
 
     both = [str(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last")]
     code, printed = command("task=compare", f"checkpoints=[{','.join(both)}]", "names=[best,last]", "resamples=50")
@@ -110,9 +113,9 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     assert code == 0 and "spatial 0" in printed, printed
     looked = run_folder(printed)
     found = json.loads((looked / "attention.json").read_text())
-    assert found["recording"] == "sim0" and found["clips"] == 2 and found["tokens"]["steps"] == 120 // 4
+    assert found["recording"] == "sim0" and found["clips"] == 2 and found["tokens"]["steps"] == 120 // 8
     with np.load(looked / "attention.npz") as kept:
-        assert kept["spatial"].nbytes + kept["temporal"].nbytes <= 10_000 and kept["steps"][-1] == 120 // 4 - 1
+        assert kept["spatial"].nbytes + kept["temporal"].nbytes <= 10_000 and kept["steps"][-1] == 120 // 8 - 1
         np.testing.assert_allclose(kept["spatial"].astype(np.float32).sum(-1), 1.0, atol=2e-3)
         np.testing.assert_allclose(kept["rollout"].sum(), 1.0)
     drawn = {path.name for path in (looked / "pictures").iterdir()}

@@ -396,9 +396,10 @@ def test_levels_lie_where_their_cells_are() -> None:
     assert first.ys.tolist() == [0.5, 4.5, 8.5, 12.5]  # 16 rows, the first of them put before the frame
     assert second.ys.tolist() == [0.5, 8.5] and second.cell == 2 * first.cell == 8
     stem = vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [4, 8, 8]}, frontend=BASIS)
-    fine, first_map, restored = twin(stem, spec(height=13, width=15)).core(frame)
+    fine, first_map, second_map, gain_map = twin(stem, spec(height=13, width=15)).core(frame)
+    assert [m.gain for m in (fine, first_map, second_map, gain_map)] == [False, False, False, True]
     assert fine.ys.tolist() == [2 * i - 1 for i in range(8)]  # half a pixel off: an odd kernel, an even stride
-    for feature_map, theirs in ((first_map, first), (restored, second)):
+    for feature_map, theirs in ((first_map, first), (second_map, second), (gain_map, second)):
         assert (
             feature_map.ys.tolist() == (theirs.ys - 0.5).tolist()
             and feature_map.xs.tolist() == (theirs.xs - 0.5).tolist()

@@ -45,7 +45,8 @@ def test_readout_equals_the_window_integrated_by_hand() -> None:
             4.0,
         ),
     ]
-    drives = made(maps, 8, last=False)
+    drives, log_gain = made(maps, 8, last=False)
+    assert log_gain is None
     gaussian = made.gaussians()
     for u in range(4):
         (mx, my), (sx, sy), angle = (
@@ -77,8 +78,26 @@ def test_readouts_start_at_the_mean_rate(output: Literal["exp", "softplus"]) -> 
     likelihood = Poisson((0.01, 0.5), output)
     made = GaussianReadout([3], (12, 16), likelihood.mean_drive(), 1.5, 0.3, 6.0, 0.5, 0.0)
     feature_map = FeatureMap(torch.zeros(1, 3, 4, 12, 16), 0, 1, torch.arange(12.0), torch.arange(16.0), 1.0)
-    rate = likelihood.rate(made([feature_map], 4, last=True))[0]
+    rate = likelihood.rate(*made([feature_map], 4, last=True))[0]
     torch.testing.assert_close(rate, torch.tensor([0.01, 0.5]), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["exp", "softplus"])
+def test_maps_of_a_gain_multiply_the_rate(output: Literal["exp", "softplus"]) -> None:
+    """And they are read where the others are; bins before a map's first step have a gain of one."""
+    made = readout([3, 2]).double()
+    ys, xs = cell_centers(3, 4, 0, torch.device("cpu")), cell_centers(4, 4, 0, torch.device("cpu"))
+    drive_map = FeatureMap(torch.randn(2, 3, 8, 3, 4).double(), 0, 1, ys, xs, 4.0)
+    gain_map = FeatureMap(torch.randn(2, 2, 2, 3, 4).double(), 3, 4, ys, xs, 4.0, gain=True)
+    likelihood = Poisson((0.1, 0.2, 0.3, 0.4), output)
+    drive, log_gain = made([drive_map, gain_map], 8, last=False)
+    assert log_gain is not None
+    rate = likelihood.rate(drive, log_gain)
+    read = torch.einsum(
+        "btchw,uhw,uc->btu", gain_map.x_BCTHW.transpose(1, 2), made.window_on(gain_map), made.features[1]
+    )
+    expected = torch.cat([torch.zeros(2, 3, 4), read[:, :1].expand(2, 4, 4), read[:, 1:]], dim=1).exp()
+    torch.testing.assert_close(rate / likelihood.rate(drive), expected, rtol=1e-5, atol=1e-9)
 
 
 def test_readout_windows_settle_and_stay_on_the_frame() -> None:

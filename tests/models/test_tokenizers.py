@@ -74,14 +74,14 @@ def test_cells_fill_tokens(patch: list[int], cell: int, expected: tuple[int, int
 
 
 @torch.no_grad()
-def test_a_token_writes_to_its_own_patch_of_the_map_alone() -> None:
+def test_a_token_gives_a_gain_to_its_own_patch_of_the_map_alone() -> None:
     """Cells within the 16×16 px of one token change, all others stay; the frame is no whole number of tokens."""
     stem = residual_stem(patch_size=[4, 16, 16])
     tokens = stem(torch.randn(2, 1, 18, 37, 50))
     assert (tokens.height, tokens.width, tokens.x_BTND.shape[:3]) == (3, 4, (2, 5, 12))
     x = torch.zeros_like(tokens.x_BTND)
     without = stem.restore(tokens, x)
-    assert without.x_BCTHW.shape == (2, 6, 5, 5, 7)  # cells of 8 px, of which the last token across holds one
+    assert without.x_BCTHW.shape == (2, 3, 5, 5, 7)  # cells of 8 px, of which the last token across holds one
     x[1, 3, 1 * 4 + 2] = 100 * torch.randn(16)
     feature_map = stem.restore(tokens, x)
     b, t, h, w = (feature_map.x_BCTHW != without.x_BCTHW).any(1).nonzero(as_tuple=True)

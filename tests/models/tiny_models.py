@@ -26,12 +26,15 @@ RESIDUAL_STEM = {
     "_target_": "vivit_core.models.tokenizers.residual_stem.ResidualStem",
     "patch_size": [4, 4, 8],
     "stem": {key: value for key, value in STEM.items() if key != "patch_size"},
+    "step": 4,
     "cell": 4,
     "widths": [4, 6],
     "depth": 2,
     "kernel": [3, 3],
     "dropout": 0.0,
+    "context": 3,
 }
+GAIN = {"_target_": "vivit_core.models.modulators.behavior_gain.BehaviorGain", "hidden": 6, "numbers": 4}
 LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05, "nonlinearity": "exp"}
 POISSON = Poisson((), "exp")
 unit_scores = Scorer(POISSON).scores_of
@@ -78,6 +81,8 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "spatial-only": vivit(temporal_depth=0),
     "temporal-only": vivit(spatial_depth=0, registers=0),
     "residual-stem": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS),
+    "residual-stem-two-steps": vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [8, 4, 8]}, frontend=BASIS),
+    "residual-stem-gain": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS, modulator=GAIN),
     "residual-stem-fine": vivit(
         tokenizer=RESIDUAL_STEM | {"patch_size": [3, 6, 4], "widths": [6], "depth": 1}, modulator=None
     ),

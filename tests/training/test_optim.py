@@ -39,26 +39,28 @@ def test_every_parameter_is_in_exactly_one_group(model):
 def test_groups_by_name():
     """The list, written by hand: what decays, and what must not."""
     groups = parameter_groups(make_twin(tokenizer=CONV_STEM))
-    assert set(groups) == {"core/decay", "core/plain", "readouts/plain", "windows/plain"}
+    assert set(groups) == {
+        "core/decay", "core/plain", "attention/decay", "attention/plain", "readouts/plain", "windows/plain"
+    }  # fmt: skip
     decay = {
         "core.tokenizer.fields.weight",
         "core.tokenizer.mix.weight",
         "core.tokenizer.embed.weight",
-        *(
-            f"core.{block}.0.{w}.weight"
-            for block in ("spatial", "temporal")
-            for w in ("attention.qkv", "attention.out", "ff.fc1", "ff.fc2")
-        ),
-        *(f"modulator.{w}.weight" for w in ("input", "behavior", "recur", "out", "gain.0", "gain.2")),
+        *(f"modulator.{w}.weight" for w in ("input", "behavior", "recur", "out", "gain.net.0", "gain.net.2")),
     }
     assert set(groups["core/decay"]) == decay
+    assert set(groups["attention/decay"]) == {
+        f"core.{block}.0.{w}.weight"
+        for block in ("spatial", "temporal")
+        for w in ("attention.qkv", "attention.out", "ff.fc1", "ff.fc2")
+    }
     plain = groups["core/plain"]
     assert {
         "core.registers",
         "core.frontend.weight_KL",
         "core.norm.weight",
-        "core.spatial.0.attention.q_scale",
     } <= set(plain)
+    assert "core.spatial.0.attention.q_scale" in groups["attention/plain"]
     assert all(name.startswith(("core.", "modulator.")) for name in plain)
     kinds = {name.split(".")[2] for name in groups["readouts/plain"]}
     assert kinds == {"features", "bias"}
@@ -74,13 +76,16 @@ def test_a_convolution_in_any_dimension_decays():
 
 
 def test_groups_get_their_rates():
-    made = optimization(lr=0.1, core_lr_scale=0.25, window_lr_scale=20.0, weight_decay=0.3, warmup_epochs=0)
+    scales = {"core_lr_scale": 0.25, "attention_lr_scale": 0.1, "window_lr_scale": 20.0}
+    made = optimization(lr=0.1, weight_decay=0.3, warmup_epochs=0, **scales)
     optimizer, _ = made.build(make_twin(), 2, 3)
     got = {g["name"]: (g["lr"], g["weight_decay"], g["betas"]) for g in optimizer.param_groups}
     betas = (0.9, 0.95)
     assert got == {
         "core/decay": (pytest.approx(0.025), 0.3, betas),
         "core/plain": (pytest.approx(0.025), 0.0, betas),
+        "attention/decay": (pytest.approx(0.0025), 0.3, betas),
+        "attention/plain": (pytest.approx(0.0025), 0.0, betas),
         "readouts/plain": (0.1, 0.0, betas),
         "windows/plain": (pytest.approx(2.0), 0.0, betas),
     }
@@ -122,6 +127,7 @@ def test_a_warm_up_longer_than_the_training_is_said():
         ("betas", [0.9]),
         ("betas", [0.9, 1.0]),
         ("core_lr_scale", -0.1),
+        ("attention_lr_scale", 0.0),
         ("window_lr_scale", -0.1),
         ("warmup_epochs", -1),
         ("min_lr_fraction", 1.5),
@@ -141,4 +147,5 @@ def test_plain_parameters_do_not_decay():
         p.grad = torch.zeros_like(p)
     optimizer.step()
     changed = {name for name, p in twin.named_parameters() if not torch.equal(p, before[name])}
-    assert changed == {n for n in parameter_groups(twin)["core/decay"] if before[n].any()}
+    groups = parameter_groups(twin)
+    assert changed == {n for n in (*groups["core/decay"], *groups["attention/decay"]) if before[n].any()}

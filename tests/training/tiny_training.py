@@ -172,6 +172,7 @@ def optimization(**changed: Any) -> Optimization:
             "weight_decay": 0.1,
             "betas": [0.9, 0.95],
             "core_lr_scale": 0.5,
+            "attention_lr_scale": 1.0,
             "window_lr_scale": 1.0,
             "warmup_epochs": 0.5,
             "min_lr_fraction": 0.1,

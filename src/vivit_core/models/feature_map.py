@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +20,7 @@ class FeatureMap:
     stride : frames a step.
     ys, xs : (H,), (W,) pixel coordinates of the cells' centers in the clip's frame.
     cell : side of a cell in pixels.
+    gain : what is read of it multiplies the rate, as its logarithm, instead of being added to the drive.
     """
 
     x_BCTHW: Tensor
@@ -27,10 +29,16 @@ class FeatureMap:
     ys: Tensor
     xs: Tensor
     cell: float
+    gain: bool = False
 
-    def rows(self, rows: slice) -> FeatureMap:
-        """The same map for some of the clips."""
-        return replace(self, x_BCTHW=self.x_BCTHW[rows])
+    def split(self, clips: Sequence[int]) -> list[FeatureMap]:
+        """The same map for the first so many clips, the next so many, and so on.
+
+        Slices would each fill a gradient of the whole map's size, so that a step's time would grow with the square of
+        the number of recordings. Channels go last, as they lie in memory behind a stem.
+        """
+        parts = self.x_BCTHW.movedim(1, -1).split(list(clips))
+        return [replace(self, x_BCTHW=part.movedim(-1, 1)) for part in parts]
 
     def to_bins(self, values_BTU: Tensor, bins: int) -> Tensor:
         """Serve each bin by the newest step that had ended; bins before the first end get zero. Returns (B, F, U)."""

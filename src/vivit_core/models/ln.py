@@ -157,16 +157,15 @@ class LN(Predictor):
         filters_UP = own.filters()
         seen_LU = filters_UP.new_zeros(own.time_UL.shape[1], len(filters_UP))  # of the last frames, oldest first
 
-        def drive(frame_BCTHW: Tensor) -> Tensor:
+        def counts(frame_BCTHW: Tensor) -> Tensor:
             nonlocal seen_LU
             now_U = filters_UP @ own.contrast(frame_BCTHW).flatten()
             seen_LU = torch.cat([seen_LU[1:], now_U[None]])
-            return (seen_LU.T * own.time_UL).sum(1)
+            return own.rate((seen_LU.T * own.time_UL).sum(1))
 
         self.eval()
         return Stream(
-            own.spec, lambda clips: (clips["frames"], clips["behavior"]), drive, None, nn.Identity(), own.rate,
-            filters_UP.device,
+            own.spec, lambda clips: (clips["frames"], clips["behavior"]), nn.Identity(), None, counts, filters_UP.device
         )  # fmt: skip
 
     def centers_px(self, recording_id: str) -> np.ndarray:

@@ -31,8 +31,8 @@ class Stream:
     ----------
     spec : of the recording whose units are predicted.
     adapt : from raw clips to the core's frames and the modulator's behavior, as ``twin.adapt`` for this recording.
-    core, modulator, readout : the streams of the twin's own; ``modulator`` is None where it has none.
-    rate : from a drive to expected counts a bin, as the recording's likelihood has it.
+    core, modulator : the streams of the twin's own; ``modulator`` is None where it has none.
+    counts : from what they change of the maps to the expected counts of the bin, (U,).
     device : where they compute.
 
     Attributes
@@ -53,12 +53,11 @@ class Stream:
         adapt: Callable[[Clips], tuple[Tensor, Tensor]],
         core: Any,
         modulator: Any,
-        readout: Any,
-        rate: Callable[[Tensor], Tensor],
+        counts: Callable[[Any], Tensor],
         device: torch.device,
     ) -> None:
         self.spec, self.adapt, self.device = spec, adapt, device
-        self.core, self.modulator, self.readout, self.rate = core, modulator, readout, rate
+        self.core, self.modulator, self.counts = core, modulator, counts
         self.bins, self.missing_values = 0, 0
 
     def run(self, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
@@ -131,6 +130,6 @@ class Stream:
         maps = self.core(pixels)
         if self.modulator is not None:
             maps = self.modulator(maps, behavior_11D)
-        counts = self.rate(self.readout(maps))
+        counts = self.counts(maps)
         self.bins += 1
         return (counts * spec.frame_rate_hz).cpu().numpy()

@@ -132,12 +132,12 @@ class Twin(Predictor):
         maps = self.core(frames)
         if self.modulator is not None:
             maps = self.modulator(maps, behavior)
-        counts, row = {}, 0
-        for rid, (own, _) in adapted.items():
-            rows = slice(row, row := row + own.shape[0])
-            mine = [feature_map.rows(rows) for feature_map in maps]
-            drive = self.readout(rid)(mine, bins, last=self.predict == "last")
-            counts[rid] = self.likelihood(rid).rate(drive)
+        clips = [own.shape[0] for own, _ in adapted.values()]
+        theirs = zip(*(feature_map.split(clips) for feature_map in maps), strict=True)
+        counts = {}
+        for rid, mine in zip(adapted, theirs, strict=True):
+            drive = self.readout(rid)(list(mine), bins, last=self.predict == "last")
+            counts[rid] = self.likelihood(rid).rate(*drive)
         return counts
 
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
@@ -155,7 +155,7 @@ class Twin(Predictor):
         ValueError
             For an acausal twin and an unknown recording.
         """
-        readout = self.readout(recording_id).stream()
+        read, likelihood = self.readout(recording_id).stream(), self.likelihood(recording_id)
         self.eval()
         old = 0 if clip_length is None else -clip_length % self.core.stride
         return Stream(
@@ -163,8 +163,7 @@ class Twin(Predictor):
             partial(self.adapt, recording_id),
             self.core.stream(old),
             self.modulator.stream(old) if self.modulator is not None else None,
-            readout,
-            self.likelihood(recording_id).rate,
+            lambda maps: likelihood.rate(*read(maps)),
             next(self.parameters()).device,
         )
 

@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from vivit_core.models.attention.blocks import Block
 from vivit_core.models.readouts.base import Readout
 
 CORE = ("core", "modulator")  # the parts of a twin that its recordings share
@@ -27,6 +28,8 @@ class Optimization:
     weight_decay : AdamW's, on the weights of linear and convolutional layers alone.
     betas : AdamW's two decay rates of the moments.
     core_lr_scale : learning rate of core and modulator as a part of the readouts'; 0 freezes them.
+    attention_lr_scale : learning rate of the transformer's blocks as a part of the core's. At a rate that is good for
+        convolutions and readouts, a few hundred steps teach blocks nothing.
     window_lr_scale : learning rate of the readouts' windows (place, size and angle), in ``lr``. Adam moves a number by
         at most about its learning rate in a step, and a place is in pixels.
     warmup_epochs : epochs over which the learning rate rises linearly, from its first part at the first step; may be a
@@ -43,6 +46,7 @@ class Optimization:
     weight_decay: float
     betas: list[float]
     core_lr_scale: float
+    attention_lr_scale: float
     window_lr_scale: float
     warmup_epochs: float
     min_lr_fraction: float
@@ -58,6 +62,8 @@ class Optimization:
             raise ValueError(
                 f"optim.core_lr_scale={self.core_lr_scale} must not be negative; 0 leaves the core as it is"
             )
+        if not self.attention_lr_scale > 0:
+            raise ValueError(f"optim.attention_lr_scale={self.attention_lr_scale} must be positive")
         if self.window_lr_scale < 0:
             raise ValueError(
                 f"optim.window_lr_scale={self.window_lr_scale} must not be negative; 0 leaves windows as they start"
@@ -91,7 +97,11 @@ class Optimization:
                 "the learning rate is still rising when the training ends: "
                 f"optim.warmup_epochs={self.warmup_epochs} of {epochs}"
             )
-        scales = {"core": self.core_lr_scale, "windows": self.window_lr_scale}
+        scales = {
+            "core": self.core_lr_scale,
+            "attention": self.core_lr_scale * self.attention_lr_scale,
+            "windows": self.window_lr_scale,
+        }
         groups = [
             {
                 "name": name,
@@ -119,25 +129,30 @@ class Optimization:
 
 
 def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[str, dict[str, nn.Parameter]]:
-    """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``readouts/decay``,
-    ``readouts/plain``, ``windows/plain``.
+    """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``attention/decay``,
+    ``attention/plain``, ``readouts/decay``, ``readouts/plain``, ``windows/plain``.
 
     What decays is decided by the module's type: the weights of linear and convolutional layers (also a ConvGRU's).
     Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' windows and
-    features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, ``windows`` what the
-    readouts call so (``Readout.windows``). Empty groups are left out.
+    features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, but for the
+    transformer's blocks in them, which are ``attention``; ``windows`` is what the readouts call so
+    (``Readout.windows``). Empty groups are left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
-        f"{part}/{kind}": {} for part in ("core", "readouts", "windows") for kind in ("decay", "plain")
+        f"{part}/{kind}": {} for part in ("core", "attention", "readouts", "windows") for kind in ("decay", "plain")
     }
     readouts = [module for module in twin.modules() if isinstance(module, Readout)]
     windows = {id(parameter) for readout in readouts for parameter in readout.windows()}
+    attention = {
+        id(parameter) for module in twin.modules() if isinstance(module, Block) for parameter in module.parameters()
+    }
     decays = {
         id(module.weight)
         for module in twin.modules()
         if isinstance(module, nn.Linear | _ConvNd) and isinstance(module.weight, nn.Parameter)
     }
     for name, parameter in twin.named_parameters():  # names a shared parameter once
-        part = "core" if name.split(".")[0] in scaled else "windows" if id(parameter) in windows else "readouts"
+        shared = "attention" if id(parameter) in attention else "core"
+        part = shared if name.split(".")[0] in scaled else "windows" if id(parameter) in windows else "readouts"
         groups[f"{part}/{'decay' if id(parameter) in decays else 'plain'}"][name] = parameter
     return {name: members for name, members in groups.items() if members}

@@ -47,7 +47,7 @@ def report_section(summary: dict[str, Any], drawn: Drawn, command: str) -> Secti
         + (
             ""
             if share is None
-            else f" Of the median unit's drive {share:.0%} of the variance comes from what blocks made of the tokens."
+            else f" Of the median unit's log rate {share:.0%} of the variance is from what blocks made of the tokens."
         ),
     ]
     if not summary["causal"]:

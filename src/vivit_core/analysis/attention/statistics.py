@@ -159,23 +159,23 @@ def distances(centers_px: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
-    """How much of each unit's drive comes from the tokens.
+    """How much of each unit's rate comes from the tokens.
 
-    A readout reads several maps, and convolutions or behavior feed all of them, the one that the tokens write to as
-    well. So the twin runs once as it is and once with zeros in place of what the blocks made of the tokens. This is the
-    variance over the clips' bins of the difference that it makes to the drive, as a part of the sum of it and the
-    variance of what is left. What behavior does through the modulator is left, and does not count.
+    A readout reads several maps, and convolutions or behavior feed all of them. So the twin runs once as it is and once
+    with zeros in place of what the blocks made of the tokens. This is the variance over the clips' bins of the
+    difference that it makes to the logarithm of the rate, as a part of the sum of it and the variance of what is left.
+    What behavior does through the modulator is left, and does not count.
 
     Returns
     -------
     (U,) from 0 to 1; NaN for a unit that nothing drives.
     """
-    drives = []
+    found = []
 
     def look(readout: nn.Module, given: tuple[list[FeatureMap], int], keywords: dict[str, Any]) -> None:
         maps, bins = given
-        drive = readout.forward(maps, bins, last=False)[:, max(0, maps[-1].first_end) :]
-        drives.append(drive.double().flatten(0, 1))
+        rate = twin.likelihood(recording_id).rate(*readout.forward(maps, bins, last=False))
+        found.append(rate[:, max(0, maps[-1].first_end) :].double().log().flatten(0, 1))
 
     def run() -> None:
         watched_pass(twin, {recording_id: clips}, lambda *_: None, lambda *_: np.zeros(0, int))
@@ -190,6 +190,6 @@ def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
             silence.remove()
     finally:
         looking.remove()
-    whole, without = drives
+    whole, without = found
     of_tokens, left = (whole - without).var(0), without.var(0)
     return (of_tokens / (of_tokens + left)).cpu().numpy()  # 0 / 0 is NaN

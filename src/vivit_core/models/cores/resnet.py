@@ -67,10 +67,10 @@ class ResNet(Core, Stages):
         self.frontend: Frontend | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=widths[0] if widths else 1)
-        if isinstance(self.tokenizer, ResidualStem):  # the weights that write back would never be used
+        if isinstance(self.tokenizer, ResidualStem):  # the weights of its gain would never be used
             raise ValueError(
-                "model.tokenizer: a residual stem's tokens are written back to its map after attention, which a "
-                "ResNet lacks; set model/tokenizer=stem or model/tokenizer=tubelet"
+                "model.tokenizer: a residual stem's tokens become a gain after attention, which a ResNet lacks; "
+                "set model/tokenizer=stem or model/tokenizer=tubelet"
             )
         self.make_stages(widths, depth, kernel, causal, dropout, drop_path)
         self.map_channels = [*self.tokenizer.map_channels, *widths]

@@ -5,7 +5,7 @@
       tokenizer      tubelets → tokens (B, T', N, D)
       spatial blocks every time step's N tokens (and registers) attend to each other
       temporal blocks every place's T' tokens attend to themselves and what was before
-      norm           → (B, D, T', H', W'), or added to the map that the tokens were cut from (``ResidualStem``)
+      norm           → (B, D, T', H', W'), or a map of a gain (``ResidualStem``)
 
 Departures from the paper: positions are rotary (axial in space, one axis in time) instead of learned and added;
 queries and keys are normalized; registers (Darcet et al. 2024) take part in the spatial blocks, where they are
@@ -107,7 +107,7 @@ class ViViT(Core):
         self.mask = AttentionMask(causal, None if window is None else math.ceil(window / self.stride))
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
-        """Feature maps, finest first; the last is the transformer's own, or the map that it wrote to."""
+        """Feature maps, finest first; the last is what the tokenizer makes of the blocks' output."""
         if self.frontend is not None:
             x_BCTHW = self.frontend(x_BCTHW)
         tokens = self.tokenizer(x_BCTHW, self.call)

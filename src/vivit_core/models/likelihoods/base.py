@@ -19,6 +19,8 @@ from vivit_core.models.layers import inverse_softplus
 
 LEAST_COUNTS = 1e-4  # mean counts a bin that a silent unit starts from
 DRIVE_RANGE = (-15.0, 8.0)  # outside of it the exponential would under- or overflow a training step
+GAIN_RANGE = (-6.0, 4.0)  # of the logarithm: a gain of .0025 to 55, so that no unit is silenced for good
+LEAST_RATE = 1e-6  # counts a bin that a softplus gives at least
 
 
 def numbers(parameter: Tensor) -> np.ndarray:
@@ -61,11 +63,18 @@ class Likelihood(nn.Module, ABC):
         super().__init__()
         self.mean_counts, self.output = tuple(mean_counts), output
 
-    def rate(self, drive: Tensor) -> Tensor:
-        """Expected counts a bin, positive, of any shape."""
+    def rate(self, drive: Tensor, log_gain: Tensor | None = None) -> Tensor:
+        """Expected counts a bin, positive, of any shape.
+
+        Parameters
+        ----------
+        drive : of a readout.
+        log_gain : logarithm of what multiplies them; None: nothing does.
+        """
         if self.output == "exp":
-            return drive.clamp(*DRIVE_RANGE).exp()
-        return F.softplus(drive) + 1e-6
+            return (drive if log_gain is None else drive + log_gain).clamp(*DRIVE_RANGE).exp()
+        rate = F.softplus(drive) + LEAST_RATE
+        return rate if log_gain is None else rate * log_gain.clamp(*GAIN_RANGE).exp()
 
     def mean_drive(self) -> Tensor:
         """(U,) the drive at which each unit has its mean counts: where readouts start."""

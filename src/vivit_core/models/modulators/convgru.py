@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.layers import init_linear
 from vivit_core.models.modulators.base import Modulator
+from vivit_core.models.modulators.behavior_gain import BehaviorGain
 
 
 class ConvGRU(Modulator):
@@ -29,7 +30,7 @@ class ConvGRU(Modulator):
     channels, behavior_dim, stride : given by the twin.
     hidden : channels G of the state.
     kernel : side of the recurrent convolution, cells; odd.
-    gain : numbers of the behavior's own map; 0 for none.
+    gain : numbers of a ``BehaviorGain`` beside it; 0 for none.
     """
 
     def __init__(self, channels: int, behavior_dim: int, stride: int, hidden: int, kernel: int, gain: int) -> None:
@@ -43,15 +44,10 @@ class ConvGRU(Modulator):
         self.out = nn.Conv2d(hidden, channels, 1)
         for module in (self.input, self.recur, self.out):
             init_linear(module)
-        self.gain = None
-        if behavior_dim and gain:
-            self.gain = nn.Sequential(
-                nn.Linear(behavior_dim, 4 * gain), nn.GELU(), nn.Linear(4 * gain, gain), nn.GELU()
-            )
-        for module in (self.behavior, *(self.gain or ())):
-            if isinstance(module, nn.Linear):
-                init_linear(module)
-        self.extra_channels: list[int] = [gain] if self.gain is not None else []
+        if self.behavior is not None:
+            init_linear(self.behavior)
+        self.gain = BehaviorGain(channels, behavior_dim, stride, hidden=4 * gain, numbers=gain) if gain else None
+        self.extra_channels = self.gain.extra_channels if self.gain is not None else []
 
     def forward(self, maps: list[FeatureMap], behavior_BTD: Tensor) -> list[FeatureMap]:
         *finer, feature_map = maps
@@ -70,7 +66,7 @@ class ConvGRU(Modulator):
             states.append(state)
         y = self.out(rearrange(torch.stack(states, 1), "b s g h w -> (b s) g h w"))
         changed = replace(feature_map, x_BCTHW=feature_map.x_BCTHW + rearrange(y, "(b s) c h w -> b c s h w", b=b))
-        return [*self.behavior_level(behavior_BTD), *finer, changed]
+        return [*self.behavior_map(behavior_BTD), *finer, changed]
 
     def advance(self, state: Tensor, drive: Tensor) -> Tensor:
         """One step of the recurrence: (B, G, H, W) from itself and the input's three drives, (B, 3G, H, W)."""
@@ -91,7 +87,7 @@ class ConvGRU(Modulator):
             waiting.extend([torch.zeros_like(behavior)] * old + [behavior])
             old = 0
             *finer, feature_map = maps
-            own = list(self.behavior_level(behavior))
+            own = list(self.behavior_map(behavior))
             if feature_map is None:
                 return [*own, *finer, None]
             x = feature_map.x_BCTHW[:, :, 0]
@@ -104,9 +100,5 @@ class ConvGRU(Modulator):
 
         return advance
 
-    def behavior_level(self, behavior_BTD: Tensor) -> list[FeatureMap]:
-        if self.gain is None:
-            return []
-        x = repeat(self.gain(behavior_BTD), "b t g -> b g t 1 1")
-        middle = x.new_zeros(1, dtype=torch.float32)
-        return [FeatureMap(x, 0, 1, middle, middle, 1.0)]
+    def behavior_map(self, behavior_BTD: Tensor) -> list[FeatureMap]:
+        return [] if self.gain is None else self.gain.gain(behavior_BTD)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,20 +15,39 @@ from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.layers import no_regularizer
 
 
+class Drive(NamedTuple):
+    """What a readout makes of the feature maps; ``Likelihood.rate`` makes a rate of both.
+
+    Attributes
+    ----------
+    value : (B, F, U), or (B, U) for the newest bin alone: the sum of what is read of all maps but gains.
+    log_gain : of the same shape, the logarithm of what multiplies the rate; None: there is no map of a gain.
+    """
+
+    value: Tensor
+    log_gain: Tensor | None = None
+
+
+Reader = Callable[[Tensor], Tensor]
+"""From features of one map, (B, C, T, H, W), to what each unit reads of them, (B, T, U) in float32."""
+
+
 class Readout(nn.Module, ABC):
     """Feature maps in, the drive of every unit of one recording out; the likelihood makes a rate of it.
 
     A twin has one for each recording. The maps come finest first, each with its own frames a step, and each says where
-    its cells lie (``FeatureMap``): a bin is served by the newest step that had ended (``FeatureMap.to_bins``).
+    its cells lie (``FeatureMap``): a bin is served by the newest step that had ended (``FeatureMap.to_bins``). What is
+    read of the maps is added up, with a bias for each unit: those of a gain (``FeatureMap.gain``) to the logarithm of
+    what multiplies the rate, all others to the drive.
 
     What a subclass has to do
     -------------------------
     - take ``channels``, ``frame_size`` and ``mean_drive`` in its constructor, all given by the twin: channels of each
-      map, height and width of the frame in pixels, and (U,) the drive at which each unit fires at its mean, where its
-      bias starts. All other arguments are its YAML's keys;
-    - ``forward``: (B, F, U), or (B, U) for the newest bin alone where ``last`` is true, and then the same numbers; no
-      bin sees a step that ends after it;
-    - ``stream``: the same numbers, bin by bin.
+      map, height and width of the frame in pixels, and (U,) the drive at which each unit fires at its mean, which it
+      hands on. All other arguments are its YAML's keys;
+    - ``reader``: how it reads one map. A readout that cannot read each map by itself has ``forward`` and ``stream`` of
+      its own instead: no bin sees a step that ends after it, ``last`` gives the same numbers for the newest bin alone,
+      and a stream gives the same numbers bin by bin.
 
     What it may do
     --------------
@@ -38,15 +58,52 @@ class Readout(nn.Module, ABC):
     -------------------------------------------------------------------
     Odd frames and several maps, ``last`` beside all bins, no look ahead, a gradient for every parameter, a stream that
     equals the clip, the round trip through a checkpoint, that ``initialize`` is obeyed by ``centers``.
+
+    Parameters
+    ----------
+    mean_drive : (U,) drive at which a unit fires at its mean, given by the twin; the bias starts there.
     """
 
-    @abstractmethod
-    def forward(self, maps: list[FeatureMap], bins: int, last: bool) -> Tensor:
-        """The drive of ``bins`` bins, (B, F, U); with ``last`` of the newest alone, (B, U)."""
+    def __init__(self, mean_drive: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(mean_drive.clone())
 
     @abstractmethod
-    def stream(self) -> Callable[[list[FeatureMap | None]], Tensor]:
+    def reader(self, index: int, feature_map: FeatureMap) -> Reader:
+        """How the units read map number ``index``, which lies as ``feature_map`` says."""
+
+    def forward(self, maps: list[FeatureMap], bins: int, last: bool) -> Drive:
+        """The drive of ``bins`` bins; with ``last`` of the newest alone."""
+        read = []
+        for index, feature_map in enumerate(maps):
+            x = feature_map.x_BCTHW[:, :, -1:] if last else feature_map.x_BCTHW
+            values = self.reader(index, feature_map)(x)
+            read.append(values[:, 0] if last else feature_map.to_bins(values, bins))
+        return self.added(read, [feature_map.gain for feature_map in maps])
+
+    def stream(self) -> Callable[[list[FeatureMap | None]], Drive]:
         """A function that takes what each bin changes of the maps (None: nothing), and gives the bin's drive (U,)."""
+        readers: dict[int, Reader] = {}
+        held: dict[int, Tensor] = {}  # a map's last word holds until it speaks again
+        gain: dict[int, bool] = {}
+
+        def advance(maps: list[FeatureMap | None]) -> Drive:
+            for index, feature_map in enumerate(maps):
+                if feature_map is None:
+                    continue
+                if index not in readers:
+                    readers[index], gain[index] = self.reader(index, feature_map), feature_map.gain
+                held[index] = readers[index](feature_map.x_BCTHW)[0, 0]
+            spoken = sorted(held)
+            return self.added([held[index] for index in spoken], [gain[index] for index in spoken])
+
+        return advance
+
+    def added(self, read: list[Tensor], gain: list[bool]) -> Drive:
+        """What was read of each map, summed up."""
+        gains = [values for values, is_gain in zip(read, gain, strict=True) if is_gain]
+        drive = sum((values for values, is_gain in zip(read, gain, strict=True) if not is_gain), self.bias)
+        return Drive(drive, sum(gains[1:], gains[0]) if gains else None)
 
     def regularizer(self) -> Tensor:
         """What it adds to the loss, already weighted: nothing, unless it says otherwise."""

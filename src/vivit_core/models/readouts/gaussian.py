@@ -6,14 +6,13 @@ Shape letters: B clips, F bins, T time steps of a map, C channels, H W cells, U 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.readouts.base import Readout
+from vivit_core.models.readouts.base import Reader, Readout
 
 
 class GaussianReadout(Readout):
@@ -28,7 +27,7 @@ class GaussianReadout(Readout):
     ----------
     channels : channels of each map, given by the twin.
     frame_size : height and width of the frame, px, given by the twin.
-    mean_drive : (U,) drive at which a unit fires at its mean, given by the twin; the bias starts there.
+    mean_drive : see ``Readout``.
     std_px : the windows' standard deviation at the start, px.
     std_min_px, std_max_px : bounds of the standard deviation, px.
     std_settle : fraction of the training over which the upper bound sinks from the frame's size to ``std_max_px``.
@@ -48,7 +47,7 @@ class GaussianReadout(Readout):
         std_settle: float,
         l1: float,
     ) -> None:
-        super().__init__()
+        super().__init__(mean_drive)
         if not 0 < std_min_px <= std_px <= std_max_px:
             raise ValueError(
                 f"readout: 0 < std_min_px={std_min_px} <= std_px={std_px} <= std_max_px={std_max_px} does not hold"
@@ -63,7 +62,6 @@ class GaussianReadout(Readout):
         self.log_std = nn.Parameter(math.log(std_px) + torch.tensor([0.05, -0.05]).repeat(units, 1))
         self.angle = nn.Parameter(torch.zeros(units))  # radians
         self.features = nn.ParameterList([torch.randn(units, c) * 0.1 * c**-0.5 for c in channels])
-        self.bias = nn.Parameter(mean_drive.clone())
         self.register_buffer("limit", torch.tensor([[0.0, 0.0], [width - 1.0, height - 1.0]]), persistent=False)
 
     @torch.no_grad()
@@ -96,41 +94,16 @@ class GaussianReadout(Readout):
         tails = energy.detach() - energy.detach().amin((1, 2), keepdim=True) > 60.0
         return torch.softmax((-0.5 * energy).masked_fill(tails, -math.inf).flatten(1), dim=1).view_as(energy)
 
-    def forward(self, maps: list[FeatureMap], bins: int, last: bool) -> Tensor:
-        """The drive: (B, F, U), or (B, U) for the newest bin alone."""
-        total: Tensor | float = 0.0
-        for feature_map, features_UC in zip(maps, self.features, strict=True):
-            x = feature_map.x_BCTHW[:, :, -1:] if last else feature_map.x_BCTHW
-            values = self.look(x, self.weights(feature_map, features_UC))
-            total = total + (values[:, 0] if last else feature_map.to_bins(values, bins))
-        assert isinstance(total, Tensor)
-        return total + self.bias
+    def reader(self, index: int, feature_map: FeatureMap) -> Reader:
+        """Window and feature weights multiplied out, (U, H·W·C): every unit's weighted sum of a map."""
+        window_UHW = self.window_on(feature_map)
+        weights = einsum(self.features[index], window_UHW, "u c, u h w -> u h w c").flatten(1)
 
-    def weights(self, feature_map: FeatureMap, features_UC: Tensor) -> Tensor:
-        """Window and feature weights multiplied out, (U, H·W·C)."""
-        return einsum(features_UC, self.window_on(feature_map), "u c, u h w -> u h w c").flatten(1)
+        def read(x_BCTHW: Tensor) -> Tensor:
+            flat = rearrange(x_BCTHW, "b c t h w -> b t (h w c)")
+            return nn.functional.linear(flat, weights.to(flat.dtype)).float()
 
-    @staticmethod
-    def look(x_BCTHW: Tensor, weights: Tensor) -> Tensor:
-        """Every unit's weighted sum of a map, (B, T, U), float32."""
-        flat = rearrange(x_BCTHW, "b c t h w -> b t (h w c)")
-        return nn.functional.linear(flat, weights.to(flat.dtype)).float()
-
-    def stream(self) -> Callable[[list[FeatureMap | None]], Tensor]:
-        """See ``Readout.stream``."""
-        weights: list[Tensor | None] = [None] * len(self.features)
-        held = [torch.zeros_like(self.bias)] * len(self.features)  # a map's last word holds until it speaks again
-
-        def advance(maps: list[FeatureMap | None]) -> Tensor:
-            for i, (feature_map, features_UC) in enumerate(zip(maps, self.features, strict=True)):
-                if feature_map is None:
-                    continue
-                if (own := weights[i]) is None:
-                    own = weights[i] = self.weights(feature_map, features_UC)
-                held[i] = self.look(feature_map.x_BCTHW, own)[0, 0]
-            return sum(held, self.bias)
-
-        return advance
+        return read
 
     def regularizer(self) -> Tensor:
         """L1 of the feature weights: mean over units of the sum over channels."""

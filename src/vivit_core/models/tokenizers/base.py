@@ -28,9 +28,8 @@ from vivit_core.models.layers import Call, call_block, no_regularizer
 class Tokens:
     """Tokens and their geometry.
 
-    ``maps`` are finer feature maps that a readout may look at as well; ``map`` is the one that the tokens were cut
-    from, where ``Tokenizer.restore`` writes back to it, and ``cells`` how many of its cells, down and across, a token
-    holds.
+    ``maps`` are feature maps that a readout looks at as well; ``map`` is the one that the tokens were cut from, where
+    ``Tokenizer.restore`` makes a map of the same cells, and ``cells`` how many of them, down and across, a token holds.
     """
 
     x_BTND: Tensor

@@ -1,0 +1,56 @@
+"""Behavior multiplies rates, and touches nothing else.
+
+Shape letters: B clips, T bins, D behavior numbers, G numbers of the gain's map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from einops import repeat
+from torch import Tensor, nn
+
+from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.layers import init_linear
+from vivit_core.models.modulators.base import Modulator
+
+
+class BehaviorGain(Modulator):
+    """A small network of each bin's behavior, whose output every unit weighs into the gain of its rate.
+
+    In cortex, behavior acts on firing rates more as a gain than as a drive (Niell & Stryker 2010; Reynolds & Heeger
+    2009). What behavior was before is in the behavior itself, where its transform keeps a history
+    (``data/transforms``). Where there is no behavior it does nothing.
+
+    Parameters
+    ----------
+    channels, behavior_dim, stride : given by the twin.
+    hidden : width of the network's hidden layer.
+    numbers : of its output, a map on a 1×1 grid.
+    """
+
+    def __init__(self, channels: int, behavior_dim: int, stride: int, hidden: int, numbers: int) -> None:
+        super().__init__()
+        self.net = None
+        if behavior_dim:
+            self.net = nn.Sequential(nn.Linear(behavior_dim, hidden), nn.GELU(), nn.Linear(hidden, numbers), nn.GELU())
+            for layer in self.net:
+                if isinstance(layer, nn.Linear):
+                    init_linear(layer)
+        self.extra_channels = [] if self.net is None else [numbers]
+
+    def forward(self, maps: list[FeatureMap], behavior_BTD: Tensor) -> list[FeatureMap]:
+        return [*self.gain(behavior_BTD), *maps]
+
+    def gain(self, behavior_BTD: Tensor) -> list[FeatureMap]:
+        """The gain's map, at every bin; nothing where there is no behavior."""
+        if self.net is None:
+            return []
+        x_BGT11 = repeat(self.net(behavior_BTD), "b t g -> b g t 1 1")
+        middle = x_BGT11.new_zeros(1, dtype=torch.float32)
+        return [FeatureMap(x_BGT11, 0, 1, middle, middle, 1.0, gain=True)]
+
+    def stream(self, old: int) -> Callable[[list[FeatureMap | None], Tensor], list[FeatureMap | None]]:
+        """See ``Modulator.stream``."""
+        return lambda maps, behavior: [*self.gain(behavior), *maps]
