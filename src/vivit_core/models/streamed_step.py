@@ -88,7 +88,7 @@ def held(stream: Stream) -> tuple[list[Place], list[list[Any]]]:
             for word in list(vars(value)):
                 look(f"{name}.{word}", *of_attribute(value, word))
 
-    for part in ("core", "modulator", "readout"):
+    for part in ("core", "modulator", "counts"):
         walk(part, getattr(stream, part))
     return places, lists
 
@@ -144,7 +144,7 @@ class Phase(nn.Module):
         maps = stream.core(pixels)
         if stream.modulator is not None:
             maps = stream.modulator(maps, beside)
-        rates = stream.rate(stream.readout(maps)) * stream.spec.frame_rate_hz
+        rates = stream.counts(maps) * stream.spec.frame_rate_hz
         left = {place.name: place.get() for place in held(stream)[0]}
         return rates, *(
             given[name] + self.grown[name] if name in self.grown else left[name].clone() for name in self.after

@@ -83,19 +83,24 @@ class Readout(nn.Module, ABC):
 
     def stream(self) -> Callable[[list[FeatureMap | None]], Drive]:
         """A function that takes what each bin changes of the maps (None: nothing), and gives the bin's drive (U,)."""
-        readers: dict[int, Reader] = {}
-        held: dict[int, Tensor] = {}  # a map's last word holds until it speaks again
-        gain: dict[int, bool] = {}
+        readers: list[Reader | None] = []
+        held: list[Tensor | None] = []  # a map's last word holds until it speaks again
+        gain: list[bool] = []
 
         def advance(maps: list[FeatureMap | None]) -> Drive:
+            missing = len(maps) - len(held)
+            readers.extend([None] * missing)
+            held.extend([None] * missing)
+            gain.extend([False] * missing)
             for index, feature_map in enumerate(maps):
                 if feature_map is None:
                     continue
-                if index not in readers:
-                    readers[index], gain[index] = self.reader(index, feature_map), feature_map.gain
-                held[index] = readers[index](feature_map.x_BCTHW)[0, 0]
-            spoken = sorted(held)
-            return self.added([held[index] for index in spoken], [gain[index] for index in spoken])
+                if (read := readers[index]) is None:
+                    read = readers[index] = self.reader(index, feature_map)
+                    gain[index] = feature_map.gain
+                held[index] = read(feature_map.x_BCTHW)[0, 0]
+            spoken = [(values, is_gain) for values, is_gain in zip(held, gain, strict=True) if values is not None]
+            return self.added([values for values, _ in spoken], [is_gain for _, is_gain in spoken])
 
         return advance
 
