@@ -246,8 +246,9 @@ def test_plan_reads_nothing(command, model, tmp_path):
     assert all(word in printed for word in ("tokens", "parameters", "FLOPs", "memory", "spatial blocks", "readouts"))
     assert not (tmp_path / "never").exists() and not list(tmp_path.rglob("*.h5"))
     assert "at 120 Hz; a clip lasts 2.5 s" in " ".join(printed.split())
-    printed = command("task=plan", f"model={model}", "data.geometry.frame_rate_hz=60")[1]
-    assert "at 60 Hz; a clip lasts 5 s" in " ".join(printed.split())
+    for words, seconds in (([], 2.5), (["data.clip_length=300"], 5)):  # a clip follows the rate, unless it is set
+        printed = command("task=plan", f"model={model}", "data.geometry.frame_rate_hz=60", *words)[1]
+        assert f"at 60 Hz; a clip lasts {seconds:g} s" in " ".join(printed.split())
 
 
 def test_plan_refuses_impossible_geometry(command):
