@@ -69,11 +69,12 @@ def growth(lines: Mapping[str, Mapping[str, Any]], part: str, number: str) -> li
     """The power of the size with which a number grows from each line to the next."""
     sizes = [int(name) ** (2 if part == "pixels" else 1) for name in lines]
     values = [found[number] for found in lines.values()]
+    # Memory that an earlier line had taken already does not grow.
     powers = (
-        math.log(now / before) / math.log(larger / smaller)
+        math.log(now / before) / math.log(larger / smaller) if before > 0 and now > 0 else math.nan
         for before, now, smaller, larger in zip(values, values[1:], sizes, sizes[1:], strict=False)
     )
-    return ["", *(f"{power:.2f}" for power in powers)]
+    return ["", *("" if math.isnan(power) else f"{power:.2f}" for power in powers)]
 
 
 def scale(given: argparse.Namespace) -> dict[str, Any]:

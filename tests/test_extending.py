@@ -72,7 +72,8 @@ def test_a_package_of_somebody_else_trains_imports_and_has_tasks(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     validations = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert summary["likelihood"] == "Geometric" and summary["deviance_explained_mean"] <= 1
-    assert validations["val/deviance_explained_mean"].notna().any() and "deviance explained" in printed
+    assert validations["val/deviance_explained_mean"].notna().any()
+    assert "deviance" in printed and "explained" in printed  # a heading may be folded
 
     # Its task, with its metric; nothing of the package without consent.
     words = ["task=deviance", f"checkpoint={best}", "hydra.run.dir=deviance"]

@@ -110,7 +110,7 @@ TUBELETS = ["model/tokenizer=tubelet"]
         (geometry, [*TUBELETS, "model.tokenizer.patch_size=[300,4,4]"], ["model.tokenizer.patch_size=[150,4,4]"]),
         (geometry, ["model.window=1"], ["model.window=null"]),
         (geometry, ["model.spatial_depth=0", "model.registers=4"], ["model.registers=0"]),
-        (geometry, ["model.tokenizer.cell=3"], ["model.tokenizer.patch_size=[4,16,16]", "model.tokenizer.cell=4"]),
+        (geometry, ["model.tokenizer.cell=3"], ["model.tokenizer.patch_size=[8,8,8]", "model.tokenizer.cell=4"]),
         (geometry, ["model/frontend=temporal_basis", "model.frontend.bases=99"], []),
         (machine, ["trainer.epochs=0"], []),
         (parts, ["data.num_workers=100000"], []),

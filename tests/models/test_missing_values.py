@@ -50,7 +50,7 @@ def test_what_is_missing_is_at_its_mean_in_clips_rates_and_streams(name: str) ->
     assert twin.missing_values == 2 + 12 * 16 + 1 + 3
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
-    stream = twin.stream("a")
+    stream = twin.stream("a", clip_length=BINS)
     with pytest.warns(UserWarning, match="bin 5: 3 pixels or numbers") as told:
         streamed = np.stack([stream.step(frames[:, t], behavior[t]) for t in range(BINS)])
     assert len(told) == 1 and stream.missing_values == 198
