@@ -193,10 +193,8 @@ def test_what_the_system_refuses_is_a_line_with_a_remedy(error, said):
 def test_a_folder_that_cannot_be_made_is_one_line(command, words, said):
     code, printed = command(*words)
     assert code == 1 and said in printed and "Traceback" not in printed, printed
-    said_before = r".* begins(;.*)?\n|  \S+ +# .*\n"
-    own = printed[
-        [0, *(found.end() for found in re.finditer(said_before, printed))][-1] :
-    ]  # after what goes on, and the settings that follow the recordings
+    said_before = r".* begins(?:;.*)?\n|  \S+ +# .*\n"
+    own = re.split(said_before, printed)[-1]  # after what goes on, and the settings that follow the recordings
     assert "HYDRA_FULL_ERROR" not in os.environ and len(own.splitlines()) <= 5
 
 
