@@ -193,6 +193,17 @@ def test_all_of_a_part_is_loaded_or_nothing(content):
         load_parts(make_twin(), renamed, ("core",), "a.ckpt")
 
 
+def test_a_modulator_without_weights_has_nothing_to_load():
+    """A gain of behavior, of recordings that have none."""
+    without = [replace(specs()[0], behavior={}, behavior_mean=(), behavior_std=())]
+    gain = {"_target_": "vivit_core.models.modulators.behavior_gain.BehaviorGain", "hidden": 4, "numbers": 2}
+    there, here = (Twin({**MODEL, "modulator": gain}, READOUT, LIKELIHOOD, without) for _ in range(2))
+    state = {f"twin.{name}": value for name, value in there.state_dict().items()}
+    said = load_parts(here, {"state_dict": state}, ("core", "modulator"), "a.ckpt")
+    assert "of the core" in said and "modulator" not in said
+    assert equal(part(here, "core"), part(there, "core"))
+
+
 def test_a_checkpoint_that_is_none_is_refused(command, tiny):
     code, printed = command(*tiny, "experiment=finetune", "init_from=none.ckpt")
     assert code == 1 and "no such checkpoint" in printed

@@ -143,6 +143,8 @@ def load_parts(twin: Twin, content: Mapping[str, Any], parts: Collection[str], p
             key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)
         }
         own = module.state_dict()
+        if not state and not own:  # a gain of behavior has no weights where there is no behavior
+            continue
         if not state:
             raise ValueError(
                 f"init_from={path} holds not one tensor of the {name}; give a checkpoint that task=train wrote"

@@ -168,7 +168,7 @@ def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
 
     Returns
     -------
-    (U,) from 0 to 1; NaN for a unit that nothing drives.
+    (U,) from 0 to 1; NaN for a unit whose rate never changes.
     """
     found = []
 

@@ -210,7 +210,7 @@ def study_attention(
     out : folder for the files.
     place : row and column of the token drawn; None: where most readouts look.
     heads : heads drawn, the first ones.
-    units : units drawn, those whose drive comes most from the tokens.
+    units : units drawn, those whose rate comes most from the tokens.
     megabytes : of maps in ``attention.npz``, at most; time steps and places are left out evenly until they fit, the
         newest step and the last place excepted.
 

@@ -109,7 +109,7 @@ def tokens_of(twin: Twin, recording_id: str, clips: Clips) -> Tokens:
 def windows_on(tokens: Tokens, readout: Readout) -> np.ndarray:
     """How much of each token's place each unit's readout reads, (U, rows, columns); sums to one for each unit.
 
-    Where tokens write back to the map that they were cut from, a token's place is its cells of that map.
+    Where tokens give each cell of a map its gain, a token's place is its cells of that map.
 
     Raises
     ------

@@ -17,6 +17,7 @@ from vivit_core.analysis.evaluate.numbers import score_recording, summarize, wit
 from vivit_core.analysis.predict import (
     Split,
     behavior_controls,
+    columns_of,
     predict_split,
     refuse_blind,
     refuse_broken,
@@ -56,8 +57,8 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "missing_behavior_fraction": "share of the scored bins' numbers of behavior that are missing (NaN) in the file; "
     "their mean over the training trials stands in.",
     "attention": "the same bins predicted without what attention finds. held: the blocks' output at its mean over "
-    "the split's clips, times and places. uniform: every token attends alike to all that it may attend to. own_place: "
-    "to no other place. newest: to no earlier time.",
+    "a batch of clips of each recording, their times and places. uniform: every token attends alike to all that it may "
+    "attend to. own_place: to no other place. newest: to no earlier time.",
     "context_gain": "bits per spike that are lost where the blocks' output is held. Intervals are those of "
     "contextual_fraction.",
     "behavior": "the same bins predicted with another behavior in the place of the animal's. shuffled: "
@@ -180,14 +181,16 @@ def evaluate(
 
 
 def lesions_of(twin: Predictor, datamodule: RecordingsDataModule, split: Split, device: str) -> dict[str, Lesioned]:
-    """The twin without what attention finds; the mean of the blocks' output is that of one batch of each recording."""
+    """The twin without what attention finds; the blocks' output is averaged over one batch of each recording."""
     attending_core(twin)
     assert isinstance(twin, Twin)  # nothing else attends
     first: dict[str, Clips] = {}
+    for spec in datamodule.specs:
+        columns_of(twin, spec.recording_id, spec.unit_ids)  # which refuses what the twin does not know
     for batch in datamodule.evaluation_dataloader(split):
         for recording_id, clips in batch.items():
-            if recording_id not in first:
-                first[recording_id] = Clips(
-                    frames=clips["frames"][clips["row"]], behavior=clips["behavior"][clips["row"]]
-                )
+            if recording_id not in first:  # each stimulus once: a batch may hold any number of its repeats
+                first[recording_id] = Clips(frames=clips["frames"], behavior=clips["behavior"])
+        if len(first) == len(datamodule.specs):
+            break
     return lesions(twin.to(device), [{recording_id: clips} for recording_id, clips in first.items()])
