@@ -34,9 +34,14 @@ class Grid(BasicSweeper):
         """Run all jobs; the exit code is 1 where one failed or was interrupted, or none finished."""
         from vivit_core.system.troubles import trouble
 
+        assert self.config is not None
+        whole = OmegaConf.to_yaml(self.config)
         try:
             return self.all_jobs(arguments)
         except OSError as error:  # a full disk, where not even an outcome can be written
+            kept = Path(str(self.config.hydra.sweep.dir)) / "multirun.yaml"
+            if kept.is_file() and kept.read_text(encoding="utf-8", errors="replace") != whole:
+                kept.unlink()  # Hydra writes it plainly, and half of it stays
             if (message := trouble(error)) is None:
                 raise
             raise CompactHydraException(message) from error

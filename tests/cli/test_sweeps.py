@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
@@ -107,6 +109,28 @@ def test_a_sweep_that_is_left_says_what_it_has(command, tiny, monkeypatch):
     rows = {row["seed"]: row for row in summary_of(printed)}
     assert [rows[seed]["status"] for seed in "012"] == ["finished", "interrupted", "interrupted"]
     assert rows["1"]["reason"] == "stopped after step 3" and "before this job had ended" in rows["2"]["reason"]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_disk_that_fills_up_leaves_no_half_of_hydras_file(command, tmp_path, monkeypatch, cut):
+    """Hydra writes its ``multirun.yaml`` plainly; a whole one stays, whatever else has no room."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "out"))
+
+    def half(config, path):
+        Path(path).write_text(OmegaConf.to_yaml(config)[:4096])
+        raise full
+
+    def none(self, batch):
+        raise full
+
+    if cut:
+        monkeypatch.setattr(basic_sweeper.OmegaConf, "save", half)
+    else:
+        monkeypatch.setattr(basic_sweeper.BasicSweeper, "validate_batch_is_legal", none)
+    code, printed = command("-m", "task=plan", "seed=0,1", "hydra.sweep.dir=out")
+    assert code == 1 and "No space left" in printed and "Traceback" not in printed
+    kept = tmp_path / "out" / "multirun.yaml"
+    assert not kept.exists() if cut else yaml.safe_load(kept.read_text())["task"] == "plan"
 
 
 def test_a_sweep_without_scores(command):
