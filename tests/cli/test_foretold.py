@@ -7,7 +7,7 @@ import math
 import pytest
 
 from vivit_core.cli.foretold import Foretold
-from vivit_core.system.rates import Work, remember
+from vivit_core.system.work import Work, remember
 
 
 @pytest.fixture

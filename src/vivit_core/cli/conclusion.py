@@ -21,7 +21,7 @@ from vivit_core.models.predictor import Predictor
 from vivit_core.plotting.learning_curve import learning_curve
 from vivit_core.system.activity import stage
 from vivit_core.system.files import link_or_copy
-from vivit_core.system.rates import Work
+from vivit_core.system.work import Work
 from vivit_core.training.loggers import send_results
 
 

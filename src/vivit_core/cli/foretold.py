@@ -14,7 +14,7 @@ from vivit_core.cli.console import tell
 from vivit_core.cli.schema import Budget
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.system.activity import duration
-from vivit_core.system.rates import Work
+from vivit_core.system.work import Work
 from vivit_core.training.budget import TimeBudget
 from vivit_core.training.ranks import ProcessGroup
 

@@ -16,7 +16,7 @@ from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.activity import stage
-from vivit_core.system.rates import Work
+from vivit_core.system.work import Work
 
 if TYPE_CHECKING:
     from vivit_core.training.ranks import ProcessGroup

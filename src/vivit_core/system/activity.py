@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vivit_core.system.rates import Work
+from vivit_core.system.work import Work
 
 T = TypeVar("T")
 EVERY_S = 20.0  # between two lines; silence is then below half a minute, also where a line comes late

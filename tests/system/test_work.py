@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vivit_core.system import activity, rates
+from vivit_core.system import activity
 from vivit_core.system.activity import stage, voice
-from vivit_core.system.rates import MOST, Work, expected_s, remember
+from vivit_core.system.work import MOST, Work, expected_s, remember
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_nothing_is_kept_where_nothing_can_be(own_cache: Path, monkeypatch: pyte
     (own_cache / "vivit-core").write_text("a file in the folder's place")
     remember("LN", 1.0, 1.0)
     remember("LN", 0.0, 1.0)
-    assert rates.expected_s("LN", 1.0) is None
+    assert expected_s("LN", 1.0) is None
 
 
 def test_a_stage_knows_from_the_last_time() -> None:
