@@ -17,6 +17,7 @@ from tiny_models import (
     BASIS,
     LIKELIHOOD,
     MODELS_UNDER_CONTRACT,
+    READOUTS_UNDER_CONTRACT,
     RESIDUAL_STEM,
     STEM,
     TUBELET,
@@ -99,6 +100,23 @@ def test_a_checkpoint_holds_the_whole_twin(model: dict[str, Any]) -> None:
     twins.check_round_trip(twins.Parts(model))
 
 
+PAIRS = [
+    pytest.param(model, readout, id=f"{name}-{kind}", marks=[] if name == "residual-stem-gain" else pytest.mark.long)
+    for name, model in MODELS_UNDER_CONTRACT.items()
+    for kind, readout in READOUTS_UNDER_CONTRACT.items()
+]
+
+
+@pytest.mark.parametrize(("model", "readout"), PAIRS)
+def test_every_readout_reads_every_core(model: dict[str, Any], readout: dict[str, Any]) -> None:
+    parts = twins.Parts(model, readout=readout)
+    twins.check_geometries(parts, [twins.FRAME])
+    twins.check_no_look_ahead(parts)
+    twins.check_gradients(parts)
+    twins.check_round_trip(parts)
+    twins.check_stream(parts)
+
+
 @models
 def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
     twins.check_checkpointing(twins.Parts(dropping(model)))
@@ -118,6 +136,14 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
 def test_compiled_blocks_compute_the_same(model: dict[str, Any], checkpointing: bool) -> None:
     """Dropout included: an element's fate does not depend on how it is computed."""
     twins.check_compiled(twins.Parts(dropping(model)), checkpointing=checkpointing)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("readout", READOUTS_UNDER_CONTRACT.values(), ids=READOUTS_UNDER_CONTRACT)
+def test_every_readout_reads_compiled_blocks(readout: dict[str, Any]) -> None:
+    for checkpointing in (False, True):
+        twins.check_compiled(twins.Parts(vivit(), readout=readout), checkpointing=checkpointing)
 
 
 # What is shipped, as conf/ has it: a new file is tested without a word here

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import ATTENTION, LIKELIHOOD, READOUT, spec, twin, vivit
+from tiny_models import ATTENTION, LIKELIHOOD, READOUT, READOUTS_UNDER_CONTRACT, RESIDUAL_STEM, spec, twin, vivit
 
 from vivit_core.models.plan import plan
 
@@ -30,6 +30,16 @@ def test_stages_have_the_shapes_of_the_real_pass(bare) -> None:
     made = twin(vivit(registers=0), spec("a"), spec("b"))
     assert bare.parameters == sum(p.numel() for p in made.parameters())
     assert {stage.name: stage.tokens for stage in bare.stages}["tokenizer"] == 48
+
+
+@pytest.mark.parametrize("readout", READOUTS_UNDER_CONTRACT.values(), ids=READOUTS_UNDER_CONTRACT)
+def test_every_readout_has_the_parameters_of_the_plan(readout) -> None:
+    made = twin(vivit(tokenizer=RESIDUAL_STEM), spec("a"), spec("b"), readout=readout)
+    planned = plan(vivit(tokenizer=RESIDUAL_STEM), readout, LIKELIHOOD, **SIZES)
+    assert planned.parameters == sum(p.numel() for p in made.parameters())
+    assert {stage.name: stage.parameters for stage in planned.stages}["2 readouts"] == sum(
+        p.numel() for p in made.readouts.parameters()
+    )
 
 
 def test_flops_are_those_counted_by_hand() -> None:

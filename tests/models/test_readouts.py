@@ -10,14 +10,16 @@ import torch
 
 from vivit_core.models.feature_map import FeatureMap, cell_centers
 from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.models.readouts.factorized import FactorizedReadout
 from vivit_core.models.readouts.gaussian import GaussianReadout
+
+DRIVE = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
 
 
 def readout(channels: list[int], units: int = 4, **changes: object) -> GaussianReadout:
     torch.manual_seed(0)
     settings = {"std_px": 1.5, "std_min_px": 0.3, "std_max_px": 6.0, "std_settle": 0.5, "l1": 0.1}
-    drive = torch.tensor([0.1, 0.2, 0.3, 0.4])[:units].log()
-    made = GaussianReadout(channels, (12, 16), drive, **(settings | changes))  # type: ignore
+    made = GaussianReadout(channels, (12, 16), DRIVE[:units], **(settings | changes))  # type: ignore
     with torch.no_grad():
         made.mean.add_(torch.randn(units, 2) * 2)
         made.angle.normal_()
@@ -120,3 +122,76 @@ def test_a_readouts_regularizer_is_per_unit() -> None:
     made = readout([3, 2])
     expected = sum(float(f.abs().sum()) for f in made.features) / 4 * 0.1
     assert float(made.regularizer()) == pytest.approx(expected, rel=1e-5)
+
+
+# Masks
+
+
+def grid(rows: int, columns: int, cell: float, channels: int = 3) -> FeatureMap:
+    """A map whose cells begin at the frame's corner."""
+    ys, xs = (cell_centers(n, cell, 0, torch.device("cpu")) for n in (rows, columns))
+    return FeatureMap(torch.randn(2, channels, 4, rows, columns), 0, 1, ys, xs, cell)
+
+
+def factorized(**changes: float) -> FactorizedReadout:
+    torch.manual_seed(0)
+    settings = {"cell_px": 2.0, "std_px": 2.0, "mask_l1": 0.0, "mask_smooth": 0.0, "l1": 0.0} | changes
+    made = FactorizedReadout([3], (12, 16), DRIVE, **settings)
+    with torch.no_grad():
+        made.mask.copy_(torch.rand(4, 6, 8))
+    return made
+
+
+def test_a_mask_times_features_is_the_drive() -> None:
+    made, same = factorized(), grid(6, 8, 2.0)
+    drive, _ = made([same], 4, last=False)
+    expected = torch.einsum("bcthw,uhw,uc->btu", same.x_BCTHW, made.peak * made.mask, made.features[0]) + made.bias
+    torch.testing.assert_close(drive, expected)
+
+
+def test_every_map_sees_a_mask_whole_and_in_its_place() -> None:
+    """Also one of coarser cells, of finer ones, and of a single one."""
+    made = factorized()
+    with torch.no_grad():
+        made.mask[:, 0], made.mask[:, -1], made.mask[:, :, 0], made.mask[:, :, -1] = 0, 0, 0, 0
+    total, centers = made.peak * made.mask.sum((1, 2)), made.centers()
+    for seen in (grid(3, 4, 4.0), grid(12, 16, 1.0), grid(6, 8, 2.0)):
+        mask_UHW = made.seen_by(seen)
+        torch.testing.assert_close(mask_UHW.sum((1, 2)), total)
+        window_UHW = made.window_on(seen)
+        torch.testing.assert_close(window_UHW.sum((1, 2)), torch.ones(4))
+        found = torch.stack([(window_UHW.sum(1) * seen.xs).sum(1), (window_UHW.sum(2) * seen.ys).sum(1)], 1)
+        torch.testing.assert_close(found, centers, rtol=0, atol=0.02)
+    torch.testing.assert_close(made.seen_by(grid(1, 1, 1.0))[:, 0, 0], total)
+
+
+def test_masks_begin_at_their_places_and_stay_positive() -> None:
+    made = factorized(std_px=1.5)
+    places = torch.tensor([[3.0, 3.0], [8.4, 6.2], [13.0, 8.0], [-5.0, 40.0]])
+    made.initialize(places)
+    torch.testing.assert_close(made.peak * made.mask.sum((1, 2)), torch.ones(4))
+    torch.testing.assert_close(made.centers()[:3], places[:3], rtol=0, atol=0.2)
+    assert made.mask[3].argmax() == 5 * 8  # the corner, where the place lies beside the frame
+    narrow = factorized(std_px=0.1)
+    narrow.initialize(places)
+    assert narrow.mask[1].max() * narrow.peak == 1.0
+    with torch.no_grad():
+        made.mask[0, 0] = -1.0
+    made.set_progress(0.1)
+    assert made.mask.min() == 0.0
+    with torch.no_grad():
+        made.mask[1] = 0.0
+    torch.testing.assert_close(made.window_on(grid(3, 4, 4.0))[1], torch.full((3, 4), 1 / 12))
+    with pytest.raises(ValueError, match=r"readout.cell_px=0.0 must be above zero"):
+        factorized(cell_px=0.0)
+
+
+def test_a_masks_regularizers_are_sums_and_roughness() -> None:
+    made = factorized(mask_l1=0.1)
+    assert float(made.regularizer()) == pytest.approx(0.1 * float(made.mask.sum()) * made.peak / 4, rel=1e-5)
+    smooth = factorized(mask_smooth=1.0, std_px=5.0)
+    rough = float(smooth.regularizer())
+    smooth.initialize(torch.tensor([[8.0, 6.0]] * 4))
+    assert float(smooth.regularizer()) < 0.2 * rough
+    other = factorized(l1=0.1)
+    assert float(other.regularizer()) == pytest.approx(0.1 * float(other.features[0].abs().sum()) / 4, rel=1e-5)

@@ -35,6 +35,14 @@ RESIDUAL_STEM = {
     "context": 3,
 }
 GAIN = {"_target_": "vivit_core.models.modulators.behavior_gain.BehaviorGain", "hidden": 6, "numbers": 4}
+FACTORIZED = {
+    "_target_": "vivit_core.models.readouts.factorized.FactorizedReadout",
+    "cell_px": 2.0,
+    "std_px": 2.0,
+    "mask_l1": 0.01,
+    "mask_smooth": 0.01,
+    "l1": 0.01,
+}
 LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05, "nonlinearity": "exp"}
 POISSON = Poisson((), "exp")
 unit_scores = Scorer(POISSON).scores_of
@@ -90,6 +98,10 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "resnet-bare": resnet(modulator=None),
     "factorized": factorized(),
 }
+
+
+# Every readout that is no plain Gaussian.
+READOUTS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {"factorized": FACTORIZED}
 
 
 # What may be dropped in training, for each core.

@@ -48,6 +48,6 @@ class FeatureMap:
         return served[:, :bins]
 
 
-def cell_centers(cells: int, size: int, before: int, device: torch.device) -> Tensor:
+def cell_centers(cells: int, size: float, before: float, device: torch.device) -> Tensor:
     """Pixel coordinates of the centers of cells of ``size`` pixels, the first of which starts at ``-before``."""
     return (torch.arange(cells, device=device, dtype=torch.float32) + 0.5) * size - 0.5 - before

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
@@ -30,6 +31,21 @@ class Drive(NamedTuple):
 
 Reader = Callable[[Tensor], Tensor]
 """From features of one map, (B, C, T, H, W), to what each unit reads of them, (B, T, U) in float32."""
+
+
+def through_window(features_UC: Tensor, window_UHW: Tensor) -> Reader:
+    """Every unit's weighted sum of a map's features over its window, the same in all channels.
+
+    Window and features are multiplied out once, so that all bins of all units are one matrix product, and nothing of
+    size bins × units × cells is made.
+    """
+    weights = einsum(features_UC, window_UHW, "u c, u h w -> u h w c").flatten(1)
+
+    def read(x_BCTHW: Tensor) -> Tensor:
+        flat = rearrange(x_BCTHW, "b c t h w -> b t (h w c)")
+        return nn.functional.linear(flat, weights.to(flat.dtype)).float()
+
+    return read
 
 
 class Readout(nn.Module, ABC):

@@ -8,20 +8,18 @@ from __future__ import annotations
 import math
 
 import torch
-from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.readouts.base import Reader, Readout
+from vivit_core.models.readouts.base import Reader, Readout, through_window
 
 
 class GaussianReadout(Readout):
     """Every unit looks at one place of the frame through a Gaussian window and weighs the features there.
 
     The window (mean, std, angle) lives in pixels and is the same for all maps; on a map with coarse cells it is
-    widened by the cell, so that a narrow window between two cells sees both. Window and feature weights are
-    multiplied out once, so that all bins of all units are one matrix product, and nothing of size bins × units × cells
-    is made. After Lurz et al. 2021, with the window integrated instead of sampled.
+    widened by the cell, so that a narrow window between two cells sees both. After Lurz et al. 2021, with the window
+    integrated instead of sampled.
 
     Parameters
     ----------
@@ -95,15 +93,7 @@ class GaussianReadout(Readout):
         return torch.softmax((-0.5 * energy).masked_fill(tails, -math.inf).flatten(1), dim=1).view_as(energy)
 
     def reader(self, index: int, feature_map: FeatureMap) -> Reader:
-        """Window and feature weights multiplied out, (U, H·W·C): every unit's weighted sum of a map."""
-        window_UHW = self.window_on(feature_map)
-        weights = einsum(self.features[index], window_UHW, "u c, u h w -> u h w c").flatten(1)
-
-        def read(x_BCTHW: Tensor) -> Tensor:
-            flat = rearrange(x_BCTHW, "b c t h w -> b t (h w c)")
-            return nn.functional.linear(flat, weights.to(flat.dtype)).float()
-
-        return read
+        return through_window(self.features[index], self.window_on(feature_map))
 
     def regularizer(self) -> Tensor:
         """L1 of the feature weights: mean over units of the sum over channels."""
