@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from tiny_training import make_twin, optimization
+from tiny_training import MUON, make_batch, make_twin, optimization
 from torch import nn
 
-from vivit_core.training.optim import parameter_groups
+from vivit_core.training.optim import MATRICES, parameter_groups
 
 CONV_STEM = {
     "_target_": "vivit_core.models.tokenizers.stem.ConvStem",
@@ -113,6 +114,18 @@ def test_no_warm_up_starts_at_the_peak():
     assert rates(2, 5, warmup_epochs=0, min_lr_fraction=0.0)[0] == 1.0
 
 
+def test_a_constant_rate_cools_down_to_the_floor():
+    lr = rates(5, 4, warmup_epochs=1, min_lr_fraction=0.1, cooldown_fraction=0.25)
+    np.testing.assert_allclose(lr[:4], np.arange(1, 5) / 5, rtol=1e-12)
+    np.testing.assert_allclose(lr[4:16], 1.0)
+    np.testing.assert_allclose(lr[16:], 0.1 + 0.9 * np.array([3, 2, 1, 0]) / 4, rtol=1e-12)
+    np.testing.assert_allclose(
+        rates(2, 3, warmup_epochs=0, min_lr_fraction=0.0, cooldown_fraction=1.0)[1:],
+        np.arange(4, -1, -1) / 6,
+        rtol=1e-12,
+    )
+
+
 def test_a_warm_up_longer_than_the_training_is_said():
     with pytest.warns(UserWarning, match="still rising"):
         lr = rates(2, 2, warmup_epochs=10)
@@ -131,11 +144,15 @@ def test_a_warm_up_longer_than_the_training_is_said():
         ("window_lr_scale", -0.1),
         ("warmup_epochs", -1),
         ("min_lr_fraction", 1.5),
+        ("cooldown_fraction", 0.0),
+        ("cooldown_fraction", 1.1),
+        ("muon_lr", 0.0),
+        ("muon_momentum", 1.0),
     ],
 )
 def test_numbers_out_of_range_are_named(key, value):
     with pytest.raises(ValueError, match=f"optim.{key}"):
-        optimization(**{key: value})
+        optimization(**(MUON if key.startswith("muon") else {}) | {key: value})
 
 
 def test_plain_parameters_do_not_decay():
@@ -149,3 +166,71 @@ def test_plain_parameters_do_not_decay():
     changed = {name for name, p in twin.named_parameters() if not torch.equal(p, before[name])}
     groups = parameter_groups(twin)
     assert changed == {n for n in (*groups["core/decay"], *groups["attention/decay"]) if before[n].any()}
+
+
+# Muon ----------------------------------------------------------------------------------------------------------------
+
+
+def test_muon_takes_the_blocks_matrices_and_adamw_the_rest():
+    """Beside torch's own two optimizers, each given its parameters by hand, for three steps of a real loss."""
+    made, twin, other = optimization(**MUON, warmup_epochs=0), make_twin(), make_twin()
+    optimizer, schedule = made.build(twin, 1, 3)
+    groups = parameter_groups(other)
+    assert {name for group in optimizer.parts[0].param_groups for name in [group["name"]]} == {MATRICES}
+    assert len(optimizer.parts[0].param_groups[0]["params"]) == len(groups[MATRICES]) == 8
+    muon = torch.optim.Muon(
+        groups[MATRICES].values(), lr=0.5 * MUON["muon_lr"], weight_decay=0.1, momentum=0.9,
+        adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    rest = [
+        {"params": list(own.values()), "lr": 1e-2 * (0.5 if name.split("/")[0] in ("core", "attention") else 1.0),
+         "weight_decay": 0.1 if name.endswith("decay") else 0.0}
+        for name, own in groups.items() if name != MATRICES
+    ]  # fmt: skip
+    theirs = [muon, torch.optim.AdamW(rest, betas=(0.9, 0.95), fused=True)]
+    courses = [torch.optim.lr_scheduler.LambdaLR(own, lambda step: made.lr_fraction(step, 3, 0)) for own in theirs]
+    for k in range(3):
+        for model, steps in ((twin, [optimizer, schedule]), (other, [*theirs, *courses])):
+            torch.manual_seed(k)
+            model.zero_grad()
+            sum(rate.square().mean() for rate in model(make_batch(k)).values()).backward()
+            for step in steps:
+                step.step()
+    for (name, ours), expected in zip(twin.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, expected), name
+
+
+def test_muon_goes_on_from_its_state():
+    """Saved after two steps and taken over by another one, whose third step is the same."""
+    twins = [make_twin(), make_twin()]
+    optimizers = [optimization(**MUON).build(twin, 1, 4)[0] for twin in twins]
+
+    def step(index, k):
+        torch.manual_seed(k)
+        twins[index].zero_grad()
+        sum(rate.square().mean() for rate in twins[index](make_batch(k)).values()).backward()
+        optimizers[index].step()
+
+    step(0, 0)
+    step(0, 1)
+    twins[1].load_state_dict(twins[0].state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    step(0, 2)
+    step(1, 2)
+    assert all(torch.equal(a, b) for a, b in zip(*(twin.parameters() for twin in twins), strict=True))
+
+
+def test_muon_without_gradients_changes_nothing():
+    """As a step with a non-finite loss is skipped."""
+    twin = make_twin()
+    before = [p.detach().clone() for p in twin.parameters()]
+    optimizer, _ = optimization(**MUON).build(twin, 1, 1)
+    optimizer.zero_grad(set_to_none=True)
+    optimizer.step()
+    assert all(torch.equal(p, old) for p, old in zip(twin.parameters(), before, strict=True))
+
+
+def test_muon_needs_blocks():
+    optimization(**MUON).check(make_twin())
+    with pytest.raises(ValueError, match=r"optim=muon .* none; set optim=adamw"):
+        optimization(**MUON).check(make_twin(spatial_depth=0, temporal_depth=0, registers=0))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import SignalAt, make_batch, spoil, train
+from tiny_training import MUON, SignalAt, make_batch, spoil, train
 
 from vivit_core.system.stops import STOPS, TrainingStopped
 
@@ -90,6 +90,10 @@ def rows(folder):
 )
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, accumulate, stops):
     assert_continues(tmp_path, stops, accumulate=accumulate)
+
+
+def test_muon_and_a_cool_down_resume(tmp_path):
+    assert_continues(tmp_path, [(1, 1)], optim=MUON | {"cooldown_fraction": 0.4})
 
 
 def test_a_scheduler_stops_it_after_the_last_step_too(tmp_path):

@@ -28,7 +28,7 @@ from vivit_core.training.callbacks.progress import TrainingProgress
 from vivit_core.training.callbacks.stop_signals import StopSignals
 from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.module import TwinModule
-from vivit_core.training.optim import Optimization
+from vivit_core.training.optim import MuonOptimization, Optimization
 
 BINS, SIDE, BURN_IN = 8, 8, 2
 UNITS = {"a": 3, "b": 2}
@@ -165,8 +165,12 @@ class Validation:
         return (make_batch(1000 + k, score=True) for k in range(2))
 
 
+MUON: dict[str, Any] = {"muon_lr": 1e-2, "muon_momentum": 0.9}
+
+
 def optimization(**changed: Any) -> Optimization:
-    return Optimization(
+    kind = MuonOptimization if "muon_lr" in changed else Optimization
+    return kind(
         **{
             "lr": 1e-2,
             "weight_decay": 0.1,
@@ -176,6 +180,7 @@ def optimization(**changed: Any) -> Optimization:
             "window_lr_scale": 1.0,
             "warmup_epochs": 0.5,
             "min_lr_fraction": 0.1,
+            "cooldown_fraction": None,
             **changed,
         }
     )

@@ -135,10 +135,17 @@ def check_geometry(
     frame_shape: tuple[int, int, int],
     behavior_dim: int,
     clip_length: int,
-) -> None:
-    """Raise ValueError, with a remedy, where such recordings do not fit such a model; nothing is computed."""
+) -> Twin:
+    """Raise ValueError, with a remedy, where such recordings do not fit such a model; nothing is computed.
+
+    Returns
+    -------
+    The twin, whose parameters have shapes but no numbers.
+    """
     with FakeTensorMode():
-        Twin(model, readout, likelihood, expected(frame_shape, 1, 1, behavior_dim)).check_geometry(clip_length)
+        twin = Twin(model, readout, likelihood, expected(frame_shape, 1, 1, behavior_dim))
+        twin.check_geometry(clip_length)
+    return twin
 
 
 def expected(frame_shape: tuple[int, int, int], recordings: int, units: int, behavior_dim: int) -> list[RecordingSpec]:

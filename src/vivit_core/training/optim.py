@@ -1,26 +1,28 @@
-"""AdamW with honest groups, and the learning rate's course."""
+"""AdamW with honest groups, Muon for the matrices of a transformer's blocks, and the learning rate's course."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
-from torch.optim import AdamW
+from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vivit_core.models.attention.blocks import Block
 from vivit_core.models.readouts.base import Readout
 
 CORE = ("core", "modulator")  # the parts of a twin that its recordings share
+MATRICES = "attention/decay"  # the group of the blocks' matrices
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a twin is trained.
+    """How a twin is trained: with AdamW.
 
     Parameters
     ----------
@@ -34,7 +36,11 @@ class Optimization:
         at most about its learning rate in a step, and a place is in pixels.
     warmup_epochs : epochs over which the learning rate rises linearly, from its first part at the first step; may be a
         fraction.
-    min_lr_fraction : part of the peak that the cosine ends at, with the last step.
+    min_lr_fraction : part of the peak at which the course ends, with the last step.
+    cooldown_fraction : None: the learning rate follows a cosine over all steps after the warm-up. Otherwise it stays at
+        its peak, and falls linearly over this last part of the steps (Hägele et al. 2024, "Scaling laws and
+        compute-optimal training beyond fixed training durations"), so that one training, continued, gives several
+        lengths.
 
     Raises
     ------
@@ -50,6 +56,7 @@ class Optimization:
     window_lr_scale: float
     warmup_epochs: float
     min_lr_fraction: float
+    cooldown_fraction: float | None
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -72,6 +79,25 @@ class Optimization:
             raise ValueError(f"optim.warmup_epochs={self.warmup_epochs} must not be negative")
         if not 0 <= self.min_lr_fraction <= 1:
             raise ValueError(f"optim.min_lr_fraction={self.min_lr_fraction} must lie in [0, 1]")
+        if self.cooldown_fraction is not None and not 0 < self.cooldown_fraction <= 1:
+            raise ValueError(
+                f"optim.cooldown_fraction={self.cooldown_fraction} must lie in (0, 1]; null makes the course a cosine"
+            )
+
+    def check(self, twin: nn.Module) -> None:
+        """Raise ValueError, with a remedy, for a twin that cannot be trained so."""
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """The optimizer of these groups of parameters, each with a ``name`` and its peak learning rate."""
+        return AdamW(groups, betas=(self.betas[0], self.betas[1]), fused=True)  # one pass over all weights
+
+    def peaks(self) -> dict[str, float]:
+        """Peak learning rates of groups that do not learn at ``lr``, by the group's name or its first word."""
+        return {
+            "core": self.lr * self.core_lr_scale,
+            "attention": self.lr * self.core_lr_scale * self.attention_lr_scale,
+            "windows": self.lr * self.window_lr_scale,
+        }
 
     def build(
         self,
@@ -80,7 +106,7 @@ class Optimization:
         steps_per_epoch: int,
         scaled: Collection[str] = CORE,
         steps: Callable[[], int] | None = None,
-    ) -> tuple[AdamW, LambdaLR]:
+    ) -> tuple[Optimizer, LambdaLR]:
         """The optimizer and its schedule, which takes one step after each optimizer step.
 
         Parameters
@@ -97,22 +123,18 @@ class Optimization:
                 "the learning rate is still rising when the training ends: "
                 f"optim.warmup_epochs={self.warmup_epochs} of {epochs}"
             )
-        scales = {
-            "core": self.core_lr_scale,
-            "attention": self.core_lr_scale * self.attention_lr_scale,
-            "windows": self.window_lr_scale,
-        }
+        peaks = self.peaks()
         groups = [
             {
                 "name": name,
                 "params": [parameter for parameter in members.values() if parameter.requires_grad],
-                "lr": self.lr * scales.get(name.split("/")[0], 1.0),
+                "lr": peaks.get(name, peaks.get(name.split("/")[0], self.lr)),
                 "weight_decay": self.weight_decay if name.endswith("/decay") else 0.0,
             }
             for name, members in parameter_groups(twin, scaled).items()
             if any(parameter.requires_grad for parameter in members.values())
         ]
-        optimizer = AdamW(groups, betas=(self.betas[0], self.betas[1]), fused=True)  # one pass over all weights
+        optimizer = self.optimizer(groups)
 
         def fraction(step: int) -> float:
             made = planned if steps is None else steps()
@@ -124,8 +146,92 @@ class Optimization:
         """Part of the peak learning rate with which step ``step`` (0 = the first) of ``steps`` is taken."""
         if step < warmup:
             return (step + 1) / (warmup + 1)
+        if self.cooldown_fraction is not None:
+            falling = max(1, round(self.cooldown_fraction * (steps - warmup)))  # steps
+            left = max(0, steps - 1 - step) / falling  # the last step is at the end of the course
+            return self.min_lr_fraction + (1 - self.min_lr_fraction) * min(1.0, left)
         done = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
         return self.min_lr_fraction + (1 - self.min_lr_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class MuonOptimization(Optimization):
+    """How a twin is trained: with Muon for the matrices of the transformer's blocks, AdamW for all else.
+
+    Muon (Jordan et al. 2024; torch's own) takes the momentum of a matrix and brings all its singular values to about
+    one before the step, so that rare directions learn as fast as common ones. The update is scaled to the size of
+    AdamW's (Liu et al. 2025, "Muon is scalable for LLM training"), so that learning rate and decay mean the same.
+
+    Parameters
+    ----------
+    muon_lr : peak learning rate of the matrices; core_lr_scale applies to it too, attention_lr_scale does not: that is
+        of the blocks' norms and biases.
+    muon_momentum : part of the momentum that a step leaves.
+
+    Raises
+    ------
+    ValueError
+        For a number out of its range; in ``check`` for a twin without blocks.
+    """
+
+    muon_lr: float
+    muon_momentum: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.muon_lr > 0:
+            raise ValueError(f"optim.muon_lr={self.muon_lr} must be positive")
+        if not 0 <= self.muon_momentum < 1:
+            raise ValueError(f"optim.muon_momentum={self.muon_momentum} must lie in [0, 1), for example 0.95")
+
+    def check(self, twin: nn.Module) -> None:
+        if MATRICES not in parameter_groups(twin):
+            raise ValueError(
+                "optim=muon is for the matrices of a transformer's blocks, and this model has none; "
+                "set optim=adamw, or a model with blocks (model=vivit_small)"
+            )
+
+    def peaks(self) -> dict[str, float]:
+        return {**super().peaks(), MATRICES: self.muon_lr * self.core_lr_scale}
+
+    def optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        matrices = [group for group in groups if group["name"] == MATRICES]
+        rest = [group for group in groups if group["name"] != MATRICES]
+        parts = [super().optimizer(rest)]
+        if matrices:  # none where the core is frozen
+            parts.insert(0, Muon(matrices, momentum=self.muon_momentum, adjust_lr_fn="match_rms_adamw"))
+        return Together(parts)
+
+
+class Together(Optimizer):
+    """Several optimizers as one, for those who expect one: a schedule, a checkpoint, Lightning.
+
+    Parameters
+    ----------
+    parts : each of other parameters. Their groups and their state are this one's own.
+    """
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        self.parts = list(parts)
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.share()
+
+    def share(self) -> None:
+        """Let the parts work with this one's groups and state."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+    def step(self, closure: Any = None) -> Any:
+        loss = None if closure is None else closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        self.share()
 
 
 def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[str, dict[str, nn.Parameter]]:

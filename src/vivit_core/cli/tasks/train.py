@@ -200,10 +200,10 @@ def fit(
     seed_everything(context.seed, workers=True, verbose=False)
     machine = context.settings["trainer"]
     device, budget = machine_of(machine, announce=True)
-    alone = is_fitted_alone(model)
+    alone, optimization = is_fitted_alone(model), cast(Optimization, build("optim", optim))
     if not alone and data["recordings"] is None and data["root"] is None:
         # The sizes of recordings that are yet to be simulated are known: what cannot be is refused first.
-        check_geometry(model, readout, likelihood, **expected_sizes(data))
+        optimization.check(check_geometry(model, readout, likelihood, **expected_sizes(data)))
     if device == "cpu" and not model.get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
     # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.
@@ -213,7 +213,7 @@ def fit(
         return processes.first(lambda: fit_baseline_alone(context, run, model, datamodule, checkpoint))
     twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
-    optimization: Optimization = build("optim", optim)
+    optimization.check(twin)
     trained = pretrained(twin, read_trained(init_from), init_from) if init_from is not None else None
     passes = budget.epochs * budget.steps_per_epoch * budget.accumulate
     if optimization.core_lr_scale > 0 and compiles(twin.core.compile_choice, device, passes):
