@@ -8,8 +8,11 @@ from typing import Literal
 import pytest
 import torch
 
+from vivit_core.models.attention.rotary import apply_rope
 from vivit_core.models.feature_map import FeatureMap, cell_centers
 from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.models.readouts import attention
+from vivit_core.models.readouts.attention import AttentionReadout
 from vivit_core.models.readouts.factorized import FactorizedReadout
 from vivit_core.models.readouts.gaussian import GaussianReadout
 
@@ -195,3 +198,116 @@ def test_a_masks_regularizers_are_sums_and_roughness() -> None:
     assert float(smooth.regularizer()) < 0.2 * rough
     other = factorized(l1=0.1)
     assert float(other.regularizer()) == pytest.approx(0.1 * float(other.features[0].abs().sum()) / 4, rel=1e-5)
+
+
+# Queries
+
+
+def asking(channels: int = 3, **changes: float) -> AttentionReadout:
+    torch.manual_seed(0)
+    settings = {"heads": 2, "head_dim": 16, "wavelength_px": 12.0, "std_px": 1.5, "l1": 0.1} | changes
+    made = AttentionReadout([2, channels], (12, 16), DRIVE, **settings)  # type: ignore[arg-type]
+    made.initialize(torch.tensor([[3.0, 3.0], [8.4, 6.2], [13.0, 8.0], [7.0, 2.0]]))
+    with torch.no_grad():
+        made.keys.normal_()
+    return made
+
+
+def test_a_query_is_turned_keys_and_features_by_hand() -> None:
+    """Unit by unit and cell by cell, in complex numbers."""
+    made, seen = asking(), grid(6, 8, 2.0)
+    read = made.reader(1, seen)(seen.x_BCTHW)
+    longest, pairs = 64.0, 4
+    rates = [2 * math.pi / 12.0 * (12.0 / longest) ** (i / (pairs - 1)) for i in range(pairs)]
+
+    def numbers(x: torch.Tensor) -> torch.Tensor:
+        return torch.complex(*x.chunk(2, dim=-1))
+
+    keys_NhC = []
+    for y in seen.ys:
+        for x in seen.xs:
+            turn = torch.polar(
+                torch.ones(8), torch.tensor([r * float(y) for r in rates] + [r * float(x) for r in rates])
+            )
+            keys_NhC.append(turn)
+    x_NC = seen.x_BCTHW[1, :, 2].flatten(1).T
+    for u in range(4):
+        total = torch.zeros(())
+        for h in range(2):
+            scores = []
+            for turn, x_C in zip(keys_NhC, x_NC, strict=True):
+                key = numbers(made.place[h] + x_C @ made.keys[2:, h]) * turn
+                scores.append((numbers(made.queries[u, h]).conj() * key).real.sum())
+            total = total + torch.softmax(torch.stack(scores), 0) @ x_NC @ made.features[1][u, h]
+        torch.testing.assert_close(read[1, 2, u], total, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [97, 1000])
+def test_work_in_blocks_changes_no_number(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither values nor gradients; and no block is larger than it may be, unless one unit's own cells are."""
+    seen, found = grid(6, 8, 2.0), []
+    for size in (attention.BLOCK, block):
+        monkeypatch.setattr(attention, "BLOCK", size)
+        made = asking()
+        values = made.reader(1, seen)(seen.x_BCTHW)
+        values.square().sum().backward()
+        found.append([values.detach(), *(p.grad for p in (made.queries, made.place, made.keys, made.features[1]))])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    blocks = list(made.blocks(8, 4, 48))
+    sizes = [(steps.stop - steps.start) * (units.stop - units.start) * 2 * 48 for steps, units in blocks]
+    assert sum(sizes) == 8 * 4 * 2 * 48 and max(sizes) <= max(block, 2 * 48)
+
+
+def test_what_a_training_pass_keeps_does_not_grow_with_units_times_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = grid(24, 32, 2.0)
+
+    def kept() -> int:
+        numbers: dict[int, int] = {}
+
+        def keep(x: torch.Tensor) -> torch.Tensor:
+            numbers[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() // 4
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            asking().reader(1, seen)(seen.x_BCTHW)
+        return sum(numbers.values())
+
+    whole = 8 * 4 * 2 * 24 * 32
+    before = kept()
+    monkeypatch.setattr(attention, "BLOCK", whole // 8)
+    assert kept() < before - whole
+
+
+def test_a_query_names_a_place_and_a_feature_may_draw_it_away() -> None:
+    made, seen = asking(), grid(12, 16, 1.0)
+    window_UHW = made.window_on(seen)
+    torch.testing.assert_close(window_UHW.sum((1, 2)), torch.ones(4))
+    places = torch.tensor([[3.0, 3.0], [8.4, 6.2], [13.0, 8.0], [7.0, 2.0]])
+    torch.testing.assert_close(made.centers(), places, rtol=0, atol=0.6)
+    with torch.no_grad():
+        made.features[1].fill_(1.0)
+        made.features[1][:, :, 1:] = 0.0
+        made.keys.zero_()
+        seen.x_BCTHW[:, 0] = seen.xs  # the feature that is read says where
+        still = made.reader(1, seen)(seen.x_BCTHW)[0, 0] / 2
+        torch.testing.assert_close(still, (window_UHW.sum(1) * seen.xs).sum(1), rtol=1e-4, atol=1e-4)
+        # Channel 2 has the key that, turned by its place at (12, 6), is what unit 1 asks for.
+        back = made.turns(torch.tensor([-6.0]), torch.tensor([-12.0]))
+        made.keys[4] = 20 * apply_rope(made.queries[1][None], back)[0] / made.queries[1, 0].square().sum()
+        seen.x_BCTHW[:, 2] = 0.0
+        seen.x_BCTHW[:, 2, :, 6, 12] = 1.0
+        drawn = made.reader(1, seen)(seen.x_BCTHW)[0, 0] / 2
+    assert float(still[1]) == pytest.approx(8.4, abs=0.3) and float(drawn[1]) == pytest.approx(12.0, abs=0.1)
+
+
+def test_queries_that_cannot_be() -> None:
+    for wrong, message in (
+        ({"heads": 0}, r"readout.heads=0"),
+        ({"head_dim": 10}, r"readout.head_dim=10 must be a multiple of 4"),
+        ({"head_dim": 4}, r"at least 8"),
+        ({"wavelength_px": 64.0}, r"below 64"),
+        ({"std_px": 0.0}, r"readout.std_px=0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            asking(**wrong)

@@ -43,6 +43,14 @@ FACTORIZED = {
     "mask_smooth": 0.01,
     "l1": 0.01,
 }
+ASKING = {
+    "_target_": "vivit_core.models.readouts.attention.AttentionReadout",
+    "heads": 2,
+    "head_dim": 16,
+    "wavelength_px": 12.0,
+    "std_px": 1.5,
+    "l1": 0.01,
+}
 LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05, "nonlinearity": "exp"}
 POISSON = Poisson((), "exp")
 unit_scores = Scorer(POISSON).scores_of
@@ -101,7 +109,7 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
 
 
 # Every readout that is no plain Gaussian.
-READOUTS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {"factorized": FACTORIZED}
+READOUTS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {"factorized": FACTORIZED, "attention": ASKING}
 
 
 # What may be dropped in training, for each core.

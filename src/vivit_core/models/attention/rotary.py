@@ -72,7 +72,7 @@ def rotation(positions: Tensor, dim: int, base: float) -> Tensor:
 
 def rope_time(positions: Tensor, head_dim: int, base: float) -> Rope:
     """For positions in time, (T,)."""
-    return _tables(rotation(positions, head_dim, base))
+    return tables(rotation(positions, head_dim, base))
 
 
 def rope_space(height: int, width: int, registers: int, head_dim: int, base: float, device: torch.device) -> Rope:
@@ -83,10 +83,11 @@ def rope_space(height: int, width: int, registers: int, head_dim: int, base: flo
     rows = rotation(torch.arange(height, device=device), head_dim // 2, base)
     columns = rotation(torch.arange(width, device=device), head_dim // 2, base)
     angle = torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=1)
-    return _tables(torch.cat([angle.new_zeros(registers, angle.shape[1]), angle]))
+    return tables(torch.cat([angle.new_zeros(registers, angle.shape[1]), angle]))
 
 
-def _tables(angle: Tensor) -> Rope:
+def tables(angle: Tensor) -> Rope:
+    """For (N, d / 2) angles, one for each pair of numbers of a token."""
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos, cos], 1)[:, None].float(), torch.stack([-sin, sin], 1)[:, None].float()
 
