@@ -39,6 +39,7 @@ from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.models.likelihoods.base import Likelihood, numbers
 from vivit_core.models.likelihoods.negative_binomial import NegativeBinomial
 from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
 from vivit_core.models.ln import LN
 from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Batch, RecordingSpec
@@ -701,6 +702,13 @@ def test_calcium_is_not_called_spikes(data: RecordingsDataModule, tmp_path: Path
         assert bool(summary["calcium"]) == said
         text = report_section(summary, tmp_path, "").text
         assert any(words.startswith("In hand responses are a calcium signal") for words in text) == said
+        assert summary["event"] == "spike" and any("depend on its unit" in words for words in text) == said
+    twin = PixelTwin(calcium.specs[0], [0.4, 0.5, 0.6, 0.7])
+    twin.likelihood = lambda recording_id: ZeroInflatedGamma((1.0,) * UNITS, "exp", 0.0)  # type: ignore[method-assign]
+    summary = run(twin, calcium, tmp_path / "trace")
+    text = report_section(summary, tmp_path, "").text
+    assert any("bits per bin above zero" in words for words in text)
+    assert any(path.name == "calibration_hand.png" for path in (tmp_path / "trace" / "pictures").iterdir())
 
 
 def test_runs_of_bins() -> None:

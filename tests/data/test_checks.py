@@ -12,10 +12,11 @@ import pytest
 
 from vivit_core.analysis.inspect.findings import Look
 from vivit_core.analysis.inspect.inspect import inspect, usable
-from vivit_core.data.checks import check_start, lack, unscored
+from vivit_core.data.checks import check_responses, check_start, lack, unscored
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.resample import ResampledRecording
 
 SPLIT = ("train",) * 3 + ("val", "test")
 FIRST = {"train": 4, "val": 8, "test": 8}  # bins left out at a trial's start
@@ -167,3 +168,32 @@ def test_a_training_without_test_trials_says_so_first_and_ends_well(
 
     code, said = command(*TINY, f"data.recordings=[{tmp_path}/b.h5]", "hydra.run.dir=other")
     assert code == 1 and "recording b" in said and "has no val trial" in said and "Traceback" not in said
+
+    code, said = command(*TINY, f"data.recordings=[{tmp_path}/a.h5]", "likelihood=zero_inflated_gamma")
+    assert code == 1 and "recording a" in said and "holds spikes" in said and "Traceback" not in said
+
+
+def responses(path: Path, frame_rate_hz: float | None = None, **changed: Any) -> ResampledRecording:
+    return ResampledRecording(made(path, "a", **changed).path, frame_rate_hz)
+
+
+def test_responses_are_what_the_likelihood_is_made_for(tmp_path: Path) -> None:
+    spikes, traces = ("spikes",), ("calcium",)
+    trace = np.random.default_rng(0).gamma(0.5, 1.0, (100, 3))
+    counted = {"a": responses(tmp_path)}
+    assert check_responses(counted, "Poisson", spikes) == check_responses(counted, "Gaussian", spikes + traces) == []
+    with pytest.raises(ValueError, match=r"recording a .*a\.h5.* holds spikes.*Set likelihood=negative_binomial"):
+        check_responses(counted, "ZeroInflatedGamma", traces)
+    calcium = {"a": responses(tmp_path, counts=trace, kind="calcium")}
+    assert check_responses(calcium, "ZeroInflatedGamma", traces) == []
+    (line,) = check_responses(calcium, "Poisson", spikes)
+    assert "holds a calcium trace" in line and "Set likelihood=zero_inflated_gamma" in line
+
+
+def test_a_trace_that_is_called_spikes_is_noticed(tmp_path: Path) -> None:
+    trace = np.random.default_rng(0).gamma(0.5, 1.0, (100, 3))
+    named = {"a": responses(tmp_path, counts=trace)}
+    (line,) = check_responses(named, "Poisson", ("spikes",))
+    assert f"numbers such as {trace.astype(np.float32)[0, 0]:g}" in line and "importer.kind=calcium" in line
+    # Bins that two bins of the model share are divided: those are no traces.
+    assert check_responses({"a": responses(tmp_path, frame_rate_hz=20.0)}, "Poisson", ("spikes",)) == []

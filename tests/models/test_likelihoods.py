@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from scipy import special, stats
 from tiny_training import BINS, BURN_IN, make_batch, make_twin
 
+from vivit_core.metrics.calibration import probability_integral
+from vivit_core.metrics.unit_scores import Scorer
+from vivit_core.models.likelihoods.gaussian import Gaussian
 from vivit_core.models.likelihoods.loss import counted, summed_loss
 from vivit_core.models.likelihoods.negative_binomial import NegativeBinomial
 from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
 from vivit_core.specs import Clips
 
 
@@ -129,21 +133,26 @@ def gain_of_fano_2(mean):
     return expected, math.sqrt(float((right.pmf(n) * gained**2).sum()) - expected**2)
 
 
+def fit(likelihood, rate, counts):
+    """Its own parameters, where the rate is known."""
+    optimizer = torch.optim.LBFGS(likelihood.parameters(), max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = likelihood.nats(rate, counts).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
 def test_negative_binomial_wins_on_counts_of_fano_factor_2_by_what_theory_says():
     means, bins = np.array([0.3, 1.0, 4.0]), 20_000
     counts = torch.as_tensor(stats.nbinom(means, 0.5).rvs((2, bins, 3), np.random.default_rng(0)), dtype=torch.float32)
     assert torch.allclose(counts.var((0, 1)) / counts.mean((0, 1)), torch.tensor(2.0), rtol=0.05)
     rate = torch.as_tensor(means, dtype=torch.float32).expand(bins, 3)
     made = NegativeBinomial(means.tolist(), "exp", dispersion=0.1)
-    optimizer = torch.optim.LBFGS(made.parameters(), max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = made.nats(rate, counts[0]).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    fit(made, rate, counts[0])
     np.testing.assert_allclose(made.dispersion_U.detach(), 1 / means, rtol=0.15)
     with torch.no_grad():
         gained = (poisson("a").nats(rate, counts[1]) - made.nats(rate, counts[1])).double().mean(0)
@@ -176,3 +185,170 @@ def test_nats_are_scipy_s_to_a_constant_of_the_count():
     np.testing.assert_allclose(nats, expected, rtol=1e-5, atol=1e-6)
     deviance = made.deviance(torch.as_tensor(rate), torch.as_tensor(rate)).detach()
     assert deviance.abs().max() < 1e-6
+
+
+# Traces
+
+MEANS = np.array([0.02, 1.0, 300.0])  # a trace has any unit
+BINS_DRAWN = 6000
+EDGES = np.arange(0.0, 5.0, 0.2)[:, None] * MEANS
+
+
+def trace_likelihood(name, means=MEANS):
+    if name == "zero_inflated_gamma":
+        return ZeroInflatedGamma(list(means), "softplus", floor=0.01)
+    return Gaussian(list(means), "softplus", stabilized=name == "stabilized")
+
+
+def true_likelihood(name):
+    """One whose parameters are known: of each unit other ones."""
+    made = trace_likelihood(name)
+    with torch.no_grad():
+        if name == "zero_inflated_gamma":
+            made.log_size_U.copy_(torch.tensor([0.5, 1.0, 3.0]).log())
+            made.log_shape_U.copy_(torch.tensor([0.8, 1.5, 4.0]).log())
+        else:
+            made.sd_U.copy_(torch.tensor([0.08, 0.1, 0.12]))
+    return made
+
+
+def parameters_of(likelihood):
+    names = ("size_U", "shape_U") if isinstance(likelihood, ZeroInflatedGamma) else ("std_U",)
+    return np.stack([getattr(likelihood, name).detach().numpy() for name in names])
+
+
+def known_rates():
+    return np.random.default_rng(1).uniform(0.4, 3.0, (BINS_DRAWN, 3)) * MEANS
+
+
+def drawn_from(likelihood, rate, seed):
+    return np.maximum(likelihood.distribution(rate).ppf(np.random.default_rng(seed).random(rate.shape)), 0.0)
+
+
+def cell_logs(likelihood, rate):
+    """Logarithms of the probability of each cell between EDGES, (cells, N, U): what densities and points share."""
+    upper = np.stack([likelihood.distribution(rate).cdf(edge * (1 + 1e-9)) for edge in EDGES])
+    return np.log(np.maximum(np.diff(upper, axis=0, prepend=0.0, append=1.0), 1e-12))
+
+
+TRACES = ("zero_inflated_gamma", "gaussian", "stabilized")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """By what was drawn from: the truth, its rate, new draws, and each likelihood fitted to other draws."""
+    rate, found = known_rates(), {}
+    for name in TRACES:
+        truth = true_likelihood(name)
+        first, new = (torch.as_tensor(drawn_from(truth, rate, seed), dtype=torch.float32) for seed in (2, 3))
+        models = {}
+        for other in TRACES:
+            models[other] = trace_likelihood(other)
+            models[other].initialize(first, torch.ones_like(first, dtype=torch.bool))
+            fit(models[other], torch.as_tensor(rate, dtype=torch.float32), first)
+        found[name] = (truth, rate, new.numpy().astype(float), models)
+    return found
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_the_right_likelihood_of_a_trace_wins_by_what_theory_says(name, fitted):
+    """Theory says: by the Kullback-Leibler divergence of the wrong one from the truth, response by response."""
+    truth, rate, new, models = fitted[name]
+    np.testing.assert_allclose(parameters_of(models[name]), parameters_of(truth), rtol=0.1)
+    logs = {other: cell_logs(model, rate) for other, model in models.items()}
+    true_logs = cell_logs(truth, rate)
+    cell = (new > EDGES[:, None] * (1 + 1e-9)).sum(0)
+    for other in set(TRACES) - {name}:
+        gain = logs[name] - logs[other]
+        won = np.take_along_axis(gain, cell[None], 0)[0]
+        expected = (np.exp(true_logs) * gain).sum(0)
+        spread = np.sqrt((np.exp(true_logs) * gain**2).sum(0) - expected**2)
+        off = (won - expected).sum(0) / np.sqrt((spread**2).sum(0))
+        assert np.abs(off).max() < 4, (other, off)
+        assert (won.sum(0) > 0).all() and (expected.mean(0) > 0.005).all(), (other, expected.mean(0))
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_predicted_quantiles_are_calibrated_where_the_likelihood_is_right(name, fitted):
+    _, rate, new, models = fitted[name]
+    for other, model in models.items():
+        share = probability_integral(*(p.ravel() for p in model.probabilities(rate, new)), 10)
+        alike = other == name or "zero_inflated_gamma" not in (name, other)  # over all units two Gaussians look alike
+        assert (np.abs(share - 0.1).max() < 0.012) == alike, (other, share)
+    levels = np.linspace(0.02, 0.98, 25)[:, None, None]
+    scatter = models[name].distribution(rate[:7])
+    found = scatter.cdf(scatter.ppf(levels))
+    np.testing.assert_allclose(np.where(scatter.ppf(levels) > 0, found - levels, 0.0), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_distribution_has_the_moments_of_its_draws(name):
+    truth = true_likelihood(name)
+    rate = np.broadcast_to(MEANS, (40_000, 3))
+    draws, scatter = drawn_from(truth, rate, 5), truth.distribution(MEANS)
+    np.testing.assert_allclose(scatter.mean(), MEANS, rtol=1e-5)
+    np.testing.assert_allclose(draws.mean(0), MEANS, rtol=0.05)
+    np.testing.assert_allclose(draws.var(0), scatter.var(), rtol=0.1)
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_trace_begins_where_its_parameters_fit(name):
+    """At a constant rate these are the truth's; a unit without a response is like the others."""
+    truth = true_likelihood(name)
+    rate = np.broadcast_to(MEANS, (20_000, 3))
+    counts = torch.as_tensor(drawn_from(truth, rate, 4))
+    valid = torch.rand(counts.shape, generator=torch.Generator().manual_seed(0)) < 0.8
+    silent = torch.cat([torch.where(valid, counts, math.nan), torch.zeros(len(counts), 1)], 1)
+    made = trace_likelihood(name, [*MEANS, 0.0])
+    made.initialize(silent, torch.cat([valid, torch.ones(len(counts), 1, dtype=torch.bool)], 1))
+    found = parameters_of(made)
+    np.testing.assert_allclose(found[:, :3], parameters_of(truth), rtol=0.12)
+    np.testing.assert_allclose(found[:, 3], np.median(found[:, :3], 1), rtol=1e-5)
+    nothing = trace_likelihood(name)
+    nothing.initialize(torch.zeros(50, 3), torch.ones(50, 3, dtype=torch.bool))
+    assert np.isfinite(parameters_of(nothing)).all()
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_gradients_are_numbers_at_zeros_and_at_tiny_and_huge_rates(name):
+    made = trace_likelihood(name, [0.0, 1.0, 1000.0])
+    drive = torch.tensor([-30.0, -3.0, 0.0, 3.0, 30.0])[:, None].expand(5, 3).clone().requires_grad_()
+    for counts in (torch.zeros(5, 3), torch.tensor([1e-4, 1.0, 1e3]).expand(5, 3)):
+        made.nats(made.rate(drive), counts).sum().backward()
+        grads = [drive.grad, *(parameter.grad for parameter in made.parameters())]
+        assert all(torch.isfinite(grad).all() for grad in grads)
+    assert drive.grad[1:4].abs().min() > 0
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_trace_s_unit_changes_nothing(name):
+    """Neither what a drive learns, nor bits per event."""
+    truth, rate = true_likelihood(name), known_rates()
+    counts = drawn_from(truth, rate, 6)
+    scores, gradients = [], []
+    for unit in (1.0, 1000.0):
+        made = trace_likelihood(name, unit * MEANS)
+        made.initialize(torch.as_tensor(unit * counts), torch.ones(counts.shape, dtype=torch.bool))
+        scores.append(Scorer(made).scores_of(unit * rate, unit * counts, np.ones(counts.shape, bool)).by_name["bps"])
+        drive = torch.full((len(counts), 3), 0.3, requires_grad=True)
+        made.nats(made.rate(drive), torch.as_tensor(unit * counts, dtype=torch.float32)).mean().backward()
+        gradients.append(drive.grad)
+    np.testing.assert_allclose(*scores, rtol=1e-3)
+    assert (scores[0] > 0.005).all()
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-9)
+    fired = (counts > 0.01 * MEANS).sum(0) if name == "zero_inflated_gamma" else len(counts)
+    made = trace_likelihood(name)
+    with torch.no_grad():
+        terms = made.terms(torch.as_tensor(rate), torch.as_tensor(counts))
+    sums = np.stack([x.sum(0) for x in terms])
+    np.testing.assert_allclose(made.events(np.full(3, float(len(counts))), counts.sum(0), sums), fired)
+
+
+def test_a_floor_is_a_part_of_the_mean():
+    for floor in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match=r"likelihood\.floor="):
+            ZeroInflatedGamma((1.0,), "exp", floor=floor)
+    made = ZeroInflatedGamma((2.0,), "exp", floor=0.1)
+    with torch.no_grad():
+        at, below, above = (made.nats(torch.tensor([1.0]), torch.tensor([y])) for y in (0.2, 0.0, 0.3))
+    assert at == below and above != at

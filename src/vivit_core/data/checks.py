@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vivit_core.data.recording.format import SPLITS
 from vivit_core.data.recording.reader import Recording
+from vivit_core.data.resample import ResampledRecording
 
 BINS = 4096  # bins of responses read at once
 
@@ -113,6 +114,55 @@ def check_start(
         lines["val"].append("no recording can be scored on its val split: best.ckpt will hold the weights of the end")
     if len(lacks["test"]) == len(recordings):
         lines["test"].append("no recording can be scored on its test split: the training ends without a score")
+    return lines
+
+
+def check_responses(
+    recordings: Mapping[str, ResampledRecording], likelihood: str, made_for: Sequence[str]
+) -> list[str]:
+    """Ask whether responses are what a likelihood is made for.
+
+    Parameters
+    ----------
+    recordings : by id, as the twin sees them.
+    likelihood : its class's name.
+    made_for : kinds of recordings.
+
+    Returns
+    -------
+    list
+        Lines for the user, where they are not and can be trained on all the same: counts' likelihoods take any number
+        above zero.
+
+    Raises
+    ------
+    ValueError
+        Where a density would be fitted to whole numbers, which is the better the narrower it is, without end.
+    """
+    lines = []
+    for name, recording in recordings.items():
+        kind, trials = recording.info.kind, recording.info.trials.of("train")
+        where = f"recording {name} ({recording.path})"
+        if kind == "spikes" and kind not in made_for:
+            raise ValueError(
+                f"{where} holds spikes (responses/counts, attribute kind), and {likelihood} is made for calcium "
+                "traces. Set likelihood=negative_binomial or likelihood=poisson; if it is a trace, write kind = calcium"
+            )
+        if kind not in made_for:
+            lines.append(
+                f"{where} holds a calcium trace, and {likelihood} takes it for numbers of spikes: rates are learned "
+                "all the same, and how responses scatter is not what it says. Set likelihood=zero_inflated_gamma for a "
+                "deconvolved trace, likelihood=gaussian for another"
+            )
+        elif kind == "spikes" and recording.clock.same and len(trials):
+            start, stop = int(trials.start[0]), min(int(trials.stop[0]), int(trials.start[0]) + BINS)
+            counts = recording.counts(start, stop)[recording.valid(start, stop)]
+            if len(odd := counts[counts != counts.round()]):
+                lines.append(
+                    f"{where} is said to hold spikes, and its first training trial has numbers such as {odd[0]:g}: "
+                    "store counts a bin; if it is a calcium trace, import it with importer.kind=calcium (or write the "
+                    "attribute kind), and set likelihood=zero_inflated_gamma or likelihood=gaussian"
+                )
     return lines
 
 

@@ -16,7 +16,7 @@ import torch.distributed
 
 from vivit_core.data.augmentation import Augmentation
 from vivit_core.data.batches import EvaluationBatches, TrainingBatches
-from vivit_core.data.checks import check_start, scorable, unscored
+from vivit_core.data.checks import check_responses, check_start, scorable, unscored
 from vivit_core.data.clips import TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationLoader, TrainingLoader
 from vivit_core.data.paths import inside, named
@@ -257,6 +257,10 @@ class RecordingsDataModule:
         """:func:`checks.check_start` of these recordings."""
         first = {"train": self.burn_in, "val": self.evaluation_burn_in, "test": self.evaluation_burn_in}
         return check_start({view.recording_id: view for view in self.recordings}, first, self.clip_length)
+
+    def check_responses(self, likelihood: str, made_for: Sequence[str]) -> list[str]:
+        """:func:`checks.check_responses` of these recordings."""
+        return check_responses({view.recording_id: view for view in self.recordings}, likelihood, made_for)
 
     def unscored(self, split: str) -> list[str]:
         """:func:`checks.unscored` of these recordings."""

@@ -24,6 +24,7 @@ class Totals(NamedTuple):
     squares: np.ndarray  # of the counts
     nats: np.ndarray  # what the prediction costs under the likelihood
     null_nats: np.ndarray  # what the null model costs, each unit at its own mean on these very bins
+    events: np.ndarray  # by what bits per spike are counted: the counts, unless the likelihood says otherwise
 
 
 class UnitMetric(ABC):

@@ -23,10 +23,11 @@ class BitsPerSpike(UnitMetric):
     method = (
         "bits per spike: (null − nats) / (Σ n · ln 2) over a unit's valid bins, n the count. nats is what the "
         "prediction costs under the likelihood of this training, for Poisson Σ (r̂ − n ln r̂) with r̂ the prediction; "
-        "null is what the unit's own mean over the same bins costs (Pillow et al. 2008). Not clamped. A silent unit "
+        "null is what the unit's own mean over the same bins costs (Pillow et al. 2008). A likelihood made for traces "
+        "divides by its events (summary.json: event), bins above zero or all bins. Not clamped. A silent unit "
         "has none, is left out of means, and is counted."
     )
 
     def score(self, totals: Totals, sums: np.ndarray) -> np.ndarray:
         gained = totals.null_nats - totals.nats
-        return np.where(totals.counts > 0, gained / (totals.counts * math.log(2)), np.nan)
+        return np.where(totals.counts > 0, gained / (totals.events * math.log(2)), np.nan)

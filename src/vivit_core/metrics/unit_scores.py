@@ -53,7 +53,14 @@ class Scatter(Protocol):
 
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray: ...
 
+    def events(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray: ...
+
     def distribution(self, rate: np.ndarray) -> Any: ...
+
+    def probabilities(self, rate: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None: ...
+
+    @property
+    def made_for(self) -> tuple[str, ...]: ...
 
 
 def all_metrics() -> tuple[UnitMetric, ...]:
@@ -157,6 +164,7 @@ class Scorer:
         likely, *own = (sums[rows] for rows in self._rows)
         with np.errstate(divide="ignore", invalid="ignore"):
             nats = self.likelihood.summed_nats(likely)
-            totals = Totals(bins, counts, squares, nats, self.likelihood.null_nats(bins, counts, likely))
+            null, events = (f(bins, counts, likely) for f in (self.likelihood.null_nats, self.likelihood.events))
+            totals = Totals(bins, counts, squares, nats, null, events)
             found = {metric.name: metric.score(totals, x) for metric, x in zip(self.metrics, own, strict=True)}
             return UnitScores(found, nats / bins, counts, bins)

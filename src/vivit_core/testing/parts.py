@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vivit_core.data.importers.common import Importer
+from vivit_core.data.recording.format import KINDS
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
 from vivit_core.metrics.base import UnitMetric
@@ -74,6 +75,7 @@ def check_likelihood(node: Node, packages: Sequence[str] = ()) -> None:
     with consent(packages):
         likelihood: Likelihood = build("likelihood", node, mean_counts=means)
     expected = torch.tensor(means).clamp_min(LEAST_COUNTS)
+    assert set(likelihood.made_for) <= set(KINDS), f"made_for names {likelihood.made_for}, and kinds are {KINDS}"
     with torch.no_grad():
         rate = likelihood.rate(likelihood.mean_drive())
     assert torch.allclose(rate, expected, rtol=1e-2, atol=1e-5), (
@@ -82,6 +84,7 @@ def check_likelihood(node: Node, packages: Sequence[str] = ()) -> None:
     counts = torch.from_numpy(np.random.default_rng(0).poisson(means, (4000, len(means)))).double()
     mean = counts.mean(0)
     fired = mean > 0
+    likelihood.initialize(counts, torch.ones_like(counts, dtype=torch.bool))
 
     def nats(factor: float) -> torch.Tensor:
         with torch.no_grad():
@@ -94,7 +97,8 @@ def check_likelihood(node: Node, packages: Sequence[str] = ()) -> None:
     if (scatter := likelihood.distribution(mean.numpy())) is not None:
         assert np.allclose(scatter.mean()[fired], mean[fired]), "the mean of distribution(rate) is not the rate"
         other = likelihood.distribution(1.4 * mean.numpy())
-        told = (scatter.logpmf(counts) - other.logpmf(counts)).sum(0)[fired]
+        logs = [(own.logpmf if hasattr(own, "logpmf") else own.logpdf)(counts.numpy()) for own in (scatter, other)]
+        told = (logs[0] - logs[1]).sum(0)[fired]
         assert np.allclose(told, nats(1.4) - nats(1.0), rtol=1e-5), "nats are not those of distribution(rate)"
     bins = np.full(len(means), float(len(counts)))
 

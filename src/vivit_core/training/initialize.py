@@ -36,6 +36,9 @@ SCALE_FRAMES = 256  # frames of each recording on which the stem's scale is set
 SCALE_TRIALS = 16  # trials that are tried for them, where the first ones show no contrast
 
 
+RESPONSE_TRIALS, RESPONSE_BINS = 64, 1024  # training trials, and bins of each, from which likelihoods start
+
+
 def initialize_from_data(
     twin: Twin, recordings: Sequence[Recording], ln: LN | None, readouts_only: bool = False, max_frames: int = 60_000
 ) -> None:
@@ -58,6 +61,7 @@ def initialize_from_data(
         centers_U2, courses_UL, snr_U = unit_centers(recording, spec, duration_s=duration_s, max_frames=max_frames)
         scale = np.array(twin.frame_size[::-1]) / np.array(spec.frame_shape[:0:-1])
         twin.readout(spec.recording_id).initialize(torch.as_tensor((centers_U2 + 0.5) * scale - 0.5))
+        twin.likelihood(spec.recording_id).initialize(*responses(recording))
         clear.append(np.clip(snr_U - 1.0, 0.0, 3.0))
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
     if readouts_only:
@@ -82,6 +86,16 @@ def initialize_from_data(
             part.normalize(
                 shown if before is None else before(shown) for shown in (contrast(twin, r) for r in recordings)
             )
+
+
+def responses(recording: Recording) -> tuple[Tensor, Tensor]:
+    """Counts and which are valid, (N, U) each, of training trials spread over the recording."""
+    trials = recording.info.trials.of("train")
+    every = -(-len(trials.start) // RESPONSE_TRIALS)
+    spans = [(a, min(b, a + RESPONSE_BINS)) for a, b in zip(trials.start[::every], trials.stop[::every], strict=True)]
+    found = [(recording.counts(int(a), int(b)), recording.valid(int(a), int(b))) for a, b in spans]
+    counts_NU, valid_NU = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return torch.as_tensor(counts_NU), torch.as_tensor(valid_NU).expand(counts_NU.shape)
 
 
 def typical_fields(

@@ -125,10 +125,10 @@ def calibration_of(twin: Predictor, recording: Recording, recording_id: str, fou
     every = slice(None, None, -(-found.counts_NU.size // MOST_COUNTS))
     valid, counts = found.valid_NU[every], found.counts_NU[every]
     likelihood = scorer_of(twin, recording_id, recording.info.unit_ids).likelihood
-    scatter = likelihood.distribution(found.predicted_NU[every].astype(np.float64))
-    if scatter is None or recording.info.kind == "calcium" or not valid.any():
+    said = likelihood.probabilities(found.predicted_NU[every].astype(np.float64), counts)
+    if said is None or recording.info.kind not in likelihood.made_for or not valid.any():
         return None
-    below, up_to = (np.broadcast_to(scatter.cdf(n), counts.shape)[valid] for n in (counts - 1.0, counts))
+    below, up_to = (np.broadcast_to(p, counts.shape)[valid] for p in said)
     return probability_integral(below, up_to, CLASSES)
 
 

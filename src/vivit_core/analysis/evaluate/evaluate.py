@@ -158,12 +158,14 @@ def evaluate(
     attention_of_all, attention_of_each = summarize_attention(rows_of, attention, seed)
     recordings = {name: own | of_each[name] | attention_of_each[name] for name, own in recordings.items()}
     causal = twin.causal and all(spec.behavior_causal for spec in datamodule.specs)
+    likelihood = twin.likelihood(datamodule.specs[0].recording_id)
     common = {
         "burn_in": datamodule.evaluation_burn_in,
         "causal": causal,
         "checkpoint": checkpoint,
         "split": split,
-        "likelihood": type(twin.likelihood(datamodule.specs[0].recording_id)).__name__,
+        "likelihood": type(likelihood).__name__,
+        "event": likelihood.event,
     }
     summary = summarize(rows, bins) | of_all | attention_of_all | common
     summary["recordings"] = {name: own | common for name, own in recordings.items()}

@@ -96,9 +96,14 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         )
     if summary["calcium"]:
         text.append(
-            f"In {', '.join(summary['calcium'])} responses are a calcium signal, not spikes: bits per spike are the "
-            "same formula on that signal, Hz the signal a second. They rank models of one recording; across "
-            "recordings, or beside spikes, compare correlations."
+            f"In {', '.join(summary['calcium'])} responses are a calcium signal, not spikes, Hz the signal a second. "
+            + (
+                "Bits per spike are the same formula on that signal, and depend on its unit. "
+                if summary["event"] == "spike"
+                else f"Bits per spike are bits per {summary['event']}. "
+            )
+            + "They rank models of one recording with one likelihood; across recordings, or beside spikes, compare "
+            "correlations."
         )
     tables = [table("Means and medians over units", scores)]
     if summary["corr_to_average_mean"] is not None:

@@ -35,6 +35,7 @@ from vivit_core.models.plan import check_geometry
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
+from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
 from vivit_core.system.activity import stage
 from vivit_core.system.processes import started_from_outside
@@ -211,6 +212,9 @@ def fit(
     datamodule = recordings_to_train_on(data, budget, device, processes)
     if alone:
         return processes.first(lambda: fit_baseline_alone(context, run, model, datamodule, checkpoint))
+    scatter = class_of("likelihood", likelihood["_target_"])
+    for line in datamodule.check_responses(scatter.__name__, scatter.made_for):
+        tell(line)
     twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
     optimization.check(twin)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -42,7 +42,9 @@ class Likelihood(nn.Module, ABC):
 
     What it may do
     --------------
-    ``terms`` and ``summed_nats``, where nats alone do not tell what the null model costs; ``distribution``.
+    ``terms`` and ``summed_nats``, where nats alone do not tell what the null model costs; ``distribution``, and
+    ``probabilities`` where that is a density; ``initialize``; ``made_for``, ``event`` and ``events``, where responses
+    are no spikes; ``deviance``, where a rate equal to the count is not the best one.
 
     An evaluation scores by the likelihood of the twin: bits per spike of the twin, of LN and of the true rate beside
     each other are all of that one.
@@ -57,7 +59,15 @@ class Likelihood(nn.Module, ABC):
     ----------
     mean_counts : (U,) mean counts a bin of each unit in training, given by the twin.
     output : how the drive becomes expected counts.
+
+    Attributes
+    ----------
+    made_for : kinds of recordings (``responses/counts``, attribute kind) whose responses can scatter like this.
+    event : what bits per spike are counted by, in a word.
     """
+
+    made_for: ClassVar[tuple[str, ...]] = ("spikes",)
+    event: ClassVar[str] = "spike"
 
     def __init__(self, mean_counts: Sequence[float], output: Literal["exp", "softplus"]) -> None:
         super().__init__()
@@ -80,6 +90,14 @@ class Likelihood(nn.Module, ABC):
         """(U,) the drive at which each unit has its mean counts: where readouts start."""
         rate = torch.tensor(self.mean_counts).clamp_min(LEAST_COUNTS)
         return rate.log() if self.output == "exp" else inverse_softplus(rate)
+
+    def initialize(self, counts: Tensor, valid: Tensor) -> None:
+        """Let parameters of its own start where they fit the units' counts, at a rate that stays at the mean.
+
+        Parameters
+        ----------
+        counts, valid : (N, U) of training trials.
+        """
 
     @abstractmethod
     def nats(self, rate: Tensor, counts: Tensor) -> Tensor:
@@ -108,9 +126,20 @@ class Likelihood(nn.Module, ABC):
         return 2 * (self.nats(rate, counts) - self.nats(counts, counts))
 
     def distribution(self, rate: np.ndarray) -> Any:
-        """How counts scatter around rates (…, U): a frozen distribution of ``scipy.stats``, with its quantiles
-        (``ppf``), its variance (``var``) and ``logpmf``. None: this likelihood does not say."""
+        """How counts scatter around rates (…, U): a frozen distribution of ``scipy.stats`` or its like, with its mean,
+        its variance (``var``), its quantiles (``ppf``), ``cdf``, and ``logpmf``, or ``logpdf`` where it is a density.
+        None: this likelihood does not say."""
         return None
+
+    def probabilities(self, rate: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """How probable less than was counted is, and at most as much; each (…, U). None where ``distribution`` is."""
+        scatter = self.distribution(rate)
+        return None if scatter is None else (scatter.cdf(counts - 1.0), scatter.cdf(counts))
+
+    def events(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """By what a gain in bits is divided, (…, U): the spikes, or another number of ``event``s where responses are no
+        spikes. The parameters are ``null_nats``'s."""
+        return counts
 
     @abstractmethod
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
