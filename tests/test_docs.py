@@ -209,7 +209,14 @@ def test_the_design_names_every_folder() -> None:
 def test_the_pages_show_the_table_that_a_training_prints() -> None:
     numbers = ("bps_mean", "bps_median", "corr_mean", "corr_median")
     scores = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers), "knowable_fraction"), 0.5) | {"units": 1}
-    said = {"burn_in": 1, "trials": 1, "trials_left_out": 0, "contextual_fraction": None, "recordings": {}}
+    said = {
+        "burn_in": 1,
+        "trials": 1,
+        "trials_left_out": 0,
+        "contextual_fraction": None,
+        "recordings": {},
+        "subjects": {},
+    }
     table = table_of(scores | said, "test", 160)
     printed = [str(column.header) for column in table.columns]
     heads = {

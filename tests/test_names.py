@@ -290,10 +290,12 @@ def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = ("knowable_fraction", "contextual_fraction")
     own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers), *shares), 0.5) | {"units": 1}
     summary = {"recordings": dict.fromkeys(NAMES, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
+    summary["subjects"] = {name: own | {"recordings": ["a", "b"]} for name in NAMES}
     to = Console(file=io.StringIO(), width=400)
     to.print(table_of(summary, "test", 160))
     said = to.file.getvalue()  # type: ignore[attr-defined]
-    assert all(name.strip() in said for name in NAMES) and re.findall(r"(?m)^ *all +1 ", said)
+    assert all(name.strip() in said and f"{name}: 2 recordings".strip() in said for name in NAMES)
+    assert re.findall(r"(?m)^ *all +1 ", said)
 
 
 @pytest.mark.parametrize("value", [0.5, -0.123, -1.234])
@@ -304,6 +306,7 @@ def test_no_column_of_the_table_is_lost_in_a_terminal_of_80(value: float) -> Non
     own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers)), value) | shares | {"units": 1000}
     names = ["sim0", "a longer recording 2026"]
     summary = {"recordings": dict.fromkeys(names, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
+    summary["subjects"] = {}
     to = Console(file=io.StringIO(), width=80)
     to.print(table_of(summary, "test", 80))
     said = to.file.getvalue()  # type: ignore[attr-defined]

@@ -52,6 +52,13 @@ class RecordingSpec:
     behavior_std: tuple[float, ...] = ()
     behavior_causal: bool = True  # false where a behavior was made with a basis that looks ahead
     degrees_per_pixel: float | None = None
+    # What the file says of itself, free text, empty where it says nothing.
+    subject: str = ""
+    species: str = ""
+    area: str = ""
+    source: str = ""
+    licence: str = ""
+    stimulus_kind: str = ""
 
     def __post_init__(self) -> None:
         for name in ("frame_shape", "unit_ids", "unit_mean_counts", "behavior_mean", "behavior_std"):

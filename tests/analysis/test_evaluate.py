@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from scipy import stats
 from shipped import PLAIN
 from tiny_models import spec, twin, vivit
@@ -29,7 +31,7 @@ from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split, refuse_blind
 from vivit_core.cli.evaluation import table_of
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.format import ABOUT, Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.metrics import unit_scores
@@ -208,9 +210,53 @@ def test_scores_agree_with_plain_computations(data: RecordingsDataModule, tmp_pa
     assert (summary["units"], summary["units_silent"], summary["bins"]) == (4, 1, len(bins))
     assert (summary["burn_in"], summary["causal"], summary["checkpoint"]) == (BURN_IN, True, "best.ckpt")
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
-    shared = {name: value for name, value in summary.items() if name in summary["recordings"]["hand"]}
-    assert summary["recordings"] == {"hand": shared} and len(shared) == len(summary) - 4
+    own = dict(summary["recordings"]["hand"])
+    assert own.pop("about") == dict.fromkeys(ABOUT, "") and summary["subjects"] == {}
+    shared = {name: value for name, value in summary.items() if name in own}
+    assert own == shared and len(shared) == len(summary) - 6
     assert summary["left_out"] == summary["calcium"] == []
+
+
+class TwoMice(PixelTwin):
+    """The same pixel for the units of several recordings."""
+
+    def __init__(self, specs: Sequence[RecordingSpec], gains: Sequence[float]) -> None:
+        super().__init__(specs[0], list(gains))
+        self.specs = {spec.recording_id: spec for spec in specs}
+
+
+def test_scores_of_each_subject(tmp_path: Path) -> None:
+    """Two recordings of one mouse, one of another: what the files say comes back in summary, report and table."""
+    files = []
+    for number, subject in enumerate(("m1", "m1", "m2")):
+        made = arrays() | {"recording_id": f"r{number}", "subject": subject, "stimulus_kind": "noise"}
+        made["counts"] = np.roll(made["counts"], number, 0)  # so that the recordings differ in their scores
+        files.append(write_recording(tmp_path / f"r{number}.h5", **made))
+    data = module_of(files[0], more=files[1:])
+    assert {spec.recording_id: (spec.subject, spec.stimulus_kind) for spec in data.specs} == {
+        "r0": ("m1", "noise"), "r1": ("m1", "noise"), "r2": ("m2", "noise"),
+    }  # fmt: skip
+    spec = data.specs[0]
+    assert RecordingSpec.from_dict(spec.to_dict()) == spec  # and so into the checkpoint and back
+    summary = run(TwoMice(data.specs, [0.4, 0.5, 0.6, 0.7]), data, tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "units.csv").open()))
+    bps = {
+        name: [float(row["bps"]) for row in rows if row["recording"] == name and row["bps"]]
+        for name in ("r0", "r1", "r2")
+    }
+    first, second = summary["subjects"]["m1"], summary["subjects"]["m2"]
+    assert (first["recordings"], first["units"], second["recordings"]) == (["r0", "r1"], 8, ["r2"])
+    assert first["bps_mean"] == pytest.approx(np.mean(bps["r0"] + bps["r1"]), rel=1e-6)
+    assert second["bps_mean"] == pytest.approx(np.mean(bps["r2"]), rel=1e-6)
+    assert summary["bps_mean_of_subjects"] == pytest.approx((first["bps_mean"] + second["bps_mean"]) / 2)
+    assert summary["bps_mean_of_subjects"] != pytest.approx(summary["bps_mean"], abs=1e-3)
+    tables = {table.title: table for table in report_section(summary, tmp_path / "out" / "pictures", "command").tables}
+    assert [row[0] for row in tables["Subjects, means over units"].rows] == ["m1", "m2", "mean of subjects"]
+    assert tables["What was recorded"].columns == ("recording", "subject", "stimulus kind")
+    console = Console(width=160, file=io.StringIO())
+    console.print(table_of(summary, "test", 160))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "m1: 2 recordings" in printed and "m2: " not in printed
 
 
 class Overdispersed(Likelihood):

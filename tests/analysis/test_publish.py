@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from vivit_core import load_twin
 from vivit_core.analysis.publish.card import About, text
 from vivit_core.analysis.publish.publish import write_folder
 from vivit_core.analysis.publish.scores import scores_in
+from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.statistics import training_statistics
 from vivit_core.models.published import CONFIG, WEIGHTS
 from vivit_core.models.twin import Twin
-from vivit_core.specs import RecordingSpec
 from vivit_core.system.tables import write_table
 
 ABOUT = About("My twin", "A. Author", "cc-by-4.0", None, "For teaching.")
@@ -95,13 +97,13 @@ def test_the_folder_holds_the_twin_and_its_card(run: Path) -> None:
 
 
 def test_recordings_at_hand_tell_of_themselves(run: Path) -> None:
-    file = write_recording(
-        run.parent / "rec0.h5", **small_arrays(), subject="mouse 7", area="V1", licence="CC0", species="<b>mouse</b>"
-    )
-    spec = RecordingSpec("rec0", 50.0, (1, 12, 16), ("0", "1", "2"), (0.2,) * 3, 120.0, 50.0)
+    about = {"subject": "mouse 7", "area": "V1", "licence": "CC0", "species": "<b>mouse</b>", "stimulus_kind": "films"}
+    file = write_recording(run.parent / "rec0.h5", **small_arrays(), **about)
+    spec = replace(training_statistics(Recording(file), {}), frame_shape=(1, 12, 16), frame_rate_hz=50.0)
     twin = tiny_models.twin(tiny_models.vivit(modulator=None), spec)
+    file.unlink()  # the twin knows it all
     out, card = published(run, twin, data=DATA | {"recordings": [str(file)]})
-    assert r"| rec0 | 3 | 50 | 12 × 16 px | none | mouse 7 | \<b\>mouse\</b\> | V1 |" in card
+    assert r"| rec0 | 3 | 50 | 12 × 16 px | none | mouse 7 | \<b\>mouse\</b\> | V1 | films |" in card
     assert "Of the recording rec0: CC0" in card and "simulated" not in card
     config = json.loads((out / CONFIG).read_text())
     assert config["settings"]["data"]["recordings"] is None and config["settings"]["data"]["simulator"] is None
@@ -111,7 +113,7 @@ def test_what_is_not_known_is_said(run: Path) -> None:
     twin = made(causal=False)
     about = About("T", None, None, None, None)
     _, card = published(run, twin, about, DATA | {"recordings": ["/gone/*.h5"]})
-    assert "The files of a were not at hand" in card and "not causal" in card and "None was given" in card
+    assert "not causal" in card and "None was given" in card
     assert "license:" not in card.split("---\n")[1]
 
 

@@ -39,7 +39,7 @@ def test_few_trials_are_the_longest_of_each_split_and_two_repeats() -> None:
 
 
 def sampler(seed: int = 0, weighting: Weighting = "equal") -> TrainingSampler:
-    return TrainingSampler(seed, TRIALS, UNITS, 16, weighting)
+    return TrainingSampler(seed, TRIALS, UNITS, 16, weighting, [""] * 3)
 
 
 def test_a_sample_is_a_function_of_seed_and_number() -> None:
@@ -79,11 +79,21 @@ def test_recordings_are_drawn_by_their_weights(weighting: Weighting, weights: li
         np.testing.assert_allclose(np.bincount(drawn[first : first + 64], minlength=3) / 64, shares, atol=0.06)
 
 
+def test_no_subject_outweighs_the_others() -> None:
+    """One mouse of two recordings, one of a single small one, and a recording that names none."""
+    trials, units, subjects = [*TRIALS, TRIALS[0]], [10, 30, 5, 20], ["m1", "m1", "m2", ""]
+    draws = TrainingSampler(3, trials, units, 16, "subjects", subjects)
+    clips = np.bincount([draws.sample(k)[0] for k in range(30000)]) / 30000
+    pairs = clips * units  # of each recording in the loss, up to a factor
+    np.testing.assert_allclose([pairs[:2].sum(), pairs[2], pairs[3]] / pairs.sum(), [1 / 3] * 3, atol=0.005)
+    assert clips[0] == pytest.approx(clips[1], abs=0.001)  # so that each unit of a subject counts alike
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="seed is -1"):
         sampler(-1)
     with pytest.raises(ValueError, match=r"recording 2 has no training trial of 31 bins \(its longest has 30\)"):
-        TrainingSampler(0, TRIALS, UNITS, 31, "equal")
+        TrainingSampler(0, TRIALS, UNITS, 31, "equal", [""] * 3)
     with pytest.raises(ValueError, match="weighting is 'unit'"):
         sampler(0, "unit")  # type: ignore[arg-type]
 

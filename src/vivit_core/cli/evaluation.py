@@ -109,9 +109,15 @@ def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
     def pair(scores: Mapping[str, Any], name: str) -> str:
         return beside.join(number(scores[key]) for key in (name, f"ln_{name}") if scores[key] is not None) or "–"
 
-    rows = [*summary["recordings"].items(), ("all", summary)]
-    for i, (name, scores) in enumerate(rows, 1):
-        if i == len(rows):
+    recordings, subjects = summary["recordings"], summary["subjects"]
+    several = {  # of a subject with one recording, the recording's row says the same
+        f"{name}: {len(own['recordings'])} recordings": own | {"contextual_fraction": None}
+        for name, own in subjects.items()
+        if len(own["recordings"]) > 1
+    }
+    rows = [*recordings.items(), *several.items(), ("all", summary)]
+    for i, (name, scores) in enumerate(rows):
+        if i in (len(recordings), len(rows) - 1):
             table.add_section()
         known = ["knowable_fraction", *["contextual_fraction"] * contextual]
         pairs = (pair(scores, f"{metric.name}_{of}") for metric in metrics for of in ("mean", "median"))

@@ -5,6 +5,7 @@ Windows are half open ranges of frames and never cross a trial's border.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -123,7 +124,18 @@ class TrainingWindows:
         return int(self._first[trial]) + index - before
 
 
-Weighting = Literal["units", "equal", "proportional"]
+def by_subject(n_units: Sequence[int], subjects: Sequence[str]) -> list[int]:
+    """Weights of recordings by which each subject gives the same number of (bin, unit) pairs: one over all units of its
+    subject, times what makes whole numbers of them. A recording without one is a subject of its own."""
+    units: dict[str | int, int] = {}
+    whose = [subject or index for index, subject in enumerate(subjects)]
+    for subject, number in zip(whose, n_units, strict=True):
+        units[subject] = units.get(subject, 0) + number
+    whole = math.lcm(*units.values())
+    return [whole // units[subject] for subject in whose]
+
+
+Weighting = Literal["units", "equal", "proportional", "subjects"]
 _WORD = 1 << 64
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
 
@@ -142,7 +154,10 @@ class TrainingSampler:
     trials : the trials of each recording.
     n_units : the number of units of each recording.
     clip_length : in bins.
-    weighting : how often a recording is drawn: by its "units", "equal", or "proportional" to its training windows.
+    weighting : how often a recording is drawn: by its "units", "equal", "proportional" to its training windows, or by
+        "subjects": so that each subject has the same share of the (bin, unit) pairs of which the loss is a mean,
+        however many recordings and units it has, and each unit of a subject an equal one.
+    subjects : whose recording each is; an empty one is a subject of its own.
 
     Raises
     ------
@@ -155,7 +170,13 @@ class TrainingSampler:
     """
 
     def __init__(
-        self, seed: int, trials: Sequence[Trials], n_units: Sequence[int], clip_length: int, weighting: Weighting
+        self,
+        seed: int,
+        trials: Sequence[Trials],
+        n_units: Sequence[int],
+        clip_length: int,
+        weighting: Weighting,
+        subjects: Sequence[str],
     ) -> None:
         if not 0 <= seed < _WORD:
             raise ValueError(f"seed is {seed}; give an integer from 0 to 2^64-1")
@@ -168,7 +189,12 @@ class TrainingSampler:
                     f"recording {index} has no training trial of {clip_length} bins (its longest has {longest}); "
                     "shorten clip_length or leave the recording out"
                 )
-        weights = {"units": list(n_units), "equal": [1] * len(trials), "proportional": [len(w) for w in self.windows]}
+        weights: dict[str, list[int]] = {
+            "units": list(n_units),
+            "equal": [1] * len(trials),
+            "proportional": [len(w) for w in self.windows],
+            "subjects": by_subject(n_units, subjects),
+        }
         if weighting not in weights:
             raise ValueError(f"weighting is {weighting!r}; choose one of {', '.join(weights)}")
         total = sum(weights[weighting])

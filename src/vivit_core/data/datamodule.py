@@ -67,7 +67,8 @@ class RecordingsDataModule:
         longer one than ``evaluation_length`` bins is cut. Windows overlap by the burn-in, so that each scored bin has
         at least that much past, and a trial's first bins are left out. Length None: four training clips.
     weighting
-        How often a recording is drawn in training: by its "units", "equal", or "proportional" to its training windows.
+        How often a recording is drawn in training: by its "units", "equal", "proportional" to its training windows, or
+        by "subjects", so that no animal outweighs the others (:class:`clips.TrainingSampler`).
     num_workers
         Processes that read ahead, for each loader; 0 reads in the training process. Batches do not depend on it.
     seed
@@ -287,6 +288,7 @@ class RecordingsDataModule:
             [r.info.n_units for r in self.recordings],
             self.clip_length,
             self._weighting,
+            [spec.subject for spec in self.specs],
         )
         share = self._batch_size // world
         batches = TrainingBatches(

@@ -13,6 +13,7 @@ import torch
 import torch.distributed
 
 from vivit_core.data.augmentation import Clip
+from vivit_core.data.recording.format import ABOUT
 from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import Clips, RecordingSpec
 
@@ -128,6 +129,7 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
         behavior_std=tuple(divisor(traces.mean, traces.std).tolist()),
         behavior_causal=all(info.behavior_causal.get(name, True) for name in behavior),
         degrees_per_pixel=info.degrees_per_pixel,
+        **{name: getattr(info, name) for name in ABOUT},
     )
 
 

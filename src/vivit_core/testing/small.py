@@ -41,7 +41,7 @@ READOUT: Node = {
 LIKELIHOOD: Node = {"_target_": "vivit_core.models.likelihoods.poisson.Poisson", "output": "exp"}
 
 ABOUT: Node = {"recording_id": None, "degrees_per_pixel": None} | dict.fromkeys(
-    ("subject", "area", "species", "source", "licence"), ""
+    ("subject", "area", "species", "source", "licence", "stimulus_kind"), ""
 )
 """What an importer is told of a recording beside its own settings: nothing."""
 

@@ -13,7 +13,7 @@ from vivit_core.analysis.bootstrap import FEWEST, INTERVAL, Sums
 from vivit_core.analysis.evaluate.attention import attention_sums, summarize_attention
 from vivit_core.analysis.evaluate.context import PIECE_S, RESAMPLES, context_sums, summarize_context
 from vivit_core.analysis.evaluate.draw import draw_recording, draw_units
-from vivit_core.analysis.evaluate.numbers import score_recording, summarize, without_nan
+from vivit_core.analysis.evaluate.numbers import by_subject, score_recording, summarize, without_nan
 from vivit_core.analysis.predict import (
     Split,
     behavior_controls,
@@ -24,6 +24,8 @@ from vivit_core.analysis.predict import (
 )
 from vivit_core.analysis.tables import write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import ABOUT
+from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.repeats import RELIABLE
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
@@ -53,6 +55,8 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "center_error_px": "distance of the readout's center from the true receptive field's, in pixels of the "
     "recording's own frame; LN's is the center of gravity of its squared spatial filter.",
     "border_px": "distance of the readout's center from the nearest border of the recording's own frame, in pixels.",
+    "bps_mean_of_subjects": "the mean over subjects of their bps_mean, so that one with many units counts no more. "
+    "None where no recording names its subject.",
     "trials": "those of the split that have a scored bin; trials_left_out counts those that data.most_trials left out.",
     "missing_behavior_fraction": "share of the scored bins' numbers of behavior that are missing (NaN) in the file; "
     "their mean over the training trials stands in.",
@@ -168,7 +172,13 @@ def evaluate(
         "event": likelihood.event,
     }
     summary = summarize(rows, bins) | of_all | attention_of_all | common
-    summary["recordings"] = {name: own | common for name, own in recordings.items()}
+    specs = {spec.recording_id: spec for spec in datamodule.specs}
+    summary["recordings"] = {
+        name: own | common | {"about": {word: getattr(specs[name], word) for word in ABOUT}}
+        for name, own in recordings.items()
+    }
+    summary["subjects"] = by_subject(rows_of, {name: spec.subject for name, spec in specs.items()})
+    summary["bps_mean_of_subjects"] = mean_known(np.array([own["bps_mean"] for own in summary["subjects"].values()]))
     for name in ("trials", "trials_left_out"):
         summary[name] = sum(own[name] for own in recordings.values())
     summary["missing_behavior_fraction"] = missing / max(1, bins)

@@ -6,7 +6,7 @@ Shape letters: N scored bins of a recording, U units, R repeats, T bins of a sti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ def without_scores(
         "causal": causal and all(spec.behavior_causal for spec in datamodule.specs),
         "checkpoint": checkpoint,
         "split": split,
+        "subjects": {},
+        "bps_mean_of_subjects": None,
         "recordings": {},
         "left_out": [spec.recording_id for spec in datamodule.specs],
     }
@@ -179,8 +181,8 @@ def repeats(recording: Recording, found: Predictions, predicted_NU: np.ndarray, 
     ]
 
 
-def summarize(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
-    """Means and medians over units for which a score is defined."""
+def summarize(rows: Sequence[dict[str, Any]], bins: int | None) -> dict[str, Any]:
+    """Means and medians over units for which a score is defined; ``bins`` were scored, None: of several recordings."""
     of = columns_of_rows(rows)
     reliable = np.nan_to_num(of["signal_to_error"]) > RELIABLE
     half = np.nan_to_num(of["knowable_fraction"]) >= HALF
@@ -209,6 +211,25 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int) -> dict[str, Any]:
         "units_silent": int((of["spikes"] == 0).sum()),
         "units_reliable": int(reliable.sum()),
         "bins": bins,
+    }
+
+
+def by_subject(rows_of: Mapping[str, Sequence[dict[str, Any]]], subjects: Mapping[str, str]) -> dict[str, Any]:
+    """The scores of each subject, over the units of all its recordings; nothing where no recording names one.
+
+    Parameters
+    ----------
+    rows_of : recording -> the rows of its units.
+    subjects : recording -> its subject; an empty one stands under the recording's id.
+    """
+    if not any(subjects[name] for name in rows_of):
+        return {}
+    whose: dict[str, list[str]] = {}
+    for name in rows_of:
+        whose.setdefault(subjects[name] or name, []).append(name)
+    return {
+        subject: summarize([row for name in own for row in rows_of[name]], None) | {"recordings": own}
+        for subject, own in whose.items()
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from vivit_core.analysis.evaluate.draw import RECORDINGS_SHOWN
 from vivit_core.analysis.evaluate.evaluate import methods
 from vivit_core.analysis.evaluate.numbers import HALF, NEAR_PX, keys_of
+from vivit_core.data.recording.format import ABOUT
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import file_name
 from vivit_core.report.section import Section, Table
@@ -106,6 +107,10 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
             "correlations."
         )
     tables = [table("Means and medians over units", scores)]
+    if summary["subjects"]:
+        tables.append(subjects_table(summary))
+    if any(any(own["about"].values()) for own in summary["recordings"].values()):
+        tables.append(about_table(summary))
     if summary["corr_to_average_mean"] is not None:
         tables.append(table("On repeated stimuli, means over units", repeated))
     if summary["center_error_px_median"] is not None:
@@ -135,6 +140,27 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         if path.is_file()
     ]
     return Section("evaluate", "How well it predicts", text, tables, drawn, command, notes)
+
+
+def subjects_table(summary: dict[str, Any]) -> Table:
+    """The scores of each subject, and their mean, in which each subject counts alike."""
+    keys = {"bps_mean": "bits per spike", "ln_bps_mean": "LN's", "corr_mean": "correlation", "ln_corr_mean": "LN's"}
+    rows: list[tuple[Any, ...]] = [
+        (name, ", ".join(own["recordings"]), own["units"], *(own[key] for key in keys))
+        for name, own in summary["subjects"].items()
+    ]
+    rows.append(("mean of subjects", None, None, summary["bps_mean_of_subjects"], None, None, None))
+    return Table("Subjects, means over units", ("subject", "recordings", "units", *keys.values()), rows)
+
+
+def about_table(summary: dict[str, Any]) -> Table:
+    """What the recordings' files say of themselves; what none of them says is left out."""
+    of = {name: own["about"] for name, own in summary["recordings"].items()}
+    words = [word for word in ABOUT if any(own[word] for own in of.values())]
+    columns = ("recording", *(word.replace("_", " ") for word in words))
+    return Table(
+        "What was recorded", columns, [(name, *(own[word] or None for word in words)) for name, own in of.items()]
+    )
 
 
 def context_table(summary: dict[str, Any]) -> Table:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vivit_core.analysis.publish.scores import SCORES, Scores
-from vivit_core.data.recording.format import RecordingInfo
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.published import CONFIG, WEIGHTS
 from vivit_core.names import printable
 from vivit_core.specs import RecordingSpec
+
+TOLD = ("subject", "species", "area", "stimulus_kind", "source")  # of each recording, where its file says it
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,6 @@ def card(
     about: About,
     *,
     simulated: bool,
-    headers: Mapping[str, RecordingInfo],
     pictures: Sequence[tuple[str, str]],
     version: str,
 ) -> str:
@@ -51,7 +51,6 @@ def card(
     scores : of its evaluation.
     about : what is said by who publishes.
     simulated : whether its recordings were.
-    headers : recording -> what its file says of itself; those that are not at hand are not in it.
     pictures : paths in the folder, with captions.
     version : of this package.
     """
@@ -68,7 +67,7 @@ def card(
         "## Use\n```python\nfrom vivit_core import load_twin\n\ntwin = load_twin(FOLDER)  # or hf://user/name\n"
         f"rates = twin.rates({json.dumps(specs[0].recording_id)}, frames, behavior)  # (bins, units), in Hz\n```\n"
         f"The weights are `{WEIGHTS}`, the description is `{CONFIG}`. Neither can run code.",
-        "## Data\n" + data_of(specs, simulated, headers),
+        "## Data\n" + data_of(specs, simulated),
         "## Scores\n" + scores_of(scores),
         "## Causality\n"
         + (
@@ -89,7 +88,7 @@ def card(
         *(["## Pictures\n" + "\n\n".join(map(picture, pictures))] if pictures else []),
         "## License\n"
         + (f"Of the weights: {text(about.license)}" if about.license else "None was given.")
-        + licences(headers),
+        + licences(specs),
         "## How to cite\n"
         + (text(about.cite) if about.cite else f"{text(about.authors or 'The authors')}, {text(about.title)}.")
         + f" Made with vivit-core {version}.",
@@ -110,7 +109,7 @@ def header_of(about: About) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def data_of(specs: Sequence[RecordingSpec], simulated: bool, headers: Mapping[str, RecordingInfo]) -> str:
+def data_of(specs: Sequence[RecordingSpec], simulated: bool) -> str:
     told = (
         "The recordings are simulated by vivit-core: photographs seen by a moving eye, and populations of units whose "
         "true rates are known. No animal was recorded.\n\n"
@@ -119,18 +118,13 @@ def data_of(specs: Sequence[RecordingSpec], simulated: bool, headers: Mapping[st
     )
     rows = []
     for spec in specs:
-        info = headers.get(spec.recording_id)
         behavior = ", ".join(f"{text(name)} ({width})" for name, width in spec.behavior.items()) or "none"
         angle = f", {spec.degrees_per_pixel:g}° a pixel" if spec.degrees_per_pixel is not None else ""
         frame = " × ".join(map(str, spec.frame_shape[1:])) + f" px{angle}"
-        known = [
-            text(getattr(info, name)) if info is not None else "" for name in ("subject", "species", "area", "source")
-        ]
+        known = [text(getattr(spec, name)) for name in TOLD]
         rows.append([text(spec.recording_id), spec.n_units, f"{spec.frame_rate_hz:g}", frame, behavior, *known])
-    columns = ["recording", "units", "bins a second", "frames", "behavior", "subject", "species", "area", "source"]
-    absent = [spec.recording_id for spec in specs if spec.recording_id not in headers]
-    if absent and not simulated:
-        told += f"The files of {', '.join(map(text, absent))} were not at hand when this card was written.\n\n"
+    columns = ["recording", "units", "bins a second", "frames", "behavior"]
+    columns += [name.replace("_", " ") for name in TOLD]
     return told + table(columns, rows)
 
 
@@ -155,8 +149,8 @@ def scores_of(scores: Scores) -> str:
     return f"{told}\n\n{table(['recording', *(SCORES[name] for name in some)], rows)}"
 
 
-def licences(headers: Mapping[str, RecordingInfo]) -> str:
-    given = {name: info.licence for name, info in headers.items() if info.licence}
+def licences(specs: Sequence[RecordingSpec]) -> str:
+    given = {spec.recording_id: spec.licence for spec in specs if spec.licence}
     return "".join(f"\n\nOf the recording {text(name)}: {text(licence)}" for name, licence in given.items())
 
 

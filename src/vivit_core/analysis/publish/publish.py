@@ -9,9 +9,6 @@ from typing import Any
 
 from vivit_core.analysis.publish.card import About, card
 from vivit_core.analysis.publish.scores import Scores
-from vivit_core.data.paths import inside, named
-from vivit_core.data.recording.format import RecordingInfo
-from vivit_core.data.recording.reader import header
 from vivit_core.models.checkpoint import version
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.published import CARD, shared, write_published
@@ -79,20 +76,9 @@ def write_folder(
         scores,
         about,
         simulated=simulated,
-        headers={} if data is None or simulated else headers_of(data),
         pictures=pictures,
         version=version(),
     )
     write_text(out / CARD, told)
     files = write_published(out, model, baseline, shared(settings))
     return [CARD, *(path for path, _ in pictures), *(path.name for path in files)]
-
-
-def headers_of(data: Mapping[str, Any]) -> dict[str, RecordingInfo]:
-    """What the recordings of a training say of themselves, as far as their files are at hand."""
-    try:
-        paths = named(data["recordings"]) if data["recordings"] is not None else inside(Path(data["root"]))
-        infos = [header(path) for path in paths]
-    except ValueError:  # moved, or on another machine
-        return {}
-    return {info.recording_id: info for info in infos}

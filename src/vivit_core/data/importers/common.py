@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from vivit_core.data.recording.checksum import may_be_ours
-from vivit_core.data.recording.format import SPLITS, RecordingInfo, Trials
+from vivit_core.data.recording.format import ABOUT, SPLITS, RecordingInfo, Trials
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.hdf5 import open_hdf5
 from vivit_core.data.recording.limits import check_holes
@@ -66,11 +66,12 @@ class Importer(ABC):
 
     recording_id: str | None  # None: the name that the source has
     degrees_per_pixel: float | None  # visual angle of a pixel
-    subject: str  # free text, like the next four; empty takes what the source says
+    subject: str  # free text, like the next five; empty takes what the source says
     area: str
     species: str
     source: str  # who recorded it, where it was published
     licence: str
+    stimulus_kind: str  # what was shown, for example natural movies
     # Whether the format's reader is C code that can hang or crash in a damaged file: then a source is read through in a
     # process of its own first.
     guarded: ClassVar[bool] = False
@@ -178,10 +179,7 @@ class Importer(ABC):
                 arguments = {"importer": importer, "settings": asdict(self), "source": str(source)}
                 guard.run(source, f"{__name__}:read_through", arguments, more_s=_IMPORTS_S)
         with self.read(source) as found:
-            about: dict[str, Any] = {
-                name: getattr(self, name) or found.about.get(name, "")
-                for name in ("subject", "area", "species", "source", "licence")
-            }
+            about: dict[str, Any] = {name: getattr(self, name) or found.about.get(name, "") for name in ABOUT}
             write_recording(
                 path,
                 recording_id=found.recording_id,

@@ -135,7 +135,12 @@ class Sensorium2023Importer(Importer):
             behavior={name: joined(name) for name in BEHAVIOR},
             behavior_names={name: names for name, (_, _, names) in BEHAVIOR.items()},
             kind="calcium",
-            about={"species": "mouse", "area": "primary visual cortex", "source": PAPER},
+            about={
+                "species": "mouse",
+                "area": "primary visual cortex",
+                "source": PAPER,
+                "stimulus_kind": "natural movies",
+            },
             left_out=left_out,
             notes=notes,
         )

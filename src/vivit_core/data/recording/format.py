@@ -16,7 +16,8 @@ SPLITS = ("train", "val", "test")
 KINDS = ("spikes", "calcium")
 COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
 Verify = Literal["known", "always"]  # which files are read to their end before use: those not known yet, or all
-TEXT_ATTRS = ("recording_id", "subject", "area", "species", "source", "licence")
+ABOUT = ("subject", "area", "species", "source", "licence", "stimulus_kind")  # free text, each empty where unknown
+TEXT_ATTRS = ("recording_id", *ABOUT)
 
 # What truth/ holds beside rates (`is_rate`) and what has one row a unit. The axes of each: U units, M moments, R C rows
 # and columns of a grid over the frame, L lags. They come together or not at all.
@@ -145,6 +146,7 @@ class RecordingInfo:
     species: str
     source: str
     licence: str
+    stimulus_kind: str
 
     @property
     def n_units(self) -> int:

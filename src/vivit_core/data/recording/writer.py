@@ -43,6 +43,7 @@ def write_recording(
     species: str = "",
     source: str = "",
     licence: str = "",
+    stimulus_kind: str = "",
     degrees_per_pixel: float | None = None,
     import_key: str | None = None,
     progress: str | None = None,
@@ -68,7 +69,7 @@ def write_recording(
     truth : only for simulated recordings: ``rate`` (T, U), expected counts a bin, and more rates of the same shape,
         whose names begin with ``rate_``; ``context_…`` as in ``format.CONTEXT_AXES``; anything else has one row a unit.
     kind : what ``counts`` holds.
-    subject, area, species, source, licence : free text.
+    subject, area, species, source, licence, stimulus_kind : free text; the last says what was shown.
     degrees_per_pixel : visual angle of a pixel.
     import_key : identifies the source and how it is read; kept in the file. A process that was killed leaves its
         partial file, and a later write under the same key goes on where it stopped. None always starts anew.
@@ -97,13 +98,15 @@ def write_recording(
             raise RecordingError(path, "behavior", f"the name {name!r} is a path to HDF5", "Write it without a slash")
     check_names(path, "units/id", np.asarray([] if units is None or "id" not in units else units["id"]).tolist())
     check_names(path, "trials/stimulus_id", [s or "none" for s in trials.stimulus_id.tolist()], longest=None)
-    for field, text in {
+    about = {
         "subject": subject,
         "area": area,
         "species": species,
         "source": source,
         "licence": licence,
-    }.items():
+        "stimulus_kind": stimulus_kind,
+    }
+    for field, text in about.items():
         check_free_text(path, f"attribute {field}", text)
     if units is None:
         units = {"id": [str(u) for u in range(counts.shape[1] if len(counts.shape) == 2 else 0)]}
@@ -113,11 +116,7 @@ def write_recording(
         "format_version": FORMAT_VERSION,
         "recording_id": recording_id,
         "frame_rate_hz": float(frame_rate_hz),
-        "subject": subject,
-        "area": area,
-        "species": species,
-        "source": source,
-        "licence": licence,
+        **about,
     }
     if degrees_per_pixel is not None:
         attrs["degrees_per_pixel"] = float(degrees_per_pixel)

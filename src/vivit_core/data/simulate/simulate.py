@@ -224,6 +224,7 @@ class Simulator:
                 **truth_of,
             },
             source=f"vivit-core simulator, version {VERSION}, photographs of scikit-image",
+            stimulus_kind="photographs under a moving eye",
             degrees_per_pixel=self.degrees_per_pixel,
         )
 
