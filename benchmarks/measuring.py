@@ -183,6 +183,7 @@ class Sizes:
             recordings=self.recordings,
             units=self.units,
             behavior_dim=self.behavior,
+            position_dim=settings["data"]["geometry"]["position_dim"],
             clip_length=self.bins,
             batch_size=self.clips,
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
@@ -212,7 +213,8 @@ class Step:
     ) -> None:
         self.sizes, self.device, self.bfloat16 = sizes, device, precision == "bfloat16"
         torch.manual_seed(0)
-        specs = expected((1, sizes.height, sizes.width), sizes.recordings, sizes.units, sizes.behavior)
+        frame, positions = (1, sizes.height, sizes.width), settings["data"]["geometry"]["position_dim"]
+        specs = expected(frame, sizes.recordings, sizes.units, sizes.behavior, positions)
         self.twin = Twin(settings["model"], settings["readout"], settings["likelihood"], specs, "all").to(device)
         if compiled:
             self.twin.core.compile_blocks()

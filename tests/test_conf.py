@@ -173,6 +173,11 @@ def recordings_of(data: dict[str, Any]) -> list[RecordingSpec]:
             behavior=geometry["behavior"],
             behavior_mean=(0.0,) * width,
             behavior_std=(1.0,) * width,
+            unit_position_um=tuple(
+                tuple(float(u**power) for power in range(1, geometry["position_dim"] + 1)) for u in range(units)
+            )
+            if geometry["position_dim"]
+            else (),
         )
         for i in range(geometry["recordings"])
     ]

@@ -52,6 +52,7 @@ class RecordingSpec:
     behavior_std: tuple[float, ...] = ()
     behavior_causal: bool = True  # false where a behavior was made with a basis that looks ahead
     degrees_per_pixel: float | None = None
+    unit_position_um: tuple[tuple[float, ...], ...] = ()  # where each unit lies in the tissue, 2 or 3 numbers; or none
     # What the file says of itself, free text, empty where it says nothing.
     subject: str = ""
     species: str = ""
@@ -63,10 +64,17 @@ class RecordingSpec:
     def __post_init__(self) -> None:
         for name in ("frame_shape", "unit_ids", "unit_mean_counts", "behavior_mean", "behavior_std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "unit_position_um", tuple(tuple(row) for row in self.unit_position_um))
         if len(self.unit_mean_counts) != len(self.unit_ids):
             raise ValueError(
                 f"recording {self.recording_id}: {len(self.unit_ids)} unit ids but "
                 f"{len(self.unit_mean_counts)} mean counts; give one mean for each unit"
+            )
+        numbers = {len(row) for row in self.unit_position_um}
+        if numbers and (len(self.unit_position_um) != len(self.unit_ids) or numbers not in ({2}, {3})):
+            raise ValueError(
+                f"recording {self.recording_id}: {len(self.unit_ids)} unit ids but {len(self.unit_position_um)} "
+                f"positions of {sorted(numbers)} numbers; give 2 or 3 for each unit, or no position"
             )
         if len(self.behavior_mean) != self.behavior_dim or len(self.behavior_std) != self.behavior_dim:
             raise ValueError(
@@ -84,7 +92,8 @@ class RecordingSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Primitives only, lists for tuples: safe in a checkpoint read with ``weights_only=True``."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return plain | {"unit_position_um": [list(row) for row in self.unit_position_um]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RecordingSpec:

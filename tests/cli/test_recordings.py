@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
+from pathlib import Path
 
-from vivit_core.cli.recordings import data_of_evaluation
+import numpy as np
+import pytest
+from tiny_models import READOUT, RETINOTOPIC
+
+from vivit_core.cli.recordings import check_positions, data_of_evaluation
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.specs import RecordingError
+
+
+@pytest.fixture
+def unplaced(tmp_path: Path) -> Path:
+    """A recording that does not say where its units lie."""
+    rng = np.random.default_rng(0)
+    starts = np.arange(0, 600, 100)
+    return write_recording(
+        tmp_path / "unplaced.h5",
+        recording_id="unplaced",
+        frame_rate_hz=60.0,
+        frames=rng.integers(0, 256, (600, 18, 26), dtype=np.uint8),
+        counts=rng.poisson(0.3, (600, 3)),
+        trials=Trials(starts, starts + 100, np.arange(6), ["train"] * 4 + ["val", "test"]),
+    )
+
 
 CUT_AS_TRAINED = {"behavior": ["x"], "clip_length": 7, "burn_in": 3, "evaluation_length": 8, "evaluation_burn_in": 4}
 TRAINED = {"data": {"recordings": ["a.h5"], "root": None, "seed": 0} | CUT_AS_TRAINED}
@@ -24,3 +49,18 @@ NOW = {"recordings": None, "root": "now", "behavior": [], "clip_length": 9, "bur
 )
 def test_data_of_evaluation(said, expected):
     assert data_of_evaluation(NOW, TRAINED, said) == expected
+
+
+def test_recordings_that_do_not_say_where_their_units_lie(tiny_files: list[Path]) -> None:
+    """They are refused by name where the readout needs it; where it does not, no file is opened for it."""
+    placed = Recording(tiny_files[0]).info
+    check_positions(RETINOTOPIC, [placed])
+    with pytest.raises(RecordingError, match=r"b\.h5: units/position_um: missing.*readout=gaussian"):
+        check_positions(RETINOTOPIC, [placed, replace(placed, path=Path("b.h5"), position_dim=0)])
+    check_positions(READOUT, (pytest.fail("a file was opened") for _ in range(1)))
+
+
+def test_a_training_refuses_them_before_it_reads(command, unplaced) -> None:
+    for task in ("train", "plan"):
+        code, printed = command(f"task={task}", "readout=retinotopic", f"data.recordings=[{unplaced}]")
+        assert code == 1 and "units/position_um: missing" in printed and "reading the recordings" not in printed

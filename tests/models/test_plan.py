@@ -12,7 +12,15 @@ from tiny_models import ATTENTION, LIKELIHOOD, READOUT, READOUTS_UNDER_CONTRACT,
 
 from vivit_core.models.plan import plan
 
-SIZES = {"frame_shape": (1, 12, 16), "recordings": 2, "units": 5, "behavior_dim": 3, "clip_length": 16, "batch_size": 4}
+SIZES = {
+    "frame_shape": (1, 12, 16),
+    "recordings": 2,
+    "units": 5,
+    "behavior_dim": 3,
+    "position_dim": 3,
+    "clip_length": 16,
+    "batch_size": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +92,8 @@ def kilobytes(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
 
 model = vivit(registers=0, embedding_dim=64, checkpointing=sys.argv[2] == "True")
-sizes = dict(frame_shape=(1, 32, 32), recordings=1, units=5, behavior_dim=3, clip_length=320, batch_size=8)
+sizes = dict(frame_shape=(1, 32, 32), recordings=1, units=5, behavior_dim=3, position_dim=0)
+sizes |= dict(clip_length=320, batch_size=8)
 planned = plan(model, READOUT, LIKELIHOOD, **sizes).activation_bytes
 of = spec(height=32, width=32)
 made = twin(model, of)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 import torch
+from tiny_models import RETINOTOPIC, spec, twin, vivit
 
 from vivit_core.models.attention.rotary import apply_rope
 from vivit_core.models.feature_map import FeatureMap, cell_centers
@@ -15,8 +17,10 @@ from vivit_core.models.readouts import attention
 from vivit_core.models.readouts.attention import AttentionReadout
 from vivit_core.models.readouts.factorized import FactorizedReadout
 from vivit_core.models.readouts.gaussian import GaussianReadout
+from vivit_core.models.readouts.retinotopic import RetinotopicReadout
 
 DRIVE = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
+CLEAR = torch.ones(4)
 
 
 def readout(channels: list[int], units: int = 4, **changes: object) -> GaussianReadout:
@@ -115,7 +119,7 @@ def test_readout_windows_settle_and_stay_on_the_frame() -> None:
     made.set_progress(0.5)
     assert 6.0 < halfway < 16.0 and float(made.gaussians()["std_px"].max()) == pytest.approx(6.0)
     assert float(made.mean.min()) == 0.0
-    made.initialize(torch.tensor([[100.0, 3.0]] * 4))
+    made.initialize(torch.tensor([[100.0, 3.0]] * 4), CLEAR)
     assert made.gaussians()["mean_px"][0].tolist() == [15.0, 3.0]
     with pytest.raises(ValueError, match="std_min_px"):
         readout([3], std_px=0.1)
@@ -171,12 +175,12 @@ def test_every_map_sees_a_mask_whole_and_in_its_place() -> None:
 def test_masks_begin_at_their_places_and_stay_positive() -> None:
     made = factorized(std_px=1.5)
     places = torch.tensor([[3.0, 3.0], [8.4, 6.2], [13.0, 8.0], [-5.0, 40.0]])
-    made.initialize(places)
+    made.initialize(places, CLEAR)
     torch.testing.assert_close(made.peak * made.mask.sum((1, 2)), torch.ones(4))
     torch.testing.assert_close(made.centers()[:3], places[:3], rtol=0, atol=0.2)
     assert made.mask[3].argmax() == 5 * 8  # the corner, where the place lies beside the frame
     narrow = factorized(std_px=0.1)
-    narrow.initialize(places)
+    narrow.initialize(places, CLEAR)
     assert narrow.mask[1].max() * narrow.peak == 1.0
     with torch.no_grad():
         made.mask[0, 0] = -1.0
@@ -194,7 +198,7 @@ def test_a_masks_regularizers_are_sums_and_roughness() -> None:
     assert float(made.regularizer()) == pytest.approx(0.1 * float(made.mask.sum()) * made.peak / 4, rel=1e-5)
     smooth = factorized(mask_smooth=1.0, std_px=5.0)
     rough = float(smooth.regularizer())
-    smooth.initialize(torch.tensor([[8.0, 6.0]] * 4))
+    smooth.initialize(torch.tensor([[8.0, 6.0]] * 4), CLEAR)
     assert float(smooth.regularizer()) < 0.2 * rough
     other = factorized(l1=0.1)
     assert float(other.regularizer()) == pytest.approx(0.1 * float(other.features[0].abs().sum()) / 4, rel=1e-5)
@@ -207,7 +211,7 @@ def asking(channels: int = 3, **changes: float) -> AttentionReadout:
     torch.manual_seed(0)
     settings = {"heads": 2, "head_dim": 16, "wavelength_px": 12.0, "std_px": 1.5, "l1": 0.1} | changes
     made = AttentionReadout([2, channels], (12, 16), DRIVE, **settings)  # type: ignore[arg-type]
-    made.initialize(torch.tensor([[3.0, 3.0], [8.4, 6.2], [13.0, 8.0], [7.0, 2.0]]))
+    made.initialize(torch.tensor([[3.0, 3.0], [8.4, 6.2], [13.0, 8.0], [7.0, 2.0]]), CLEAR)
     with torch.no_grad():
         made.keys.normal_()
     return made
@@ -311,3 +315,65 @@ def test_queries_that_cannot_be() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             asking(**wrong)
+
+
+# Retinotopy
+
+UNITS = 60
+
+
+def placed(**changes: object) -> tuple[RetinotopicReadout, torch.Tensor]:
+    """A readout of units whose true places (U, 2) are a bent map of where they lie, scattered by half a pixel."""
+    rng = torch.Generator().manual_seed(0)
+    position = torch.rand(UNITS, 3, generator=rng) * torch.tensor([900.0, 600.0, 400.0])
+    u, v = position[:, 0] / 900, position[:, 1] / 600
+    places = torch.stack([4 + 40 * u + 14 * u * v, 30 - 22 * v + 6 * u.square()], dim=1)
+    places = places + 0.5 * torch.randn(UNITS, 2, generator=rng)
+    torch.manual_seed(0)
+    settings = {"hidden": 16, "deviation_l2": 0.1, "l1": 0.0} | changes
+    std = {"std_px": 1.0, "std_min_px": 0.3, "std_max_px": 6.0, "std_settle": 0.5}
+    made = RetinotopicReadout([3], (36, 64), torch.zeros(UNITS), position, **settings, **std)  # type: ignore[arg-type]
+    return made, places
+
+
+def test_units_with_unclear_fields_are_placed_by_their_neighbors() -> None:
+    """A third are mistakes anywhere in the frame; where a mistake happens to be clear, it is believed."""
+    made, places = placed()
+    clear = torch.full((UNITS,), 3.0)
+    clear[:40:2] = 0.5
+    found = places.clone()
+    found[:40:2] = torch.rand(20, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([63.0, 35.0])
+    made.initialize(found, clear)
+    error = (made.centers() - places).norm(dim=1)
+    assert float(error[:40:2].median()) < 2.0 and float(error[1:40:2].max()) < 0.1
+    assert float((found - places)[:40:2].norm(dim=1).median()) > 15.0
+    clear[0] = 3.0
+    made.initialize(found, clear)
+    torch.testing.assert_close(made.centers()[0], found[0], atol=1e-3, rtol=0)
+    assert float((made.centers() - places).norm(dim=1)[2:40:2].median()) < 2.0
+
+
+def test_where_no_field_is_clear_all_units_begin_in_the_middle() -> None:
+    made, places = placed()
+    made.initialize(places, torch.zeros(UNITS))
+    torch.testing.assert_close(made.centers(), torch.tensor([[31.5, 17.5]]).expand(UNITS, 2))
+
+
+def test_deviations_cost_and_stay_on_the_frame() -> None:
+    made, places = placed()
+    made.initialize(places, torch.full((UNITS,), 3.0))
+    torch.testing.assert_close(made.regularizer(), 0.1 * made.mean.square().sum(1).mean())
+    with torch.no_grad():
+        made.mean.add_(-100.0)
+    made.set_progress(0.1)
+    torch.testing.assert_close(made.centers(), torch.zeros(UNITS, 2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(made.gaussians()["mean_px"], made.centers())
+    with pytest.raises(ValueError, match=r"readout.hidden=0"):
+        placed(hidden=0)
+
+
+def test_units_whose_place_is_not_known_are_refused_with_the_remedy() -> None:
+    nowhere = replace(spec(), unit_position_um=())
+    with pytest.raises(ValueError, match=r"recording a does not say where its units lie.*units/position_um"):
+        twin(vivit(), nowhere, readout=RETINOTOPIC)
+    assert twin(vivit(), nowhere).specs["a"].unit_position_um == ()

@@ -51,6 +51,11 @@ ASKING = {
     "std_px": 1.5,
     "l1": 0.01,
 }
+RETINOTOPIC = READOUT | {
+    "_target_": "vivit_core.models.readouts.retinotopic.RetinotopicReadout",
+    "hidden": 3,
+    "deviation_l2": 0.01,
+}
 LN = {"_target_": "vivit_core.models.ln.LN", "duration_s": 0.05, "nonlinearity": "exp"}
 POISSON = Poisson((), "exp")
 unit_scores = Scorer(POISSON).scores_of
@@ -109,7 +114,11 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
 
 
 # Every readout that is no plain Gaussian.
-READOUTS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {"factorized": FACTORIZED, "attention": ASKING}
+READOUTS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
+    "factorized": FACTORIZED,
+    "attention": ASKING,
+    "retinotopic": RETINOTOPIC,
+}
 
 
 # What may be dropped in training, for each core.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from vivit_core.cli.console import tell
 from vivit_core.cli.schema import Budget
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.format import POSITION, RecordingInfo, Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import finished, widths
 from vivit_core.names import setting
 from vivit_core.parts.build import build, build_all
+from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
-from vivit_core.specs import RecordingSpec
+from vivit_core.specs import RecordingError, RecordingSpec
 from vivit_core.system.activity import stage
 from vivit_core.system.work import Work
 
@@ -116,8 +117,28 @@ def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "frame_shape": tuple(geometry["frame_shape"]),
         "behavior_dim": sum(numbers[name] for name in seen),
+        "position_dim": geometry["position_dim"],
         "clip_length": data["clip_length"],
     }
+
+
+def check_positions(readout: Node, infos: Iterable[RecordingInfo]) -> None:
+    """Refuse a recording that does not say where its units lie, where the readout is made of that.
+
+    Raises
+    ------
+    RecordingError
+        Names the file.
+    """
+    for info in infos if class_of("readout", readout["_target_"]).needs_positions else ():
+        if not info.position_dim:
+            raise RecordingError(
+                info.path,
+                f"units/{POSITION}",
+                "missing, and this readout predicts from it where units look",
+                "Write it, (units, 2 or 3) micrometers (unit_position_um with importer=arrays), or take "
+                "readout=gaussian",
+            )
 
 
 def recordings_to_train_on(data: Node, budget: Budget, device: str, processes: ProcessGroup) -> RecordingsDataModule:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed
 
 from vivit_core.data.augmentation import Clip
-from vivit_core.data.recording.format import ABOUT
+from vivit_core.data.recording.format import ABOUT, POSITION
 from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import Clips, RecordingSpec
 
@@ -116,6 +116,7 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
         pixels.add(recording.frames(place, place + 1).reshape(-1, 1))
     if constant(pixels.mean, pixels.std)[0]:
         log.warning("%s shows one gray in all training trials: nothing can be learnt from its frames", recording.path)
+    position = recording.unit_column(POSITION)
     return RecordingSpec(
         recording_id=info.recording_id,
         frame_rate_hz=info.frame_rate_hz,
@@ -129,6 +130,7 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
         behavior_std=tuple(divisor(traces.mean, traces.std).tolist()),
         behavior_causal=all(info.behavior_causal.get(name, True) for name in behavior),
         degrees_per_pixel=info.degrees_per_pixel,
+        unit_position_um=() if position is None else tuple(map(tuple, position.astype(float).tolist())),
         **{name: getattr(info, name) for name in ABOUT},
     )
 

@@ -80,6 +80,7 @@ def plan(
     recordings: int,
     units: int,
     behavior_dim: int,
+    position_dim: int,
     clip_length: int,
     batch_size: int,
     predict: Literal["all", "last"] = "all",
@@ -94,6 +95,7 @@ def plan(
     frame_shape : channels, height and width of the recordings.
     recordings, units : how many, and units of each.
     behavior_dim : numbers of behavior a bin.
+    position_dim : numbers of a unit's position in the tissue; 0 where it is not known.
     clip_length, batch_size : bins of a clip, clips of one pass.
     device : "cpu" or "cuda". A GPU's attention never holds the weights of all pairs of tokens; a CPU's does for short
         sequences.
@@ -103,7 +105,7 @@ def plan(
     ValueError
         Where the geometry is impossible, with a remedy.
     """
-    specs = expected(frame_shape, recordings, units, behavior_dim)
+    specs = expected(frame_shape, recordings, units, behavior_dim, position_dim)
     with FakeTensorMode(allow_non_fake_inputs=True):
         twin = Twin(model, readout, likelihood, specs, predict)
         for module in twin.modules():
@@ -134,6 +136,7 @@ def check_geometry(
     *,
     frame_shape: tuple[int, int, int],
     behavior_dim: int,
+    position_dim: int,
     clip_length: int,
 ) -> Twin:
     """Raise ValueError, with a remedy, where such recordings do not fit such a model; nothing is computed.
@@ -143,12 +146,14 @@ def check_geometry(
     The twin, whose parameters have shapes but no numbers.
     """
     with FakeTensorMode():
-        twin = Twin(model, readout, likelihood, expected(frame_shape, 1, 1, behavior_dim))
+        twin = Twin(model, readout, likelihood, expected(frame_shape, 1, 1, behavior_dim, position_dim))
         twin.check_geometry(clip_length)
     return twin
 
 
-def expected(frame_shape: tuple[int, int, int], recordings: int, units: int, behavior_dim: int) -> list[RecordingSpec]:
+def expected(
+    frame_shape: tuple[int, int, int], recordings: int, units: int, behavior_dim: int, position_dim: int
+) -> list[RecordingSpec]:
     """Recordings of these sizes, with made-up statistics."""
     return [
         RecordingSpec(
@@ -162,6 +167,7 @@ def expected(frame_shape: tuple[int, int, int], recordings: int, units: int, beh
             behavior={"behavior": behavior_dim} if behavior_dim else {},
             behavior_mean=(0.0,) * behavior_dim,
             behavior_std=(1.0,) * behavior_dim,
+            unit_position_um=((0.0,) * position_dim,) * units if position_dim else (),
         )
         for i in range(recordings)
     ]

@@ -24,6 +24,7 @@ from vivit_core.models.predictor import Predict, Predictor, predict_in, recordin
 from vivit_core.models.readouts.base import Readout
 from vivit_core.models.streaming import Stream
 from vivit_core.parts.build import build, part
+from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import problems_of
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
@@ -85,11 +86,13 @@ class Twin(Predictor):
             map_channels = [*self.modulator.extra_channels, *map_channels]
         scatter, read = part("likelihood", likelihood), part("readout", readout)
         self.likelihoods = nn.ModuleList(scatter(mean_counts=spec.unit_mean_counts) for spec in recordings)
+        placed = class_of("readout", readout["_target_"]).needs_positions
         self.readouts = nn.ModuleList(
             read(
                 channels=map_channels,
                 frame_size=self.frame_size,
                 mean_drive=self.likelihood(spec.recording_id).mean_drive(),
+                **({"position_um": positions_of(spec)} if placed else {}),
             )
             for spec in recordings
         )
@@ -222,6 +225,22 @@ class Twin(Predictor):
                 f"model.frame_size={list(twin.frame_size)} is over {MOST_RESIZED} times the recordings' {largest} px"
             )
         return twin
+
+
+def positions_of(spec: RecordingSpec) -> Tensor:
+    """Where a recording's units lie, (U, 2 or 3), micrometers.
+
+    Raises
+    ------
+    ValueError
+        Where it does not say.
+    """
+    if not spec.unit_position_um:
+        raise ValueError(
+            f"recording {spec.recording_id} does not say where its units lie, from which this readout predicts where "
+            "they look; write it into the file as units/position_um, or take readout=gaussian"
+        )
+    return torch.tensor(spec.unit_position_um)
 
 
 def common_frame_size(wanted: Sequence[int] | None, recordings: Sequence[RecordingSpec]) -> tuple[int, int]:

@@ -59,7 +59,9 @@ GROUPS: dict[str, Group] = {
         "vivit_core.models", "vivit_core.models.modulators.base.Modulator", "channels behavior_dim stride"
     ),
     "baseline": group("vivit_core.models", "vivit_core.models.predictor.Predictor", "recordings predict"),
-    "readout": group("vivit_core.models", "vivit_core.models.readouts.base.Readout", "channels frame_size mean_drive"),
+    "readout": group(
+        "vivit_core.models", "vivit_core.models.readouts.base.Readout", "channels frame_size mean_drive position_um"
+    ),
     "likelihood": group("vivit_core.models", "vivit_core.models.likelihoods.base.Likelihood", "mean_counts"),
     "data": group("vivit_core.data", "vivit_core.data.datamodule.RecordingsDataModule"),
     "data.simulator": group("vivit_core.data.simulate", "vivit_core.data.simulate.simulate.Simulator"),

@@ -44,6 +44,7 @@ class Geometry:
     recordings: int
     units: int  # of each recording
     behavior: dict[str, int]  # numbers of each behavior, by name
+    position_dim: int  # numbers of a unit's position in the tissue; 0 where it is not known
 
 
 def problems_of(path: str, node: Any) -> list[str]:

@@ -59,7 +59,7 @@ def check_readout(node: Node, packages: Sequence[str] = ()) -> None:
     readout = Parts(model, readout=node, packages=tuple(packages)).twin().readout("a")
     places = torch.tensor([[4.0, 3.0], [20.0, 3.0], [12.5, 9.0], [4.0, 15.0], [20.0, 15.0]])
     with torch.no_grad():
-        readout.initialize(places)
+        readout.initialize(places, torch.full((5,), 3.0))
     centers = readout.centers()
     if centers is not None:
         assert centers.shape == (5, 2), f"centers() of 5 units give {tuple(centers.shape)}, and should give (5, 2)"

@@ -75,9 +75,11 @@ def spec(name: str = "a", height: int = 12, width: int = 16, units: int = 5, beh
     means = tuple(0.05 + 0.1 * u for u in range(units))
     behaviors = {"gaze": behavior} if behavior else {}
     ids = tuple(f"{name}{u}" for u in range(units))
+    positions = tuple((40.0 * u, float(15 * u * u % 70), 200.0 + 10 * u) for u in range(units))
     return RecordingSpec(
-        name, 120.0, (1, height, width), ids, means, 120.0, 50.0, behaviors, (0.5,) * behavior, (2.0,) * behavior
-    )
+        name, 120.0, (1, height, width), ids, means, 120.0, 50.0, behaviors, (0.5,) * behavior, (2.0,) * behavior,
+        unit_position_um=positions,
+    )  # fmt: skip
 
 
 def clips(of: RecordingSpec, count: int = 2, bins: int = 17, seed: int = 0) -> Clips:

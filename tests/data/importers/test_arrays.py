@@ -40,6 +40,7 @@ def test_arrays_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "behavior_run": np.arange(105.0),
         "unit_id": ["a", "b"],
         "unit_depth": [1, 2],
+        "unit_position_um": [[0.0, 1.0], [2.0, 3.0]],
         "centers_px": np.zeros((2, 2)),
     }
     recording = imported(tmp_path, arrays, counts_axis="unit_time", area="retina")
@@ -50,6 +51,8 @@ def test_arrays_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     np.testing.assert_array_equal(clip["counts"], COUNTS)
     np.testing.assert_array_equal(clip["valid"], valid.T)
     np.testing.assert_array_equal(clip["behavior"][:, 0], np.arange(105))
+    np.testing.assert_array_equal(recording.unit_column("position_um"), [[0, 1], [2, 3]])
+    assert info.position_dim == 2
     said = capsys.readouterr().out
     assert "105 frames of 3×5" in said and "left out: centers_px" in said and "the last trial has 5 bins" in said
 

@@ -80,10 +80,20 @@ def test_everything_comes_back(
         assert got["valid"].all()
         np.testing.assert_allclose(got["behavior"][:, :2], put["behavior"].T, rtol=1e-6)
         np.testing.assert_allclose(got["behavior"][:, 2:], put["pupil_center"].T, rtol=1e-6)
+    np.testing.assert_array_equal(recording.unit_column("position_um"), np.arange(9).reshape(3, 3))
     said = capsys.readouterr().out
+    assert "cell_motor_coordinates.npy says where units lie" in said
     assert "left out: 1 trials of tier 'none'" in said
     assert "left out: 1 trials of tier 'live_test_bonus': their responses are not released" in said
     assert "left out: 1 trials of tier 'final_test_main': their responses are not released" in said
+
+
+def test_coordinates_that_are_no_places_stay_what_they_are(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    for number, values in enumerate((np.full((3, 3), np.nan), np.zeros((3, 4)), np.zeros(3))):
+        folder = write(tmp_path / f"{number}" / NAME, meta__neurons__cell_motor_coordinates=values)
+        recording = Recording(importer("sensorium2023")(folder, tmp_path / f"{number}.h5")[0])
+        assert recording.info.position_dim == 0
+        np.testing.assert_array_equal(recording.unit_column("cell_motor_coordinates"), values)
 
 
 def test_gaps_inside_are_not_valid(

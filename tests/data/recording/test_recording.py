@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import multiprocessing
 import pickle
 import tracemalloc
@@ -18,7 +20,8 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recording, validate_recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.resample import ResampledRecording
-from vivit_core.specs import RecordingError
+from vivit_core.data.statistics import training_statistics
+from vivit_core.specs import RecordingError, RecordingSpec
 from vivit_core.system.files import remember_whole
 
 
@@ -89,6 +92,20 @@ def test_units_in_another_order(make: Callable[..., Path]) -> None:
         np.testing.assert_array_equal(turned.read(0, 9, {})[name], plain.read(0, 9, {})[name][:, [2, 0, 1]])
     np.testing.assert_array_equal(turned.truth("rate", 0, 9), plain.truth("rate", 0, 9)[:, [2, 0, 1]])
     assert turned.truth("size_px").tolist() == [6.0, 4.0, 5.0]
+    assert (plain.info.position_dim, plain.unit_column("position_um")) == (0, None)
+    places = np.array([[0.0, 10.0], [5.0, 20.0], [-3.5, 30.0]])
+    placed = Recording(
+        make("placed.h5", units={"id": ["0", "1", "2"], "position_um": places}), unit_ids=["2", "0", "1"]
+    )
+    assert placed.info.position_dim == 2
+    np.testing.assert_array_equal(placed.unit_column("position_um"), places[[2, 0, 1]])
+    spec = training_statistics(placed, {})
+    assert spec.unit_position_um == ((-3.5, 30.0), (0.0, 10.0), (5.0, 20.0))
+    assert RecordingSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert training_statistics(plain, {}).unit_position_um == ()
+    for wrong in ([[1.0, math.nan]] * 3, [[1.0, 2.0]] * 2, [[1.0]] * 3, [[1.0, 2.0], [1.0], [1.0, 2.0]]):
+        with pytest.raises(ValueError, match=r"a finite number|positions of"):
+            RecordingSpec.from_dict(spec.to_dict() | {"unit_position_um": wrong})
     with pytest.raises(RecordingError, match=r"missing 7, not expected 1"):
         Recording(path, unit_ids=["2", "0", "7"])
 
@@ -256,6 +273,16 @@ BREAKS: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "trials differ": (lambda f: replace_dataset(f, "trials/stimulus_id", np.arange(5)), "trials: one number a trial"),
     "unit ids": (lambda f: f["units/id"].__setitem__(2, "0"), "units/id: rows 0 and 2 are both '0'"),
     "unit rows": (lambda f: f.__setitem__("units/depth", np.zeros(2)), "units/depth: has 2 rows"),
+    "unit positions": (
+        lambda f: f.__setitem__("units/position_um", np.zeros((3, 4))),
+        r"units/position_um: has shape \(3, 4\) .* Write \(U, 2\) or \(U, 3\) numbers, in micrometers",
+    ),
+    "unit positions flat": (lambda f: f.__setitem__("units/position_um", np.zeros(3)), r"has shape \(3,\)"),
+    "unit positions text": (lambda f: f.__setitem__("units/position_um", [[b"a", b"b"]] * 3), "and type"),
+    "unit positions nan": (
+        lambda f: f.__setitem__("units/position_um", np.array([[0, 0], [0, np.nan], [0, 0]])),
+        r"units/position_um: row 1, index \[1\] is nan",
+    ),
     "no unit ids": (lambda f: f.pop("units"), "units/id: missing"),
     "truth shape": (lambda f: f.__setitem__("truth/rate", np.zeros((120, 2))), r"truth/rate: has shape \(120, 2\)"),
     "truth negative": (

@@ -13,7 +13,7 @@ from shipped import simulator
 
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
-from vivit_core.data.simulate import world
+from vivit_core.data.simulate import cortex, world
 from vivit_core.data.simulate.population import Population, convolve, ornstein_uhlenbeck, temporal_kernel
 from vivit_core.system.files import known_whole
 
@@ -57,6 +57,25 @@ def test_equal_fields_make_equal_arrays_and_another_seed_others(small, tmp_path)
     brief, other_brief = arrays(BRIEF.make(tmp_path)[0]), arrays(other)
     for name in ("stimulus/frames", "responses/counts", "truth/rate", "truth/center_px", "behavior/eye_position"):
         assert not np.array_equal(brief[name], other_brief[name]), name
+
+
+def test_units_lie_in_the_tissue_as_their_fields_lie_in_the_frame(small):
+    """By a smooth map with scatter: a straight one explains most of it, a bent one all but the scatter."""
+    rng = np.random.default_rng(0)
+    center = rng.uniform([0, 0], [63, 35], (200, 2))
+    position = cortex.positions(center, (36, 64), rng)
+    x, y, depth = ((position - position.mean(0)) / position.std(0)).T
+    errors = []
+    for functions in ([x, y], [x, y, x * x, x * y, y * y, x**3, x * x * y, x * y * y, y**3], [depth]):
+        basis = np.stack([np.ones(200), *functions], 1)
+        fit = basis @ np.linalg.lstsq(basis, center, rcond=None)[0]
+        errors.append(np.sqrt(np.square(fit - center).mean()))
+    straight, bent, by_depth = errors
+    assert cortex.SCATTER_PX * 0.9 < bent < cortex.SCATTER_PX * 1.1 < straight < 4 < 10 < by_depth
+    assert 600 < np.abs(position[:, None, :2] - position[None, :, :2]).max() < 1500
+    recording = Recording(small)
+    found = recording.unit_column("position_um")
+    assert found.shape == (12, 3) and recording.info.position_dim == 3 and np.isfinite(found).all()
 
 
 def test_recordings_have_populations_and_scenes_of_their_own(tmp_path):

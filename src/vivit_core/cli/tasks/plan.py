@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.recordings import expected_sizes, make_datamodule
+from vivit_core.cli.recordings import check_positions, expected_sizes, make_datamodule
 from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.parts.schema import Node
@@ -44,7 +44,7 @@ def plan(
         raise ValueError(
             "model=ln is fitted in one go and has no training step to plan; plan a ViViT, for example model=vivit_small"
         )
-    sizes, recordings, units = expected_recordings(context, model, data)
+    sizes, recordings, units = expected_recordings(context, model, readout, data)
     device, budget, console = context.device, context.budget, context.console
     planned = plan_twin(
         model,
@@ -78,7 +78,7 @@ def plan(
     )
 
 
-def expected_recordings(context: RunContext, model: Node, data: Node) -> tuple[dict[str, Any], int, int]:
+def expected_recordings(context: RunContext, model: Node, readout: Node, data: Node) -> tuple[dict[str, Any], int, int]:
     """The sizes of clips, the number of recordings, and of units in each: the mean where they differ."""
     datamodule = None
     if data["recordings"] is not None or data["root"] is not None:
@@ -100,6 +100,7 @@ def expected_recordings(context: RunContext, model: Node, data: Node) -> tuple[d
         )
         return expected_sizes(data), expected["recordings"], expected["units"]
     infos, widths_of = datamodule.headers()
+    check_positions(readout, infos)
     shapes = sorted({info.frame_shape for info in infos})
     if len(shapes) > 1 and model.get("frame_size") is None:
         raise ValueError(
@@ -111,5 +112,10 @@ def expected_recordings(context: RunContext, model: Node, data: Node) -> tuple[d
         f"of {len(infos)} recordings: frames {shapes[-1]} (channels, height, width) at {infos[0].frame_rate_hz:g} Hz, "
         f"{units} units each in the mean"
     )
-    sizes = {"frame_shape": shapes[-1], "behavior_dim": sum(widths_of.values()), "clip_length": data["clip_length"]}
+    sizes = {
+        "frame_shape": shapes[-1],
+        "behavior_dim": sum(widths_of.values()),
+        "position_dim": min(info.position_dim for info in infos),
+        "clip_length": data["clip_length"],
+    }
     return sizes, len(infos), units

@@ -22,12 +22,14 @@ from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
 from vivit_core.cli.evaluation import report
 from vivit_core.cli.foretold import Foretold, evaluation_s, foretold, time_budget
-from vivit_core.cli.recordings import expected_sizes, recordings_to_train_on
+from vivit_core.cli.planned import files_of
+from vivit_core.cli.recordings import check_positions, expected_sizes, recordings_to_train_on
 from vivit_core.cli.resume import is_trained, note_failure, where_to_train
 from vivit_core.cli.schema import PathName
 from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.reader import Recording
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.ln import LN
 from vivit_core.models.load import baseline_in, checkpoint_of, predictor_in, read_trained
@@ -205,6 +207,8 @@ def fit(
     if not alone and data["recordings"] is None and data["root"] is None:
         # The sizes of recordings that are yet to be simulated are known: what cannot be is refused first.
         optimization.check(check_geometry(model, readout, likelihood, **expected_sizes(data)))
+    elif not alone:
+        check_positions(readout, (Recording(path).info for path in files_of(data)))
     if device == "cpu" and not model.get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
     # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.

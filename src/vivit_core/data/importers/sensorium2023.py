@@ -32,7 +32,7 @@ from einops import rearrange
 from vivit_core.data.importers.common import Importer, SourceRecording
 from vivit_core.data.importers.sliceable import Joined, held
 from vivit_core.data.importers.sources import open_npy, split_by_stimulus
-from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.format import POSITION, POSITION_NUMBERS, Trials
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track
 
@@ -41,6 +41,7 @@ BEHAVIOR = {  # name -> file, its rows, their names
     "running_speed": ("behavior", slice(1, 2), ["running_speed"]),
     "pupil_center": ("pupil_center", slice(0, 2), ["x", "y"]),
 }
+POSITIONS = "cell_motor_coordinates"  # the file of where cells lie, in micrometers
 PAPER = "Turishcheva et al. 2023, arXiv:2305.19654"
 
 
@@ -95,10 +96,13 @@ class Sensorium2023Importer(Importer):
                 except RecordingError as error:
                     left_out.append(f"meta/neurons/{path.name}: {error.problem}")
                     continue
-                if len(values) == len(unit_ids):
-                    units[path.stem] = np.asarray(values)
-                else:
+                if len(values) != len(unit_ids):
                     left_out.append(f"meta/neurons/{path.name} {values.shape}: not one row a unit")
+                elif path.stem == POSITIONS and are_positions(values):
+                    units[POSITION] = np.asarray(values)
+                    notes.append(f"meta/neurons/{path.name} says where units lie: units/{POSITION}")
+                else:
+                    units[path.stem] = np.asarray(values)
         shown, dtype, size = self._scan(source, len(unit_ids), left_out, notes)
 
         lengths = [s.frames for s in shown]
@@ -245,6 +249,12 @@ class Sensorium2023Importer(Importer):
             f"are test (importer.test_from_val={self.test_from_val:g})"
         )
         return [Shown(s.trial, "test", s.frames, s.stimulus) if s in val and s.stimulus in test else s for s in shown]
+
+
+def are_positions(values: np.ndarray) -> bool:
+    """Whether these can be places in the tissue, one for each unit."""
+    numbers = values.ndim == 2 and values.shape[1] in POSITION_NUMBERS and values.dtype.kind in "iuf"
+    return numbers and bool(np.isfinite(values).all())
 
 
 def _files() -> list[str]:

@@ -31,6 +31,9 @@ CONTEXT_AXES = {
     "context_lag_shares": "UML",  # which part comes from which stretch of the past
 }
 
+POSITION = "position_um"  # among the columns of units/: where a unit lies in the tissue
+POSITION_NUMBERS = (2, 3)  # of a position
+
 
 def is_rate(truth: str) -> bool:
     """Whether this truth is a rate for each bin and unit: ``rate``, ``rate_local``, ``rate_without_…``."""
@@ -135,6 +138,7 @@ class RecordingInfo:
     frame_shape: tuple[int, int, int]  # C, H, W
     frame_dtype: str  # "uint8" or "float32"
     unit_ids: tuple[str, ...]
+    position_dim: int  # numbers of a unit's position in the tissue, units/position_um; 0 where it is not there
     behavior: dict[str, int]  # name -> width
     behavior_causal: dict[str, bool]  # name -> false where its basis looks ahead
     kind: Literal["spikes", "calcium"]

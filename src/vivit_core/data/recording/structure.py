@@ -17,6 +17,8 @@ from vivit_core.data.recording.format import (
     FORMAT,
     FORMAT_VERSION,
     KINDS,
+    POSITION,
+    POSITION_NUMBERS,
     TEXT_ATTRS,
     RecordingInfo,
     Trials,
@@ -239,6 +241,7 @@ def describe(file: h5py.File, path: Path) -> RecordingInfo:
     for name in _group_names(file, path, "units"):
         dataset = _dataset(file, path, f"units/{name}", (1, 2, 3), "siufb", "one row a unit")
         _length(path, f"units/{name}", dataset.shape[0], n_units, "responses/counts' second axis")
+    position_dim = _check_positions(path, file[f"units/{POSITION}"]) if POSITION in file["units"] else 0
     truths = _group_names(file, path, "truth")
     for name in truths:
         field = f"truth/{name}"
@@ -265,6 +268,7 @@ def describe(file: h5py.File, path: Path) -> RecordingInfo:
         frame_shape=(int(channels), int(height), int(width)),
         frame_dtype=str(frames.dtype),
         unit_ids=tuple(str(u) for u in unit_ids),
+        position_dim=position_dim,
         behavior=behavior,
         behavior_causal=causal,
         kind=cast(Literal["spikes", "calcium"], kind),
@@ -273,6 +277,23 @@ def describe(file: h5py.File, path: Path) -> RecordingInfo:
         degrees_per_pixel=degrees_per_pixel,
         **{name: as_text(read_attribute(path, file, name, "")) for name in TEXT_ATTRS},
     )
+
+
+def _check_positions(path: Path, dataset: h5py.Dataset) -> int:
+    """Check where units lie in the tissue; returns how many numbers a position has."""
+    field, what = f"units/{POSITION}", "(U, 2) or (U, 3) numbers, in micrometers"
+    if dataset.ndim != 2 or dataset.shape[1] not in POSITION_NUMBERS or dataset.dtype.kind not in "iuf":
+        raise RecordingError(path, field, f"has shape {dataset.shape} and type {dataset.dtype}", f"Write {what}")
+    bad = np.argwhere(~np.isfinite(dataset[()]))
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise RecordingError(
+            path,
+            field,
+            f"row {row}, index [{column}] is {dataset[row, column]}",
+            "Store a finite place for each unit, or leave the field out",
+        )
+    return int(dataset.shape[1])
 
 
 def _check_context(file: h5py.File, path: Path, n_units: int, n_frames: int) -> None:

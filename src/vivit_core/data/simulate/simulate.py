@@ -31,10 +31,11 @@ from rich.progress import (
 from rich.text import Text
 
 from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
-from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.format import POSITION, Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.simulate.cells import CELL_PX
 from vivit_core.data.simulate.context import KINDS, Context, Contexts
+from vivit_core.data.simulate.cortex import positions
 from vivit_core.data.simulate.local_rate import local_rate
 from vivit_core.data.simulate.population import FloatArray, Population
 from vivit_core.data.simulate.world import SWAY_DEG, Objects, Scene, eye_path, quarters, sway
@@ -43,7 +44,7 @@ from vivit_core.system.locks import lock
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # to be raised with every change that changes the arrays
+VERSION = 4  # to be raised with every change that changes the arrays
 CONTEXT_VERSION = 2  # to be raised with every change that changes only the arrays of recordings with context
 VELOCITY_COSINES = 10
 VELOCITY_COSINES_S = 0.2
@@ -169,7 +170,7 @@ class Simulator:
 
     def _record(self, index: int, path: Path, advance: Callable[[int], None]) -> None:
         """Simulate one recording and write it; `advance` is told of each trial that is done."""
-        shows, units, noise, more = (np.random.default_rng([self.seed, index, stream]) for stream in range(4))
+        shows, units, noise, more, where = (np.random.default_rng([self.seed, index, stream]) for stream in range(5))
         shape = (self.height, self.width)
         stimulus_N, split_N = self._schedule(shows)
         frames_NTHW, position_NT2 = self._show(stimulus_N, split_N, shows, more, advance)
@@ -183,7 +184,8 @@ class Simulator:
         drive_NTU = population.drive(energy_NTU, pool_NTU)
         own_NTU = energy_NTU / population.energy_scale
         del energy_NTU, pool_NTU
-        units_of = {"id": [f"{path.stem}-{u:03d}" for u in range(self.units)]}
+        units_of: dict[str, Any] = {"id": [f"{path.stem}-{u:03d}" for u in range(self.units)]}
+        units_of[POSITION] = positions(population.center_px, shape, where)
         truth_of: dict[str, NDArray] = {}
         if self.context is not None:
             contexts = Contexts.draw(self.context, population.center_px, shape, self.frame_rate_hz, more)

@@ -108,7 +108,7 @@ class AttentionReadout(Readout):
         return apply_rope(self.together().to(places_U2).expand(len(places_U2), -1, -1), self.turns(y_U, x_U))
 
     @torch.no_grad()
-    def initialize(self, centers_U2: Tensor) -> None:
+    def initialize(self, centers_U2: Tensor, clear_U: Tensor) -> None:
         """Look at these places, (U, 2) as x, y in pixels, to begin with."""
         x_U, y_U = centers_U2.to(self.queries).unbind(1)
         places_U2 = torch.stack([x_U.clamp(self.xs[0], self.xs[-1]), y_U.clamp(self.ys[0], self.ys[-1])], dim=1)

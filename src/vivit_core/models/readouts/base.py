@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from einops import einsum, rearrange
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class Readout(nn.Module, ABC):
     -------------------------
     - take ``channels``, ``frame_size`` and ``mean_drive`` in its constructor, all given by the twin: channels of each
       map, height and width of the frame in pixels, and (U,) the drive at which each unit fires at its mean, which it
-      hands on. All other arguments are its YAML's keys;
+      hands on. With ``needs_positions`` it is given ``position_um`` too. All other arguments are its YAML's keys;
     - ``reader``: how it reads one map. A readout that cannot read each map by itself has ``forward`` and ``stream`` of
       its own instead: no bin sees a step that ends after it, ``last`` gives the same numbers for the newest bin alone,
       and a stream gives the same numbers bin by bin.
@@ -78,7 +78,14 @@ class Readout(nn.Module, ABC):
     Parameters
     ----------
     mean_drive : (U,) drive at which a unit fires at its mean, given by the twin; the bias starts there.
+
+    Attributes
+    ----------
+    needs_positions : it takes ``position_um``, (U, 2 or 3), where units lie in the tissue, in micrometers. Recordings
+        that do not say it are refused.
     """
+
+    needs_positions: ClassVar[bool] = False
 
     def __init__(self, mean_drive: Tensor) -> None:
         super().__init__()
@@ -133,8 +140,14 @@ class Readout(nn.Module, ABC):
     def set_progress(self, fraction: float) -> None:
         """Told after each optimizer step which part of the training is done (0 to 1), for schedules and bounds."""
 
-    def initialize(self, centers_U2: Tensor) -> None:
-        """Begin by looking at these places, x and y in pixels: the units' receptive fields, found in the data."""
+    def initialize(self, centers_U2: Tensor, clear_U: Tensor) -> None:
+        """Begin by looking at these places: the units' receptive fields, found in the data.
+
+        Parameters
+        ----------
+        centers_U2 : x and y, pixels.
+        clear_U : how clear each is: 0, it may be chance; 1, twice as high as chance; up to 3.
+        """
 
     def windows(self) -> list[nn.Parameter]:
         """The parameters that say where units look, in pixels; they learn at ``optim.window_lr_scale``."""

@@ -81,7 +81,7 @@ class FactorizedReadout(Readout):
         self.mask.clamp_(min=0.0)
 
     @torch.no_grad()
-    def initialize(self, centers_U2: Tensor) -> None:
+    def initialize(self, centers_U2: Tensor, clear_U: Tensor) -> None:
         """Begin with a round mask, whose weights sum to one, at these places, (U, 2) as x, y in pixels."""
         x_U1, y_U1 = centers_U2.to(self.mask).split(1, dim=1)
         x_U1, y_U1 = x_U1.clamp(self.xs[0], self.xs[-1]), y_U1.clamp(self.ys[0], self.ys[-1])

@@ -55,7 +55,8 @@ class GaussianReadout(Readout):
         self.l1 = l1
         self.std_min, self.std_max, self.std_settle = std_min_px, std_max_px, std_settle
         self.std_ceiling = max(std_max_px, float(max(height, width)))
-        self.mean = nn.Parameter(torch.tensor([(width - 1) / 2, (height - 1) / 2]).repeat(units, 1))  # (U, 2) x, y
+        middle = torch.tensor([(width - 1) / 2, (height - 1) / 2])
+        self.mean = nn.Parameter(middle.repeat(units, 1))  # (U, 2) x, y
         # A round window has no angle to learn: they start a little longer than wide.
         self.log_std = nn.Parameter(math.log(std_px) + torch.tensor([0.05, -0.05]).repeat(units, 1))
         self.angle = nn.Parameter(torch.zeros(units))  # radians
@@ -68,10 +69,15 @@ class GaussianReadout(Readout):
         done = min(1.0, fraction / self.std_settle) if self.std_settle > 0 else 1.0
         ceiling = math.exp((1 - done) * math.log(self.std_ceiling) + done * math.log(self.std_max))
         self.log_std.clamp_(math.log(self.std_min), math.log(ceiling))
-        self.mean.clamp_(self.limit[0], self.limit[1])
+        place_U2 = self.place()
+        self.mean.add_(place_U2.clamp(self.limit[0], self.limit[1]) - place_U2)
+
+    def place(self) -> Tensor:
+        """Where each unit looks, (U, 2) as x, y in pixels."""
+        return self.mean
 
     @torch.no_grad()
-    def initialize(self, centers_U2: Tensor) -> None:
+    def initialize(self, centers_U2: Tensor, clear_U: Tensor) -> None:
         """Look at these places, (U, 2) as x, y in pixels, to begin with."""
         self.mean.copy_(centers_U2.to(self.mean).clamp(self.limit[0], self.limit[1]))
 
@@ -80,8 +86,9 @@ class GaussianReadout(Readout):
 
     def window_on(self, feature_map: FeatureMap) -> Tensor:
         """(U, H, W), sums to one for each unit."""
-        dx = feature_map.xs - self.mean[:, :1]
-        dy = feature_map.ys - self.mean[:, 1:]
+        place_U2 = self.place()
+        dx = feature_map.xs - place_U2[:, :1]
+        dy = feature_map.ys - place_U2[:, 1:]
         cos, sin = self.angle.cos()[:, None, None], self.angle.sin()[:, None, None]
         along = dx[:, None, :] * cos + dy[:, :, None] * sin
         across = dy[:, :, None] * cos - dx[:, None, :] * sin
@@ -101,12 +108,12 @@ class GaussianReadout(Readout):
         return self.l1 * total
 
     def centers(self) -> Tensor:
-        return self.mean.detach()
+        return self.place().detach()
 
     def gaussians(self) -> dict[str, Tensor]:
         """Means (U, 2) as x, y and standard deviations (U, 2) in pixels, angles (U,) in degrees."""
         return {
-            "mean_px": self.mean.detach(),
+            "mean_px": self.centers(),
             "std_px": self.log_std.detach().exp(),
             "angle_deg": self.angle.detach().rad2deg(),
         }
