@@ -8,6 +8,7 @@ from typing import Any
 
 from vivit_core.models.checkpoint import WRITTEN, asked, check_model, check_packages, refused, written_by
 from vivit_core.models.checkpoint import read_checkpoint as read_checkpoint
+from vivit_core.models.ensemble import Ensemble, members_in
 from vivit_core.models.hub import fetched, is_address
 from vivit_core.models.ln import LN
 from vivit_core.models.predictor import Predictor, recordings_in
@@ -22,8 +23,8 @@ LEAST_TENSORS = 64  # a description may ask for as many blocks and recordings, w
 def load_predictor(
     path: str | Path, device: str = "cpu", average: bool = False, packages: Sequence[str] = ()
 ) -> Predictor:
-    """The model in a checkpoint, a twin or an LN model, ready to predict; with its averaged weights, where ``average``
-    and it holds some.
+    """The model in a checkpoint, a twin, an LN model or an ensemble, ready to predict; with its averaged weights, where
+    ``average`` and it holds some.
 
     Reads with ``weights_only=True`` and builds classes of this package alone: a checkpoint cannot run code. A published
     twin cannot either.
@@ -46,8 +47,11 @@ def load_predictor(
         return predictor_in(path, read_trained(path), average).to(device).eval()
 
 
-def load_twin(path: str | Path, device: str = "cpu", average: bool = False, packages: Sequence[str] = ()) -> Twin:
-    """The same where it has to be a twin, which has a core, readouts and a stream.
+def load_twin(
+    path: str | Path, device: str = "cpu", average: bool = False, packages: Sequence[str] = ()
+) -> Twin | Ensemble:
+    """The same where it has to be a twin, which has a core, readouts and a stream; or an ensemble, which takes its
+    place.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def load_twin(path: str | Path, device: str = "cpu", average: bool = False, pack
         As :func:`load_predictor`; and where the checkpoint holds another model.
     """
     predictor = load_predictor(path, device, average, packages)
-    if not isinstance(predictor, Twin):
+    if not isinstance(predictor, Twin | Ensemble):
         raise ValueError(f"{path} holds a model of kind {predictor.kind} and no twin; load_predictor loads it")
     return predictor
 
@@ -143,7 +147,11 @@ def check_description(
     check_packages(path, content, description)
 
     def make() -> Predictor:
-        numbers = {"blocks": asked(description.get("model")), "recordings": len(recordings_in(description))}
+        models = members_in(description)
+        numbers = {
+            "blocks": sum(asked(own.get("model")) for own in models),
+            "recordings": sum(len(recordings_in(own)) for own in models),
+        }
         for what, number in numbers.items():
             if number > max(len(state), LEAST_TENSORS):
                 raise ValueError(f"{number} {what}, but {len(state)} tensors")

@@ -1,4 +1,4 @@
-"""What every model that predicts keeps: a twin and an LN model are used alike from here on.
+"""What every model that predicts keeps: a twin, an LN model and an ensemble are used alike from here on.
 
 Shape letters: B clips, C channels, T bins, H W pixels, D behavior numbers, U units.
 """
@@ -74,6 +74,11 @@ class Predictor(nn.Module, ABC):
     def kind(self) -> str:
         """What tables call a model like this."""
         return type(self).__name__
+
+    @property
+    def stride(self) -> int:
+        """After how many bins a stream stands again as it stood: the frames of its longest token."""
+        return 1
 
     def index(self, recording_id: str) -> int:
         """The place of a recording among those that the model knows."""

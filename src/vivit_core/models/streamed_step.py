@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vivit_core.models.predictor import Predictor
 from vivit_core.models.streaming import Stream
-from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 from vivit_core.system.plain import in_a_line
 
@@ -140,11 +140,8 @@ class Phase(nn.Module):
     def forward(self, frame: Tensor, behavior: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         stream, given = self.hold.stream, dict(zip(self.names, state, strict=True))
         self.put(given)
-        pixels, beside = stream.adapt(Clips(frames=frame[None, :, None], behavior=behavior[None, None]))
-        maps = stream.core(pixels)
-        if stream.modulator is not None:
-            maps = stream.modulator(maps, beside)
-        rates = stream.counts(maps) * stream.spec.frame_rate_hz
+        shown = Clips(frames=frame[None, :, None], behavior=behavior[None, None])
+        rates = stream.expected(shown) * stream.spec.frame_rate_hz
         left = {place.name: place.get() for place in held(stream)[0]}
         return rates, *(
             given[name] + self.grown[name] if name in self.grown else left[name].clone() for name in self.after
@@ -166,7 +163,7 @@ class Phase(nn.Module):
                 place.set(number)
 
 
-def export_step(twin: Twin, recording_id: str) -> StreamedStep:
+def export_step(twin: Predictor, recording_id: str) -> StreamedStep:
     """Export the stream of a recording.
 
     Parameters
@@ -180,7 +177,7 @@ def export_step(twin: Twin, recording_id: str) -> StreamedStep:
         For a twin that has no stream or is never steady, and one whose steps cannot be exported or, exported, do not
         give the stream's rates.
     """
-    stream, period = twin.stream(recording_id), twin.core.stride
+    stream, period = twin.stream(recording_id), twin.stride
     spec = stream.spec
     gray = np.full(spec.frame_shape, spec.pixel_mean, np.float32), np.array(spec.behavior_mean, np.float32)
     until_steady(stream, gray, period)
@@ -264,7 +261,7 @@ def unchanged(
     return constant, grown
 
 
-def compare(made: StreamedStep, twin: Twin, recording_id: str, gray: tuple[np.ndarray, np.ndarray]) -> None:
+def compare(made: StreamedStep, twin: Predictor, recording_id: str, gray: tuple[np.ndarray, np.ndarray]) -> None:
     """Refuse exported steps whose rates are not the stream's, on noise."""
     stream, rng = twin.stream(recording_id), np.random.default_rng(0)
     until_steady(stream, gray, len(made.programs))

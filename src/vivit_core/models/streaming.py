@@ -85,6 +85,15 @@ class Stream:
         rates = [self.step(video[:, t], None if behavior is None else behavior[t]) for t in range(bins)]
         return np.stack(rates) if rates else np.zeros((0, self.spec.n_units), np.float32)
 
+    def expected(self, clip: Clips) -> Tensor:
+        """Expected counts (U,) of the bin whose frame and behavior this clip of one bin holds; what is remembered goes
+        on by a bin."""
+        pixels, behavior_11D = self.adapt(clip)
+        maps = self.core(pixels)
+        if self.modulator is not None:
+            maps = self.modulator(maps, behavior_11D)
+        return self.counts(maps)
+
     @torch.no_grad()
     def step(self, frame: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
         """The rates of the bin of this frame.
@@ -126,10 +135,6 @@ class Stream:
                     stacklevel=2,
                 )
             self.missing_values += lost
-        pixels, behavior_11D = self.adapt(clip)
-        maps = self.core(pixels)
-        if self.modulator is not None:
-            maps = self.modulator(maps, behavior_11D)
-        counts = self.counts(maps)
+        counts = self.expected(clip)
         self.bins += 1
         return (counts * spec.frame_rate_hz).cpu().numpy()

@@ -102,6 +102,10 @@ class Twin(Predictor):
         """The core's class."""
         return type(self.core).__name__
 
+    @property
+    def stride(self) -> int:
+        return self.core.stride
+
     def readout(self, recording_id: str) -> Readout:
         return cast(Readout, self.readouts[self.index(recording_id)])
 

@@ -37,7 +37,8 @@ def adopted_model(
     """
     if not issubclass(class_of("predictor", content["twin"].get("_target_")), Twin):
         raise ValueError(
-            f"init_from={path} holds no core to start from; give the checkpoint of a twin, not of model=ln"
+            f"init_from={path} holds no core to start from; give the checkpoint of a twin, not of "
+            "model=ln or of an ensemble"
         )
     own, wanted = dict(leaves(content["twin"]["model"])), dict(leaves(composed))
     keys = {key for key in own | wanted if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}

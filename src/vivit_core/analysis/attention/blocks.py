@@ -11,6 +11,7 @@ from torch import nn
 from vivit_core.models.attention.base import Attention
 from vivit_core.models.attention.blocks import Block
 from vivit_core.models.cores.vivit import ViViT
+from vivit_core.models.ensemble import Ensemble
 from vivit_core.specs import Clips
 
 Kind = Literal["spatial", "temporal"]
@@ -24,6 +25,10 @@ def attending_core(twin: nn.Module) -> ViViT:
     ValueError
         Where its core does not attend.
     """
+    if isinstance(twin, Ensemble):
+        raise ValueError(
+            f"an {twin.kind} has no attention of its own; look at a member: give the checkpoint that it was made of"
+        )
     core = getattr(twin, "core", None)
     if not isinstance(core, ViViT) or not (len(core.spatial) or len(core.temporal)):
         raise ValueError(

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from vivit_core.analysis.tables import write_arrays
+from vivit_core.models.predictor import Predictor
 from vivit_core.models.streamed_step import AGREES, StreamedStep, export_step, noise
-from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.files import atomic_write, write_text
 from vivit_core.system.plain import in_a_line, read_plain
@@ -47,7 +47,7 @@ def check_kind(kind: Kind) -> None:
             )
 
 
-def export_stream(twin: Twin, recording_id: str, kind: Kind, out: Path) -> list[Path]:
+def export_stream(twin: Predictor, recording_id: str, kind: Kind, out: Path) -> list[Path]:
     """Export the stream of a recording's units into a new folder.
 
     Parameters

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vivit_core.analysis.export.files import ExportedStream
-from vivit_core.models.twin import Twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.terminal import track
 
@@ -95,7 +95,7 @@ def measure_export(
 
 
 def measure_stream(
-    twin: Twin,
+    twin: Predictor,
     recording_id: str,
     frames: np.ndarray,
     behavior: np.ndarray | None,

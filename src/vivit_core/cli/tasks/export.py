@@ -9,6 +9,7 @@ from vivit_core.analysis.export.files import check_kind, export_stream
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.trained import load_trained
+from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.twin import Twin
 from vivit_core.names import setting
 
@@ -21,7 +22,7 @@ def export(
     Parameters
     ----------
     context : the run.
-    checkpoint : of a causal twin.
+    checkpoint : of a causal twin, or of an ensemble of such.
     out : a new folder.
     format : of the programs.
     recording : id of the one whose units are predicted; None: the only one.
@@ -34,7 +35,7 @@ def export(
     check_kind(format)
     trained = load_trained(checkpoint)
     twin = trained.model
-    if not isinstance(twin, Twin):
+    if not isinstance(twin, Twin | Ensemble):
         raise ValueError(f"checkpoint={checkpoint}: a model of kind {twin.kind} is not exported; give a twin's")
     if recording is None and len(twin.specs) > 1:
         choices = " or ".join(setting("recording", name) for name in twin.specs)

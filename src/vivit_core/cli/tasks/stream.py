@@ -12,6 +12,7 @@ from vivit_core.analysis.stream.numbers import measure_export, measure_stream
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import tested
 from vivit_core.cli.trained import load_trained
+from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.twin import Twin
 from vivit_core.parts.schema import Node
 from vivit_core.system.files import write_text
@@ -26,7 +27,7 @@ def stream(
     Parameters
     ----------
     context : the run.
-    checkpoint : of a twin.
+    checkpoint : of a twin or an ensemble.
     data : recordings, where they are not the training's.
     recording : id of the one whose longest test trial is streamed; None: the first.
     bins : of the stream; fewer where the trial is shorter.
@@ -40,7 +41,7 @@ def stream(
     if bins < 2:
         raise ValueError(f"bins={bins}: a stream to be timed has at least 2 bins")
     trained = load_trained(checkpoint)
-    if not isinstance(trained.model, Twin):
+    if not isinstance(trained.model, Twin | Ensemble):
         raise ValueError(f"checkpoint={checkpoint}: a model of kind {trained.model.kind} has no stream; give a twin's")
     device = context.device
     twin = trained.model.to(device)

@@ -1,0 +1,111 @@
+"""task=ensemble writes one checkpoint, which takes a twin's place on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import twin, vivit
+
+from vivit_core import load_twin
+from vivit_core.cli.recordings import make_datamodule
+from vivit_core.models.load import checkpoint_of
+
+
+@pytest.fixture
+def checkpoints(tiny: list[str], tiny_files: list[Path], compose: Any, tmp_path: Path) -> list[Path]:
+    """Two twins of the tiny recordings with random weights; the second was trained on longer clips."""
+    found = []
+    for seed, length in enumerate((60, 70)):
+        settings = compose(
+            *tiny, f"data.clip_length={length}", "data.recordings=[" + ",".join(map(str, tiny_files)) + "]"
+        )
+        data = make_datamodule(settings["data"])
+        data.setup()
+        made = twin(vivit(modulator=None, spatial_depth=1, temporal_depth=1, window=8), *data.specs)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        found.append(tmp_path / f"member{seed}.ckpt")
+        torch.save(checkpoint_of(made) | {"settings": settings, "ln": None}, found[-1])
+    return found
+
+
+def test_one_checkpoint_of_two_is_evaluated(
+    command: Callable[..., Any], checkpoints: list[Path], tmp_path: Path
+) -> None:
+    both = tmp_path / "both.ckpt"
+    members = ",".join(map(str, checkpoints))
+    code, printed = command("task=ensemble", f"checkpoints=[{members}]", f"out={both}")
+    assert code == 0 and "an Ensemble of 2 ViViT of 2 recordings" in printed, printed
+    content = torch.load(both, weights_only=True)
+    assert content["settings"]["data"]["clip_length"] == 70  # no member gets less past than alone
+    loaded = load_twin(both)
+    frames = np.random.default_rng(0).integers(0, 256, (40, 18, 26), dtype=np.uint8)
+    behavior = np.zeros((40, loaded.specs["sim0"].behavior_dim))
+    alone = [load_twin(path).rates("sim0", frames, behavior) for path in checkpoints]
+    np.testing.assert_allclose(loaded.rates("sim0", frames, behavior), np.mean(alone, 0), rtol=1e-5)
+
+    code, printed = command("task=evaluate", f"checkpoint={both}", "hydra.run.dir=evaluated")
+    assert code == 0, printed
+    summary = json.loads((tmp_path / "evaluated" / "summary.json").read_text())
+    assert summary["units"] == 12 and summary["bps_mean"] is not None
+    code, printed = command("task=attention", f"checkpoint={both}")
+    assert code == 1 and "has no attention of its own; look at a member" in printed
+    code, printed = command("task=ensemble", f"checkpoints=[{members}]", f"out={both}")
+    assert code == 1 and "stands there already; name a new file" in printed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task=compare", "checkpoints=[MEMBER,BOTH]", "resamples=20"],
+        ["task=stream", "checkpoint=BOTH", "bins=20"],
+        ["task=receptive_fields", "checkpoint=BOTH"],
+        ["task=tuning", "checkpoint=BOTH", "mei=null"],
+        ["task=predict", "checkpoint=BOTH", "video=FILE", "out=rates.npz"],
+        ["task=export", "checkpoint=BOTH", "out=exported", "recording=sim0"],
+        ["task=publish", "checkpoint=BOTH", "out=shared", "evaluation=evaluated"],
+    ],
+    ids=lambda words: words[0].removeprefix("task="),
+)
+def test_every_task_that_takes_a_twin_takes_an_ensemble(
+    command: Callable[..., Any], checkpoints: list[Path], tiny_files: list[Path], tmp_path: Path, words: list[str]
+) -> None:
+    both = tmp_path / "both.ckpt"
+    code, printed = command("task=ensemble", f"checkpoints=[{','.join(map(str, checkpoints))}]", f"out={both}")
+    if words[0] == "task=publish":
+        code, printed = command("task=evaluate", f"checkpoint={both}", "hydra.run.dir=evaluated")
+    assert code == 0, printed
+    names = {"BOTH": str(both), "MEMBER": str(checkpoints[0]), "FILE": str(tiny_files[0])}
+    for name, value in names.items():
+        words = [word.replace(name, value) for word in words]
+    code, printed = command(*words, "hydra.run.dir=done")
+    assert code == 0, printed
+    if words[0] == "task=stream":
+        assert json.loads((tmp_path / "done" / "stream.json").read_text())["largest_difference"] <= 1e-4
+    if words[0] == "task=publish":
+        assert load_twin(tmp_path / "shared").kind == "Ensemble of 2 ViViT"
+
+
+def test_members_that_do_not_fit_are_named(
+    command: Callable[..., Any], checkpoints: list[Path], tmp_path: Path
+) -> None:
+    content = torch.load(checkpoints[1], weights_only=True)
+    content["settings"]["data"]["transforms"] = {"speed": None}
+    torch.save(content, checkpoints[1])
+    words = [f"checkpoints=[{','.join(map(str, checkpoints))}]", f"out={tmp_path / 'both.ckpt'}"]
+    code, printed = command("task=ensemble", *words)
+    assert code == 1 and "different data.transforms" in printed
+    content["twin"]["recordings"][0]["unit_ids"][0] = "other"
+    torch.save(content, checkpoints[1])
+    code, printed = command("task=ensemble", *words)
+    assert code == 1 and "recording sim0: the first member and member 2 differ in their units" in printed
+    assert f"2: {checkpoints[1]}" in printed and not (tmp_path / "both.ckpt").exists()
