@@ -1,4 +1,7 @@
-"""One page for all that is known of a twin: ``report.html``, which needs no network, no script and no other file.
+"""One page for all that is known of a twin: ``report.html``, which needs no network and no other file.
+
+Where a section has something to explore, the page carries one script of ours, and its policy lets no other run. With
+script switched off the tables and pictures tell the same.
 
 The page is its own store: each section stands between two comments that name its key, so that a later task can replace
 its section, or add one, and leave the others as they are. No text can look like such a comment, because all text is
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vivit_core.names import page_text
+from vivit_core.report.explore import part, script_hash
 from vivit_core.report.section import MEDIA, Section, cell
 from vivit_core.report.training import training_of, training_section
 from vivit_core.system.files import atomic_write, remove_leftovers
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ORDER = ("train", "inspect", "evaluate", "compare", "attention", "receptive_fields", "tuning")  # others come after
+EXPLORED = '<script type="application/json" class="explore">'  # no text can look like it, because all is escaped
 BLOCK = re.compile(r"<!-- section (\S+) -->\n(.*?)<!-- end of section \1 -->\n", flags=re.DOTALL)
 
 
@@ -97,6 +102,7 @@ def page_of(name: str, blocks: Mapping[str, str]) -> str:
     from markupsafe import Markup
 
     keys = sorted(blocks, key=lambda key: (ORDER.index(key) if key in ORDER else len(ORDER), key))
+    explored = any(EXPLORED in block for block in blocks.values())
     titles = {key: re.search(r"<h2>(.*?)</h2>", blocks[key], flags=re.DOTALL) for key in keys}
     return (
         templates()
@@ -105,6 +111,9 @@ def page_of(name: str, blocks: Mapping[str, str]) -> str:
             title=f"Digital twin {name}",
             links=[(key, Markup(found[1])) for key, found in titles.items() if found],
             blocks=[(key, Markup(blocks[key])) for key in keys],
+            script=Markup(part("explore.js")) if explored else None,
+            styles=Markup(part("explore.css")) if explored else None,
+            script_hash=Markup(script_hash()),
         )
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vivit_core.names import file_name
+from vivit_core.report.explore import Explorer
 
 MEDIA = {".png": "image/png", ".gif": "image/gif"}
 
@@ -43,6 +44,7 @@ class Section:
     pictures: Sequence[tuple[Path, str]]  # PNG or GIF, and its caption
     command: str  # the command line that does it again
     notes: Sequence[Table] = ()  # tables that stand below the pictures
+    explore: Explorer | None = None  # what a reader can explore, between tables and pictures
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.key):

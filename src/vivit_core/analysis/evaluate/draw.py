@@ -18,6 +18,7 @@ from vivit_core.analysis.evaluate.numbers import (
     repeated_rows,
     runs,
 )
+from vivit_core.analysis.evaluate.responses import CLIP_S, over_repeats
 from vivit_core.analysis.predict import (
     Predictions,
     scorer_of,
@@ -29,9 +30,6 @@ from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import file_name, short
 from vivit_core.plotting import rates as plotting_rates
-
-CLIP_S = 5.0  # s of a trial shown in the pictures
-
 
 QUALITIES = {"good": 0.9, "middling": 0.5, "poor": 0.1}  # quantiles of bits per spike of the units that are drawn
 
@@ -130,20 +128,6 @@ def calibration_of(twin: Predictor, recording: Recording, recording_id: str, fou
         return None
     below, up_to = (np.broadcast_to(p, counts.shape)[valid] for p in said)
     return probability_integral(below, up_to, CLASSES)
-
-
-def over_repeats(found: Predictions, shown: Sequence[slice], rate_hz: float) -> dict[str, np.ndarray]:
-    """One stimulus: its ``trials`` (R, T, U), NaN where invalid, and mean predictions (T, U); all in Hz."""
-    bins = round(CLIP_S * rate_hz)
-    shown = [slice(rows.start, min(rows.stop, rows.start + bins)) for rows in shown]
-    valid = np.stack([found.valid_NU[rows] for rows in shown])
-    traces = {
-        "trials": np.where(valid, np.stack([found.counts_NU[rows] for rows in shown]) * rate_hz, np.nan),
-        "predicted": np.mean([found.predicted_NU[rows] for rows in shown], axis=0) * rate_hz,
-    }
-    if found.ln_NU is not None:
-        traces["ln"] = np.mean([found.ln_NU[rows] for rows in shown], axis=0) * rate_hz
-    return traces
 
 
 def draw_units(rows: Sequence[dict[str, Any]], folder: Path) -> None:

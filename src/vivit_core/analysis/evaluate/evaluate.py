@@ -9,12 +9,14 @@ import numpy as np
 
 from vivit_core.analysis.attention.blocks import attending_core
 from vivit_core.analysis.attention.lesions import Lesioned, lesions
-from vivit_core.analysis.bootstrap import FEWEST, INTERVAL, Sums
+from vivit_core.analysis.bootstrap import FEWEST, INTERVAL, Sums, enough_pieces, intervals, resampled
 from vivit_core.analysis.evaluate.attention import attention_sums, summarize_attention
-from vivit_core.analysis.evaluate.context import PIECE_S, RESAMPLES, context_sums, summarize_context
+from vivit_core.analysis.evaluate.context import PIECE_S, RESAMPLES, context_sums, summarize_context, sums_of
 from vivit_core.analysis.evaluate.draw import draw_recording, draw_units
 from vivit_core.analysis.evaluate.numbers import by_subject, score_recording, summarize, without_nan
+from vivit_core.analysis.evaluate.responses import responses_of
 from vivit_core.analysis.predict import (
+    Predictions,
     Split,
     behavior_controls,
     columns_of,
@@ -22,9 +24,10 @@ from vivit_core.analysis.predict import (
     refuse_blind,
     refuse_broken,
 )
-from vivit_core.analysis.tables import write_summary
+from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import ABOUT
+from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.repeats import RELIABLE
 from vivit_core.metrics.unit_scores import all_metrics
@@ -34,6 +37,9 @@ from vivit_core.specs import Clips
 from vivit_core.system.tables import write_table
 
 METHODS = {  # what units.csv and summary.json hold, besides the metrics
+    "bps_low": f"and bps_high: where {INTERVAL[1] - INTERVAL[0]:g} % of {RESAMPLES} resamplings of the recording's "
+    f"stimuli put a unit's bits per spike, in at least {FEWEST} pieces of at most {PIECE_S:g} s, repeats together. A "
+    f"unit that spikes in fewer than {FEWEST} pieces has none.",
     "local_bps": "the same of the best rate that an observer could say who knows the unit's own field, and not its "
     "context; in simulated recordings with context alone.",
     "contextual_fraction": "(bps − local_bps) / (truth_bps − local_bps): the part of context's information that is "
@@ -92,7 +98,8 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score a twin on every bin of a split, burn-in left out; write ``units.csv``, ``summary.json``, ``pictures/``.
+    """Score a twin on every bin of a split, burn-in left out; write ``units.csv``, ``summary.json``, ``responses.npz``
+    (:func:`responses_of`) and ``pictures/``.
 
     Memory holds one recording's predictions at a time.
 
@@ -130,6 +137,7 @@ def evaluate(
     rows_of: dict[str, list[dict[str, Any]]] = {}
     sums: dict[str, dict[str, Sums]] = {}
     attention: dict[str, dict[str, Sums]] = {}
+    responses: dict[str, np.ndarray] = {}
     recordings: dict[str, Any] = {}
     by_id = {
         spec.recording_id: recording for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
@@ -143,6 +151,8 @@ def evaluate(
         refuse_broken(own, recording_id, f"checkpoint {checkpoint}")
         recording = by_id[recording_id]
         scored = score_recording(twin, ln, recording, recording_id, own, split)
+        add_intervals(scored, twin, recording, own, split, datamodule.evaluation_burn_in, seed)
+        responses |= responses_of(twin, recording, recording_id, own, split)
         shares = {"missing_behavior_fraction": own.missing_behavior}
         start = recording.info.trials.of(split).start
         trials = {
@@ -187,9 +197,27 @@ def evaluate(
     summary = without_nan(summary | {"methods": methods()})
 
     write_table(out / "units.csv", rows)
+    write_arrays(out / "responses.npz", responses)
     write_summary(out / "summary.json", summary)
     draw_units(rows, out / "pictures")
     return summary
+
+
+def add_intervals(
+    rows: list[dict[str, Any]],
+    twin: Predictor,
+    recording: Recording,
+    found: Predictions,
+    split: Split,
+    burn_in: int,
+    seed: int,
+) -> None:
+    """Bound the bits per spike of a recording's units, in their rows; NaN for a unit that spikes in too few pieces."""
+    sums = sums_of({"twin": found.predicted_NU}, twin, recording, found, split, burn_in)["twin"]
+    drawn_RMU = resampled({"twin": {"": sums}}, RESAMPLES, seed, progress=False)["twin"]
+    low_U, high_U = intervals(drawn_RMU[:, 0], enough_pieces(sums.sums_KSU))
+    for row, low, high in zip(rows, low_U.tolist(), high_U.tolist(), strict=True):
+        row |= {"bps_low": low, "bps_high": high}
 
 
 def lesions_of(twin: Predictor, datamodule: RecordingsDataModule, split: Split, device: str) -> dict[str, Lesioned]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vivit_core.analysis.evaluate.draw import RECORDINGS_SHOWN
 from vivit_core.analysis.evaluate.evaluate import methods
+from vivit_core.analysis.evaluate.explore import unit_explorer
 from vivit_core.analysis.evaluate.numbers import HALF, NEAR_PX, keys_of
 from vivit_core.data.recording.format import ABOUT
 from vivit_core.metrics.unit_scores import all_metrics
@@ -36,7 +37,8 @@ CAPTIONS = {  # in the order of the report, by how a picture's name begins
 
 
 def report_section(summary: dict[str, Any], folder: Path, command: str, meaning: str | None = None) -> Section:
-    """What an evaluation adds to a twin's report, from its ``summary.json`` and the pictures in its folder.
+    """What an evaluation adds to a twin's report, from its ``summary.json``, the pictures in its folder, and the
+    ``units.csv`` and ``responses.npz`` beside that.
 
     ``meaning`` is the sentence of :func:`vivit_core.analysis.evaluate.verdict.verdict`.
     """
@@ -139,7 +141,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         for path in [folder / f"{name}.png", *(folder / f"{name}_{file_name(recording)}.png" for recording in shown)]
         if path.is_file()
     ]
-    return Section("evaluate", "How well it predicts", text, tables, drawn, command, notes)
+    explore = unit_explorer(folder.parent)
+    return Section("evaluate", "How well it predicts", text, tables, drawn, command, notes, explore)
 
 
 def subjects_table(summary: dict[str, Any]) -> Table:

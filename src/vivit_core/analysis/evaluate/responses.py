@@ -1,0 +1,90 @@
+"""Every unit's rates in a few seconds that it was shown, measured and predicted: ``responses.npz``.
+
+Shape letters: T bins, R repeats, U units, H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vivit_core.analysis.evaluate.numbers import centers_px, repeated_rows, runs
+from vivit_core.analysis.predict import Predictions, columns_of
+from vivit_core.data.recording.reader import Recording
+from vivit_core.models.predictor import Predictor
+from vivit_core.names import key_name
+from vivit_core.plotting.rates import smoothed_average
+
+CLIP_S = 5.0  # s of a stimulus that are kept and drawn
+MOST_REPEATS = 40  # that are kept
+
+
+def over_repeats(found: Predictions, shown: list[slice], rate_hz: float) -> dict[str, np.ndarray]:
+    """One stimulus: its ``trials`` (R, T, U), NaN where invalid, and mean predictions (T, U); all in Hz."""
+    bins = round(CLIP_S * rate_hz)
+    shown = [slice(rows.start, min(rows.stop, rows.start + bins)) for rows in shown]
+    valid = np.stack([found.valid_NU[rows] for rows in shown])
+    traces = {
+        "trials": np.where(valid, np.stack([found.counts_NU[rows] for rows in shown]) * rate_hz, np.nan),
+        "predicted": np.mean([found.predicted_NU[rows] for rows in shown], axis=0) * rate_hz,
+    }
+    if found.ln_NU is not None:
+        traces["ln"] = np.mean([found.ln_NU[rows] for rows in shown], axis=0) * rate_hz
+    return traces
+
+
+def shown_most(recording: Recording, found: Predictions, split: str) -> tuple[str, list[slice]]:
+    """The stimulus of a split with most repeats and its showings' rows among the scored bins; where none is repeated,
+    what comes first, which has no name."""
+    if stimuli := repeated_rows(recording, found.bins_N, split):
+        stimulus = max(stimuli, key=lambda name: len(stimuli[name]))  # the first of equals
+        return stimulus, stimuli[stimulus]
+    first, last = runs(found.bins_N)[0]
+    return "", [slice(0, last - first)]
+
+
+def responses_of(
+    twin: Predictor, recording: Recording, recording_id: str, found: Predictions, split: str
+) -> dict[str, np.ndarray]:
+    """What ``responses.npz`` holds of a recording, by ``<recording>/<name>``; the recording's name is that of
+    :func:`vivit_core.names.key_name`.
+
+    ``unit_ids`` (U,) · ``bin_s`` · ``stimulus``, empty where none is repeated · ``repeats``, how many there are ·
+    ``counts`` (R, T, U) a bin, NaN where not valid, of at most ``MOST_REPEATS`` · ``measured`` and ``error`` (T, U):
+    their smoothed mean over all repeats and its standard error, Hz · ``predicted`` and, where there is one, ``ln``
+    (T, U), Hz · ``frame`` (H, W), the first one shown · ``window`` (U, 5): see ``report.explore.Place``.
+    """
+    rate_hz = recording.info.frame_rate_hz
+    stimulus, rows = shown_most(recording, found, split)
+    traces = over_repeats(found, rows, rate_hz)
+    trials_RTU = traces["trials"]
+    averages = [smoothed_average(trials_RTU[..., unit], 1 / rate_hz) for unit in range(trials_RTU.shape[-1])]
+    first = int(found.bins_N[rows[0].start])
+    kept: dict[str, Any] = {
+        "unit_ids": np.array(recording.info.unit_ids),
+        "bin_s": np.array(1 / rate_hz),
+        "stimulus": np.array(stimulus),
+        "repeats": np.array(len(rows)),
+        "counts": (trials_RTU[:MOST_REPEATS] / rate_hz).astype(np.float16),
+        "measured": np.stack([mean for mean, _ in averages], 1).astype(np.float32),
+        "error": np.stack([error for _, error in averages], 1).astype(np.float32),
+        "predicted": traces["predicted"].astype(np.float32),
+        "frame": recording.frames(first, first + 1)[:, 0].mean(0).astype(np.float32),
+        "window": windows_of(twin, recording, recording_id).astype(np.float32),
+    }
+    if "ln" in traces:
+        kept["ln"] = traces["ln"].astype(np.float32)
+    key = key_name(recording_id)
+    return {f"{key}/{name}": value for name, value in kept.items()}
+
+
+def windows_of(twin: Predictor, recording: Recording, recording_id: str) -> np.ndarray:
+    """Where each readout looks, and how wide, (U, 5): x, y, standard deviations along and across, and angle; NaN where
+    not known."""
+    units = columns_of(twin, recording_id, recording.info.unit_ids)
+    windows_U5 = np.full((len(units), 5), np.nan)
+    windows_U5[:, :2] = centers_px(twin, recording, recording_id)
+    if (gaussians := twin.gaussians_px(recording_id)) is not None:
+        windows_U5[:, 2:4], windows_U5[:, 4] = gaussians["std_px"][units], gaussians["angle_deg"][units]
+    return windows_U5

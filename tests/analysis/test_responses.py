@@ -1,0 +1,84 @@
+"""What an evaluation leaves to be explored: each unit's rates on repeats, its place, its interval."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_evaluate import BURN_IN, SHOWN, TRIAL, PixelTwin, arrays, module_of, run
+
+from vivit_core.analysis import bootstrap
+from vivit_core.analysis.evaluate.section import report_section
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.system.tables import read_table
+
+GAINS = [0.4, 0.5, 0.6, 0.7]
+
+
+class PlacedTwin(PixelTwin):
+    def gaussians_px(self, recording_id: str) -> dict[str, np.ndarray]:
+        return {"mean_px": self.centers_px(recording_id), "std_px": np.full((4, 2), 1.5), "angle_deg": np.arange(4.0)}
+
+    def centers_px(self, recording_id: str) -> np.ndarray:
+        return np.array([[0.0, 1.0], [1, 1], [2, 2], [3, 1]])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bootstrap, "FEWEST", 3)  # for so few bins
+    data = module_of(write_recording(tmp_path / "hand.h5", **arrays()))
+    run(PlacedTwin(data.specs[0], GAINS), data, tmp_path / "out", ln=PixelTwin(data.specs[0], [0.3] * 4))
+    return tmp_path / "out"
+
+
+def test_rates_are_of_the_stimulus_with_most_repeats(folder: Path) -> None:
+    made = arrays()
+    first = SHOWN.index("rep")
+    shown = [np.arange(i * TRIAL + BURN_IN, (i + 1) * TRIAL) for i in range(first, len(SHOWN))]
+    with np.load(folder / "responses.npz", allow_pickle=False) as file:
+        found = {name.removeprefix("hand/"): file[name] for name in file.files}
+    assert found["unit_ids"].tolist() == ["u0", "u1", "u2", "u3"]
+    assert (str(found["stimulus"]), int(found["repeats"]), float(found["bin_s"])) == ("rep", 3, 0.02)
+    counts = np.stack([np.where(made["valid"][bins], made["counts"][bins], np.nan) for bins in shown])
+    np.testing.assert_array_equal(found["counts"], counts)
+    pixel = (made["frames"][shown[0], 0, 0, None] + 1.0) / 100 * 50  # the repeats show the same frames
+    np.testing.assert_allclose(found["predicted"], pixel * GAINS, rtol=1e-5)
+    np.testing.assert_allclose(found["ln"], pixel * ([0.3] * 4), rtol=1e-5)
+    np.testing.assert_array_equal(found["frame"], made["frames"][shown[0][0]])
+    expected = np.column_stack([[0, 1, 2, 3], [1, 1, 2, 1], np.full((4, 2), 1.5), np.arange(4)])
+    np.testing.assert_array_equal(found["window"], expected)
+    mean = np.nanmean(counts, axis=(0, 1)) * 50
+    np.testing.assert_allclose(np.nanmean(found["measured"], 0), mean, rtol=0.15)
+
+
+def test_a_score_lies_in_its_interval_and_a_silent_unit_has_none(folder: Path) -> None:
+    table = read_table(folder / "units.csv", text=("recording", "unit"))
+    own = table[:3]
+    assert (own["bps_low"] < own["bps"]).all() and (own["bps"] < own["bps_high"]).all()
+    assert table["bps_low"].isna()[3] and table["bps_high"].isna()[3]
+
+
+def test_the_report_s_section_holds_all_of_it(folder: Path) -> None:
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    section = report_section(summary, folder / "pictures", "x")
+    assert section.explore is not None
+    told = section.explore.plain()
+    assert told["names"] == ["u0", "u1", "u2", "u3"]
+    assert [panel["kind"] for panel in told["panels"]] == ["scores", "series", "place"]
+    assert told["panels"][1]["clips"][0]["about"] == "stimulus rep, 3 repeats"
+    assert told["panels"][2]["windows"][2] == [2, 2, 1.5, 1.5, 2]
+
+
+def test_without_repeats_the_first_trial_stands_in(tmp_path: Path) -> None:
+    once = arrays()
+    trials = once["trials"]
+    once["trials"] = type(trials)(trials.start, trials.stop, np.array(list("abcdefg")), trials.split)
+    data = module_of(write_recording(tmp_path / "hand.h5", **once))
+    run(PixelTwin(data.specs[0], GAINS), data, tmp_path / "out")
+    with np.load(tmp_path / "out" / "responses.npz") as file:
+        assert str(file["hand/stimulus"]) == "" and int(file["hand/repeats"]) == 1 and "hand/ln" not in file.files
+        assert file["hand/counts"].shape == (1, TRIAL - BURN_IN, 4)
+        assert np.isnan(file["hand/window"][:, 2:]).all()

@@ -1,0 +1,248 @@
+"""The page in a real browser: a person sorts, filters, chooses, zooms, prints, and sees the files' numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from browser import CHROMIUM, WITHOUT, Browser
+from made_report import RATE_HZ, write_evaluation, write_report
+
+from vivit_core.system.tables import read_table
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT)
+
+EVIL = '<img src=x onerror="hacked=1"></script><script>hacked=1</script>'
+UNITS = {"retina": [EVIL, *(f"r{i:02d}" for i in range(29))], "V1 & <b>more</b>": [f"v{i:02d}" for i in range(30)]}
+TABLE = "#explore-units-table"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    found = Browser(tmp_path_factory.mktemp("browser"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_evaluation(folder, UNITS, bins=240, repeats=8)
+    return write_report(folder)
+
+
+@pytest.fixture
+def opened(browser: Browser, page: Path) -> Browser:
+    browser.console.clear()
+    browser.open(page)
+    return browser
+
+
+@pytest.fixture(scope="module")
+def units(page: Path) -> pandas.DataFrame:
+    return read_table(page.parent / "units.csv", text=("recording", "unit", "context"))
+
+
+def names(browser: Browser) -> list[str]:
+    return browser.texts(f"{TABLE} tbody tr th")
+
+
+def chosen(browser: Browser) -> str:
+    return browser.text(".x-panel .x-name")
+
+
+def test_a_table_sorts_by_any_column(opened: Browser, units: pandas.DataFrame) -> None:
+    best = units.sort_values("bps", ascending=False)["unit"].tolist()
+    assert names(opened)[:9] == best[:9] and chosen(opened) == best[0]
+    opened.click(f'{TABLE} button[title="corr"]')
+    assert names(opened)[:9] == units.sort_values("corr", ascending=False)["unit"].tolist()[:9]
+    opened.click(f'{TABLE} button[title="corr"]')
+    assert names(opened)[:9] == units.sort_values("corr")["unit"].tolist()[:9]
+    assert opened.texts(f"{TABLE} [aria-sort=ascending]") == ["correlation"]
+    # What is not known comes last, whichever way.
+    for _ in range(2):
+        opened.click(f'{TABLE} button[title="ln_bps"]')
+        opened.js("document.querySelector('.x-rows').scrollTop = 1e6; new Promise(done => setTimeout(done, 100))")
+        assert set(names(opened)[-2:]) == {EVIL, "v00"}
+    assert opened.console == []
+
+
+def test_a_table_is_filtered_by_words_numbers_and_recordings(opened: Browser, units: pandas.DataFrame) -> None:
+    median = opened.texts(f"{TABLE} tfoot td")[2]
+    assert float(median) == pytest.approx(units["bps"].median(), rel=1e-3)
+    opened.click(".x-search input")
+    opened.type("v1, bps > 0.4 and correlation <= 0.5")
+    kept = units[(units["recording"] != "retina") & (units["bps"] > 0.4) & (units["corr"] <= 0.5)]
+    assert 2 < len(kept) < 30
+    assert opened.text(".x-status") == f"{len(kept)} of 60 units."
+    assert set(names(opened)) == set(kept["unit"])
+    assert float(opened.texts(f"{TABLE} tfoot td")[2]) == pytest.approx(kept["bps"].median(), rel=1e-3)
+    assert opened.js("document.querySelectorAll('.x-points circle:not(.x-out)').length") == kept["ln_bps"].notna().sum()
+    opened.type(", nonsense > 3")
+    assert opened.text(".x-status") == "0 of 60 units. There is no number called nonsense."
+    opened.js("const i = document.querySelector('.x-search input'); i.value = ''; i.dispatchEvent(new Event('input'))")
+    opened.click(".x-chip[title=retina]")
+    assert opened.text(".x-status") == "30 of 60 units." and not set(names(opened)) & set(UNITS["retina"])
+    assert opened.js("document.querySelector('.x-chip[title=retina]').getAttribute('aria-pressed')") == "false"
+
+
+def test_a_unit_that_is_clicked_opens_with_the_numbers_of_the_file(opened: Browser, units: pandas.DataFrame) -> None:
+    opened.click(f"{TABLE} tbody tr:nth-child(4)")
+    name = names(opened)[3]
+    assert chosen(opened) == name
+    row = units[units["unit"] == name].iloc[0]
+    told = opened.js("[...document.querySelectorAll('.x-panel dd')].map(e => [e.dataset.key, e.textContent])")
+    assert {key for key, _ in told} == set(row.dropna().index) - {"recording", "unit"}
+    for key, text in told:
+        if key != "context":
+            assert float(text.replace(",", "")) == pytest.approx(row[key], rel=6e-4), key
+    scores = opened.js("[...document.querySelectorAll('.x-score .x-value')].map(e => e.dataset.key)")
+    assert {"bps", "ln_bps", "truth_bps", "corr", "normalized_corr", "knowable_fraction"} <= set(scores)
+    low, high = map(float, re.findall(r"[-\d.]+", opened.text(".x-score .x-interval")))
+    assert (low, high) == (pytest.approx(row["bps_low"], rel=1e-3), pytest.approx(row["bps_high"], rel=1e-3))
+    rank = (units["bps"] < row["bps"]).sum() / 59
+    assert opened.text(".x-score small") == f"above {round(100 * rank)} % of 60"
+    center = [opened.js(f"document.querySelector('.x-center').getAttribute('{name}')") for name in ("cx", "cy")]
+    assert [float(v) for v in center] == pytest.approx(list(row[["readout_x_px", "readout_y_px"]]), abs=0.01)
+
+
+def test_a_point_that_is_clicked_opens_too(opened: Browser, units: pandas.DataFrame) -> None:
+    with_ln = units[units["ln_bps"].notna()].reset_index()
+    alone = int(with_ln["bps"].argsort().iloc[-3])
+    opened.js(f"document.querySelectorAll('.x-points circle')[{alone}].id = 'one'")
+    opened.click("#one")
+    assert chosen(opened) == with_ln["unit"][alone]
+    assert opened.texts(f"{TABLE} [aria-selected=true] th") == [with_ln["unit"][alone]]
+    above = (with_ln["bps"] > with_ln["ln_bps"]).sum()
+    assert opened.text(".x-picture .x-say") == f"above the line: {above} of 58 units"
+    opened.js("document.querySelector('[data-axis=x]').value = 'mean_rate_hz'")
+    opened.js("document.querySelector('[data-axis=x]').dispatchEvent(new Event('change'))")
+    assert opened.js("document.querySelectorAll('.x-points circle').length") == 60
+    assert opened.js("document.querySelectorAll('.x-diagonal').length") == 0
+
+
+def test_keys_do_what_the_mouse_does(opened: Browser, units: pandas.DataFrame) -> None:
+    best = units.sort_values("bps", ascending=False)["unit"].tolist()
+    opened.js(f"document.querySelector('{TABLE}').focus()")
+    opened.press("ArrowDown", "ArrowDown", "ArrowUp")
+    assert chosen(opened) == best[1]
+    opened.press("End")
+    assert chosen(opened) == best[-1] and opened.texts(f"{TABLE} [aria-selected=true] th") == [best[-1]]
+    box = "document.querySelector('{}').getBoundingClientRect().{}"
+    row, rows = (
+        [opened.js(box.format(of, side)) for side in ("top", "bottom")]
+        for of in (f"{TABLE} [aria-selected=true]", ".x-rows")
+    )
+    assert rows[0] <= row[0] and row[1] <= rows[1]  # the row was scrolled to
+    opened.press("Home")
+    assert chosen(opened) == best[0]
+    opened.js("document.querySelector('.x-picture svg').focus()")
+    opened.press("ArrowLeft")
+    with_ln = units[units["ln_bps"].notna()].sort_values("ln_bps")["unit"].tolist()
+    assert chosen(opened) == with_ln[with_ln.index(best[0]) - 1]
+
+
+def test_time_is_zoomed_and_read(opened: Browser, page: Path) -> None:
+    opened.js("document.querySelector('.x-time').focus()")
+    whole = [0.0, 240 / RATE_HZ]
+
+    def seen() -> list[float]:
+        return [float(v) for v in opened.js("(d => [d.from, d.to])(document.querySelector('.x-time').dataset)")]
+
+    assert seen() == whole
+    left, right = 42 / 660, 652 / 660  # of the axis in the picture
+    opened.drag(".x-time", (left + 0.25 * (right - left), 0.6), (left + 0.5 * (right - left), 0.6))
+    assert seen() == pytest.approx([0.5, 1.0], abs=0.03)
+    opened.press("+")
+    assert seen()[1] - seen()[0] == pytest.approx(0.25, abs=0.02)
+    opened.press("0")
+    assert seen() == whole
+    opened.mouse("mouseMoved", *opened.middle(".x-time", (left + 0.5 * (right - left), 0.7)))
+    said = opened.text(".x-series .x-say")
+    time = float(said.split(" s:")[0])
+    with np.load(page.parent / "responses.npz") as file:
+        recording = next(r for r, own in UNITS.items() if chosen(opened) in own)
+        key = next(name for name in file.files if name.endswith("/predicted") and (name[0] == recording[0]))
+        rates = file[key][:, UNITS[recording].index(chosen(opened))]
+    expected = rates[int(time * RATE_HZ)]
+    assert float(re.search(r"twin ([\d.]+)", said)[1]) == pytest.approx(expected, rel=2e-3)
+
+
+def test_metrics_are_chosen(opened: Browser) -> None:
+    before = opened.texts(f"{TABLE} thead th")
+    opened.click(".x-columns summary")
+    opened.click(".x-columns input[value=spikes]")
+    opened.click(".x-columns input[value=corr]")
+    after = opened.texts(f"{TABLE} thead th")
+    assert set(before) - set(after) == {"correlation"} and set(after) - set(before) == {"spikes"}
+
+
+def test_text_stays_text_and_no_other_script_runs(opened: Browser) -> None:
+    opened.click(".x-search input")
+    opened.type("onerror")
+    assert names(opened) == [EVIL]
+    opened.click(f"{TABLE} tbody tr")
+    assert chosen(opened) == EVIL
+    opened.js("document.querySelector('.x-search input').value = ''; 0")
+    assert opened.js("typeof hacked") == "undefined"
+    made = ".explorer img[src=x], .explorer b:not(.x-score b), .explorer script"
+    assert opened.js(f"document.querySelectorAll('{made}').length") == 0
+
+    assert opened.console == []
+    opened.js("const e = document.createElement('script'); e.textContent = 'hacked = 2'; document.body.append(e); 0")
+    assert opened.js("typeof hacked") == "undefined"
+    assert opened.js("fetch('data:text/plain,x').then(() => 'fetched', () => 'refused')") == "refused"
+
+
+def test_dark_narrow_and_paper(opened: Browser, tmp_path: Path) -> None:
+    color = "getComputedStyle(document.querySelector('.x-panel')).backgroundColor"
+    light = opened.js(color)
+    try:
+        opened.media(scheme="dark")
+        dark = opened.js(color)
+        assert sum(map(int, re.findall(r"\d+", dark))) < 200 < sum(map(int, re.findall(r"\d+", light)))
+        opened.media()
+        opened.size(400, 900)
+        assert opened.js("document.documentElement.scrollWidth") <= 400  # nothing hangs over
+        opened.size(1200, 1000)
+        opened.media("print")
+        assert opened.js("getComputedStyle(document.querySelector('.x-tools')).display") == "none"
+        opened.media("")
+        printed = opened.print(tmp_path / "page.pdf").read_bytes()
+        pages = len(re.findall(rb"/Type /Page\b", printed))
+        assert printed.startswith(b"%PDF") and 1 < pages < 6
+    finally:
+        opened.media()
+
+
+def test_without_script_the_page_is_todays(browser: Browser, page: Path) -> None:
+    browser.script(False)
+    try:
+        browser.open(page)
+        root = browser.call("DOM.getDocument", depth=0)["root"]["nodeId"]
+
+        def shown(selector: str) -> str | None:
+            node = browser.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+            return browser.call("DOM.getOuterHTML", nodeId=node)["outerHTML"] if node else None
+
+        assert shown(".explorer") is None and "Means over units" in (shown("caption") or "")
+        assert "With script switched on" in (shown("noscript p") or "")
+    finally:
+        browser.script(True)
+
+
+@pytest.mark.long
+def test_a_thousand_units_fit_and_open_at_once(browser: Browser, tmp_path: Path) -> None:
+    units = {f"animal{i}": [f"unit {j:03d}" for j in range(250)] for i in range(4)}
+    write_evaluation(tmp_path, units, bins=600, repeats=40)
+    path = write_report(tmp_path)
+    size = path.stat().st_size
+    seconds = min(browser.open(path) for _ in range(3))
+    print(json.dumps({"megabytes": size / 1e6, "seconds": seconds}))
+    assert size <= 15e6 and seconds <= 2
+    assert browser.text(".x-status") == "1,000 of 1,000 units."
