@@ -24,6 +24,9 @@ class Clips(TypedDict, total=False):
     counts: torch.Tensor  # (B, T, U) float32, spikes a bin
     valid: torch.Tensor  # (B, T, U) bool
     behavior: torch.Tensor  # (B, T, D) float32
+    # (B, U) bool; whose counts a twin with a history sees, of bins before the one that it predicts. Without it a
+    # training draws some, and an evaluation shows none
+    observed: torch.Tensor
     score: torch.Tensor  # (B, T) bool; only in evaluation: the bins this clip is scored on
     start: torch.Tensor  # (B,) int64, first frame of the clip in its recording
     # (B,) int64; only in evaluation, where clips that show the same have one row of frames and behavior: which it is

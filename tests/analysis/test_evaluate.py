@@ -428,6 +428,56 @@ def test_the_report_shows_whether_counts_scatter_as_predicted(data: RecordingsDa
     assert calibration_of(twin, recording, "hand", replace(found, valid_NU=np.zeros_like(valid))) is None
 
 
+class RememberingTwin(PixelTwin):
+    """Doubles a unit's rate after a bin with a spike of its own, where it is told of it."""
+
+    observes = "own"
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        counts = super().forward(batch)
+        for name, clips in batch.items():
+            if "observed" in clips:
+                fired = (clips["counts"] > 0) & clips["valid"] & clips["observed"][:, None]
+                counts[name] = counts[name] * (1.0 + torch.nn.functional.pad(fired, (0, 0, 1, 0))[:, :-1].float())
+        return counts
+
+
+def test_scores_with_past_counts_stand_apart(data: RecordingsDataModule, tmp_path: Path) -> None:
+    gains = [0.4, 0.5, 0.6, 0.7]
+    plain = run(PixelTwin(data.specs[0], gains), data, tmp_path / "plain")
+    summary = run(RememberingTwin(data.specs[0], gains), data, tmp_path / "own")
+    assert plain["observed"] == summary["observed"] == summary["recordings"]["hand"]["observed"] == "none"
+    assert plain["history"] == plain["recordings"]["hand"]["history"] == {}
+    assert summary["bps_mean"] == plain["bps_mean"] and summary["behavior"] == {}
+    told = summary["history"]
+    assert told["observed"] == "own" and told["bps_mean"] != summary["bps_mean"]
+    assert told == summary["recordings"]["hand"]["history"]
+    rows = list(csv.DictReader((tmp_path / "own" / "units.csv").open()))
+    assert "observed_bps" not in (tmp_path / "plain" / "units.csv").read_text()
+    made, bins = arrays(), scored_bins("test")
+    for u in range(3):
+        use = bins[made["valid"][bins, u]]
+        fired = (made["counts"][use - 1, u] > 0) & made["valid"][use - 1, u] & (use % TRIAL > 0)
+        rate = gains[u] * (made["frames"][use, 0, 0] + 1.0) / 100 * (1.0 + fired)
+        counts = made["counts"][use, u].astype(float)
+        null = stats.poisson.logpmf(counts, counts.mean()).sum()
+        expected = (stats.poisson.logpmf(counts, rate).sum() - null) / (counts.sum() * math.log(2))
+        assert float(rows[u]["observed_bps"]) == pytest.approx(expected, rel=1e-5), u
+    assert told["bps_mean"] == pytest.approx(np.mean([float(row["observed_bps"]) for row in rows[:3]]))
+    section = report_section(summary, tmp_path, "")
+    assert any("can be told each unit's own counts of earlier bins" in words for words in section.text)
+    (table,) = [table for table in section.tables if table.title.startswith("Without and with past counts")]
+    assert [row[0] for row in table.rows] == ["none", "own"] * 2
+    assert not any("past counts" in table.title for table in report_section(plain, tmp_path, "").tables)
+
+    # A twin that knows more units, in another order, is told of those that the recording has.
+    wide = RecordingSpec.from_dict(
+        {**data.specs[0].to_dict(), "unit_ids": ["x", "u3", "u1", "u0", "u2"], "unit_mean_counts": [0.5] * 5}
+    )
+    run(RememberingTwin(wide, [9.0, 0.7, 0.5, 0.4, 0.6]), data, tmp_path / "wide")
+    assert (tmp_path / "wide" / "units.csv").read_text() == (tmp_path / "own" / "units.csv").read_text()
+
+
 def test_correlation_to_the_average_over_repeats(data: RecordingsDataModule, tmp_path: Path) -> None:
     run(PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7]), data, tmp_path)
     row = next(csv.DictReader((tmp_path / "units.csv").open()))

@@ -13,11 +13,13 @@ import known_models
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from films import gray, write
 from small_recordings import small_arrays
 
 from vivit_core.analysis.video.numbers import predict_video
 from vivit_core.analysis.video.section import report_section
+from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.video.files import open_video
@@ -41,6 +43,32 @@ def predicted(model: Any, video: Path, folder: Path, **changed: Any) -> tuple[di
 
 def close(made: np.ndarray, expected: np.ndarray) -> None:
     assert made.shape == expected.shape and np.abs(made - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_twin_that_remembers_goes_on_from_its_own_counts(tmp_path: Path) -> None:
+    """Each trial anew, with samples of its own; piece by piece as in one pass."""
+    history = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 2, "lags": 4, "shown": 0.5}
+    model = tiny_models.twin(tiny_models.vivit(modulator=None, history=history), tiny_models.spec("a", behavior=0))
+    with torch.no_grad():
+        model.history("a").weight_UK.fill_(0.5)
+    own = model.specs["a"]
+    frames = np.random.default_rng(0).integers(0, 255, (60, *own.frame_shape[1:]), dtype=np.uint8)
+    starts = np.array([0, 20, 40])
+    trials = Trials(starts, starts + 20, np.array(["x", "x", "y"]), np.array(["train", "val", "test"]))
+    frames[20:40] = frames[:20]
+    counts = np.zeros((60, own.n_units), np.uint8)
+    film = write_recording(
+        tmp_path / "film.h5", recording_id="film", frame_rate_hz=own.frame_rate_hz, frames=frames, counts=counts,
+        trials=trials,
+    )  # fmt: skip
+    model.feedback, model.seed = "samples", 5
+    _, rates = predicted(model, film, tmp_path)
+    assert not np.allclose(rates["a"][:20], rates["a"][20:40])
+    model.seed = 5
+    close(rates["a"][:20], model.rates("a", frames[:20]))
+    model.feedback = "expected"
+    _, rates = predicted(model, film, tmp_path)
+    close(rates["a"][:20], rates["a"][20:40])
 
 
 @pytest.mark.parametrize("kind", ["twin", "ln"])

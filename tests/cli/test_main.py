@@ -321,3 +321,32 @@ def test_only_our_own_value_errors_are_a_users_mistakes():
         theirs = message_of(error)
     assert ours is not None and "trainer.epochs" in ours
     assert theirs is None
+
+
+@pytest.mark.long
+def test_a_twin_with_a_history_trains_and_says_what_was_observed(command, tiny, tiny_files, tmp_path):
+    """Its scores without and with past counts, a stream that is told them, and a video on which it is fed its own."""
+    words = [*tiny, "trainer=debug", "model/history=population", f"data.recordings=[{tiny_files[0]}]"]
+    code, printed = command(*words, "hydra.run.dir=run")
+    assert code == 0 and "with past counts of the population observed" in printed, printed
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["observed"] == "none" and summary["history"]["observed"] == "population"
+    assert summary["history"]["bps_mean"] != summary["bps_mean"]
+    checkpoint = f"checkpoint={tmp_path / 'run' / 'checkpoints' / 'best.ckpt'}"
+    rates = {}
+    for history in ("observed", "samples", "none"):
+        code, printed = command("task=stream", checkpoint, "bins=40", f"history={history}", f"hydra.run.dir={history}")
+        assert code == 0, printed
+        found = json.loads((tmp_path / history / "stream.json").read_text())
+        assert found["history"] == history and found["largest_difference"] < 1e-4
+    for history in ("samples", "expected", "none"):
+        out = tmp_path / f"{history}.npz"
+        code, printed = command(
+            "task=predict", checkpoint, f"video={tiny_files[0]}", f"out={out}", f"history={history}"
+        )
+        assert code == 0, printed
+        with np.load(out) as file:
+            rates[history] = file[next(key for key in file.files if "rates" in key)]
+    assert not np.allclose(rates["samples"], rates["none"]) and not np.allclose(rates["expected"], rates["none"])
+    code, printed = command("task=export", checkpoint, f"out={tmp_path / 'exported'}")
+    assert code == 0, printed

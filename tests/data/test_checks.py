@@ -172,6 +172,10 @@ def test_a_training_without_test_trials_says_so_first_and_ends_well(
     code, said = command(*TINY, f"data.recordings=[{tmp_path}/a.h5]", "likelihood=zero_inflated_gamma")
     assert code == 1 and "recording a" in said and "holds spikes" in said and "Traceback" not in said
 
+    smooth = "{_target_: vivit_core.data.transforms.SmoothTargets, tau_s: 0.1}"
+    code, said = command(*TINY, "model/history=spikes", f"+data.transforms.slow={smooth}")
+    assert code == 1 and "data.transforms.slow=null" in said and "model/history=none" in said
+
 
 def responses(path: Path, frame_rate_hz: float | None = None, **changed: Any) -> ResampledRecording:
     return ResampledRecording(made(path, "a", **changed).path, frame_rate_hz)

@@ -155,6 +155,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "model/attention": testing.check_attention,
     "model/frontend": testing.check_frontend,
     "model/modulator": testing.check_modulator,
+    "model/history": testing.check_history,
     "readout": testing.check_readout,
     "likelihood": testing.check_likelihood,
 }

@@ -72,12 +72,14 @@ def test_readouts_filters_and_scales_start_from_training_trials(recording: Recor
         torch.testing.assert_close(mixed.std((0, 2, 3)), torch.ones(6), rtol=1e-3, atol=1e-3)
 
 
-def test_likelihoods_start_from_training_trials(recording: Recording, spec: RecordingSpec) -> None:
+def test_likelihoods_and_histories_start_from_training_trials(recording: Recording, spec: RecordingSpec) -> None:
     scatter = {"_target_": "vivit_core.models.likelihoods.gaussian.Gaussian", "output": "softplus", "stabilized": False}
-    twin = Twin(vivit(modulator=None), READOUT, scatter, [spec])
+    history = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 2, "lags": 4, "shown": 0.5}
+    twin = Twin(vivit(modulator=None, history=history), READOUT, scatter, [spec])
     initialize_from_data(twin, [recording], ln=None, readouts_only=True)
     measured = recording.counts(0, 3000)
     np.testing.assert_allclose(twin.likelihood("a").std_U.detach(), measured.std(0) / 0.4, rtol=1e-4)
+    np.testing.assert_allclose(twin.history("a").std_U, measured.std(0), rtol=1e-4)
 
 
 def test_the_stem_takes_over_the_baselines_fields(recording: Recording, spec: RecordingSpec) -> None:

@@ -13,6 +13,7 @@ from tiny_training import LIKELIHOOD, MODEL, READOUT, make_batch, make_twin, spe
 
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.twin import Twin
+from vivit_core.specs import RecordingSpec
 from vivit_core.training.transfer import adopted_model, load_parts, pretrained
 
 SMALL = [
@@ -157,6 +158,17 @@ def test_recordings_that_do_not_suit_the_core_are_refused(content, changed, advi
 def test_frames_of_another_size_are_kept_or_resized_where_it_is_said(content):
     twin = Twin({**MODEL, "frame_size": [8, 12]}, READOUT, LIKELIHOOD, [replace(specs()[0], frame_shape=(1, 8, 12))])
     assert pretrained(twin, content, "a.ckpt").parts == ("core", "modulator")
+
+
+def test_a_history_is_each_training_s_own(content):
+    """As readouts are: a trained core may get one, or lose it."""
+    history = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 2, "lags": 4, "shown": 0.5}
+    composed = {**MODEL, "history": history}
+    for said in ({"history"}, {"history.lags"}, {""}):
+        assert adopted_model(content, composed, said, "a.ckpt")["history"] == history
+    assert adopted_model(content, composed, set(), "a.ckpt").get("history") is None
+    known = [RecordingSpec.from_dict(values) for values in content["twin"]["recordings"]]
+    assert pretrained(Twin(composed, READOUT, LIKELIHOOD, known), content, "a.ckpt").parts == ("core", "modulator")
 
 
 def test_a_modulator_of_other_behaviors_starts_fresh(content):

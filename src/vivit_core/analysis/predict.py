@@ -40,6 +40,7 @@ class Predictions:
     ln_NU: np.ndarray | None
     controls: dict[str, np.ndarray] = field(default_factory=dict)  # (N, U), as predicted, with another behavior
     lesions: dict[str, np.ndarray] = field(default_factory=dict)  # (N, U), as predicted without what attention finds
+    observed_NU: np.ndarray | None = None  # as predicted where past counts are observed
     missing_behavior: float = 0.0  # share of the scored bins' numbers of behavior that were missing, at their mean
 
 
@@ -54,11 +55,13 @@ def predict_split(
     progress: bool,
     controls: Mapping[str, Control] | None = None,
     lesions: Mapping[str, Lesioned] | None = None,
+    observing: bool = False,
     label: str = "evaluate",
 ) -> Iterator[tuple[str, Predictions]]:
     """Run the models over a split; recording by recording, every scored bin once, in the order of time.
 
-    One recording's predictions are in memory at a time.
+    One recording's predictions are in memory at a time. No prediction knows what was counted, but those apart for which
+    ``observing`` asks.
 
     Parameters
     ----------
@@ -68,6 +71,7 @@ def predict_split(
     progress : show a bar.
     controls : behaviors, by name, that the twin is shown instead of the animal's.
     lesions : the twin, by name, without something that its attention finds.
+    observing : predict also with past counts observed; of a twin that ``observes``.
     label : of the bar.
     """
     models: list[Predictor] = [twin] if ln is None else [twin, ln]
@@ -81,7 +85,12 @@ def predict_split(
         model.to(device).eval()
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
     baseline = ["ln"] if ln is not None else []
-    kinds = {"baseline": baseline, "controls": list(controls), "lesions": list(lesions)}
+    kinds = {
+        "baseline": baseline,
+        "controls": list(controls),
+        "lesions": list(lesions),
+        "observed": ["own"] * observing,
+    }
     loader = datamodule.evaluation_dataloader(split)
     for batch in track(loader, f"{label} on {split}", total=len(loader), disable=not progress):
         for done in [name for name in parts if name not in batch]:
@@ -100,6 +109,10 @@ def predict_split(
             for each, behavior_BTD, units in zip(shown, behaviors, own, strict=True):
                 counts = predict_clips(each, recording_id, clips, behavior_BTD, device)[..., units]
                 collected.append(counts[score_BT] if each.predict == "all" else newest(counts, score_BT, recording_id))
+            if observing:
+                units = columns[recording_id][0]
+                counts = predict_clips(twin, recording_id, clips, seen["behavior"], device, observed=units)[..., units]
+                collected.append(counts[score_BT] if twin.predict == "all" else newest(counts, score_BT, recording_id))
             parts.setdefault(recording_id, []).append(tuple(x.numpy() for x in collected))
     for model, was in zip(models, training, strict=True):
         model.train(was)
@@ -108,23 +121,50 @@ def predict_split(
 
 
 def predict_clips(
-    model: Predictor | Lesioned, recording_id: str, clips: Clips, behavior_BTD: torch.Tensor, device: str
+    model: Predictor | Lesioned,
+    recording_id: str,
+    clips: Clips,
+    behavior_BTD: torch.Tensor,
+    device: str,
+    observed: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """What a model predicts for each clip of an evaluation's batch, (B, T, U) or (B, U) float32, on the CPU.
 
     Clips with the same frames and the same behavior are predicted once. A pass has at most as many rows as the frames,
-    so that another behavior for each repeat takes time but no more memory.
+    so that another behavior for each repeat takes time but no more memory. ``observed`` says which of the model's units
+    the counts are of, where it is to see them.
     """
     first: dict[tuple[int, bytes], int] = {}  # a row of the frames and a behavior -> the first clip that has them
     contents = [(row, x_TD.numpy().tobytes()) for row, x_TD in zip(clips["row"].tolist(), behavior_BTD, strict=True)]
+    if observed is not None:  # each clip has counts of its own
+        contents = [(row, str(number).encode()) for number, (row, _) in enumerate(contents)]
     for clip, content in enumerate(contents):
         first.setdefault(content, clip)
     passes = []
     for some in torch.tensor(list(first.values())).split(len(clips["frames"])):
         shown = Clips(frames=clips["frames"][clips["row"][some]].to(device), behavior=behavior_BTD[some].to(device))
+        if observed is not None:
+            shown |= counts_of_units(model, recording_id, clips, some, observed, device)
         passes.append(model({recording_id: shown})[recording_id].float().cpu())
     place = {content: number for number, content in enumerate(first)}
     return torch.cat(passes)[[place[content] for content in contents]]
+
+
+def counts_of_units(
+    model: Predictor | Lesioned,
+    recording_id: str,
+    clips: Clips,
+    some: torch.Tensor,
+    units: Sequence[int],
+    device: str,
+) -> Clips:
+    """The counts of some clips in the order of the model's units; nothing is known of those that a recording lacks."""
+    assert isinstance(model, Predictor)
+    shape = (*clips["counts"][some].shape[:2], model.specs[recording_id].n_units)
+    counts, valid = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    counts[..., units], valid[..., units] = clips["counts"][some], clips["valid"][some]
+    everyone = torch.ones(len(some), shape[-1], dtype=torch.bool, device=device)
+    return Clips(counts=counts.to(device), valid=valid.to(device), observed=everyone)
 
 
 def newest(counts_BU: torch.Tensor, score_BT: torch.Tensor, recording_id: str) -> torch.Tensor:
@@ -167,9 +207,16 @@ def assembled(pieces: Sequence[tuple[np.ndarray, ...]], kinds: Mapping[str, Sequ
     missing, counts, valid, predicted, *rest = (value[order] for value in values)
     others = iter(rest)
     found = {kind: dict(zip(names, others, strict=False)) for kind, names in kinds.items()}
-    ln = found["baseline"].get("ln")
     return Predictions(
-        bins_N[order], counts, valid, predicted, ln, found["controls"], found["lesions"], float(missing.mean())
+        bins_N=bins_N[order],
+        counts_NU=counts,
+        valid_NU=valid,
+        predicted_NU=predicted,
+        ln_NU=found["baseline"].get("ln"),
+        controls=found["controls"],
+        lesions=found["lesions"],
+        observed_NU=found["observed"].get("own"),
+        missing_behavior=float(missing.mean()),
     )
 
 
@@ -181,7 +228,8 @@ def refuse_broken(found: Predictions, recording_id: str, model: str) -> None:
     ValueError
         Where a prediction is NaN or infinite; names the model and the recording, and says how many.
     """
-    for what, predicted in (("", found.predicted_NU), ("the LN baseline of ", found.ln_NU)):
+    with_history = ("with past counts observed, ", found.observed_NU)
+    for what, predicted in (("", found.predicted_NU), ("the LN baseline of ", found.ln_NU), with_history):
         if predicted is None or np.isfinite(predicted).all():
             continue
         broken = ~np.isfinite(predicted)

@@ -64,6 +64,13 @@ def report(
     console.print(table_of(summary, split, console.width))
     if meaning is not None:
         console.print(meaning)
+    if summary["history"]:
+        known = summary["history"]
+        whose = "the own unit" if known["observed"] == "own" else "the population"
+        console.print(
+            f"without past counts: {number(summary['bps_mean'])} bits/spike; with past counts of {whose} observed: "
+            f"{number(known['bps_mean'])}"
+        )
     for name, share in summary["behavior"].items():
         left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
         console.print(f"with behavior {name.replace('_', ' ')}: {left} bits/spike")
@@ -77,6 +84,11 @@ def report(
     context.publish(section, None if average else checkpoint)
     bps: float | None = summary["bps_mean"]
     return bps
+
+
+def number(value: float | None) -> str:
+    """As narrow as it can be."""
+    return "–" if value is None else re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")
 
 
 def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
@@ -102,9 +114,6 @@ def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
         word = max(map(len, name.split()))
         # Given room, a share's heading would take it from the others, of which the last would be cut off.
         table.add_column(name, justify="right", min_width=word, max_width=word if name in shares else None)
-
-    def number(value: float | None) -> str:
-        return "–" if value is None else re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")  # as narrow as it can be
 
     def pair(scores: Mapping[str, Any], name: str) -> str:
         return beside.join(number(scores[key]) for key in (name, f"ln_{name}") if scores[key] is not None) or "–"

@@ -190,6 +190,9 @@ def _batch(
             batch[spec.recording_id] = Clips(
                 frames=torch.empty(clips, channels, bins, height, width),
                 behavior=torch.empty(clips, bins, behavior_dim),
+                counts=torch.empty(clips, bins, units),
+                valid=torch.ones(clips, bins, units, dtype=torch.bool),
+                observed=torch.ones(clips, units, dtype=torch.bool),
             )
     return batch
 
@@ -242,6 +245,9 @@ class _Stages:
         core.register_forward_hook(self._note("core"))
         if twin.modulator is not None:
             twin.modulator.register_forward_hook(self._note("modulator"))
+
+        for history in twin.histories or []:
+            history.register_forward_hook(self._note("history"))
 
     def _note(self, name: str, counted: nn.Module | None = None) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:

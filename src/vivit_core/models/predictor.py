@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vivit_core.models.histories.base import Feedback, Observed
 from vivit_core.models.layers import missing, no_regularizer
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.specs import Batch, Clips, RecordingSpec
@@ -51,6 +52,11 @@ class Predictor(nn.Module, ABC):
     specs : the recordings by id.
     causal : no prediction uses a frame or behavior of a later bin.
     sees_behavior : whether behavior can change a prediction.
+    observes : whose past counts can change one, where they are given: its own ones each unit's, or those of the whole
+        population; None: nobody's.
+    feedback : of a model that ``observes``, what stands in for past counts that are not given: none (their mean), the
+        model's own expected counts, or samples of it.
+    seed : of these samples.
     missing_values : of the last call of ``rates``.
 
     Raises
@@ -61,6 +67,9 @@ class Predictor(nn.Module, ABC):
 
     causal: bool = True
     sees_behavior: bool = True
+    observes: Observed | None = None
+    feedback: Feedback = "none"
+    seed: int = 0
 
     def __init__(self, recordings: Sequence[RecordingSpec], predict: Predict) -> None:
         super().__init__()
@@ -95,7 +104,14 @@ class Predictor(nn.Module, ABC):
         """How counts of a recording's units scatter around what the model predicts."""
 
     @overload
-    def rates(self, recording_id: str, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray: ...
+    def rates(
+        self,
+        recording_id: str,
+        frames: np.ndarray,
+        behavior: np.ndarray | None = None,
+        *,
+        counts: np.ndarray | None = None,
+    ) -> np.ndarray: ...
 
     @overload
     def rates(
@@ -113,6 +129,7 @@ class Predictor(nn.Module, ABC):
         frames: np.ndarray | Iterator[np.ndarray],
         behavior: np.ndarray | Iterator[np.ndarray] | None = None,
         clip_length: int | None = None,
+        counts: np.ndarray | None = None,
     ) -> np.ndarray | Iterator[np.ndarray]:
         """Predicted rates of a stretch of video, in one pass; or of a video of any length, piece by piece.
 
@@ -132,6 +149,9 @@ class Predictor(nn.Module, ABC):
             For an iterator of frames, an iterator of as many bins each.
         clip_length : bins of the whole video, where an iterator's are known: then its rates equal those of one pass.
             It matters only where that is no multiple of the tokens' frames (:meth:`stream`).
+        counts : (T, U) what was counted, for a model that ``observes``, NaN where nobody knows; a bin's rates follow
+            the counts before it. None: nothing was. Where frames come piece by piece, a stream takes it
+            (:meth:`vivit_core.models.streaming.Stream.observe`).
 
         Returns
         -------
@@ -144,6 +164,12 @@ class Predictor(nn.Module, ABC):
             stream.
         """
         self.index(recording_id)
+        if counts is not None and (self.observes is None or isinstance(frames, Iterator)):
+            raise ValueError(
+                f"a model of kind {self.kind} takes no counts; train one with model/history=spikes or population"
+                if self.observes is None
+                else "frames come piece by piece, and counts at once; take stream(…), and tell it counts by observe(…)"
+            )
         if isinstance(frames, Iterator):
             if behavior is not None and not isinstance(behavior, Iterator):
                 raise ValueError(
@@ -179,9 +205,11 @@ class Predictor(nn.Module, ABC):
                 "infinite); their means stand in",
                 stacklevel=2,
             )
-        counts = self({recording_id: clips})[recording_id][0]
+        if counts is not None:
+            clips |= observed_clips(counts, bins, spec.n_units, device)
+        expected = self({recording_id: clips})[recording_id][0]
         self.train(training)
-        return (counts * spec.frame_rate_hz).cpu().numpy()
+        return (expected * spec.frame_rate_hz).cpu().numpy()
 
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
         """Predict one recording bin by bin, endlessly: see :class:`vivit_core.models.streaming.Stream`.
@@ -236,6 +264,16 @@ class Predictor(nn.Module, ABC):
             Where it describes no such model.
         """
         raise ValueError(f"a model of kind {cls.__name__} cannot be read from a checkpoint")
+
+
+def observed_clips(counts: np.ndarray, bins: int, units: int, device: torch.device) -> Clips:
+    """What one clip tells of counts that were observed, NaN where they were not."""
+    given = torch.as_tensor(np.asarray(counts, np.float32), device=device)
+    if given.shape != (bins, units):
+        raise ValueError(f"give counts of shape ({bins}, {units}), bins and units, not {tuple(given.shape)}")
+    known = given.isfinite()
+    everyone = torch.ones(1, units, dtype=torch.bool, device=device)
+    return Clips(counts=given.nan_to_num()[None], valid=known[None], observed=everyone)
 
 
 def pieces_of(

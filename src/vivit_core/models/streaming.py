@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vivit_core.models.histories.base import Past
 from vivit_core.models.layers import missing
 from vivit_core.specs import Clips, RecordingSpec
 
@@ -26,6 +27,7 @@ class Stream:
         stream = twin.stream("sim0")
         for frame, behavior in camera:
             rates_hz = stream.step(frame, behavior)
+            stream.observe(counts)  # what the units did in this bin; for a model that observes past counts
 
     Parameters
     ----------
@@ -34,6 +36,7 @@ class Stream:
     core, modulator : the streams of the twin's own; ``modulator`` is None where it has none.
     counts : from what they change of the maps to the expected counts of the bin, (U,).
     device : where they compute.
+    past : of a model that observes past counts (``Predictor.observes``): what it knows of them.
 
     Attributes
     ----------
@@ -55,8 +58,9 @@ class Stream:
         modulator: Any,
         counts: Callable[[Any], Tensor],
         device: torch.device,
+        past: Past | None = None,
     ) -> None:
-        self.spec, self.adapt, self.device = spec, adapt, device
+        self.spec, self.adapt, self.device, self.past = spec, adapt, device, past
         self.core, self.modulator, self.counts = core, modulator, counts
         self.bins, self.missing_values = 0, 0
 
@@ -93,6 +97,29 @@ class Stream:
         if self.modulator is not None:
             maps = self.modulator(maps, behavior_11D)
         return self.counts(maps)
+
+    @torch.no_grad()
+    def observe(self, counts: np.ndarray) -> None:
+        """Tell what was counted in the bin of the last step; where nobody does, ``Predictor.feedback`` stands in.
+
+        Parameters
+        ----------
+        counts : (U,) spikes of the bin, NaN where nobody knows.
+
+        Raises
+        ------
+        ValueError
+            For a model that takes none, counts of a wrong shape, and before the first step.
+        """
+        if self.past is None:
+            raise ValueError("this model takes no counts; train one with model/history=spikes or population")
+        given = np.asarray(counts, np.float32)
+        if given.shape != (self.spec.n_units,) or not self.bins:
+            raise ValueError(
+                f"recording {self.spec.recording_id}: observe({self.spec.n_units} counts) follows a step, and these "
+                f"are of shape {given.shape} after {self.bins} steps"
+            )
+        self.past.observe(torch.as_tensor(given, device=self.device)[None])
 
     @torch.no_grad()
     def step(self, frame: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:

@@ -7,6 +7,7 @@ Shape letters: B clips, C channels, T bins, H W pixels, D behavior numbers, U un
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.cores.base import Core
+from vivit_core.models.histories.base import History, Past, with_gain
 from vivit_core.models.layers import normalized
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.modulators.base import Modulator
 from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
-from vivit_core.models.readouts.base import Readout
+from vivit_core.models.readouts.base import Drive, Readout
 from vivit_core.models.streaming import Stream
 from vivit_core.parts.build import build, part
 from vivit_core.parts.groups import class_of
@@ -36,8 +38,8 @@ class Twin(Predictor):
 
     Parameters
     ----------
-    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator`` (a node or None)
-        and ``frame_size``
+    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator`` and ``history``
+        (nodes or None) and ``frame_size``
         (height and width to which every recording's frames are resized, or None where they all agree).
     readout, likelihood : plain dicts of those groups.
     recordings : what is known of each recording; one readout and one likelihood each.
@@ -71,7 +73,7 @@ class Twin(Predictor):
         behavior_dim = same("behaviors", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
 
-        node = {key: value for key, value in model.items() if key not in ("modulator", "frame_size")}
+        node = {key: value for key, value in model.items() if key not in ("modulator", "history", "frame_size")}
         core = build("model", node, in_channels=channels)
         if not isinstance(core, Core):
             raise ValueError(f"a twin is made around a core, and {type(core).__name__} is none; set model=vivit_small")
@@ -96,6 +98,11 @@ class Twin(Predictor):
             )
             for spec in recordings
         )
+        self.histories: nn.ModuleList | None = None
+        if (history := model.get("history")) is not None:
+            remember = part("model.history", history)
+            self.histories = nn.ModuleList(remember(mean_counts=spec.unit_mean_counts) for spec in recordings)
+            self.observes = self.history(recordings[0].recording_id).observed
 
     @property
     def kind(self) -> str:
@@ -111,6 +118,11 @@ class Twin(Predictor):
 
     def likelihood(self, recording_id: str) -> Likelihood:
         return cast(Likelihood, self.likelihoods[self.index(recording_id)])
+
+    def history(self, recording_id: str) -> History:
+        """Of a twin that ``observes``."""
+        assert self.histories is not None
+        return cast(History, self.histories[self.index(recording_id)])
 
     def adapt(self, recording_id: str, clips: Clips) -> tuple[Tensor, Tensor]:
         """Frames and behavior of one recording, normalized with its training statistics, at the common frame size.
@@ -144,8 +156,44 @@ class Twin(Predictor):
         counts = {}
         for rid, mine in zip(adapted, theirs, strict=True):
             drive = self.readout(rid)(list(mine), bins, last=self.predict == "last")
-            counts[rid] = self.likelihood(rid).rate(*drive)
+            counts[rid] = self.rate(rid, drive, batch[rid])
         return counts
+
+    def rate(self, recording_id: str, drive: Drive, clips: Clips) -> Tensor:
+        """Expected counts, from what readouts and, where past counts are seen, the history make of clips."""
+        likelihood, observed_BU = self.likelihood(recording_id), clips.get("observed")
+        if self.histories is None:
+            return likelihood.rate(*drive)
+        history = self.history(recording_id)
+        if not self.training and self.feedback != "none":
+            return self.fed(recording_id, drive, clips)
+        if self.training and observed_BU is None and "counts" in clips:
+            observed_BU = history.drawn(len(clips["counts"])).to(clips["counts"].device)
+        if observed_BU is None:
+            return likelihood.rate(*drive)
+        log_gain = history(clips["counts"], clips["valid"] & observed_BU[:, None])
+        return likelihood.rate(*with_gain(drive, log_gain[:, -1] if self.predict == "last" else log_gain))
+
+    def fed(self, recording_id: str, drive: Drive, clips: Clips) -> Tensor:
+        """The same bin by bin, where the twin's own counts stand in for those that nobody observed."""
+        if self.predict == "last":
+            raise ValueError(f"history={self.feedback} goes on from each bin's rates, and predict=last gives no others")
+        past = self.past(recording_id, clips=len(drive.value))
+        counts = None
+        if "observed" in clips:
+            known = clips["valid"] & clips["observed"][:, None]
+            counts = torch.where(known, clips["counts"], torch.nan)
+        rates = []
+        for t in range(drive.value.shape[1]):
+            own = Drive(drive.value[:, t], None if drive.log_gain is None else drive.log_gain[:, t])
+            rates.append(past.rate(own))
+            past.observe(None if counts is None else counts[:, t])
+        return torch.stack(rates, dim=1)
+
+    def past(self, recording_id: str, clips: int = 1) -> Past:
+        """Before the first bin of clips, nothing was counted."""
+        seed = (self.seed, zlib.crc32(recording_id.encode()))
+        return Past(self.history(recording_id), self.likelihood(recording_id), self.feedback, seed, clips)
 
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
         """Predict one recording bin by bin, endlessly; the twin is put into evaluation.
@@ -163,6 +211,14 @@ class Twin(Predictor):
             For an acausal twin and an unknown recording.
         """
         read, likelihood = self.readout(recording_id).stream(), self.likelihood(recording_id)
+        past = None if self.histories is None else self.past(recording_id)
+
+        def counts(maps: Any) -> Tensor:
+            drive = read(maps)
+            if past is None:
+                return likelihood.rate(*drive)
+            return past.rate(Drive(drive.value[None], None if drive.log_gain is None else drive.log_gain[None]))[0]
+
         self.eval()
         old = 0 if clip_length is None else -clip_length % self.core.stride
         return Stream(
@@ -170,8 +226,9 @@ class Twin(Predictor):
             partial(self.adapt, recording_id),
             self.core.stream(old),
             self.modulator.stream(old) if self.modulator is not None else None,
-            lambda maps: likelihood.rate(*read(maps)),
+            counts,
             next(self.parameters()).device,
+            past,
         )
 
     def regularizer(self) -> Tensor:

@@ -20,14 +20,14 @@ from vivit_core.parts.build import build
 from vivit_core.parts.groups import consent
 from vivit_core.testing import small
 from vivit_core.testing.small import Node, vivit
-from vivit_core.testing.twins import FRAME, Parts, check_stream, check_twin
+from vivit_core.testing.twins import FRAME, Parts, check_feedback, check_stream, check_twin
 
 WINDOW = 8  # frames that temporal attention looks back over, where it is limited
 
 
 def check_core(node: Node, packages: Sequence[str] = (), compiled: bool = False) -> None:
-    """A core: its node as in ``conf/model``, with or without ``modulator`` and ``frame_size``."""
-    check_twin({"modulator": None, "frame_size": None} | node, packages=packages, compiled=compiled)
+    """A core: its node as in ``conf/model``, with or without ``modulator``, ``history`` and ``frame_size``."""
+    check_twin({"modulator": None, "history": None, "frame_size": None} | node, packages=packages, compiled=compiled)
 
 
 def check_tokenizer(node: Node, packages: Sequence[str] = (), compiled: bool = False) -> None:
@@ -50,6 +50,28 @@ def check_frontend(node: Node | None, packages: Sequence[str] = (), compiled: bo
 def check_modulator(node: Node | None, packages: Sequence[str] = ()) -> None:
     """A modulator, on a small ViViT."""
     check_twin(vivit(modulator=node), packages=packages)
+
+
+def check_history(node: Node | None, packages: Sequence[str] = ()) -> None:
+    """A history, in a small ViViT."""
+    model = vivit(history=node, modulator=None)
+    check_twin(model, packages=packages)
+    if node is None:
+        return
+    parts = Parts(model, packages=tuple(packages))
+    check_feedback(parts)
+    twin, of = parts.twin().train(), small.spec(height=FRAME[0], width=FRAME[1])
+    history = twin.history("a")
+    shown_BU = history.drawn(400)
+    assert shown_BU.shape == (400, of.n_units), f"drawn(400) of 5 units gives {tuple(shown_BU.shape)}"
+    share = float(shown_BU.any(1).float().mean())
+    assert share <= history.shown + 0.1, f"past counts are seen in {share:.2f} of the clips, and shown={history.shown}"
+    hidden = small.clips(of)
+    hidden["observed"] = torch.zeros_like(hidden["observed"])
+    plain = {key: hidden[key] for key in ("frames", "behavior")}
+    twin.eval()
+    with torch.no_grad():
+        assert torch.equal(twin({"a": hidden})["a"], twin({"a": plain})["a"]), "counts that nobody observed are seen"
 
 
 def check_readout(node: Node, packages: Sequence[str] = ()) -> None:

@@ -66,6 +66,7 @@ def vivit(**changes: Any) -> Node:
         "window": None,
         "compile": "auto",
         "modulator": GRU,
+        "history": None,
         "frame_size": None,
     } | changes
 
@@ -86,7 +87,14 @@ def clips(of: RecordingSpec, count: int = 2, bins: int = 17, seed: int = 0) -> C
     """Noise: ``count`` clips of so many bins, a function of the seed."""
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 256, (count, *of.frame_shape[:1], bins, *of.frame_shape[1:]), generator=generator)
-    return Clips(frames=frames.to(torch.uint8), behavior=torch.randn(count, bins, of.behavior_dim, generator=generator))
+    behavior = torch.randn(count, bins, of.behavior_dim, generator=generator)
+    return Clips(
+        frames=frames.to(torch.uint8),
+        behavior=behavior,
+        counts=torch.poisson(torch.full((count, bins, of.n_units), 0.4), generator=generator),
+        valid=torch.rand(count, bins, of.n_units, generator=generator) < 0.9,
+        observed=torch.ones(count, of.n_units, dtype=torch.bool),
+    )
 
 
 def batch(*specs: RecordingSpec, **arguments: Any) -> Batch:

@@ -46,10 +46,14 @@ class Parts:
     packages: tuple[str, ...] = ()
 
     def twin(self, frame: tuple[int, int] = FRAME) -> Twin:
-        """The same twin each time."""
+        """The same twin each time; a history, which may start without an effect, has one."""
         torch.manual_seed(0)
         with consent(self.packages):
-            return Twin(self.model, self.readout, self.likelihood, [small.spec(height=frame[0], width=frame[1])])
+            twin = Twin(self.model, self.readout, self.likelihood, [small.spec(height=frame[0], width=frame[1])])
+        with torch.no_grad():
+            for parameter in twin.histories.parameters() if twin.histories is not None else ():
+                parameter.add_(torch.randn(parameter.shape) * 0.3)
+        return twin
 
 
 def check_twin(
@@ -138,21 +142,26 @@ def check_start(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
 
 def check_no_look_ahead(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
     """What changes at a bin changes no prediction of an earlier one; and it changes some of the later ones, behavior
-    where there is a modulator. A twin that says it is not causal is let off."""
+    where there is a modulator, counts where there is a history, which change no prediction of their own bin. A twin
+    that says it is not causal is let off."""
     twin = parts.twin(frame).eval()
     if not twin.causal:
         return
     before, at = small.clips(next(iter(twin.specs.values()))), 9
-    for what in ("frames", "behavior"):
-        after = Clips(frames=before["frames"].clone(), behavior=before["behavior"].clone())
+    for what in ("frames", "behavior", "counts"):
+        after = Clips(**before)
+        for key in ("frames", "behavior", "counts"):
+            after[key] = before[key].clone()
         if what == "frames":
             after["frames"][:, :, at:] = 255 - after["frames"][:, :, at:]
         else:
-            after["behavior"][:, at:] += 3
+            after[what][:, at:] += 3
         change_T = (predicted(twin, after) - predicted(twin, before)).abs().amax((0, 2))
         first = int(change_T.nonzero()[0]) if change_T.any() else len(change_T)
-        assert first >= at, f"{what} of bin {at} change the prediction of bin {first}: it looks ahead"
-        if what == "frames" or twin.modulator is not None:
+        # What a bin's counts tell would tell of the counts that are to be predicted.
+        earliest = at + 1 if what == "counts" else at
+        assert first >= earliest, f"{what} of bin {at} change the prediction of bin {first}: it looks ahead"
+        if what == "frames" or (twin.modulator if what == "behavior" else twin.histories) is not None:
             assert first < len(change_T), f"{what} from bin {at} on change nothing"
 
 
@@ -203,6 +212,24 @@ def check_compiled(parts: Parts, frame: tuple[int, int] = FRAME, checkpointing: 
     assert_alike(eager, compiled, 1e-4, 1e-5, "compiled")
 
 
+def check_feedback(parts: Parts, frame: tuple[int, int] = FRAME, bins: int = BINS) -> None:
+    """A twin with a history that goes on from its own counts: they change its rates, the same seed gives the same ones,
+    another one others, and a stream equals the clip."""
+    found = {}
+    for feedback, seed in (("none", 0), ("expected", 0), ("samples", 0), ("samples", 1)):
+        twin = parts.twin(frame)
+        twin.feedback, twin.seed = feedback, seed  # type: ignore[assignment]
+        shown = small.clips(next(iter(twin.specs.values())), count=1, bins=bins)
+        frames, behavior = shown["frames"][0].numpy(), shown["behavior"][0].numpy()
+        found[feedback, seed] = twin.rates("a", frames, behavior)
+        again = twin.stream("a", clip_length=bins).run(frames, behavior)
+        assert np.allclose(again, found[feedback, seed], rtol=1e-3), f"fed {feedback}, a stream differs from the clip"
+        assert np.isfinite(again).all(), f"fed {feedback}, rates are no numbers"
+    plain = found.pop(("none", 0))
+    assert all(not np.allclose(other, plain) for other in found.values()), "own counts change nothing"
+    assert not np.allclose(found["samples", 0], found["samples", 1]), "samples do not depend on the seed"
+
+
 def check_stream(parts: Parts, frame: tuple[int, int] = FRAME, bins: int = BINS) -> None:
     """Fed bin by bin, the twin predicts what it predicts of the whole clip; an acausal one refuses."""
     twin = parts.twin(frame)
@@ -214,9 +241,17 @@ def check_stream(parts: Parts, frame: tuple[int, int] = FRAME, bins: int = BINS)
         raise AssertionError("an acausal twin gives a stream, which cannot know later frames")
     shown = small.clips(next(iter(twin.specs.values())), count=1, bins=bins)
     frames, behavior = shown["frames"][0].numpy(), shown["behavior"][0].numpy()
-    whole = twin.rates("a", frames, behavior)
+    counts = None
+    if twin.observes is not None:
+        counts = np.where(shown["valid"][0], shown["counts"][0], np.nan)
+        counts[bins // 2] = np.nan  # nobody tells
+    whole = twin.rates("a", frames, behavior, counts=counts)
     stream = twin.stream("a", clip_length=bins)
-    found = np.stack([stream.step(frames[:, t], behavior[t]) for t in range(bins)])
+    found = np.zeros_like(whole)
+    for t in range(bins):
+        found[t] = stream.step(frames[:, t], behavior[t])
+        if counts is not None and t != bins // 2:
+            stream.observe(counts[t])
     wrong_T = (np.abs(found - whole) > 1e-4 * np.abs(whole)).any(1)
     if wrong_T.any():
         first = int(wrong_T.argmax())

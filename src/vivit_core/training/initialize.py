@@ -60,7 +60,10 @@ def initialize_from_data(
         duration_s = DURATION_S if frontend is None else frontend.lags / spec.frame_rate_hz
         centers_U2, courses_UL, snr_U = unit_centers(recording, spec, duration_s=duration_s, max_frames=max_frames)
         scale = np.array(twin.frame_size[::-1]) / np.array(spec.frame_shape[:0:-1])
-        twin.likelihood(spec.recording_id).initialize(*responses(recording))
+        counted = responses(recording)
+        twin.likelihood(spec.recording_id).initialize(*counted)
+        if twin.observes is not None:
+            twin.history(spec.recording_id).initialize(*counted)
         clear.append(np.clip(snr_U - 1.0, 0.0, 3.0))
         places_U2 = torch.as_tensor((centers_U2 + 0.5) * scale - 0.5)
         twin.readout(spec.recording_id).initialize(places_U2, torch.as_tensor(clear[-1]))

@@ -42,7 +42,8 @@ def adopted_model(
         )
     own, wanted = dict(leaves(content["twin"]["model"])), dict(leaves(composed))
     keys = {key for key in own | wanted if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}
-    differ = sorted(key for key in keys if own.get(key) != wanted.get(key))
+    # A history is each recording's own, as its readout is: nothing of it is loaded.
+    differ = sorted(key for key in keys if own.get(key) != wanted.get(key) and key.split(".")[0] != "history")
     fixed = [f"{key} is {own.get(key)} there and {wanted.get(key)} here" for key in differ if not is_free(key)]
     if fixed:
         raise ValueError(
@@ -50,6 +51,8 @@ def adopted_model(
             "Leave these keys out, because the model comes with the checkpoint, or train anew without init_from"
         )
     model: dict[str, Any] = copied(content["twin"]["model"])
+    if any(word.split(".")[0] in ("", "history") for word in said):
+        model["history"] = composed.get("history")
     for key in differ:
         node = model
         *above, last = key.split(".")

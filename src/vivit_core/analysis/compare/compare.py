@@ -134,6 +134,7 @@ def compare(
         "bins": sum(first[rid].bins for rid in shared),
         "resamples": resamples,
         "device": device_name(device),
+        "observed": "none",
         "likelihood": type(judge.likelihood(next(iter(shared)))).__name__,
         "methods": {
             **{name: method for name, method in methods().items() if name in (*metrics, "knowable_fraction")},

@@ -69,6 +69,10 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "attention": "the same bins predicted without what attention finds. held: the blocks' output at its mean over "
     "a batch of clips of each recording, their times and places. uniform: every token attends alike to all that it may "
     "attend to. own_place: to no other place. newest: to no earlier time.",
+    "history": "the same bins predicted where the counts of earlier bins of the trial are observed, of the own unit or "
+    "of all of the recording's units, as history.observed says. The bin itself and later ones never are. All other "
+    "scores are without (observed: none), as LN's and the oracle's are. What the stimulus tells and what neurons tell "
+    "of each other are two questions: compare like with like.",
     "context_gain": "bits per spike that are lost where the blocks' output is held. Intervals are those of "
     "contextual_fraction.",
     "behavior": "the same bins predicted with another behavior in the place of the animal's. shuffled: "
@@ -144,7 +148,15 @@ def evaluate(
     }
     bins = 0
     found = predict_split(
-        twin, datamodule, ln=ln, split=split, device=device, progress=progress, controls=controls, lesions=lesioned
+        twin,
+        datamodule,
+        ln=ln,
+        split=split,
+        device=device,
+        progress=progress,
+        controls=controls,
+        lesions=lesioned,
+        observing=twin.observes is not None,
     )
     missing = 0.0
     for recording_id, own in found:
@@ -180,6 +192,7 @@ def evaluate(
         "split": split,
         "likelihood": type(likelihood).__name__,
         "event": likelihood.event,
+        "observed": "none",
     }
     summary = summarize(rows, bins) | of_all | attention_of_all | common
     specs = {spec.recording_id: spec for spec in datamodule.specs}
@@ -189,6 +202,8 @@ def evaluate(
     }
     summary["subjects"] = by_subject(rows_of, {name: spec.subject for name, spec in specs.items()})
     summary["bps_mean_of_subjects"] = mean_known(np.array([own["bps_mean"] for own in summary["subjects"].values()]))
+    for own in (summary, *summary["recordings"].values()):
+        own["history"] = own["history"] and {"observed": twin.observes} | own["history"]
     for name in ("trials", "trials_left_out"):
         summary[name] = sum(own[name] for own in recordings.values())
     summary["missing_behavior_fraction"] = missing / max(1, bins)

@@ -33,6 +33,7 @@ NEAR_PX = 2.0  # a readout nearer to the true center than this looks at the righ
 
 WORDS = ("recording", "unit", "context")  # the columns of units.csv that hold no number
 LESIONED = "attention_"  # how the columns of units.csv begin that score a twin without what its attention finds
+OBSERVED = "observed_"  # how those begin that score a twin which is told past counts
 LOCAL = "local"  # the kind of the simulated units without context
 
 
@@ -133,6 +134,9 @@ def score_recording(
     for name, controlled_NU in found.controls.items():
         controlled = scores(controlled_NU)
         columns |= {f"{name}_{metric}": controlled.by_name[metric] for metric in names}
+    if found.observed_NU is not None:
+        observed = scores(found.observed_NU)
+        columns |= {f"{OBSERVED}{metric}": observed.by_name[metric] for metric in names}
     for name, lesioned_NU in found.lesions.items():
         columns[f"{LESIONED}{name}_bps"] = scores(lesioned_NU).by_name["bps"]
     if HELD in found.lesions:
@@ -207,6 +211,12 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int | None) -> dict[str, Any
             | {"bps_lost_mean": mean_known(of["bps"] - of[f"{name}_bps"])}
             for name in controls_of(of)
         },
+        "history": {
+            key: value
+            for metric in metrics
+            if f"{OBSERVED}{metric}" in of
+            for key, value in means(metric, of[f"{OBSERVED}{metric}"]).items()
+        },
         "units": len(rows),
         "units_silent": int((of["spikes"] == 0).sum()),
         "units_reliable": int(reliable.sum()),
@@ -250,7 +260,7 @@ def columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def controls_of(columns: Iterable[str]) -> list[str]:
     """Names of the behaviors that stood in for the animal's."""
-    others = ("ln_bps", "truth_bps", "local_bps")
+    others = ("ln_bps", "truth_bps", "local_bps", f"{OBSERVED}bps")
     scores = [name for name in columns if name.endswith("_bps") and not name.startswith(LESIONED)]
     return [name.removesuffix("_bps") for name in scores if name not in others]
 

@@ -35,6 +35,11 @@ CAPTIONS = {  # in the order of the report, by how a picture's name begins
     "probability holds the same share of them. High outer classes: they scatter more.",
 }
 
+PAST = {
+    "own": "each unit's own counts of earlier bins",
+    "population": "the counts of earlier bins of all units of the recording",
+}
+
 
 def report_section(summary: dict[str, Any], folder: Path, command: str, meaning: str | None = None) -> Section:
     """What an evaluation adds to a twin's report, from its ``summary.json``, the pictures in its folder, and the
@@ -97,6 +102,12 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
             "Left out of every number, because no trial of this split is longer than the burn-in "
             f"(data.evaluation_burn_in): {', '.join(summary['left_out'])}."
         )
+    if summary["history"]:
+        text.append(
+            f"This twin can be told {PAST[summary['history']['observed']]}. Where nothing is said, its scores are "
+            "without, so that they compare with LN, with the oracle and with other twins; those with past counts "
+            "observed stand apart."
+        )
     if summary["calcium"]:
         text.append(
             f"In {', '.join(summary['calcium'])} responses are a calcium signal, not spikes, Hz the signal a second. "
@@ -121,6 +132,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         tables.append(context_table(summary))
     if summary["attention"]:
         tables.append(attention_table(summary))
+    if summary["history"]:
+        tables.append(history_table(summary))
     if summary["behavior"]:
         behaviors = {"the animal's own": summary, **summary["behavior"]}
         rows = [
@@ -129,7 +142,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         ]
         columns = ("behavior", *(metric.title for metric in metrics), "bits per spike lost")
         tables.append(Table("Behavior's share, means over units", columns, rows))
-    asked = {"behavior": "behavior", "attention": "attention", "context_gain": "attention"}
+    asked = {"history": "history", "behavior": "behavior", "attention": "attention", "context_gain": "attention"}
     said = [(name, method) for name, method in methods().items() if name not in asked or summary[asked[name]]]
     notes = [Table("How the numbers are defined", ("number", "method"), said)]
     shown = list(summary["recordings"])[:RECORDINGS_SHOWN]
@@ -164,6 +177,17 @@ def about_table(summary: dict[str, Any]) -> Table:
     return Table(
         "What was recorded", columns, [(name, *(own[word] or None for word in words)) for name, own in of.items()]
     )
+
+
+def history_table(summary: dict[str, Any]) -> Table:
+    """What the twin predicts without and with past counts, of all recordings and of each."""
+    metrics = all_metrics()
+    rows: list[tuple[Any, ...]] = []
+    for recording, own in [("all", summary), *summary["recordings"].items()]:
+        for observed, scores in (("none", own), (own["history"]["observed"], own["history"])):
+            rows.append((observed, recording, *(scores[f"{metric.name}_mean"] for metric in metrics)))
+    columns = ("past counts observed", "recording", *(metric.title for metric in metrics))
+    return Table("Without and with past counts, means over units", columns, rows)
 
 
 def context_table(summary: dict[str, Any]) -> Table:

@@ -100,6 +100,7 @@ def measure_stream(
     frames: np.ndarray,
     behavior: np.ndarray | None,
     *,
+    counts: np.ndarray | None = None,
     warm_up: int = 30,
     progress: bool = True,
 ) -> Latency:
@@ -110,6 +111,7 @@ def measure_stream(
     twin : causal, with ``predict="all"``.
     recording_id : whose units.
     frames, behavior : (T, H, W) or (C, T, H, W) and (T, D), as ``Twin.rates`` takes them.
+    counts : (T, U) that the stream is told after each bin, NaN where nobody knows; None: nothing is told.
     warm_up : bins of another stream before the clock starts.
 
     Raises
@@ -124,7 +126,7 @@ def measure_stream(
     moved = [None] * bins if behavior is None else list(behavior)
 
     def predict_clip() -> np.ndarray:
-        return twin.rates(recording_id, video, behavior)
+        return twin.rates(recording_id, video, behavior, counts=counts)
 
     twin.eval()
     expected = predict_clip()
@@ -137,6 +139,8 @@ def measure_stream(
     for t in track(range(bins), "stream", disable=not progress):
         start = time.perf_counter()
         streamed[t] = stream.step(video[:, t], moved[t])
+        if counts is not None:
+            stream.observe(counts[t])
         seconds[t] = time.perf_counter() - start
     difference = float(np.abs(streamed - expected).max() / np.abs(expected).max())
     return Latency(bins, seconds, min(times), difference)

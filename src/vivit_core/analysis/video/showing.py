@@ -48,6 +48,7 @@ class Showing:
         where: Path,
         kept: int,
     ) -> None:
+        self.seed = model.seed
         self.model, self.match, self.transforms, self.where, self.kept = model, match, transforms, where, kept
         video, spec = match.video, match.spec
         self.stretches = video.stretches
@@ -111,6 +112,7 @@ class Showing:
             stored = None if self.given is None else self.given[number]
             beside = stored or self.behavior(number, self.match.video.behavior(start, stop))
             self.at_mean = beside.at_mean
+            self.model.seed = self.seed + number  # a stretch's samples are no other one's
             stream = self.model.stream(self.match.spec.recording_id, clip_length=len(shown_T))
             at = 0
             for frames_CTHW in self.match.frames(start, stop):

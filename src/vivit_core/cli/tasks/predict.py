@@ -13,6 +13,7 @@ from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import Positive
 from vivit_core.cli.trained import load_trained
 from vivit_core.models.checkpoint import settings_of, version
+from vivit_core.models.histories.base import Feedback
 from vivit_core.parts.build import build_all
 
 
@@ -31,6 +32,7 @@ def predict(
     film: Path | None,
     film_s: Positive,
     average: bool,
+    history: Feedback,
 ) -> None:
     """Predict the rates of a video's bins, and write them to a file.
 
@@ -49,6 +51,8 @@ def predict(
     film : .mp4 or .gif file to be made of the frames with the units' rates beside; None: none.
     film_s : how much of the video the film and the pictures show, s.
     average : take the averaged weights.
+    history : of a twin with model/history, what stands in for past counts, of which a video has none: none (their
+        mean), the twin's own expected counts, or samples of it (from the seed).
 
     Raises
     ------
@@ -56,6 +60,7 @@ def predict(
         Where the checkpoint, the video or the behavior cannot be read, or do not fit each other.
     """
     trained = load_trained(checkpoint, average)
+    trained.model.feedback, trained.model.seed = history, context.seed
     settings = settings_of(checkpoint, trained.content)
     transforms = build_all("data.transforms", settings["data"].get("transforms", {})) if settings is not None else {}
     context.describe()
@@ -74,7 +79,8 @@ def predict(
         film=film,
         film_s=film_s,
         pictures=folder / "pictures",
-        about={"checkpoint": str(checkpoint), "vivit_core": version(), "causal": trained.model.causal},
+        about={"checkpoint": str(checkpoint), "vivit_core": version(), "causal": trained.model.causal}
+        | ({} if trained.model.observes is None else {"history": history}),
         device=context.device,
     )
     write_summary(folder / "predict.json", summary)

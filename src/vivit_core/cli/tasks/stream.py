@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from rich.table import Table
 
+from vivit_core.analysis.predict import columns_of
 from vivit_core.analysis.stream import plots
 from vivit_core.analysis.stream.numbers import measure_export, measure_stream
 from vivit_core.cli.context import RunContext
@@ -20,7 +23,14 @@ from vivit_core.system.terminal import shown
 
 
 def stream(
-    context: RunContext, *, checkpoint: Path, data: Node, recording: str | None, bins: int, exports: list[Path]
+    context: RunContext,
+    *,
+    checkpoint: Path,
+    data: Node,
+    recording: str | None,
+    bins: int,
+    exports: list[Path],
+    history: Literal["observed", "none", "expected", "samples"],
 ) -> None:
     """Predict a test trial bin by bin; print the distribution of the times, draw them, write ``stream.json``.
 
@@ -31,6 +41,7 @@ def stream(
     data : recordings, where they are not the training's.
     recording : id of the one whose longest test trial is streamed; None: the first.
     bins : of the stream; fewer where the trial is shorter.
+    history : of a twin with model/history, past counts: the trial's, or what stands in for them.
     exports : folders that task=export wrote, of the same recording, whose bins are timed too.
 
     Raises
@@ -51,9 +62,21 @@ def stream(
     start = int(trials.start[longest])
     stop = min(int(trials.stop[longest]), start + bins)
     clips = chosen.read(start, stop, twin.specs[name].behavior)
+    counts = None
+    if history != "observed":
+        twin.feedback, twin.seed = history, context.seed
+    elif twin.observes is not None:
+        counts = np.full((stop - start, twin.specs[name].n_units), np.nan, np.float32)
+        counts[:, columns_of(twin, name, chosen.info.unit_ids)] = np.where(clips["valid"], clips["counts"], np.nan)
     bin_s = 1.0 / twin.specs[name].frame_rate_hz
-    measured = measure_stream(twin, name, clips["frames"], clips["behavior"])
-    summary = {"recording": name, "device": device, "bin_ms": bin_s * 1e3, **measured.summary(bin_s)}
+    measured = measure_stream(twin, name, clips["frames"], clips["behavior"], counts=counts)
+    summary = {
+        "recording": name,
+        "history": None if twin.observes is None else history,
+        "device": device,
+        "bin_ms": bin_s * 1e3,
+        **measured.summary(bin_s),
+    }
     summary["exports"] = {
         str(path): measure_export(path, twin.specs[name], clips["frames"], clips["behavior"]) for path in exports
     }

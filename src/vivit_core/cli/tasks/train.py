@@ -30,6 +30,7 @@ from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
+from vivit_core.data.transforms import TargetTransform
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.ln import LN
 from vivit_core.models.load import baseline_in, checkpoint_of, predictor_in, read_trained
@@ -200,6 +201,7 @@ def fit(
     processes : the processes that train.
     """
     check_scorable(predict, data)
+    refuse_smoothed(model, data)
     seed_everything(context.seed, workers=True, verbose=False)
     machine = context.settings["trainer"]
     device, budget = machine_of(machine, announce=True)
@@ -317,6 +319,19 @@ def check_scorable(predict: str, data: Node) -> None:
             "predict=last predicts the newest bin of a window alone, so windows score one bin each: set "
             f"data.evaluation_length={clip} data.evaluation_burn_in={clip - 1} (they are {length} and {burn_in})"
         )
+
+
+def refuse_smoothed(model: Node, data: Node) -> None:
+    """Past counts that a transform has smoothed would tell of the bins that are to be predicted, or be others than
+    those that an evaluation observes."""
+    if model.get("history") is None:
+        return
+    for name, node in (data.get("transforms") or {}).items():
+        if node and issubclass(class_of(f"data.transforms.{name}", node["_target_"]), TargetTransform):
+            raise ValueError(
+                f"data.transforms.{name} changes the responses that training aims at, and model.history sees them: "
+                f"set model/history=none, or leave the transform out by data.transforms.{name}=null"
+            )
 
 
 def initialize(

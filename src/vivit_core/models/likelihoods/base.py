@@ -131,6 +131,19 @@ class Likelihood(nn.Module, ABC):
         None: this likelihood does not say."""
         return None
 
+    def sample(self, rate: Tensor, rng: np.random.Generator) -> Tensor:
+        """Counts drawn around rates (…, U).
+
+        Raises
+        ------
+        ValueError
+            Where the likelihood does not say how they scatter.
+        """
+        scatter = self.distribution(rate.detach().double().cpu().numpy())
+        if scatter is None:
+            raise ValueError(f"{type(self).__name__} has no distribution() to draw samples from; set history=expected")
+        return torch.as_tensor(np.maximum(scatter.ppf(rng.random(rate.shape)), 0.0)).to(rate)
+
     def probabilities(self, rate: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """How probable less than was counted is, and at most as much; each (…, U). None where ``distribution`` is."""
         scatter = self.distribution(rate)

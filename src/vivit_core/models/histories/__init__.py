@@ -1,0 +1,1 @@
+"""Histories: what units answered before acts on what they answer now."""
