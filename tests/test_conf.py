@@ -194,6 +194,7 @@ def batch_for(recordings: list[RecordingSpec], clips: int, bins: int) -> Batch:
             ),
             counts=torch.poisson(torch.full((clips, bins, r.n_units), 0.3), generator=made),
             valid=torch.ones(clips, bins, r.n_units, dtype=torch.bool),
+            observed=torch.ones(clips, r.n_units, dtype=torch.bool),
             behavior=torch.randn(clips, bins, r.behavior_dim, generator=made),
         )
         for r in recordings

@@ -207,11 +207,14 @@ def test_counts_are_told_where_they_can_be() -> None:
     with pytest.raises(ValueError, match="piece by piece, and counts at once"):
         with_history.rates("a", iter([frames]), iter([behavior]), counts=counts)  # type: ignore[call-overload]
     stream = with_history.stream("a")
-    with pytest.raises(ValueError, match="follows a step"):
+    with pytest.raises(ValueError, match="followed by one observe"):
         stream.observe(counts[0])
     stream.step(frames[:, 0], behavior[0])
     with pytest.raises(ValueError, match=r"of shape \(3,\)"):
         stream.observe(counts[0, :3])
+    stream.observe(counts[0])
+    with pytest.raises(ValueError, match="followed by one observe"):
+        stream.observe(counts[0])
     with_history.predict, with_history.feedback = "last", "samples"
     with pytest.raises(ValueError, match="predict=last"):
         with_history.rates("a", frames, behavior)
@@ -234,7 +237,8 @@ def test_what_is_observed_and_what_stands_in_meet() -> None:
 
 def test_a_plan_knows_a_history() -> None:
     sizes: dict[str, Any] = {
-        "frame_shape": (1, 12, 16), "recordings": 1, "units": 7, "behavior_dim": 0, "clip_length": 16, "batch_size": 2,
+        "frame_shape": (1, 12, 16), "recordings": 1, "units": 7, "behavior_dim": 0, "position_dim": 0,
+        "clip_length": 16, "batch_size": 2,
     }  # fmt: skip
     model = vivit(modulator=None, registers=0)
     without, made = (plan(model | {"history": node}, READOUT, LIKELIHOOD, **sizes) for node in (None, POPULATION))

@@ -63,6 +63,7 @@ class Stream:
         self.spec, self.adapt, self.device, self.past = spec, adapt, device, past
         self.core, self.modulator, self.counts = core, modulator, counts
         self.bins, self.missing_values = 0, 0
+        self.told = 0  # the bins that had gone by when counts were told last
 
     def run(self, frames: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
         """The rates of the next bins.
@@ -114,11 +115,13 @@ class Stream:
         if self.past is None:
             raise ValueError("this model takes no counts; train one with model/history=spikes or population")
         given = np.asarray(counts, np.float32)
-        if given.shape != (self.spec.n_units,) or not self.bins:
+        if given.shape != (self.spec.n_units,) or self.told == self.bins:
             raise ValueError(
-                f"recording {self.spec.recording_id}: observe({self.spec.n_units} counts) follows a step, and these "
-                f"are of shape {given.shape} after {self.bins} steps"
+                f"recording {self.spec.recording_id}: each step may be followed by one observe({self.spec.n_units} "
+                f"counts), and this one, of shape {given.shape}, comes after {self.bins} steps, of which the "
+                f"{self.told}th was told last"
             )
+        self.told = self.bins
         self.past.observe(torch.as_tensor(given, device=self.device)[None])
 
     @torch.no_grad()
