@@ -16,7 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
-from tiny_models import ATTENTION, MODELS_UNDER_CONTRACT, RESIDUAL_STEM, STEM, TUBELET, batch, clips, spec, twin, vivit
+from tiny_models import (
+    ATTENTION,
+    FACTORIZED,
+    MODELS_UNDER_CONTRACT,
+    RESIDUAL_STEM,
+    STEM,
+    TUBELET,
+    batch,
+    clips,
+    spec,
+    twin,
+    vivit,
+)
 
 from vivit_core.analysis.attention import maps as looking
 from vivit_core.analysis.attention import section as attention_section
@@ -29,6 +41,7 @@ from vivit_core.analysis.attention.study import plot_attention, study_attention
 from vivit_core.analysis.attention.token_grid import TokenGrid
 from vivit_core.models.attention import rotary
 from vivit_core.models.ln import LN as LNModel
+from vivit_core.models.readouts.factorized import FactorizedReadout
 from vivit_core.models.twin import Twin
 from vivit_core.plotting import style as plotting_style
 from vivit_core.report.page import publish
@@ -606,6 +619,17 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
     assert any("acausal" in words for words in section.text) == (not changes.get("causal", True))
     page = publish(tmp_path, section)
     assert page.read_text().count("<figure>") == len(drawn)
+
+
+def test_a_readout_that_does_not_say_where_it_looks_is_studied_too(tmp_path, monkeypatch):
+    """The middle is drawn, and no unit's own picture."""
+    monkeypatch.setattr(FactorizedReadout, "window_on", lambda readout, feature_map: None)
+    made = twin(vivit(temporal_depth=1, spatial_depth=1), readout=FACTORIZED)
+    one = clips(spec(), count=1)
+    summary, drawn = study_attention(made, "a", one, [one], out=tmp_path, place=None, heads=1, units=2, megabytes=1.0)
+    with np.load(tmp_path / "attention.npz") as arrays:
+        assert "windows" not in arrays and arrays["token_share"].shape == (5,)
+    assert summary["place"] == [1, 2] and not any(path.name == "attention_units.png" for path, _ in drawn)
 
 
 def test_token_share_is_the_tokens_part_of_the_drive():

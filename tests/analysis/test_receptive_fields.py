@@ -277,7 +277,8 @@ def test_everything_is_written(tmp_path: Path) -> None:
     summary = study(known_ln(gain=0.4), data, tmp_path / "out", measured="auto", known=known)
     rows = list(csv.DictReader((tmp_path / "out" / "receptive_fields.csv").open()))
     assert [row["unit"] for row in rows] == list("abcd")
-    assert rows[0]["readout_x_px"] == ""  # an LN model has no readout windows
+    assert rows[0]["readout_std_long_px"] == ""  # an LN model has no readout windows, but looks somewhere
+    assert float(rows[0]["readout_x_px"]) == pytest.approx(8.0, abs=0.1)
     assert float(rows[0]["gradient_x_px"]) == pytest.approx(8.0, abs=0.1)
     assert float(rows[0]["gradient_size_deg"]) == pytest.approx(float(rows[0]["gradient_size_px"]) * 0.5)
     assert float(rows[0]["sta_measured_cosine"]) > 0.2
@@ -285,7 +286,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     groups = summary["groups"]
     assert groups["all"]["gradient_center_within_2px"] == 1.0
     assert groups["simple"]["units"] == 3 and groups["all, half of the oracle"]["units"] == 1
-    assert groups["all"]["readout_center_within_2px"] is None
+    assert groups["all"]["readout_center_within_2px"] == 1.0
     with np.load(tmp_path / "out" / "receptive_fields.npz") as arrays:
         assert arrays["known/gradient"].shape == (4, LAGS, HEIGHT, WIDTH)
         assert arrays["known/unit_ids"].tolist() == list("abcd")

@@ -41,7 +41,7 @@ class AttentionMaps:
         then the places, row by row (``grid.coordinates``).
     temporal : (B, L, h, N, T, T) clip, layer, head, place, query, key; oldest step first.
     grid : where the tokens lie.
-    windows : (U, rows, columns) how much of each place each unit's readout reads.
+    windows : (U, rows, columns) how much of each place each unit's readout reads; None where it cannot say.
     layers, steps, places : which ones the maps hold, of those the model has.
     whole : every layer, time step and place is there, as ``rollout`` needs them.
     """
@@ -49,7 +49,7 @@ class AttentionMaps:
     spatial: np.ndarray
     temporal: np.ndarray
     grid: TokenGrid
-    windows: np.ndarray
+    windows: np.ndarray | None
     layers: dict[Kind, tuple[int, ...]]
     steps: tuple[int, ...]
     places: tuple[int, ...]

@@ -114,7 +114,10 @@ def plot_attention(
 
 
 def most_read(maps: AttentionMaps) -> tuple[int, int]:
-    """Row and column of the place that all readouts together read most."""
+    """Row and column of the place that all readouts together read most; the middle where they do not say."""
+    if maps.windows is None:
+        _, rows, columns = maps.grid.shape
+        return rows // 2, columns // 2
     row, column = np.unravel_index(int(maps.windows.sum(0).argmax()), maps.windows.shape[1:])
     return int(row), int(column)
 
@@ -150,7 +153,8 @@ def plot_readouts(
     *,
     clip: int = 0,
 ) -> Drawn:
-    """Where some units look through the attention: their windows on the tokens pulled back through the rollout.
+    """Where some units look through the attention: their windows on the tokens pulled back through the rollout. No
+    picture where their readout does not say where it looks.
 
     Parameters
     ----------
@@ -162,6 +166,8 @@ def plot_readouts(
     shares : (U,) of all units, from ``token_share``.
     clip : which of the maps' clips.
     """
+    if maps.windows is None:
+        return []
     frames_FHW = np.asarray(frames, np.float32)
     frames_FHW = frames_FHW.mean(0) if frames_FHW.ndim == 4 else frames_FHW
     spec, chosen = twin.specs[recording_id], list(units)
@@ -199,8 +205,8 @@ def study_attention(
 
     ``attention.npz`` holds of the clip that is drawn: ``spatial`` (L, h, steps, M, M) and ``temporal``
     (L, h, places, T, T) in float16, which ``steps`` and ``places`` those are, ``is_register``, ``coordinates`` and the
-    edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``, and the readouts'
-    ``windows`` (U, rows, columns) with their ``token_share`` (U,).
+    edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``, each unit's
+    ``token_share`` (U,), and the readouts' ``windows`` (U, rows, columns) where they say where they look.
 
     Parameters
     ----------
@@ -248,9 +254,10 @@ def study_attention(
         "row_edges": maps.grid.row_edges,
         "column_edges": maps.grid.column_edges,
         "rollout": newest.tokens,
-        "windows": maps.windows,
         "token_share": shares,
     }
+    if maps.windows is not None:
+        arrays["windows"] = maps.windows
     write_arrays(out / "attention.npz", arrays)
     summary = {
         "recording": recording_id,

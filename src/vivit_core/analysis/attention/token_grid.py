@@ -106,22 +106,15 @@ def tokens_of(twin: Twin, recording_id: str, clips: Clips) -> Tokens:
     return tokens
 
 
-def windows_on(tokens: Tokens, readout: Readout) -> np.ndarray:
-    """How much of each token's place each unit's readout reads, (U, rows, columns); sums to one for each unit.
+def windows_on(tokens: Tokens, readout: Readout) -> np.ndarray | None:
+    """How much of each token's place each unit's readout reads, (U, rows, columns); sums to one for each unit. None for
+    readouts that cannot say it.
 
     Where tokens give each cell of a map its gain, a token's place is its cells of that map.
-
-    Raises
-    ------
-    ValueError
-        For readouts that cannot say where they look.
     """
     read = readout.window_on(tokens.map or tokens.as_map(tokens.x_BTND))
     if read is None:
-        raise ValueError(
-            f"readouts of kind {type(readout).__name__} do not say where they look (Readout.window_on), so attention "
-            "cannot be followed from them; take a twin with readout=gaussian"
-        )
+        return None
     down, across = tokens.cells
     padding = (0, tokens.width * across - read.shape[2], 0, tokens.height * down - read.shape[1])
     return reduce(F.pad(read, padding), "u (h ph) (w pw) -> u h w", "sum", ph=down, pw=across).cpu().numpy()

@@ -94,7 +94,8 @@ def receptive_fields(
                 found["measured"] = measured_fields(screen, recording, lags, progress)
             windows = model.gaussians_px(spec.recording_id)
             truth = truth_of(recording)
-            rows += rows_of(recording, windows, found, truth, known)
+            place_U2 = model.centers_px(spec.recording_id)
+            rows += rows_of(recording, place_U2, windows, found, truth, known)
             key = key_name(spec.recording_id)
             arrays = {f"{key}/{method}": fields.map_ULHW for method, fields in found.items()}
             append(archive, arrays | {f"{key}/unit_ids": np.array(recording.info.unit_ids)})
@@ -149,6 +150,7 @@ def truth_of(recording: Recording) -> dict[str, np.ndarray]:
 
 def rows_of(
     recording: Recording,
+    place_U2: np.ndarray,
     windows: Mapping[str, np.ndarray] | None,
     found: Mapping[str, Fields],
     truth: Mapping[str, np.ndarray],
@@ -162,19 +164,19 @@ def rows_of(
     _, height, width = recording.info.frame_shape
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     center_U2, orientation_U = truth.get("center_px", nowhere), truth.get("orientation_deg", unknown)
-    window = windows or {"mean_px": nowhere, "std_px": nowhere, "angle_deg": unknown}
+    std_U2 = nowhere if windows is None else windows["std_px"]
 
     columns: dict[str, np.ndarray] = {
-        "readout_x_px": window["mean_px"][:, 0],
-        "readout_y_px": window["mean_px"][:, 1],
-        "readout_std_long_px": window["std_px"].max(1),
-        "readout_std_short_px": window["std_px"].min(1),
+        "readout_x_px": place_U2[:, 0],
+        "readout_y_px": place_U2[:, 1],
+        "readout_std_long_px": std_U2.max(1),
+        "readout_std_short_px": std_U2.min(1),
         # From the frame's middle, to the right and upwards, as one says where a field lies.
-        "readout_x_deg": (window["mean_px"][:, 0] - middle[0]) * degrees,
-        "readout_y_deg": (middle[1] - window["mean_px"][:, 1]) * degrees,
-        "readout_std_long_deg": window["std_px"].max(1) * degrees,
-        "readout_std_short_deg": window["std_px"].min(1) * degrees,
-        "readout_center_error_px": np.linalg.norm(window["mean_px"] - center_U2, axis=1),
+        "readout_x_deg": (place_U2[:, 0] - middle[0]) * degrees,
+        "readout_y_deg": (middle[1] - place_U2[:, 1]) * degrees,
+        "readout_std_long_deg": std_U2.max(1) * degrees,
+        "readout_std_short_deg": std_U2.min(1) * degrees,
+        "readout_center_error_px": np.linalg.norm(place_U2 - center_U2, axis=1),
     }
     lag_s = 1 / recording.info.frame_rate_hz
     for method in METHODS:

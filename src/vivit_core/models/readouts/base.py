@@ -156,7 +156,7 @@ class Readout(nn.Module, ABC):
     def window_on(self, feature_map: FeatureMap) -> Tensor | None:
         """How much each unit reads of each cell of a map, (U, H, W), summing to one for each; None: it cannot say.
 
-        ``task=attention`` needs it.
+        ``task=attention`` follows units through the blocks by it.
         """
         return None
 
