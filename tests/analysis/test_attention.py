@@ -5,6 +5,7 @@ Shape letters as in analysis/attention.py.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 from tiny_models import (
+    ABSOLUTE,
     ATTENTION,
     FACTORIZED,
     MODELS_UNDER_CONTRACT,
+    RELATIVE,
     RESIDUAL_STEM,
     STEM,
     TUBELET,
+    WINDOW,
     batch,
     clips,
     spec,
@@ -89,6 +93,30 @@ class Float64:
         y = self.linear(self.norm(x, f"{name}.norm_ff"), f"{name}.ff.fc1")
         erf = torch.erf(torch.as_tensor(y / np.sqrt(2))).numpy()
         return x + self.linear(0.5 * y * (1 + erf), f"{name}.ff.fc2"), weights
+
+    def joint_maps(self, x_TND: np.ndarray, rows: int, columns: int, window: int | None) -> np.ndarray:
+        """From tokens of one clip: (L, h, T, M, T, M), causal."""
+        time, _, dim = x_TND.shape
+        d = dim // self.heads
+        registers = self.w.get("registers", np.zeros((0, dim)))
+        each = len(registers) + rows * columns
+        slow_space, slow_time = (
+            100.0 ** (-np.arange(0, d // 4, 2) / (d // 4)),
+            1000.0 ** (-np.arange(0, d // 2, 2) / (d // 2)),
+        )
+        angles, sees = np.zeros((time * each, d // 2)), np.zeros((time * each, time * each), bool)
+        for i in range(time * each):
+            place = i % each - len(registers)
+            y, x = (place // columns, place % columns) if place >= 0 else (0, 0)
+            angles[i] = np.concatenate([y * slow_space, x * slow_space, i // each * slow_time])
+            for j in range(time * each):
+                sees[i, j] = 0 <= i // each - j // each < (window or time)
+        x = np.concatenate([np.concatenate([registers, step]) for step in x_TND])
+        found = []
+        for layer in range(depth_of(self.w, "joint")):
+            x, weights = self.block(x, f"joint.{layer}", angles, sees)
+            found.append(weights.reshape(self.heads, time, each, time, each))
+        return np.array(found)
 
     def maps(
         self, x_TND: np.ndarray, rows: int, columns: int, window: int | None, causal: bool
@@ -207,8 +235,10 @@ def test_every_model_shows_its_attention_or_says_that_it_has_none(model):
     with torch.no_grad():
         frames, _ = made.adapt("a", given["a"])
         tokens = made.core.tokenizer(frames if made.core.frontend is None else made.core.frontend(frames))
-    expected = Float64(made, heads=2).maps(tokens.x_BTND[0].double().numpy(), tokens.height, tokens.width, None, True)
-    for ours, theirs in zip((maps.spatial[0], maps.temporal[0]), expected, strict=True):
+    exact, x = Float64(made, heads=2), tokens.x_BTND[0].double().numpy()
+    expected = exact.maps(x, tokens.height, tokens.width, None, True)
+    expected = (*expected, exact.joint_maps(x, tokens.height, tokens.width, None))
+    for ours, theirs in zip((maps.spatial[0], maps.temporal[0], maps.joint[0]), expected, strict=True):
         if theirs.size:
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
         else:
@@ -279,7 +309,11 @@ def test_a_choice_is_a_part_of_the_whole(monkeypatch):
     whole = extract_attention(made, given)["a"]
     monkeypatch.setattr(looking, "AT_ONCE", 5000)  # several pieces
     some = extract_attention(made, given, layers=[-1], steps=[0, -2], places=[3, 7, 11], dtype=np.float16)["a"]
-    assert (some.layers, some.steps, some.places) == ({"spatial": (1,), "temporal": (1,)}, (0, 3), (3, 7, 11))
+    assert (some.layers, some.steps, some.places) == (
+        {"spatial": (1,), "temporal": (1,), "joint": ()},
+        (0, 3),
+        (3, 7, 11),
+    )
     assert some.spatial.dtype == np.float16 and whole.whole and not some.whole
     np.testing.assert_allclose(some.spatial, whole.spatial[:, 1:, :, [0, 3]], atol=1e-3)
     np.testing.assert_allclose(some.temporal, whole.temporal[:, 1:, :, [3, 7, 11]], atol=1e-3)
@@ -290,6 +324,18 @@ def test_a_choice_is_a_part_of_the_whole(monkeypatch):
     for wrong in ({"layers": [2]}, {"steps": [5]}, {"places": [12]}):
         with pytest.raises(ValueError, match="were asked for"):
             extract_attention(made, given, **wrong)
+
+
+def test_joint_maps_are_chosen_and_bounded(monkeypatch):
+    made = twin(vivit(blocks="joint", spatial_depth=1, temporal_depth=1)).eval()
+    given = batch(spec())
+    whole = extract_attention(made, given)["a"]
+    some = extract_attention(made, given, layers=[-1], steps=[0, -2], mean_of_heads=True)["a"]
+    assert whole.whole and not some.whole and whole.joint.shape == (2, 2, 2, 5, 14, 5, 14)
+    np.testing.assert_allclose(some.joint, whole.joint[:, 1:, :, [0, 3]].mean(2, keepdims=True), atol=1e-6)
+    monkeypatch.setattr(looking, "MOST_JOINT", whole.joint.nbytes - 1)
+    with pytest.raises(ValueError, match=r"over 70 tokens would take .* GiB; keep fewer layers= or steps="):
+        extract_attention(made, given)
 
 
 def test_a_core_without_attention_is_refused():
@@ -364,9 +410,10 @@ def made_maps(spatial_LhTMM: np.ndarray, temporal_LhNTT: np.ndarray, grid: Token
     return AttentionMaps(
         spatial=spatial_LhTMM[None],
         temporal=temporal_LhNTT[None],
+        joint=np.zeros((1, 0, 2, 3, 5, 3, 5)),
         grid=grid,
         windows=np.zeros((0, 2, 2)),
-        layers={"spatial": (0, 1), "temporal": (0, 1)},
+        layers={"spatial": (0, 1), "temporal": (0, 1), "joint": ()},
         steps=(0, 1, 2),
         places=(0, 1, 2, 3),
         whole=True,
@@ -432,6 +479,23 @@ def test_rollout_equals_the_matrices_multiplied_out(residual):
     )
 
 
+@pytest.mark.parametrize("residual", [0.0, 0.5])
+def test_rollout_of_joint_blocks_equals_the_matrices_multiplied_out(residual):
+    rng = np.random.default_rng(0)
+    joint = rng.dirichlet(np.ones(15) * 0.3, (2, 2, 15))
+    maps = dataclasses.replace(
+        made_maps(np.zeros((0, 2, 3, 5, 5)), np.zeros((0, 2, 4, 3, 3))), joint=joint.reshape(1, 2, 2, 3, 5, 3, 5)
+    )
+    everything = np.eye(15)
+    for layer in range(2):
+        everything = (residual * np.eye(15) + (1 - residual) * joint[layer].mean(0)) @ everything
+    for step, n in ((2, 3), (0, 1)):
+        expected = everything.reshape(3, 5, 3, 5)[step, n + 1, :, 1:]
+        found = rollout(maps, (n // 2, n % 2), step=step, residual=residual)
+        np.testing.assert_allclose(found.tokens.reshape(3, 4), expected / expected.sum(), atol=1e-12)
+        assert found.to_registers == pytest.approx(1 - expected.sum())
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -493,6 +557,74 @@ def test_statistics_equal_those_of_the_maps(changes, monkeypatch):
             assert found.lag_ms[layer, head] == pytest.approx(np.abs(lags) @ expected * 1e3 * 4 / 120, rel=1e-5)
     np.testing.assert_allclose(found.profile.sum(-1), 1.0, rtol=1e-5)
     assert len(found.lags_ms) == (reach if causal else 2 * steps - 1)
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_statistics_of_joint_blocks_equal_those_of_the_maps(window):
+    of = spec(behavior=0)
+    made = lively(twin(vivit(modulator=None, blocks="joint", spatial_depth=1, temporal_depth=1, window=window), of))
+    given = clips(of, count=2, bins=18)
+    maps = extract_attention(made, {"a": given})["a"]
+    found = measure_attention(made, "a", [given])
+    registers, steps, centers, reach = 2, 5, maps.grid.centers_px, 2 if window else 5
+    assert found.entropy_bits["spatial"].shape == found.entropy_bits["temporal"].shape == (0, 2)
+    for layer in range(2):
+        for head in range(2):
+            rows = maps.joint[:, layer, head, reach - 1 :, registers:].astype(
+                np.float64
+            )  # clip, step, place, step, token
+            entropy = [-sum(x * np.log2(x) for x in row if x > 0) for row in rows.reshape(-1, steps * 14)]
+            assert found.entropy_bits["joint"][layer, head] == pytest.approx(np.mean(entropy), rel=1e-5)
+            by_token = rows.sum(3)
+            assert found.to_registers[layer, head] == pytest.approx(by_token[..., :registers].sum(-1).mean(), rel=1e-5)
+            far = np.hypot(*(centers[:, None] - centers).transpose(2, 0, 1))
+            distance = (by_token[..., registers:] * far).sum(-1) / by_token[..., registers:].sum(-1)
+            assert found.distance_px[layer, head] == pytest.approx(distance.mean(), rel=1e-5)
+            by_step = rows.sum(-1)
+            profile = [
+                np.mean([by_step[:, q, :, q + reach - 1 - lag] for q in range(by_step.shape[1])])
+                for lag in range(reach)
+            ]
+            np.testing.assert_allclose(found.profile[layer, head], profile, rtol=1e-5)
+    assert found.uniform.keys() == {"joint_entropy_bits", "distance_px", "lag_ms"}
+    assert found.uniform["joint_entropy_bits"] == pytest.approx(np.log2(reach * 14))
+
+
+def test_even_heads_of_a_neighborhood_have_its_even_numbers():
+    of = spec(behavior=0)
+    made = twin(vivit(modulator=None, attention=WINDOW), of)
+    with torch.no_grad():
+        for name, p in made.core.named_parameters():
+            if "_scale" in name:
+                p.zero_()
+    found = measure_attention(made, "a", [clips(of)])
+    np.testing.assert_allclose(found.entropy_bits["spatial"], found.uniform["spatial_entropy_bits"], rtol=1e-5)
+    np.testing.assert_allclose(found.distance_px, found.uniform["distance_px"], rtol=1e-5)
+    # 3 rows of one column, of which the outer ones see two, and two registers
+    assert found.uniform["spatial_entropy_bits"] == pytest.approx((2 * np.log2(4) + np.log2(5)) / 3)
+
+
+@pytest.mark.parametrize("blocks", ["factorized", "joint"])
+@pytest.mark.parametrize("attention", [ABSOLUTE, RELATIVE, WINDOW], ids=["absolute", "relative_bias", "window"])
+def test_the_maps_of_every_attention_are_those_that_mix_its_values(attention, blocks):
+    """Each block's output again, from its maps and its values alone."""
+    of = spec(behavior=0)
+    changes = {"modulator": None, "blocks": blocks, "spatial_depth": 1, "temporal_depth": int(blocks == "factorized")}
+    made = lively(twin(vivit(attention=attention, window=8, **changes), of))
+    seen = {}
+    for kind in ("spatial", "temporal", "joint"):
+        for block in getattr(made.core, kind):
+            block.attention.register_forward_hook(
+                lambda module, given, output, kind=kind: seen.update({kind: (module, *given[:2], output)})
+            )
+    maps = extract_attention(made, batch(of, count=1))["a"]
+    assert set(seen) == ({"joint"} if blocks == "joint" else {"spatial", "temporal"})
+    for kind, (module, x, positions, output) in seen.items():
+        weights = torch.from_numpy(getattr(maps, kind)[0, 0])
+        weights = weights.flatten(1, 2).flatten(2)[None] if kind == "joint" else weights.transpose(0, 1)
+        values = module.project(x, positions)[2]
+        mixed = module.out((weights @ values).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(output, mixed, rtol=1e-4, atol=1e-5)
 
 
 def test_even_heads_have_the_even_heads_numbers():
@@ -606,7 +738,12 @@ def test_windows_know_how_many_cells_a_token_holds():
 
 @pytest.mark.parametrize(
     ("height", "width", "changes"),
-    [(31, 1, {"temporal_depth": 0}), (12, 16, {"spatial_depth": 0, "registers": 0}), (12, 16, {"causal": False})],
+    [
+        (31, 1, {"temporal_depth": 0}),
+        (12, 16, {"spatial_depth": 0, "registers": 0}),
+        (12, 16, {"causal": False}),
+        (12, 16, {"blocks": "joint"}),
+    ],
 )
 def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path):
     of = spec(height=height, width=width)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from shipped import PLAIN
-from tiny_models import GAIN, RESIDUAL_STEM, clips, spec, twin, vivit
+from tiny_models import ABSOLUTE, GAIN, RELATIVE, RESIDUAL_STEM, WINDOW, clips, spec, twin, vivit
 from torch import Tensor
 
 from vivit_core.analysis.attention.lesions import HELD, LESIONS, Lesioned, lesions
@@ -56,13 +56,45 @@ def test_only_the_own_place_or_only_the_newest_token_is_attended() -> None:
     assert moved.all()
 
 
+def test_joint_blocks_are_lesioned_in_space_and_in_time() -> None:
+    """What is left of a joint block without other places, and without earlier time steps."""
+    model = made(blocks="joint", spatial_depth=1, temporal_depth=1)
+    first_step, first_column = slice(0, 4), slice(0, 4)
+    moved = changed(model, "own_place", first_step, first_column)
+    assert moved[:, 0].all() and not moved[:, 1:].any()
+    moved = changed(model, "newest", first_step, first_column)
+    assert moved[0].all() and not moved[1:].any()
+    assert changed(model, "uniform", first_step, first_column).all()
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("changes", [{}, {"registers": 2}, {"window": 8}])
+@pytest.mark.parametrize("attention", [ABSOLUTE, RELATIVE, WINDOW], ids=["absolute", "relative_bias", "window"])
+def test_lesions_keep_to_what_an_attention_sees(attention: dict[str, Any]) -> None:
+    """Even weights are the mean over what is seen, at every kind of position; own places are one neighborhood less."""
+    model, shown = made(attention=attention, temporal_depth=0), clips(spec())
+    (first, *_) = model.core.spatial
+    given: list[Any] = []
+    hook = first.attention.register_forward_hook(lambda module, inputs, output: given.append((inputs, output)))
+    with Lesioned(model, LESIONS["uniform"]).lesioned():
+        model({"a": shown})
+    hook.remove()
+    ((x, positions, _), output), seen = given[0], first.attention.seen(given[0][0][1], given[0][0][1])
+    values = first.attention.project(x, positions)[2]
+    even = values.new_ones(12, 12) if seen is None else seen.to(values)
+    mixed = (even / even.sum(1, keepdim=True)) @ values
+    torch.testing.assert_close(output, first.attention.out(mixed.transpose(1, 2).flatten(2)), rtol=1e-4, atol=1e-5)
+    assert (seen is not None) == (attention is WINDOW)
+    for lesioned in lesions(model, [{"a": shown}]).values():
+        assert torch.isfinite(lesioned({"a": shown})["a"]).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"registers": 2}, {"window": 8}, {"blocks": "joint", "registers": 2}])
 def test_uniform_attention_is_that_of_queries_that_tell_nothing(changes: dict[str, Any]) -> None:
     model, shown = made(**changes), clips(spec())
     lesioned = Lesioned(model, LESIONS["uniform"])({"a": shown})["a"]
     whole = model({"a": shown})["a"]
-    for block in (*model.core.spatial, *model.core.temporal):
+    for block in (*model.core.spatial, *model.core.temporal, *model.core.joint):
         dim = block.attention.qkv.in_features
         block.attention.qkv.weight[:dim] = 0
         block.attention.qkv.bias[:dim] = 0
@@ -86,7 +118,7 @@ def test_a_held_output_is_its_mean_and_leaves_the_local_path_and_behavior() -> N
     model.core.tokenizer.unembed.weight.zero_()  # blocks that say nothing are worth nothing
     torch.testing.assert_close(held({"a": shown})["a"], model({"a": shown})["a"])
     assert not any(module._forward_hooks for module in model.modules())
-    assert all(block.attention.mix is None for block in (*model.core.spatial, *model.core.temporal))
+    assert all(block.attention.reweigh is None for block in (*model.core.spatial, *model.core.temporal))
 
 
 def test_an_evaluation_says_what_attention_is_worth(tmp_path: Path) -> None:

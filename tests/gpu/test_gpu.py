@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vivit_core import load_twin
 from vivit_core.models.attention.base import AttentionMask
-from vivit_core.models.attention.rotary import RotaryAttention, rope_time
+from vivit_core.models.attention.rotary import RotaryAttention
 from vivit_core.training.machine import exact_float32
 
 # cuBLAS asks for it at its first product in a process, and with deterministic algorithms refuses without it. Lightning
@@ -129,15 +129,16 @@ def test_attention_of_every_kernel_equals_the_reference(window):
     """The flash kernel where the window takes nothing away, another with a mask where it does; float32 and bfloat16."""
     exact_float32()
     torch.manual_seed(0)
-    attention, tokens, mask = RotaryAttention(32, 2, True, 0.0, 100.0, 1000.0).cuda(), 40, AttentionMask(True, window)
-    x, rope = torch.randn(3, tokens, 32, device="cuda"), rope_time(torch.arange(tokens, device="cuda"), 16, 1000.0)
-    q, k, v = attention.project(x, rope)
-    expected = attention.out((attention.weights(q, k, mask.matrix(tokens, x.device)) @ v).transpose(1, 2).flatten(2))
+    tokens, mask = 40, AttentionMask("time", True, window)
+    attention = RotaryAttention(32, mask, 2, True, 0.0, 100.0, 1000.0).cuda()
+    x, at = torch.randn(3, tokens, 32, device="cuda"), attention.positions(1, 1, 0, torch.arange(tokens, device="cuda"))
+    q, k, v = attention.project(x, at)
+    expected = attention.out((attention.weights(q, k, at, at) @ v).transpose(1, 2).flatten(2))
     seed = torch.zeros(2, dtype=torch.int32, device="cuda")
-    torch.testing.assert_close(attention(x, rope, mask, seed), expected, rtol=1e-4, atol=1e-5)
-    kernels = [SDPBackend.FLASH_ATTENTION] if mask.covers(tokens) else [SDPBackend.EFFICIENT_ATTENTION]
+    torch.testing.assert_close(attention(x, at, seed), expected, rtol=1e-4, atol=1e-5)
+    kernels = [SDPBackend.FLASH_ATTENTION] if mask.is_triangle(tokens) else [SDPBackend.EFFICIENT_ATTENTION]
     with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(kernels):  # raises where that kernel cannot
-        torch.testing.assert_close(attention(x, rope, mask, seed).float(), expected, rtol=0.05, atol=0.02)
+        torch.testing.assert_close(attention(x, at, seed).float(), expected, rtol=0.05, atol=0.02)
 
 
 def test_one_process_of_an_nccl_group_trains_as_one_without(tmp_path, monkeypatch):

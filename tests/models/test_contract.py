@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import (
+    ABSOLUTE,
     BASIS,
     LIKELIHOOD,
     MODELS_UNDER_CONTRACT,
     READOUTS_UNDER_CONTRACT,
+    RELATIVE,
     RESIDUAL_STEM,
     STEM,
     TUBELET,
+    WINDOW,
     batch,
     clips,
     dropping,
@@ -34,6 +37,7 @@ from tiny_models import (
 from vivit_core import testing
 from vivit_core.cli import schema
 from vivit_core.cli.trained import is_fitted_alone
+from vivit_core.models.attention.base import AttentionMask
 from vivit_core.models.attention.rotary import RotaryAttention
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.convolution import Conv3d
@@ -128,6 +132,9 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
     "model",
     [
         pytest.param(vivit(window=12), id="vivit"),
+        pytest.param(vivit(attention=ABSOLUTE, blocks="joint", window=12), id="joint-absolute", marks=pytest.mark.long),
+        pytest.param(vivit(attention=RELATIVE, window=12), id="relative", marks=pytest.mark.long),
+        pytest.param(vivit(attention=WINDOW), id="window", marks=pytest.mark.long),
         pytest.param(STEM_ALONE, id="residual-stem", marks=pytest.mark.long),  # each compiles for up to a minute
         pytest.param(resnet(), id="resnet", marks=pytest.mark.long),
         pytest.param(factorized(), id="factorized", marks=pytest.mark.long),
@@ -391,7 +398,7 @@ def test_cells_that_fill_no_token_are_refused_with_what_works(
 
 def test_heads_that_fit_are_a_short_list() -> None:
     with pytest.raises(ValueError, match=r"heads that fit: \[1, 2, .*, 256\]$"):
-        RotaryAttention(2**20, 3, qk_norm=True, dropout=0.0, rope_base_space=100.0, rope_base_time=1000.0)
+        RotaryAttention(2**20, AttentionMask("space"), 3, True, 0.0, rope_base_space=100.0, rope_base_time=1000.0)
 
 
 @pytest.mark.parametrize("model", [resnet(), factorized()], ids=["resnet", "factorized"])

@@ -8,7 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import ATTENTION, LIKELIHOOD, READOUT, READOUTS_UNDER_CONTRACT, spec, twin, vivit
+from tiny_models import (
+    ABSOLUTE,
+    ATTENTION,
+    LIKELIHOOD,
+    READOUT,
+    READOUTS_UNDER_CONTRACT,
+    RELATIVE,
+    WINDOW,
+    spec,
+    twin,
+    vivit,
+)
 
 from vivit_core.models.plan import plan
 
@@ -62,6 +73,27 @@ def test_flops_are_those_counted_by_hand() -> None:
     assert (
         plan(vivit(registers=0, modulator=None, checkpointing=True), READOUT, LIKELIHOOD, **sizes).flops == made.flops
     )
+
+
+@pytest.mark.parametrize("attention", [ATTENTION, ABSOLUTE, RELATIVE, WINDOW])
+@pytest.mark.parametrize("blocks", ["factorized", "joint"])
+def test_flops_of_each_attention_and_of_joint_blocks(attention, blocks) -> None:
+    """4 time steps of 3×4 tokens, 16 numbers, two heads of 8, 2 + 2 blocks or 4 joint ones; 2×3 learned places."""
+    sizes = SIZES | {"behavior_dim": 0, "recordings": 1, "batch_size": 1}
+    model = vivit(registers=0, modulator=None, attention=attention, blocks=blocks)
+    steps, places, dim = 4, 12, 16
+    tokens, ages = steps * places, 16  # learned
+    linear = tokens * (64 * dim + 4 * (3 * dim * dim + dim * dim + 8 * dim * dim))
+    pairs = 2 * (steps * places**2) + 2 * (places * steps**2) if blocks == "factorized" else 4 * tokens**2
+    positions = 0
+    if attention == ABSOLUTE:
+        in_space = [places, places] if blocks == "factorized" else [tokens] * 4
+        positions = sum(6 * own * dim for own in in_space) + (4 if blocks == "joint" else 2) * tokens * ages * dim
+    planned = plan(model, READOUT, LIKELIHOOD, **sizes)
+    assert planned.flops == 3 * 2 * (linear + 2 * pairs * dim + positions + tokens * dim * 5)
+    assert planned.parameters == sum(p.numel() for p in twin(model, spec("a", behavior=0)).parameters())
+    stages = {stage.name: stage.shape for stage in planned.stages}
+    assert stages.get("4 joint blocks") == ("(1, 48, 16)" if blocks == "joint" else None)
 
 
 @pytest.mark.parametrize(("window", "dropout"), [(None, 0.0), (8, 0.0), (None, 0.2)])

@@ -10,13 +10,16 @@ from vivit_core.metrics.unit_scores import Scorer
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
+from vivit_core.testing.small import ABSOLUTE as ABSOLUTE
 from vivit_core.testing.small import ATTENTION as ATTENTION
 from vivit_core.testing.small import BASIS as BASIS
 from vivit_core.testing.small import GRU as GRU
 from vivit_core.testing.small import LIKELIHOOD as LIKELIHOOD
 from vivit_core.testing.small import READOUT as READOUT
+from vivit_core.testing.small import RELATIVE as RELATIVE
 from vivit_core.testing.small import STEM as STEM
 from vivit_core.testing.small import TUBELET as TUBELET
+from vivit_core.testing.small import WINDOW as WINDOW
 from vivit_core.testing.small import batch as batch
 from vivit_core.testing.small import clips as clips
 from vivit_core.testing.small import spec as spec
@@ -101,6 +104,7 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "stem-full-resolution": vivit(tokenizer=STEM | {"stride": 1}, modulator=None),
     "spatial-only": vivit(temporal_depth=0),
     "temporal-only": vivit(spatial_depth=0, registers=0),
+    "joint": vivit(blocks="joint", spatial_depth=1, temporal_depth=1),
     "residual-stem": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS),
     "residual-stem-two-steps": vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [8, 4, 8]}, frontend=BASIS),
     "residual-stem-gain": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS, modulator=GAIN),

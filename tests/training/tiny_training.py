@@ -35,6 +35,7 @@ UNITS = {"a": 3, "b": 2}
 MODEL: dict[str, Any] = {
     "_target_": "vivit_core.models.cores.vivit.ViViT",
     "embedding_dim": 8,
+    "blocks": "factorized",
     "spatial_depth": 1,
     "temporal_depth": 1,
     "tokenizer": {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [2, 4, 4]},

@@ -236,7 +236,7 @@ class _Stages:
             if name in ("frontend", "tokenizer"):
                 module.register_forward_hook(self._note(name))
         for name, blocks in core.named_children():
-            if name in ("spatial", "temporal") and isinstance(blocks, nn.ModuleList) and blocks:
+            if name in ("spatial", "temporal", "joint") and isinstance(blocks, nn.ModuleList) and blocks:
                 blocks[-1].register_forward_hook(self._note(f"{len(blocks)} {name} blocks", blocks))
             elif name in ("stages", "layers"):
                 for i, stage in enumerate(blocks.children(), 1):

@@ -53,7 +53,7 @@ GROUPS: dict[str, Group] = {
     "model.tokenizer.stem": group(
         "vivit_core.models", "vivit_core.models.tokenizers.base.Tokenizer", "in_channels dim patch_size"
     ),
-    "model.attention": group("vivit_core.models", "vivit_core.models.attention.base.Attention", "dim"),
+    "model.attention": group("vivit_core.models", "vivit_core.models.attention.base.Attention", "dim mask"),
     "model.frontend": group("vivit_core.models", "vivit_core.models.frontends.base.Frontend", "in_channels"),
     "model.modulator": group(
         "vivit_core.models", "vivit_core.models.modulators.base.Modulator", "channels behavior_dim stride"

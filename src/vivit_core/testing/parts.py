@@ -20,7 +20,18 @@ from vivit_core.parts.build import build
 from vivit_core.parts.groups import consent
 from vivit_core.testing import small
 from vivit_core.testing.small import Node, vivit
-from vivit_core.testing.twins import FRAME, Parts, check_feedback, check_stream, check_twin
+from vivit_core.testing.twins import (
+    FRAME,
+    LONG,
+    Parts,
+    check_checkpointing,
+    check_compiled,
+    check_feedback,
+    check_gradients,
+    check_no_look_ahead,
+    check_stream,
+    check_twin,
+)
 
 WINDOW = 8  # frames that temporal attention looks back over, where it is limited
 
@@ -36,10 +47,18 @@ def check_tokenizer(node: Node, packages: Sequence[str] = (), compiled: bool = F
 
 
 def check_attention(node: Node, packages: Sequence[str] = (), compiled: bool = False) -> None:
-    """An attention, in all blocks of a small ViViT; the width of a token is 16 numbers a head, at least 48."""
+    """An attention, in separate blocks of space and time and in joint ones of small ViViTs; the width of a token is 16
+    numbers a head, at least 48."""
     model = vivit(attention=node, embedding_dim=max(48, 16 * int(node.get("heads", 1))))
+    joint = Parts(model | {"blocks": "joint", "spatial_depth": 1, "temporal_depth": 0}, packages=tuple(packages))
     check_twin(model, packages=packages, compiled=compiled)
-    check_stream(Parts(model | {"window": WINDOW}, packages=tuple(packages)), FRAME, 64)
+    check_no_look_ahead(joint)
+    check_gradients(joint)
+    check_checkpointing(joint)
+    if compiled:
+        check_compiled(joint)
+    for own in (model, joint.model):
+        check_stream(Parts(own | {"window": WINDOW}, packages=tuple(packages)), FRAME, LONG)
 
 
 def check_frontend(node: Node | None, packages: Sequence[str] = (), compiled: bool = False) -> None:

@@ -29,6 +29,23 @@ ATTENTION: Node = {
     "rope_base_space": 100.0,
     "rope_base_time": 1000.0,
 }
+ABSOLUTE: Node = {
+    "_target_": "vivit_core.models.attention.absolute.AbsoluteAttention",
+    "heads": 2,
+    "qk_norm": True,
+    "dropout": 0.0,
+    "places": [2, 3],
+    "steps": 16,
+}
+RELATIVE: Node = ABSOLUTE | {
+    "_target_": "vivit_core.models.attention.relative_bias.RelativeBiasAttention",
+    "places": [1, 2],
+    "steps": 3,
+}
+WINDOW: Node = ATTENTION | {
+    "_target_": "vivit_core.models.attention.window.WindowAttention",
+    "neighborhood": [1, 0],
+}
 GRU: Node = {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 5, "kernel": 3, "gain": 3}
 READOUT: Node = {
     "_target_": "vivit_core.models.readouts.gaussian.GaussianReadout",
@@ -51,6 +68,7 @@ def vivit(**changes: Any) -> Node:
     return {
         "_target_": "vivit_core.models.cores.vivit.ViViT",
         "embedding_dim": 16,
+        "blocks": "factorized",
         "spatial_depth": 2,
         "temporal_depth": 2,
         "tokenizer": TUBELET,

@@ -14,7 +14,7 @@ from vivit_core.models.cores.vivit import ViViT
 from vivit_core.models.ensemble import Ensemble
 from vivit_core.specs import Clips
 
-Kind = Literal["spatial", "temporal"]
+Kind = Literal["spatial", "temporal", "joint"]
 
 
 def attending_core(twin: nn.Module) -> ViViT:
@@ -30,7 +30,7 @@ def attending_core(twin: nn.Module) -> ViViT:
             f"an {twin.kind} has no attention of its own; look at a member: give the checkpoint that it was made of"
         )
     core = getattr(twin, "core", None)
-    if not isinstance(core, ViViT) or not (len(core.spatial) or len(core.temporal)):
+    if not isinstance(core, ViViT) or not any(map(len, (core.spatial, core.temporal, core.joint))):
         raise ValueError(
             f"a core of {type(core if core is not None else twin).__name__} has no attention to look at; "
             "give a twin with a ViViT core, for example of model=vivit_small"
@@ -39,10 +39,13 @@ def attending_core(twin: nn.Module) -> ViViT:
 
 
 def blocks_of(core: ViViT) -> dict[Kind, list[Attention]]:
+    """The attention of each block, by kind; a core has spatial and temporal ones, or joint ones."""
+
     def attentions(blocks: nn.ModuleList) -> list[Attention]:
         return [block.attention for block in blocks if isinstance(block, Block)]
 
-    return {"spatial": attentions(core.spatial), "temporal": attentions(core.temporal)}
+    own: dict[Kind, nn.ModuleList] = {"spatial": core.spatial, "temporal": core.temporal, "joint": core.joint}
+    return {kind: attentions(blocks) for kind, blocks in own.items()}
 
 
 def heads_of(core: ViViT) -> int:

@@ -1,6 +1,6 @@
 """What a twin predicts without what its attention finds: the rest of it stays as it is.
 
-Shape letters: B sequences, h heads, N tokens, d numbers of a head, D embedding.
+Shape letters: B sequences, h heads, Q queries, K keys, D embedding.
 """
 
 from __future__ import annotations
@@ -12,33 +12,44 @@ import torch
 from torch import Tensor
 
 from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, on_device
-from vivit_core.models.attention.base import AttentionMask
+from vivit_core.models.attention.base import Positions
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
 
-Mix = Callable[[Tensor, AttentionMask], Tensor]
-Lesion = dict[Kind, Mix]  # what takes the place of attention, by kind of block
+Reweigh = Callable[[Tensor, Positions, Tensor | None], Tensor]
+Lesion = dict[Kind, Reweigh]  # what is made of the weights, by kind of block
 
 
-def evenly(v_BhNd: Tensor, mask: AttentionMask) -> Tensor:
+def evenly(weights_BhQK: Tensor, positions: Positions, seen_QK: Tensor | None) -> Tensor:
     """Every token attends alike to all that it may attend to."""
-    tokens = v_BhNd.shape[2]
-    allowed = mask.matrix(tokens, v_BhNd.device)
-    if allowed is None:
-        return v_BhNd.mean(2, keepdim=True).expand_as(v_BhNd)
-    weights = allowed.to(v_BhNd.dtype)
-    return (weights / weights.sum(-1, keepdim=True)) @ v_BhNd
+    seen = torch.ones_like(weights_BhQK) if seen_QK is None else seen_QK.to(weights_BhQK).expand_as(weights_BhQK)
+    return seen / seen.sum(-1, keepdim=True)
 
 
-def alone(v_BhNd: Tensor, mask: AttentionMask) -> Tensor:
-    """Every token attends to itself alone."""
-    return v_BhNd
+def at_own_place(weights_BhQK: Tensor, positions: Positions, seen_QK: Tensor | None) -> Tensor:
+    """Every token attends to tokens of its own place alone, as it weighs them; a register to itself."""
+    number = len(positions.steps)
+    own = torch.arange(number, device=positions.steps.device) % int((positions.steps == positions.steps[0]).sum())
+    return among(weights_BhQK, own[:, None] == own)
+
+
+def of_newest_step(weights_BhQK: Tensor, positions: Positions, seen_QK: Tensor | None) -> Tensor:
+    """Every token attends to tokens of its own time step alone, as it weighs them."""
+    return among(weights_BhQK, positions.steps[:, None] == positions.steps)
+
+
+def among(weights_BhQK: Tensor, allowed_QK: Tensor) -> Tensor:
+    """The weights of some keys, which sum to one again."""
+    kept = weights_BhQK * allowed_QK
+    total = kept.sum(-1, keepdim=True)
+    even = allowed_QK / allowed_QK.sum(-1, keepdim=True)  # where all of them had nothing
+    return torch.where(total > 0, kept / total, even.to(kept))
 
 
 LESIONS: dict[str, Lesion] = {
-    "uniform": {"spatial": evenly, "temporal": evenly},
-    "own_place": {"spatial": alone},
-    "newest": {"temporal": alone},
+    "uniform": {"spatial": evenly, "temporal": evenly, "joint": evenly},
+    "own_place": {"spatial": at_own_place, "joint": at_own_place},
+    "newest": {"temporal": of_newest_step, "joint": of_newest_step},
 }
 HELD = "held"  # the blocks' output at its mean
 
@@ -49,7 +60,7 @@ class Lesioned:
     Parameters
     ----------
     twin : left as it is between calls.
-    lesion : what takes the place of attention; empty: nothing does.
+    lesion : what is made of the weights; empty: nothing is.
     held_D : the blocks' output at every place and time; None: it is their own.
     """
 
@@ -64,18 +75,18 @@ class Lesioned:
     @contextmanager
     def lesioned(self) -> Iterator[None]:
         core = attending_core(self.twin)
-        attentions = [(attention, mix) for kind, mix in self.lesion.items() for attention in blocks_of(core)[kind]]
+        attentions = [(own, change) for kind, change in self.lesion.items() for own in blocks_of(core)[kind]]
         hook = None
         if self.held_D is not None:
             held_D = self.held_D
             hook = core.norm.register_forward_hook(lambda module, given, made: held_D.to(made).expand_as(made))
         try:
-            for attention, mix in attentions:
-                attention.mix = mix
+            for attention, change in attentions:
+                attention.reweigh = change
             yield
         finally:
             for attention, _ in attentions:
-                attention.mix = None
+                attention.reweigh = None
             if hook is not None:
                 hook.remove()
 

@@ -33,14 +33,14 @@ def rollout(
     clip: int = 0,
     residual: float = 0.5,
 ) -> Rollout:
-    """Attention rollout (Abnar & Zuidema 2020) of a factorized model: from an output token to frames and pixels.
+    """Attention rollout (Abnar & Zuidema 2020): from an output token to frames and pixels.
 
     Each block passes on ``residual`` of a token itself and the rest of what it attends to, the heads averaged. From
     the output backwards: through the temporal blocks of each place to its time steps, then, in each time step, through
-    the spatial blocks to all places. Registers take part in every spatial block; what is left at them in the end came
-    from their learned start, not from the clip. It is a bookkeeping of attention over tokens: values, feed-forward
-    layers, what convolutions before the tokens bring in from farther away, and what a readout or modulator does with
-    the tokens or the map under them are not in it.
+    the spatial blocks to all places; or through joint blocks to all tokens of the clip. Registers take part in every
+    spatial and joint block; what is left at them in the end came from their learned start, not from the clip. It is a
+    bookkeeping of attention over tokens: values, feed-forward layers, what convolutions before the tokens bring in from
+    farther away, and what a readout or modulator does with the tokens or the map under them are not in it.
 
     Parameters
     ----------
@@ -90,7 +90,11 @@ def rollout(
     start[:, step] = weights.ravel()
     in_time = back(start, maps.temporal[clip])  # (N, T)
     without_place = np.zeros((time, maps.grid.registers))
-    tokens = back(np.concatenate([without_place, in_time.T], axis=1), maps.spatial[clip])  # (T, M)
+    tokens = np.concatenate([without_place, in_time.T], axis=1)  # (T, M)
+    for map_hTMTM in maps.joint[clip][::-1]:
+        attended = np.einsum("tq,tqsk->sk", tokens, map_hTMTM.mean(0, dtype=np.float64), optimize=True)
+        tokens = residual * tokens + (1 - residual) * attended
+    tokens = back(tokens, maps.spatial[clip])
     kept = tokens[:, maps.grid.registers :].reshape(time, rows, columns)
     kept = kept / kept.sum()
     lost = tokens[:, : maps.grid.registers].sum() / tokens.sum()

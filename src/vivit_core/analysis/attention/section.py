@@ -16,17 +16,23 @@ def table_by_block(summary: dict[str, Any]) -> Table:
     degrees = spatial["distance_deg"] is not None
     distance = spatial["distance_deg" if degrees else "distance_px"]
     rows: list[list[str | float | None]] = []
-    for layer, entropy in enumerate(spatial["entropy_bits"]):
-        to_registers = float(np.mean(spatial["to_registers"][layer])) if summary["tokens"]["registers"] else None
-        rows.append([f"spatial {layer}", float(np.mean(entropy)), float(np.mean(distance[layer])), to_registers, None])
-    for layer, entropy in enumerate(temporal["entropy_bits"]):
-        lag = float(np.mean(temporal["lag_ms"][layer]))
-        rows.append([f"temporal {layer}", float(np.mean(entropy)), None, None, lag])
+    for kind in ("spatial", "temporal", "joint"):
+        for layer, entropy in enumerate(summary[kind]["entropy_bits"]):
+            far = to_registers = lag = None
+            if kind != "temporal":
+                far = float(np.mean(distance[layer]))
+                to_registers = (
+                    float(np.mean(spatial["to_registers"][layer])) if summary["tokens"]["registers"] else None
+                )
+            if kind != "spatial":
+                lag = float(np.mean(temporal["lag_ms"][layer]))
+            rows.append([f"{kind} {layer}", float(np.mean(entropy)), far, to_registers, lag])
     even = summary["uniform"]
+    entropies = " and ".join(f"{bits:.2f}" for name, bits in even.items() if name.endswith("_entropy_bits"))
+    lag_ms = f", {even['lag_ms']:.0f} ms" if "lag_ms" in even else ""
     columns = ["block", "entropy (bits)", f"distance ({'deg' if degrees else 'px'})", "to registers", "mean lag (ms)"]
     return Table(
-        f"Means over heads (even attention: {even['spatial_entropy_bits']:.2f} and "
-        f"{even['temporal_entropy_bits']:.2f} bits, {even['lag_ms']:.0f} ms)",
+        f"Means over heads (even attention: {entropies} bits{lag_ms})",
         columns,
         rows,
     )
@@ -39,7 +45,7 @@ def report_section(summary: dict[str, Any], drawn: Drawn, command: str) -> Secti
     text = [
         f"Recording {summary['recording']}: {tokens['steps']} time steps of {tokens['rows']}×{tokens['columns']} tokens"
         f" and {tokens['registers']} registers a clip. Numbers are over {summary['clips']} test clips; pictures are of "
-        "one. The weights are softmax(q kᵀ / √d) of the model's own forward pass; 1 in a picture is what even "
+        "one. The weights are softmax(q kᵀ / √d + bias) of the model's own forward pass; 1 in a picture is what even "
         "attention would give.",
         "Rollout follows attention and residual paths over the tokens alone; what convolutions before the tokens bring "
         "in from farther away is not in it, and it does not say what an output made of what it attended to. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from einops import einsum, reduce
 from torch import Tensor, nn
 
 from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, heads_of
+from vivit_core.analysis.attention.lesions import evenly
 from vivit_core.analysis.attention.maps import watched_pass
-from vivit_core.analysis.attention.token_grid import token_grid, tokens_of
+from vivit_core.analysis.attention.token_grid import TokenGrid, token_grid, tokens_of
+from vivit_core.models.attention.base import Attention
 from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
@@ -26,15 +28,15 @@ class AttentionStatistics:
     Attributes
     ----------
     clips : that were averaged over.
-    entropy_bits : of a query's weights, by kind, (L, h). Of spatial heads over all tokens, registers included.
-    distance_px : (L, h) mean distance between the centers of query and key, in pixels of the recording, weighted by
-        attention; keys that are registers are left out.
+    entropy_bits : of a query's weights, by kind, (L, h); over all tokens, registers included.
+    distance_px : (L, h), of spatial or joint blocks, mean distance between the centers of query and key, in pixels of
+        the recording, weighted by attention; keys that are registers are left out.
     to_registers : (L, h) attention that goes to registers.
-    lag_ms : (L, h) mean distance in time, weighted by attention.
+    lag_ms : (L, h), of temporal or joint blocks, mean distance in time, weighted by attention.
     lags_ms : (lags,) how far back the steps lie; negative where they lie ahead, which only an acausal model sees.
     profile : (L, h, lags) attention by lag; sums to one.
-    uniform : what a head that attends evenly would have: ``spatial_entropy_bits``, ``distance_px``,
-        ``temporal_entropy_bits``, ``lag_ms``.
+    uniform : what a head that attends evenly to all that it may see would have, of the kinds of block that there are:
+        ``spatial_entropy_bits``, ``temporal_entropy_bits``, ``joint_entropy_bits``, ``distance_px``, ``lag_ms``.
     degrees_per_pixel : of the recording, where known.
     """
 
@@ -49,7 +51,8 @@ class AttentionStatistics:
     degrees_per_pixel: float | None
 
     def summary(self) -> dict[str, Any]:
-        """Plain lists, a row a layer, a number a head."""
+        """Plain lists, a row a layer, a number a head. Distances of joint blocks stand under ``spatial``, their lags
+        under ``temporal``."""
         degrees = self.degrees_per_pixel
         return {
             "clips": self.clips,
@@ -65,6 +68,7 @@ class AttentionStatistics:
                 "lags_ms": self.lags_ms.tolist(),
                 "profile": self.profile.tolist(),
             },
+            "joint": {"entropy_bits": self.entropy_bits["joint"].tolist()},
             "uniform": self.uniform,
         }
 
@@ -73,8 +77,8 @@ class AttentionStatistics:
 def measure_attention(twin: Twin, recording_id: str, clips: Iterable[Clips]) -> AttentionStatistics:
     """Entropy, distance and lags of each head, summed up on the way: no map is kept.
 
-    Temporal numbers are of queries that have their whole reach before them (the window, or the clip), so that each
-    had the same choice.
+    Numbers of blocks over time are of queries that have their whole reach before them (the window, or the clip), so
+    that each had the same choice.
 
     Parameters
     ----------
@@ -96,28 +100,44 @@ def measure_attention(twin: Twin, recording_id: str, clips: Iterable[Clips]) -> 
     length, seen = some["frames"].shape[2], 0
     grid = token_grid(twin, recording_id, tokens_of(twin, recording_id, some), length)
     time, *_ = grid.shape
-    reach = time if core.mask.window is None else min(time, core.mask.window)
+    reach = time if core.window is None else min(time, core.window)
     lags = torch.arange(0 if core.causal else 1 - time, reach, device=device)
     lag_QK = torch.arange(time, device=device)[:, None] - torch.arange(time, device=device)
     of_lag = (lag_QK == lags[:, None, None]).float()  # (lags, Q, K)
     distance_NN = torch.as_tensor(distances(grid.centers_px), dtype=torch.float32, device=device)
-    shape = {kind: (len(own), heads_of(core)) for kind, own in blocks_of(core).items()}
-    entropy = {kind: np.zeros(own) for kind, own in shape.items()}
-    distance, to_registers = np.zeros(shape["spatial"]), np.zeros(shape["spatial"])
-    profile = np.zeros((*shape["temporal"], len(lags)))
-    queries = {kind: np.zeros((depth, 1)) for kind, (depth, _) in shape.items()}
+    each = grid.is_register.size  # tokens of a time step
+
+    def measured(kind: Kind, weights_ShQK: Tensor) -> dict[str, np.ndarray]:
+        """Of some sequences' weights, summed over queries: by head what there is to say of a kind, and how many
+        queries there were."""
+        steps, tokens = {"spatial": (1, each), "temporal": (time, 1), "joint": (time, each)}[kind]
+        w = weights_ShQK.unflatten(3, (steps, tokens)).unflatten(2, (steps, tokens))  # (S, h, T, M, T, M)
+        first = reach - 1 if kind != "spatial" and core.causal else 0
+        w = w[:, :, first:, 0 if kind == "temporal" else grid.registers :]
+        found = {
+            "queries": np.full(w.shape[1], float(w.shape[0] * w.shape[2] * w.shape[3])),
+            "entropy": -summed(torch.special.xlogy(w, w), "s h t q u k -> h") / np.log(2),
+        }
+        if kind != "temporal":
+            by_token = w.sum(4)
+            places = by_token[..., grid.registers :]
+            found["to_registers"] = summed(by_token[..., : grid.registers], "s h t q k -> h")
+            found["distance"] = summed((places * distance_NN).sum(-1) / places.sum(-1), "s h t q -> h")
+        if kind != "spatial":
+            by_step = w.sum(5).sum((0, 3))
+            found["profile"] = einsum(by_step, of_lag[:, first:], "h t u, lag t u -> h lag").double().cpu().numpy()
+        return found
+
+    blocks = blocks_of(core)
+    sums: dict[tuple[Kind, int], dict[str, np.ndarray]] = {}
+    even: dict[Kind, dict[str, np.ndarray]] = {}
 
     def take(kind: Kind, layer: int, which: np.ndarray, weights_ShQK: Tensor) -> None:
-        first = grid.registers if kind == "spatial" else reach - 1 if core.causal else 0
-        w = weights_ShQK[:, :, first:]
-        queries[kind][layer] += w.shape[0] * w.shape[2]
-        entropy[kind][layer] -= summed(torch.special.xlogy(w, w), "s h q k -> h") / np.log(2)
-        if kind == "spatial":
-            places = w[..., grid.registers :]
-            to_registers[layer] += summed(w[..., : grid.registers], "s h q k -> h")
-            distance[layer] += summed((places * distance_NN).sum(-1) / places.sum(-1), "s h q -> h")
-        else:
-            profile[layer] += einsum(w.sum(0), of_lag[:, first:], "h q k, lag q k -> h lag").double().cpu().numpy()
+        found, own = measured(kind, weights_ShQK), sums.setdefault((kind, layer), {})
+        for name, value in found.items():
+            own[name] = own.get(name, 0.0) + value
+        if kind not in even:
+            even[kind] = measured(kind, even_weights(blocks[kind][layer], grid, weights_ShQK))
 
     while some is not None:
         if some["frames"].shape[2] != length:
@@ -126,26 +146,41 @@ def measure_attention(twin: Twin, recording_id: str, clips: Iterable[Clips]) -> 
         watched_pass(twin, {recording_id: some}, take)
         some = next(rest, None)
 
+    def mean(name: str, kinds: Sequence[Kind], *size: int) -> np.ndarray:
+        """(L, h, …) of all blocks of these kinds."""
+        own = [sums[kind, layer] for kind in kinds for layer in range(len(blocks[kind]))]
+        each_query = [block[name] / block["queries"].reshape(-1, *(1 for _ in size)) for block in own]
+        return np.stack(each_query) if own else np.zeros((0, heads_of(core), *size))
+
+    def mean_even(name: str, kinds: Sequence[Kind]) -> np.ndarray | None:
+        return next((even[kind][name][0] / even[kind]["queries"][0] for kind in kinds if kind in even), None)
+
+    in_space: list[Kind] = ["spatial", "joint"]
+    in_time: list[Kind] = ["temporal", "joint"]
     step_ms = 1e3 * core.stride / spec.frame_rate_hz
     back = lags.cpu().numpy()
-    even = np.ones(len(back)) if core.causal else time - np.abs(back)
-    profile /= np.maximum(queries["temporal"], 1)[..., None]
+    profile, even_profile = mean("profile", in_time, len(lags)), mean_even("profile", in_time)
+    uniform = {f"{kind}_entropy_bits": mean_even("entropy", [kind]) for kind in blocks}
+    uniform["distance_px"] = mean_even("distance", in_space)
+    uniform["lag_ms"] = None if even_profile is None else even_profile @ np.abs(back) * step_ms
     return AttentionStatistics(
         clips=seen,
-        entropy_bits={kind: entropy[kind] / np.maximum(queries[kind], 1) for kind in shape},
-        distance_px=distance / np.maximum(queries["spatial"], 1),
-        to_registers=to_registers / np.maximum(queries["spatial"], 1),
+        entropy_bits={kind: mean("entropy", [kind]) for kind in blocks},
+        distance_px=mean("distance", in_space),
+        to_registers=mean("to_registers", in_space),
         lag_ms=profile @ np.abs(back) * step_ms,
         lags_ms=back * step_ms,
         profile=profile,
-        uniform={
-            "spatial_entropy_bits": float(np.log2(grid.is_register.size)),
-            "distance_px": float(distance_NN.mean()),
-            "temporal_entropy_bits": float(np.log2(reach)),
-            "lag_ms": float(even @ np.abs(back) / even.sum() * step_ms),
-        },
+        uniform={name: float(value) for name, value in uniform.items() if value is not None},
         degrees_per_pixel=spec.degrees_per_pixel,
     )
+
+
+def even_weights(attention: Attention, grid: TokenGrid, weights_ShQK: Tensor) -> Tensor:
+    """(1, 1, Q, K) of a head that attends evenly to all that it may see."""
+    time, down, across = grid.shape
+    positions = attention.positions(down, across, grid.registers, torch.arange(time, device=weights_ShQK.device))
+    return evenly(weights_ShQK[:1, :1], positions, attention.seen(positions, positions))
 
 
 def summed(values: Tensor, pattern: str) -> np.ndarray:

@@ -68,9 +68,15 @@ def plot_attention(
     where = f"row {row}, column {column}"
     drawn: Drawn = []
     single = maps if of_heads is None else of_heads
-    if single.spatial.shape[1]:
-        registers = maps.grid.registers
-        weights = single.spatial[clip, :, :most_heads, -1, registers + row * columns + column].astype(np.float64)
+    registers = maps.grid.registers
+    looking = registers + row * columns + column
+    in_space = single.spatial[clip, :, :most_heads, -1, looking].astype(np.float64)  # (L, h, M)
+    words = "in its own time step"
+    if single.joint.shape[1]:
+        in_space = single.joint[clip, :, :most_heads, -1, looking].sum(2, dtype=np.float64)
+        words = "in all time steps together"
+    if len(in_space):
+        weights = in_space
         on_places = weights[..., registers:].reshape(*weights.shape[:2], rows, columns)
         even = maps.grid.columns_to_pixels(np.full((rows, columns), 1.0 / weights.shape[-1]))
         seen = np.array([[maps.grid.columns_to_pixels(head) for head in layer] for layer in on_places]) / even
@@ -80,9 +86,9 @@ def plot_attention(
             weights_LhHW=seen,
             to_registers_Lh=weights[..., :registers].sum(-1),
             box=box,
-            title=f"spatial attention of the newest token at {where}",
+            title=f"attention in space of the newest token at {where}",
         )
-        drawn.append((path, f"Where the token in the box ({where}) looks in its own time step, by block and head."))
+        drawn.append((path, f"Where the token in the box ({where}) looks {words}, by block and head."))
     path = pictures.rolled(
         folder / "attention_rollout.png",
         frames_FHW=frames_FHW,
@@ -129,16 +135,18 @@ def plot_statistics(folder: Path, statistics: AttentionStatistics) -> Drawn:
     path = pictures.by_head(
         folder / "attention_by_head.png",
         measures=[
-            ("spatial entropy (bits)", statistics.entropy_bits["spatial"], even["spatial_entropy_bits"]),
-            (f"spatial distance ({unit})", statistics.distance_px * by, even["distance_px"] * by),
-            ("temporal entropy (bits)", statistics.entropy_bits["temporal"], even["temporal_entropy_bits"]),
-            ("mean lag (ms)", statistics.lag_ms, even["lag_ms"]),
+            *(
+                (f"{kind} entropy (bits)", entropy, even.get(f"{kind}_entropy_bits"))
+                for kind, entropy in statistics.entropy_bits.items()
+            ),
+            (f"spatial distance ({unit})", statistics.distance_px * by, even.get("distance_px", 0.0) * by),
+            ("mean lag (ms)", statistics.lag_ms, even.get("lag_ms")),
         ],
     )
     drawn = [(path, f"Each head (a point) and their mean (line), over {statistics.clips} test clips.")]
     if statistics.profile.size:
         path = pictures.lags(folder / "attention_lags.png", lags_ms=statistics.lags_ms, profile_LhT=statistics.profile)
-        drawn.append((path, "How far back each head of the temporal blocks looks."))
+        drawn.append((path, "How far back each head of the blocks over time looks."))
     return drawn
 
 
@@ -203,10 +211,10 @@ def study_attention(
 ) -> tuple[dict[str, Any], Drawn]:
     """Look at a twin's attention: write ``attention.npz``, ``attention.json`` and the pictures of all the above.
 
-    ``attention.npz`` holds of the clip that is drawn: ``spatial`` (L, h, steps, M, M) and ``temporal``
-    (L, h, places, T, T) in float16, which ``steps`` and ``places`` those are, ``is_register``, ``coordinates`` and the
-    edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``, each unit's
-    ``token_share`` (U,), and the readouts' ``windows`` (U, rows, columns) where they say where they look.
+    ``attention.npz`` holds of the clip that is drawn: ``spatial`` (L, h, steps, M, M), ``temporal`` (L, h, places, T,
+    T) and ``joint`` (L, h, steps, M, T, M) in float16, which ``steps`` and ``places`` those are, ``is_register``,
+    ``coordinates`` and the edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``,
+    each unit's ``token_share`` (U,), and the readouts' ``windows`` (U, rows, columns) where they say where they look.
 
     Parameters
     ----------
@@ -239,13 +247,16 @@ def study_attention(
     kept = extract_attention(
         twin,
         batch,
-        steps=thinned(time, half, 2 * depth["spatial"] * count * maps.grid.is_register.size**2),
+        steps=thinned(
+            time, half, 2 * count * (depth["spatial"] + depth["joint"] * time) * maps.grid.is_register.size**2
+        ),
         places=thinned(rows * columns, half, 2 * depth["temporal"] * count * time**2),
         dtype=np.float16,
     )[recording_id]
     arrays = {
         "spatial": kept.spatial[0],
         "temporal": kept.temporal[0],
+        "joint": kept.joint[0],
         "steps": kept.steps,
         "places": kept.places,
         "is_register": maps.grid.is_register,

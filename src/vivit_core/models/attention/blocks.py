@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.models.attention.base import Attention, AttentionMask, Cache, Positions
+from vivit_core.models.attention.base import Attention, Cache, Positions
 from vivit_core.models.dropout import drop
 from vivit_core.models.layers import init_linear
 
@@ -63,8 +63,8 @@ class Block(nn.Module):
                 closes_a_branch = module is self.attention.out or module is self.ff.fc2
                 init_linear(module, residual_scale if closes_a_branch else 1.0)
 
-    def forward(self, x_BND: Tensor, positions: Positions, mask: AttentionMask, seeds: Tensor) -> Tensor:
-        x_BND = x_BND + self.branch(self.attention(self.norm_attention(x_BND), positions, mask, seeds[0]), seeds[1])
+    def forward(self, x_BND: Tensor, positions: Positions, seeds: Tensor) -> Tensor:
+        x_BND = x_BND + self.branch(self.attention(self.norm_attention(x_BND), positions, seeds[0]), seeds[1])
         return x_BND + self.branch(self.ff(self.norm_ff(x_BND), seeds[2:4]), seeds[4])
 
     def branch(self, y_BND: Tensor, seed: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Block(nn.Module):
             return y_BND
         return drop(y_BND, self.drop_path, seed, shape=(len(y_BND), 1, 1))
 
-    def step(self, x_B1D: Tensor, positions: Positions, cache: Cache) -> Tensor:
-        """The newest token alone; what was before is in the cache."""
-        x_B1D = x_B1D + self.attention.step(self.norm_attention(x_B1D), positions, cache)
-        return x_B1D + self.ff(self.norm_ff(x_B1D), x_B1D.new_empty(0))
+    def step(self, x_BND: Tensor, positions: Positions, cache: Cache) -> Tensor:
+        """The newest time step's tokens alone; what was before is in the cache."""
+        x_BND = x_BND + self.attention.step(self.norm_attention(x_BND), positions, cache)
+        return x_BND + self.ff(self.norm_ff(x_BND), x_BND.new_empty(0))

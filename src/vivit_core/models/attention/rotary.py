@@ -10,9 +10,9 @@ Shape letters: B sequences, N tokens, D embedding, h heads, d numbers of a head.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vivit_core.models.attention.base import Attention, Positions
+from vivit_core.models.attention.base import Attention, AttentionMask, Positions
 from vivit_core.models.layers import at_least_float32
 
 Rope = tuple[Tensor, Tensor]
@@ -20,43 +20,45 @@ Rope = tuple[Tensor, Tensor]
 
 
 class RotaryAttention(Attention):
-    """Self-attention with rotary positions: axial in space, along one axis in time.
+    """Self-attention with rotary positions: axial in space, along one axis in time, along all three in both.
 
     Parameters
     ----------
-    dim : embedding width, given by the model.
-    heads : number of heads; ``dim / heads`` must be a multiple of 4 (two axes of pairs).
+    dim, mask : given by the core.
+    heads : number of heads; ``dim / heads`` must be a multiple of 4 (two axes of pairs), of 8 where blocks are joint.
     qk_norm : normalize queries and keys for each head.
     dropout : probability with which an attention weight is dropped in training.
     rope_base_space, rope_base_time : longest wavelength of the rotation is about 2π times this, in tokens.
     """
 
-    multiple = 4
-
     def __init__(
         self,
         dim: int,
+        mask: AttentionMask,
         heads: int,
         qk_norm: bool,
         dropout: float,
         rope_base_space: float,
         rope_base_time: float,
     ) -> None:
-        super().__init__(dim, heads, dropout)
+        super().__init__(dim, mask, heads, qk_norm, dropout, multiple=8 if mask.over == "space_time" else 4)
         self.rope_base_space, self.rope_base_time = rope_base_space, rope_base_time
-        self.q_scale = nn.Parameter(torch.ones(self.head_dim)) if qk_norm else None
-        self.k_scale = nn.Parameter(torch.ones(self.head_dim)) if qk_norm else None
 
-    def space(self, height: int, width: int, registers: int, device: torch.device) -> Positions:
-        return rope_space(height, width, registers, self.head_dim, self.rope_base_space, device)
-
-    def time(self, steps: Tensor) -> Positions:
-        return rope_time(steps, self.head_dim, self.rope_base_time)
+    def make(self, positions: Positions, height: int, width: int) -> tuple[Tensor, ...]:
+        rows, columns, steps, _ = positions
+        if self.mask.over == "time":
+            return rope_time(steps, self.head_dim, self.rope_base_time)
+        if self.mask.over == "space":
+            return rope_space(rows, columns, self.head_dim, self.rope_base_space)
+        half = self.head_dim // 2  # of the pairs turn with place, half with time
+        in_space = rope_space(rows, columns, half, self.rope_base_space)
+        in_time = rope_time(steps, half, self.rope_base_time)
+        return tuple(torch.cat(pair, dim=-1) for pair in zip(in_space, in_time, strict=True))
 
     def project(self, x_BND: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys (normalized and rotated) and values, each (B, h, N, d)."""
         q, k, v = self.split(x_BND)
-        cos, sin = positions
+        cos, sin = positions.made
         q, k = apply_rope(q, (cos, sin), self.q_scale), apply_rope(k, (cos, sin), self.k_scale)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
@@ -75,15 +77,12 @@ def rope_time(positions: Tensor, head_dim: int, base: float) -> Rope:
     return tables(rotation(positions, head_dim, base))
 
 
-def rope_space(height: int, width: int, registers: int, head_dim: int, base: float, device: torch.device) -> Rope:
-    """For registers + H·W tokens, axial: half of the pairs turn with the row, half with the column.
+def rope_space(rows: Tensor, columns: Tensor, head_dim: int, base: float) -> Rope:
+    """For places, axial: half of the pairs turn with the row, half with the column.
 
-    Registers come first and are not turned: they have no place.
+    Registers, at row and column -1, are not turned: they have no place.
     """
-    rows = rotation(torch.arange(height, device=device), head_dim // 2, base)
-    columns = rotation(torch.arange(width, device=device), head_dim // 2, base)
-    angle = torch.cat([rows.repeat_interleave(width, 0), columns.repeat(height, 1)], dim=1)
-    return tables(torch.cat([angle.new_zeros(registers, angle.shape[1]), angle]))
+    return tables(torch.cat([rotation(at.clamp_min(0), head_dim // 2, base) for at in (rows, columns)], dim=1))
 
 
 def tables(angle: Tensor) -> Rope:

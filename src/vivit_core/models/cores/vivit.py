@@ -1,17 +1,21 @@
-"""The ViViT core: a factorized Video Vision Transformer (Arnab et al. 2021, "model 3"), causal in time.
+"""The ViViT core: a Video Vision Transformer (Arnab et al. 2021), causal in time.
 
     video (B, C, T, H, W)
       front end      optional causal temporal filters
       tokenizer      tubelets → tokens (B, T', N, D)
-      spatial blocks every time step's N tokens (and registers) attend to each other
-      temporal blocks every place's T' tokens attend to themselves and what was before
+      blocks         factorized ("model 3"):
+                       spatial    every time step's N tokens (and registers) attend to each other
+                       temporal   every place's T' tokens attend to themselves and what was before
+                     or joint ("model 1"): every token attends to all tokens of its time step and of those before
       norm           → (B, D, T', H', W'), or a map of a gain (``ResidualStem``)
 
-Departures from the paper: positions are rotary (axial in space, one axis in time) instead of learned and added;
-queries and keys are normalized; registers (Darcet et al. 2024) take part in the spatial blocks, where they are
-attended; no class token: every place is read out; temporal attention is causal and may be limited to a window.
+Departures from the paper: positions are the attention's (``models/attention``), by default rotary instead of learned
+and added; queries and keys are normalized; registers (Darcet et al. 2024) take part in the spatial and joint blocks,
+where they are attended; no class token: every place is read out; attention in time is causal and may be limited to a
+window.
 
-Shape letters: B clips, C channels, T frames, T' time steps, H W pixels, N tokens a time step, R registers, D embedding.
+Shape letters: B clips, C channels, T frames, T' time steps, H W pixels, N tokens a time step, R registers,
+M = R + N, D embedding.
 """
 
 from __future__ import annotations
@@ -33,27 +37,27 @@ from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.layers import Part
 from vivit_core.models.tokenizers.base import Tokenizer
 
-EVERYWHERE = AttentionMask(causal=False)
-
 
 class ViViT(Core):
-    """Factorised video transformer.
+    """Video transformer.
 
     Parameters
     ----------
     in_channels : channels of the video, given by the recordings.
     embedding_dim : width D of a token.
-    spatial_depth, temporal_depth : number of blocks of each kind.
+    blocks : "factorized" for spatial blocks, then temporal ones; "joint" for blocks that attend over space and time at
+        once, which cost the square of all tokens of a span.
+    spatial_depth, temporal_depth : number of blocks of each kind; of joint ones their sum.
     tokenizer, attention, frontend : constructors that take the sizes (``layers.part``); ``frontend=None`` for bare
         pixels.
-    registers : extra tokens of each time step that the spatial blocks may write to.
+    registers : extra tokens of each time step that the spatial or joint blocks may write to.
     ff_ratio : width of the feed-forward layers, in embedding widths.
     ff_dropout : dropout in the feed-forward layers.
     drop_path : probability of leaving out a residual branch in the last block; rises linearly from 0 at the first.
     patch_dropout : probability of silencing a whole token before the blocks.
     checkpointing : compute each block again in the backward pass instead of keeping its activations.
-    causal : temporal attention sees no later token.
-    window : frames that temporal attention looks back over, in whole tokens, the token's own included; None: the whole
+    causal : attention in time sees no later token.
+    window : frames that attention in time looks back over, in whole tokens, the token's own included; None: the whole
         clip, so that what a stream has to remember grows without end.
     compile : whether the blocks are compiled for training (``compile_blocks``); "auto": the training decides.
     """
@@ -62,6 +66,7 @@ class ViViT(Core):
         self,
         in_channels: int,
         embedding_dim: int,
+        blocks: Literal["factorized", "joint"],
         spatial_depth: int,
         temporal_depth: int,
         tokenizer: Part,
@@ -79,7 +84,8 @@ class ViViT(Core):
     ) -> None:
         super().__init__(causal, checkpointing, compile)
         check_probability(ff_dropout=ff_dropout, drop_path=drop_path, patch_dropout=patch_dropout)
-        if registers and not spatial_depth:
+        depth = spatial_depth + temporal_depth
+        if registers and not (depth if blocks == "joint" else spatial_depth):
             raise ValueError(
                 f"model.registers={registers} would never be attended to without spatial blocks; set model.registers=0"
             )
@@ -88,23 +94,28 @@ class ViViT(Core):
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=embedding_dim)
         self.patch_dropout = patch_dropout
         self.registers = nn.Parameter(torch.randn(registers, embedding_dim) * 0.02) if registers else None
-        depth = spatial_depth + temporal_depth
-        blocks = []
-        for i in range(depth):
-            layer: Attention = attention(dim=embedding_dim)
-            path = drop_path * i / max(1, depth - 1)
-            blocks.append(Block(layer, embedding_dim, ff_ratio, ff_dropout, path, residual_scale=(2 * depth) ** -0.5))
-        self.spatial = nn.ModuleList(blocks[:spatial_depth])
-        self.temporal = nn.ModuleList(blocks[spatial_depth:])
-        self.norm = nn.LayerNorm(embedding_dim)
-        self.map_channels = [*self.tokenizer.map_channels, self.tokenizer.out_channels]
         self.stride = self.tokenizer.patch_size[0]
         if window is not None and (window < self.stride or not causal):
             raise ValueError(
                 f"model.window={window}: a window holds at least one token of {self.stride} frames, and "
                 "only a causal model has one; set model.window=null, or at least the tokens' frames"
             )
-        self.mask = AttentionMask(causal, None if window is None else math.ceil(window / self.stride))
+        self.window = None if window is None else math.ceil(window / self.stride)
+        masks = {
+            "spatial": AttentionMask("space"),
+            "temporal": AttentionMask("time", causal, self.window),
+            "joint": AttentionMask("space_time", causal, self.window),
+        }
+        kinds = ["joint"] * depth if blocks == "joint" else ["spatial"] * spatial_depth + ["temporal"] * temporal_depth
+        made: dict[str, list[Block]] = {kind: [] for kind in masks}
+        for i, kind in enumerate(kinds):
+            layer: Attention = attention(dim=embedding_dim, mask=masks[kind])
+            path = drop_path * i / max(1, depth - 1)
+            block = Block(layer, embedding_dim, ff_ratio, ff_dropout, path, residual_scale=(2 * depth) ** -0.5)
+            made[kind].append(block)
+        self.spatial, self.temporal, self.joint = (nn.ModuleList(own) for own in made.values())
+        self.norm = nn.LayerNorm(embedding_dim)
+        self.map_channels = [*self.tokenizer.map_channels, self.tokenizer.out_channels]
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
         """Feature maps, finest first; the last is what the tokenizer makes of the blocks' output."""
@@ -114,45 +125,65 @@ class ViViT(Core):
         x = tokens.x_BTND
         if self.training and self.patch_dropout:
             x = drop(x, self.patch_dropout, draw_seeds(device=x.device), shape=(*x.shape[:-1], 1))
+        self.check_positions(tokens.height, tokens.width, x.shape[1])
         x = self.attend_space(x, tokens.height, tokens.width)
         x = self.attend_time(x)
+        x = self.attend_both(x, tokens.height, tokens.width)
         return [*tokens.maps, self.tokenizer.restore(tokens, self.norm(x))]
 
     def attend_space(self, x_BTND: Tensor, height: int, width: int) -> Tensor:
         if not self.spatial:
             return x_BTND
         b = x_BTND.shape[0]
-        x = rearrange(x_BTND, "b t n d -> (b t) n d")
-        r = 0
-        if self.registers is not None:
-            r = self.registers.shape[0]
-            x = torch.cat([repeat(self.registers.to(x.dtype), "r d -> s r d", s=x.shape[0]), x], dim=1)
-        positions = first_attention(self.spatial).space(height, width, r, x.device)
-        x = self.run(self.spatial, x, positions, EVERYWHERE)
-        return rearrange(x[:, r:], "(b t) n d -> b t n d", b=b)
+        x = self.with_registers(x_BTND).flatten(0, 1)
+        positions = self.positions(self.spatial, height, width, torch.zeros(1, dtype=torch.long, device=x.device))
+        x = self.run(self.spatial, x, positions)
+        return self.without_registers(rearrange(x, "(b t) m d -> b t m d", b=b))
 
     def attend_time(self, x_BTND: Tensor) -> Tensor:
         if not self.temporal:
             return x_BTND
         b, t = x_BTND.shape[:2]
         x = rearrange(x_BTND, "b t n d -> (b n) t d")
-        positions = first_attention(self.temporal).time(torch.arange(t, device=x.device))
-        x = self.run(self.temporal, x, positions, self.mask)
+        x = self.run(self.temporal, x, self.positions(self.temporal, 1, 1, torch.arange(t, device=x.device)))
         return rearrange(x, "(b n) t d -> b t n d", b=b)
 
-    def run(self, blocks: nn.ModuleList, x_BND: Tensor, positions: Positions, mask: AttentionMask) -> Tensor:
+    def attend_both(self, x_BTND: Tensor, height: int, width: int) -> Tensor:
+        if not self.joint:
+            return x_BTND
+        t = x_BTND.shape[1]
+        x = self.with_registers(x_BTND).flatten(1, 2)
+        positions = self.positions(self.joint, height, width, torch.arange(t, device=x.device))
+        return self.without_registers(self.run(self.joint, x, positions).unflatten(1, (t, -1)))
+
+    def with_registers(self, x_BTND: Tensor) -> Tensor:
+        """Each time step's tokens behind the registers, (B, T, M, D)."""
+        if self.registers is None:
+            return x_BTND
+        b, t = x_BTND.shape[:2]
+        return torch.cat([repeat(self.registers.to(x_BTND.dtype), "r d -> b t r d", b=b, t=t), x_BTND], dim=2)
+
+    def without_registers(self, x_BTMD: Tensor) -> Tensor:
+        return x_BTMD if self.registers is None else x_BTMD[:, :, len(self.registers) :]
+
+    def positions(self, blocks: nn.ModuleList, height: int, width: int, steps: Tensor) -> Positions:
+        """Of the tokens of a sequence of these blocks."""
+        registers = 0 if self.registers is None else len(self.registers)
+        return first_attention(blocks).positions(height, width, registers, steps)
+
+    def run(self, blocks: nn.ModuleList, x_BND: Tensor, positions: Positions) -> Tensor:
         """The blocks one after the other."""
         shape = (len(blocks), Block.SEEDS)
         seeds = draw_seeds(*shape, device=x_BND.device)
         for block, own in zip(blocks, seeds, strict=True):
-            x_BND = self.call(block, x_BND, positions, mask, own)
+            x_BND = self.call(block, x_BND, positions, own)
         return x_BND
 
     def stream(self, old: int) -> Callable[[Tensor], list[FeatureMap | None]]:
         self.refuse_acausal_stream()
         filtered = self.frontend.stream() if self.frontend is not None else None
         cut = self.tokenizer.stream(old)
-        caches = [Cache(self.mask.window) for _ in self.temporal]
+        in_time, joint = ([Cache(self.window) for _ in blocks] for blocks in (self.temporal, self.joint))
         step = 0
 
         def advance(frame: Tensor) -> list[FeatureMap | None]:
@@ -160,19 +191,42 @@ class ViViT(Core):
             maps, tokens = cut(frame if filtered is None else filtered(frame))
             if tokens is None:
                 return [*maps, None]
-            x = self.attend_space(tokens.x_BTND, tokens.height, tokens.width)[0].transpose(0, 1)  # (N, 1, D)
+            height, width = tokens.height, tokens.width
+            now = torch.tensor([step], device=tokens.x_BTND.device)
+            x = self.attend_space(tokens.x_BTND, height, width)  # (1, 1, N, D)
             if self.temporal:
-                positions = first_attention(self.temporal).time(torch.tensor([step], device=x.device))
-                for block, cache in zip(self.temporal, caches, strict=True):
-                    assert isinstance(block, Block)
-                    x = block.step(x, positions, cache)
+                x = self.newest(self.temporal, in_time, rearrange(x, "b t n d -> (b n) t d"), 1, 1, now)
+                x = rearrange(x, "n t d -> 1 t n d")
+            if self.joint:
+                x = self.newest(self.joint, joint, self.with_registers(x)[0], height, width, now)
+                x = self.without_registers(x[None])
             step += 1
-            return [*maps, self.tokenizer.restore(tokens, self.norm(x.transpose(0, 1)[None]))]
+            return [*maps, self.tokenizer.restore(tokens, self.norm(x))]
 
         return advance
 
+    def newest(
+        self, blocks: nn.ModuleList, caches: list[Cache], x_BND: Tensor, height: int, width: int, now: Tensor
+    ) -> Tensor:
+        """The newest time step's tokens through these blocks."""
+        before = caches[0].keys
+        steps = 1 if before is None else 1 + before.shape[2] // x_BND.shape[1]
+        first_attention(blocks).check_positions(height, width, min(steps, self.window or steps))
+        positions = self.positions(blocks, height, width, now)
+        for block, cache in zip(blocks, caches, strict=True):
+            assert isinstance(block, Block)
+            x_BND = block.step(x_BND, positions, cache)
+        return x_BND
+
     def check_geometry(self, frames: int, height: int, width: int) -> None:
-        self.tokenizer.grid(frames, height, width)
+        steps, rows, columns = self.tokenizer.grid(frames, height, width)
+        self.check_positions(rows, columns, steps)
+
+    def check_positions(self, height: int, width: int, steps: int) -> None:
+        """Raise ValueError, with a remedy, where the blocks' positions do not reach over so many tokens."""
+        for blocks in (self.spatial, self.temporal, self.joint):
+            if blocks:
+                first_attention(blocks).check_positions(height, width, min(steps, self.window or steps))
 
     def regularizer(self) -> Tensor:
         return self.tokenizer.regularizer()
