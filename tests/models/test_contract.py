@@ -47,6 +47,7 @@ from vivit_core.testing import twins
 
 INNER = RESIDUAL_STEM["stem"]
 STEM_ALONE = vivit(tokenizer=RESIDUAL_STEM, temporal_depth=0, spatial_depth=0, registers=0)  # no blocks but the stem's
+SHALLOW = {"window": 12, "spatial_depth": 1, "temporal_depth": 1}
 GEOMETRIES = [(31, 1), (37, 50), (36, 64), (51, 51)]
 models = pytest.mark.parametrize("model", MODELS_UNDER_CONTRACT.values(), ids=MODELS_UNDER_CONTRACT)
 
@@ -132,9 +133,9 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
     "model",
     [
         pytest.param(vivit(window=12), id="vivit"),
-        pytest.param(vivit(attention=ABSOLUTE, blocks="joint", window=12), id="joint-absolute", marks=pytest.mark.long),
-        pytest.param(vivit(attention=RELATIVE, window=12), id="relative", marks=pytest.mark.long),
-        pytest.param(vivit(attention=WINDOW), id="window", marks=pytest.mark.long),
+        pytest.param(vivit(**SHALLOW, attention=ABSOLUTE, blocks="joint"), id="absolute", marks=pytest.mark.long),
+        pytest.param(vivit(**SHALLOW, attention=RELATIVE), id="relative", marks=pytest.mark.long),
+        pytest.param(vivit(**SHALLOW, attention=WINDOW), id="window", marks=pytest.mark.long),
         pytest.param(STEM_ALONE, id="residual-stem", marks=pytest.mark.long),  # each compiles for up to a minute
         pytest.param(resnet(), id="resnet", marks=pytest.mark.long),
         pytest.param(factorized(), id="factorized", marks=pytest.mark.long),
