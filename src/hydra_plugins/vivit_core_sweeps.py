@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.errors import CompactHydraException
@@ -60,16 +61,20 @@ class Grid(BasicSweeper):
 
         unexpected = "ended without a word: killed, or out of memory?"
         try:
-            returned = super().sweep(arguments)
+            returned = self.run_jobs(arguments)
         except BaseException:
             unexpected = "the sweep was left before this job had ended"
             raise
         finally:
             rows = self.conclude(unexpected, console)
         statuses = {row.outcome.status for row in rows}
-        if statuses - {"finished", "refused"} or "finished" not in statuses:
+        if statuses - {"finished", "refused", "pruned"} or "finished" not in statuses:
             raise SystemExit(1)
         return returned
+
+    def run_jobs(self, arguments: list[str]) -> Any:
+        """Run all jobs."""
+        return super().sweep(arguments)
 
     def conclude(self, unexpected: str, console: Any) -> list[Any]:
         from vivit_core.cli import sweeps
@@ -82,6 +87,95 @@ class Grid(BasicSweeper):
         for number in range(len(jobs)):
             sweeps.Job(folder, number).give_up("interrupted" if "left" in unexpected else "failed", unexpected)
         return sweeps.summarize(folder, jobs, console)
+
+
+class Optuna(Grid):
+    """Trials that Optuna suggests, each from the scores of those before (``vivit_core.cli.search``).
+
+    Parameters
+    ----------
+    study : name of the search, and of its folder.
+    trials : trainings in all, those of earlier commands among them.
+    max_batch_size : trainings at a time.
+    startup : first trials that are drawn at random.
+    seed : of the suggestions.
+    pruner, warmup : when a training is stopped early.
+    params : swept keys, in Hydra's words for sweeps; the command line's beat them.
+    """
+
+    def __init__(
+        self,
+        study: str,
+        trials: int,
+        max_batch_size: int | None,
+        startup: int,
+        seed: int,
+        pruner: str,
+        warmup: int,
+        params: dict[str, str] | None,
+    ) -> None:
+        super().__init__(max_batch_size=max_batch_size, params=params)
+        self.study, self.trials, self.startup, self.seed = study, trials, startup, seed
+        self.pruner, self.warmup = pruner, warmup
+
+    def run_jobs(self, arguments: list[str]) -> Any:
+        from vivit_core.cli import search, sweeps
+
+        assert self.config is not None and self.hydra_context is not None and self.launcher is not None
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        try:
+            space, fixed = search.space_of(parser.parse_overrides([*self._parse_config(), *arguments]))
+            settings = OmegaConf.to_container(self.config, resolve=False)
+            assert isinstance(settings, dict)
+            about = search.about({str(key): value for key, value in settings.items()}, fixed, space)
+            rule = search.Rule(self.pruner, self.warmup, self.startup)  # type: ignore[arg-type]
+            with search.held(folder):
+                numbers = {"trials": self.trials, "seed": self.seed, "startup": self.startup}
+                own = search.Search(folder, space, fixed, **numbers, rule=rule, about=about)
+                OmegaConf.save(self.config, folder / "multirun.yaml")
+                sweeps.begin(self.trials)
+                try:
+                    return self.all_trials(own, folder)
+                finally:
+                    self.overrides = [[own.words(number) for number in range(own.begun)]]
+        except ValueError as error:
+            raise CompactHydraException(str(error)) from error
+
+    def all_trials(self, own: Any, folder: Path) -> list[JobReturn]:
+        """Ask, launch and tell, until all trials have ended."""
+        from vivit_core.cli.sweeps import Job
+
+        checked = False
+
+        def ask() -> tuple[int, list[str]] | None:
+            nonlocal checked
+            if (asked := own.ask()) is None:
+                return None
+            if not checked:  # that there are such keys; the values each job checks by itself
+                self.validate_batch_is_legal([asked[1]])
+                checked = True
+            Job(folder, asked[0]).begin_again()
+            return asked
+
+        def tell(number: int) -> None:
+            own.tell(number, Job(folder, number).outcome())
+
+        (folder / "outcomes").mkdir(exist_ok=True)
+        at_once = self.max_batch_size or 1
+        if isinstance(self.launcher, PatientLauncher):
+            return self.launcher.keep_busy(ask, own.trials, at_once, tell)
+        if at_once > 1:
+            raise ValueError(
+                f"hydra.sweeper.max_batch_size={at_once} trainings at a time need hydra/launcher=slurm or slurm_local; "
+                "in this process they run one after the other"
+            )
+        returned: list[JobReturn] = []
+        while (asked := ask()) is not None:
+            (one,) = self.launcher.launch([asked[1]], initial_job_idx=asked[0])  # type: ignore[union-attr]
+            returned.append(one)
+            tell(asked[0])
+        return returned
 
 
 class PatientLauncher(BaseSubmititLauncher):
@@ -99,6 +193,25 @@ class PatientLauncher(BaseSubmititLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Start the jobs, and return when all have ended, whatever they came to."""
+        jobs = enumerate((list(words) for words in job_overrides), initial_job_idx)
+        return self.keep_busy(lambda: next(jobs, None), len(job_overrides), self.jobs_at_once, lambda number: None)
+
+    def keep_busy(
+        self,
+        ask: Callable[[], tuple[int, list[str]] | None],
+        total: int,
+        at_once: int | None,
+        ended: Callable[[int], None],
+    ) -> list[JobReturn]:
+        """Run jobs as they are asked for, and return when there are no more and all have ended, whatever they came to.
+
+        Parameters
+        ----------
+        ask : the next job's number and settings; None: no more.
+        total : jobs in all, for the bar.
+        at_once : how many run at a time; None leaves that to the scheduler.
+        ended : is told the number of each job that has ended.
+        """
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         from vivit_core.cli.console import console
@@ -108,26 +221,28 @@ class PatientLauncher(BaseSubmititLauncher):
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         executor = self.executor()
-        calls = [
-            (list(words), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
-            for number, words in enumerate(job_overrides, initial_job_idx)
-        ]
-        left = list(calls)
+        more = True
         running: dict[int, Any] = {}
         returned: dict[int, JobReturn] = {}
         (folder / "outcomes").mkdir(parents=True, exist_ok=True)
         with Progress(
             TextColumn("jobs ended"), MofNCompleteColumn(), BarColumn(), console=console, transient=True
         ) as progress:
-            bar = progress.add_task("", total=len(calls))
+            bar = progress.add_task("", total=total)
             began = asked = time.monotonic()
-            while left or running:
-                count = len(left) if self.jobs_at_once is None else self.jobs_at_once - len(running)
-                started, left = left[:count], left[count:]
+            while more or running:
+                started: list[tuple[Any, ...]] = []
+                while more and (at_once is None or len(running) + len(started) < at_once):
+                    asked_for = ask()
+                    more = asked_for is not None
+                    if asked_for is not None:
+                        number, words = asked_for
+                        call = (words, "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
+                        started.append(call)
                 if started:
                     jobs = self.submit(executor, started)
                     running.update({call[2]: job for call, job in zip(started, jobs, strict=True)})
-                if time.monotonic() - asked > ASK_S:
+                if running and time.monotonic() - asked > ASK_S:
                     next(iter(running.values())).task(0).done(force_check=True)
                     asked = time.monotonic()
                 for number in [number for number, job in running.items() if job.task(0).done()]:
@@ -136,10 +251,11 @@ class PatientLauncher(BaseSubmititLauncher):
                     said = outcome.reason or (
                         "" if outcome.score is None else f"{outcome.score_name} {outcome.score:.4f}"
                     )
-                    rest_s = (time.monotonic() - began) / len(returned) * (len(calls) - len(returned))
+                    ended(number)
+                    rest_s = (time.monotonic() - began) / len(returned) * max(0, total - len(returned))
                     progress.console.print(
                         f"job {number} {outcome.status}: {said} "
-                        f"({len(returned)} of {len(calls)} have ended, about {duration(rest_s)} are left)"
+                        f"({len(returned)} of {total} have ended, about {duration(rest_s)} are left)"
                     )
                     progress.advance(bar)
                 time.sleep(POLL_S)

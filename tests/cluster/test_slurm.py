@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from optuna.trial import TrialState
 
 from vivit_core.cli import runs
+from vivit_core.cli.search import study_in
 from vivit_core.cli.sweeps import Job
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
@@ -164,3 +166,45 @@ def test_a_cancelled_job_stays_cancelled_and_the_next_sweep_continues_it(slurm, 
     assert [rows[n]["status"] for n in (0, 1)] == ["finished", "finished"]
     assert [Path(rows[n]["run"]) for n in (0, 1)] == [sweep / "0", sweep / "1"]
     assert weights(sweep / "0")[0] == 120 and Job(second, 0).outcome().score is not None
+
+
+def test_a_search_of_twelve_trials_is_killed_and_goes_on(slurm, tiny, tmp_path):
+    """Jobs of four at a time share one study; the command that asks for them dies in the middle, and its jobs go on."""
+    own = [word for word in tiny if not word.startswith("data.clip_length")]
+    small = [word for word in SETTINGS if not word.startswith("model.spatial_depth")]
+    words = ["-m", "hparams_search=optuna", "hydra.sweeper.trials=12", "hydra.sweeper.startup=4"]
+    words += [
+        *QUEUE,
+        "hydra.sweeper.warmup=1",
+        "hydra.sweeper.max_batch_size=4",
+        "model.spatial_depth=1,2",
+        *own,
+        *small,
+        "baseline=null",
+    ]
+    search = tmp_path / "outputs" / "train" / "optuna"
+    process = start(words, tmp_path, slurm)
+    until(lambda: sum(Job(search, n).outcome().status in ("finished", "pruned") for n in range(12)) >= 3, process)
+    process.kill()
+    process.wait()
+    running = study_in(search).get_trials()
+    assert any(trial.state == TrialState.RUNNING for trial in running)
+
+    process = start(words, tmp_path, slurm)
+    printed = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode == 0, printed
+    trials = study_in(search).get_trials()
+    assert len(trials) == 12 and {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}, printed
+    assert [trial.params for trial in trials[: len(running)]] == [trial.params for trial in running]
+    rows = summary_of(search)
+    statuses = {n: row["status"] for n, row in rows.items()}
+    assert statuses == {t.number: "finished" if t.state == TrialState.COMPLETE else "pruned" for t in trials}, printed
+    for trial in trials:
+        score, run = float(rows[trial.number]["val/bps_mean"]), search / str(trial.number)
+        if trial.state == TrialState.COMPLETE:
+            assert (
+                trial.value == pytest.approx(score) and runs.Run(run).finished and len(trial.intermediate_values) == 6
+            )
+        else:
+            assert "pruned after epoch" in str(runs.Run(run).environment["ended"]) and not runs.Run(run).finished
+            assert score == pytest.approx(max(trial.intermediate_values.values()))

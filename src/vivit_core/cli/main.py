@@ -31,7 +31,7 @@ from vivit_core.parts.groups import consent, lies_in
 from vivit_core.specs import RecordingError
 from vivit_core.system.activity import voice
 from vivit_core.system.processes import FirstFailed, is_first_rank, started_from_outside
-from vivit_core.system.stops import Stopped, TrainingStopped, exit_code, stoppable
+from vivit_core.system.stops import Stopped, TrainingPruned, TrainingStopped, exit_code, stoppable
 from vivit_core.system.streams import steady_streams
 from vivit_core.system.troubles import trouble
 from vivit_core.system.user import give_names
@@ -145,6 +145,10 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             score = call(task, context_of(settings, job), settings)
             note(job, status="finished", score=score)
             return score
+    except TrainingPruned as pruned:
+        console.print(str(pruned), markup=False)
+        note(job, status="pruned", reason=str(pruned), score=pruned.score)
+        return float("nan")
     except TrainingStopped as stopped:
         console.print(str(stopped))
         note(job, status="interrupted", reason=str(stopped))

@@ -13,7 +13,7 @@ from vivit_core.cli.schema import Budget
 from vivit_core.cli.validate import fingerprint
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.names import setting
-from vivit_core.system.stops import Stopped, TrainingStopped
+from vivit_core.system.stops import Stopped, TrainingPruned, TrainingStopped
 from vivit_core.training.callbacks.checkpoints import has_ended
 
 
@@ -120,6 +120,6 @@ def note_failure(run: runs.Run, error: BaseException) -> None:
     go_on = f"continue with {setting('resume', run.last)} (resume=auto finds it)" if run.last.is_file() else ""
     if isinstance(error, Stopped):
         error.remedy = go_on or error.remedy
-    elif isinstance(error, Exception) and not isinstance(error, TrainingStopped) and go_on:
+    elif isinstance(error, Exception) and not isinstance(error, TrainingStopped | TrainingPruned) and go_on:
         console.print(f"the training failed; when what follows is mended, {go_on}", markup=False)
     runs.note(run, "ended", (str(error) or type(error).__name__).splitlines()[0])

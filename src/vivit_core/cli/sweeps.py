@@ -30,8 +30,8 @@ from vivit_core.system.terminal import shown
 
 log = logging.getLogger(__name__)
 
-Status = Literal["waiting", "running", "finished", "refused", "failed", "interrupted"]
-ENDED = ("finished", "refused", "failed", "interrupted")
+Status = Literal["waiting", "running", "finished", "pruned", "refused", "failed", "interrupted"]
+ENDED = ("finished", "pruned", "refused", "failed", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Outcome:
 
     Attributes
     ----------
-    status : finished; refused by the program, which says why (a combination that cannot be, a missing file); failed by
-        itself; interrupted from outside.
+    status : finished; pruned, because other trials of its search were ahead; refused by the program, which says why (a
+        combination that cannot be, a missing file); failed by itself; interrupted from outside.
     reason : why it did not finish; None where it did.
     run : its run folder, which is another sweep's where the same training had finished there.
     score : what the task returns to be maximized; None where it returns nothing.
@@ -83,6 +83,11 @@ class Job:
         remove_leftovers(self.file.parent, self.file.name)  # a job has one writer at a time
         write_text(self.file, json.dumps(asdict(outcome), indent=2) + "\n")
         return outcome
+
+    def begin_again(self) -> None:
+        """Forget what an earlier command's try came to."""
+        if self.file.is_file():
+            self.note(status="waiting", reason=None, score=None)
 
     def give_up(self, status: Status, reason: str) -> Outcome:
         """For a job that has ended without a word; what it said itself stays."""
@@ -161,7 +166,10 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> l
         values = {key: value for key, value in (word.split("=", 1) for word in words) if key in keys}
         rows.append(Row(number, values, outcome, test_bps_of(outcome)))
     rows.sort(
-        key=lambda row: (row.outcome.score is None, row.outcome.score_name or "", -(row.outcome.score or 0.0), row.job)
+        key=lambda row: (
+            *(row.outcome.score is None, row.outcome.status != "finished"),
+            *(row.outcome.score_name or "", -(row.outcome.score or 0.0), row.job),
+        )
     )
     write_csv(sweep / "sweep_summary.csv", keys, rows)
     console.print(table_of(keys, rows))

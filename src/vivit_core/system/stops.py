@@ -47,6 +47,19 @@ class TrainingStopped(Exception):
         super().__init__(summary)
 
 
+class TrainingPruned(Exception):
+    """The training was stopped because others of its search are ahead; it left a checkpoint.
+
+    Attributes
+    ----------
+    score : its best so far; None where none was a number.
+    """
+
+    def __init__(self, reason: str, score: float | None) -> None:
+        self.score = score
+        super().__init__(reason)
+
+
 def exit_code(signals: Set[signal.Signals]) -> int:
     """What a shell expects of a program that signals stopped: 128 and the signal's number, here the largest."""
     return 128 + max(signals)

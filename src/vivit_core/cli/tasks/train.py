@@ -26,6 +26,7 @@ from vivit_core.cli.planned import files_of
 from vivit_core.cli.recordings import check_positions, expected_sizes, recordings_to_train_on
 from vivit_core.cli.resume import is_trained, note_failure, where_to_train
 from vivit_core.cli.schema import PathName
+from vivit_core.cli.search import trial_of
 from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -42,9 +43,11 @@ from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
 from vivit_core.system.activity import stage
 from vivit_core.system.processes import started_from_outside
+from vivit_core.system.stops import TrainingPruned
 from vivit_core.training.baseline import fit_baseline
 from vivit_core.training.callbacks.checkpoints import Checkpoints, keeper_state, save_checkpoint
 from vivit_core.training.callbacks.early_stopping import early_end, never_scored
+from vivit_core.training.callbacks.pruning import Pruning
 from vivit_core.training.data import TrainingData
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.loggers import make_loggers
@@ -147,7 +150,7 @@ def train(
                     note_failure(run, lost_peer(error, processes))
                 raise
             finally:
-                finish_wandb(failed=sys.exc_info()[0] is not None)
+                finish_wandb(failed=not isinstance(sys.exception(), TrainingPruned | None))
 
 
 def refuse_sweep_of_ranks(context: RunContext) -> None:
@@ -255,6 +258,8 @@ def fit(
     )
     module.ln = None if ln is None else {"description": ln.description(), "weights": ln.state_dict()}
     begun = Begun()
+    trial = trial_of(context.job) if processes.rank == 0 else None
+    searched = [] if context.job is None else [Pruning(trial, SCORE)]
     check_monitors(callbacks, list(twin.specs))
     trainer = make_trainer(
         processes,
@@ -268,7 +273,12 @@ def fit(
         accumulate=budget.accumulate,
         recordings=len(twin.specs),
         folder=run.path,
-        callbacks=[*build_all("callbacks", callbacks).values(), KeepSettings(context, checkpoint is not None), begun],
+        callbacks=[
+            *build_all("callbacks", callbacks).values(),
+            KeepSettings(context, checkpoint is not None),
+            begun,
+            *searched,
+        ],
         loggers=make_loggers(logger, context.settings, content["global_step"] if content is not None else None),
     )
     keeper = trainer.checkpoint_callback
@@ -296,6 +306,9 @@ def fit(
             if ended is not None:
                 tell(f"the training ended {ended}")
             runs.note(run, "ended", ended)
+        for pruning in searched:
+            if pruning.reason is not None:
+                raise TrainingPruned(pruning.reason, pruning.score)
         if not isinstance(keeper, ModelCheckpoint):
             trainer.save_checkpoint(run.best)  # all processes together
     state = keeper.state_dict() if isinstance(keeper, ModelCheckpoint) else {}

@@ -1,0 +1,212 @@
+"""A search by Optuna: what it asks for, what it is told, how it goes on, and how a training is stopped early."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import tiny_training
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from vivit_core.cli import search
+from vivit_core.cli.search import Rule, Search, Trial, held, space_of, study_in, trial_of
+from vivit_core.cli.sweeps import Job, Outcome
+from vivit_core.cli.tasks import train
+from vivit_core.system.stops import TrainingPruned, TrainingStopped
+from vivit_core.training.callbacks.pruning import Pruning
+
+SMALL = ["trainer=debug", "baseline=null", "model.spatial_depth=1", "model.temporal_depth=1", "model.attention.heads=2"]
+RULE = Rule("median", warmup=1, startup=2)
+
+
+def parsed(*words: str) -> tuple[dict[str, Any], dict[str, str]]:
+    return space_of(OverridesParser.create().parse_overrides(list(words)))
+
+
+def test_ranges_are_hydras_words_and_the_last_word_counts() -> None:
+    space, fixed = parsed(
+        "a=interval(0.1,1)", "b=tag(log,interval(1e-3,1e-1))", "c=int(interval(1,9))", "d=range(2,7,2)", "e=x,y,[1,2]",
+        "f=1,2", "f=3", "g=4", "g=range(0,1,0.25)", "h=word",
+    )  # fmt: skip
+    made = optuna.distributions
+    assert space == {
+        "a": made.FloatDistribution(0.1, 1.0), "b": made.FloatDistribution(1e-3, 1e-1, log=True),
+        "c": made.IntDistribution(1, 9), "d": made.IntDistribution(2, 6, step=2),
+        "e": made.CategoricalDistribution(["x", "y", "[1,2]"]), "g": made.FloatDistribution(0.0, 0.75, step=0.25),
+    }  # fmt: skip
+    assert fixed == {"f": "f=3", "h": "h=word"}
+    for words, said in {
+        ("a=1",): "nothing is searched",
+        ("a=interval(2,1)",): "a=",
+        ("a=tag(log,interval(0,1))",): "a=",
+        ("a=range(3,3)",): "holds no number",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            parsed(*words)
+    with pytest.raises(ValueError, match="choose median, asha or none"):
+        Rule("best", 1, 1)  # type: ignore[arg-type]
+
+
+def search_in(folder: Path, **changed: Any) -> Search:
+    space, fixed = parsed("x=tag(log,interval(1e-4,1))", "depth=range(1,5)", "seed=0")
+    given: dict[str, Any] = {"trials": 24, "seed": 3, "startup": 8, "rule": RULE, "about": "this"} | changed
+    folder.mkdir(exist_ok=True)
+    return Search(folder, space, fixed, **given)
+
+
+def score_of(words: list[str]) -> float:
+    """Best at x = .01 and depth 3."""
+    values = dict(word.split("=") for word in words)
+    return -abs(math.log10(float(values["x"])) + 2) - 0.3 * abs(int(values["depth"]) - 3)
+
+
+def run(own: Search, most: int = 1000) -> list[list[str]]:
+    said = []
+    while len(said) < most and (asked := own.ask()) is not None:
+        number, words = asked
+        own.tell(number, Outcome(status="finished", score=score_of(words)))
+        said.append(words)
+    return said
+
+
+def test_suggestions_follow_the_scores_and_a_killed_search_makes_the_same(tmp_path: Path) -> None:
+    whole = run(search_in(tmp_path / "whole"))
+    assert len(whole) == 24 and all(words[0] == "seed=0" and words[1].startswith("x=") for words in whole)
+    scores = [score_of(words) for words in whole]
+    assert sum(scores[16:]) / 8 > sum(scores[:8]) / 8 + 0.5  # the last third looks where it is good
+    first = run(search_in(tmp_path / "parts"), most=10)
+    begun = search_in(tmp_path / "parts").ask()  # the 11th was begun by a process that is then killed
+    again = search_in(tmp_path / "parts")
+    assert begun is not None and again.left == [10]
+    assert [*first, *run(again)] == whole
+    assert search_in(tmp_path / "parts").ask() is None
+    assert search_in(tmp_path / "parts", trials=25).ask() is not None  # more trials: it goes on
+
+
+def test_what_trials_come_to(tmp_path: Path) -> None:
+    own = search_in(tmp_path)
+    outcomes = {
+        "COMPLETE": Outcome(status="finished", score=0.5), "PRUNED": Outcome(status="pruned", score=0.1),
+        "FAIL": Outcome(status="failed"), "RUNNING": Outcome(status="interrupted"),
+    }  # fmt: skip
+    for outcome in outcomes.values():
+        asked = own.ask()
+        assert asked is not None
+        own.tell(asked[0], outcome)
+    assert [trial.state.name for trial in own.study.get_trials()] == list(outcomes)
+    assert search_in(tmp_path).left == [3]
+    with pytest.raises(ValueError, match=r"other settings or ranges .* hydra\.sweeper\.study=NAME"):
+        search_in(tmp_path, about="another")
+    with held(tmp_path), pytest.raises(ValueError, match="another command goes on with the search"), held(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("pruner", ["median", "asha", "none"])
+def test_who_falls_behind(tmp_path: Path, pruner: Any) -> None:
+    """Three trials of high, middling and low scores are through 4 epochs; the fourth is lower yet."""
+    own = search_in(tmp_path, rule=Rule(pruner, warmup=1, startup=2))
+    for level in (0.6, 0.5, 0.4):
+        asked = own.ask()
+        assert asked is not None
+        trial = Trial(tmp_path, asked[0])
+        for epoch in range(1, 5):
+            trial.falls_behind(level + 0.01 * epoch, epoch)
+        own.tell(asked[0], Outcome(status="finished", score=level))
+    asked = own.ask()
+    assert asked is not None
+    told = [Trial(tmp_path, asked[0]).falls_behind(0.3, epoch) for epoch in (1, 2)]  # a process of its own each
+    assert told == {"median": [True, True], "asha": [True, False], "none": [False, False]}[pruner]
+    assert study_in(tmp_path).get_trials()[3].intermediate_values == {1: 0.3, 2: 0.3}
+    patient = Trial(tmp_path, asked[0])
+    patient.rule = Rule("median", warmup=4, startup=2)
+    patient.trial.study.pruner = patient.rule.pruner_of(optuna)
+    assert [patient.falls_behind(0.3, epoch) for epoch in (3, 4)] == [False, True]
+    assert trial_of(Job(tmp_path, 3)) is not None and trial_of(Job(tmp_path / "outcomes", 3)) is None
+
+
+class Below:
+    """Stops where the second epoch's score is reported."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, int]] = []
+
+    def falls_behind(self, score: float, epoch: int) -> bool:
+        self.seen.append((score, epoch))
+        return epoch == 2
+
+
+def test_a_training_that_falls_behind_ends_with_its_checkpoint(tmp_path: Path) -> None:
+    judge = Below()
+    pruning = Pruning(judge, "val/bps_mean")
+    _, trainer, record = tiny_training.train(tmp_path, epochs=5, callbacks=[pruning])
+    assert judge.seen == [(pytest.approx(score), epoch) for epoch, score in enumerate(record.scores, 1)]
+    assert len(record.scores) == 2 and trainer.global_step == 8
+    assert pruning.reason is not None and "pruned after epoch 2 of 5: val/bps_mean=" in pruning.reason
+    assert pruning.score == pytest.approx(max(record.scores)) and (tmp_path / "last.ckpt").is_file()
+    last = Pruning(Below(), "val/bps_mean")
+    tiny_training.train(tmp_path / "last", epochs=2, callbacks=[last])
+    assert last.reason is None  # it was over anyway
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep_summary.csv").open(newline="") as file:
+        return sorted(csv.DictReader(file), key=lambda row: int(row["job"]))
+
+
+def test_the_same_command_again_goes_on(
+    command: Callable[..., Any], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["-m", "hparams_search=optuna", "hydra.sweeper.trials=4", *tiny, *SMALL]
+    trained: list[tuple[int, float]] = []
+    stop = {2}
+
+    def fit(context: Any, run: Any, *rest: Any, **nodes: Any) -> float:
+        number = context.job.number
+        trained.append((number, nodes["optim"]["lr"]))
+        assert run.path == tmp_path / "outputs" / "train" / "optuna" / str(number)
+        if number in stop:
+            raise TrainingStopped(run.last, "stopped after step 3", frozenset({signal.SIGINT}))
+        if number == 1:
+            raise TrainingPruned("pruned after epoch 1 of 5", 0.1)
+        return float(-abs(math.log10(nodes["optim"]["lr"]) + 2))
+
+    monkeypatch.setattr(train, "fit", fit)
+    code, printed = command(*words)
+    assert code == 130 and [number for number, _ in trained] == [0, 1, 2], printed
+    folder = tmp_path / "outputs" / "train" / "optuna"
+    assert [row["status"] for row in rows_of(folder)] == ["finished", "pruned", "interrupted"]
+    stop.clear()
+    code, printed = command(*words)
+    assert code == 0 and [number for number, _ in trained] == [0, 1, 2, 2, 3], printed
+    assert trained[2] == trained[3]  # with the same settings
+    rows = rows_of(folder)
+    assert [row["status"] for row in rows] == ["finished", "pruned", *["finished"] * 2] and "job 1 pruned" in printed
+    assert float(rows[1]["val/bps_mean"]) == 0.1 and rows[1]["reason"] == "pruned after epoch 1 of 5"
+    assert len({row["optim.lr"] for row in rows}) == 4 and (folder / "pictures" / "optim.lr.png").is_file()
+    assert [trial.state.name for trial in study_in(folder).get_trials()] == ["COMPLETE", "PRUNED", *["COMPLETE"] * 2]
+    code, printed = command(*words, "optim.weight_decay=0.2")
+    assert code == 1 and "hydra.sweeper.study=NAME" in printed and len(trained) == 5
+    code, printed = command(*words, "hydra.sweeper.study=other", "optim.ls=1,2")
+    assert code == 1 and "Key 'ls' is not in struct" in printed and len(trained) == 5
+
+
+def test_a_pruned_run_says_so(
+    command: Callable[..., Any], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole training, whose trial is behind from the beginning."""
+    monkeypatch.setattr(search.Trial, "falls_behind", lambda self, score, epoch: True)
+    small = [*tiny, *SMALL, "trainer.epochs=3", "trainer.steps_per_epoch=1"]
+    code, printed = command("-m", "hparams_search=optuna", "hydra.sweeper.trials=1", *small)
+    run = tmp_path / "outputs" / "train" / "optuna" / "0"
+    assert code == 1 and "pruned after epoch 1 of 3: val/bps_mean=" in printed, printed  # no trial has finished
+    assert "pruned after epoch 1 of 3" in json.loads((run / "environment.json").read_text())["ended"]
+    assert (run / "checkpoints" / "last.ckpt").is_file() and not (run / "finished.json").exists()
+    outcome = Job(run.parent, 0).outcome()
+    assert outcome.status == "pruned" and outcome.score is not None and "the training failed" not in printed
