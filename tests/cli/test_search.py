@@ -13,12 +13,16 @@ from typing import Any
 import optuna
 import pytest
 import tiny_training
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vivit_core.cli import search
+from vivit_core.cli.recordings import expected_sizes
+from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.search import Rule, Search, Trial, held, space_of, study_in, trial_of
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
+from vivit_core.models.plan import check_geometry
 from vivit_core.system.stops import TrainingPruned, TrainingStopped
 from vivit_core.training.callbacks.pruning import Pruning
 
@@ -52,6 +56,19 @@ def test_ranges_are_hydras_words_and_the_last_word_counts() -> None:
             parsed(*words)
     with pytest.raises(ValueError, match="choose median, asha or none"):
         Rule("best", 1, 1)  # type: ignore[arg-type]
+
+
+def test_the_shipped_search_can_be(compose: Any) -> None:
+    """At both ends of all its ranges."""
+    params = yaml.safe_load((conf_dir() / "hparams_search" / "optuna.yaml").read_text())["hydra"]["sweeper"]["params"]
+    space, _ = parsed(*(f"{key}={words}" for key, words in params.items()))
+    for end in ("low", "high"):
+        values = {key: getattr(found, end, None) or found.choices[-1] for key, found in space.items()}
+        settings = compose("hparams_search=optuna", *(f"{key}={value}" for key, value in values.items()))
+        check_geometry(
+            settings["model"], settings["readout"], settings["likelihood"], **expected_sizes(settings["data"])
+        )
+    assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6
 
 
 def search_in(folder: Path, **changed: Any) -> Search:

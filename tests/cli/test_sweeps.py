@@ -272,7 +272,7 @@ def jobs_of(*words: str) -> list[list[str]]:
     return jobs
 
 
-@pytest.mark.parametrize("name", [path.stem for path in (CONF / "hparams_search").glob("*.yaml")])
+@pytest.mark.parametrize("name", ["patch_depth_lr", "embedding_dim"])
 def test_every_combination_of_a_shipped_search_can_be(name, compose):
     params = yaml.safe_load((CONF / "hparams_search" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
     jobs = jobs_of(*(f"{key}={values}" for key, values in params.items()))
