@@ -144,6 +144,10 @@ def test_what_makes_no_ensemble_is_refused_by_name() -> None:
     }.items():
         with pytest.raises(ValueError, match=said):
             Ensemble([one, wrong])
+    sees_counts = twin(vivit(modulator=None), spec("a"))
+    sees_counts.observes = "own"
+    with pytest.raises(ValueError, match="member 2 sees past counts"):
+        Ensemble([one, sees_counts])
     with pytest.raises(ValueError, match="at least two members, not 1"):
         Ensemble([one])
 

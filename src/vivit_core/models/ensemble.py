@@ -46,7 +46,7 @@ class Ensemble(Predictor):
     ------
     ValueError
         Where there are fewer, or they differ in their recordings, in units, frames, behaviors or rates of one, in the
-        bins that they predict or in their likelihood; names what differs.
+        bins that they predict or in their likelihood, or one sees past counts; names what differs.
     """
 
     def __init__(self, members: Sequence[Predictor]) -> None:
@@ -169,6 +169,12 @@ def check_members(members: Sequence[Predictor]) -> None:
         raise ValueError(f"an ensemble has at least two members, not {len(members)}")
     if any(isinstance(member, Ensemble) for member in members):
         raise ValueError("a member of an ensemble is none itself; give the checkpoints of its members")
+    for number, member in enumerate(members, 1):
+        if member.observes is not None:
+            raise ValueError(
+                f"member {number} sees past counts (model.history), and members would have to be told them apart; take "
+                "members of model/history=none"
+            )
     first = members[0]
     for number, member in enumerate(members[1:], 2):
         if member.predict != first.predict:
