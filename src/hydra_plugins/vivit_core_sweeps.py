@@ -78,6 +78,7 @@ class Grid(BasicSweeper):
 
     def conclude(self, unexpected: str, console: Any) -> list[Any]:
         from vivit_core.cli import sweeps
+        from vivit_core.names import command
 
         assert self.config is not None
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -86,7 +87,9 @@ class Grid(BasicSweeper):
         jobs = [words for batch in self.overrides or () for words in batch]
         for number in range(len(jobs)):
             sweeps.Job(folder, number).give_up("interrupted" if "left" in unexpected else "failed", unexpected)
-        return sweeps.summarize(folder, jobs, console)
+        overrides = self.config.hydra.overrides
+        words = [word for word in overrides.hydra if not word.startswith("hydra.mode=")]
+        return sweeps.summarize(folder, jobs, console, command(["-m", *words, *overrides.task]))
 
 
 class Optuna(Grid):

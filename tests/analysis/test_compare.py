@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluate import BURN_IN, SPLITS, TRIAL, PixelTwin, arrays, module_of, short_recording
+from test_evaluate import BURN_IN, SHOWN, SPLITS, TRIAL, PixelTwin, arrays, module_of, short_recording
 from tiny_models import POISSON, unit_scores
 
 from vivit_core.analysis import bootstrap
@@ -316,3 +316,29 @@ def test_names_of_checkpoints() -> None:
     assert names_of([one, two]) == ["r1", "r2"]
     last = Path("x/r1/checkpoints/last.ckpt")
     assert names_of([one, last]) == [str(one), str(last)]
+
+
+def test_the_report_holds_each_model_s_scores_and_rates(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "FEWEST", 3)  # for so few bins
+    # The second model's burn-in is longer, so what is shown begins after that in both.
+    summary = run([contender("a", path), contender("b", path, LONGER)], tmp_path / "out")
+    section = report_section(summary, tmp_path / "out" / "pictures", "x")
+    assert section.explore is not None
+    told = section.explore.plain()
+    rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").open()))
+    assert told["names"] == [row["unit"] for row in rows] and told["axes"] == ["a_bps", "b_bps"]
+    for column in told["columns"]:
+        values = [None if row[column["key"]] == "" else float(row[column["key"]]) for row in rows]
+        assert column["values"] == [None if v is None else pytest.approx(v, rel=1e-6) for v in values], column["key"]
+    of = {column["key"]: column for column in told["columns"]}
+    assert of["b_bps_gain"]["low"] == "b_bps_gain_low" and of["a_bps"]["shown"] and of["b_bps_gain"]["shown"]
+    made = arrays()
+    first = SHOWN.index("rep") * TRIAL + LONGER
+    pixel = (made["frames"][first : (SHOWN.index("rep") + 1) * TRIAL, 0, 0, None] + 1.0) / 100 * 50
+    with np.load(tmp_path / "out" / "responses.npz") as file:
+        for i, name in enumerate("ab"):
+            np.testing.assert_allclose(file["hand/predicted"][i], pixel * GAINS[name], rtol=1e-5)
+    clip = told["panels"][1]["clips"][0]
+    assert clip["traces"] == [["measured", "measured"], ["a", "m0"], ["b", "m1"]] and clip["bins"] == TRIAL - LONGER

@@ -242,7 +242,7 @@ def test_a_summary_of_two_axes(tmp_path):
         job = Job(tmp_path, number)
         job.note(score_name="val/bps_mean", trained=True)
         job.note(status="finished", score=score) if score else job.note(status="failed", reason="[bold]lost")
-    rows = sweeps.summarize(tmp_path, jobs, console := Console(record=True, width=100))
+    rows = sweeps.summarize(tmp_path, jobs, console := Console(record=True, width=100), "python run.py -m lr=1e-3,1e-2")
     assert [row.job for row in rows] == [1, 3, 0, 2]
     assert "job 2 failed: [bold]lost" in console.export_text()
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["lr.png", "p.png"]
@@ -250,6 +250,13 @@ def test_a_summary_of_two_axes(tmp_path):
         "job": "1", "lr": "1e-3", "p": "[8,8]", "status": "finished", "reason": "", "val/bps_mean": "0.4",
         "test/bps_mean": "", "run": "",
     }  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == 2 and "python run.py -m lr=1e-3,1e-2" in page
+    told = json.loads(re.search(r'class="explore">(.*?)</script>', page)[1])
+    assert told["names"] == ["job 1", "job 3", "job 0", "job 2"] and told["axes"] == []
+    values = {column["key"]: column["values"] for column in told["columns"]}
+    assert values["lr"] == [1e-3, 1e-2, 1e-3, 1e-2] and values["p"] == ["[8,8]", "[8,8]", "[4,4]", "[4,4]"]
+    assert values["val/bps_mean"] == [0.4, 0.3, 0.1, None] and values["reason"] == [None, None, None, "[bold]lost"]
 
 
 @pytest.mark.parametrize(

@@ -149,15 +149,18 @@ def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
     return [key for key, values in seen.items() if len(values) > 1]
 
 
-def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> list[Row]:
-    """Write ``sweep_summary.csv`` and a picture for each swept key, and print a table, best first.
+def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console, command: str) -> list[Row]:
+    """Write ``sweep_summary.csv``, a picture for each swept key and ``report.html``; print a table, best first.
 
     Parameters
     ----------
     sweep : the sweep's folder.
     jobs : for each job its settings, as ``key=value``.
+    command : the command line that does it again.
     """
+    from vivit_core.cli.sweep_report import sweep_section
     from vivit_core.plotting.sweep import sweep_axis
+    from vivit_core.report.page import publish
 
     keys = swept_keys(jobs)
     rows = []
@@ -178,8 +181,9 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> l
             console.print(shown(f"job {row.job} {row.outcome.status}: {row.outcome.reason}", lines=True))
     scored = [row for row in rows if row.outcome.status == "finished" and row.outcome.score is not None]
     scored = [row for row in scored if row.outcome.score_name == scored[0].outcome.score_name]  # one axis, one number
+    pictures = []
     for key in keys if scored else ():
-        sweep_axis(
+        path = sweep_axis(
             sweep / "pictures" / f"{file_name(key.replace('/', '.'))}.png",
             key=key,
             values=[row.values[key] for row in scored],
@@ -187,6 +191,9 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console) -> l
             scores=[row.outcome.score or 0.0 for row in scored],
             score_name=scored[0].outcome.score_name or "score",
         )
+        pictures.append((path, f"{key}: a point a job; the line joins the best of each value."))
+    page = publish(sweep, sweep_section(keys, score_names(rows), rows, pictures, command))
+    console.print(shown(f"report: {page}"))
     console.print(shown(f"sweep summary: {sweep / 'sweep_summary.csv'}"))
     return rows
 

@@ -207,7 +207,7 @@ class Explorer:
 
 def plain_column(column: Column) -> dict[str, Any]:
     return {
-        "key": page_text(column.key),
+        "key": column.key,
         "title": page_text(column.title),
         "values": [page_text(value) if isinstance(value, str) else digits(value) for value in column.values],
         "shown": column.shown,

@@ -19,11 +19,11 @@ from vivit_core.analysis.bootstrap import (
 )
 from vivit_core.analysis.compare.cost import cost_of, device_name
 from vivit_core.analysis.compare.numbers import Contender, left_out, scores_of_pieces, shared_units, sums_of, with_bins
-from vivit_core.analysis.compare.section import draw, write_units
+from vivit_core.analysis.compare.section import draw, responses_of_all, write_units
 from vivit_core.analysis.evaluate.evaluate import methods
 from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.predict import Split
-from vivit_core.analysis.tables import write_summary
+from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.unit_scores import all_metrics
@@ -40,7 +40,8 @@ def compare(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score models on the bins that all of them can predict; write ``compare.csv``, ``compare.json``, ``pictures/``.
+    """Score models on the bins that all of them can predict; write ``compare.csv``, ``compare.json``, ``responses.npz``
+    and ``pictures/``.
 
     Units are matched by recording id and unit id; bins are those after the longest burn-in of all. Recordings or units
     that not all models know are left out and counted. Differences are to the first model, and its likelihood scores
@@ -80,7 +81,8 @@ def compare(
         raise ValueError(f"piece_s={piece_s:g} s: a piece has a length")
     burn_in = max(contender.datamodule.evaluation_burn_in for contender in contenders)
     judge, shared = contenders[0].model, shared_units(contenders)
-    found = {c.name: sums_of(c, judge, shared, burn_in, split, piece_s, device, progress) for c in contenders}
+    made = {c.name: sums_of(c, judge, shared, burn_in, split, piece_s, device, progress) for c in contenders}
+    found, rates = {name: sums for name, (sums, _) in made.items()}, {name: own for name, (_, own) in made.items()}
     shared = {rid: shared[rid] for rid in with_bins(found)}
     metrics = [metric.name for metric in all_metrics()]
     scores = {
@@ -151,6 +153,7 @@ def compare(
     summary = without_nan(summary)
     out.mkdir(parents=True, exist_ok=True)
     write_units(out / "compare.csv", shared, point, drawn, truth_U, enough_U)
+    write_arrays(out / "responses.npz", responses_of_all(shared, rates))
     write_summary(out / "compare.json", summary)
     draw(summary, point, drawn, enough_U, out / "pictures")
     return summary

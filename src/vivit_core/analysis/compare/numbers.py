@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from vivit_core.analysis.bootstrap import Sums, piece_sums, pieces
 from vivit_core.analysis.evaluate.numbers import runs
+from vivit_core.analysis.evaluate.responses import rates_of
 from vivit_core.analysis.predict import Split, predict_split, refuse_broken, scorer_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.metrics.unit_scores import BINS, DATA, Scorer
@@ -75,15 +77,16 @@ def sums_of(
     piece_s: float,
     device: str,
     progress: bool,
-) -> dict[str, Sums]:
-    """Each shared recording's sums of its shared units, over the bins after a trial's first ``burn_in``.
+) -> tuple[dict[str, Sums], dict[str, dict[str, Any]]]:
+    """Each shared recording's sums of its shared units, over the bins after a trial's first ``burn_in``; and its rates
+    in a few seconds of them, by recording and name (:func:`rates_of`).
 
     ``judge`` is the model whose likelihood scores: the same for all contenders, because bits per spike under two
     likelihoods have two zeros.
     """
     data = contender.datamodule
     by_id = {spec.recording_id: recording for recording, spec in zip(data.recordings, data.specs, strict=True)}
-    sums = {}
+    sums, rates = {}, {}
     for rid, own in predict_split(
         contender.model, data, ln=None, split=split, device=device, progress=progress, label=contender.name
     ):
@@ -109,7 +112,12 @@ def sums_of(
             piece_sums(scorer, measured, own.predicted_NU[:, columns], cuts),
             None if truth_NU is None else piece_sums(scorer, measured, truth_NU.astype(np.float32), cuts),
         )
-    return sums
+        use_N = own.bins_N >= after
+        if use_N.any():
+            scored = {name: getattr(measured, name)[use_N] for name in ("bins_N", "counts_NU", "valid_NU")}
+            seen = replace(measured, **scored, predicted_NU=own.predicted_NU[use_N][:, columns])
+            rates[rid], _ = rates_of(by_id[rid], seen, split)
+    return sums, rates
 
 
 def with_bins(found: Mapping[str, Mapping[str, Sums]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,15 @@ import numpy as np
 from vivit_core.analysis import bootstrap
 from vivit_core.analysis.bootstrap import intervals
 from vivit_core.analysis.compare import plots as compare_plots
+from vivit_core.analysis.evaluate.responses import clip_of
 from vivit_core.metrics.unit_scores import all_metrics
+from vivit_core.names import key_name
+from vivit_core.report.explore import Column, Explorer, Panel, Scores, Series
 from vivit_core.report.section import Section, Table
 from vivit_core.report.training import counted
-from vivit_core.system.tables import write_table
+from vivit_core.system.tables import read_table, write_table
+
+BOUNDS = {"low": "from", "high": "to"}
 
 
 def write_units(
@@ -40,6 +45,79 @@ def write_units(
         for u, (rid, unit) in enumerate(units)
     ]
     write_table(path, rows)
+
+
+def responses_of_all(
+    shared: Mapping[str, Sequence[str]], rates: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> dict[str, np.ndarray]:
+    """What ``responses.npz`` holds of a comparison: of each recording what an evaluation's does, without frame and
+    windows, and with the ``predicted`` rates of all models (M, T, U), in their order.
+
+    Parameters
+    ----------
+    shared : the units of each recording.
+    rates : model -> recording -> name -> :func:`rates_of`.
+    """
+    kept: dict[str, np.ndarray] = {}
+    for rid, units in shared.items():
+        models = [own[rid] for own in rates.values()]
+        arrays = {**models[0], "unit_ids": np.array(units), "predicted": np.stack([own["predicted"] for own in models])}
+        kept |= {f"{key_name(rid)}/{name}": value for name, value in arrays.items()}
+    return kept
+
+
+def unit_explorer(folder: Path, models: Sequence[str]) -> Explorer | None:
+    """The units of a comparison, from ``compare.csv`` and ``responses.npz`` in its folder; None where it lists none."""
+    if not (folder / "compare.csv").is_file():
+        return None
+    table = read_table(folder / "compare.csv", text=("recording", "unit"))
+    bits, *others = all_metrics()
+    first, *rest = models
+    titles = {f"{name}_{metric.name}": f"{name}: {metric.title}" for name in models for metric in (bits, *others)}
+    titles |= {"truth_bps": "oracle"} | {f"{name}_bps_gain": f"gain of {name}" for name in rest}
+    titles |= {f"{name}_bps_gain_{end}": f"gain of {name}, {word}" for name in rest for end, word in BOUNDS.items()}
+    quantity = {f"{name}_{metric.name}": metric.title for name in models for metric in (bits, *others)}
+    quantity |= {"truth_bps": bits.title} | {f"{name}_bps_gain": f"gain in {bits.title}" for name in rest}
+    shown = [*(f"{name}_bps" for name in models), *(f"{name}_bps_gain" for name in rest)]
+    known = [key for key in (*shown, *titles) if table[key].notna().any()]
+    if f"{first}_bps" not in known or f"{rest[-1]}_bps_gain" not in known:
+        return None  # nothing was scored
+    columns = [
+        Column(
+            key,
+            titles[key],
+            [None if np.isnan(value) else value for value in table[key].tolist()],
+            shown=key in shown,
+            quantity=quantity.get(key, ""),
+            low=f"{key}_low" if f"{key}_low" in known else "",
+            high=f"{key}_high" if f"{key}_high" in known else "",
+        )
+        for key in dict.fromkeys(known)
+    ]
+    beside = [
+        (metric.title, [(name, f"m{i}", f"{name}_{metric.name}") for i, name in enumerate(models)])
+        for metric in (bits, *others)
+    ]
+    beside[0][1].append(("oracle", "truth", "truth_bps"))
+    gains = [(name, f"m{i}", f"{name}_bps_gain") for i, name in enumerate(models) if i]
+    rows = [(f"gain in {bits.title} over {first}", gains), *beside]
+    panels: list[Panel] = [Scores("Scores", [(title, [o for o in of if o[2] in known]) for title, of in rows])]
+    groups = table["recording"].tolist()
+    if (folder / "responses.npz").is_file():
+        with np.load(folder / "responses.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        clips = {}
+        for rid in dict.fromkeys(groups):
+            rates_MTU = arrays[f"{key_name(rid)}/predicted"]
+            named = {
+                (name, f"m{i}"): rates_TU for i, (name, rates_TU) in enumerate(zip(models, rates_MTU, strict=True))
+            }
+            clips[rid] = clip_of(arrays, rid, named)
+        panels.append(Series("Rates on repeats", clips))
+    axes = (f"{first}_bps", f"{rest[-1]}_bps")
+    title = "Units, model by model"
+    names = table["unit"].tolist()
+    return Explorer("compare", title, "recording", "unit", groups, names, columns, axes, f"{rest[-1]}_bps_gain", panels)
 
 
 def draw(
@@ -144,7 +222,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
             "Mean bits per spike with its interval, beside parameters, operations and speed.",
         ),
     ]
-    return Section("compare", "Compared with what", text, tables, drawn, command, notes)
+    explore = unit_explorer(folder.parent, list(models))
+    return Section("compare", "Compared with what", text, tables, drawn, command, notes, explore)
 
 
 def with_interval(value: float | None, bounds: Sequence[float | None]) -> str:

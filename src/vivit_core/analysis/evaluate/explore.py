@@ -11,9 +11,10 @@ import pandas
 
 from vivit_core.analysis.attention.lesions import HELD
 from vivit_core.analysis.evaluate.numbers import LESIONED, WORDS, controls_of
+from vivit_core.analysis.evaluate.responses import clip_of
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
-from vivit_core.report.explore import Clip, Column, Explorer, Panel, Place, Scores, Series
+from vivit_core.report.explore import Column, Explorer, Panel, Place, Scores, Series
 from vivit_core.system.tables import read_table
 
 UNITS = "units"  # the explorer to which every analysis of units adds
@@ -127,18 +128,10 @@ def panels_of(arrays: Mapping[str, np.ndarray], recordings: list[str]) -> list[P
     clips, frames, windows = {}, {}, []
     for recording in recordings:
         key = key_name(recording)
-        own = {name.removeprefix(f"{key}/"): value for name, value in arrays.items() if name.startswith(f"{key}/")}
-        traces = {("measured", "measured"): own["measured"], ("twin", "twin"): own["predicted"]}
-        if "ln" in own:
-            traces["LN", "ln"] = own["ln"]
-        stimulus, repeats = str(own["stimulus"]), int(own["repeats"])
-        clips[recording] = Clip(
-            float(own["bin_s"]),
-            f"stimulus {stimulus}, {repeats} repeats" if stimulus else "the first trial, which was shown once",
-            traces,
-            own["error"] if repeats > 1 else None,
-            own["counts"],
-        )
-        frames[recording] = own["frame"]
-        windows.append(own["window"])
+        models = {("twin", "twin"): arrays[f"{key}/predicted"]}
+        if f"{key}/ln" in arrays:
+            models["LN", "ln"] = arrays[f"{key}/ln"]
+        clips[recording] = clip_of(arrays, recording, models)
+        frames[recording] = arrays[f"{key}/frame"]
+        windows.append(arrays[f"{key}/window"])
     return [Series("Rates on repeats", clips), Place("Where it looks", frames, np.concatenate(windows))]

@@ -5,6 +5,7 @@ Shape letters: T bins, R repeats, U units, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import key_name
 from vivit_core.plotting.rates import smoothed_average
+from vivit_core.report.explore import Clip
 
 CLIP_S = 5.0  # s of a stimulus that are kept and drawn
 MOST_REPEATS = 40  # that are kept
@@ -44,6 +46,27 @@ def shown_most(recording: Recording, found: Predictions, split: str) -> tuple[st
     return "", [slice(0, last - first)]
 
 
+def rates_of(recording: Recording, found: Predictions, split: str) -> tuple[dict[str, Any], int]:
+    """Measured and predicted rates while one stimulus was shown, by the names of :func:`responses_of`; and the first
+    frame of that."""
+    rate_hz = recording.info.frame_rate_hz
+    stimulus, rows = shown_most(recording, found, split)
+    traces = over_repeats(found, rows, rate_hz)
+    trials_RTU = traces["trials"]
+    averages = [smoothed_average(trials_RTU[..., unit], 1 / rate_hz) for unit in range(trials_RTU.shape[-1])]
+    rates = {"predicted": traces["predicted"]} | ({"ln": traces["ln"]} if "ln" in traces else {})
+    kept: dict[str, Any] = {
+        "bin_s": np.array(1 / rate_hz),
+        "stimulus": np.array(stimulus),
+        "repeats": np.array(len(rows)),
+        "counts": (trials_RTU[:MOST_REPEATS] / rate_hz).astype(np.float16),
+        "measured": np.stack([mean for mean, _ in averages], 1).astype(np.float32),
+        "error": np.stack([error for _, error in averages], 1).astype(np.float32),
+        **{name: values.astype(np.float32) for name, values in rates.items()},
+    }
+    return kept, int(found.bins_N[rows[0].start])
+
+
 def responses_of(
     twin: Predictor, recording: Recording, recording_id: str, found: Predictions, split: str
 ) -> dict[str, np.ndarray]:
@@ -55,28 +78,27 @@ def responses_of(
     their smoothed mean over all repeats and its standard error, Hz · ``predicted`` and, where there is one, ``ln``
     (T, U), Hz · ``frame`` (H, W), the first one shown · ``window`` (U, 5): see ``report.explore.Place``.
     """
-    rate_hz = recording.info.frame_rate_hz
-    stimulus, rows = shown_most(recording, found, split)
-    traces = over_repeats(found, rows, rate_hz)
-    trials_RTU = traces["trials"]
-    averages = [smoothed_average(trials_RTU[..., unit], 1 / rate_hz) for unit in range(trials_RTU.shape[-1])]
-    first = int(found.bins_N[rows[0].start])
-    kept: dict[str, Any] = {
+    rates, first = rates_of(recording, found, split)
+    kept = rates | {
         "unit_ids": np.array(recording.info.unit_ids),
-        "bin_s": np.array(1 / rate_hz),
-        "stimulus": np.array(stimulus),
-        "repeats": np.array(len(rows)),
-        "counts": (trials_RTU[:MOST_REPEATS] / rate_hz).astype(np.float16),
-        "measured": np.stack([mean for mean, _ in averages], 1).astype(np.float32),
-        "error": np.stack([error for _, error in averages], 1).astype(np.float32),
-        "predicted": traces["predicted"].astype(np.float32),
         "frame": recording.frames(first, first + 1)[:, 0].mean(0).astype(np.float32),
         "window": windows_of(twin, recording, recording_id).astype(np.float32),
     }
-    if "ln" in traces:
-        kept["ln"] = traces["ln"].astype(np.float32)
     key = key_name(recording_id)
     return {f"{key}/{name}": value for name, value in kept.items()}
+
+
+def clip_of(arrays: Mapping[str, np.ndarray], recording_id: str, models: Mapping[tuple[str, str], np.ndarray]) -> Clip:
+    """A recording's rates for the page, from ``responses.npz``; ``models`` are a name and a role -> rates (T, U)."""
+    key = key_name(recording_id)
+    stimulus, repeats = str(arrays[f"{key}/stimulus"]), int(arrays[f"{key}/repeats"])
+    return Clip(
+        float(arrays[f"{key}/bin_s"]),
+        f"stimulus {stimulus}, {repeats} repeats" if stimulus else "the first trial, which was shown once",
+        {("measured", "measured"): arrays[f"{key}/measured"], **models},
+        arrays[f"{key}/error"] if repeats > 1 else None,
+        arrays[f"{key}/counts"],
+    )
 
 
 def windows_of(twin: Predictor, recording: Recording, recording_id: str) -> np.ndarray:

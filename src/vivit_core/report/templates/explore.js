@@ -379,7 +379,7 @@
 
     drawParallel() {
       const { data } = this, keys = this.columns.filter((key) => data.columns.get(key).values.some(known));
-      const W = Math.max(520, 150 * keys.length), H = 330, T = 52, B = 24, M = 60;
+      const W = Math.max(520, 150 * keys.length), H = 350, T = 62, B = 34, M = 60;
       this.places = new Map(); // key -> value -> place from 0 (bottom) to 1, or null
       const labels = new Map();
       for (const key of keys) {
@@ -402,8 +402,21 @@
       }
       const px = (i) => (keys.length < 2 ? W / 2 : M + (W - 2 * M) * i / (keys.length - 1)), py = (p) => H - B - (H - T - B) * p;
       const inView = new Set(this.view), best = this.places.get(data.sort);
+      /* Where many lines meet in one value, they stand side by side, the best above. */
+      const spread = keys.map((key) => {
+        const at = new Map(), score = (row) => data.value(row, data.sort) ?? -Infinity;
+        for (const row of data.rows.keys()) {
+          const value = data.value(row, key);
+          at.set(value, [...(at.get(value) || []), row]);
+        }
+        const room = at.size > 12 ? 0 : Math.min(26, 0.5 * (H - T - B) / Math.max(1, at.size - 1)), off = new Map();
+        for (const rows of at.values()) {
+          rows.sort((a, b) => score(b) - score(a)).forEach((row, k) => off.set(row, rows.length < 2 ? 0 : room * (k / (rows.length - 1) - 0.5)));
+        }
+        return off;
+      });
       const lines = [...data.rows.keys()].map((row) => {
-        const points = keys.map((key, i) => { const p = this.places.get(key)(data.value(row, key)); return p === null ? null : [px(i), py(p)]; });
+        const points = keys.map((key, i) => { const p = this.places.get(key)(data.value(row, key)); return p === null ? null : [px(i), py(p) + spread[i].get(row)]; });
         const d = points.map((p, i) => (p ? `${i && points[i - 1] ? "L" : "M"}${p[0].toFixed(1)} ${p[1].toFixed(1)}` : "")).join("");
         const score = best ? best(data.value(row, data.sort)) : null;
         return { row, points, in: inView.has(row), score, d };
@@ -422,7 +435,7 @@
       const axes = keys.map((key, i) => {
         const column = data.columns.get(key), brushed = this.ranges.get(key);
         const axis = s("g", { class: "x-parallel-axis" },
-          s("line", { x1: px(i), x2: px(i), y1: T - 6, y2: H - B + 6 }),
+          s("line", { x1: px(i), x2: px(i), y1: T - 16, y2: H - B + 16 }),
           s("text", { class: "x-title", x: px(i), y: 16 + 15 * (i % 2), "text-anchor": "middle" }, cut(column.title, 26), s("title", {}, key)),
           labels.get(key).map(([p, text]) => s("text", { x: px(i) + 6, y: py(p) + 4, class: "x-tick" }, cut(text, 14), s("title", {}, text))),
           brushed ? s("rect", { class: "x-brush", x: px(i) - 8, width: 16, y: py(Math.min(brushed[1], 1.02)), height: Math.max(2, py(Math.max(brushed[0], -0.02)) - py(Math.min(brushed[1], 1.02))) }) : null);
