@@ -751,11 +751,20 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
     one = clips(of, count=1)
     summary, drawn = study_attention(made, "a", one, [one], out=tmp_path, place=None, heads=1, units=2, megabytes=1.0)
     assert all(path.stat().st_size > 2000 for path, _ in drawn)
-    section = attention_section.report_section(summary, drawn, "python run.py task=attention")
+    section = attention_section.report_section(summary, tmp_path, drawn, "python run.py task=attention")
     assert len(section.tables[0].rows) == 4 - 2 * ("spatial_depth" in changes or "temporal_depth" in changes)
     assert any("acausal" in words for words in section.text) == (not changes.get("causal", True))
     page = publish(tmp_path, section)
     assert page.read_text().count("<figure>") == len(drawn)
+    assert section.explore is not None
+    told = section.explore.plain()
+    assert told["groups"] == ["a"] and told["names"] == list(of.unit_ids)
+    with np.load(tmp_path / "attention.npz") as arrays:
+        assert told["columns"][0]["values"] == pytest.approx(arrays["token_share"].tolist(), rel=1e-6)
+        np.testing.assert_allclose(arrays["looks"].sum((1, 2)), 1, rtol=1e-5)
+        looks = rollout(extract_attention(made, {"a": one})["a"], arrays["windows"][1].astype(np.float64)).tokens.sum(0)
+        np.testing.assert_allclose(arrays["looks"][1], looks, rtol=1e-4)
+    assert all(png is not None for png in told["panels"][0]["pngs"])
 
 
 def test_a_readout_that_does_not_say_where_it_looks_is_studied_too(tmp_path, monkeypatch):

@@ -189,6 +189,16 @@ def test_units_without_a_field_are_counted_and_left_out(tmp_path: Path, units: l
         assert row[f"gradient_{name}"] == row[f"sta_{name}"] == ""
     section = report_section(summary, tmp_path / "out", "python run.py task=receptive_fields")
     assert f"frame, for {len(units)} by gradient, {len(units)} by sta" in section.text[2]
+    if len(units) == 4:
+        assert section.explore is None
+    else:
+        assert section.explore is not None
+        told = section.explore.plain()
+        assert [panel["title"] for panel in told["panels"]] == ["Field by gradients", "Field by noise"]
+        for panel in told["panels"]:
+            assert [png is None for png in panel["pngs"]] == [False, True, False, False]
+        column = next(column for column in told["columns"] if column["key"] == "gradient_x_px")
+        assert column["values"][1] is None and column["values"][2] is not None
     pictures = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
     assert pictures == {"errors.png"} | ({"fields_known.png"} if len(units) < 4 else set())
 

@@ -305,6 +305,18 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert written == {"tuning_known.png", "population.png", "exciting_known.png", "clips_known.gif"}
     section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
     assert len(section.pictures) == 4 and len(section.tables) == 3
+    assert section.explore is not None
+    told = section.explore.plain()
+    of = {column["key"]: column["values"] for column in told["columns"]}
+    for name in ("osi", "direction_deg", "best_hz"):
+        assert of[name] == pytest.approx([float(row[name]) for row in rows], rel=1e-6)
+    curves = {panel["title"]: panel for panel in told["panels"]}
+    over = ("direction", "spatial frequency", "temporal frequency", "contrast", "diameter")
+    assert list(curves) == [f"By {name}" for name in over]
+    by_direction = np.array(curves["By direction"]["values"])
+    assert by_direction.max(1) == pytest.approx(of["best_hz"], rel=1e-3)
+    assert np.array(curves["By direction"]["x"])[by_direction.argmax(1)].tolist() == of["direction_deg"]
+    assert [len(curve) for curve in curves["By diameter"]["values"]] == [len(curves["By diameter"]["x"])] * 4
     assert not any("undriven" in text for text in section.text)
     # Rates far above those of natural pictures are named for what they are, where there are any.
     far = [e["mei_hz"] > 10 * e["natural_hz"] for e in summary["most_exciting"]]

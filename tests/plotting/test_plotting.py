@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from picture_files import is_picture
 
-from vivit_core.plotting import learning_curve
+from vivit_core.data.video.files import open_video
+from vivit_core.plotting import film, learning_curve
 from vivit_core.plotting import rates as plotting_rates
 
 
@@ -51,3 +52,20 @@ def test_rates(tmp_path: Path, drawn: list[Figure]) -> None:
     # Smoothing keeps the mean rate.
     band = drawn[0].axes[0].collections[0].get_paths()[0].vertices
     assert band[:, 1].max() < measured[:, 0].max()
+
+
+def test_one_function_writes_films() -> None:
+    root = Path(film.__file__).parents[1]
+    assert [path for path in root.rglob("*.py") if "save_all" in path.read_text()] == [Path(film.__file__)]
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("kind", [".gif", ".mp4"])
+def test_a_film_holds_its_pictures(kind: str, gray: bool, tmp_path: Path) -> None:
+    if kind == ".mp4":
+        pytest.importorskip("av")
+    pictures = [np.full((32, 48) if gray else (32, 48, 3), 60 * i, np.uint8) for i in range(4)]
+    colors = None if gray else np.arange(256, dtype=np.uint8)[:, None].repeat(3, 1)
+    path = film.write_film(tmp_path / f"film{kind}", pictures, 10.0, colors)
+    frames = np.concatenate(list(open_video(path).frames(0, 4, 1)))
+    assert np.abs(frames.reshape(4, -1).mean(1) - [0, 60, 120, 180]).max() < 3

@@ -13,6 +13,11 @@ import pytest
 from browser import CHROMIUM, WITHOUT, Browser
 from made_report import RATE_HZ, write_evaluation, write_report
 
+from vivit_core.analysis.explore import UNITS as OF_UNITS
+from vivit_core.report.explore import Column, Curves, Explorer, Images
+from vivit_core.report.page import publish
+from vivit_core.report.section import Section
+from vivit_core.report.sweep import sweep_section
 from vivit_core.system.tables import read_table
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT)
@@ -48,7 +53,7 @@ def units(page: Path) -> pandas.DataFrame:
     return read_table(page.parent / "units.csv", text=("recording", "unit", "context"))
 
 
-def names(browser: Browser) -> list[str]:
+def names_of(browser: Browser) -> list[str]:
     return browser.texts(f"{TABLE} tbody tr th")
 
 
@@ -58,17 +63,17 @@ def chosen(browser: Browser) -> str:
 
 def test_a_table_sorts_by_any_column(opened: Browser, units: pandas.DataFrame) -> None:
     best = units.sort_values("bps", ascending=False)["unit"].tolist()
-    assert names(opened)[:9] == best[:9] and chosen(opened) == best[0]
+    assert names_of(opened)[:9] == best[:9] and chosen(opened) == best[0]
     opened.click(f'{TABLE} button[title="corr"]')
-    assert names(opened)[:9] == units.sort_values("corr", ascending=False)["unit"].tolist()[:9]
+    assert names_of(opened)[:9] == units.sort_values("corr", ascending=False)["unit"].tolist()[:9]
     opened.click(f'{TABLE} button[title="corr"]')
-    assert names(opened)[:9] == units.sort_values("corr")["unit"].tolist()[:9]
+    assert names_of(opened)[:9] == units.sort_values("corr")["unit"].tolist()[:9]
     assert opened.texts(f"{TABLE} [aria-sort=ascending]") == ["correlation"]
     # What is not known comes last, whichever way.
     for _ in range(2):
         opened.click(f'{TABLE} button[title="ln_bps"]')
         opened.js("document.querySelector('.x-rows').scrollTop = 1e6; new Promise(done => setTimeout(done, 100))")
-        assert set(names(opened)[-2:]) == {EVIL, "v00"}
+        assert set(names_of(opened)[-2:]) == {EVIL, "v00"}
     assert opened.console == []
 
 
@@ -80,20 +85,20 @@ def test_a_table_is_filtered_by_words_numbers_and_recordings(opened: Browser, un
     kept = units[(units["recording"] != "retina") & (units["bps"] > 0.4) & (units["corr"] <= 0.5)]
     assert 2 < len(kept) < 30
     assert opened.text(".x-status") == f"{len(kept)} of 60 units."
-    assert set(names(opened)) == set(kept["unit"])
+    assert set(names_of(opened)) == set(kept["unit"])
     assert float(opened.texts(f"{TABLE} tfoot td")[2]) == pytest.approx(kept["bps"].median(), rel=1e-3)
     assert opened.js("document.querySelectorAll('.x-points circle:not(.x-out)').length") == kept["ln_bps"].notna().sum()
     opened.type(", nonsense > 3")
     assert opened.text(".x-status") == "0 of 60 units. There is no number called nonsense."
     opened.js("const i = document.querySelector('.x-search input'); i.value = ''; i.dispatchEvent(new Event('input'))")
     opened.click(".x-chip[title=retina]")
-    assert opened.text(".x-status") == "30 of 60 units." and not set(names(opened)) & set(UNITS["retina"])
+    assert opened.text(".x-status") == "30 of 60 units." and not set(names_of(opened)) & set(UNITS["retina"])
     assert opened.js("document.querySelector('.x-chip[title=retina]').getAttribute('aria-pressed')") == "false"
 
 
 def test_a_unit_that_is_clicked_opens_with_the_numbers_of_the_file(opened: Browser, units: pandas.DataFrame) -> None:
     opened.click(f"{TABLE} tbody tr:nth-child(4)")
-    name = names(opened)[3]
+    name = names_of(opened)[3]
     assert chosen(opened) == name
     row = units[units["unit"] == name].iloc[0]
     told = opened.js("[...document.querySelectorAll('.x-panel dd')].map(e => [e.dataset.key, e.textContent])")
@@ -185,7 +190,7 @@ def test_metrics_are_chosen(opened: Browser) -> None:
 def test_text_stays_text_and_no_other_script_runs(opened: Browser) -> None:
     opened.click(".x-search input")
     opened.type("onerror")
-    assert names(opened) == [EVIL]
+    assert names_of(opened) == [EVIL]
     opened.click(f"{TABLE} tbody tr")
     assert chosen(opened) == EVIL
     opened.js("document.querySelector('.x-search input').value = ''; 0")
@@ -234,6 +239,67 @@ def test_without_script_the_page_is_todays(browser: Browser, page: Path) -> None
         assert "With script switched on" in (shown("noscript p") or "")
     finally:
         browser.script(True)
+
+
+def test_what_another_analysis_found_joins_the_units(browser: Browser, tmp_path: Path) -> None:
+    units = {"one": ["a", "b", "c"], "two": ["b"]}
+    write_evaluation(tmp_path, units, bins=20, repeats=2)
+    write_report(tmp_path)
+    columns = [Column("osi", "OSI", [0.25, None, 0.75], shown=True), Column("bps", "not this", [9.0, 9.0, 9.0])]
+    curve = Curves("By direction", "direction (°)", "response (Hz)", [0, 90, 180], np.array([[1.0, 5, 2]] * 3))
+    field = Images("Field", [None, np.eye(5), None])
+    groups, names = ["one", "one", "two"], ["c", "a", "b"]
+    explore = Explorer(
+        OF_UNITS, "x", "recording", "unit", groups, names, columns, ("osi", "osi"), "osi", [curve, field]
+    )
+    browser.console.clear()
+    browser.open(publish(tmp_path, Section("tuning", "In-silico tuning", [], [], [], "x", explore=explore)))
+    assert browser.texts(".explorer h3") == ["Units"] and browser.texts("nav[data-page] a")[0] == "Units"
+    browser.click(f'{TABLE} button[title="osi"]')
+    places = browser.texts(f"{TABLE} tbody td:nth-child(2)")
+    assert list(zip(names_of(browser), places, strict=True))[:2] == [("b", "two"), ("c", "one")]
+    browser.click(f"{TABLE} tbody tr:nth-child(2)")  # the one recording's c
+    assert browser.text('.x-panel dd[data-key="osi"]') == "0.25"
+    assert float(browser.text('.x-panel dd[data-key="bps"]')) != 9  # what was there first stays
+    assert browser.texts(".x-curves circle title") == ["0: 1", "90: 5", "180: 2"]
+    assert browser.js("document.querySelectorAll('.x-images img').length") == 0
+    browser.click(".x-search input")
+    browser.type("a")
+    browser.click(f"{TABLE} tbody tr")
+    assert browser.js("document.querySelector('.x-images img').naturalWidth") == 5
+    assert browser.console == []
+
+
+def test_a_sweep_is_lines_across_its_values(browser: Browser, tmp_path: Path) -> None:
+    jobs = [
+        {"job": i, "lr": lr, "size": size, "status": "finished", "reason": None, "val/bps_mean": score, "run": None}
+        for i, (lr, size, score) in enumerate(
+            [("1e-3", "[4,4]", 0.9), ("1e-3", "[8,8]", 0.8), ("1e-4", "[4,4]", 0.5), ("1e-4", "[8,8]", 0.2)]
+        )
+    ]
+    jobs.append({**jobs[0], "job": 9, "lr": "1e-2", "status": "failed", "reason": "<b>lost", "val/bps_mean": None})
+    section = sweep_section(["lr", "size"], ["val/bps_mean"], jobs, [], "python run.py -m lr=1e-3,1e-4")
+    browser.console.clear()
+    browser.open(publish(tmp_path, section))
+    rows = "#explore-jobs-table"
+    assert browser.texts(f"{rows} tbody th") == ["job 0", "job 1", "job 2", "job 3", "job 9"]
+    assert browser.js("document.querySelectorAll('path.x-line:not(.x-over)').length") == 5
+    assert [browser.texts(".x-parallel-axis")[i][:12] for i in (0, 1)] == ["lrlr0.00010.", "sizesize[4,4"]
+    # The third axis is the score's: its upper half is kept.
+    axis = browser.js("document.querySelectorAll('.x-parallel-axis line')[2].getAttribute('x1')")
+    width, height, top, bottom = 4 * 150, 350, 62, 34
+    share = float(axis) / width
+    browser.drag(".x-picture svg", (share, (top - 5) / height), (share, (height - bottom - 140) / height))
+    assert browser.texts(f"{rows} tbody th") == ["job 0", "job 1"] and browser.text(".x-status") == "2 of 5 jobs."
+    browser.click(".x-picture .x-chip")
+    assert browser.text(".x-status") == "5 of 5 jobs."
+    browser.js("document.querySelector('.x-picture svg').focus()")
+    browser.press("ArrowDown", "ArrowDown")
+    assert browser.text(".x-panel .x-name") == "job 2"
+    place = browser.js("""(() => { const p = document.querySelector('path.x-line[data-row="3"]'),
+      at = p.getPointAtLength(0.97 * p.getTotalLength()); return [at.x, at.y]; })()""")
+    browser.click(".x-picture svg", (place[0] / width, place[1] / height))
+    assert browser.text(".x-panel .x-name") == "job 3" and browser.console == []
 
 
 @pytest.mark.long

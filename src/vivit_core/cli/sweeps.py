@@ -158,9 +158,9 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console, comm
     jobs : for each job its settings, as ``key=value``.
     command : the command line that does it again.
     """
-    from vivit_core.cli.sweep_report import sweep_section
     from vivit_core.plotting.sweep import sweep_axis
     from vivit_core.report.page import publish
+    from vivit_core.report.sweep import sweep_section
 
     keys = swept_keys(jobs)
     rows = []
@@ -174,7 +174,8 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console, comm
             *(row.outcome.score_name or "", -(row.outcome.score or 0.0), row.job),
         )
     )
-    write_csv(sweep / "sweep_summary.csv", keys, rows)
+    table = plain_rows(keys, rows)
+    write_table(sweep / "sweep_summary.csv", table)
     console.print(table_of(keys, rows))
     for row in rows:
         if row.outcome.reason is not None:
@@ -192,7 +193,7 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console, comm
             score_name=scored[0].outcome.score_name or "score",
         )
         pictures.append((path, f"{key}: a point a job; the line joins the best of each value."))
-    page = publish(sweep, sweep_section(keys, score_names(rows), rows, pictures, command))
+    page = publish(sweep, sweep_section(keys, score_names(rows), table, pictures, command))
     console.print(shown(f"report: {page}"))
     console.print(shown(f"sweep summary: {sweep / 'sweep_summary.csv'}"))
     return rows
@@ -210,7 +211,8 @@ def test_bps_of(outcome: Outcome) -> float | None:
         return None
 
 
-def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
+def plain_rows(keys: Sequence[str], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows of ``sweep_summary.csv``."""
     names = score_names(rows)
     table: list[dict[str, Any]] = []
     for row in rows:
@@ -222,7 +224,7 @@ def write_csv(path: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
             | {name: row.scores.get(name) for name in names}
             | {"run": run}
         )
-    write_table(path, table)
+    return table
 
 
 def score_names(rows: Sequence[Row]) -> list[str]:

@@ -5,7 +5,7 @@ Shape letters: T bins, U units, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from vivit_core.system.files import atomic_write
 
 KINDS = (".mp4", ".gif")
 MOST_PICTURES_HZ = 20.0  # pictures a second of a film
+PALETTE = 128  # colors of a GIF with one palette
 
 
 def check_film(path: Path) -> None:
@@ -41,12 +42,26 @@ def check_film(path: Path) -> None:
             ) from error
 
 
-def write_film(path: Path, pictures: Iterator[np.ndarray], pictures_hz: float) -> Path:
-    """A film of pictures (H, W, 3) uint8 of one size; whole or not at all."""
+def write_film(
+    path: Path, pictures: Iterable[np.ndarray], pictures_hz: float, colors: np.ndarray | None = None
+) -> Path:
+    """A film; whole or not at all.
+
+    Parameters
+    ----------
+    path : .mp4 or .gif; a GIF runs in a circle.
+    pictures : uint8 of one size, (H, W, 3), or gray ones (H, W).
+    pictures_hz : pictures a second; a GIF shows at most 50.
+    colors : (N, 3) uint8, from which a GIF takes one palette for all pictures. That is smaller, and no gray flickers.
+        None: each picture has its own.
+    """
     check_film(path)
     with atomic_write(path) as temporary:
         if path.suffix == ".gif":
             images = (Image.fromarray(picture) for picture in pictures)
+            if colors is not None:
+                palette = Image.fromarray(colors[None]).quantize(PALETTE)
+                images = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
             each_ms = max(20, round(1000 / pictures_hz / 10) * 10)  # a GIF counts in hundredths of a second
             next(images).save(temporary, "gif", save_all=True, append_images=images, duration=each_ms, loop=0)
             return path
@@ -55,6 +70,7 @@ def write_film(path: Path, pictures: Iterator[np.ndarray], pictures_hz: float) -
         with av.open(str(temporary), "w", format="mp4") as container:
             stream = None
             for picture in pictures:
+                picture = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
                 even = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]  # as the encoder wants it
                 if stream is None:
                     stream = container.add_stream("libx264", rate=Fraction(pictures_hz).limit_denominator(1000))

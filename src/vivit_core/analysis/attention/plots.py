@@ -20,10 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Ellipse, Rectangle
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
+from vivit_core.plotting.film import write_film
 from vivit_core.plotting.style import save
-from vivit_core.system.files import atomic_write
 
 # Nothing where attention is even, so that the stimulus stays visible; cold below, hot above.
 HEAT: Colormap = LinearSegmentedColormap.from_list(
@@ -314,15 +313,10 @@ def film(
         canvas.restore_region(still)
         for artist in moving:
             figure.draw_artist(artist)
-        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    # One palette for all frames: smaller, and the gray does not flicker. Of a few frames, and of every tint of every
-    # gray, so that what is rare in them is not shown in another color.
-    few = np.concatenate([np.asarray(picture).reshape(-1, 3) for picture in pictures[:: max(1, len(pictures) // 6)]])
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    # Colors of a few frames, and every tint of every gray, so that what is rare in them is not shown in another color.
+    few = np.concatenate([picture.reshape(-1, 3) for picture in pictures[:: max(1, len(pictures) // 6)]])
     heat_C4, grays = HEAT(np.linspace(0, 1, 16)), np.linspace(0, 1, 32)
     tints = heat_C4[:, None, :3] * heat_C4[:, None, 3:] + grays[:, None] * (1 - heat_C4[:, None, 3:])
     tints = np.repeat((255 * tints).astype(np.uint8).reshape(-1, 3), len(few) // 1024, axis=0)
-    palette = Image.fromarray(np.concatenate([few, tints])[None]).quantize(128)
-    drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    with atomic_write(path) as temporary:
-        drawn[0].save(temporary, "gif", save_all=True, append_images=drawn[1:], duration=FILM_MS, loop=0, optimize=True)
-    return path
+    return write_film(path, pictures, 1000 / FILM_MS, colors=np.concatenate([few, tints]))

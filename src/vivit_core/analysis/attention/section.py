@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vivit_core.analysis.attention.explore import unit_explorer
 from vivit_core.analysis.attention.study import Drawn
 from vivit_core.report.section import Section, Table
 
@@ -38,8 +40,8 @@ def table_by_block(summary: dict[str, Any]) -> Table:
     )
 
 
-def report_section(summary: dict[str, Any], drawn: Drawn, command: str) -> Section:
-    """What a look at the attention adds to a twin's report."""
+def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command: str) -> Section:
+    """What a look at the attention adds to a twin's report, from its summary, its files in ``folder`` and pictures."""
     tokens = summary["tokens"]
     share = summary["token_share_median"]
     text = [
@@ -58,4 +60,5 @@ def report_section(summary: dict[str, Any], drawn: Drawn, command: str) -> Secti
     ]
     if not summary["causal"]:
         text.append("This model is acausal: temporal attention also sees later tokens.")
-    return Section("attention", "Where it attends", text, [table_by_block(summary)], drawn, command)
+    tables, explore = [table_by_block(summary)], unit_explorer(folder, summary["recording"])
+    return Section("attention", "Where it attends", text, tables, drawn, command, explore=explore)

@@ -214,7 +214,8 @@ def study_attention(
     ``attention.npz`` holds of the clip that is drawn: ``spatial`` (L, h, steps, M, M), ``temporal`` (L, h, places, T,
     T) and ``joint`` (L, h, steps, M, T, M) in float16, which ``steps`` and ``places`` those are, ``is_register``,
     ``coordinates`` and the edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``,
-    each unit's ``token_share`` (U,), and the readouts' ``windows`` (U, rows, columns) where they say where they look.
+    ``unit_ids`` (U,) and each unit's ``token_share`` (U,), and where readouts say where they look their ``windows``
+    (U, rows, columns) and ``looks`` (U, rows, columns), the rollout from each window, summed over time.
 
     Parameters
     ----------
@@ -266,9 +267,13 @@ def study_attention(
         "column_edges": maps.grid.column_edges,
         "rollout": newest.tokens,
         "token_share": shares,
+        "unit_ids": np.array(twin.specs[recording_id].unit_ids),
     }
     if maps.windows is not None:
-        arrays["windows"] = maps.windows
+        looks = np.zeros_like(maps.windows)
+        for unit in np.flatnonzero(maps.windows.sum((1, 2)) > 0).tolist():
+            looks[unit] = rollout(maps, maps.windows[unit].astype(np.float64)).tokens.sum(0)
+        arrays |= {"windows": maps.windows, "looks": looks}
     write_arrays(out / "attention.npz", arrays)
     summary = {
         "recording": recording_id,

@@ -12,14 +12,13 @@ from vivit_core.analysis import bootstrap
 from vivit_core.analysis.bootstrap import intervals
 from vivit_core.analysis.compare import plots as compare_plots
 from vivit_core.analysis.evaluate.responses import clip_of
+from vivit_core.analysis.explore import columns_of
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
-from vivit_core.report.explore import Column, Explorer, Panel, Scores, Series
+from vivit_core.report.explore import Explorer, Panel, Scores, Series
 from vivit_core.report.section import Section, Table
 from vivit_core.report.training import counted
 from vivit_core.system.tables import read_table, write_table
-
-BOUNDS = {"low": "from", "high": "to"}
 
 
 def write_units(
@@ -75,25 +74,13 @@ def unit_explorer(folder: Path, models: Sequence[str]) -> Explorer | None:
     first, *rest = models
     titles = {f"{name}_{metric.name}": f"{name}: {metric.title}" for name in models for metric in (bits, *others)}
     titles |= {"truth_bps": "oracle"} | {f"{name}_bps_gain": f"gain of {name}" for name in rest}
-    titles |= {f"{name}_bps_gain_{end}": f"gain of {name}, {word}" for name in rest for end, word in BOUNDS.items()}
     quantity = {f"{name}_{metric.name}": metric.title for name in models for metric in (bits, *others)}
     quantity |= {"truth_bps": bits.title} | {f"{name}_bps_gain": f"gain in {bits.title}" for name in rest}
     shown = [*(f"{name}_bps" for name in models), *(f"{name}_bps_gain" for name in rest)]
-    known = [key for key in (*shown, *titles) if table[key].notna().any()]
+    columns = columns_of(table, titles, shown, quantity)
+    known = [column.key for column in columns]
     if f"{first}_bps" not in known or f"{rest[-1]}_bps_gain" not in known:
         return None  # nothing was scored
-    columns = [
-        Column(
-            key,
-            titles[key],
-            [None if np.isnan(value) else value for value in table[key].tolist()],
-            shown=key in shown,
-            quantity=quantity.get(key, ""),
-            low=f"{key}_low" if f"{key}_low" in known else "",
-            high=f"{key}_high" if f"{key}_high" in known else "",
-        )
-        for key in dict.fromkeys(known)
-    ]
     beside = [
         (metric.title, [(name, f"m{i}", f"{name}_{metric.name}") for i, name in enumerate(models)])
         for metric in (bits, *others)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas
 
 from vivit_core.analysis.attention.lesions import HELD
 from vivit_core.analysis.evaluate.numbers import LESIONED, WORDS, controls_of
 from vivit_core.analysis.evaluate.responses import clip_of
+from vivit_core.analysis.explore import UNITS, columns_of
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
-from vivit_core.report.explore import Column, Explorer, Panel, Place, Scores, Series
+from vivit_core.report.explore import Explorer, Panel, Place, Scores, Series
 from vivit_core.system.tables import read_table
 
-UNITS = "units"  # the explorer to which every analysis of units adds
 TITLES = {
     "context": "context",
     "mean_rate_hz": "mean rate (Hz)",
@@ -58,21 +56,8 @@ def unit_explorer(folder: Path) -> Explorer | None:
         quantity |= dict.fromkeys((metric.name, f"ln_{metric.name}"), metric.title)
     bits = metrics[0]
     quantity |= dict.fromkeys(("truth_bps", "local_bps"), bits.title)
-    titles |= {f"{bits.name}_low": f"{bits.title}, from", f"{bits.name}_high": "to"}
-    order = [*(name for name in SHOWN if name in table), *(name for name in table if name not in SHOWN)]
-    known = [name for name in order if name not in ("recording", "unit") and table[name].notna().any()]
-    columns = [
-        Column(
-            name,
-            titles.get(name, name.replace("_", " ")),
-            plain(table[name]),
-            shown=name in SHOWN,
-            quantity=quantity.get(name, ""),
-            low=f"{name}_low" if f"{name}_low" in known else "",
-            high=f"{name}_high" if f"{name}_high" in known else "",
-        )
-        for name in known
-    ]
+    columns = columns_of(table, titles, SHOWN, quantity)
+    known = [column.key for column in columns]
     if bits.name not in known:
         return None  # nothing was scored
     groups, names = table["recording"].tolist(), table["unit"].tolist()
@@ -84,11 +69,6 @@ def unit_explorer(folder: Path) -> Explorer | None:
     against = f"ln_{bits.name}" if f"ln_{bits.name}" in known else "mean_rate_hz"
     axes = (against, bits.name)
     return Explorer(UNITS, "Units", "recording", "unit", groups, names, columns, axes, bits.name, panels)
-
-
-def plain(column: pandas.Series) -> list[Any]:
-    """A column's values, None where there is none."""
-    return [None if pandas.isna(value) else value for value in column.tolist()]
 
 
 def scores_of(known: list[str]) -> Scores:

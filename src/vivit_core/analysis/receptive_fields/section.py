@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vivit_core.analysis.receptive_fields.explore import unit_explorer
 from vivit_core.analysis.receptive_fields.numbers import METHODS, NEAR_PX, ORIENTED_DEG
 from vivit_core.report.section import Section, Table, captioned
 
@@ -61,4 +62,5 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "errors": "How far places and orientations are from the truth",
     }
     drawn = captioned(folder, captions, summary["recordings"])
-    return Section("receptive_fields", "Receptive fields", text, [summary_table(summary)], drawn, command)
+    tables, explore = [summary_table(summary)], unit_explorer(folder)
+    return Section("receptive_fields", "Receptive fields", text, tables, drawn, command, explore=explore)

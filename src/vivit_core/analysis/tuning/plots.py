@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 
 from vivit_core.analysis.receptive_fields.plots import TALL
 from vivit_core.names import file_name, key_name, short
+from vivit_core.plotting.film import write_film
 from vivit_core.plotting.style import MEASURED, TWIN, save
-from vivit_core.system.files import atomic_write
 
 if TYPE_CHECKING:
     from vivit_core.analysis.tuning.numbers import Tuning
@@ -210,9 +210,5 @@ def film(path: Path, clips_RMTHW: np.ndarray, labels: Sequence[Sequence[str]], b
                     ),
                     (x, y + line),
                 )
-        pages.append(page)
-    # GIFs count hundredths of a second, and viewers slow down below two of them.
-    hold_ms = max(20, round(bin_s * SLOWER * 100) * 10)
-    with atomic_write(path) as temporary:
-        pages[0].save(temporary, "gif", save_all=True, append_images=pages[1:], duration=hold_ms, loop=0)
-    return path
+        pages.append(np.asarray(page))
+    return write_film(path, pages, 1 / (bin_s * SLOWER))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG
+from vivit_core.analysis.tuning.explore import unit_explorer
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR
 from vivit_core.report.section import Section, Table, captioned
 
@@ -75,4 +76,4 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "clips": "Most exciting clips (above) and the best natural ones (below)",
     }
     drawn = captioned(folder, captions, summary["recordings"])
-    return Section("tuning", "In-silico tuning", text, tables, drawn, command)
+    return Section("tuning", "In-silico tuning", text, tables, drawn, command, explore=unit_explorer(folder))

@@ -57,7 +57,8 @@ def tune(
         The content of ``tuning.json``; a number that is not defined is None.
     """
     rows: list[dict[str, Any]] = []
-    arrays: dict[str, np.ndarray] = {}
+    over = ("directions_deg", "spatial_frequencies", "temporal_frequencies_hz", "contrasts", "sizes_px")
+    arrays = {name: np.asarray(getattr(gratings, name), np.float64) for name in over}
     excited: list[dict[str, Any]] = []
     screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s)
     for (recording, screen), spec in zip(screens, datamodule.specs, strict=True):
@@ -76,6 +77,8 @@ def tune(
         key = key_name(spec.recording_id)
         for name in ("blank_U", "f0_DSFU", "f1_DSFU", "course_TU", "contrast_KU", "size_AU"):
             arrays[f"{key}/{name}"] = getattr(tuning, name)
+        for axis, name in enumerate(("direction_DU", "spatial_SU", "temporal_FU")):
+            arrays[f"{key}/{name}"] = tuning.curve(axis)
         arrays[f"{key}/unit_ids"] = np.array(spec.unit_ids)
         pictures.plot_tuning(
             out / "pictures" / f"tuning_{file_name(spec.recording_id)}.png",

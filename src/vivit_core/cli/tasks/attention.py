@@ -84,4 +84,4 @@ def attention(
         units=units,
         megabytes=megabytes,
     )
-    context.announce(report_section(summary, drawn, context.command_line), checkpoint)
+    context.announce(report_section(summary, context.run.path, drawn, context.command_line), checkpoint)

@@ -76,7 +76,7 @@
         });
         for (const column of block.columns) {
           const own = this.columns.get(column.key) || { ...column, values: [] };
-          rows.forEach((row, i) => { own.values[row] = column.values[i]; });
+          rows.forEach((row, i) => { if (known(column.values[i])) own.values[row] ??= column.values[i]; });
           this.columns.set(column.key, own);
         }
         const index = new Map(rows.map((row, i) => [row, i]));

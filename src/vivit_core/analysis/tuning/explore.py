@@ -1,0 +1,53 @@
+"""What tuning adds to the units that a reader explores: preferred values, and a curve for each property."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vivit_core.analysis.explore import IDS, UNITS, by_recording, columns_of
+from vivit_core.report.explore import Curves, Explorer, Panel
+from vivit_core.system.tables import read_table
+
+TITLES = {
+    "best_hz": "best response (Hz)",
+    "blank_hz": "rate at gray (Hz)",
+    "orientation_deg": "orientation (°)",
+    "direction_deg": "direction (°)",
+    "circular_variance": "circular variance",
+    "osi": "OSI",
+    "dsi": "DSI",
+    "orientation_bandwidth_deg": "half width (°)",
+    "modulation_ratio": "F1/F0",
+    "spatial_frequency": "spatial frequency (cycles/px)",
+    "temporal_frequency_hz": "temporal frequency (Hz)",
+    "contrast_c50": "c50",
+    "preferred_size_px": "preferred size (px)",
+    "suppression_index": "suppression index",
+}
+CURVES = {  # of tuning.npz: what a curve runs over, its title there, and whether by ratios
+    "direction_DU": ("directions_deg", "direction (°)", False),
+    "spatial_SU": ("spatial_frequencies", "spatial frequency (cycles/px)", True),
+    "temporal_FU": ("temporal_frequencies_hz", "temporal frequency (Hz)", True),
+    "contrast_KU": ("contrasts", "contrast", False),
+    "size_AU": ("sizes_px", "diameter (px)", False),
+}
+
+
+def unit_explorer(folder: Path) -> Explorer | None:
+    """The units' tuning, from ``tuning.csv`` and ``tuning.npz`` in a task's folder; None where no unit is driven."""
+    table = read_table(folder / "tuning.csv", text=IDS)
+    columns = columns_of(table, TITLES, shown=("osi", "dsi"))
+    if not {"osi", "dsi"} <= {column.key for column in columns}:
+        return None
+    groups = table["recording"].tolist()
+    panels: list[Panel] = []
+    with np.load(folder / "tuning.npz", allow_pickle=False) as arrays:
+        for name, (over, title, logarithmic) in CURVES.items():
+            x = arrays[over].tolist()
+            if len(x) > 1:
+                values_UX = by_recording(arrays, name, groups, axis=1).T[:, : len(x)]  # sizes end with the full field
+                panels.append(Curves(f"By {title.split(' (')[0]}", title, "response (Hz)", x, values_UX, logarithmic))
+    units = table["unit"].tolist()
+    return Explorer(UNITS, "Units", "recording", "unit", groups, units, columns, ("osi", "dsi"), "osi", panels)
