@@ -17,7 +17,7 @@ def unit_explorer(folder: Path, recording: str) -> Explorer | None:
     of no unit is known."""
     with np.load(folder / "attention.npz", allow_pickle=False) as arrays:
         names, share_U = arrays["unit_ids"].tolist(), arrays[SHARE]
-        looks_UHW = arrays["looks"] if "looks" in arrays else None
+        looks_UHW = arrays.get("looks")
     if not np.isfinite(share_U).any():
         return None
     panels = []
