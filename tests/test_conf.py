@@ -216,10 +216,11 @@ def test_every_model_is_built_and_stepped(choice, compose, tiny):
     assert not is_fitted_alone(settings["model"])
     recordings = recordings_of(settings["data"])
     twin = Twin(settings["model"], settings["readout"], settings["likelihood"], recordings)
-    batch = batch_for(recordings, clips=1, bins=24)
+    bins = 24 if twin.latents is None else 72  # of which a latent needs several steps
+    batch = batch_for(recordings, clips=1, bins=bins)
     counts = twin(batch)
-    assert {name: x.shape for name, x in counts.items()} == {r.recording_id: (1, 24, 6) for r in recordings}
-    sum(x.sum() for x in counts.values()).backward()
+    assert {name: x.shape for name, x in counts.items()} == {r.recording_id: (1, bins, 6) for r in recordings}
+    (sum(x.sum() for x in counts.values()) + twin.more_nats(counts, batch, 0)).backward()
     without = [name for name, p in twin.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not without
 

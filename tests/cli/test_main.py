@@ -326,10 +326,13 @@ def test_only_our_own_value_errors_are_a_users_mistakes():
 @pytest.mark.long
 def test_a_twin_with_a_history_trains_and_says_what_was_observed(command, tiny, tiny_files, tmp_path):
     """Its scores without and with past counts, a stream that is told them, and a video on which it is fed its own."""
-    words = [*tiny, "trainer=debug", "model/history=population", f"data.recordings=[{tiny_files[0]}]"]
+    parts = ["model/history=population", "model/latent=shared_gain", "model.latent.hold=5"]
+    words = [*tiny, "trainer=debug", *parts, f"data.recordings=[{tiny_files[0]}]"]
     code, printed = command(*words, "hydra.run.dir=run")
     assert code == 0 and "with past counts of the population observed" in printed, printed
+    assert "noise correlations of" in printed
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["recordings"]["sim0"]["noise_correlations"]["pairs"] > 0
     assert summary["observed"] == "none" and summary["history"]["observed"] == "population"
     assert summary["history"]["bps_mean"] != summary["bps_mean"]
     checkpoint = f"checkpoint={tmp_path / 'run' / 'checkpoints' / 'best.ckpt'}"

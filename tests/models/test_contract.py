@@ -164,6 +164,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "model/frontend": testing.check_frontend,
     "model/modulator": testing.check_modulator,
     "model/history": testing.check_history,
+    "model/latent": testing.check_latent,
     "readout": testing.check_readout,
     "likelihood": testing.check_likelihood,
 }

@@ -164,6 +164,7 @@ def test_a_history_is_each_training_s_own(content):
     """As readouts are: a trained core may get one, or lose it."""
     history = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 2, "lags": 4, "shown": 0.5}
     composed = {**MODEL, "history": history}
+    assert adopted_model(content, {**MODEL, "latent": {"rank": 2}}, {"latent"}, "a.ckpt")["latent"] == {"rank": 2}
     for said in ({"history"}, {"history.lags"}, {""}):
         assert adopted_model(content, composed, said, "a.ckpt")["history"] == history
     assert adopted_model(content, composed, set(), "a.ckpt").get("history") is None

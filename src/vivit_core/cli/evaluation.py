@@ -71,6 +71,10 @@ def report(
             f"without past counts: {number(summary['bps_mean'])} bits/spike; with past counts of {whose} observed: "
             f"{number(known['bps_mean'])}"
         )
+    for name, own in summary["recordings"].items():
+        if pairs := own["noise_correlations"]:
+            words = f"noise correlations of {pairs['pairs']} pairs, predicted with measured: r = "
+            console.print(f"{name}: {words}{number(pairs['correlation'])}", markup=False)
     for name, share in summary["behavior"].items():
         left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
         console.print(f"with behavior {name.replace('_', ' ')}: {left} bits/spike")

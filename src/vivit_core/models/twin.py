@@ -19,8 +19,11 @@ from torch.nn import functional as F
 
 from vivit_core.models.cores.base import Core
 from vivit_core.models.histories.base import History, Past, with_gain
+from vivit_core.models.latents.base import Latent
 from vivit_core.models.layers import normalized
 from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.models.likelihoods.loss import counted
+from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.modulators.base import Modulator
 from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
 from vivit_core.models.readouts.base import Drive, Readout
@@ -38,8 +41,8 @@ class Twin(Predictor):
 
     Parameters
     ----------
-    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator`` and ``history``
-        (nodes or None) and ``frame_size``
+    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator``, ``history``
+        and ``latent`` (nodes or None) and ``frame_size``
         (height and width to which every recording's frames are resized, or None where they all agree).
     readout, likelihood : plain dicts of those groups.
     recordings : what is known of each recording; one readout and one likelihood each.
@@ -73,7 +76,9 @@ class Twin(Predictor):
         behavior_dim = same("behaviors", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
 
-        node = {key: value for key, value in model.items() if key not in ("modulator", "history", "frame_size")}
+        node = {
+            key: value for key, value in model.items() if key not in ("modulator", "history", "latent", "frame_size")
+        }
         core = build("model", node, in_channels=channels)
         if not isinstance(core, Core):
             raise ValueError(f"a twin is made around a core, and {type(core).__name__} is none; set model=vivit_small")
@@ -104,6 +109,16 @@ class Twin(Predictor):
             self.histories = nn.ModuleList(remember(mean_counts=spec.unit_mean_counts) for spec in recordings)
             self.observes = self.history(recordings[0].recording_id).observed
 
+        self.latents: nn.ModuleList | None = None
+        if (latent := model.get("latent")) is not None:
+            if predict != "all" or not all(isinstance(own, Poisson) for own in self.likelihoods):
+                raise ValueError(
+                    "model.latent says how Poisson counts of a clip's bins belong together: set likelihood=poisson and "
+                    "predict=all, or model/latent=none"
+                )
+            share = part("model.latent", latent)
+            self.latents = nn.ModuleList(share(mean_counts=spec.unit_mean_counts) for spec in recordings)
+
     @property
     def kind(self) -> str:
         """The core's class."""
@@ -123,6 +138,19 @@ class Twin(Predictor):
         """Of a twin that ``observes``."""
         assert self.histories is not None
         return cast(History, self.histories[self.index(recording_id)])
+
+    def latent(self, recording_id: str) -> Latent | None:
+        return None if self.latents is None else cast(Latent, self.latents[self.index(recording_id)])
+
+    def more_nats(self, predicted: Mapping[str, Tensor], batch: Batch, burn_in: int) -> Tensor | float:
+        """What the counts of a batch cost together, less what they cost one by one; 0 without a latent."""
+        if self.latents is None:
+            return 0.0
+        own = [
+            cast(Latent, self.latent(name)).more_nats(*counted(rate, batch[name], burn_in))
+            for name, rate in predicted.items()
+        ]
+        return torch.stack(own).sum()
 
     def adapt(self, recording_id: str, clips: Clips) -> tuple[Tensor, Tensor]:
         """Frames and behavior of one recording, normalized with its training statistics, at the common frame size.

@@ -59,6 +59,7 @@ GROUPS: dict[str, Group] = {
         "vivit_core.models", "vivit_core.models.modulators.base.Modulator", "channels behavior_dim stride"
     ),
     "model.history": group("vivit_core.models", "vivit_core.models.histories.base.History", "mean_counts"),
+    "model.latent": group("vivit_core.models", "vivit_core.models.latents.base.Latent", "mean_counts"),
     "baseline": group("vivit_core.models", "vivit_core.models.predictor.Predictor", "recordings predict"),
     "readout": group(
         "vivit_core.models", "vivit_core.models.readouts.base.Readout", "channels frame_size mean_drive position_um"

@@ -15,6 +15,7 @@ from vivit_core.testing.parts import check_core as check_core
 from vivit_core.testing.parts import check_frontend as check_frontend
 from vivit_core.testing.parts import check_history as check_history
 from vivit_core.testing.parts import check_importer as check_importer
+from vivit_core.testing.parts import check_latent as check_latent
 from vivit_core.testing.parts import check_likelihood as check_likelihood
 from vivit_core.testing.parts import check_metric as check_metric
 from vivit_core.testing.parts import check_modulator as check_modulator

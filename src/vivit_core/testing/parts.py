@@ -37,8 +37,13 @@ WINDOW = 8  # frames that temporal attention looks back over, where it is limite
 
 
 def check_core(node: Node, packages: Sequence[str] = (), compiled: bool = False) -> None:
-    """A core: its node as in ``conf/model``, with or without ``modulator``, ``history`` and ``frame_size``."""
-    check_twin({"modulator": None, "history": None, "frame_size": None} | node, packages=packages, compiled=compiled)
+    """A core: its node as in ``conf/model``, with or without ``modulator``, ``history``,
+    ``latent`` and ``frame_size``."""
+    check_twin(
+        {"modulator": None, "history": None, "latent": None, "frame_size": None} | node,
+        packages=packages,
+        compiled=compiled,
+    )
 
 
 def check_tokenizer(node: Node, packages: Sequence[str] = (), compiled: bool = False) -> None:
@@ -91,6 +96,35 @@ def check_history(node: Node | None, packages: Sequence[str] = ()) -> None:
     twin.eval()
     with torch.no_grad():
         assert torch.equal(twin({"a": hidden})["a"], twin({"a": plain})["a"]), "counts that nobody observed are seen"
+
+
+def check_latent(node: Node | None, packages: Sequence[str] = ()) -> None:
+    """A latent, in a small ViViT."""
+    model = vivit(latent=node, modulator=None)
+    check_twin(model, packages=packages)
+    if node is None:
+        return
+    of = small.spec(height=FRAME[0], width=FRAME[1])
+    twin, plain = (Parts(m, packages=tuple(packages)).twin().eval() for m in (model, model | {"latent": None}))
+    plain.load_state_dict({name: x for name, x in twin.state_dict().items() if not name.startswith("latents.")})
+    shown = small.clips(of, bins=64)
+    with torch.no_grad():
+        rate = twin({"a": shown})["a"]
+        assert torch.equal(rate, plain({"a": shown})["a"]), "a latent changes expected counts"
+        latent = twin.latent("a")
+        assert latent is not None
+        covariance = latent.log_covariance()
+        eigenvalues = torch.linalg.eigvalsh(covariance.double())
+        assert covariance.shape == (5, 5) and torch.allclose(covariance, covariance.T) and eigenvalues.min() > -1e-5, (
+            "log_covariance() of 5 units is no covariance"
+        )
+        found = latent.more_nats(rate, shown["counts"], shown["valid"])
+        junk = torch.where(shown["valid"], shown["counts"], torch.nan)
+        assert torch.isfinite(found) and torch.equal(found, latent.more_nats(rate, junk, shown["valid"])), (
+            "more_nats() is no number, or depends on what does not count"
+        )
+        halves = [latent.more_nats(*(x[i : i + 1] for x in (rate, junk, shown["valid"]))) for i in (0, 1)]
+        assert torch.allclose(found, halves[0] + halves[1], rtol=1e-4), "more_nats() of clips do not add up"
 
 
 def check_readout(node: Node, packages: Sequence[str] = ()) -> None:

@@ -85,6 +85,7 @@ def vivit(**changes: Any) -> Node:
         "compile": "auto",
         "modulator": GRU,
         "history": None,
+        "latent": None,
         "frame_size": None,
     } | changes
 

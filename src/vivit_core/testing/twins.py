@@ -168,12 +168,14 @@ def check_no_look_ahead(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
 def check_gradients(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
     """Every parameter gets a gradient: what is never used, or is cut off, does not learn."""
     twin = parts.twin(frame).eval()  # without dropout, which may leave out a whole block
-    of = next(iter(twin.specs.values()))
-    predicted_BTU = twin({"a": small.clips(of)})["a"]
+    bins = BINS if twin.latents is None else LONG  # of which a latent needs several steps
+    shown = {"a": small.clips(next(iter(twin.specs.values())), bins=bins)}
+    predicted_BTU = twin(shown)["a"]
     likelihood = twin.likelihood("a")
     counts = torch.randint(0, 3, predicted_BTU.shape).float()
     weigh = torch.rand(predicted_BTU.shape)
-    ((likelihood.nats(predicted_BTU, counts) * weigh).sum() + twin.regularizer()).backward()
+    apart = (likelihood.nats(predicted_BTU, counts) * weigh).sum()
+    (apart + twin.more_nats({"a": predicted_BTU}, shown, 0) + twin.regularizer()).backward()
     dead = [name for name, p in twin.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not dead, f"no gradient reaches {', '.join(dead)}"
 

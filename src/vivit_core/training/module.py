@@ -144,6 +144,7 @@ class TwinModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         predicted = self(batch)
         total, pairs = summed_loss(predicted, batch, self.burn_in, self.twin.likelihood)
+        total = total + self.twin.more_nats(predicted, batch, self.burn_in)
         totals = torch.stack([total.detach(), pairs.to(total.dtype)])
         self._step_totals = totals if self._step_totals is None else self._step_totals + totals
         self._step_clips += sum(len(clips["frames"]) for clips in batch.values())

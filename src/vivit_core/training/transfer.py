@@ -16,6 +16,8 @@ from vivit_core.specs import RecordingSpec
 # What may differ from the checkpoint's model, because the trained weights do not depend on it.
 FREE = {"ff_dropout", "drop_path", "patch_dropout", "dropout", "smoothness", "checkpointing", "compile", "frame_size"}
 
+OWN = ("history", "latent")  # parts of each recording, as readouts are: nothing of them is loaded
+
 
 def adopted_model(
     content: Mapping[str, Any], composed: Mapping[str, Any], said: Collection[str], path: str | Path
@@ -42,8 +44,7 @@ def adopted_model(
         )
     own, wanted = dict(leaves(content["twin"]["model"])), dict(leaves(composed))
     keys = {key for key in own | wanted if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}
-    # A history is each recording's own, as its readout is: nothing of it is loaded.
-    differ = sorted(key for key in keys if own.get(key) != wanted.get(key) and key.split(".")[0] != "history")
+    differ = sorted(key for key in keys if own.get(key) != wanted.get(key) and key.split(".")[0] not in OWN)
     fixed = [f"{key} is {own.get(key)} there and {wanted.get(key)} here" for key in differ if not is_free(key)]
     if fixed:
         raise ValueError(
@@ -51,8 +52,9 @@ def adopted_model(
             "Leave these keys out, because the model comes with the checkpoint, or train anew without init_from"
         )
     model: dict[str, Any] = copied(content["twin"]["model"])
-    if any(word.split(".")[0] in ("", "history") for word in said):
-        model["history"] = composed.get("history")
+    for name in OWN:
+        if any(word.split(".")[0] in ("", name) for word in said):
+            model[name] = composed.get(name)
     for key in differ:
         node = model
         *above, last = key.split(".")

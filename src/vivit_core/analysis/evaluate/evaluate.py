@@ -14,6 +14,7 @@ from vivit_core.analysis.evaluate.attention import attention_sums, summarize_att
 from vivit_core.analysis.evaluate.context import PIECE_S, RESAMPLES, context_sums, summarize_context, sums_of
 from vivit_core.analysis.evaluate.draw import draw_recording, draw_units
 from vivit_core.analysis.evaluate.numbers import by_subject, score_recording, summarize, without_nan
+from vivit_core.analysis.evaluate.pairs import noise_correlations
 from vivit_core.analysis.evaluate.responses import responses_of
 from vivit_core.analysis.predict import (
     Predictions,
@@ -73,6 +74,10 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "of all of the recording's units, as history.observed says. The bin itself and later ones never are. All other "
     "scores are without (observed: none), as LN's and the oracle's are. What the stimulus tells and what neurons tell "
     "of each other are two questions: compare like with like.",
+    "noise_correlations": "of a twin with model/latent, over pairs of units of a recording: counts less the "
+    "prediction, summed over windows of window_bins, in which the latent stands still, and correlated (measured); the "
+    "same as the latent's covariance and the predicted rates say (predicted). correlation is theirs over pairs, and of "
+    "several recordings the mean. joint_bits: bits per spike that all counts cost less together than one by one.",
     "context_gain": "bits per spike that are lost where the blocks' output is held. Intervals are those of "
     "contextual_fraction.",
     "behavior": "the same bins predicted with another behavior in the place of the animal's. shuffled: "
@@ -172,6 +177,7 @@ def evaluate(
             "trials_left_out": recording.trials_left_out(split),
         }
         recordings[recording_id] = summarize(scored, len(own.bins_N)) | shares | trials
+        recordings[recording_id]["noise_correlations"] = noise_correlations(twin, recording, recording_id, own)
         missing += own.missing_behavior * len(own.bins_N)
         draw_recording(twin, recording, recording_id, own, scored, split, out / "pictures")
         if (own_sums := context_sums(twin, recording, own, split, datamodule.evaluation_burn_in)) is not None:
@@ -202,6 +208,10 @@ def evaluate(
     }
     summary["subjects"] = by_subject(rows_of, {name: spec.subject for name, spec in specs.items()})
     summary["bps_mean_of_subjects"] = mean_known(np.array([own["bps_mean"] for own in summary["subjects"].values()]))
+    if together := [pairs["correlation"] for own in recordings.values() if (pairs := own["noise_correlations"])]:
+        summary["noise_correlations"] = {"correlation": mean_known(np.array(together))}
+    else:
+        summary["noise_correlations"] = None
     for own in (summary, *summary["recordings"].values()):
         own["history"] = own["history"] and {"observed": twin.observes} | own["history"]
     for name in ("trials", "trials_left_out"):

@@ -134,6 +134,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         tables.append(attention_table(summary))
     if summary["history"]:
         tables.append(history_table(summary))
+    if summary["noise_correlations"]:
+        tables.append(pairs_table(summary))
     if summary["behavior"]:
         behaviors = {"the animal's own": summary, **summary["behavior"]}
         rows = [
@@ -142,7 +144,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         ]
         columns = ("behavior", *(metric.title for metric in metrics), "bits per spike lost")
         tables.append(Table("Behavior's share, means over units", columns, rows))
-    asked = {"history": "history", "behavior": "behavior", "attention": "attention", "context_gain": "attention"}
+    asked = {name: name for name in ("history", "noise_correlations", "behavior", "attention")}
+    asked["context_gain"] = "attention"
     said = [(name, method) for name, method in methods().items() if name not in asked or summary[asked[name]]]
     notes = [Table("How the numbers are defined", ("number", "method"), said)]
     shown = list(summary["recordings"])[:RECORDINGS_SHOWN]
@@ -188,6 +191,14 @@ def history_table(summary: dict[str, Any]) -> Table:
             rows.append((observed, recording, *(scores[f"{metric.name}_mean"] for metric in metrics)))
     columns = ("past counts observed", "recording", *(metric.title for metric in metrics))
     return Table("Without and with past counts, means over units", columns, rows)
+
+
+def pairs_table(summary: dict[str, Any]) -> Table:
+    """How units scatter together, recording by recording."""
+    keys = ("pairs", "correlation", "predicted_mean", "measured_mean", "joint_bits")
+    rows = [(name, *(own["noise_correlations"][key] for key in keys)) for name, own in summary["recordings"].items()]
+    columns = ("recording", "pairs", "predicted with measured, r", "predicted, mean", "measured, mean", "joint bits")
+    return Table("Noise correlations, over pairs of units", columns, rows)
 
 
 def context_table(summary: dict[str, Any]) -> Table:
