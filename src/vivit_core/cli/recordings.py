@@ -10,7 +10,7 @@ from vivit_core.cli.schema import Budget
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import POSITION, RecordingInfo, Trials
 from vivit_core.data.recording.reader import Recording
-from vivit_core.data.transforms import finished, widths
+from vivit_core.data.transforms import TargetTransform, finished, widths
 from vivit_core.names import setting
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.groups import class_of
@@ -174,3 +174,33 @@ def recordings_to_train_on(data: Node, budget: Budget, device: str, processes: P
         datamodule.configure(specs=known)
         datamodule.setup()
     return datamodule
+
+
+def refuse_smoothed(model: Node, data: Node) -> None:
+    """Past counts that a transform has smoothed would tell of the bins that are to be predicted, or be others than
+    those that an evaluation observes."""
+    if model.get("history") is None:
+        return
+    for name, node in (data.get("transforms") or {}).items():
+        if node and issubclass(class_of(f"data.transforms.{name}", node["_target_"]), TargetTransform):
+            raise ValueError(
+                f"data.transforms.{name} changes the responses that training aims at, and model.history sees them: "
+                f"set model/history=none, or leave the transform out by data.transforms.{name}=null"
+            )
+
+
+def check_responses(datamodule: RecordingsDataModule, likelihood: Node) -> None:
+    """Say where responses are not what the likelihood is made for, and refuse what cannot end well."""
+    scatter = class_of("likelihood", likelihood["_target_"])
+    for line in datamodule.check_responses(scatter.__name__, scatter.made_for):
+        tell(line)
+
+
+def check_scorable(predict: str, data: Node) -> None:
+    """A twin that predicts a window's newest bin alone must not learn that at its first validation."""
+    length, burn_in, clip = data["evaluation_length"], data["evaluation_burn_in"], data["clip_length"]
+    if predict == "last" and (length is None or burn_in != length - 1):
+        raise ValueError(
+            "predict=last predicts the newest bin of a window alone, so windows score one bin each: set "
+            f"data.evaluation_length={clip} data.evaluation_burn_in={clip - 1} (they are {length} and {burn_in})"
+        )

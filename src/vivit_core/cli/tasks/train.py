@@ -23,7 +23,14 @@ from vivit_core.cli.context import RunContext, machine_of
 from vivit_core.cli.evaluation import report
 from vivit_core.cli.foretold import Foretold, evaluation_s, foretold, time_budget
 from vivit_core.cli.planned import files_of
-from vivit_core.cli.recordings import check_positions, expected_sizes, recordings_to_train_on
+from vivit_core.cli.recordings import (
+    check_positions,
+    check_responses,
+    check_scorable,
+    expected_sizes,
+    recordings_to_train_on,
+    refuse_smoothed,
+)
 from vivit_core.cli.resume import is_trained, note_failure, where_to_train
 from vivit_core.cli.schema import PathName
 from vivit_core.cli.search import trial_of
@@ -31,7 +38,6 @@ from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
-from vivit_core.data.transforms import TargetTransform
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.ln import LN
 from vivit_core.models.load import baseline_in, checkpoint_of, predictor_in, read_trained
@@ -39,7 +45,6 @@ from vivit_core.models.plan import check_geometry
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
-from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
 from vivit_core.system.activity import stage
 from vivit_core.system.processes import started_from_outside
@@ -221,9 +226,7 @@ def fit(
     datamodule = recordings_to_train_on(data, budget, device, processes)
     if alone:
         return processes.first(lambda: fit_baseline_alone(context, run, model, datamodule, checkpoint))
-    scatter = class_of("likelihood", likelihood["_target_"])
-    for line in datamodule.check_responses(scatter.__name__, scatter.made_for):
-        tell(line)
+    check_responses(datamodule, likelihood)
     twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
     optimization.check(twin)
@@ -322,29 +325,6 @@ def fit(
     return processes.first(
         lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state, seconds, ahead.evaluation)
     )
-
-
-def check_scorable(predict: str, data: Node) -> None:
-    """A twin that predicts a window's newest bin alone must not learn that at its first validation."""
-    length, burn_in, clip = data["evaluation_length"], data["evaluation_burn_in"], data["clip_length"]
-    if predict == "last" and (length is None or burn_in != length - 1):
-        raise ValueError(
-            "predict=last predicts the newest bin of a window alone, so windows score one bin each: set "
-            f"data.evaluation_length={clip} data.evaluation_burn_in={clip - 1} (they are {length} and {burn_in})"
-        )
-
-
-def refuse_smoothed(model: Node, data: Node) -> None:
-    """Past counts that a transform has smoothed would tell of the bins that are to be predicted, or be others than
-    those that an evaluation observes."""
-    if model.get("history") is None:
-        return
-    for name, node in (data.get("transforms") or {}).items():
-        if node and issubclass(class_of(f"data.transforms.{name}", node["_target_"]), TargetTransform):
-            raise ValueError(
-                f"data.transforms.{name} changes the responses that training aims at, and model.history sees them: "
-                f"set model/history=none, or leave the transform out by data.transforms.{name}=null"
-            )
 
 
 def initialize(
