@@ -252,7 +252,7 @@ def test_every_model_shows_its_attention_or_says_that_it_has_none(model):
         edges = np.concatenate([[0], between, [size]])
         return (edges[:-1] + edges[1:]) / 2 - 0.5
 
-    _, down, across = made.core.tokenizer.patch_size
+    _, down, across = made.core.tokenizer.token_stride
     at = maps.grid.centers_px.reshape(tokens.height, -1, 2)
     np.testing.assert_allclose(at[:, 0, 0], on_frame(tokens.ys, down, 12), atol=1e-6)
     np.testing.assert_allclose(at[0, :, 1], on_frame(tokens.xs, across, 16), atol=1e-6)
@@ -799,6 +799,30 @@ def test_token_share_is_the_tokens_part_of_the_drive():
         of_map, of_tokens = (x[:, maps[-1].first_end :, 3:].flatten(0, 1).double().var(0).numpy() for x in added)
     np.testing.assert_allclose(share[3:], of_tokens / (of_map + of_tokens), rtol=1e-4)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in made.modules())
+
+
+def test_what_a_window_reads_of_cells_that_tokens_share_counts_for_each_in_part():
+    """Cells of 8 px, two by two in a token, which lie a cell apart: an inner cell lies in four tokens."""
+    of = spec(height=36, width=64)
+    tokenizer = RESIDUAL_STEM | {"patch_size": [4, 16, 16], "token_stride": [4, 8, 8]}
+    made = twin(vivit(tokenizer=tokenizer), of).eval()
+    readout, given = made.readout("a"), batch(of)
+    tokens = token_grid.tokens_of(made, "a", given["a"])
+    assert tokens.map is not None and tokens.map.x_BCTHW.shape[3:] == (5, 8) and (tokens.height, tokens.width) == (4, 7)
+    with torch.no_grad():
+        readout.mean[0] = torch.tensor([float(tokens.map.xs[5]), float(tokens.map.ys[3])])
+        cells = readout.window_on(tokens.map)[0].double().numpy()
+    found = extract_attention(made, given)["a"]
+    holders = np.zeros((5, 8))
+    for row, column in np.ndindex(4, 7):
+        holders[row : row + 2, column : column + 2] += 1
+    assert holders[2, 3] == 4 and holders[0, 0] == 1
+    parts = cells / holders
+    expected = [[parts[r : r + 2, c : c + 2].sum() for c in range(7)] for r in range(4)]
+    np.testing.assert_allclose(found.windows[0], expected, rtol=1e-4, atol=1e-7)
+    assert found.windows[0].sum() == pytest.approx(1.0, abs=1e-5)
+    assert found.grid.shape == (5, 4, 7)
+    np.testing.assert_allclose(np.diff(found.grid.row_edges)[1:-1], 8.0)
 
 
 def test_what_behavior_does_through_the_modulator_is_not_the_tokens_share():

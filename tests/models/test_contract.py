@@ -56,7 +56,7 @@ def narrowed(model: dict[str, Any], width: int) -> dict[str, Any]:
     """The model for frames that may be narrower than its patches."""
     changed = dict(model)
     for key, value in model.items():
-        if key == "patch_size":
+        if key in ("patch_size", "token_stride") and value is not None:
             changed[key] = [*value[:2], min(value[2], width)]
         elif key == "stride" and width == 1 and "kernel" in model:
             changed[key] = 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import BASIS, LN, STEM, batch, clips, factorized, resnet, spec, twin, vivit
+from tiny_models import BASIS, LN, STEM, TUBELET, batch, clips, factorized, resnet, spec, twin, vivit
 
 from vivit_core import load_twin
 from vivit_core.analysis.attention.blocks import attending_core
@@ -51,7 +51,7 @@ def other(model: dict[str, Any], seed: int, *specs: Any, **arguments: Any) -> Pr
 def members() -> list[Predictor]:
     """Of different kinds, whose tokens have different lengths, on two recordings; one normalizes in its own way."""
     own = tuple(dataclasses.replace(one, pixel_mean=100.0, pixel_std=40.0) for one in SPECS)
-    cut = {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [3, 4, 4]}
+    cut = TUBELET | {"patch_size": [3, 4, 4]}
     return [
         other(vivit(window=8), 1, *SPECS),
         other(resnet(tokenizer=STEM, frontend=BASIS), 2, *own),

@@ -15,6 +15,7 @@ from tiny_models import (
     READOUT,
     READOUTS_UNDER_CONTRACT,
     RELATIVE,
+    TUBELET,
     WINDOW,
     spec,
     twin,
@@ -73,6 +74,18 @@ def test_flops_are_those_counted_by_hand() -> None:
     assert (
         plan(vivit(registers=0, modulator=None, checkpointing=True), READOUT, LIKELIHOOD, **sizes).flops == made.flops
     )
+
+
+def test_overlapping_tubelets_cost_what_their_tokens_do() -> None:
+    """Half the stride: 8 time steps of 5×7 tokens in place of 4 of 3×4."""
+    sizes = SIZES | {"behavior_dim": 0, "recordings": 1, "batch_size": 1}
+    model = vivit(registers=0, modulator=None, tokenizer=TUBELET | {"token_stride": [2, 2, 2]})
+    planned = plan(model, READOUT, LIKELIHOOD, **sizes)
+    assert {stage.name: stage.tokens for stage in planned.stages}["tokenizer"] == 8 * 5 * 7
+    steps, places, dim = 8, 35, 16
+    linear = steps * places * (64 * dim + 4 * 12 * dim * dim)
+    pairs = 2 * (steps * places**2) + 2 * (places * steps**2)
+    assert planned.flops == 3 * 2 * (linear + 2 * pairs * dim + steps * places * dim * 5)
 
 
 @pytest.mark.parametrize("attention", [ATTENTION, ABSOLUTE, RELATIVE, WINDOW])

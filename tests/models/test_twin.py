@@ -11,7 +11,7 @@ QUICK_START = {"bare": TUBELET}
 
 
 def test_quick_start_shapes_to_the_letter() -> None:
-    tubelet = Tubelet(in_channels=1, dim=192, patch_size=[4, 4, 4])
+    tubelet = Tubelet(in_channels=1, dim=192, patch_size=[4, 4, 4], token_stride=None)
     tokens = tubelet(torch.randn(2, 1, 32, 36, 64))
     assert tokens.x_BTND.shape == (2, 8, 144, 192)
     attention = ATTENTION | {"heads": 6}

@@ -28,6 +28,7 @@ from vivit_core.testing.small import vivit as vivit
 RESIDUAL_STEM = {
     "_target_": "vivit_core.models.tokenizers.residual_stem.ResidualStem",
     "patch_size": [4, 4, 8],
+    "token_stride": None,
     "stem": {key: value for key, value in STEM.items() if key != "patch_size"},
     "step": 4,
     "cell": 4,
@@ -104,9 +105,13 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "stem-full-resolution": vivit(tokenizer=STEM | {"stride": 1}, modulator=None),
     "spatial-only": vivit(temporal_depth=0),
     "temporal-only": vivit(spatial_depth=0, registers=0),
+    "overlapping": vivit(tokenizer=TUBELET | {"patch_size": [5, 8, 6], "token_stride": [3, 4, 2]}),
     "joint": vivit(blocks="joint", spatial_depth=1, temporal_depth=1),
     "residual-stem": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS),
     "residual-stem-two-steps": vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [8, 4, 8]}, frontend=BASIS),
+    "residual-stem-overlapping": vivit(
+        tokenizer=RESIDUAL_STEM | {"patch_size": [8, 8, 16], "token_stride": [4, 4, 8]}, frontend=BASIS
+    ),
     "residual-stem-gain": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS, modulator=GAIN),
     "residual-stem-fine": vivit(
         tokenizer=RESIDUAL_STEM | {"patch_size": [3, 6, 4], "widths": [6], "depth": 1}, modulator=None
@@ -136,7 +141,7 @@ DROPOUTS = {
 def dropping(model: dict[str, Any]) -> dict[str, Any]:
     """The model with every kind of dropout on."""
     changed = model | DROPOUTS[model["_target_"]]
-    if model.get("tokenizer", TUBELET) != TUBELET:
+    if "dropout" in model.get("tokenizer", {}):
         changed = changed | {"tokenizer": model["tokenizer"] | {"dropout": 0.2}}
     return changed | ({"attention": model["attention"] | {"dropout": 0.2}} if "attention" in model else {})
 

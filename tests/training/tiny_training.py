@@ -21,7 +21,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_every
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
 from vivit_core.system.stops import TrainingStopped
-from vivit_core.testing.small import ATTENTION
+from vivit_core.testing.small import ATTENTION, TUBELET
 from vivit_core.training.callbacks.checkpoints import Checkpoints, WholeCheckpointIO
 from vivit_core.training.callbacks.early_stopping import EarlyStopping
 from vivit_core.training.callbacks.progress import TrainingProgress
@@ -38,7 +38,7 @@ MODEL: dict[str, Any] = {
     "blocks": "factorized",
     "spatial_depth": 1,
     "temporal_depth": 1,
-    "tokenizer": {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [2, 4, 4]},
+    "tokenizer": TUBELET | {"patch_size": [2, 4, 4]},
     "attention": ATTENTION | {"dropout": 0.1},
     "frontend": {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 2, "lags": 3},
     "modulator": {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 4, "kernel": 3, "gain": 4},

@@ -10,7 +10,11 @@ from vivit_core.specs import Batch, Clips, RecordingSpec
 
 Node = dict[str, Any]
 
-TUBELET: Node = {"_target_": "vivit_core.models.tokenizers.tubelet.Tubelet", "patch_size": [4, 4, 4]}
+TUBELET: Node = {
+    "_target_": "vivit_core.models.tokenizers.tubelet.Tubelet",
+    "patch_size": [4, 4, 4],
+    "token_stride": None,
+}
 STEM: Node = {
     "_target_": "vivit_core.models.tokenizers.stem.ConvStem",
     "patch_size": [4, 4, 4],

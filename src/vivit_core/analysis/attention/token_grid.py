@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from einops import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
 from vivit_core.analysis.attention.blocks import attending_core, on_device
 from vivit_core.models.readouts.base import Readout
-from vivit_core.models.tokenizers.base import Tokens
+from vivit_core.models.tokenizers.base import Tokens, folded
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
@@ -20,6 +20,9 @@ from vivit_core.specs import Clips
 @dataclass(frozen=True, eq=False)
 class TokenGrid:
     """Which frames and pixels of a clip each token was cut from; what was padded belongs to no token.
+
+    Where tubelets overlap, a pixel belongs to the token whose middle is nearest, and a frame to the first that ends
+    with or after it.
 
     Convolutions before the tokens let each see more than its own block: a stem half a kernel around it, the blocks of
     a residual stem several cells around and several steps before, and a temporal front end its lags before it.
@@ -110,20 +113,24 @@ def windows_on(tokens: Tokens, readout: Readout) -> np.ndarray | None:
     """How much of each token's place each unit's readout reads, (U, rows, columns); sums to one for each unit. None for
     readouts that cannot say it.
 
-    Where tokens give each cell of a map its gain, a token's place is its cells of that map.
+    Where tokens give each cell of a map its gain, a token's place is its cells of that map; cells that several share
+    count for each of them in part.
     """
     read = readout.window_on(tokens.map or tokens.as_map(tokens.x_BTND))
     if read is None:
         return None
-    down, across = tokens.cells
-    padding = (0, tokens.width * across - read.shape[2], 0, tokens.height * down - read.shape[1])
-    return reduce(F.pad(read, padding), "u (h ph) (w pw) -> u h w", "sum", ph=down, pw=across).cpu().numpy()
+    cells = math.prod(tokens.cells)
+    tokens_of_cell = folded(read.new_ones(1, cells, tokens.height * tokens.width), tokens)[0]
+    height, width = tokens_of_cell.shape[1:]
+    read = F.pad(read, (0, width - read.shape[2], 0, height - read.shape[1])) / tokens_of_cell
+    of_token = F.unfold(read[:, None], tokens.cells, stride=tokens.apart).sum(1)
+    return of_token.unflatten(1, (tokens.height, tokens.width)).cpu().numpy()
 
 
 def token_grid(twin: Twin, recording_id: str, tokens: Tokens, frames: int) -> TokenGrid:
     """Where tokens lie in a recording's clips of so many frames."""
     core, feature_map = attending_core(twin), tokens.as_map(tokens.x_BTND)
-    _, rows_px, columns_px = core.tokenizer.patch_size
+    _, rows_px, columns_px = core.tokenizer.token_stride
     _, height, width = twin.specs[recording_id].frame_shape
 
     def edges(centers: Tensor, cell: int, common: int, own: int) -> np.ndarray:

@@ -74,7 +74,7 @@ class ResNet(Core, Stages):
             )
         self.make_stages(widths, depth, kernel, causal, dropout, drop_path)
         self.map_channels = [*self.tokenizer.map_channels, *widths]
-        self.stride = self.tokenizer.patch_size[0]
+        self.stride = self.tokenizer.token_stride[0]
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
         """Feature maps, finest first; the last is the last stage's."""

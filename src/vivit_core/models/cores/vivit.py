@@ -94,7 +94,7 @@ class ViViT(Core):
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=embedding_dim)
         self.patch_dropout = patch_dropout
         self.registers = nn.Parameter(torch.randn(registers, embedding_dim) * 0.02) if registers else None
-        self.stride = self.tokenizer.patch_size[0]
+        self.stride = self.tokenizer.token_stride[0]
         if window is not None and (window < self.stride or not causal):
             raise ValueError(
                 f"model.window={window}: a window holds at least one token of {self.stride} frames, and "

@@ -2,9 +2,10 @@
 
 A tokenizer turns a video (B, C, T, H, W) into tokens (B, T', N, D) on a grid H'·W' = N, and says where they lie. The
 clip is padded at its old end to whole tubelets in time and around the frame to whole patches in space: nothing is
-dropped.
+dropped. Tubelets may overlap: a stride below their size has a token end, and lie, every so many frames and pixels.
 
-Shape letters: B clips, C channels, T frames, H W pixels, N tokens a time step, D embedding; p a tubelet's size.
+Shape letters: B clips, C channels, T frames, H W pixels, N tokens a time step, D embedding; p a tubelet's size, s its
+stride.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Tokens:
     """Tokens and their geometry.
 
     ``maps`` are feature maps that a readout looks at as well; ``map`` is the one that the tokens were cut from, where
-    ``Tokenizer.restore`` makes a map of the same cells, and ``cells`` how many of them, down and across, a token holds.
+    ``Tokenizer.restore`` makes a map of the same cells, and ``cells`` how many of them, down and across, a token holds,
+    ``apart`` how many lie from one token to the next.
     """
 
     x_BTND: Tensor
@@ -43,6 +45,7 @@ class Tokens:
     maps: list[FeatureMap] = field(default_factory=list)
     map: FeatureMap | None = None
     cells: tuple[int, int] = (1, 1)
+    apart: tuple[int, int] = (1, 1)
 
     def as_map(self, x_BTND: Tensor) -> FeatureMap:
         x = rearrange(x_BTND, "b t (h w) d -> b d t h w", h=self.height)
@@ -76,6 +79,8 @@ class Tokenizer(FromData, nn.Module, ABC):
     ----------
     patch_size : frames, pixels down and pixels across of a tubelet.
     dim : numbers of a token.
+    token_stride : frames, pixels down and pixels across from one token to the next, none larger than the tubelet's;
+        None: the tubelet's own, so that none overlap.
 
     Attributes
     ----------
@@ -92,7 +97,7 @@ class Tokenizer(FromData, nn.Module, ABC):
     multiple: int = 1
     any_side: str = ""
 
-    def __init__(self, patch_size: list[int], dim: int) -> None:
+    def __init__(self, patch_size: list[int], dim: int, token_stride: list[int] | None = None) -> None:
         super().__init__()
         if len(patch_size) != 3 or min(patch_size) < 1:
             raise ValueError(
@@ -100,6 +105,14 @@ class Tokenizer(FromData, nn.Module, ABC):
                 "pixels down, pixels across]"
             )
         self.patch_size = (patch_size[0], patch_size[1], patch_size[2])
+        stride = self.patch_size if token_stride is None else token_stride
+        if len(stride) != 3 or not all(1 <= own <= size for own, size in zip(stride, self.patch_size, strict=True)):
+            raise ValueError(
+                f"model.tokenizer.token_stride={list(stride)} must be three positive numbers, none above those of "
+                f"model.tokenizer.patch_size={list(patch_size)}, or pixels between tokens would be seen by none; set "
+                "model.tokenizer.token_stride=null, where none overlap"
+            )
+        self.token_stride = (stride[0], stride[1], stride[2])
         self.out_channels = dim
 
     def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
@@ -111,34 +124,60 @@ class Tokenizer(FromData, nn.Module, ABC):
             Where a clip makes fewer than two time steps, or a tubelet is larger than the frame.
         """
         pt, ph, pw = self.patch_size
+        every, *_ = self.token_stride
         if ph > height or pw > width:
             largest = min(ph, height), min(pw, width)
             down, across = (side // self.multiple * self.multiple for side in largest)
             first = ""
             if not down or not across:
                 (down, across), first = largest, f"{self.any_side} and "
+            if self.token_stride[1] > down or self.token_stride[2] > across:
+                first += "model.tokenizer.token_stride=null and " if self.token_stride != self.patch_size else ""
             raise ValueError(
                 f"a tubelet of {ph}×{pw} px is larger than the frame of {height}×{width} px; "
                 f"set {first}model.tokenizer.patch_size=[{pt},{down},{across}]"
             )
-        steps = math.ceil(frames / pt)
+        steps = math.ceil(frames / every)
         if steps < 2:
+            shorter = max(1, frames // 2)
+            key = f"patch_size=[{shorter},{ph},{pw}]"
+            if every < pt:
+                key = f"token_stride=[{shorter},{self.token_stride[1]},{self.token_stride[2]}]"
             raise ValueError(
-                f"a clip of {frames} frames makes {steps} time step of {pt} frames, which has nothing before it; "
-                f"set data.clip_length to at least {2 * pt} or "
-                f"model.tokenizer.patch_size=[{max(1, frames // 2)},{ph},{pw}] or shorter"
+                f"a clip of {frames} frames makes {steps} time step of {every} frames, which has nothing before it; "
+                f"set data.clip_length to at least {2 * every} or model.tokenizer.{key} or shorter"
             )
-        return steps, math.ceil(height / ph), math.ceil(width / pw)
+        down, across = (
+            cells_on(side, size, stride)
+            for side, size, stride in zip((height, width), (ph, pw), self.token_stride[1:], strict=True)
+        )
+        return steps, down, across
 
     def pad(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Pad to whole tubelets; returns the video and what was put before (time, rows, columns)."""
-        *_, t, h, w = x_BCTHW.shape
-        pt, ph, pw = self.patch_size
-        old, rows, columns = -t % pt, -h % ph, -w % pw
+        """Pad to whole tubelets; returns the video and what was put before (time, rows, columns).
+
+        In time to whole strides. What a first, overlapping tubelet reaches back beyond its stride is not put before
+        here (``reaching_back``).
+        """
+        old = -x_BCTHW.shape[2] % self.token_stride[0]
+        x, (top, left) = self.pad_space(x_BCTHW)
+        return F.pad(x, (0, 0, 0, 0, old, 0)) if old else x, (old, top, left)
+
+    def pad_space(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Pad around the frame alone."""
+        rows, columns = (
+            (cells_on(side, size, stride) - 1) * stride + size - side
+            for side, size, stride in zip(x_BCTHW.shape[3:], self.patch_size[1:], self.token_stride[1:], strict=True)
+        )
         top, left = rows // 2, columns // 2
-        if old or rows or columns:
-            x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top, old, 0))
-        return x_BCTHW, (old, top, left)
+        if rows or columns:
+            x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top))
+        return x_BCTHW, (top, left)
+
+    @property
+    def reaching_back(self) -> int:
+        """Frames that a tubelet has in common with those before it: before a clip's first one they are zero."""
+        return self.patch_size[0] - self.token_stride[0]
 
     @abstractmethod
     def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
@@ -163,11 +202,26 @@ class Tokenizer(FromData, nn.Module, ABC):
     def place(
         self, x_BTND: Tensor, height: int, width: int, before: tuple[int, int, int], maps: list[FeatureMap]
     ) -> Tokens:
-        pt, ph, pw = self.patch_size
+        _, ph, pw = self.patch_size
+        every, down, across = self.token_stride
         old, top, left = before
-        ys, xs = self.middles(height, ph, top, x_BTND.device), self.middles(width, pw, left, x_BTND.device)
-        return Tokens(x_BTND, height, width, pt - 1 - old, pt, ys, xs, math.sqrt(ph * pw), maps)
+        # Half of what overlaps lies before a token's own stride of pixels.
+        ys = self.middles(height, down, top - (ph - down) / 2, x_BTND.device)
+        xs = self.middles(width, across, left - (pw - across) / 2, x_BTND.device)
+        return Tokens(x_BTND, height, width, every - 1 - old, every, ys, xs, math.sqrt(down * across), maps)
 
-    def middles(self, cells: int, size: int, before: int, device: torch.device) -> Tensor:
+    def middles(self, cells: int, size: int, before: float, device: torch.device) -> Tensor:
         """Where cells of ``size`` pixels look, px; the first one's pixels start at ``-before``."""
         return cell_centers(cells, size, before, device) + self.off_middle
+
+
+def cells_on(side: int, size: int, stride: int) -> int:
+    """How many cells of a size, a stride from one to the next, cover a side."""
+    return max(0, math.ceil((side - size) / stride)) + 1
+
+
+def folded(x_BPN: Tensor, tokens: Tokens) -> Tensor:
+    """The sum of what tokens give the cells that they hold, (B, C, H, W); P are channels times cells of a token."""
+    (h, w), (down, across) = tokens.cells, tokens.apart
+    size = ((tokens.height - 1) * down + h, (tokens.width - 1) * across + w)
+    return F.fold(x_BPN, size, kernel_size=(h, w), stride=(down, across))

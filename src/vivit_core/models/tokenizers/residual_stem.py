@@ -16,7 +16,7 @@ from vivit_core.models.convolution import Step
 from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.layers import Call, Part, call_block, init_linear
 from vivit_core.models.residual import Stages, run_blocks
-from vivit_core.models.tokenizers.base import Tokenizer, Tokens
+from vivit_core.models.tokenizers.base import Tokenizer, Tokens, cells_on, folded
 
 
 class ResidualStem(Tokenizer, Stages):
@@ -34,6 +34,8 @@ class ResidualStem(Tokenizer, Stages):
     ----------
     in_channels, dim : given by the model.
     patch_size : frames, pixels down and pixels across of a token.
+    token_stride : the same from one token to the next, in multiples of the pixels of ``patch_size``; None: the patch's
+        own. Where patches overlap, a cell's gain is the mean of what its tokens give it, and is as new as the newest.
     stem : constructor of the inner tokenizer, which makes the map that the residual blocks work on.
     step : frames of a step of the residual maps; smaller where whole steps would not fill a token.
     cell : side of the first map's cells, px; smaller where whole cells of the last map would not fill a token.
@@ -54,6 +56,7 @@ class ResidualStem(Tokenizer, Stages):
         in_channels: int,
         dim: int,
         patch_size: list[int],
+        token_stride: list[int] | None,
         stem: Part,
         step: int,
         cell: int,
@@ -63,7 +66,7 @@ class ResidualStem(Tokenizer, Stages):
         dropout: float,
         context: int,
     ) -> None:
-        super().__init__(patch_size, dim)
+        super().__init__(patch_size, dim, token_stride)
         if context < 1:
             raise ValueError(f"model.tokenizer.context={context}: a token gives each of its cells at least one number")
         halved = 2 ** max(0, len(widths) - 1)
@@ -72,6 +75,7 @@ class ResidualStem(Tokenizer, Stages):
         self.multiple = halved * stride
         self.any_side = f"model.tokenizer.stem.stride=1, model.tokenizer.widths={list(widths)[-1:]}"
         frames, *sides = self.patch_size
+        every, *apart = self.token_stride
         if step < 1:
             raise ValueError(f"model.tokenizer.step={step}: a step of the residual maps has at least one frame")
         if cell < 1 or cell % stride or any(side % self.multiple for side in sides):
@@ -83,13 +87,28 @@ class ResidualStem(Tokenizer, Stages):
                 f"model.tokenizer.patch_size=[{frames},{down},{across}] and "
                 f"model.tokenizer.cell={max(1, math.ceil(cell / stride)) * stride}"
             )
-        h, w = (math.gcd(cell, side // halved) for side in sides)
-        self.step = math.gcd(step, frames)
+        if any(stride % self.multiple for stride in apart):
+            down, across = (
+                min(side, math.ceil(stride / self.multiple) * self.multiple)
+                for side, stride in zip(sides, apart, strict=True)
+            )
+            raise ValueError(
+                f"model.tokenizer.token_stride={list(self.token_stride)}: tokens lie whole cells of the last map "
+                f"apart, of {self.multiple} px; set model.tokenizer.token_stride=[{every},{down},{across}]"
+            )
+        h, w = (math.gcd(cell, side // halved, by // halved) for side, by in zip(sides, apart, strict=True))
+        self.step = math.gcd(step, frames, every)
         self.steps = frames // self.step  # of the maps, in a token
         first = [self.step, h, w]
         self.stem: Tokenizer = stem(in_channels=in_channels, dim=widths[0] if widths else 1, patch_size=first)
+        if self.stem.token_stride != self.stem.patch_size:
+            raise ValueError(
+                "model.tokenizer.stem.token_stride must be null: cells do not overlap; tokens may "
+                "(model.tokenizer.token_stride)"
+            )
         self.make_stages(widths, depth, kernel, True, dropout, 0.0)
         self.cells = (sides[0] // (h * halved), sides[1] // (w * halved))  # down and across in a token
+        self.apart = (every // self.step, apart[0] // (h * halved), apart[1] // (w * halved))  # steps and cells
         self.embed = nn.Linear(widths[-1] * self.steps * math.prod(self.cells), dim)
         self.unembed = nn.Linear(dim, context * math.prod(self.cells))
         init_linear(self.embed)
@@ -103,32 +122,43 @@ class ResidualStem(Tokenizer, Stages):
         return self.tokens([*inner.maps, *maps])
 
     def tokens(self, maps: list[FeatureMap]) -> Tokens:
-        """Cut the tokens from the last of the maps, padded to whole tokens at its old, right and lower ends."""
-        feature_map = maps[-1]
-        h, w = self.cells
-        _, _, steps, rows, columns = feature_map.x_BCTHW.shape
-        old = -steps % self.steps
-        x = F.pad(feature_map.x_BCTHW, (0, -columns % w, 0, -rows % h, old, 0))
-        x = self.embed(rearrange(x, "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", pt=self.steps, ph=h, pw=w))
-        height, width = math.ceil(rows / h), math.ceil(columns / w)
-        _, ph, pw = self.patch_size
+        """Cut the tokens from the last of the maps, padded to whole tokens at its old, right and lower ends.
 
-        def middles(cells: Tensor, number: int, of: int, side: int) -> Tensor:
+        Steps before the clip, which an overlapping token reaches back to, are zero.
+        """
+        old = -maps[-1].x_BCTHW.shape[2] % self.apart[0]
+        x = F.pad(maps[-1].x_BCTHW, (0, 0, 0, 0, self.steps - self.apart[0] + old, 0))
+        return self.cut(x, maps, maps[-1].first_end + (self.apart[0] - 1 - old) * self.step)
+
+    def cut(self, x_BCTHW: Tensor, maps: list[FeatureMap], first_end: int) -> Tokens:
+        """All whole tokens of a map whose steps are padded."""
+        feature_map, x = maps[-1], x_BCTHW
+        rows, columns = x.shape[3:]
+        (h, w), (every, down, across) = self.cells, self.apart
+        height, width = cells_on(rows, h, down), cells_on(columns, w, across)
+        x = F.pad(x, (0, (width - 1) * across + w - columns, 0, (height - 1) * down + h - rows))
+        x = x.unfold(2, self.steps, every).unfold(3, h, down).unfold(4, w, across)
+        x = self.embed(rearrange(x, "b c t h w pt ph pw -> b t (h w) (c pt ph pw)"))
+        _, ph, pw = self.patch_size
+        _, stride_y, stride_x = self.token_stride
+
+        def middles(cells: Tensor, number: int, of: int, side: int, stride: int) -> Tensor:
             first = cells[0] + (of - 1) * side / of / 2
-            return first + side * torch.arange(number, device=cells.device)
+            return first + stride * torch.arange(number, device=cells.device)
 
         return Tokens(
             x_BTND=x,
             height=height,
             width=width,
-            first_end=feature_map.first_end + (self.steps - 1 - old) * self.step,
-            stride=self.patch_size[0],
-            ys=middles(feature_map.ys, height, h, ph),
-            xs=middles(feature_map.xs, width, w, pw),
-            cell=math.sqrt(ph * pw),
+            first_end=first_end,
+            stride=self.token_stride[0],
+            ys=middles(feature_map.ys, height, h, ph, stride_y),
+            xs=middles(feature_map.xs, width, w, pw, stride_x),
+            cell=math.sqrt(stride_y * stride_x),
             maps=maps,
             map=feature_map,
             cells=self.cells,
+            apart=self.apart[1:],
         )
 
     def restore(self, tokens: Tokens, x_BTND: Tensor) -> FeatureMap:
@@ -137,7 +167,13 @@ class ResidualStem(Tokenizer, Stages):
         assert feature_map is not None
         h, w = self.cells
         _, _, _, rows, columns = feature_map.x_BCTHW.shape
-        x = rearrange(self.unembed(x_BTND), "b t (h w) (c ph pw) -> b c t (h ph) (w pw)", h=tokens.height, ph=h, pw=w)
+        x = self.unembed(x_BTND)
+        if (h, w) == self.apart[1:]:
+            x = rearrange(x, "b t (h w) (c ph pw) -> b c t (h ph) (w pw)", h=tokens.height, ph=h, pw=w)
+        else:
+            of_cells = rearrange(x, "b t n (c p) -> (b t) (c p) n", p=h * w)
+            x = folded(of_cells, tokens) / folded(torch.ones_like(of_cells[:1, : h * w]), tokens)
+            x = rearrange(x, "(b t) c h w -> b c t h w", b=len(x_BTND))
         x = x[..., :rows, :columns]
         return replace(feature_map, x_BCTHW=x, first_end=tokens.first_end, stride=tokens.stride, gain=True)
 
@@ -147,7 +183,7 @@ class ResidualStem(Tokenizer, Stages):
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:
         cut = self.stem.stream(old % self.step)
         stages = self.stage_streams()
-        missing = old // self.step  # steps of padding
+        missing = old // self.step + self.steps - self.apart[0]  # steps of padding
         waiting: list[Tensor] = []
 
         def advance(frame: Tensor) -> tuple[list[FeatureMap | None], Tokens | None]:
@@ -163,8 +199,8 @@ class ResidualStem(Tokenizer, Stages):
             missing = 0
             if len(waiting) < self.steps:
                 return list(maps), None
-            tokens = self.tokens([*maps[:-1], replace(maps[-1], x_BCTHW=torch.cat(waiting, dim=2))])
-            waiting.clear()
+            tokens = self.cut(torch.cat(waiting, dim=2), maps, 0)
+            del waiting[: self.apart[0]]
             return list(maps), tokens
 
         return advance

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.layers import Call, call_block, init_linear
@@ -21,23 +22,32 @@ class Tubelet(Tokenizer):
     ----------
     in_channels, dim : given by the model.
     patch_size : frames, pixels down and pixels across of a tubelet.
+    token_stride : the same from one token to the next; None: the tubelet's own. Smaller ones let tubelets overlap (as
+        patches do in Wang et al. 2022, "PVT v2"), so that tokens are newer, and lie closer.
     """
 
-    def __init__(self, in_channels: int, dim: int, patch_size: list[int]) -> None:
-        super().__init__(patch_size, dim)
+    def __init__(self, in_channels: int, dim: int, patch_size: list[int], token_stride: list[int] | None) -> None:
+        super().__init__(patch_size, dim, token_stride)
         self.embed = nn.Linear(in_channels * math.prod(self.patch_size), dim)
         self.map_channels = []
         init_linear(self.embed)
 
     def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
         x, before = self.pad(x_BCTHW)
-        pt, ph, pw = self.patch_size
-        height, width = x.shape[3] // ph, x.shape[4] // pw
-        x = rearrange(x, "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
+        return self.cut(F.pad(x, (0, 0, 0, 0, self.reaching_back, 0)), before)
+
+    def cut(self, x_BCTHW: Tensor, before: tuple[int, int, int]) -> Tokens:
+        """All whole tubelets of a padded video, of which so much was put before its own strides."""
+        x = x_BCTHW
+        for axis, (size, stride) in enumerate(zip(self.patch_size, self.token_stride, strict=True), 2):
+            x = x.unfold(axis, size, stride)
+        height, width = x.shape[3:5]
+        x = rearrange(x, "b c t h w pt ph pw -> b t (h w) (c pt ph pw)")
         return self.place(self.embed(x), height, width, before, [])
 
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:
         waiting: list[Tensor] = []
+        old += self.reaching_back
 
         def advance(frame: Tensor) -> tuple[list[FeatureMap | None], Tokens | None]:
             nonlocal old
@@ -45,8 +55,8 @@ class Tubelet(Tokenizer):
             old = 0
             if len(waiting) < self.patch_size[0]:
                 return [], None
-            clip = torch.cat(waiting, dim=2)
-            waiting.clear()
-            return [], self(clip)
+            x, (top, left) = self.pad_space(torch.cat(waiting, dim=2))
+            del waiting[: self.token_stride[0]]
+            return [], self.cut(x, (0, top, left))
 
         return advance
