@@ -160,19 +160,14 @@ class Tokenizer(FromData, nn.Module, ABC):
         here (``reaching_back``).
         """
         old = -x_BCTHW.shape[2] % self.token_stride[0]
-        x, (top, left) = self.pad_space(x_BCTHW)
-        return F.pad(x, (0, 0, 0, 0, old, 0)) if old else x, (old, top, left)
-
-    def pad_space(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Pad around the frame alone."""
         rows, columns = (
             (cells_on(side, size, stride) - 1) * stride + size - side
             for side, size, stride in zip(x_BCTHW.shape[3:], self.patch_size[1:], self.token_stride[1:], strict=True)
         )
         top, left = rows // 2, columns // 2
-        if rows or columns:
-            x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top))
-        return x_BCTHW, (top, left)
+        if old or rows or columns:
+            x_BCTHW = F.pad(x_BCTHW, (left, columns - left, top, rows - top, old, 0))
+        return x_BCTHW, (old, top, left)
 
     @property
     def reaching_back(self) -> int:

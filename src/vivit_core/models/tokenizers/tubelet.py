@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -34,11 +35,7 @@ class Tubelet(Tokenizer):
 
     def forward(self, x_BCTHW: Tensor, call: Call = call_block) -> Tokens:
         x, before = self.pad(x_BCTHW)
-        return self.cut(F.pad(x, (0, 0, 0, 0, self.reaching_back, 0)), before)
-
-    def cut(self, x_BCTHW: Tensor, before: tuple[int, int, int]) -> Tokens:
-        """All whole tubelets of a padded video, of which so much was put before its own strides."""
-        x = x_BCTHW
+        x = F.pad(x, (0, 0, 0, 0, self.reaching_back, 0)) if self.reaching_back else x
         for axis, (size, stride) in enumerate(zip(self.patch_size, self.token_stride, strict=True), 2):
             x = x.unfold(axis, size, stride)
         height, width = x.shape[3:5]
@@ -55,8 +52,8 @@ class Tubelet(Tokenizer):
             old = 0
             if len(waiting) < self.patch_size[0]:
                 return [], None
-            x, (top, left) = self.pad_space(torch.cat(waiting, dim=2))
+            tokens = self(torch.cat(waiting, dim=2))
             del waiting[: self.token_stride[0]]
-            return [], self.cut(x, (0, top, left))
+            return [], replace(tokens, x_BTND=tokens.x_BTND[:, -1:])  # those before were given when they ended
 
         return advance
