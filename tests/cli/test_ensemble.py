@@ -95,6 +95,23 @@ def test_every_task_that_takes_a_twin_takes_an_ensemble(
         assert load_twin(tmp_path / "shared").kind == "Ensemble of 2 ViViT"
 
 
+@pytest.mark.long
+def test_one_twin_learns_from_two(
+    command: Callable[..., Any], checkpoints: list[Path], tiny: list[str], tmp_path: Path
+) -> None:
+    """The winners' two steps: an ensemble, and one twin of its rates."""
+    command("task=ensemble", f"checkpoints=[{','.join(map(str, checkpoints))}]", "out=both.ckpt")
+    small = ["trainer=debug", "baseline=null", "model.spatial_depth=1", "model.temporal_depth=1"]
+    words = ["experiment=distill", "teacher=both.ckpt", *tiny, *small, "model.attention.heads=2"]
+    code, printed = command(*words, "hydra.run.dir=student")
+    assert code == 0 and "teacher=both.ckpt, an Ensemble of 2 ViViT: its rates are 100% of the loss" in printed, printed
+    assert json.loads((tmp_path / "student" / "summary.json").read_text())["bps_mean"] is not None
+    twin = load_twin(tmp_path / "student" / "checkpoints" / "best.ckpt")
+    assert twin.kind == "ViViT"  # and no ensemble in its file
+    content = torch.load(tmp_path / "student" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert len(content["teacher"]) == 32
+
+
 def test_members_that_do_not_fit_are_named(
     command: Callable[..., Any], checkpoints: list[Path], tmp_path: Path
 ) -> None:

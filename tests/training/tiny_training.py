@@ -2,6 +2,7 @@
 
 python tiny_training.py FOLDER          train until a signal comes; prints "step N" and how it ended
 python tiny_training.py FOLDER ddp      the same steps on two processes; saves what came out as FOLDER/result.pt
+python tiny_training.py FOLDER ddp taught   the same by a teacher's rates, without what goes wrong
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 
+from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch, Clips, RecordingSpec
 from vivit_core.system.stops import TrainingStopped
@@ -26,6 +28,7 @@ from vivit_core.training.callbacks.checkpoints import Checkpoints, WholeCheckpoi
 from vivit_core.training.callbacks.early_stopping import EarlyStopping
 from vivit_core.training.callbacks.progress import TrainingProgress
 from vivit_core.training.callbacks.stop_signals import StopSignals
+from vivit_core.training.distillation import Teacher
 from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import MuonOptimization, Optimization
@@ -303,12 +306,26 @@ def moments(trainer: Trainer) -> list[torch.Tensor]:
     return [state["exp_avg"] for state in trainer.optimizers[0].state_dict()["state"].values()]
 
 
-def ddp(folder: Path) -> None:
+def share_of_rank(k: int) -> Batch:
+    """This rank's clip of each recording of batch k."""
+    rank = torch.distributed.get_rank()
+    return rows(make_batch(k), slice(rank, rank + 1))
+
+
+def make_teacher(share: float = 1.0, model: Any = None) -> Teacher:
+    """An ensemble's rates, or another model's, in the place of counts."""
+    made = Teacher(model or Ensemble([make_twin(seed) for seed in (11, 12)]), "both.ckpt", share)
+    made.check(make_twin())
+    return made
+
+
+def ddp(folder: Path, taught: bool) -> None:
     _, trainer, record = train(
         folder,
         epochs=1,
-        batches=ddp_batches,
+        batches=share_of_rank if taught else ddp_batches,
         validation=DdpValidation(),
+        module={"teacher": make_teacher(0.5) if taught else None},
         optim=SMALL_STEPS,
         twin=make_twin(**WITHOUT_DROPOUT),
         devices=2,
@@ -343,4 +360,7 @@ class SignalAt(Callback):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    (ddp if sys.argv[2:] == ["ddp"] else until_signal)(Path(sys.argv[1]))
+    if sys.argv[2:3] == ["ddp"]:
+        ddp(Path(sys.argv[1]), taught="taught" in sys.argv)
+    else:
+        until_signal(Path(sys.argv[1]))

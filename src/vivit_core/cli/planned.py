@@ -129,6 +129,14 @@ def files_of(data: Mapping[str, Any]) -> list[Path]:
     return [] if data["root"] is None else inside(Path(data["root"]))
 
 
+def recordings_named(data: Mapping[str, Any]) -> list[str]:
+    """The ids of the recordings that a data node names, from their headers; those of simulated ones are known before
+    there are any."""
+    if data["recordings"] is None and data["root"] is None:
+        return [] if data["simulator"] is None else list(build("data.simulator", data["simulator"]).ids)
+    return [Recording(path).info.recording_id for path in files_of(data)]
+
+
 def expected(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes:
     """The sizes of recordings that are not there yet."""
     geometry = data["geometry"]

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.cli.context import RunContext
+from vivit_core.cli.planned import recordings_named
 from vivit_core.cli.recordings import Data, data_of_evaluation, make_datamodule
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.load import baseline_in, predictor_in, read_trained
 from vivit_core.models.predictor import Predictor
 from vivit_core.parts.groups import class_of
+from vivit_core.parts.schema import Node
+from vivit_core.training.distillation import Teacher
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,29 @@ def load_trained(path: Path, average: bool = False) -> Trained:
 def is_fitted_alone(model: Mapping[str, Any]) -> bool:
     """Whether a model node is of a whole predictor (model=ln), and not of the core of a twin, which steps train."""
     return issubclass(class_of("model", model["_target_"]), Predictor)
+
+
+def teacher_in(path: Path | None, share: float, context: RunContext, model: Node, data: Node) -> Teacher | None:
+    """The model whose rates a training learns; None where it learns counts.
+
+    Parameters
+    ----------
+    path : of its checkpoint; None: there is none.
+    share : of the loss that its rates have.
+    context, model, data : of the training.
+
+    Raises
+    ------
+    ValueError
+        Where it does not know the recordings that the settings name, its share is none, the model is fitted and not
+        trained in steps, or the recipe wants a teacher and there is none.
+    """
+    if path is None and context.experiment == "distill":
+        raise ValueError("from what is the twin to learn? Say teacher=CHECKPOINT, of an ensemble or another model")
+    if path is None:
+        return None
+    if is_fitted_alone(model):
+        raise ValueError(f"teacher={path}: model=ln is fitted to counts; leave teacher out, or train another model")
+    teacher = Teacher(load_trained(path).model, str(path), share)
+    teacher.check_known(recordings_named(data))
+    return teacher

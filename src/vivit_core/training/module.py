@@ -25,6 +25,7 @@ from vivit_core.models.twin import Twin
 from vivit_core.names import key_name
 from vivit_core.specs import Batch
 from vivit_core.training.budget import BUDGET, TimeBudget
+from vivit_core.training.distillation import Teacher
 from vivit_core.training.optim import CORE, Optimization
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class TwinModule(LightningModule):
         changes, and they compute as in evaluation, without dropout.
     max_skipped : this many skipped steps in a row stop the run.
     budget : decides how many of the steps there is time for; None: all are made.
+    teacher : whose rates are the targets of the loss; None: the counts alone are. Validations score counts as ever.
 
     Attributes
     ----------
@@ -81,6 +83,7 @@ class TwinModule(LightningModule):
         scaled: Collection[str] = CORE,
         max_skipped: int = 20,
         budget: TimeBudget | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.twin = twin
@@ -89,7 +92,7 @@ class TwinModule(LightningModule):
         self.gradient_clip = gradient_clip
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.steps, self.budget = epochs * steps_per_epoch, budget
-        self.scaled = scaled
+        self.scaled, self.teacher = scaled, teacher
         parts = [getattr(twin, name) for name in scaled] if optimization.core_lr_scale == 0 else []
         self.frozen: list[nn.Module] = [part for part in parts if part is not None]
         for part in self.frozen:
@@ -143,8 +146,11 @@ class TwinModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         predicted = self(batch)
-        total, pairs = summed_loss(predicted, batch, self.burn_in, self.twin.likelihood)
-        total = total + self.twin.more_nats(predicted, batch, self.burn_in)
+        if self.teacher is None:
+            total, pairs = summed_loss(predicted, batch, self.burn_in, self.twin.likelihood)
+            total = total + self.twin.more_nats(predicted, batch, self.burn_in)
+        else:
+            total, pairs = self.teacher.summed_loss(predicted, batch, self.burn_in, self.twin.likelihood)
         totals = torch.stack([total.detach(), pairs.to(total.dtype)])
         self._step_totals = totals if self._step_totals is None else self._step_totals + totals
         self._step_clips += sum(len(clips["frames"]) for clips in batch.values())
@@ -259,6 +265,7 @@ class TwinModule(LightningModule):
         checkpoint["ln"] = self.ln
         checkpoint["burn_in"] = self.burn_in
         checkpoint[BUDGET] = None if self.budget is None else self.budget.state_dict()
+        checkpoint["teacher"] = None if self.teacher is None else self.teacher.checksum
         checkpoint["skipped_steps"] = [self.skipped_steps, self.skipped_in_a_row]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -266,6 +273,11 @@ class TwinModule(LightningModule):
             raise ValueError(
                 "the checkpoint's twin is another one than this run's (its model, readout, recordings or their "
                 "statistics differ); resume with the settings and the data it was trained with"
+            )
+        if checkpoint.get("teacher") != (None if self.teacher is None else self.teacher.checksum):
+            raise ValueError(
+                "the checkpoint's training had another teacher than this one (its weights differ, or one has none)"
+                "; resume with the file that it was taught by"
             )
         self.ln = checkpoint["ln"]
         self.skipped_steps, self.skipped_in_a_row = checkpoint["skipped_steps"]

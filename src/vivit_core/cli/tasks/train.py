@@ -34,7 +34,7 @@ from vivit_core.cli.recordings import (
 from vivit_core.cli.resume import is_trained, note_failure, where_to_train
 from vivit_core.cli.schema import PathName
 from vivit_core.cli.search import trial_of
-from vivit_core.cli.trained import is_fitted_alone
+from vivit_core.cli.trained import is_fitted_alone, teacher_in
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
@@ -54,6 +54,7 @@ from vivit_core.training.callbacks.checkpoints import Checkpoints, keeper_state,
 from vivit_core.training.callbacks.early_stopping import early_end, never_scored
 from vivit_core.training.callbacks.pruning import Pruning
 from vivit_core.training.data import TrainingData
+from vivit_core.training.distillation import Teacher
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.loggers import make_loggers
 from vivit_core.training.machine import compiles, keep_freed_memory
@@ -86,6 +87,8 @@ def train(
     callbacks: dict[str, Node | None],
     logger: dict[str, Node | None],
     init_from: Path | None,
+    teacher: Path | None,
+    teacher_share: float,
     resume: PathName | None,
 ) -> float | None:
     """Train a twin, or continue an interrupted training; evaluate its best checkpoint on the test split.
@@ -99,6 +102,8 @@ def train(
     data, optim : what it learns from, and how.
     callbacks, logger : by name; None leaves one out.
     init_from : checkpoint whose trained core new readouts start on; None: start anew.
+    teacher : checkpoint of a model, mostly an ensemble's, whose rates are the targets of the loss; None: counts are.
+    teacher_share : of the loss that these rates have; the rest is that of the counts.
     resume : "auto", "never", or the checkpoint to continue from; None: auto in a sweep, else never.
 
     Returns
@@ -118,6 +123,7 @@ def train(
         if init_from is not None:
             model = adopted(context, init_from, model)
             context = context.with_settings(model=model)
+        taught = teacher_in(teacher, teacher_share, context, model, data)
         run, checkpoint = processes.first(lambda: where_to_train(context, resume))
         context.note(run=str(run.path))
         if checkpoint is None and run.finished:
@@ -146,6 +152,7 @@ def train(
                     callbacks=moved(callbacks, planned, str(run.path)),
                     logger=moved(logger, planned, str(run.path)),
                     init_from=init_from,
+                    teacher=taught,
                 )
                 if processes.rank == 0:
                     run.finish(score)
@@ -199,6 +206,7 @@ def fit(
     callbacks: Mapping[str, Node | None],
     logger: Mapping[str, Node | None],
     init_from: Path | None,
+    teacher: Teacher | None,
 ) -> float | None:
     """The training itself: data, baseline, twin, Lightning, evaluation. The keywords are :func:`train`'s.
 
@@ -230,6 +238,9 @@ def fit(
     twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
     optimization.check(twin)
+    if teacher is not None:
+        teacher.check(twin)
+        tell(f"learns from {teacher}")
     trained = pretrained(twin, read_trained(init_from), init_from) if init_from is not None else None
     passes = budget.epochs * budget.steps_per_epoch * budget.accumulate
     if optimization.core_lr_scale > 0 and compiles(twin.core.compile_choice, device, passes):
@@ -247,6 +258,8 @@ def fit(
     else:
         # In the first process alone, whose weights all take over when Lightning starts.
         ln = processes.first(lambda: initialize(twin, datamodule, baseline, trained, init_from, optimization, ahead))
+        if teacher is not None:
+            teacher.hand_over(twin)
 
     module = TwinModule(
         twin,
@@ -258,6 +271,7 @@ def fit(
         seed=context.seed,
         scaled=CORE if trained is None else trained.parts,
         budget=time_budget(run, budget, processes, datamodule),
+        teacher=teacher,
     )
     module.ln = None if ln is None else {"description": ln.description(), "weights": ln.state_dict()}
     begun = Begun()

@@ -114,6 +114,11 @@ class Simulator:
             fields["context"]["version"] = CONTEXT_VERSION
         return fields
 
+    @property
+    def ids(self) -> list[str]:
+        """Of the recordings."""
+        return [f"sim{index}" for index in range(self.recordings)]
+
     def make(self, cache: Path) -> list[Path]:
         """Simulate into `cache`, or find there what was simulated before.
 
@@ -128,7 +133,7 @@ class Simulator:
             One recording file for each of `recordings`.
         """
         folder = Path(cache) / self.name
-        paths = [folder / f"sim{index}.h5" for index in range(self.recordings)]
+        paths = [folder / f"{name}.h5" for name in self.ids]
         if folder.is_dir():
             return paths
         Path(cache).mkdir(parents=True, exist_ok=True)
