@@ -96,6 +96,7 @@ def run(own: Search, most: int = 1000) -> list[list[str]]:
 def test_suggestions_follow_the_scores_and_a_killed_search_makes_the_same(tmp_path: Path) -> None:
     whole = run(search_in(tmp_path / "whole"))
     assert len(whole) == 24 and all(words[0] == "seed=0" and words[1].startswith("x=") for words in whole)
+    assert len({words[1] for words in whole[:8]}) == 8  # the first are drawn anew each
     scores = [score_of(words) for words in whole]
     assert sum(scores[16:]) / 8 > sum(scores[:8]) / 8 + 0.5  # the last third looks where it is good
     first = run(search_in(tmp_path / "parts"), most=10)
