@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import Callback
+
 from vivit_core.cli import runs
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
@@ -123,3 +125,18 @@ def note_failure(run: runs.Run, error: BaseException) -> None:
     elif isinstance(error, Exception) and not isinstance(error, TrainingStopped | TrainingPruned) and go_on:
         console.print(f"the training failed; when what follows is mended, {go_on}", markup=False)
     runs.note(run, "ended", (str(error) or type(error).__name__).splitlines()[0])
+
+
+class KeepSettings(Callback):
+    """Keeps the plain configuration in each checkpoint, so that a checkpoint alone can be evaluated; and notes in the
+    run folder that a training continues, once the checkpoint has proved to be this model's."""
+
+    def __init__(self, context: RunContext, continues: bool) -> None:
+        self.context, self.continues = context, continues
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.continues:
+            self.context.describe(trains=True, continues=True)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["settings"] = self.context.settings

@@ -49,7 +49,7 @@ class Teacher:
         Raises
         ------
         ValueError
-            Names recordings or units that it lacks, what it sees otherwise, and a likelihood or a latent that rates do not suit.
+            Names recordings or units that it lacks, what it sees otherwise, and what rates do not suit.
         """
         self.check_known(list(twin.specs))
         if twin.latents is not None:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vivit_core.analysis.evaluate.evaluate import evaluate as evaluate_twin
 from vivit_core.cli import runs
@@ -31,7 +31,7 @@ from vivit_core.cli.recordings import (
     recordings_to_train_on,
     refuse_smoothed,
 )
-from vivit_core.cli.resume import is_trained, note_failure, where_to_train
+from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, where_to_train
 from vivit_core.cli.schema import PathName
 from vivit_core.cli.search import trial_of
 from vivit_core.cli.trained import is_fitted_alone, teacher_in
@@ -367,21 +367,6 @@ def initialize(
     with stage("starting values from data", work=ahead.start):
         initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
     return ln
-
-
-class KeepSettings(Callback):
-    """Keeps the plain configuration in each checkpoint, so that a checkpoint alone can be evaluated; and notes in the
-    run folder that a training continues, once the checkpoint has proved to be this model's."""
-
-    def __init__(self, context: RunContext, continues: bool) -> None:
-        self.context, self.continues = context, continues
-
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.continues:
-            self.context.describe(trains=True, continues=True)
-
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["settings"] = self.context.settings
 
 
 def fit_baseline_alone(
