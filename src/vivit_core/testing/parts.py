@@ -78,10 +78,10 @@ def check_modulator(node: Node | None, packages: Sequence[str] = ()) -> None:
 
 def check_history(node: Node | None, packages: Sequence[str] = ()) -> None:
     """A history, in a small ViViT."""
+    if node is None:
+        return  # a small ViViT has none
     model = vivit(history=node, modulator=None)
     check_twin(model, packages=packages)
-    if node is None:
-        return
     parts = Parts(model, packages=tuple(packages))
     check_feedback(parts)
     twin, of = parts.twin().train(), small.spec(height=FRAME[0], width=FRAME[1])
@@ -100,10 +100,10 @@ def check_history(node: Node | None, packages: Sequence[str] = ()) -> None:
 
 def check_latent(node: Node | None, packages: Sequence[str] = ()) -> None:
     """A latent, in a small ViViT."""
+    if node is None:
+        return  # a small ViViT has none
     model = vivit(latent=node, modulator=None)
     check_twin(model, packages=packages)
-    if node is None:
-        return
     of = small.spec(height=FRAME[0], width=FRAME[1])
     twin, plain = (Parts(m, packages=tuple(packages)).twin().eval() for m in (model, model | {"latent": None}))
     plain.load_state_dict({name: x for name, x in twin.state_dict().items() if not name.startswith("latents.")})

@@ -107,6 +107,7 @@ def compare(
         c.name: {
             "checkpoint": c.checkpoint,
             "model": c.kind,
+            "history": getattr(c.model, "observes", None),
             "causal": bool(getattr(c.model, "causal", True)) and all(s.behavior_causal for s in c.datamodule.specs),
             **{f"{metric}_mean": mean_known(point[c.name][m]) for m, metric in enumerate(metrics)},
             **{

@@ -139,6 +139,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         f"The likelihood of {next(iter(models))} ({summary['likelihood']}) scores all of them. "
         f"Speed was measured on {summary['device']}.",
     ]
+    if telling := [name for name, own in models.items() if own["history"]]:
+        text.append(f"{', '.join(telling)} can be told past counts. No model was told any, so that all know the same.")
     if summary["split"] == "val":
         text.append("This split chose the checkpoints, so its scores are too good.")
     if summary["units_without_interval"]:
