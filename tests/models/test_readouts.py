@@ -170,6 +170,10 @@ def test_every_map_sees_a_mask_whole_and_in_its_place() -> None:
         found = torch.stack([(window_UHW.sum(1) * seen.xs).sum(1), (window_UHW.sum(2) * seen.ys).sum(1)], 1)
         torch.testing.assert_close(found, centers, rtol=0, atol=0.02)
     torch.testing.assert_close(made.seen_by(grid(1, 1, 1.0))[:, 0, 0], total)
+    with torch.no_grad():
+        made.mask.fill_(1.0)
+    inside = made.seen_by(grid(24, 32, 0.5))[:, 7:-7, 7:-7]
+    assert inside.max() < 1.001 * inside.min()  # cells between those of the mask are not left out
 
 
 def test_masks_begin_at_their_places_and_stay_positive() -> None:

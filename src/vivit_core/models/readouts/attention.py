@@ -136,18 +136,18 @@ class AttentionReadout(Readout):
         first = sum(self.channels[:index])
         keys_ChD = self.keys[first : first + self.channels[index]]
         (cos, sin), place_UhN = self.on_grid(feature_map.ys, feature_map.xs)
-        features_UhC = self.features[index]
+        queries_UhD, features_UhC = self.queries[:], self.features[index][:]
 
         def attended(x_SNC: Tensor, units: slice) -> Tensor:
             keys_SNhD = apply_rope(einsum(x_SNC, keys_ChD, "s n c, c h d -> s n h d"), (cos, sin))
-            content = einsum(keys_SNhD, self.queries[units], "s n h d, u h d -> s u h n")
+            content = einsum(keys_SNhD, queries_UhD[units], "s n h d, u h d -> s u h n")
             weights = torch.softmax(place_UhN[units] + content.float(), dim=-1)
             found = einsum(weights.to(x_SNC.dtype), x_SNC, "s u h n, s n c -> s u h c")
             return einsum(found, features_UhC[units], "s u h c, u h c -> s u").float()
 
         def read(x_BCTHW: Tensor) -> Tensor:
             x_SNC = rearrange(x_BCTHW, "b c t h w -> (b t) (h w) c")
-            blocks = list(self.blocks(len(x_SNC), len(self.queries), x_SNC.shape[1]))
+            blocks = list(self.blocks(len(x_SNC), len(queries_UhD), x_SNC.shape[1]))
             again = len(blocks) > 1 and torch.is_grad_enabled()
             values = [
                 checkpoint(attended, x_SNC[steps], units, use_reentrant=False, preserve_rng_state=False)

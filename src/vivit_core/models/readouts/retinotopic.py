@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vivit_core.models.readouts.gaussian import GaussianReadout
 
 SURE = 2.0  # units whose receptive field is this clear lie where the data say
-BEND = 0.2  # how far the hidden layer bends the map, as a part of the frame's side; what is known before the data
+BEND = 0.05  # how far the hidden layer bends the map, as a part of the frame's side; what is known before the data
 LEAST_SCATTER_PX = 1.0  # of units around the net
 ROUNDS = 20  # of telling well placed units from badly placed ones
 
@@ -109,11 +109,11 @@ class RetinotopicReadout(GaussianReadout):
             outer_K2 = torch.linalg.solve(weighed_KU @ functions_UK + precision_K.diag(), weighed_KU @ target_U2)
             far_U = (target_U2 - functions_UK @ outer_K2).square().sum(1)
             variance = ((right_U * far_U).sum() / (2 * right_U.sum()).clamp_min(1e-6)).clamp_min(LEAST_SCATTER_PX**2)
-            likely_U = (1 - mistake_U) * torch.exp(-far_U / (2 * variance)) / (2 * math.pi * variance)
-            right_U = likely_U / (likely_U + mistake_U / area).clamp_min(1e-30)
+            # One that cannot be a mistake beforehand is none however far it lies, one that must be is never right.
+            chance_U = 2 * math.pi * variance / area * torch.exp((far_U / (2 * variance)).clamp_max(700.0))
+            right_U = 1 / (1 + mistake_U / (1 - mistake_U) * chance_U)
         self.outer.copy_(outer_K2)
-        right_U1 = torch.where(mistake_U > 0, right_U, 1.0)[:, None]
-        self.mean.copy_((centers_U2 - self.predicted()) * right_U1)
+        self.mean.copy_((centers_U2 - self.predicted()) * right_U[:, None])
 
     def windows(self) -> list[nn.Parameter]:
         """The last layer's output is in pixels."""
