@@ -152,7 +152,7 @@ class Outside(Tubelet):
     """Somebody's stem, which nothing here knows: it filters, and cuts tubelets from what comes out."""
 
     def __init__(self, in_channels: int, dim: int) -> None:
-        super().__init__(4, dim, [4, 4, 4])
+        super().__init__(4, dim, [4, 4, 4], None)
         self.mine = nn.Conv2d(in_channels, 4, 3, padding=1)
 
     def fields_wanted(self) -> FieldsWanted:
