@@ -79,7 +79,8 @@ OBJECTS = {
 }  # what the pages' code calls by such a name
 
 
-FILE = re.compile(r"\d.*|.*\.(csv|json|npz|npy|html|ckpt|mat|h5|png|md|safetensors|onnx|pt2|journal)")  # of a run or of a user
+# Of a run or of a user.
+FILE = re.compile(r"\d.*|.*\.(csv|json|npz|npy|html|ckpt|mat|h5|png|md|safetensors|onnx|pt2|journal)")
 
 
 def wrong(word: str) -> bool:
