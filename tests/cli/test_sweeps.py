@@ -279,11 +279,11 @@ def jobs_of(*words: str) -> list[list[str]]:
     return jobs
 
 
-@pytest.mark.parametrize("name", ["patch_depth_lr", "embedding_dim"])
+@pytest.mark.parametrize("name", ["patch_depth_lr", "embedding_dim", "scaling"])
 def test_every_combination_of_a_shipped_search_can_be(name, compose):
     params = yaml.safe_load((CONF / "hparams_search" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
     jobs = jobs_of(*(f"{key}={values}" for key, values in params.items()))
-    assert len(jobs) == {"patch_depth_lr": 18, "embedding_dim": 4}[name]
+    assert len(jobs) == {"patch_depth_lr": 18, "embedding_dim": 4, "scaling": 8}[name]
     fingerprints = set()
     for words in jobs:
         settings = compose(f"hparams_search={name}", *words)
@@ -294,6 +294,16 @@ def test_every_combination_of_a_shipped_search_can_be(name, compose):
     assert len(fingerprints) == len(jobs)
     if name == "patch_depth_lr":
         assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6
+
+
+def test_few_shot_is_every_length_on_both_kinds_of_core(compose):
+    params = yaml.safe_load((CONF / "hparams_search" / "few_shot.yaml").read_text())["hydra"]["sweeper"]["params"]
+    jobs = jobs_of(*(f"{key}={values}" for key, values in params.items()))
+    data_and_optim = set()
+    for words in jobs:
+        settings = compose("experiment=finetune", "init_from=core.ckpt", "hparams_search=few_shot", *words)
+        data_and_optim.add((settings["data"]["train_minutes"], settings["optim"]["core_lr_scale"]))
+    assert data_and_optim == {(minutes, scale) for minutes in (0.5, 1, 2, 5, 10) for scale in (0.0, 0.1)}
 
 
 def launcher(name: str, *words: str) -> dict[str, object]:

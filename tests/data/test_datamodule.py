@@ -15,6 +15,7 @@ import torch
 from shipped import PLAIN
 from torch import Tensor
 
+from vivit_core.data.clips import Some, TrainingWindows
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import Trials
@@ -182,6 +183,31 @@ def test_what_is_not_among_the_few_trials_is_as_if_it_were_not_there(make: Calla
     np.testing.assert_allclose(few.specs[0].unit_mean_counts, Recording(path).counts(0, 40).mean(0), rtol=1e-6)
     with pytest.raises(ValueError, match=r"data\.most_trials is 0; give 1 or more"):
         datamodule([path], most_trials=0)
+
+
+def test_train_minutes_leave_the_smaller_inside_the_larger_and_other_splits_whole(make: Callable[..., Path]) -> None:
+    edges = np.arange(0, 121, 20)
+    trials = Trials(edges[:-1], edges[1:], list("abcdef"), ["train"] * 4 + ["val", "test"])
+    path = make(trials=trials)  # at 100 Hz
+    inside: set[int] = set()
+    for bins in (15, 20, 50, 80):
+        module = datamodule([path], clip_length=5, burn_in=1, train_minutes=bins / 6000)
+        module.setup()
+        info = module.recordings[0].info
+        own = info.trials.of("train")
+        used = {i for a, b in zip(own.start, own.stop, strict=True) for i in range(a, b)}
+        assert len(used) == bins and inside <= used
+        assert [info.trials.of(split).n_bins for split in ("val", "test")] == [20, 20]
+        rows = sorted(used)
+        np.testing.assert_allclose(module.specs[0].unit_mean_counts, Recording(path).counts(0, 120)[rows].mean(0), 1e-6)
+        windows = TrainingWindows(info.trials, 5)
+        assert all(set(range(windows[k], windows[k] + 5)) <= used for k in range(len(windows)))
+        inside = used
+    drawn = {tuple(Some(20 / 6000, seed).of(trials, 100.0).of("train").start.tolist()) for seed in range(8)}
+    assert len(drawn) > 1
+    assert Some(9.0, 0).of(trials, 100.0).n_bins == 120
+    with pytest.raises(ValueError, match=r"data\.train_minutes is 0; give minutes above 0"):
+        datamodule([path], train_minutes=0)
 
 
 def test_statistics_are_of_the_training_trials_alone(

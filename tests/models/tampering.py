@@ -50,6 +50,7 @@ DATA: dict[str, Any] = {
     "verify": "known",
     "worker_timeout_s": 300.0,
     "most_trials": None,
+    "train_minutes": None,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
@@ -99,6 +100,44 @@ def few(trials: Trials, most: int) -> Trials:
         kept += list(dict.fromkeys(pair + longest))[:most]
     rows = np.sort(np.array(kept, np.int64))
     return Trials(trials.start[rows], trials.stop[rows], trials.stimulus_id[rows], trials.split[rows])
+
+
+@dataclass(frozen=True)
+class Some:
+    """Which of a recording's training trials are trained on; those of other splits all stay.
+
+    Trials are drawn in an order that follows from the seed alone until the minutes are full, and the last is cut at its
+    end. So what a smaller number takes lies inside what a larger one takes.
+
+    Parameters
+    ----------
+    minutes : at most; None for all.
+    seed : of the order.
+    """
+
+    minutes: float | None
+    seed: int
+
+    def of(self, trials: Trials, frame_rate_hz: float) -> Trials:
+        """The trials that are used; all of them where the recording has no more minutes.
+
+        Parameters
+        ----------
+        trials : of a recording.
+        frame_rate_hz : of its bins.
+        """
+        if self.minutes is None:
+            return trials
+        stop = trials.stop.copy()
+        kept = trials.split != "train"
+        left = max(1, round(self.minutes * 60 * frame_rate_hz))
+        for row in np.random.default_rng(self.seed).permutation(np.flatnonzero(~kept)).tolist():
+            stop[row] = min(stop[row], trials.start[row] + left)
+            left -= int(stop[row] - trials.start[row])
+            kept[row] = True
+            if left == 0:
+                break
+        return Trials(trials.start[kept], stop[kept], trials.stimulus_id[kept], trials.split[kept])
 
 
 class TrainingWindows:

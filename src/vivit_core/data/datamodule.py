@@ -17,7 +17,7 @@ import torch.distributed
 from vivit_core.data.augmentation import Augmentation
 from vivit_core.data.batches import EvaluationBatches, TrainingBatches
 from vivit_core.data.checks import check_responses, check_start, scorable, unscored
-from vivit_core.data.clips import TrainingSampler, Weighting
+from vivit_core.data.clips import Some, TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationLoader, TrainingLoader
 from vivit_core.data.paths import inside, named
 from vivit_core.data.prepare import for_training, for_twin, refuse_twice, seen_behavior
@@ -86,6 +86,9 @@ class RecordingsDataModule:
     most_trials
         Trials of each split of a recording that are used, at most: two that repeat a stimulus, and then the longest.
         None for all.
+    train_minutes
+        Minutes of each recording's training trials that are trained on, at most (:class:`clips.Some`), so that
+        scores show what more data would bring; validation and test trials stay whole. None for all.
     worker_timeout_s
         Seconds to wait for a batch from the processes that read ahead; 0 waits for ever.
     """
@@ -110,6 +113,7 @@ class RecordingsDataModule:
         verify: Verify,
         worker_timeout_s: float,
         most_trials: int | None,
+        train_minutes: float | None,
     ) -> None:
         evaluation_length = PASS * clip_length if evaluation_length is None else evaluation_length
         for length, left_out, names in (
@@ -125,6 +129,8 @@ class RecordingsDataModule:
             raise ValueError(f"data.behavior names one twice: {behavior}")
         if most_trials is not None and most_trials < 1:
             raise ValueError(f"data.most_trials is {most_trials}; give 1 or more, or null for all")
+        if train_minutes is not None and not train_minutes > 0:
+            raise ValueError(f"data.train_minutes is {train_minutes}; give minutes above 0, or null for all")
         if worker_timeout_s < 0:
             raise ValueError(f"data.worker_timeout_s is {worker_timeout_s}; give seconds, or 0 to wait for ever")
         if verify not in typing.get_args(Verify):
@@ -145,6 +151,7 @@ class RecordingsDataModule:
         self._patterns = None if recordings is None else [str(pattern) for pattern in recordings]
         self._root, self.simulator, self._cache = root, simulator, Path(cache)
         self._behavior, self._verify, self._most_trials = behavior, verify, most_trials
+        self._some = Some(train_minutes, seed)
         self.clip_length, self.burn_in = clip_length, burn_in
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
         self._weighting: Weighting = weighting
@@ -220,7 +227,10 @@ class RecordingsDataModule:
         """
         paths = self.paths()
         rate_hz = self._frame_rate_hz or min(Recording(path).info.frame_rate_hz for path in paths)
-        views = [ResampledRecording(path, rate_hz, self._transforms, most_trials=self._most_trials) for path in paths]
+        views = [
+            ResampledRecording(path, rate_hz, self._transforms, most_trials=self._most_trials, some=self._some)
+            for path in paths
+        ]
         return [view.info for view in views], seen_behavior(self._behavior, views, self._transforms)
 
     def setup(self) -> None:
@@ -248,9 +258,10 @@ class RecordingsDataModule:
                 self._behavior,
                 self.clip_length,
                 self._most_trials,
+                self._some,
             )
         else:
-            recordings, specs = for_twin(infos, self._known, self._transforms, self._most_trials)
+            recordings, specs = for_twin(infos, self._known, self._transforms, self._most_trials, self._some)
         refuse_twice(recordings)
         self.recordings, self.specs = recordings, specs
 

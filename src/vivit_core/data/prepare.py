@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vivit_core.data.clips import Some
 from vivit_core.data.recording.format import RecordingInfo
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.statistics import training_statistics
@@ -27,6 +28,7 @@ def for_training(
     behavior: Sequence[str] | None,
     clip_length: int,
     most_trials: int | None,
+    some: Some,
 ) -> tuple[list[ResampledRecording], list[RecordingSpec]]:
     """Recordings to train on, with statistics of their training trials.
 
@@ -38,9 +40,12 @@ def for_training(
     behavior : names of those that the twin sees; None for all (:func:`seen_behavior`).
     clip_length : bins of a training clip.
     most_trials : of each split that are used; None for all.
+    some : which training trials are trained on.
     """
     rate_hz = rate_hz or min(info.frame_rate_hz for info in infos)
-    recordings = [ResampledRecording(info.path, rate_hz, transforms, most_trials=most_trials) for info in infos]
+    recordings = [
+        ResampledRecording(info.path, rate_hz, transforms, most_trials=most_trials, some=some) for info in infos
+    ]
     for view in recordings:
         if not view.clock.same:
             log.warning("%s", _resampled(view))
@@ -137,6 +142,7 @@ def for_twin(
     known: Mapping[str, RecordingSpec],
     transforms: Mapping[str, Transform],
     most_trials: int | None,
+    some: Some,
 ) -> tuple[list[ResampledRecording], list[RecordingSpec]]:
     """Recordings of a trained twin: under its names, its order of units, its rate, its statistics."""
     recordings, specs = [], []
@@ -160,7 +166,7 @@ def for_twin(
             )
         try:
             view = ResampledRecording(
-                info.path, spec.frame_rate_hz, transforms, spec.recording_id, spec.unit_ids, most_trials
+                info.path, spec.frame_rate_hz, transforms, spec.recording_id, spec.unit_ids, most_trials, some
             )
         except ValueError as error:
             if info.frame_rate_hz >= spec.frame_rate_hz:

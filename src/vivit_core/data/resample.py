@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_core.data.clips import few
+from vivit_core.data.clips import Some, few
 from vivit_core.data.recording.format import ContextWeights, Trials, is_rate
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
@@ -121,6 +121,7 @@ class ResampledRecording(Recording):
     frame_rate_hz : the model's; None for the file's own.
     transforms : name -> transform. A :class:`BehaviorTransform` makes the behavior of its name.
     most_trials : of each split, the others being as if they were not there (:func:`clips.few`); None for all.
+    some : which training trials are used of those; None for all.
 
     Attributes
     ----------
@@ -140,6 +141,7 @@ class ResampledRecording(Recording):
         recording_id: str | None = None,
         unit_ids: Sequence[str] | None = None,
         most_trials: int | None = None,
+        some: Some | None = None,
     ) -> None:
         super().__init__(path, recording_id, unit_ids)
         stored, self._transforms = self.info, dict(transforms or {})
@@ -156,11 +158,14 @@ class ResampledRecording(Recording):
         trials = self.clock.trials
         self._borders = np.unique(np.concatenate([[0, self.clock.n_frames], trials.start, trials.stop]))
         known = widths(self._transforms, stored.behavior)
+        used = trials if most_trials is None else few(trials, most_trials)
+        if some is not None:
+            used = some.of(used, self.clock.frame_rate_hz)
         self.info = replace(
             stored,
             frame_rate_hz=self.clock.frame_rate_hz,
             n_frames=self.clock.n_frames,
-            trials=trials if most_trials is None else few(trials, most_trials),
+            trials=used,
             frame_dtype="float32" if self._pixels else stored.frame_dtype,
             behavior=known,
             behavior_causal={name: self._causal(name) for name in known},
