@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,7 +159,7 @@ def main() -> None:
     for seed in asked.seeds:
         for number, choice in enumerate([first, *every, last]):
             print(f"seed {seed}, {number + 1} of {len(every) + 2}: {choice.name}", flush=True)
-            folder = asked.folder / f"seed{seed}" / choice.name.replace("/", ".").replace(" ", "_")
+            folder = asked.folder / f"seed{seed}" / re.sub(r"[^\w.]+", "-", choice.name)
             if problem := train(choice, seed, asked.minutes, asked.settings, folder):
                 refused[choice.name] = problem
                 print(f"  {problem}", flush=True)

@@ -571,7 +571,7 @@ def test_a_sweep_over_any_values_is_summed_up(tmp_path: Path) -> None:
     for number, name in enumerate(values):
         Job(tmp_path, number).note(status="finished", score=0.1, reason=f"{name} [/]")
     console = Console(file=io.StringIO(), width=600)
-    rows = sweeps.summarize(tmp_path, [[f"data/x@[y]={name}"] for name in values], console)
+    rows = sweeps.summarize(tmp_path, [[f"data/x@[y]={name}"] for name in values], console, "again")
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert len(rows) == len(values) and "\x1b" not in said
     assert all(said.count(printable(name).strip()) >= 2 for name in NAMES)
