@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+import yaml
 from films import gray, write
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -58,6 +59,10 @@ SHORT = {
         "natural=3",
     ],
 }
+TRAINED = {  # tasks of which PATH and PATH2 are trained checkpoints
+    *("task=evaluate", "task=ensemble", "task=stream", "task=attention", "task=predict", "task=publish"),
+    *SHORT,
+}
 
 
 def test_all_commands_are_known_to_this_test():
@@ -79,9 +84,15 @@ def test_make_train_is_the_first_command():
 
 @pytest.mark.parametrize("words", SETTINGS)
 def test_settings_compose(words, compose):
-    sweep = "-m" in words.split()
+    given = words.split()
+    sweep = "-m" in given
+    for word in given[:]:
+        if sweep and word.startswith("hparams_search="):  # whose file says what is swept
+            file = ROOT / "conf/hparams_search" / f"{word.partition('=')[2]}.yaml"
+            params = yaml.safe_load(file.read_text())["hydra"]["sweeper"]["params"]
+            given += [f"{key}={values}" for key, values in params.items()]
     (jobs,) = Grid.split_arguments(
-        OverridesParser.create().parse_overrides([word for word in words.split() if word != "-m"]), None
+        OverridesParser.create().parse_overrides([word for word in given if word != "-m"]), None
     )
     assert (len(jobs) > 1) == sweep
     for job in jobs:
@@ -103,7 +114,7 @@ def trained(tmp_path_factory, tiny):
 def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request):
     given = words.split()
     given += [word for task in given for word in SHORT.get(task, [])]
-    if {"task=evaluate", "task=stream", "task=attention", "task=predict", "task=publish", *SHORT} & set(given):
+    if TRAINED & set(given):
         best = request.getfixturevalue("trained")
         paths = {"PATH2": best.with_name("last.ckpt"), "PATH": best}
         for name, path in paths.items():
@@ -125,6 +136,9 @@ def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request
         for file in tiny_files:
             shutil.copy(file, tmp_path / "data")
         given = [*own, "data.burn_in=20", *given, *SMALL, "baseline=null"]
+    elif "experiment=distill" in given:  # by any trained model
+        given = [word.replace("ensemble.ckpt", str(request.getfixturevalue("trained"))) for word in given]
+        given += [*tiny, *SMALL, "baseline=null"]
     elif "task=plan" not in given:
         given = [*given, *tiny, *SMALL, "baseline=null"]
     code, printed = command(*given)

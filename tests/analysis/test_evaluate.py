@@ -684,7 +684,7 @@ def test_centers_are_in_pixels_of_the_recordings_own_frame(tmp_path: Path) -> No
     )
     recording = Recording(path)
     small = twin(vivit(modulator=None, frame_size=[12, 16]), own)
-    small.readout("a").initialize(torch.tensor([[0.0, 0.0], [15.0, 6.0]]))
+    small.readout("a").initialize(torch.tensor([[0.0, 0.0], [15.0, 6.0]]), torch.ones(2))
     assert centers_px(small, recording, "a").tolist() == [[30.5, 12.5], [0.5, 0.5]]
 
     ln = LN([own], duration_s=0.05, patch=5, nonlinearity="exp")

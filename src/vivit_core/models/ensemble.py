@@ -104,7 +104,7 @@ class Ensemble(Predictor):
         spec = self.specs[list(self.specs)[self.index(recording_id)]]
         streams = [member.stream(recording_id, clip_length) for member in self.each]
         self.eval()
-        return Stream(spec, as_they_are, Together(streams), None, mean_counts, next(self.parameters()).device)
+        return Stream(spec, as_they_are, MemberStreams(streams), None, mean_counts, next(self.parameters()).device)
 
     def check_geometry(self, clip_length: int) -> None:
         for member in self.each:
@@ -133,7 +133,7 @@ def as_they_are(clips: Clips) -> tuple[Any, Any]:
     return clips, None
 
 
-class Together:
+class MemberStreams:
     """The members' streams, side by side.
 
     Parameters

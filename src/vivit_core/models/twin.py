@@ -160,10 +160,7 @@ class Twin(Predictor):
         spec = self.specs[recording_id]
         frames = normalized(clips["frames"], spec.pixel_mean, spec.pixel_std)
         if tuple(frames.shape[-2:]) != self.frame_size:
-            flat = F.interpolate(
-                frames.flatten(0, 2)[:, None], self.frame_size, mode="bilinear", antialias=True, align_corners=False
-            )
-            frames = flat.view(*frames.shape[:3], *self.frame_size)
+            frames = resized(frames, self.frame_size)
         behavior = clips["behavior"].float()
         if spec.behavior_dim:
             mean, std = behavior.new_tensor(spec.behavior_mean), behavior.new_tensor(spec.behavior_std)
@@ -314,6 +311,16 @@ class Twin(Predictor):
                 f"model.frame_size={list(twin.frame_size)} is over {MOST_RESIZED} times the recordings' {largest} px"
             )
         return twin
+
+
+def resized(frames_BCTHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frames at another height and width, smoothed where they become smaller."""
+    # In torch 2.13 a result that is one column wide repeats its first row; the same on its side is right.
+    sideways = size[1] == 1
+    flat = frames_BCTHW.flatten(0, 2)[:, None]
+    flat, shape = (flat.mT, size[::-1]) if sideways else (flat, size)
+    flat = F.interpolate(flat, shape, mode="bilinear", antialias=True, align_corners=False)
+    return (flat.mT if sideways else flat).reshape(*frames_BCTHW.shape[:3], *size)
 
 
 def positions_of(spec: RecordingSpec) -> Tensor:

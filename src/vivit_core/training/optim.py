@@ -200,10 +200,10 @@ class MuonOptimization(Optimization):
         parts = [super().optimizer(rest)]
         if matrices:  # none where the core is frozen
             parts.insert(0, Muon(matrices, momentum=self.muon_momentum, adjust_lr_fn="match_rms_adamw"))
-        return Together(parts)
+        return CombinedOptimizer(parts)
 
 
-class Together(Optimizer):
+class CombinedOptimizer(Optimizer):
     """Several optimizers as one, for those who expect one: a schedule, a checkpoint, Lightning.
 
     Parameters

@@ -16,10 +16,9 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import key_name
 from vivit_core.plotting.rates import smoothed_average
-from vivit_core.report.explore import Clip
+from vivit_core.report.explore import MOST_REPEATS, Clip
 
 CLIP_S = 5.0  # s of a stimulus that are kept and drawn
-MOST_REPEATS = 40  # that are kept
 
 
 def over_repeats(found: Predictions, shown: list[slice], rate_hz: float) -> dict[str, np.ndarray]:

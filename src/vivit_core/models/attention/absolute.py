@@ -73,7 +73,7 @@ class AbsoluteAttention(Attention):
         if self.place_PD is None:
             return ()
         device = positions.rows.device
-        down, across = (shares(*sides, device) for sides in zip((height, width), self.sides, strict=True))
+        down, across = (interpolation(*sides, device) for sides in zip((height, width), self.sides, strict=True))
         found_Nrc = down[positions.rows.clamp_min(0), :, None] * across[positions.columns.clamp_min(0), None]
         return (found_Nrc.flatten(1) * (positions.rows >= 0)[:, None],)
 
@@ -92,11 +92,10 @@ class AbsoluteAttention(Attention):
         return by_age.gather(-1, ages.expand(*by_age.shape[:2], -1, -1))
 
 
-def shares(cells: int, learned: int, device: torch.device) -> Tensor:
+def interpolation(cells: int, learned: int, device: torch.device) -> Tensor:
     """How much each of ``cells`` along a side takes of each learned one, (cells, learned); rows sum to one.
 
-    Linear between the learned ones' middles; where cells are fewer, over all that lie in one. Torch's own
-    (``interpolate`` with ``antialias``) is wrong for sides of one cell in its version 2.13.
+    Linear between the learned ones' middles; where cells are fewer, over all that lie in one.
     """
     middles = (torch.arange(cells, device=device) + 0.5) * learned / cells - 0.5
     away = (middles[:, None] - torch.arange(learned, device=device)).abs() / max(1.0, learned / cells)
