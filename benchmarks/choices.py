@@ -7,8 +7,8 @@
 Each training is a process of its own, one after the other; what has been trained is not trained again, so a run that
 was stopped goes on. The default is trained first and last of each seed, because a machine may become slower meanwhile:
 the table tells both. Scores are of the test split, which neither training nor choice of the best checkpoint has seen.
-The gain is paired unit by unit with the default, averaged over seeds, and the interval resamples the units. Run it
-where nothing else runs.
+The gain is paired unit by unit with the default, averaged over seeds, and the interval resamples the units. Bits of
+another likelihood are no gain: the correlation compares those. Run it where nothing else runs.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ GROUPS: dict[str, dict[str, list[str]]] = {  # beginnings of options' names -> w
     "likelihood": {},
     "optim": {},
 }
+COLUMNS = (
+    *("option", "bits/spike", "of the oracle", "gain over the default", "correlation", "steps", "cost of a step"),
+    "parameters, 10⁶",
+)
 RESAMPLES = 10_000
 
 
@@ -96,6 +100,7 @@ def train(choice: Choice, seed: int, minutes: float, more: Sequence[str], folder
 class Found:
     """Scores, steps and cost of a training; NaN where something is not known."""
 
+    likelihood: str
     bps_U: np.ndarray
     numbers: Mapping[str, float]
 
@@ -108,9 +113,11 @@ def found(folder: Path) -> Found:
     weights = content["state_dict"]
     share = summary["knowable_fraction"]
     return Found(
+        summary["likelihood"],
         pd.read_csv(folder / "units.csv")["bps"].to_numpy(),
         {
             "bps": summary["bps_mean"],
+            "corr": summary["corr_mean"],
             "share": np.nan if share is None else share,
             "steps": metrics["step"].max() + 1,
             "clips_per_s": metrics["system/samples_per_sec"].median(),
@@ -131,12 +138,13 @@ def row_of(name: str, own_of: Mapping[int, Found], default_of: Mapping[int, Foun
     rng = np.random.default_rng(0)
     means = np.nanmean(gain_U[rng.integers(len(gain_U), size=(RESAMPLES, len(gain_U)))], axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
-    share = mean(own, "share")
+    share, alike = mean(own, "share"), own[0].likelihood == default[0].likelihood
     return [
         name,
         f"{mean(own, 'bps'):.3f}",
         "" if np.isnan(share) else f"{share:.3f}",
-        f"{np.nanmean(gain_U):+.3f} [{low:+.3f}, {high:+.3f}]",
+        f"{np.nanmean(gain_U):+.3f} [{low:+.3f}, {high:+.3f}]" if alike else f"bits of {own[0].likelihood}",
+        f"{mean(own, 'corr'):.3f}",
         f"{mean(own, 'steps'):.0f}",
         f"{mean(default, 'clips_per_s') / mean(own, 'clips_per_s'):.2f}",
         f"{mean(own, 'parameters') / 1e6:.2f}",
@@ -167,12 +175,14 @@ def main() -> None:
                 results.setdefault(choice.name, {})[seed] = found(folder)
 
     print(f"\n{machine('cpu')}; {asked.minutes:g} minutes of training each, seeds {asked.seeds} {asked.settings}\n")
-    print("| option | bits/spike | of the oracle | gain over the default | steps | cost of a step | parameters, 10⁶ |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| option | bits/spike | of the oracle | gain over the default | correlation | steps | cost of a step | parameters, 10⁶ |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for name, own in results.items():
         print(f"| {' | '.join(row_of(f'`{name}`', own, results[DEFAULTS[0]]))} |")
     for name, problem in refused.items():
-        print(f"| `{name}` | {problem} | | | | | |")
+        print(f"| `{name}` | {problem} {'| ' * (len(COLUMNS) - 1)}|")
     print("\n| option | what it is |\n|---|---|")
     for choice in every:
         print(f"| `{choice.name}` | {about(choice)} |")
