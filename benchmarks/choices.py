@@ -175,10 +175,7 @@ def main() -> None:
                 results.setdefault(choice.name, {})[seed] = found(folder)
 
     print(f"\n{machine('cpu')}; {asked.minutes:g} minutes of training each, seeds {asked.seeds} {asked.settings}\n")
-    print(
-        "| option | bits/spike | of the oracle | gain over the default | correlation | steps | cost of a step | parameters, 10⁶ |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for name, own in results.items():
         print(f"| {' | '.join(row_of(f'`{name}`', own, results[DEFAULTS[0]]))} |")
     for name, problem in refused.items():
