@@ -1,5 +1,5 @@
 """Attention finds context where there is much of it, and nothing where there is none: a small version of
-docs/when_attention_pays.md."""
+docs/when_attention_pays.md, of some six minutes a test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL = {
     "recordings": 1, "units": 32, "train_trials": 300, "val_trials": 12, "test_trials": 40, "repeated_stimuli": 0,
     "frame_rate_hz": 60.0, "height": 24, "width": 40,
 }  # fmt: skip
-TWO_MINUTES = [
+SMALL_TWIN = [
     "model.embedding_dim=48", "model.attention.heads=3", "model.spatial_depth=1", "model.temporal_depth=1",
     "model.window=120", "model.compile=false", "model.tokenizer.patch_size=[4,8,8]", "model.tokenizer.stem.channels=24",
     "model.tokenizer.widths=[24]", "trainer.device=cpu", "trainer.epochs=4", "trainer.steps_per_epoch=80",
@@ -30,7 +30,7 @@ def worth(kinds: dict[str, float], command, tmp_path: Path) -> dict[str, Any]:
     strong = {"far_px": [8.0, 40.0], "surround_suppression": [0.8, 0.9]}
     context = Context(**settings_in("data/simulator/context/default") | none | kinds | strong)
     simulator(**SMALL, context=context).make(tmp_path / "recordings")
-    code, printed = command(f"data.root={tmp_path}/recordings", *TWO_MINUTES, "hydra.run.dir=trained")
+    code, printed = command(f"data.root={tmp_path}/recordings", *SMALL_TWIN, "hydra.run.dir=trained")
     assert code == 0, printed
     code, printed = command(
         "task=evaluate",

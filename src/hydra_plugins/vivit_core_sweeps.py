@@ -123,6 +123,7 @@ class Optuna(Grid):
 
     def run_jobs(self, arguments: list[str]) -> Any:
         from vivit_core.cli import search, sweeps
+        from vivit_core.system.files import write_text
 
         assert self.config is not None and self.hydra_context is not None and self.launcher is not None
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -136,7 +137,7 @@ class Optuna(Grid):
             with search.held(folder):
                 numbers = {"trials": self.trials, "seed": self.seed, "startup": self.startup}
                 own = search.Search(folder, space, fixed, **numbers, rule=rule, about=about)
-                OmegaConf.save(self.config, folder / "multirun.yaml")
+                write_text(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
                 sweeps.begin(self.trials)
                 try:
                     return self.all_trials(own, folder)

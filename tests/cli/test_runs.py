@@ -94,7 +94,12 @@ def test_the_end_of_a_training_is_noted(tmp_path):
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     """Those that ``files.atomic_write`` leaves, in the folders that a training writes into."""
     run = runs.Run(tmp_path / "run")
-    ours = [".config.yaml.01234567.tmp", "checkpoints/.last.ckpt.89abcdef.tmp", "average/pictures/.a.png.00000000.tmp"]
+    ours = [
+        ".config.yaml.01234567.tmp",
+        ".responses.npz.01234567.tmp",
+        "checkpoints/.last.ckpt.89abcdef.tmp",
+        "average/pictures/.a.png.00000000.tmp",
+    ]
     others = [
         ".report.html.01234567.tmp",
         ".mine.tmp",

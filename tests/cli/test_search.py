@@ -173,6 +173,14 @@ def test_a_training_that_falls_behind_ends_with_its_checkpoint(tmp_path: Path) -
     assert last.reason is None  # it was over anyway
 
 
+def test_what_a_killed_search_was_writing_is_removed(tmp_path: Path) -> None:
+    ours = [".search.json.01234567.tmp", ".multirun.yaml.89abcdef.tmp"]
+    for name in (*ours, ".mine.tmp"):
+        (tmp_path / name).touch()
+    with held(tmp_path):
+        assert [path.name for path in tmp_path.glob("*.tmp")] == [".mine.tmp"]
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "sweep_summary.csv").open(newline="") as file:
         return sorted(csv.DictReader(file), key=lambda row: int(row["job"]))

@@ -137,7 +137,7 @@ class Run:
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed processes; only for who holds the folder."""
-        for name in ("*.yaml", "*.json", "*.csv"):  # the report has a lock of its own
+        for name in ("*.yaml", "*.json", "*.csv", "*.npz"):  # the report has a lock of its own
             remove_leftovers(self.path, name)
         for folder in ("checkpoints", "pictures", "average", "average/pictures", "validation", "validation/pictures"):
             remove_leftovers(self.path / folder)

@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.parts.schema import check_call
-from vivit_core.system.files import write_text
+from vivit_core.system.files import remove_leftovers, write_text
 from vivit_core.system.locks import lock
 from vivit_core.system.plain import read_plain
 
@@ -168,6 +168,8 @@ def held(folder: Path) -> Iterator[None]:
             lock(handle)
         except BlockingIOError as error:
             raise ValueError(f"another command goes on with the search in {folder}; wait for it") from error
+        for name in (RULE, "multirun.yaml"):  # of a search that was killed
+            remove_leftovers(folder, name)
         yield
 
 
