@@ -67,15 +67,21 @@ class Gratings:
 
 
 def grating(
-    size: tuple[int, int], times_s: np.ndarray, direction_deg: float, cycles_per_px: float, hz: float, contrast: float
+    size: tuple[int, int],
+    times_s: np.ndarray,
+    direction_deg: float,
+    cycles_per_px: float,
+    hz: float,
+    contrast: float,
+    phase_deg: float = 0.0,
 ) -> Tensor:
-    """A drifting grating (T, H, W) in contrast; its phase is zero at the frame's middle at time zero."""
+    """A drifting grating (T, H, W) in contrast; ``phase_deg`` is its phase at the frame's middle at time zero."""
     height, width = size
     y_H1, x_W = np.arange(height)[:, None] - (height - 1) / 2, np.arange(width) - (width - 1) / 2
     angle = math.radians(direction_deg)
     along_HW = x_W * math.cos(angle) - y_H1 * math.sin(angle)  # y points down
     phase_THW = 2 * np.pi * (cycles_per_px * along_HW - hz * times_s[:, None, None])
-    return contrast * torch.as_tensor(np.cos(phase_THW)).float()
+    return contrast * torch.as_tensor(np.cos(phase_THW + math.radians(phase_deg))).float()
 
 
 def aperture(size: tuple[int, int], center_2: np.ndarray, diameter_px: float) -> Tensor:
