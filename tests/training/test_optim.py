@@ -126,6 +126,31 @@ def test_a_constant_rate_cools_down_to_the_floor():
     )
 
 
+@pytest.mark.parametrize("changed", [{}, MUON])
+def test_the_core_begins_after_the_readouts_with_a_warm_up_of_its_own(changed):
+    """20 steps, 3 of warm-up, the core from step 8 on; and in 10 steps, where a limit of time halves them."""
+    for made, begins, warm in ((20, 8, 3), (10, 4, 2)):
+        own = optimization(**changed, lr=1.0, core_lr_scale=0.5, warmup_epochs=0.6, readouts_first=0.4)
+        optimizer, schedule = own.build(make_twin(), 4, 5, steps=lambda made=made: made)
+        peaks = [group["initial_lr"] for group in optimizer.param_groups]
+        words = [group["name"].split("/")[0] for group in optimizer.param_groups]
+        assert {"core", "attention", "readouts", "windows"} == set(words)
+        for step in range(made):
+            course = own.lr_fraction(step, made, warm)
+            core = min(course, (step - begins + 1) / (warm + 1)) if step >= begins else 0.0
+            parts = {"core": core, "attention": core, "readouts": course, "windows": course}
+            expected = [peak * parts[word] for peak, word in zip(peaks, words, strict=True)]
+            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected, rel=1e-12), step
+            optimizer.step()
+            schedule.step()
+
+
+def test_a_core_that_begins_never_is_another_wish():
+    with pytest.raises(ValueError, match=r"optim\.core_lr_scale=0 it never does"):
+        optimization(readouts_first=0.3, core_lr_scale=0.0)
+    assert optimization(readouts_first=0.99).core_begins(10) == 9  # it begins, if late
+
+
 def test_a_warm_up_longer_than_the_training_is_said():
     with pytest.warns(UserWarning, match="still rising"):
         lr = rates(2, 2, warmup_epochs=10)
@@ -146,6 +171,8 @@ def test_a_warm_up_longer_than_the_training_is_said():
         ("min_lr_fraction", 1.5),
         ("cooldown_fraction", 0.0),
         ("cooldown_fraction", 1.1),
+        ("readouts_first", -0.1),
+        ("readouts_first", 1.0),
         ("muon_lr", 0.0),
         ("muon_momentum", 1.0),
     ],

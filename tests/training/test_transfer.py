@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from test_resume import assert_continues
-from tiny_training import LIKELIHOOD, MODEL, READOUT, make_batch, make_twin, specs, train
+from tiny_training import LIKELIHOOD, MODEL, MUON, READOUT, make_batch, make_twin, specs, train
 
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.twin import Twin
@@ -76,8 +77,9 @@ def test_finetune(command, tiny, tiny_files, tmp_path):
         weights_of(tmp_path / "frozen" / "checkpoints" / "last.ckpt", "readouts"), weights_of(checkpoint, "readouts")
     )
 
-    code, printed = command(*words, "hydra.run.dir=slow", "optim.core_lr_scale=0.1", "model.ff_dropout=0.3")
-    assert code == 0 and "learns at 0.1" in printed, printed
+    changed = ["optim.core_lr_scale=0.1", "model.ff_dropout=0.3", "optim.readouts_first=0.5"]
+    code, printed = command(*words, "hydra.run.dir=slow", *changed)
+    assert code == 0 and "learns at 0.1 of the readouts' rate after 50% of the steps" in printed, printed
     slow = weights_of(tmp_path / "slow" / "checkpoints" / "last.ckpt", "core")
     assert not equal(slow, core)
     lr = 1e-2
@@ -120,6 +122,48 @@ def test_a_fresh_modulator_learns_beside_a_frozen_core(tmp_path):
 
 def test_a_resumed_finetuning_continues_exactly(tmp_path):
     assert_continues(tmp_path, [(1, 1)], optim={"core_lr_scale": 0.0})
+
+
+STAGED = {"readouts_first": 0.3}  # of 12 steps: the core begins with step 4
+
+
+def test_readouts_learn_alone_first_and_then_the_core_too(tmp_path):
+    """As long as the readouts learn alone, the training is the one on a frozen core."""
+    twin = make_twin()
+    before = {name: part(twin, name) for name in ("core", "modulator")}
+    alone, moved = [], []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            alone.append(not module.twin.core.training)
+            moved.append(not equal(part(twin, "core"), before["core"]))
+            assert module.twin.readouts.training
+
+    _, trainer, staged = train(tmp_path / "staged", twin=twin, optim=STAGED, callbacks=[Look()])
+    _, _, frozen = train(tmp_path / "frozen", optim={"core_lr_scale": 0.0})
+    assert alone == [True] * 4 + [False] * 8
+    assert moved == [False] * 4 + [True] * 8
+    assert staged.losses[:4] == frozen.losses[:4] and staged.scores[:1] == frozen.scores[:1]
+    assert staged.losses[4:] != frozen.losses[4:]
+    made = {
+        group["name"].split("/")[0]: {int(trainer.optimizers[0].state[p]["step"]) for p in group["params"]}
+        for group in trainer.optimizers[0].param_groups
+    }
+    assert made == {"core": {8}, "attention": {8}, "readouts": {12}, "windows": {12}}
+    assert not equal(part(twin, "modulator"), before["modulator"])
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "stops", "changed"),
+    [
+        (1, [(0, 1), (0, 3), (1, 1)], {}),  # before, at and after the core's beginning
+        (2, [(1, 0)], {}),
+        (1, [(0, 2)], MUON),
+    ],
+    ids=str,
+)
+def test_a_staged_finetuning_resumes_exactly(tmp_path, accumulate, stops, changed):
+    assert_continues(tmp_path, stops, accumulate=accumulate, optim=STAGED | changed)
 
 
 # What fits and what does not ----------------------------------------------------------------------------------------
@@ -220,7 +264,7 @@ def test_a_modulator_without_weights_has_nothing_to_load():
 def test_a_checkpoint_that_is_none_is_refused(command, tiny):
     code, printed = command(*tiny, "experiment=finetune", "init_from=none.ckpt")
     assert code == 1 and "no such checkpoint" in printed
-    for word in ("experiment=finetune", "optim.core_lr_scale=0"):
+    for word in ("experiment=finetune", "optim.core_lr_scale=0", "optim.readouts_first=0.3"):
         code, printed = command(*tiny, word)
         assert code == 1 and "Say init_from=CHECKPOINT" in printed
     assert not list(Path().rglob("*.ckpt"))

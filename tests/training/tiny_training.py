@@ -185,6 +185,7 @@ def optimization(**changed: Any) -> Optimization:
             "warmup_epochs": 0.5,
             "min_lr_fraction": 0.1,
             "cooldown_fraction": None,
+            "readouts_first": 0.0,
             **changed,
         }
     )

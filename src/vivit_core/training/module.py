@@ -55,7 +55,7 @@ class TwinModule(LightningModule):
         because Lightning refuses to where a fused optimizer meets mixed precision.
     seed : of the dropout.
     scaled : parts of the twin that learn at ``core_lr_scale``. Where that is 0 they are frozen: nothing of them
-        changes, and they compute as in evaluation, without dropout.
+        changes, and they compute as in evaluation, without dropout. So they are, too, while ``readouts_first`` lasts.
     max_skipped : this many skipped steps in a row stop the run.
     budget : decides how many of the steps there is time for; None: all are made.
     teacher : whose rates are the targets of the loss; None: the counts alone are. Validations score counts as ever.
@@ -97,6 +97,8 @@ class TwinModule(LightningModule):
         self.frozen: list[nn.Module] = [part for part in parts if part is not None]
         for part in self.frozen:
             part.requires_grad_(False)
+        early = optimization.readouts_first > 0
+        self.waiting = [part for name in scaled if early and (part := getattr(twin, name)) is not None]
         self.train()
         self.ln: dict[str, Any] | None = None
         self.skipped_steps = 0
@@ -121,6 +123,11 @@ class TwinModule(LightningModule):
             part.eval()
         return self
 
+    @property
+    def core_waits(self) -> bool:
+        """Whether the readouts learn alone in this step: a function of its number, so that nothing has to be saved."""
+        return bool(self.waiting) and self.trainer.global_step < self.optimization.core_begins(self.steps)
+
     def on_train_start(self) -> None:
         trainer = self.trainer
         steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
@@ -142,6 +149,10 @@ class TwinModule(LightningModule):
             self._step_wait += now - self._clock
             self._step_seconds += now - self._clock
         self._clock = now
+        waits = self.core_waits
+        for part in self.waiting:
+            if part.training == waits:
+                part.train(not waits)
         torch.manual_seed(_mixed(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -167,6 +178,11 @@ class TwinModule(LightningModule):
         # Lightning divided each batch's loss by the number of accumulated batches, and DDP the gradients by the number
         # of ranks.
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / totals[1]
+        if self.core_waits:
+            # Without gradients the optimizer leaves weights, moments and decay alone. They are computed, so that all
+            # steps take as long: a limit of time is planned from the first ones.
+            for part in self.waiting:
+                part.zero_grad(set_to_none=True)
         learned = [p for p in self.twin.parameters() if p.grad is not None]
         gradients = [cast(Tensor, p.grad) for p in learned]
         torch._foreach_mul_(gradients, scale)

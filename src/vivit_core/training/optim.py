@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -41,6 +42,9 @@ class Optimization:
         its peak, and falls linearly over this last part of the steps (Hägele et al. 2024, "Scaling laws and
         compute-optimal training beyond fixed training durations"), so that one training, continued, gives several
         lengths.
+    readouts_first : share of the steps, the first ones, in which the readouts learn alone. Then core and modulator
+        begin, with a warm-up of their own. Fresh readouts send a trained core gradients that mean nothing yet (Kumar et
+        al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution").
 
     Raises
     ------
@@ -57,6 +61,7 @@ class Optimization:
     warmup_epochs: float
     min_lr_fraction: float
     cooldown_fraction: float | None
+    readouts_first: float
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
@@ -82,6 +87,16 @@ class Optimization:
         if self.cooldown_fraction is not None and not 0 < self.cooldown_fraction <= 1:
             raise ValueError(
                 f"optim.cooldown_fraction={self.cooldown_fraction} must lie in (0, 1]; null makes the course a cosine"
+            )
+        if not 0 <= self.readouts_first < 1:
+            raise ValueError(
+                f"optim.readouts_first={self.readouts_first} must lie in [0, 1), for example 0.3; "
+                "optim.core_lr_scale=0 keeps the core as it is to the end"
+            )
+        if self.readouts_first > 0 and self.core_lr_scale == 0:
+            raise ValueError(
+                f"optim.readouts_first={self.readouts_first} says when the core begins to learn, and with "
+                "optim.core_lr_scale=0 it never does; set optim.core_lr_scale=0.1, or leave optim.readouts_first out"
             )
 
     def check(self, twin: nn.Module) -> None:
@@ -136,11 +151,22 @@ class Optimization:
         ]
         optimizer = self.optimizer(groups)
 
-        def fraction(step: int) -> float:
+        def fraction(step: int, first: bool) -> float:
             made = planned if steps is None else steps()
-            return self.lr_fraction(step, made, round(warmup * made / planned))
+            warming = round(warmup * made / planned)
+            course = self.lr_fraction(step, made, warming)
+            if first:
+                return course
+            begun = step - self.core_begins(made)  # steps since then
+            return min(course, (begun + 1) / (warming + 1)) if begun >= 0 else 0.0
 
-        return optimizer, LambdaLR(optimizer, fraction)
+        of = {first: partial(fraction, first=first) for first in (True, False)}
+        names = [str(group["name"]).split("/")[0] for group in optimizer.param_groups]
+        return optimizer, LambdaLR(optimizer, [of[name not in ("core", "attention")] for name in names])
+
+    def core_begins(self, steps: int) -> int:
+        """The first of so many steps (0 = the first) in which the core learns."""
+        return min(round(self.readouts_first * steps), steps - 1)
 
     def lr_fraction(self, step: int, steps: int, warmup: int) -> float:
         """Part of the peak learning rate with which step ``step`` (0 = the first) of ``steps`` is taken."""

@@ -177,7 +177,8 @@ def refuse_sweep_of_ranks(context: RunContext) -> None:
 
 def check_init_from(context: RunContext, init_from: Path | None, optim: Node) -> None:
     """A finetuning begins with something."""
-    if init_from is None and (context.experiment == "finetune" or optim.get("core_lr_scale") == 0):
+    stays = optim.get("core_lr_scale") == 0 or optim.get("readouts_first")
+    if init_from is None and (context.experiment == "finetune" or stays):
         raise ValueError("what is to be finetuned? Say init_from=CHECKPOINT: a core that is not trained cannot stay")
 
 
@@ -356,6 +357,8 @@ def initialize(
         loaded = load_parts(twin, read_trained(init_from), trained.parts, init_from)
         fresh = ["the readouts", *([trained.fresh] if trained.fresh else [])]
         how = f"learns at {scale:g} of the readouts' rate" if scale else "is frozen, and without dropout"
+        if optimization.readouts_first:
+            how += f" after {optimization.readouts_first:.0%} of the steps"
         console.print(
             f"init_from={init_from}: loaded {loaded}; what was loaded {how} (optim.core_lr_scale); "
             f"fresh: {', '.join(fresh)}"
