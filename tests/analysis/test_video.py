@@ -23,6 +23,7 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.video.files import open_video
+from vivit_core.models.ensemble import Ensemble
 from vivit_core.specs import RecordingSpec
 
 DEFAULTS: dict[str, Any] = {
@@ -93,6 +94,26 @@ def test_every_bin_is_that_of_one_pass(tmp_path: Path, kind: str) -> None:
         assert summary["recordings"][name]["mean_rate_hz"] == pytest.approx(made.mean(), rel=1e-5)
         assert summary["recordings"][name]["pixel_mean"] == pytest.approx(frames.mean())
     assert (tmp_path / "pictures" / f"prediction_{own.recording_id}.png").is_file()
+
+
+def test_an_ensembles_members_lie_apart(tmp_path: Path) -> None:
+    """Its mean rate, and beside it the spread over its members, as those of one pass."""
+    members = [tiny_models.twin(tiny_models.vivit(modulator=None), tiny_models.spec("a", behavior=0)) for _ in range(3)]
+    with torch.no_grad():
+        for number, member in enumerate(members):
+            for parameter in member.parameters():
+                parameter.add_(0.02 * (number + 1) * torch.randn(parameter.shape, generator=torch.manual_seed(number)))
+    both = Ensemble(members)
+    frames = np.random.default_rng(0).integers(0, 255, (70, *both.specs["a"].frame_shape[1:]), dtype=np.uint8)
+    np.save(tmp_path / "video.npy", frames)
+    summary, rates = predicted(both, tmp_path / "video.npy", tmp_path, frame_rate_hz=both.specs["a"].frame_rate_hz)
+    with h5py.File(tmp_path / "rates0.h5") as file:
+        apart = file["recordings/a/spread"][()]
+    close(rates["a"], both.rates("a", frames))
+    close(apart, both.spread("a", frames))
+    assert summary["recordings"]["a"]["mean_spread_hz"] == pytest.approx(apart.mean(), rel=1e-5)
+    (table,) = report_section(summary, tmp_path, "python run.py task=predict").tables
+    assert table.columns[-1] == "members apart by (Hz)" and table.rows[0][-1] > 0
 
 
 def test_a_recordings_trials_begin_anew_each(tmp_path: Path) -> None:

@@ -20,7 +20,13 @@ RATES = np.random.default_rng(0).gamma(1.0, 10.0, (100, len(IDS))).astype(np.flo
 ABOUT = {"video": "film.mp4", "how": ["30 Hz"]}
 
 
-def parts(*names: str, pieces: Iterator[np.ndarray] | None = None) -> list[PredictedRates]:
+SPREAD = RATES[::-1] / 10
+
+
+def parts(
+    *names: str, pieces: Iterator[dict[str, np.ndarray]] | None = None, kinds: tuple[str, ...] = ("rates",)
+) -> list[PredictedRates]:
+    halves = [{"rates": RATES[some], "spread": SPREAD[some]} for some in (slice(64), slice(64, 100))]
     return [
         PredictedRates(
             recording_id=name,
@@ -29,7 +35,8 @@ def parts(*names: str, pieces: Iterator[np.ndarray] | None = None) -> list[Predi
             time_s_N=np.arange(100) / 50,
             trial_N=np.repeat([0, 1], 50),
             frame_N=np.arange(100) // 2,
-            pieces=iter([RATES[:64], RATES[64:]]) if pieces is None else pieces,
+            pieces=iter(halves) if pieces is None else pieces,
+            names=kinds,
         )
         for name in names
     ]
@@ -55,6 +62,21 @@ def test_npz(tmp_path: Path) -> None:
             assert archive[f"frame_{name}"][3] == 1
 
 
+def test_a_spread_stands_beside_the_rates(tmp_path: Path) -> None:
+    for name in ("r.h5", "r.npz", "r.csv"):
+        write_rates(tmp_path / name, parts("sim0", kinds=("rates", "spread")), lambda: ABOUT)
+    with h5py.File(tmp_path / "r.h5") as file:
+        own = file["recordings/sim0"]
+        assert (own["spread"][()] == SPREAD).all() and own["spread"].attrs["unit"] == "Hz"
+        assert (own["rates"][()] == RATES).all()
+    with np.load(tmp_path / "r.npz", allow_pickle=False) as archive:
+        assert (archive["spread_sim0"] == SPREAD).all() and (archive["rates_sim0"] == RATES).all()
+    table = read_table(tmp_path / "r.csv")
+    assert list(table)[3:] == [*IDS, *(f"{unit} spread" for unit in IDS)]
+    assert table[[f"{unit} spread" for unit in IDS]].to_numpy() == pytest.approx(SPREAD, rel=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.csv", "r.h5", "r.npz"]
+
+
 def test_csv(tmp_path: Path) -> None:
     write_rates(tmp_path / "r.csv", parts("sim0"), lambda: ABOUT)
     table = read_table(tmp_path / "r.csv")
@@ -78,7 +100,7 @@ def test_a_name_that_is_taken_or_says_no_format_is_refused(tmp_path: Path, name:
 @pytest.mark.parametrize("name", ["r.h5", "r.npz", "r.csv"])
 def test_a_disk_without_room_is_told_before_anything_is_predicted(tmp_path: Path, name: str) -> None:
     asked = []
-    pieces = (asked.append(number) or RATES[:50] for number in range(2))
+    pieces = (asked.append(number) or {"rates": RATES[:50]} for number in range(2))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:

@@ -1,16 +1,19 @@
 """Files of predicted rates: HDF5, .npz or csv, written a piece at a time, so that they may be larger than memory.
 
-Shape letters: N bins, T bins of a piece, U units.
+Shape letters: N bins, T bins of a piece, U units, V columns of numbers.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import h5py
@@ -36,7 +39,9 @@ class PredictedRates:
     time_s_N : when each bin begins, s from its stretch's begin.
     trial_N : number of the stretch; 0 where the video is one.
     frame_N : the video's frame that the bin shows.
-    pieces : (T, U) in Hz, N bins in all.
+    pieces : what is written, by name, (T, U) in Hz each, N bins in all: ``rates``, and where several models predict
+        them the ``spread``.
+    names : of what each piece holds.
     """
 
     recording_id: str
@@ -45,7 +50,8 @@ class PredictedRates:
     time_s_N: np.ndarray
     trial_N: np.ndarray
     frame_N: np.ndarray
-    pieces: Iterator[np.ndarray]
+    pieces: Iterator[Mapping[str, np.ndarray]]
+    names: tuple[str, ...] = ("rates",)
 
     @property
     def beside(self) -> dict[str, np.ndarray]:
@@ -54,7 +60,7 @@ class PredictedRates:
 
     @property
     def n_bytes(self) -> int:
-        return len(self.time_s_N) * (4 * len(self.unit_ids) + 8 * len(self.beside))
+        return len(self.time_s_N) * (4 * len(self.unit_ids) * len(self.names) + 8 * len(self.beside))
 
 
 def check_out(out: Path) -> None:
@@ -110,7 +116,8 @@ def write_rates(out: Path, recordings: Sequence[PredictedRates], about: Callable
 
 
 def write_h5(path: Path, recordings: Sequence[PredictedRates], about: Callable[[], Mapping[str, Any]]) -> None:
-    """``recordings/<name>/rates`` (N, U) float32 in Hz, beside it ``unit_ids``, ``time_s``, ``trial`` and ``frame``."""
+    """``recordings/<name>/rates`` (N, U) float32 in Hz, beside it ``unit_ids``, ``time_s``, ``trial`` and ``frame``;
+    ``spread`` as ``rates``, where there is one."""
     with open_hdf5(path, "w") as file:
         file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)
         for rates in recordings:
@@ -119,27 +126,38 @@ def write_h5(path: Path, recordings: Sequence[PredictedRates], about: Callable[[
             group.create_dataset("unit_ids", data=list(rates.unit_ids), dtype=h5py.string_dtype())
             for name, values in rates.beside.items():
                 group.create_dataset(name, data=values)
-            place = group.create_dataset("rates", (len(rates.time_s_N), len(rates.unit_ids)), np.float32)
-            place.attrs["unit"] = "Hz"
+            for name in rates.names:
+                group.create_dataset(name, (len(rates.time_s_N), len(rates.unit_ids)), np.float32).attrs["unit"] = "Hz"
             at = 0
             for piece in rates.pieces:
-                place[at : at + len(piece)] = piece
-                at += len(piece)
+                rows = slice(at, at := at + len(piece["rates"]))
+                for name in rates.names:
+                    group[name][rows] = piece[name]
         file.attrs["about"] = json.dumps(about())
 
 
 def write_npz(path: Path, recordings: Sequence[PredictedRates], about: Callable[[], Mapping[str, Any]]) -> None:
     """``rates_<name>`` (N, U) float32 in Hz, ``unit_ids_<name>``, ``time_s_<name>``, ``trial_<name>``,
-    ``frame_<name>``, and ``about`` as JSON; ``numpy.load`` reads it without unpickling."""
+    ``frame_<name>``, and ``about`` as JSON; ``spread_<name>`` as ``rates_<name>``, where there is one.
+    ``numpy.load`` reads it without unpickling."""
     with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         for rates in recordings:
             key = key_name(rates.recording_id)
             shape = (len(rates.time_s_N), len(rates.unit_ids))
-            with archive.open(f"rates_{key}.npy", "w", force_zip64=True) as file:
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for piece in rates.pieces:
-                    file.write(np.ascontiguousarray(piece, "<f4").tobytes())
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            with ExitStack() as opened:
+                # An archive takes one array after the other, so those but the first wait in files of their own.
+                waiting = {name: opened.enter_context(TemporaryFile(dir=path.parent)) for name in rates.names[1:]}
+                with archive.open(f"{rates.names[0]}_{key}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array_header_1_0(file, header)
+                    for piece in rates.pieces:
+                        for name, place in {rates.names[0]: file, **waiting}.items():
+                            place.write(np.ascontiguousarray(piece[name], "<f4").tobytes())
+                for name, written in waiting.items():
+                    written.seek(0)
+                    with archive.open(f"{name}_{key}.npy", "w", force_zip64=True) as file:
+                        np.lib.format.write_array_header_1_0(file, header)
+                        shutil.copyfileobj(written, file)
             for name, values in {"unit_ids": np.array(rates.unit_ids, dtype=str), **rates.beside}.items():
                 with archive.open(f"{name}_{key}.npy", "w") as file:
                     np.lib.format.write_array(file, values, allow_pickle=False)
@@ -148,14 +166,17 @@ def write_npz(path: Path, recordings: Sequence[PredictedRates], about: Callable[
 
 
 def write_csv(path: Path, rates: PredictedRates) -> None:
-    """A row a bin: ``time_s``, ``trial``, ``frame``, and a column for each unit's rate in Hz."""
-    check_room(path, len(rates.time_s_N) * CELL_BYTES * (len(rates.unit_ids) + len(rates.beside)))
+    """A row a bin: ``time_s``, ``trial``, ``frame``, and a column for each unit's rate in Hz; after those, where there
+    is a spread, a column ``<unit> spread`` for each."""
+    columns = [*rates.unit_ids, *(f"{unit} {name}" for name in rates.names[1:] for unit in rates.unit_ids)]
+    check_room(path, len(rates.time_s_N) * CELL_BYTES * (len(columns) + len(rates.beside)))
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
-        table.writerow([*rates.beside, *map(csv_text, rates.unit_ids)])
+        table.writerow([*rates.beside, *map(csv_text, columns)])
         at = 0
         for piece in rates.pieces:
-            rows = slice(at, at := at + len(piece))
+            rows = slice(at, at := at + len(piece["rates"]))
+            values_TV = np.concatenate([piece[name] for name in rates.names], axis=1)
             beside = zip(*(values[rows].tolist() for values in rates.beside.values()), strict=True)
-            for (time_s, trial, frame), row in zip(beside, piece.tolist(), strict=True):
+            for (time_s, trial, frame), row in zip(beside, values_TV.tolist(), strict=True):
                 table.writerow([f"{time_s:.6f}", trial, frame, *(f"{rate:.6g}" for rate in row)])

@@ -12,11 +12,15 @@ from vivit_core.report.section import Section, Table, captioned
 def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Section:
     """What was predicted, for which video, and how the video was matched to each recording."""
     recordings = summary["recordings"]
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (name, own["units"], own["bins"], own["seconds"], own["frame_rate_hz"], own["mean_rate_hz"])
         for name, own in recordings.items()
     ]
     columns = ["recording", "units", "bins", "seconds", "bins a second", "mean rate (Hz)"]
+    spreads = [own["mean_spread_hz"] for own in recordings.values()]
+    if None not in spreads:  # an ensemble's
+        columns.append("members apart by (Hz)")
+        rows = [(*row, spread) for row, spread in zip(rows, spreads, strict=True)]
     text = [
         f"The rates that the model predicts for {summary['video']}, from its first frame to its last, as of one pass. "
         f"They stand in {', '.join(summary['files'])}."

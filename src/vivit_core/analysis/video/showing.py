@@ -1,6 +1,6 @@
 """One recording's units and the video that they are shown: what is predicted, piece by piece, and what is kept of it.
 
-Shape letters: C channels, T bins of a piece, N bins in all, H W pixels, U units, D behavior numbers.
+Shape letters: M members, C channels, T bins of a piece, N bins in all, H W pixels, U units, D behavior numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from vivit_core.data.rates import PredictedRates
 from vivit_core.data.transforms import Transform
 from vivit_core.data.video.behavior import Behavior, behavior_of
 from vivit_core.data.video.match import Match
+from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.predictor import Predictor
 
 FAR, WIDE = 3.0, 4.0  # standard deviations of the pixels' mean, and ratio of their standard deviations, worth a word
@@ -63,7 +64,8 @@ class Showing:
         self.at_mean: tuple[str, ...] = ()
         self.done = self.missing = self.pixels = 0
         self.pixel_sum = self.pixel_squares = 0.0
-        self.rate_sum_U = np.zeros(spec.n_units)
+        self.rate_sum_U, self.spread_sum_U = np.zeros(spec.n_units), np.zeros(spec.n_units)
+        self.members: list[Predictor] = model.each if isinstance(model, Ensemble) else [model]
 
     def cut(self, given: Mapping[str, np.ndarray], number: int) -> Mapping[str, np.ndarray]:
         """The rows of a stretch, where a video has several."""
@@ -94,11 +96,12 @@ class Showing:
             trial_N=np.repeat(np.arange(len(self.shown)), [len(some) for some in self.shown]),
             frame_N=np.concatenate(self.shown),
             pieces=self.pieces(),
+            names=("rates", "spread") if len(self.members) > 1 else ("rates",),
         )
 
-    def pieces(self) -> Iterator[np.ndarray]:
-        """The rates (T, U) of piece after piece. What the model remembers is carried on, and forgotten at the end of a
-        stretch.
+    def pieces(self) -> Iterator[dict[str, np.ndarray]]:
+        """The ``rates`` (T, U) of piece after piece, and how far an ensemble's members lie apart, their ``spread`` (the
+        standard deviation). What the model remembers is carried on, and forgotten at the end of a stretch.
 
         Raises
         ------
@@ -113,20 +116,24 @@ class Showing:
             beside = stored or self.behavior(number, self.match.video.behavior(start, stop))
             self.at_mean = beside.at_mean
             self.model.seed = self.seed + number  # a stretch's samples are no other one's
-            stream = self.model.stream(self.match.spec.recording_id, clip_length=len(shown_T))
+            recording_id = self.match.spec.recording_id
+            streams = [member.stream(recording_id, clip_length=len(shown_T)) for member in self.members]
             at = 0
             for frames_CTHW in self.match.frames(start, stop):
-                rates_TU = stream.run(frames_CTHW, beside.values_TD[at : at + frames_CTHW.shape[1]])
+                behavior_TD = beside.values_TD[at : at + frames_CTHW.shape[1]]
+                rates_MTU = np.stack([stream.run(frames_CTHW, behavior_TD) for stream in streams])
+                rates_TU, spread_TU = rates_MTU.mean(0), rates_MTU.std(0)
                 if not np.isfinite(rates_TU).all():
                     raise ValueError(
                         f"recording {self.match.spec.recording_id}: rates are NaN or infinite from bin {at} on; the "
                         "training has diverged, or pixels and behavior are far beyond the training's"
                     )
                 self.note(frames_CTHW, rates_TU)
+                self.spread_sum_U += spread_TU.sum(0, dtype=np.float64)
                 at += len(rates_TU)
-                yield rates_TU
+                yield {"rates": rates_TU, "spread": spread_TU}
             assert at == len(shown_T), "a bin was left out"
-            self.missing += stream.missing_values
+            self.missing += streams[0].missing_values
 
     def note(self, frames_CTHW: np.ndarray, rates_TU: np.ndarray) -> None:
         """Keep what is kept of a piece."""
@@ -172,6 +179,7 @@ class Showing:
             "seconds": self.done / spec.frame_rate_hz,
             "frame_rate_hz": spec.frame_rate_hz,
             "mean_rate_hz": float(self.rate_sum_U.mean() / self.done),
+            "mean_spread_hz": float(self.spread_sum_U.mean() / self.done) if len(self.members) > 1 else None,
             "pixel_mean": mean,
             "pixel_std": std,
             "behavior_at_mean": list(self.at_mean),
