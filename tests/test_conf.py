@@ -134,6 +134,7 @@ NEEDED = {
     "task=receptive_fields": ["checkpoint=some.ckpt"],
     "task=tuning": ["checkpoint=some.ckpt"],
     "task=compare": ["checkpoints=[some.ckpt,other.ckpt]"],
+    "task=scaling": ["sweeps=[folder]"],
     "task=ensemble": ["checkpoints=[some.ckpt,other.ckpt]", "out=both.ckpt"],
     "task=stream": ["checkpoint=some.ckpt"],
     "task=attention": ["checkpoint=some.ckpt"],

@@ -16,6 +16,7 @@ import pytest
 import tiny_models
 import torch
 import yaml
+from fake_sweeps import sweep_of
 from films import gray, write
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -47,6 +48,7 @@ MAKE = of("make", RUN + COMPOSED)
 SMALL = ["trainer=debug", "model.spatial_depth=1", "model.temporal_depth=1"]
 SHORT = {
     "task=compare": ["resamples=20"],
+    "task=scaling": ["resamples=20"],
     "task=receptive_fields": ["noise.clips=2", "noise.clip_s=0.5", "gradient_clips=2", "gradient_clip_s=0.3"],
     "task=tuning": [
         "gratings.directions=4",
@@ -61,7 +63,7 @@ SHORT = {
 }
 TRAINED = {  # tasks of which PATH and PATH2 are trained checkpoints
     *("task=evaluate", "task=ensemble", "task=stream", "task=attention", "task=predict", "task=publish"),
-    *SHORT,
+    *(SHORT.keys() - {"task=scaling"}),
 }
 
 
@@ -136,6 +138,8 @@ def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request
         for file in tiny_files:
             shutil.copy(file, tmp_path / "data")
         given = [*own, "data.burn_in=20", *given, *SMALL, "baseline=null"]
+    elif "task=scaling" in given:
+        sweep_of(tmp_path / "FOLDER")
     elif "experiment=distill" in given:  # by any trained model
         given = [word.replace("ensemble.ckpt", str(request.getfixturevalue("trained"))) for word in given]
         given += [*tiny, *SMALL, "baseline=null"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def test_finetune(command, tiny, tiny_files, tmp_path):
         numbers = sum(value.numel() for value in state.values())
         assert f"{len(state)} tensors of the {part} ({numbers:,} numbers)" in printed
         assert equal(weights_of(tmp_path / "frozen" / "checkpoints" / "last.ckpt", part), state)
+    trained_on = json.loads((tmp_path / "frozen" / "environment.json").read_text())["trained_on"]
+    assert trained_on["recordings"] == {"sim1": {"minutes": pytest.approx(4 * 1.0 / 60), "units": 6}}  # 4 trials of 1 s
+    assert 0 < trained_on["core_parameters"] <= sum(value.numel() for value in core.values())
     description = read_checkpoint(tmp_path / "frozen" / "checkpoints" / "last.ckpt")["twin"]
     assert description["model"] == read_checkpoint(checkpoint)["twin"]["model"]
     assert [r["recording_id"] for r in description["recordings"]] == ["sim1"]

@@ -129,11 +129,15 @@ def moved(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def fingerprint(container: Mapping[str, Any]) -> str:
-    """A hash of the settings that decide what a training computes: not the folder, the loggers, ``resume``."""
-    deciding = {
+def deciding(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what a training computes: not the folder, the loggers, ``resume``."""
+    return {
         k: v
         for k, v in relocated(container, "").items()
         if k not in ("outputs", "resume", "debug", "packages", "logger")
     }
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(container: Mapping[str, Any]) -> str:
+    """A hash of the settings that decide what a training computes."""
+    return hashlib.sha256(json.dumps(deciding(container), sort_keys=True).encode()).hexdigest()[:16]

@@ -32,6 +32,7 @@ from vivit_core.cli.recordings import (
     refuse_smoothed,
 )
 from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, where_to_train
+from vivit_core.cli.scaled import TRAINED_ON, trained_on
 from vivit_core.cli.schema import PathName
 from vivit_core.cli.search import trial_of
 from vivit_core.cli.trained import is_fitted_alone, teacher_in
@@ -239,6 +240,8 @@ def fit(
     twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
     optimization.check(twin)
+    if processes.rank == 0:
+        runs.note(run, TRAINED_ON, trained_on(twin, datamodule))
     if teacher is not None:
         teacher.check(twin)
         tell(f"learns from {teacher}")

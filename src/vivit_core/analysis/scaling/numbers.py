@@ -1,0 +1,271 @@
+"""The runs of sweeps, brought to the same units, and a law through each curve of them.
+
+Shape letters: N runs of a curve, R resamplings, U units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vivit_core.analysis.bootstrap import interval
+from vivit_core.analysis.scaling.law import ENOUGH, NUMBERS, Law, fit, resample
+from vivit_core.metrics.oracle import share_of_oracle
+
+if TYPE_CHECKING:
+    import pandas
+
+Over = Literal["minutes", "recordings", "units", "parameters"]
+UNIT = ["recording", "unit"]  # the columns of units.csv that name one
+SCORED = ["bps", "bins", "spikes", "truth_bps"]  # those that are read of it
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A training that has finished.
+
+    Attributes
+    ----------
+    name : for messages, for example its sweep and job.
+    path : its run folder.
+    curve : which curve it is a point of.
+    amounts : what it was trained on: ``minutes`` of a recording, ``recordings``, ``units`` of all of them, and the
+        ``parameters`` of its core.
+    seed : of its weights.
+    likelihood : whose bits per spike its scores are.
+    units : its ``units.csv``, with recording and unit as the index: ``bps``, ``bins``, ``spikes`` and ``truth_bps``.
+    """
+
+    name: str
+    path: Path
+    curve: str
+    amounts: Mapping[Over, float]
+    seed: int
+    likelihood: str
+    units: pandas.DataFrame
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The runs of one kind, over what grows.
+
+    Attributes
+    ----------
+    runs : least first.
+    x_N, bps_NU : how much each had, and its units' scores.
+    law, drawn : through the means, and through resamplings of them; None where there are fewer than three different
+        amounts.
+    """
+
+    runs: list[TrainedRun]
+    x_N: np.ndarray
+    bps_NU: np.ndarray
+    law: Law | None = None
+    drawn: Law | None = None
+
+    @property
+    def amounts(self) -> np.ndarray:
+        """The different amounts, least first."""
+        return np.unique(self.x_N)
+
+    @property
+    def mean_N(self) -> np.ndarray:
+        return self.bps_NU.mean(1)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All curves, on the same units.
+
+    Attributes
+    ----------
+    curves : by name.
+    truth_U : the true rates' bits per spike; NaN where they are not known.
+    left_out : units that not all runs score.
+    recordings : how many units of each recording are compared.
+    """
+
+    curves: dict[str, Curve]
+    truth_U: np.ndarray
+    left_out: int
+    recordings: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def oracle(self) -> float:
+        """The true rates' mean bits per spike; NaN where it is not known of all units."""
+        return float(self.truth_U.mean())
+
+
+def curves_of(runs: Sequence[TrainedRun], over: Over, resamples: int, seed: int) -> Curves:
+    """Bring runs to the units that all of them score, and put a law through each curve.
+
+    Parameters
+    ----------
+    runs : that have finished.
+    over : what grows.
+    resamples : of units and residuals.
+    seed : of the resampling.
+
+    Raises
+    ------
+    ValueError
+        Where the runs share no scored unit, were scored on different bins or by different likelihoods, or where
+        nothing grows.
+    """
+    refuse_unlike(runs)
+    first = runs[0].units
+    known = [run.units.index[np.isfinite(run.units["bps"])] for run in runs]
+    shared = [unit for unit in known[0] if all(unit in own for own in known[1:])]
+    if not shared:
+        raise ValueError(
+            f"{runs[0].name} and the other runs share no unit with a score, so no curve can be drawn; give sweeps "
+            "whose runs are tested on the same recordings"
+        )
+    for run in runs[1:]:
+        for column in ("bins", "spikes"):
+            if not np.array_equal(first.loc[shared, column], run.units.loc[shared, column]):
+                raise ValueError(
+                    f"{runs[0].name} and {run.name} were scored on different test trials ({column} differ in units.csv)"
+                    "; give sweeps of the same recordings and the same evaluation"
+                )
+    made = {}
+    for name in dict.fromkeys(run.curve for run in runs):
+        own = sorted((run for run in runs if run.curve == name), key=lambda run: (run.amounts[over], run.seed))
+        x_N = np.array([rounded(run.amounts[over]) for run in own])
+        bps_NU = np.stack([run.units.loc[shared, "bps"].to_numpy(float) for run in own])
+        made[name] = with_law(Curve(own, x_N, bps_NU), resamples, seed)
+    if all(len(curve.amounts) < 2 for curve in made.values()):
+        amount = next(iter(made.values())).amounts[0]
+        raise ValueError(
+            f"over={over}: all {len(runs)} runs that finished have {amount:g}, so nothing grows; sweep "
+            f"{SWEPT[over]}, or choose what the sweep changes by over=minutes|recordings|units|parameters"
+        )
+    everywhere = {unit for run in runs for unit in run.units.index}
+    truth_U = first.loc[shared, "truth_bps"].to_numpy(float)
+    recordings: dict[str, int] = {}
+    for recording, _ in shared:
+        recordings[recording] = recordings.get(recording, 0) + 1
+    return Curves(made, truth_U, len(everywhere) - len(shared), recordings)
+
+
+SWEPT: dict[Over, str] = {  # what a sweep changes for each
+    "minutes": "data.train_minutes (hparams_search=scaling)",
+    "recordings": "data.recordings or data.simulator.recordings",
+    "units": "data.recordings or data.simulator.units",
+    "parameters": "the model's size (hparams_search=embedding_dim)",
+}
+
+
+def refuse_unlike(runs: Sequence[TrainedRun]) -> None:
+    """Raise ValueError where bits per spike of the runs are not of one kind."""
+    of: dict[str, str] = {}
+    for run in runs:
+        of.setdefault(run.likelihood, run.name)
+    if len(of) > 1:
+        said = ", ".join(f"{name} by {likelihood}" for likelihood, name in of.items())
+        raise ValueError(f"the runs were scored by different likelihoods, whose bits have different zeros: {said}")
+
+
+def rounded(amount: float) -> float:
+    """Four digits: minutes of two seeds may differ by a bin."""
+    return float(f"{amount:.4g}")
+
+
+def with_law(curve: Curve, resamples: int, seed: int) -> Curve:
+    """The curve with its law, where it has enough points for one."""
+    if len(curve.amounts) < NUMBERS:
+        return curve
+    law = fit(curve.x_N, curve.mean_N)
+    drawn = fit(curve.x_N, resample(curve.x_N, curve.bps_NU, law, resamples, seed))
+    return Curve(curve.runs, curve.x_N, curve.bps_NU, law, drawn)
+
+
+def ceiling_of(curve: Curve) -> dict[str, Any]:
+    """Where a curve ends, and whether its runs tell: ``ceiling``, ``ceiling_interval`` (None above: without end),
+    ``ceiling_known``.
+
+    It is known where its interval is no wider than the rise that was seen. Three amounts of data never tell it,
+    because a law goes through any three.
+    """
+    assert curve.law is not None and curve.drawn is not None
+    drawn_R = np.where(curve.drawn.endless, math.inf, curve.drawn.ceiling_R)
+    low, high = (float(bound) for bound in np.quantile(drawn_R, [0.025, 0.975], method="higher"))
+    ends = curve.law.at(curve.amounts[[0, -1]])[0]
+    rise = float(ends[1] - ends[0])
+    known = len(curve.amounts) >= ENOUGH and not curve.law.endless[0] and high - low <= rise
+    return {"ceiling": float(curve.law.ceiling_R[0]), "ceiling_interval": [low, high], "ceiling_known": bool(known)}
+
+
+def foretold_of(curve: Curve, resamples: int, seed: int) -> dict[str, Any] | None:
+    """What the law of all but the largest amount says of that one, beside what was measured there; None where too few
+    are left."""
+    last = curve.x_N == curve.amounts[-1]
+    before = with_law(Curve([], curve.x_N[~last], curve.bps_NU[~last]), resamples, seed)
+    if before.law is None or before.drawn is None:
+        return None
+    at = curve.amounts[-1:]
+    return {
+        "at": float(at[0]),
+        "foretold": float(before.law.at(at)[0, 0]),
+        "foretold_interval": interval(before.drawn.at(at)[:, 0]),
+        "measured": float(curve.mean_N[last].mean()),
+    }
+
+
+def numbers_of(curve: Curve, truth_U: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+    """What ``summary.json`` says of a curve."""
+    means = [curve.mean_N[curve.x_N == x] for x in curve.amounts]
+    of_best = curve.bps_NU[curve.x_N == curve.amounts[-1]].mean(0)
+    found: dict[str, Any] = {
+        "runs": len(curve.runs),
+        "seeds": len({run.seed for run in curve.runs}),
+        "at": curve.amounts.tolist(),
+        "bps_mean": [float(own.mean()) for own in means],
+        "knowable_fraction": share_of_oracle(of_best, truth_U),
+        "law": None,
+    }
+    if curve.law is None or curve.drawn is None:
+        return found
+    most = float(curve.amounts[-1])
+    law = curve.law
+    found["law"] = {
+        **ceiling_of(curve),
+        "amount": float(law.amount_R[0] * law.unit ** law.exponent_R[0]),
+        "exponent": float(law.exponent_R[0]),
+        "exponent_interval": interval(curve.drawn.exponent_R),
+        "rises": bool(law.amount_R[0] > 0),
+        "residual": float(np.sqrt(np.mean((curve.mean_N - law.at(curve.x_N)[0]) ** 2))),
+        "gain_of_twice": float(law.gain(most)[0]),
+        "gain_of_twice_interval": interval(curve.drawn.gain(most)),
+        "trainings_drawn": len(curve.runs) > NUMBERS,
+        "test": foretold_of(curve, resamples, seed),
+    }
+    return found
+
+
+def rows_of(curves: Curves, over: Over) -> list[dict[str, Any]]:
+    """The rows of ``scaling.csv``, one a run."""
+    rows: list[dict[str, Any]] = []
+    for name, curve in curves.curves.items():
+        for run, x, bps_U in zip(curve.runs, curve.x_N, curve.bps_NU, strict=True):
+            rows.append(
+                {
+                    "curve": name,
+                    "job": run.name,
+                    **{str(what): amount for what, amount in run.amounts.items()},
+                    "seed": run.seed,
+                    "units_scored": len(bps_U),
+                    "bps_mean": float(bps_U.mean()),
+                    "bps_median": float(np.median(bps_U)),
+                    "law_bps": None if curve.law is None else float(curve.law.at(np.array([x]))[0, 0]),
+                    "truth_bps_mean": curves.oracle,
+                    "knowable_fraction": share_of_oracle(bps_U, curves.truth_U),
+                    "run": str(run.path),
+                }
+            )
+    return rows

@@ -1,0 +1,114 @@
+"""task=scaling: sweeps' folders, written here without a training, become curves; what is no sweep is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import pytest
+from fake_sweeps import job, sweep_of
+
+from vivit_core.cli.scaled import curve_names, runs_of
+
+ON_A_CORE = {"init_from": "core.ckpt", "optim": {"core_lr_scale": 0.0, "readouts_first": 0.0}}
+
+
+def test_two_sweeps_are_drawn_together(command, tmp_path):
+    """Few minutes on a trained core beside a training from nothing; one job runs yet, one failed, one is copied."""
+    sweep_of(tmp_path / "new")
+    few = sweep_of(tmp_path / "few", exponent=2.0, **ON_A_CORE)
+    for number, outcome in ((4, {"status": "running"}), (5, {"status": "failed", "reason": "a fault"})):
+        (few / "outcomes" / f"{number}.json").write_text(json.dumps(outcome))
+    moved = json.loads((few / "outcomes" / "0.json").read_text()) | {"run": "/gone/0"}
+    (few / "outcomes" / "0.json").write_text(json.dumps(moved))
+
+    code, printed = command("task=scaling", "sweeps=[new,few]", "resamples=100", "hydra.run.dir=curves")
+    assert code == 0, printed
+    summary = json.loads((tmp_path / "curves" / "summary.json").read_text())
+    assert {name: own["at"] for name, own in summary["curves"].items()} == {
+        "from nothing": [0.5, 1, 2, 4],
+        "frozen core": [0.5, 1, 2, 4],
+    }
+    exponents = [own["law"]["exponent"] for own in summary["curves"].values()]
+    assert exponents == pytest.approx([1.0, 2.0], rel=1e-3)
+    assert summary["left_out"] == [{"job": "few/4", "reason": "running"}, {"job": "few/5", "reason": "failed"}]
+    assert summary["units"] == 2 and summary["oracle"] == 1.5
+    with (tmp_path / "curves" / "scaling.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["job"] for row in rows] == [f"{name}/{i}" for name in ("new", "few") for i in range(4)]
+    assert (tmp_path / "curves" / "pictures" / "scaling.png").is_file()
+    assert "How more data would help" in (tmp_path / "curves" / "report.html").read_text(encoding="utf-8")
+    assert "from nothing: twice the data (4 to 8) would add" in " ".join(printed.split())
+
+
+def test_what_there_was_counts_and_not_what_was_asked_for(tmp_path):
+    """A recording of 3.5 minutes has no 10."""
+    sweep = tmp_path / "sweep"
+    job(sweep, 0, 1.0, 0.1)
+    job(sweep, 1, 3.5, 0.2, asked=10.0)
+    runs, left_out, differ = runs_of([sweep], "minutes")
+    assert [run.amounts["minutes"] for run in runs] == [1.0, 3.5] and left_out == [] and differ == []
+    assert runs[0].amounts == {"minutes": 1.0, "recordings": 1, "units": 3, "parameters": 500}
+    assert [run.units.loc[("a", "007"), "bps"] for run in runs] == [0.1, 0.2]  # an id may look like a number
+
+
+def flat(**changed: Any) -> dict[str, Any]:
+    plain = {"seed": 0, "data.seed": 0, "init_from": None, "optim.core_lr_scale": 1.0, "optim.readouts_first": 0.0}
+    return {**plain, "data.train_minutes": 1, "model.embedding_dim": 8, "optim.lr": 0.01, **changed}
+
+
+def test_a_curve_is_how_its_core_came_to_be_and_what_else_differs():
+    on_a_core = {"init_from": "a.ckpt", "optim.core_lr_scale": 0.1}
+    names, differ = curve_names(
+        [
+            flat(),
+            flat(seed=1, **{"data.seed": 1, "data.train_minutes": None}),
+            flat(**on_a_core),
+            flat(**on_a_core, **{"optim.lr": 0.02}),
+            flat(**on_a_core, **{"optim.readouts_first": 0.3}),
+            flat(**(on_a_core | {"optim.core_lr_scale": 0}), **{"model.embedding_dim": 16}),
+        ],
+        "minutes",
+    )
+    assert names[:2] == ["from nothing"] * 2
+    assert names[2:4] == ["core learns at 0.1, lr=0.01", "core learns at 0.1, lr=0.02"]
+    assert names[4:] == ["core learns at 0.1 after 30%", "frozen core"]
+    assert differ == ["model.embedding_dim"]  # no name says it
+    sizes = [flat(), flat(**{"model.embedding_dim": 16})]
+    assert curve_names(sizes, "minutes") == (["from nothing, embedding_dim=8", "from nothing, embedding_dim=16"], [])
+    assert curve_names(sizes, "parameters") == (["from nothing"] * 2, [])
+    lists = [flat(**{"data.recordings": ["a.h5"][:n]}) for n in (0, 1)]
+    assert curve_names(lists, "recordings") == (["from nothing"] * 2, [])
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "said"),
+    [
+        ("[]", "name at least one folder"),
+        ("[nothing]", "nothing is no sweep's folder, because it holds no outcomes/0.json"),
+        ("[sweep/0]", "sweep/0 is no sweep's folder"),
+        ("[sweep,./sweep]", "one is named twice"),
+        ("[one]", "over=minutes: all 1 runs that finished have 1, so nothing grows"),
+        ("[failed]", r"no training of them has finished with a score (failed/0: failed)"),
+        ("[foreign]", "notes.json: a sweep writes outcomes/<number>.json"),
+        ("[damaged]", "environment.json: its trained_on is damaged"),
+        ("[old]", "does not say what it was trained on"),
+        ("[evaluations]", "no training"),
+        ("[torn]", "0.json: not readable"),
+    ],
+)
+def test_what_makes_no_curve_is_refused_in_a_line(command, tmp_path, sweeps, said):
+    sweep_of(tmp_path / "sweep")
+    for name in ("one", "failed", "foreign", "damaged", "old", "evaluations", "torn"):
+        job(tmp_path / name, 0, 1.0, 0.5)
+    (tmp_path / "failed" / "outcomes" / "0.json").write_text(json.dumps({"status": "failed", "reason": "x"}))
+    (tmp_path / "foreign" / "outcomes" / "notes.json").write_text("{}")
+    (tmp_path / "damaged" / "0" / "environment.json").write_text(json.dumps({"trained_on": {"recordings": {"a": 3}}}))
+    (tmp_path / "old" / "0" / "environment.json").write_text("{}")
+    outcome = json.loads((tmp_path / "one" / "outcomes" / "0.json").read_text())
+    (tmp_path / "evaluations" / "outcomes" / "0.json").write_text(json.dumps(outcome | {"trained": False}))
+    (tmp_path / "torn" / "outcomes" / "0.json").write_text('{"status": ')
+    code, printed = command("task=scaling", f"sweeps={sweeps}")
+    assert code == 1 and said in " ".join(printed.split()), printed
+    assert "Traceback" not in printed and not list((tmp_path / "outputs").rglob("*.csv"))
