@@ -18,6 +18,7 @@ from tiny_models import (
     BASIS,
     LIKELIHOOD,
     MODELS_UNDER_CONTRACT,
+    MODULATORS,
     READOUTS_UNDER_CONTRACT,
     RELATIVE,
     RESIDUAL_STEM,
@@ -122,6 +123,24 @@ def test_every_readout_reads_every_core(model: dict[str, Any], readout: dict[str
     twins.check_stream(parts)
 
 
+@pytest.mark.parametrize("modulator", MODULATORS.values(), ids=MODULATORS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(model, id=name, marks=[] if name == "residual-stem-gain" else pytest.mark.long)
+        for name, model in MODELS_UNDER_CONTRACT.items()
+    ],
+)
+def test_every_modulator_acts_on_every_core(model: dict[str, Any], modulator: dict[str, Any]) -> None:
+    parts = twins.Parts(model | {"modulator": modulator})
+    twins.check_geometries(parts, [twins.FRAME])
+    twins.check_no_look_ahead(parts)
+    twins.check_gradients(parts)
+    twins.check_round_trip(parts)
+    twins.check_stream(parts)
+    twins.check_checkpointing(parts)
+
+
 @models
 def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
     twins.check_checkpointing(twins.Parts(dropping(model)))
@@ -144,6 +163,14 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
 def test_compiled_blocks_compute_the_same(model: dict[str, Any], checkpointing: bool) -> None:
     """Dropout included: an element's fate does not depend on how it is computed."""
     twins.check_compiled(twins.Parts(dropping(model)), checkpointing=checkpointing)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("modulator", MODULATORS.values(), ids=MODULATORS)
+def test_every_modulator_acts_on_compiled_blocks(modulator: dict[str, Any]) -> None:
+    for checkpointing in (False, True):
+        twins.check_compiled(twins.Parts(vivit(**SHALLOW, modulator=modulator)), checkpointing=checkpointing)
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from tiny_models import (
     ABSOLUTE,
     ATTENTION,
     LIKELIHOOD,
+    MODULATORS,
     READOUT,
     READOUTS_UNDER_CONTRACT,
     RELATIVE,
@@ -61,6 +62,17 @@ def test_every_readout_has_the_parameters_of_the_plan(readout) -> None:
     assert {stage.name: stage.parameters for stage in planned.stages}["2 readouts"] == sum(
         p.numel() for p in made.readouts.parameters()
     )
+
+
+@pytest.mark.parametrize("modulator", MODULATORS.values(), ids=MODULATORS)
+def test_every_modulator_has_the_parameters_and_maps_of_the_plan(modulator) -> None:
+    model = vivit(spatial_depth=0, temporal_depth=1, registers=0, modulator=modulator)
+    planned = plan(model, READOUT, LIKELIHOOD, **SIZES)
+    made = twin(model, spec("a"), spec("b"))
+    assert planned.parameters == sum(p.numel() for p in made.parameters())
+    (stage,) = (stage for stage in planned.stages if stage.name == "modulator")
+    assert stage.parameters == sum(p.numel() for p in made.modulator.parameters())
+    assert stage.shape == "(4, 16, 4, 3, 4)"
 
 
 def test_flops_are_those_counted_by_hand() -> None:

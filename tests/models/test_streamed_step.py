@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import BASIS, GRU, RESIDUAL_STEM, STEM, TUBELET, factorized, resnet, twin, vivit
+from tiny_models import BASIS, GRU, MODULATORS, RESIDUAL_STEM, STEM, TUBELET, factorized, resnet, twin, vivit
 
 from vivit_core.models import streamed_step
 from vivit_core.models.streamed_step import export_step, noise
@@ -19,6 +19,7 @@ MODELS: dict[str, Any] = {
     "stem": vivit(tokenizer=RESIDUAL_STEM | {"patch_size": [2, 4, 8]}, frontend=BASIS, window=6, modulator=None),
     "resnet": resnet(tokenizer=STEM | {"patch_size": [2, 4, 4]}, frontend=BASIS),
     "factorized": factorized(),
+    "gru": factorized(modulator=MODULATORS["gru"]),
 }
 
 

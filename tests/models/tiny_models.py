@@ -39,6 +39,10 @@ RESIDUAL_STEM = {
     "context": 3,
 }
 GAIN = {"_target_": "vivit_core.models.modulators.behavior_gain.BehaviorGain", "hidden": 6, "numbers": 4}
+MODULATORS = {
+    name: {"_target_": f"vivit_core.models.modulators.{path}", "hidden": 6}
+    for name, path in (("film", "film.FiLM"), ("gru", "gru.GRU"), ("concat", "concat.Concat"))
+}  # that are no ConvGRU and no gain
 FACTORIZED = {
     "_target_": "vivit_core.models.readouts.factorized.FactorizedReadout",
     "cell_px": 2.0,

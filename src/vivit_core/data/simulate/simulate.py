@@ -38,7 +38,7 @@ from vivit_core.data.simulate.context import KINDS, Context, Contexts
 from vivit_core.data.simulate.cortex import positions
 from vivit_core.data.simulate.local_rate import local_rate
 from vivit_core.data.simulate.population import FloatArray, Population
-from vivit_core.data.simulate.world import SWAY_DEG, Objects, Scene, eye_path, quarters, sway
+from vivit_core.data.simulate.world import SWAY_DEG, Objects, Scene, eye_path, quarters, sway, velocity
 from vivit_core.system.files import remember_whole, write_text
 from vivit_core.system.locks import lock
 
@@ -173,15 +173,25 @@ class Simulator:
         """Bins of one trial."""
         return round(self.trial_s * self.frame_rate_hz)
 
+    def population(self, index: int) -> Population:
+        """The neurons of a recording, whose scales are not set yet."""
+        units = np.random.default_rng([self.seed, index, 1])
+        return Population.draw(self.units, (self.height, self.width), self.frame_rate_hz, units)
+
+    def gain(self, index: int, position_NT2: FloatArray) -> FloatArray:
+        """The true gain (N, T, U) that the eye gives a recording's units, from its position in degrees in whole
+        trials."""
+        return self.population(index).gain(position_NT2, velocity(position_NT2, self.frame_rate_hz))
+
     def _record(self, index: int, path: Path, advance: Callable[[int], None]) -> None:
         """Simulate one recording and write it; `advance` is told of each trial that is done."""
-        shows, units, noise, more, where = (np.random.default_rng([self.seed, index, stream]) for stream in range(5))
+        shows, _, noise, more, where = (np.random.default_rng([self.seed, index, stream]) for stream in range(5))
         shape = (self.height, self.width)
         stimulus_N, split_N = self._schedule(shows)
         frames_NTHW, position_NT2 = self._show(stimulus_N, split_N, shows, more, advance)
-        velocity_NT2 = np.diff(position_NT2, axis=1, prepend=position_NT2[:, :1]) * self.frame_rate_hz
+        velocity_NT2 = velocity(position_NT2, self.frame_rate_hz)
 
-        population = Population.draw(self.units, shape, self.frame_rate_hz, units)
+        population = self.population(index)
         energy_NTU, pool_NTU = population.filter(frames_NTHW)
         gain_NTU = population.gain(position_NT2, velocity_NT2)
         train = split_N == "train"

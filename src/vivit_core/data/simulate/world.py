@@ -297,6 +297,12 @@ def eye_path(seconds: float, frame_rate_hz: float, room_deg: tuple[float, float]
     return EyePath(position_T2.astype(np.float32), np.array(onsets), np.array(amplitudes))
 
 
+def velocity(position_NT2: FloatArray, frame_rate_hz: float) -> FloatArray:
+    """Of an eye at these positions, the same a second: (N, T, 2); 0 in a trial's first frame."""
+    moved: FloatArray = np.diff(position_NT2, axis=1, prepend=position_NT2[:, :1]) * frame_rate_hz
+    return moved
+
+
 def fold(position_T2: NDArray[np.float64], room: NDArray[np.float64]) -> NDArray[np.float64]:
     """Reflect positions at ±room until they are inside."""
     return np.abs((position_T2 - room) % (4 * room) - 2 * room) - room
