@@ -129,7 +129,7 @@ def test_a_recording_has_to_be_said_where_there_are_several(tmp_path: Path) -> N
     several = twin(vivit(), spec("a"), spec("b"))
     torch.save(checkpoint_of(several), tmp_path / "several.ckpt")
     torch.save(checkpoint_of(known_ln()), tmp_path / "ln.ckpt")
-    arguments = {"out": tmp_path / "out", "format": "torch", "recording": None}
+    arguments = {"out": tmp_path / "out", "format": "torch", "recording": None, "source": None}
     with pytest.raises(ValueError, match=r"knows 2 recordings, and one is exported; say recording=a or recording=b"):
         export(None, checkpoint=tmp_path / "several.ckpt", **arguments)
     with pytest.raises(ValueError, match=r"does not know recording 'c'"):

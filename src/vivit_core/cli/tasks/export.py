@@ -1,4 +1,4 @@
-"""task=export: a recording's stream for a rig, in files that run without this package."""
+"""task=export: a recording's stream for a rig, in files that run without this package; or a benchmark's submission."""
 
 from __future__ import annotations
 
@@ -6,32 +6,54 @@ from pathlib import Path
 from typing import Literal
 
 from vivit_core.analysis.export.files import check_kind, export_stream
+from vivit_core.analysis.export.sensorium2023 import check_library, export_sensorium2023
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.trained import load_trained
+from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.twin import Twin
 from vivit_core.names import setting
+from vivit_core.parts.build import build_all
 
 
 def export(
-    context: RunContext, *, checkpoint: Path, out: Path, format: Literal["torch", "onnx"], recording: str | None
+    context: RunContext,
+    *,
+    checkpoint: Path,
+    out: Path,
+    format: Literal["torch", "onnx", "sensorium2023"],
+    recording: str | None,
+    source: Path | None,
 ) -> None:
-    """Export the streaming step of a recording: frame, behavior and state in, rates and state out.
+    """Export the streaming step of a recording: frame, behavior and state in, rates and state out. Or predict the test
+    trials of a benchmark, and write what is submitted to it.
 
     Parameters
     ----------
     context : the run.
-    checkpoint : of a causal twin, or of an ensemble of such.
+    checkpoint : of a causal twin, or of an ensemble of such; for a submission, of any model.
     out : a new folder.
-    format : of the programs.
-    recording : id of the one whose units are predicted; None: the only one.
+    format : of the programs, or the benchmark.
+    recording : id of the one whose units are predicted; None: the only one, or for a submission all.
+    source : the benchmark's own folders; None where programs are exported.
 
     Raises
     ------
     ValueError
-        Where the checkpoint is of no twin, the recording is not said, or the stream cannot be exported.
+        Where the checkpoint is of no twin, the recording is not said, the stream cannot be exported, or the benchmark's
+        folders are not those that the model knows.
     """
+    if (source is None) == (format == "sensorium2023"):
+        raise ValueError(
+            "format=sensorium2023 predicts the trials of the competition's folders; say where they are by source=FOLDER"
+            if source is None
+            else f"source={source}: format={format} reads none; leave it out, or say format=sensorium2023"
+        )
+    if format == "sensorium2023":
+        assert source is not None
+        submit(context, checkpoint, source, out, recording)
+        return
     check_kind(format)
     trained = load_trained(checkpoint)
     twin = trained.model
@@ -47,3 +69,23 @@ def export(
     size = sum(file.stat().st_size for file in files)
     tell(f"wrote {out}: {len(files)} files, {size / 1e6:.1f} MB; its rates equal the stream's to 1e-4 of the largest")
     tell(f"time its bins: task=stream checkpoint={checkpoint} recording={name} exports=[{out}]")
+
+
+def submit(context: RunContext, checkpoint: Path, source: Path, out: Path, recording: str | None) -> None:
+    """Write a submission to Sensorium 2023."""
+    check_library()
+    trained = load_trained(checkpoint)
+    settings = settings_of(checkpoint, trained.content)
+    transforms = build_all("data.transforms", settings["data"].get("transforms", {})) if settings is not None else {}
+    context.describe()
+    files = export_sensorium2023(
+        trained.model,
+        source,
+        out,
+        recording=recording,
+        transforms=transforms,
+        device=context.device,
+        tell=tell,
+    )
+    for file in files:
+        tell(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")

@@ -17,7 +17,8 @@ import numpy as np
 
 from vivit_core.data.importers.common import Importer, SourceRecording
 from vivit_core.data.importers.sliceable import converted, pixel_type
-from vivit_core.data.importers.sources import DAMAGED_NPY, open_npy, split_by_stimulus
+from vivit_core.data.importers.sources import split_by_stimulus
+from vivit_core.data.npy import DAMAGED_NPY, open_npy
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.inputs import (
     check_behavior,

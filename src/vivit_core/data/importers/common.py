@@ -37,6 +37,7 @@ from vivit_core.system.files import matching
 
 VERSION = 2  # of what importers make; another number imports everything again
 _IMPORTS_S = 60.0  # of computing that the libraries of a format may take to start
+_SECONDS_A_FILM_BYTE = 1e-5  # of computing that decoding may take; a film of a megabyte may have thousands of frames
 _PIECE_BYTES = 1 << 24  # what is held of one array at a time
 
 
@@ -171,13 +172,16 @@ class Importer(ABC):
             say(f"{path} is imported already, by these settings from these files")
             return path
         check_writable(path)
-        for file in self.files(source):
+        files = self.files(source)
+        for file in files:
             check_holes(file)
         if self.guarded:
             with Guard() as guard:
                 importer = f"{type(self).__module__}:{type(self).__name__}"
                 arguments = {"importer": importer, "settings": asdict(self), "source": str(source)}
-                guard.run(source, f"{__name__}:read_through", arguments, more_s=_IMPORTS_S)
+                outside = sum(file.stat().st_size for file in files if not file.is_relative_to(source))
+                more_s = _IMPORTS_S + _SECONDS_A_FILM_BYTE * outside
+                guard.run(source, f"{__name__}:read_through", arguments, more_s=more_s)
         with self.read(source) as found:
             about: dict[str, Any] = {name: getattr(self, name) or found.about.get(name, "") for name in ABOUT}
             write_recording(

@@ -25,7 +25,8 @@ import scipy.io
 from einops import rearrange, reduce
 
 from vivit_core.data.importers.common import Importer, SourceRecording
-from vivit_core.data.importers.sources import require_file, split_by_stimulus
+from vivit_core.data.importers.sources import split_by_stimulus
+from vivit_core.data.npy import require_file
 from vivit_core.data.recording.format import Trials
 from vivit_core.specs import RecordingError
 

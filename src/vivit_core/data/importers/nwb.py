@@ -3,7 +3,8 @@
 The stimulus gives the clock: bins lie between the onsets of its frames, so that jitter moves bins with their frames. A
 frame that stays for n bins (an image shown for longer, or one whose successors were dropped: the screen keeps it) is
 repeated n times, and its time is divided evenly. A frame that stays longer than ``longest_frame_s`` is followed by a
-gap, where a trial is cut. Bins in no trial are left out.
+gap, where a trial is cut. Bins in no trial are left out. A table of presentations says also when each picture ends:
+between two of them the screen is empty.
 
 Clocks (8 bytes a frame or sample) are held in memory; pictures, spikes and behavior are read in blocks of bins.
 
@@ -27,11 +28,20 @@ from vivit_core.data.importers.nwb_file import (
     behavior_series,
     opened,
     own_array,
-    pictures_of,
     spikes_of,
     times_of,
     unit_table,
     word,
+)
+from vivit_core.data.importers.nwb_pictures import (
+    BLANK,
+    UNKNOWN,
+    Pictures,
+    Shown,
+    films_of,
+    pictures_of,
+    shown_by_series,
+    shown_by_table,
 )
 from vivit_core.data.importers.sliceable import Computed
 from vivit_core.data.importers.sources import split_by_stimulus
@@ -39,17 +49,25 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.inputs import own_stimuli, unknown_stimuli
 from vivit_core.specs import RecordingError
 
+FILM = 0.9  # of the changes of a film's picture go to the next one
 STRAY = 0.25  # a bin that is this much shorter or longer than the others, as a fraction, is not valid
 
 
 @dataclass(frozen=True)
 class NwbImporter(Importer):
-    """Import an NWB file: units' spike times, an ImageSeries or IndexSeries stimulus, trials, behavior."""
+    """Import an NWB file: units' spike times, pictures and when they are shown, trials, behavior."""
 
     guarded = True
 
-    stimulus: str | None  # name of the series among the file's stimuli; None: the only one
-    axes: Literal["t h w", "t w h"]  # order of the axes of its pictures
+    stimulus: str | None  # name of the series among the file's stimuli, or of the template; None: the only one
+    axes: Literal["t h w", "t w h"]  # order of the axes of its stored pictures
+    films: str | None  # folder of films outside the file; None: the file's own
+    film_channels: Literal[1, 3]  # of such a film
+    presentations: str | None  # table of intervals that shows a template's pictures; None: the series itself does
+    picture_column: str | None  # of that table: number or name of the picture, or references to a template's stretches
+    keep_presentations: dict[str, list[str]]  # column of that table -> values, as text; others leave a gap
+    blank_pictures: list[str]  # entries of that column that mean the empty screen, beside -1 and nothing
+    background: float  # pixel value of the empty screen
     frame_rate_hz: float | None  # bins a second; None: the stimulus' own
     longest_frame_s: float  # a frame that stays longer is followed by a gap
     stimulus_column: str | None  # of the trials' table: equal for repeats; None: every trial another
@@ -62,19 +80,41 @@ class NwbImporter(Importer):
     test_fraction: float
     seed: int  # of that draw
 
+    def __post_init__(self) -> None:
+        if (self.presentations is None) != (self.picture_column is None):
+            raise ValueError(
+                "importer.presentations names a table, and importer.picture_column its column of pictures; give both, "
+                "or none"
+            )
+
+    def _films(self) -> Path | None:
+        return None if self.films is None else Path(self.films)
+
+    def files(self, source: Path) -> list[Path]:
+        """The NWB file, and the films that it names."""
+        return [source, *films_of(source, self._films())]
+
     @contextmanager
     def read(self, source: Path) -> Iterator[SourceRecording]:
         with opened(source) as nwb:
             left_out: list[str] = []
             notes: list[str] = []
-            series = self._series(source, nwb)
-            size, dtype, pictures = pictures_of(source, series, self.axes)
-            clock = make_clock(
-                times_of(source, series, f"stimulus/{series.name}"), self.frame_rate_hz, self.longest_frame_s, notes
-            )
-            bins, trials = self._trials(source, nwb, clock, left_out, notes)
+            shown = self._shown(source, nwb, left_out, notes)
+            clock = self._clock(shown, notes)
+            bins, trials = self._trials(source, nwb, clock, shown, left_out, notes)
             clock = clock.of(bins)
             n_bins = len(bins)
+            pictures = shown.pictures
+            whole = self.background == round(self.background) and 0 <= self.background <= 255
+            dtype = pictures.dtype if whole or not (shown.picture_F == BLANK).any() else np.float32
+
+            def frames(start: int, stop: int) -> np.ndarray:
+                numbers = shown.picture_F[clock.frame[start:stop]]
+                out = np.full((stop - start, *pictures.size), self.background, dtype)
+                if (some := numbers >= 0).any():
+                    out[some] = pictures.read(numbers[some])
+                return out
+
             rows = self._rows(source, nwb, left_out)
             counts, observed = spikes_of(source, nwb.units, rows, clock)
             behavior, units_of, present = self._behavior(source, nwb, clock, left_out)
@@ -92,7 +132,7 @@ class NwbImporter(Importer):
             yield SourceRecording(
                 recording_id=self.id_of(source),
                 frame_rate_hz=clock.rate_hz,
-                frames=Computed((n_bins, *size), dtype, lambda start, stop: pictures(clock.frame[start:stop])),
+                frames=Computed((n_bins, *pictures.size), dtype, frames),
                 counts=Computed((n_bins, len(rows)), np.uint16, counts),
                 valid=Computed((n_bins, columns), bool, valid),
                 trials=trials,
@@ -104,26 +144,74 @@ class NwbImporter(Importer):
                 notes=notes,
             )
 
-    def _series(self, source: Path, nwb: Any) -> Any:
-        """The stimulus."""
+    def _shown(self, source: Path, nwb: Any, left_out: list[str], notes: list[str]) -> Shown:
+        """The pictures, and which of them stands from when on."""
+        from pynwb.base import Images
         from pynwb.image import ImageSeries, IndexSeries
 
-        known = {s.name: s for s in nwb.stimulus.values() if isinstance(s, ImageSeries | IndexSeries)}
+        def pictures(field: str, holder: Any) -> Pictures:
+            return pictures_of(source, field, holder, self.axes, self._films(), self.film_channels, notes)
+
+        stimuli = {s.name: s for s in nwb.stimulus.values() if isinstance(s, ImageSeries | IndexSeries)}
+        templates = {s.name: s for s in nwb.stimulus_template.values() if isinstance(s, ImageSeries | Images)}
+        tables = {table.name: table for table in (nwb.intervals or {}).values()}
+        if self.presentations is None:
+            shows = [name for name, table in tables.items() if templates and name not in ("trials", "epochs")]
+            return shown_by_series(
+                source,
+                self._chosen(source, "presentation", stimuli, (
+                    f"Say which table shows the templates {sorted(templates)} by importer.presentations=TABLE and "
+                    f"importer.picture_column=COLUMN; there are {sorted(shows)}" if shows else
+                    "Store the frames as an ImageSeries, or as an IndexSeries of Images; or use importer=arrays"
+                )),
+                pictures,
+            )  # fmt: skip
+        if self.presentations not in tables:
+            raise RecordingError(
+                source, f"intervals/{self.presentations}", "missing",
+                f"There are {sorted(tables)} (importer.presentations)",
+            )  # fmt: skip
+        known = {**{name: s for name, s in stimuli.items() if isinstance(s, ImageSeries)}, **templates}
+        holder = self._chosen(source, "templates", known, "Store the pictures as Images or as an ImageSeries")
+        assert self.picture_column is not None
+        return shown_by_table(
+            source, tables[self.presentations], self.picture_column, self.keep_presentations, self.blank_pictures,
+            holder, pictures(f"stimulus/{holder.name}", holder), left_out, notes,
+        )  # fmt: skip
+
+    def _chosen(self, source: Path, place: str, known: dict[str, Any], remedy: str) -> Any:
+        """The series or template that is said, or the only one."""
         if self.stimulus is None and len(known) != 1:
             raise RecordingError(
-                source, "stimulus/presentation", f"holds {len(known)} series of pictures: {sorted(known)}",
-                "Name one by importer.stimulus=…" if known else
-                "Store the frames as an ImageSeries, or as an IndexSeries of Images; or use importer=arrays",
+                source, f"stimulus/{place}", f"holds {len(known)} series of pictures: {sorted(known)}",
+                "Name one by importer.stimulus=…" if known else remedy,
             )  # fmt: skip
         name = self.stimulus if self.stimulus is not None else next(iter(known))
         if name not in known:
             raise RecordingError(
-                source, f"stimulus/presentation/{name}", "missing", f"There are {sorted(known)} (importer.stimulus)"
+                source, f"stimulus/{place}/{name}", "missing", f"There are {sorted(known)} (importer.stimulus)"
             )
         return known[name]
 
+    def _clock(self, shown: Shown, notes: list[str]) -> Clock:
+        """The bins of what is imported."""
+        if self.presentations is None:
+            return make_clock(shown.times_F, self.frame_rate_hz, self.longest_frame_s, notes)
+        rate = self.frame_rate_hz
+        if rate is None:  # the shorter of what a picture and what the empty screen takes is a bin
+            stay = np.diff(shown.times_F)
+            kinds = [stay[shown.picture_F[:-1] >= 0], stay[shown.picture_F[:-1] == BLANK]]
+            rate = 1 / min(float(np.median(kind)) for kind in kinds if len(kind))
+            notes.append(f"{rate:g} bins a second, one in the time of a picture or of the empty screen between")
+        # The table says how long a picture stays, so that only an empty screen can be a gap.
+        longest = np.where(shown.picture_F >= 0, np.inf, self.longest_frame_s)
+        clock = make_clock(shown.times_F, rate, longest, [])
+        kept = shown.picture_F[clock.frame] != UNKNOWN
+        clock.gap_after[:-1] |= ~kept[1:]
+        return clock.of(np.flatnonzero(kept))
+
     def _trials(
-        self, source: Path, nwb: Any, clock: Clock, left_out: list[str], notes: list[str]
+        self, source: Path, nwb: Any, clock: Clock, shown: Shown, left_out: list[str], notes: list[str]
     ) -> tuple[np.ndarray, Trials]:
         """The bins that are kept, and the trials they make, cut at gaps."""
         middle = (clock.start_s + clock.stop_s) / 2
@@ -135,14 +223,20 @@ class NwbImporter(Importer):
                     source, f"intervals/trials/{column}", f"missing; {there}", "Correct importer.…_column, or null"
                 )
         if table is None:
-            starts = np.concatenate([[0], np.flatnonzero(clock.gap_after[:-1]) + 1])
+            picture = shown.picture_F[clock.frame]
+            again = restarts(picture) if shown.indexed else np.zeros(0, np.int64)
+            starts = np.unique(np.concatenate([[0], np.flatnonzero(clock.gap_after[:-1]) + 1, again]))
             ends = np.append(starts[1:], len(middle))
             notes.append("no table of trials: the stimulus is cut at its gaps" + (
-                f" and every {self.trial_s:g} s" if self.trial_s else ""
-            ))  # fmt: skip
+                ", where its film begins anew (equal parts are repeats)" if len(again) else ""
+            ) + (f" and every {self.trial_s:g} s" if self.trial_s else ""))  # fmt: skip
             length = max(1, round(self.trial_s * clock.rate_hz)) if self.trial_s else len(middle)
-            ranges = [(s, min(s + length, e)) for a, e in zip(starts, ends, strict=True) for s in range(a, e, length)]
-            ids, given = [f"trial {i}" for i in range(len(ranges))], None
+            pieces = [
+                (a, s, min(s + length, e)) for a, e in zip(starts, ends, strict=True) for s in range(a, e, length)
+            ]
+            ranges, given = [(s, e) for _, s, e in pieces], None
+            ids = [f"from picture {picture[a]}, bin {s - a}" for a, s, _ in pieces] if len(again) else \
+                [f"trial {i}" for i in range(len(ranges))]  # fmt: skip
         else:
             begin, end = (np.asarray(table[name][:], float) for name in ("start_time", "stop_time"))
             order = np.argsort(begin, kind="stable")  # NaN last
@@ -248,7 +342,7 @@ class NwbImporter(Importer):
             if data.ndim not in (1, 2) or np.dtype(data.dtype).kind not in "iufb":
                 left_out.append(f"behavior {name}: {data.dtype} {data.shape}, not numbers with one or two axes")
                 continue
-            times = times_of(source, series, f"processing/…/{name}")
+            times = times_of(source, series, f"processing/…/{name}", len(data))
             scale, shift = float(series.conversion or 1.0), float(getattr(series, "offset", 0.0) or 0.0)
             sampled = Sampled(data, times, clock.stop_s, self.longest_hold_s, scale, shift)
             width = data.shape[1] if data.ndim == 2 else 1
@@ -258,3 +352,15 @@ class NwbImporter(Importer):
         if left := [name for name in found if name not in wanted]:
             left_out.append(f"time series {', '.join(left)}: not in importer.behavior")
         return values, units, present
+
+
+def restarts(picture_T: np.ndarray) -> np.ndarray:
+    """Bins where a film begins anew: where pictures mostly follow each other by number, those whose number falls.
+
+    Nothing where they do not, as where photographs are shown in random order.
+    """
+    change = np.diff(picture_T)
+    change[(picture_T[1:] < 0) | (picture_T[:-1] < 0)] = 0
+    steps = change[change != 0]
+    film = len(steps) > 0 and float((steps == 1).mean()) >= FILM
+    return np.flatnonzero(change < 0) + 1 if film else np.zeros(0, np.int64)

@@ -25,17 +25,21 @@ class Clock:
     rate_hz: float
 
     def of(self, bins: np.ndarray) -> Clock:
+        """Some of the bins, rising."""
         return Clock(self.start_s[bins], self.stop_s[bins], self.frame[bins], self.gap_after[bins], self.rate_hz)
 
 
-def make_clock(times_F: np.ndarray, rate_hz: float | None, longest_frame_s: float, notes: list[str]) -> Clock:
+def make_clock(
+    times_F: np.ndarray, rate_hz: float | None, longest_frame_s: float | np.ndarray, notes: list[str]
+) -> Clock:
     """Bins between the onsets of frames.
 
     Parameters
     ----------
     times_F : onsets, s, rising.
     rate_hz : bins a second; None for one bin in the median time between frames.
-    longest_frame_s : a frame that stays longer is shown for the median time and followed by a gap.
+    longest_frame_s : a frame that stays longer is shown for the median time and followed by a gap; one number, or one a
+        frame.
     notes : lines on what was repeated are added.
 
     Raises
@@ -51,7 +55,7 @@ def make_clock(times_F: np.ndarray, rate_hz: float | None, longest_frame_s: floa
             f"importer.frame_rate_hz={rate:g}, but the stimulus has {1 / median:g} frames a second; import at its own "
             "rate (null), and let data.frame_rate_hz bring it down"
         )
-    gap_F = np.append(stay_F > longest_frame_s, False)
+    gap_F = np.append(stay_F > np.broadcast_to(longest_frame_s, times_F.shape)[:-1], False)
     stay_F = np.append(stay_F, median)
     stay_F[gap_F] = median
     bins_F = np.rint(stay_F * rate).astype(np.int64)

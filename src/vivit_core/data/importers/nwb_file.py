@@ -1,6 +1,6 @@
-"""What is read from an NWB file: its tables, its times, its pictures and spikes. Nothing of other files.
+"""What is read from an NWB file: its tables, its times and spikes. Nothing of other files.
 
-Shape letters: T bins, S samples, H W pixels, U units.
+Shape letters: T bins, S samples, U units.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-from einops import rearrange
 
 from vivit_core.data.importers.nwb_clock import BLOCK, Clock
-from vivit_core.data.importers.sliceable import pixel_type
 from vivit_core.names import short
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track
@@ -71,78 +69,8 @@ def spikes_of(
     return counts, observed
 
 
-def pictures_of(
-    source: Path, series: Any, axes: str
-) -> tuple[tuple[int, ...], type[np.uint8] | type[np.float32], Callable[[np.ndarray], np.ndarray]]:
-    """The size of a picture, its type, and a function that reads the pictures shown at frames of the series."""
-    from pynwb.image import IndexSeries
-
-    field = f"stimulus/presentation/{series.name}"
-    turned = "t w h ... -> t h w ..." if axes == "t w h" else "t h w ... -> t h w ..."
-    if not isinstance(series, IndexSeries):
-        stored = _stored(source, field, series)
-        return tuple(rearrange(np.empty((1, *stored.shape[1:]), bool), turned).shape[1:]), pixel_type(stored), (
-            lambda frames: rearrange(_rows_of(stored, frames), turned)
-        )  # fmt: skip
-    index = np.asarray(own_array(source, field, series.data)[:], np.int64)
-    if series.indexed_timeseries is not None:
-        stored = _stored(source, f"{field}/indexed_timeseries", series.indexed_timeseries)
-        number, dtype, one = len(stored), pixel_type(stored), None
-    else:
-        images = series.indexed_images
-        listed = (
-            list(images.order_of_images.data[:]) if images.order_of_images is not None else list(images.images.values())
-        )
-        one = [own_array(source, f"{field}/indexed_images/{image.name}", image.data) for image in listed]
-        shapes = {tuple(image.shape) for image in one}
-        if len(shapes) != 1:
-            raise RecordingError(
-                source, f"{field}/indexed_images", f"has images of sizes {sorted(shapes)}", "Give all one size"
-            )
-        number, stored = len(one), None
-        dtype = np.uint8 if all(image.dtype == np.uint8 for image in one) else np.float32
-    if len(index) and not (index.min() >= 0 and index.max() < number):
-        raise RecordingError(
-            source, field, f"asks for image {index.min()} … {index.max()} of {number}", "Correct the index"
-        )
-
-    def read(ids: np.ndarray) -> np.ndarray:
-        if one is None:
-            return _rows_of(stored, ids)
-        unique, back = np.unique(ids, return_inverse=True)
-        return np.stack([np.asarray(one[i][()]) for i in unique])[back]
-
-    size = tuple(rearrange(read(np.zeros(1, np.int64)), turned).shape[1:])
-    return size, dtype, lambda frames: rearrange(read(index[frames]), turned)
-
-
-def _stored(source: Path, field: str, series: Any) -> Any:
-    """The pictures of an ImageSeries, in this file."""
-    if series.external_file is not None and len(series.external_file):
-        raise RecordingError(
-            source, field, f"its frames lie in {series.external_file[0]}",
-            "Store the frames in the file (data), decoded; or use importer=arrays",
-        )  # fmt: skip
-    data = own_array(source, f"{field}/data", series.data)
-    if data.ndim not in (3, 4) or 0 in data.shape or np.dtype(data.dtype).kind not in "biuf":
-        raise RecordingError(
-            source, f"{field}/data", f"has shape {data.shape} and type {data.dtype}", "Store (T, H, W[, C]) numbers"
-        )
-    return data
-
-
-def _rows_of(data: Any, rows: np.ndarray) -> np.ndarray:
-    """Rows of an array on disk, in any order and repeated, each read once."""
-    unique, back = np.unique(rows, return_inverse=True)
-    low, high = int(unique[0]), int(unique[-1]) + 1
-    if high - low <= 2 * len(unique):
-        return np.asarray(data[low:high])[unique - low][back]
-    return np.asarray(data[unique])[back]
-
-
-def times_of(source: Path, series: Any, field: str) -> np.ndarray:
-    """The times of a series' samples, s."""
-    n = len(series.data)
+def times_of(source: Path, series: Any, field: str, n: int) -> np.ndarray:
+    """The times of a series' n samples, s."""
     if series.timestamps is not None:
         times = np.asarray(own_array(source, f"{field}/timestamps", series.timestamps)[:], np.float64)
     elif series.rate:

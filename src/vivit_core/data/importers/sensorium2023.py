@@ -31,7 +31,8 @@ from einops import rearrange
 
 from vivit_core.data.importers.common import Importer, SourceRecording
 from vivit_core.data.importers.sliceable import Joined, held
-from vivit_core.data.importers.sources import open_npy, split_by_stimulus
+from vivit_core.data.importers.sources import split_by_stimulus
+from vivit_core.data.npy import open_npy
 from vivit_core.data.recording.format import POSITION, POSITION_NUMBERS, Trials
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track
@@ -65,28 +66,16 @@ class Sensorium2023Importer(Importer):
     seed: int  # of that draw
 
     def name_of(self, source: Path) -> str:
-        """The folder's up to -Video-."""
-        return source.resolve().name.partition("-Video-")[0]
+        return name_of(source)
 
     def recordings(self, source: Path, out: Path) -> list[tuple[Path, Path]]:
-        if (source / "data").is_dir() and (source / "meta").is_dir():
-            return [(source, out)]
-        if source.is_file():
-            raise RecordingError(source, "source", "is a file", "Unzip it, and give the folder dynamic*-Video-*")
-        folders = sorted(path for path in source.glob("dynamic*-Video-*") if path.is_dir())
-        if not folders:
-            raise RecordingError(
-                source,
-                "source",
-                "holds neither data/ and meta/ nor folders dynamic*-Video-*",
-                "Give the folder that unzipping made, or the one above",
-            )
-        return [(folder, out / f"{self.name_of(folder)}.h5") for folder in folders]
+        folders = folders_of(source)
+        return [(source, out)] if folders == [source] else [(one, out / f"{name_of(one)}.h5") for one in folders]
 
     @contextmanager
     def read(self, source: Path) -> Iterator[SourceRecording]:
-        unit_ids = open_npy(source, "meta/neurons/unit_ids.npy", [1], "iuSU", "(U,) the units' ids")
-        units = {"id": np.asarray(unit_ids)}
+        unit_ids = unit_ids_of(source)
+        units = {"id": unit_ids}
         left_out: list[str] = []
         notes: list[str] = []
         for path in sorted((source / "meta" / "neurons").glob("*.npy")):
@@ -109,19 +98,19 @@ class Sensorium2023Importer(Importer):
         stops = np.cumsum(lengths)
 
         def frames(i: int) -> np.ndarray:
-            return _video(source, shown[i].trial)[: shown[i].frames]
+            return video_of(source, shown[i].trial)[: shown[i].frames]
 
         def counts(i: int) -> np.ndarray:
-            return np.maximum(held(_series(source, "responses", shown[i].trial)[: shown[i].frames])[0], 0)
+            return np.maximum(held(series_of(source, "responses", shown[i].trial)[: shown[i].frames])[0], 0)
 
         def valid(i: int) -> np.ndarray:
-            responses = np.isfinite(_series(source, "responses", shown[i].trial)[: shown[i].frames])
-            gaps = [held(_series(source, file, shown[i].trial)[: shown[i].frames])[1] for file in _files()]
+            responses = np.isfinite(series_of(source, "responses", shown[i].trial)[: shown[i].frames])
+            gaps = [held(series_of(source, file, shown[i].trial)[: shown[i].frames])[1] for file in behavior_files()]
             return responses & ~np.logical_or.reduce(gaps)[:, None]
 
         def behavior(name: str, i: int) -> np.ndarray:
             file, rows, _ = BEHAVIOR[name]
-            return held(_series(source, file, shown[i].trial)[: shown[i].frames])[0][:, rows]
+            return held(series_of(source, file, shown[i].trial)[: shown[i].frames])[0][:, rows]
 
         def joined(name: str) -> Joined:
             return Joined(lengths, (len(BEHAVIOR[name][2]),), np.float32, lambda i: behavior(name, i))
@@ -153,7 +142,7 @@ class Sensorium2023Importer(Importer):
         self, source: Path, n_units: int, left_out: list[str], notes: list[str]
     ) -> tuple[list[Shown], type[np.uint8] | type[np.float32], tuple[int, int]]:
         """Read everything once: what each trial shows, for how long, and in which split; the pixels' type and size."""
-        tiers = open_npy(source, "meta/trials/tiers.npy", [1], "SU", "(N,) the tier of each trial").astype(str)
+        tiers = tiers_of(source)
         wanted = [trial for trial, tier in enumerate(tiers) if tier in self.tiers]
         for tier, n in Counter(t for t in tiers.tolist() if t not in self.tiers).items():
             left_out.append(f"{n} trials of tier {tier or '(none)'!r}: importer.tiers gives it no split")
@@ -167,7 +156,7 @@ class Sensorium2023Importer(Importer):
             if split == "test" and not _has_responses(source, trial):
                 kept[tier] += 1
                 continue
-            video, responses = _video(source, trial), _series(source, "responses", trial)
+            video, responses = video_of(source, trial), series_of(source, "responses", trial)
             if responses.shape[1] != n_units:
                 raise RecordingError(
                     source / f"data/responses/{trial}.npy",
@@ -175,8 +164,8 @@ class Sensorium2023Importer(Importer):
                     f"has {responses.shape[1]} rows, and meta/neurons/unit_ids.npy names {n_units} units",
                     "Unzip the recording again",
                 )
-            ends = {"videos": _end(video), "responses": _end(responses)}
-            ends |= {file: _end(_series(source, file, trial)) for file in _files()}
+            ends = {"videos": end_of(video), "responses": end_of(responses)}
+            ends |= {file: end_of(series_of(source, file, trial)) for file in behavior_files()}
             frames = min(ends.values())
             if not frames:
                 raise RecordingError(
@@ -207,7 +196,7 @@ class Sensorium2023Importer(Importer):
             negative += int((responses[:frames] < 0).sum())
             gaps += int((~np.isfinite(responses[:frames])).sum())
             held_bins += int(
-                np.logical_or.reduce([held(_series(source, f, trial)[:frames])[1] for f in _files()]).sum()
+                np.logical_or.reduce([held(series_of(source, f, trial)[:frames])[1] for f in behavior_files()]).sum()
             )
             stimulus = hashlib.sha256(np.ascontiguousarray(picture, np.float32).data).hexdigest()[:12]
             shown.append(Shown(trial, split, frames, stimulus))
@@ -251,24 +240,62 @@ class Sensorium2023Importer(Importer):
         return [Shown(s.trial, "test", s.frames, s.stimulus) if s in val and s.stimulus in test else s for s in shown]
 
 
+def name_of(folder: Path) -> str:
+    """What the recording of a folder is called: the folder's name up to -Video-."""
+    return folder.resolve().name.partition("-Video-")[0]
+
+
+def folders_of(source: Path) -> list[Path]:
+    """The folders of recordings: the source itself, or those in it.
+
+    Raises
+    ------
+    RecordingError
+        Where there are none.
+    """
+    if (source / "data").is_dir() and (source / "meta").is_dir():
+        return [source]
+    if source.is_file():
+        raise RecordingError(source, "source", "is a file", "Unzip it, and give the folder dynamic*-Video-*")
+    folders = sorted(path for path in source.glob("dynamic*-Video-*") if path.is_dir())
+    if not folders:
+        raise RecordingError(
+            source,
+            "source",
+            "holds neither data/ and meta/ nor folders dynamic*-Video-*",
+            "Give the folder that unzipping made, or the one above",
+        )
+    return folders
+
+
+def tiers_of(folder: Path) -> np.ndarray:
+    """(N,) str, the tier of each trial."""
+    return open_npy(folder, "meta/trials/tiers.npy", [1], "SU", "(N,) the tier of each trial").astype(str)
+
+
+def unit_ids_of(folder: Path) -> np.ndarray:
+    """(U,), in the order of the responses."""
+    return np.asarray(open_npy(folder, "meta/neurons/unit_ids.npy", [1], "iuSU", "(U,) the units' ids"))
+
+
 def are_positions(values: np.ndarray) -> bool:
     """Whether these can be places in the tissue, one for each unit."""
     numbers = values.ndim == 2 and values.shape[1] in POSITION_NUMBERS and values.dtype.kind in "iuf"
     return numbers and bool(np.isfinite(values).all())
 
 
-def _files() -> list[str]:
+def behavior_files() -> list[str]:
     """The files of behavior, each once."""
     return list(dict.fromkeys(file for file, _, _ in BEHAVIOR.values()))
 
 
-def _video(source: Path, trial: int) -> np.ndarray:
+def video_of(source: Path, trial: int) -> np.ndarray:
     """(T, H, W), as stored."""
     video = open_npy(source, f"data/videos/{trial}.npy", [3], "uif", "(H, W, T) pixels")
     return np.ascontiguousarray(rearrange(video, "h w t -> t h w"))
 
 
-def _series(source: Path, what: str, trial: int) -> np.ndarray:
+def series_of(source: Path, what: str, trial: int) -> np.ndarray:
     """(T, rows) of responses, behavior or pupil_center."""
     series = open_npy(source, f"data/{what}/{trial}.npy", [2], "uif", "(rows, T) numbers")
     rows = max((s.stop for file, s, _ in BEHAVIOR.values() if file == what), default=0)
@@ -283,10 +310,10 @@ def _has_responses(source: Path, trial: int) -> bool:
     """Whether the responses of a trial were released: others lack the file, or hold 0 or NaN alone."""
     if not (source / f"data/responses/{trial}.npy").exists():
         return False
-    return bool(np.nan_to_num(_series(source, "responses", trial)).any())
+    return bool(np.nan_to_num(series_of(source, "responses", trial)).any())
 
 
-def _end(values: np.ndarray) -> int:
+def end_of(values: np.ndarray) -> int:
     """The length without the NaN tail: rows up to the last that holds any number."""
     if values.dtype.kind != "f":
         return len(values)

@@ -34,7 +34,8 @@ from einops import rearrange, reduce
 
 from vivit_core.data.importers.common import Importer, SourceRecording
 from vivit_core.data.importers.sliceable import Joined, held, pixel_type, span
-from vivit_core.data.importers.sources import require_file, split_by_stimulus
+from vivit_core.data.importers.sources import split_by_stimulus
+from vivit_core.data.npy import require_file
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.inputs import unknown_stimuli
 from vivit_core.specs import RecordingError

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_core.data.importers.sources import DAMAGED_NPY
+from vivit_core.data.npy import DAMAGED_NPY
 from vivit_core.data.resample import segments
 from vivit_core.data.transforms import BehaviorTransform, Transform
 from vivit_core.specs import RecordingSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -14,7 +14,7 @@ import numpy as np
 from einops import rearrange
 from PIL import Image, UnidentifiedImageError
 
-from vivit_core.data.importers.sources import DAMAGED_NPY, open_npy
+from vivit_core.data.npy import DAMAGED_NPY, open_npy
 from vivit_core.data.recording.inputs import check_frames
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.video.decoder import DecodedVideo
@@ -49,11 +49,18 @@ def open_video(path: str | Path) -> Video:
 
 
 class ImageFolder(Video):
-    """Images of one size, in the order of their names; numbers in names count as numbers, so 2.png is before 10.png."""
+    """Images of one size, in the order of their names; numbers in names count as numbers, so 2.png is before 10.png.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : the folder.
+    images : those of its images that are the frames, in their order; None: all.
+    """
+
+    def __init__(self, path: Path, images: Sequence[Path] | None = None) -> None:
         self.path = path
-        self.images = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGES), key=natural)
+        there = (file for file in path.iterdir() if file.suffix.lower() in IMAGES)
+        self.images = sorted(there, key=natural) if images is None else list(images)
         if not self.images:
             raise ValueError(f"{path}: holds no image ({', '.join(IMAGES)}); give a folder of a video's frames")
         self.n_frames = len(self.images)
