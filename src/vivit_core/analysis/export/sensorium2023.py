@@ -188,7 +188,7 @@ class Mouse:
                 )
             parts = list[np.ndarray]()
             while sum(map(len, parts)) < stop - start:
-                parts.append(next(pieces))
+                parts.append(next(pieces)["rates"])
             responses_TU = np.concatenate(parts)[SKIPPED:, self.columns] / RATE_HZ
             yield {
                 "mouse": self.folder.resolve().name,
