@@ -40,6 +40,8 @@ from vivit_core.analysis.inspect import plots as inspect_plots
 from vivit_core.analysis.receptive_fields import plots as receptive_fields_plots
 from vivit_core.analysis.receptive_fields.fields import Fields
 from vivit_core.analysis.receptive_fields.numbers import known_fractions
+from vivit_core.analysis.scaling import plots as scaling_plots
+from vivit_core.analysis.scaling.numbers import Curve, numbers_of, with_law
 from vivit_core.analysis.tuning import plots as tuning_plots
 from vivit_core.cli import console as cli_console
 from vivit_core.cli import sweeps
@@ -511,7 +513,13 @@ def inspected(folder: Path) -> list[Path]:
 
 def swept(folder: Path) -> list[Path]:
     given: dict[str, Any] = {"others": [()] * len(TITLES), "scores": [0.1] * len(TITLES), "score_name": "val/bps_mean"}
-    return [plotting_sweep.sweep_axis(folder / f"{file_name(ODD)}.png", key=ODD, values=TITLES, **given)]
+    x = np.array([1.0, 2.0, 4.0])
+    curves = {name: with_law(Curve([], x, np.tile(np.log(x)[:, None], (1, U))), 10, 0) for name in UNITS}
+    found = {name: numbers_of(curve, BY_UNIT, 10, 0) for name, curve in curves.items()}
+    return [
+        plotting_sweep.sweep_axis(folder / f"{file_name(ODD)}.png", key=ODD, values=TITLES, **given),
+        scaling_plots.growth(folder / "scaling.png", curves=curves, found=found, oracle=1.0, label="minutes"),
+    ]
 
 
 def of_models(folder: Path) -> list[Path]:

@@ -209,6 +209,21 @@ def test_two_curves_become_a_table_a_summary_and_a_picture(tmp_path: Path) -> No
     assert "s/3: failed" in said and "1.500 bits per spike" in said and "foretells" in said
 
 
+def test_a_trained_core_is_worth_minutes(tmp_path: Path) -> None:
+    """From nothing 1 - .4 / x, on the core 1 - .4 / x^1.8: x minutes on the core are x^1.8 from nothing."""
+    runs = [run(i, x, scores(x, exponent=1.0)) for i, x in enumerate(MINUTES)]
+    runs += [run(9 + i, x, scores(x, exponent=1.8), curve="frozen core") for i, x in enumerate(MINUTES)]
+    summary = scaling(runs, over="minutes", resamples=50, out=tmp_path)
+    worth = {own["at"]: own for own in summary["worth"]}
+    assert [worth[x]["as"] for x in MINUTES[:4]] == pytest.approx(MINUTES[:4] ** 1.8, rel=0.02)
+    assert worth[2.0]["as_interval"] == pytest.approx([2**1.8] * 2, rel=0.02)  # all units have one law
+    assert worth[8.0]["as"] is None and worth[8.0]["most"] == 16  # 42 minutes: nothing was measured near them
+    section = report_section(summary, tmp_path / "pictures" / "scaling.png", "")
+    (table,) = [table for table in section.tables if "from nothing" in table.columns]
+    assert table.rows[2][:2] == ("frozen core", 2.0) and str(table.rows[2][2]).startswith("3.48 [")
+    assert str(table.rows[4][2]).startswith("over 16")
+
+
 def test_what_the_runs_do_not_tell_is_said(tmp_path: Path) -> None:
     straight = [run(i, x, {("a", "u"): 0.3 + 0.1 * np.log(x)}, truth=np.nan) for i, x in enumerate(MINUTES)]
     summary = scaling(straight, over="minutes", resamples=50, out=tmp_path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivit_core.analysis.scaling.numbers import SCORED, UNIT, Over, TrainedRun
+from vivit_core.analysis.scaling.numbers import NOTHING, SCORED, UNIT, Over, TrainedRun
 from vivit_core.cli.runs import Run
 from vivit_core.cli.sweeps import Job
 from vivit_core.cli.validate import deciding
@@ -183,7 +183,7 @@ def as_text(value: Any) -> str:
 def transfer_of(settings: Mapping[str, Any]) -> str:
     """How a run's core came to be, in words."""
     if settings.get("init_from") is None:
-        return "from nothing"
+        return NOTHING
     scale, first = settings.get("optim.core_lr_scale"), settings.get("optim.readouts_first")
     if scale == 0:
         return "frozen core"

@@ -45,6 +45,14 @@ class Law:
         gained: np.ndarray = scores_R2[:, 1] - scores_R2[:, 0]
         return gained
 
+    def amount_for(self, scores_R: np.ndarray) -> np.ndarray:
+        """How much data each law needs for its row's score, (R,): infinitely much at the ceiling and above."""
+        missing_R = self.ceiling_R - scores_R
+        with np.errstate(divide="ignore"):
+            needed_R = self.unit * (np.maximum(missing_R, 0) / self.amount_R) ** (-1 / self.exponent_R)
+        found: np.ndarray = np.where(self.amount_R > 0, needed_R, np.where(missing_R > 0, 0.0, np.inf))
+        return found
+
     @property
     def endless(self) -> np.ndarray:
         """Where the law found no end of the rise, because the exponent lies at its least; (R,) bool."""

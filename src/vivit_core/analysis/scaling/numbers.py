@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 Over = Literal["minutes", "recordings", "units", "parameters"]
+NOTHING = "from nothing"  # how the name of a curve begins whose cores were not trained before
 UNIT = ["recording", "unit"]  # the columns of units.csv that name one
 SCORED = ["bps", "bins", "spikes", "truth_bps"]  # those that are read of it
 
@@ -246,6 +247,30 @@ def numbers_of(curve: Curve, truth_U: np.ndarray, resamples: int, seed: int) -> 
         "test": foretold_of(curve, resamples, seed),
     }
     return found
+
+
+def worth_of(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
+    """What a trained core is worth: how many minutes from nothing score as much as each amount on it. By the curves'
+    laws, whose resamplings draw the same units; None where a curve has none, or not one curve is from nothing.
+
+    A number above twice the most minutes from nothing is None: there nothing was measured.
+    """
+    plain = [curve for name, curve in curves.items() if name.startswith(NOTHING)]
+    if len(plain) != 1 or plain[0].law is None or plain[0].drawn is None:
+        return []
+    most = 2 * float(plain[0].amounts[-1])
+    rows = []
+    for name, curve in curves.items():
+        if curve.law is None or curve.drawn is None or name.startswith(NOTHING):
+            continue
+        for x in curve.amounts:
+            at = np.array([x])
+            needed = float(plain[0].law.amount_for(curve.law.at(at)[:, 0])[0])
+            drawn_R = plain[0].drawn.amount_for(curve.drawn.at(at)[:, 0])
+            low, high = (float(bound) for bound in np.quantile(drawn_R, [0.025, 0.975], method="higher"))
+            numbers = [number if number <= most else None for number in (needed, low, high)]
+            rows.append({"curve": name, "at": float(x), "as": numbers[0], "as_interval": numbers[1:], "most": most})
+    return rows
 
 
 def rows_of(curves: Curves, over: Over) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from vivit_core.analysis.bootstrap import INTERVAL
 from vivit_core.analysis.scaling.numbers import Curve
-from vivit_core.names import short
+from vivit_core.names import picture_text, short
 from vivit_core.plotting.style import TRUTH, label_of, save
 
 PLACES = 100  # of a line
@@ -61,7 +61,7 @@ def growth(
         right.errorbar(gain, place, xerr=error, fmt="o", color=f"C{i % 10}", capsize=3)
     if lawful:
         right.axvline(0, color="0.6", lw=0.8)
-        names = [f"{short(name)}\n{own['at'][-1]:g} to {2 * own['at'][-1]:g}" for _, name, own in lawful]
+        names = [f"{picture_text(short(name))}\n{own['at'][-1]:g} to {2 * own['at'][-1]:g}" for _, name, own in lawful]
         right.set_yticks(range(len(lawful)), names, fontsize=8)
         right.set_ylim(len(lawful) - 0.5, -0.5)
         right.set(xlabel="expected gain of twice as much (bits per spike)")

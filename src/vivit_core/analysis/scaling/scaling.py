@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.analysis.evaluate.numbers import without_nan
-from vivit_core.analysis.scaling.numbers import Over, TrainedRun, curves_of, numbers_of, rows_of
+from vivit_core.analysis.scaling.numbers import Over, TrainedRun, curves_of, numbers_of, rows_of, worth_of
 from vivit_core.analysis.scaling.plots import growth
 from vivit_core.analysis.scaling.section import WORD
 from vivit_core.analysis.tables import write_summary
@@ -54,6 +54,7 @@ def scaling(
         {
             "over": over,
             "curves": found,
+            "worth": worth_of(made.curves) if over == "minutes" else [],
             "oracle": made.oracle,
             "units": len(made.truth_U),
             "units_left_out": made.left_out,

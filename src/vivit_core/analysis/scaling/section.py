@@ -70,11 +70,19 @@ def report_section(summary: Mapping[str, Any], picture: Path, command: str) -> S
     if tests:
         columns = ("curve", over, "foretold", "measured")
         tables.append(Table("The largest amount, foretold by the law of the others", columns, tests))
+    if summary["worth"]:
+        worth = [(own["curve"], own["at"], as_minutes(own)) for own in summary["worth"]]
+        tables.append(Table("As many minutes from nothing score as much", ("curve", over, "from nothing"), worth))
     caption = (
         f"Bits per spike over {WORD[over][1]}: a ring a run, a point their mean, a line the law, dashed up to twice "
         "the largest amount. Right: what twice as much is expected to add."
     )
     return Section("scaling", "How more data would help", text, tables, [(picture, caption)], command)
+
+
+def as_minutes(own: Mapping[str, Any]) -> str:
+    said = [f"over {own['most']:.3g}" if x is None else f"{x:.3g}" for x in (own["as"], *own["as_interval"])]
+    return f"{said[0]} [{said[1]}, {said[2]}]"
 
 
 def sentence(name: str, own: Mapping[str, Any], over: str) -> str:
