@@ -133,6 +133,7 @@ NEEDED = {
     "task=evaluate": ["checkpoint=some.ckpt"],
     "task=receptive_fields": ["checkpoint=some.ckpt"],
     "task=tuning": ["checkpoint=some.ckpt"],
+    "experiment=surround_lab": ["checkpoint=some.ckpt"],
     "task=compare": ["checkpoints=[some.ckpt,other.ckpt]"],
     "task=scaling": ["sweeps=[folder]"],
     "task=ensemble": ["checkpoints=[some.ckpt,other.ckpt]", "out=both.ckpt"],

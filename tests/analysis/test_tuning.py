@@ -207,7 +207,15 @@ def test_full_field_contrasts_are_shown_once(monkeypatch: pytest.MonkeyPatch) ->
 
 def tuned(model: Any, folder: Path, **changes: Any) -> dict[str, Any]:
     """The whole task on the known recording, in a second."""
-    small: dict[str, Any] = {"gratings": GRATINGS, "mei": ASCENT, "mei_units": 2, "natural": 3, "known": {}}
+    small: dict[str, Any] = {
+        "gratings": GRATINGS,
+        "protocols": {},
+        "lab_units": 1,
+        "mei": ASCENT,
+        "mei_units": 2,
+        "natural": 3,
+        "known": {},
+    }
     return tune(model, data_of(recorded(folder)), out=folder / "out", progress=False, **(small | changes))
 
 

@@ -16,6 +16,7 @@ from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.receptive_fields.numbers import receptive_fields
 from vivit_core.analysis.stream.numbers import measure_stream
 from vivit_core.analysis.tuning.most_exciting import Ascent
+from vivit_core.analysis.tuning.protocols.surround import Surround
 from vivit_core.analysis.tuning.tune import tune
 from vivit_core.stimuli.gratings import Gratings
 from vivit_core.stimuli.noise import Noise
@@ -25,6 +26,7 @@ ASCENT = Ascent(
     steps=2, step=0.5, budget=0.2, jitter_px=1, total_variation=0.1, max_cycles_per_px=0.3, settle_s=0.1, picture_s=0.1,
     seed=0,
 )  # fmt: skip
+SURROUND = Surround(draws=3, seed=0, contrast=0.3, gaps_px=[0.0], jitter_px=0.5)
 GRATINGS = Gratings(
     directions=4, spatial_frequencies=[0.12], temporal_frequencies_hz=[4.0], contrast=0.5, contrasts=[0.5, 1.0],
     sizes_px=[8.0], settle_s=0.1, analysed_s=0.25,
@@ -62,8 +64,8 @@ def fields(device, data, out):
 
 def tuned(device, data, out):
     return tune(
-        models(data)["twin"], data, gratings=GRATINGS, mei=ASCENT, mei_units=1, natural=2, out=out, known={},
-        device=device, progress=False,
+        models(data)["twin"], data, gratings=GRATINGS, protocols={"surround": SURROUND}, lab_units=2, mei=ASCENT,
+        mei_units=1, natural=2, out=out, known={}, device=device, progress=False,
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def test_the_main_job_with_a_gpus_defaults(command, tiny, tmp_path):
         ["evaluate", "behavior_controls=true"],
         ["stream", "bins=60"],
         ["attention", "clips=2", "units=2"],
-        ["tuning", "mei.steps=5", "mei_units=2", "natural=8"],
+        ["tuning", "lab_units=2", "mei.steps=5", "mei_units=2", "natural=8"],
         ["receptive_fields", "gradient_clips=4", "noise.clips=4"],
     ):
         code, printed = command(

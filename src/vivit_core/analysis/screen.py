@@ -5,6 +5,7 @@ Shape letters: B clips, C channels, T bins (= frames), H W pixels, U units.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -55,6 +56,7 @@ class Screen:
         self.device = device
         self.spec = model.specs[recording_id]
         self.gray = float(self.spec.pixel_mean)
+        self.bins_shown, self.seconds_taken = 0, 0.0
         self.reach = min(pixel_range[1] - self.gray, self.gray - pixel_range[0])
         if self.reach <= 0:
             raise ValueError(
@@ -107,12 +109,17 @@ class Screen:
         clips (B, T, H, W) and the rates they give, (B, T, U) in Hz, in the order given.
         """
         waiting: list[Tensor] = []
+        begun = time.monotonic()
         for shown, clip in enumerate(track(clips, f"{what} {self.spec.recording_id}", total, disable=not progress), 1):
             waiting.append(clip)
             if shown == total or (len(waiting) + 1) * len(clip) > BINS_AT_ONCE:
                 batch = torch.stack(waiting)
                 waiting.clear()
-                yield batch, self.rates(batch).cpu()
+                rates_BTU = self.rates(batch).cpu()
+                self.seconds_taken += time.monotonic() - begun
+                self.bins_shown += batch.shape[0] * batch.shape[1]
+                yield batch, rates_BTU
+                begun = time.monotonic()
 
 
 def pixel_range(recording: Recording) -> tuple[float, float]:

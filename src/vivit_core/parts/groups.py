@@ -77,6 +77,7 @@ GROUPS: dict[str, Group] = {
     "noise": group("vivit_core.stimuli", "vivit_core.stimuli.noise.Noise"),
     "gratings": group("vivit_core.stimuli", "vivit_core.stimuli.gratings.Gratings"),
     "mei": group("vivit_core.analysis", "vivit_core.analysis.tuning.most_exciting.Ascent"),
+    "lab.*": group("vivit_core.analysis.tuning.protocols", "vivit_core.analysis.tuning.protocols.base.Protocol"),
 }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vivit_core.analysis.explore import IDS, UNITS, by_recording, columns_of
+from vivit_core.analysis.tuning.laboratory import OF_GRATINGS
 from vivit_core.report.explore import Curves, Explorer, Panel
 from vivit_core.system.tables import read_table
 
@@ -35,10 +38,21 @@ CURVES = {  # of tuning.npz: what a curve runs over, its title there, and whethe
 }
 
 
-def unit_explorer(folder: Path) -> Explorer | None:
-    """The units' tuning, from ``tuning.csv`` and ``tuning.npz`` in a task's folder; None where no unit is driven."""
+def unit_explorer(folder: Path, protocols: Mapping[str, Any]) -> Explorer | None:
+    """The units' tuning, from ``tuning.csv`` and ``tuning.npz`` in a task's folder; None where no unit is driven.
+
+    Parameters
+    ----------
+    folder : of the task.
+    protocols : of the summary, those that were run, by name.
+    """
     table = read_table(folder / "tuning.csv", text=IDS)
-    columns = columns_of(table, TITLES, shown=("osi", "dsi"))
+    titles = TITLES | {f"truth_{name}": f"{title}, true neuron" for name, title in OF_GRATINGS.items()}
+    for name, protocol in protocols.items():
+        for number, told in protocol["numbers"].items():
+            titles[f"{name}_{number}"] = f"{name.replace('_', ' ')}: {told['title']}"
+            titles[f"truth_{name}_{number}"] = f"{name.replace('_', ' ')}: {told['title']}, true neuron"
+    columns = columns_of(table, titles, shown=("osi", "dsi"))
     if not {"osi", "dsi"} <= {column.key for column in columns}:
         return None
     groups = table["recording"].tolist()
@@ -49,5 +63,10 @@ def unit_explorer(folder: Path) -> Explorer | None:
             if len(x) > 1:
                 values_UX = by_recording(arrays, name, groups, axis=1).T[:, : len(x)]  # sizes end with the full field
                 panels.append(Curves(f"By {title.split(' (')[0]}", title, "response (Hz)", x, values_UX, logarithmic))
+        for name, protocol in protocols.items():
+            for curve, axis in protocol["curves"].items():
+                x = arrays[f"{name}_{curve}_x"].tolist()
+                values_UX = by_recording(arrays, f"{name}_{curve}_UX", groups, axis=0)
+                panels.append(Curves(axis["title"], axis["x_title"], "response (Hz)", x, values_UX))
     units = table["unit"].tolist()
     return Explorer(UNITS, "Units", "recording", "unit", groups, units, columns, ("osi", "dsi"), "osi", panels)

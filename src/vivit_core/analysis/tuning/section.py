@@ -8,12 +8,14 @@ from typing import Any
 
 from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG
 from vivit_core.analysis.tuning.explore import unit_explorer
+from vivit_core.analysis.tuning.laboratory import OF_GRATINGS
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR
 from vivit_core.report.section import Section, Table, captioned
 
 
 def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Section:
     """What tuning adds to a twin's report, from its summary and the pictures in ``folder``."""
+    protocols = summary["protocols"]
     preferred = {
         "units": "number",
         "undriven": "undriven",
@@ -53,6 +55,7 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
             f"{DRIVEN_SHARE:.0%} of their rate at gray and {DRIVEN_HZ:g} Hz. These are undriven: they have no "
             "preferences, and are left out of all medians and shares."
         )
+    laboratory(summary, tables, text)
     if excited := summary["most_exciting"]:
         text.append(
             "Most exciting images and clips were sought by gradient ascent under a budget of contrast, and are "
@@ -72,8 +75,47 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
     captions = {
         "population": "Tuning of all units",
         "tuning": "Tuning of a few units",
+        "against_truth": "What gratings tell of the twin, and of the true neurons",
         "exciting": "Most exciting images, beside the best natural ones",
         "clips": "Most exciting clips (above) and the best natural ones (below)",
     }
     drawn = captioned(folder, captions, summary["recordings"])
-    return Section("tuning", "In-silico tuning", text, tables, drawn, command, explore=unit_explorer(folder))
+    drawn += [
+        (folder / "pictures" / f"protocol_{name}.png", f"{name.replace('_', ' ')}: what was shown, and found.")
+        for name in protocols
+    ]
+    explore = unit_explorer(folder, protocols)
+    return Section("tuning", "In-silico tuning", text, tables, drawn, command, explore=explore)
+
+
+def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str]) -> None:
+    """What the protocols found, and how the twin's numbers compare with the true neurons', added to tables and text."""
+    protocols = summary["protocols"]
+    found = [
+        (name.replace("_", " "), of["title"], of["units"], of["median"])
+        for name, protocol in protocols.items()
+        for of in protocol["numbers"].values()
+    ]
+    if found:
+        over = "; ".join(f"{name.replace('_', ' ')}: over {protocol['over']}" for name, protocol in protocols.items())
+        text.append(
+            "Protocols of the laboratory were run at the places of the units that gratings drive most. Each condition "
+            "was shown in several draws, the same for all conditions, and an interval is where 95 % of resamplings of "
+            f"the draws lie ({over})."
+        )
+        tables.append(Table("The laboratory: medians over units", ("protocol", "number", "units", "median"), found))
+    compared = [("gratings", OF_GRATINGS[name], of) for name, of in summary["against_truth"].items()]
+    compared += [
+        (name.replace("_", " "), of["title"], of["against_truth"])
+        for name, protocol in protocols.items()
+        for of in protocol["numbers"].values()
+    ]
+    keys = ("units", "twin_median", "truth_median", "error_median", "correlation")
+    if any(of["units"] for _, _, of in compared):
+        text.append(
+            "The recordings are simulated, so the true neurons were shown the same stimuli. An error is the median of "
+            "the absolute difference between a unit of the twin and its true neuron."
+        )
+        columns = ("protocol", "number", "units", "twin's median", "true median", "error", "correlation")
+        rows = [(where, title, *(of[key] for key in keys)) for where, title, of in compared]
+        tables.append(Table("The twin against the true neurons, under the same stimuli", columns, rows))

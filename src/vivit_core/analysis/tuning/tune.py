@@ -1,8 +1,10 @@
-"""The whole of tuning: gratings, most exciting images, tables, pictures."""
+"""The whole of tuning: gratings, the laboratory's protocols, most exciting images, tables, pictures."""
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,26 @@ from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG, truth_of
 from vivit_core.analysis.screen import natural_clips, screens_of
 from vivit_core.analysis.tables import by_group, write_arrays, write_summary
 from vivit_core.analysis.tuning import plots as pictures
+from vivit_core.analysis.tuning.laboratory import (
+    OF_GRATINGS,
+    Run,
+    gratings_summary,
+    protocol_summary,
+    run_protocols,
+    sites_of,
+    true_screen,
+)
+from vivit_core.analysis.tuning.laboratory_plots import plot_protocol, plot_truth
 from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting
 from vivit_core.analysis.tuning.numbers import FAR, against_truth, measure, preferences
+from vivit_core.analysis.tuning.protocols.base import Bench, Protocol
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import file_name, key_name
 from vivit_core.stimuli.gratings import Gratings
 from vivit_core.system.tables import write_table
+
+log = logging.getLogger(__name__)
 
 
 # --- the whole: files, pictures, summary ------------------------------------------------------------------------------
@@ -29,6 +44,8 @@ def tune(
     datamodule: RecordingsDataModule,
     *,
     gratings: Gratings,
+    protocols: Mapping[str, Protocol],
+    lab_units: int,
     mei: Ascent | None,
     mei_units: int,
     natural: int,
@@ -44,9 +61,11 @@ def tune(
     model : a twin, or an LN model in its place.
     datamodule : set up; its recordings are among those the model knows.
     gratings : what is shown.
+    protocols : of the laboratory, by name.
+    lab_units : units of each recording at which they are run: those that gratings drive most, relative to gray.
     mei : how most exciting pictures are sought; None leaves them out.
-    mei_units : units of each recording for which they are sought: those that gratings drive most, relative to gray.
-    natural : natural pictures of the test split with which they are compared.
+    mei_units : units of each recording for which they are sought: the first of those.
+    natural : natural pictures of the test split with which they are compared, and that protocols show.
     out : folder for the files.
     known : share of the oracle that the model has, by recording and unit, where it was evaluated.
     device, progress : where to compute; whether to show bars.
@@ -60,8 +79,13 @@ def tune(
     over = ("directions_deg", "spatial_frequencies", "temporal_frequencies_hz", "contrasts", "sizes_px")
     arrays = {name: np.asarray(getattr(gratings, name), np.float64) for name in over}
     excited: list[dict[str, Any]] = []
+    runs: dict[str, list[Run]] = {name: [] for name in protocols}
+    begun = time.monotonic()
     screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s)
-    for (recording, screen), spec in zip(screens, datamodule.specs, strict=True):
+    for done, ((recording, screen), spec) in enumerate(zip(screens, datamodule.specs, strict=True)):
+        if done:
+            left_s = (time.monotonic() - begun) / done * (len(screens) - done)
+            log.info("tuning: %d of %d recordings done, about %.0f s left", done, len(screens), left_s)
         middle = (np.array(screen.frame_size[::-1]) - 1) / 2
         centers_U2 = centers_px(model, recording, spec.recording_id)
         # An LN model that found nothing in a unit looks nowhere; a disc in the middle is as good as any.
@@ -69,6 +93,24 @@ def tune(
         tuning = measure(screen, gratings, centers_U2, progress)
         found = preferences(tuning)
         found |= against_truth(found, truth_of(recording))
+        true = true_screen(recording, screen)
+        same = {} if true is None else preferences(measure(true, gratings, centers_U2, progress))
+        found |= {f"truth_{name}": same.get(name, np.full(spec.n_units, np.nan)) for name in OF_GRATINGS}
+        order = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")
+        if protocols:
+            sites = sites_of(tuning, centers_U2, [unit for unit in order.tolist() if found["driven"][unit]][:lab_units])
+            shown = natural_clips(screen, recording, 1, natural)[:, 0]
+            benches = [
+                None if one is None else Bench(one, shown, gratings.settle_s, gratings.analysed_s, progress)
+                for one in (screen, true)
+            ]
+            assert benches[0] is not None
+            for run in run_protocols(protocols, benches[0], benches[1], sites):
+                runs[run.name].append(run)
+                found |= run.columns(spec.n_units)
+                arrays |= {
+                    f"{key_name(spec.recording_id)}/{name}": values for name, values in run.arrays(spec.n_units).items()
+                }
         found["knowable_fraction"] = np.array([known.get((spec.recording_id, unit), np.nan) for unit in spec.unit_ids])
         rows += [
             {"recording": spec.recording_id, "unit": unit} | {name: column[i].item() for name, column in found.items()}
@@ -89,7 +131,7 @@ def tune(
         )
         if mei is None or mei_units == 0:
             continue
-        units = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")[:mei_units].tolist()
+        units = order[:mei_units].tolist()
         shown = natural_clips(screen, recording, screen.bins(mei.picture_s), natural)
         kinds: tuple[Kind, Kind] = ("image", "clip")
         for kind in kinds:
@@ -117,12 +159,22 @@ def tune(
             bin_s=1 / spec.frame_rate_hz,
         )  # fmt: skip
     pictures.plot_population(out / "pictures" / "population.png", rows)
+    if any(np.isfinite(row["truth_osi"]) for row in rows):
+        plot_truth(out / "pictures" / "against_truth.png", rows, OF_GRATINGS)
+    for name, own in runs.items():
+        plot_protocol(
+            out / "pictures" / f"protocol_{file_name(name)}.png", rows, own, [s.recording_id for s in datamodule.specs]
+        )
+        for curve, (of, _) in own[0].twin.curves.items():
+            arrays[f"{name}_{curve}_x"] = np.asarray(of.x, np.float64)
     summary = by_group(rows, summary_of)
     summary["recordings"] = {
         spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
         for spec in datamodule.specs
     }
     summary["most_exciting"] = excited
+    summary["against_truth"] = gratings_summary(rows)
+    summary["protocols"] = protocol_summary(rows, runs)
     summary = without_nan(summary)
     write_table(out / "tuning.csv", rows)
     write_summary(out / "tuning.json", summary)

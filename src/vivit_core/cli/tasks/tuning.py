@@ -1,18 +1,26 @@
-"""task=tuning: in-silico gratings and most exciting images."""
+"""task=tuning: in-silico gratings, the laboratory's protocols, and most exciting images."""
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vivit_core.analysis.receptive_fields.numbers import known_fractions
 from vivit_core.analysis.tuning.most_exciting import Ascent
+from vivit_core.analysis.tuning.protocols.base import Protocol
 from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tune import tune
 from vivit_core.cli.context import RunContext
+from vivit_core.cli.schema import Count
 from vivit_core.cli.trained import load_trained
+from vivit_core.parts.build import build_all
 from vivit_core.parts.schema import Node
 from vivit_core.report.training import training_of
 from vivit_core.stimuli.gratings import Gratings
+
+WORD = re.compile(r"[A-Za-z0-9_]+")
 
 
 def tuning(
@@ -21,6 +29,9 @@ def tuning(
     checkpoint: Path,
     data: Node,
     gratings: Gratings,
+    protocols: list[str],
+    lab: dict[str, Node | None],
+    lab_units: Count,
     mei: Ascent | None,
     mei_units: int,
     natural: int,
@@ -33,21 +44,28 @@ def tuning(
     checkpoint : of a twin or of an LN model.
     data : recordings for its natural pictures, where they are not the training's.
     gratings : what is shown.
+    protocols : names in ``lab`` of those that are run.
+    lab : the laboratory's protocols, by name.
+    lab_units : units of each recording at which they are run.
     mei : how most exciting pictures are sought; None leaves them out.
     mei_units : units of each recording for which they are sought.
-    natural : natural pictures of the test split with which they are compared.
+    natural : natural pictures of the test split with which they are compared, and that protocols show.
 
     Raises
     ------
     ValueError
-        Where the checkpoint or a recording cannot be used, or a grating does not fit the model's frame rate.
+        Where a protocol is not in ``lab`` or needs more pictures, the checkpoint or a recording cannot be used, or a
+        grating does not fit the model's frame rate.
     """
+    chosen = chosen_protocols(protocols, lab, natural)
     trained = load_trained(checkpoint)
     recordings = trained.recordings(context, data)
     summary = tune(
         trained.model,
         recordings,
         gratings=gratings,
+        protocols=chosen,
+        lab_units=lab_units,
         mei=mei,
         mei_units=mei_units,
         natural=natural,
@@ -56,3 +74,26 @@ def tuning(
         device=context.device,
     )
     context.announce(report_section(summary, context.run.path, context.command_line), checkpoint)
+
+
+def chosen_protocols(names: Sequence[str], lab: Mapping[str, Node | None], natural: int) -> dict[str, Protocol]:
+    """The protocols that are run, made, before anything is read."""
+    there = [name for name, node in lab.items() if node is not None]
+    problems = []
+    for name in dict.fromkeys(names):
+        if name not in there:
+            close = difflib.get_close_matches(name, there, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(there) or 'none'}"
+            problems.append(f"protocols: lab has no {name!r}; {hint}")
+        elif not WORD.fullmatch(name):
+            problems.append(f"protocols: {name!r} names columns and files; use letters, digits and underscores alone")
+    if problems:
+        raise ValueError("; ".join(problems))
+    found: dict[str, Protocol] = build_all("lab", {name: lab[name] for name in dict.fromkeys(names)})
+    for name, protocol in found.items():
+        if protocol.pictures > natural:
+            raise ValueError(
+                f"lab.{name} shows {protocol.pictures} natural pictures, and natural={natural}; set "
+                f"natural={protocol.pictures} or more"
+            )
+    return found

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 4  # to be raised with every change that changes the arrays
 CONTEXT_VERSION = 2  # to be raised with every change that changes only the arrays of recordings with context
+SETTINGS = "simulator.json"  # beside the recordings: what made them
 VELOCITY_COSINES = 10
 VELOCITY_COSINES_S = 0.2
 
@@ -150,7 +151,7 @@ class Simulator:
                 task = progress.add_task("simulating trials", total=self.recordings * self.n_trials)
                 for index in range(self.recordings):
                     self._record(index, unfinished / paths[index].name, lambda n: progress.advance(task, n))
-            write_text(unfinished / "simulator.json", json.dumps(self._fields(), indent=2) + "\n")
+            write_text(unfinished / SETTINGS, json.dumps(self._fields(), indent=2) + "\n")
             unfinished.rename(folder)
             for path in paths:
                 remember_whole(path)  # read back when it was written, but known by its former place

@@ -1,0 +1,202 @@
+"""The laboratory: protocols at some units of a recording, on the twin and on the true neurons where they are known.
+
+Shape letters: S sites (units), U units, X places of a curve, B clips, T bins, H W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.tuning.numbers import Tuning
+from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.simulate.neurons import TrueNeurons, true_neurons
+from vivit_core.stimuli.surrounds import Drift
+
+log = logging.getLogger(__name__)
+
+NEARLY_FULL = 0.95  # share of the largest response to a disc that counts as nearly full
+
+# What gratings tell of a unit, and of the true neuron under the same gratings.
+OF_GRATINGS = {
+    "osi": "OSI",
+    "dsi": "DSI",
+    "circular_variance": "circular variance",
+    "orientation_bandwidth_deg": "half width (°)",
+    "modulation_ratio": "F1/F0",
+    "contrast_c50": "c50",
+    "preferred_size_px": "preferred size (px)",
+    "suppression_index": "suppression index",
+}
+
+
+# --- the true neurons -------------------------------------------------------------------------------------------------
+class TrueScreen(Screen):
+    """The true neurons of a simulated recording before the screen that the twin's units look at.
+
+    Parameters
+    ----------
+    neurons : of the recording.
+    screen : the twin's, whose gray, contrast and order of units it takes.
+    """
+
+    def __init__(self, neurons: TrueNeurons, screen: Screen) -> None:
+        self.neurons, self.spec, self.device = neurons, screen.spec, "cpu"
+        self.gray, self.reach = screen.gray, screen.reach
+        self.bins_shown, self.seconds_taken = 0, 0.0
+        self.columns = [neurons.unit_ids.index(unit) for unit in screen.spec.unit_ids]
+
+    def rates(self, contrast_BTHW: Tensor) -> Tensor:
+        pixels_BTHW = (self.gray + self.reach * contrast_BTHW).numpy()
+        return torch.as_tensor(self.neurons.rates(pixels_BTHW)[..., self.columns])
+
+
+def true_screen(recording: Recording, screen: Screen) -> TrueScreen | None:
+    """The true neurons before a twin's screen; None where they are not known, or where the twin sees other frames or
+    another rate than the file holds."""
+    neurons = true_neurons(recording.path)
+    if neurons is None:
+        return None
+    same = neurons.frame_shape == screen.frame_size and math.isclose(
+        neurons.frame_rate_hz, screen.spec.frame_rate_hz, rel_tol=1e-3
+    )
+    if not same or not np.array_equal(recording.frames(0, 2), Recording(recording.path).frames(0, 2)):
+        log.info(
+            "%s: the twin sees other frames than the true neurons did, so they are not shown the stimuli", recording
+        )
+        return None
+    return TrueScreen(neurons, screen)
+
+
+# --- the units --------------------------------------------------------------------------------------------------------
+def sites_of(tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int]) -> list[Site]:
+    """Where protocols show their stimuli to some units, and which gratings they prefer."""
+    gratings = tuning.gratings
+    sites = []
+    for unit in units:
+        d, s, f = tuning.best_U3[unit].tolist()
+        sizes_A = np.maximum(tuning.size_AU[: len(gratings.sizes_px), unit], 0)
+        # The full field is left out: a surround has to lie inside the frame.
+        fits = np.flatnonzero(sizes_A >= NEARLY_FULL * sizes_A.max(initial=0.0))
+        diameter = gratings.sizes_px[fits[0]] if len(fits) else min(tuning.frame_size) / 2
+        drift = Drift(
+            float(gratings.directions_deg[d]),
+            gratings.spatial_frequencies[s],
+            gratings.temporal_frequencies_hz[f],
+            gratings.contrast,
+        )
+        x, y = centers_U2[unit].tolist()
+        sites.append(Site(int(unit), (x, y), float(diameter), drift, bool(tuning.simple_U[unit])))
+    return sites
+
+
+# --- the protocols ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One protocol at one recording's sites."""
+
+    name: str
+    protocol: Protocol
+    sites: list[Site]
+    twin: Outcome
+    true: Outcome | None
+
+    def columns(self, n_units: int) -> dict[str, np.ndarray]:
+        """Columns of ``tuning.csv``, (U,); NaN for units at which it did not run."""
+        rows = [site.unit for site in self.sites]
+        found: dict[str, np.ndarray] = {}
+        for number, values_S3 in self.twin.numbers.items():
+            column = f"{self.name}_{number}"
+            for i, end in enumerate(("", "_low", "_high")):
+                found[column + end] = placed(values_S3[:, i], rows, n_units)
+            true_S = np.full(len(rows), np.nan) if self.true is None else self.true.numbers[number][:, 0]
+            found[f"truth_{column}"] = placed(true_S, rows, n_units)
+        return found
+
+    def arrays(self, n_units: int) -> dict[str, np.ndarray]:
+        """Curves for ``tuning.npz``, (U, X)."""
+        rows = [site.unit for site in self.sites]
+        found = {}
+        for word, outcome in (("", self.twin), ("truth_", self.true)):
+            for curve, (_, values_SX) in ({} if outcome is None else outcome.curves).items():
+                found[f"{word}{self.name}_{curve}_UX"] = placed(values_SX, rows, n_units)
+        return found
+
+
+def placed(values_S: np.ndarray, rows: Sequence[int], n_units: int) -> np.ndarray:
+    """Values of some units among all."""
+    whole = np.full((n_units, *values_S.shape[1:]), np.nan)
+    whole[list(rows)] = values_S
+    return whole
+
+
+def run_protocols(
+    protocols: Mapping[str, Protocol], twin: Bench, true: Bench | None, sites: Sequence[Site]
+) -> list[Run]:
+    """Every protocol, on the twin and on the true neurons."""
+    runs = []
+    for name, protocol in protocols.items():
+        found = protocol.run(twin, sites, name)
+        again = None if true is None else protocol.run(true, sites, f"{name}, true neurons")
+        runs.append(Run(name, protocol, list(sites), found, again))
+    return runs
+
+
+def agreement(of: Mapping[str, np.ndarray], column: str) -> dict[str, Any]:
+    """How a number of the twin's units compares with that of the true neurons, over units at which both have it."""
+    twin_U, true_U = of[column], of[f"truth_{column}"]
+    both = np.isfinite(twin_U) & np.isfinite(true_U)
+    found: dict[str, Any] = {"units": int(both.sum()), "error_median": math.nan, "correlation": math.nan}
+    found |= {"twin_median": math.nan, "truth_median": math.nan}
+    if both.any():
+        found["error_median"] = float(np.median(np.abs(twin_U[both] - true_U[both])))
+        found["twin_median"], found["truth_median"] = float(np.median(twin_U[both])), float(np.median(true_U[both]))
+    if both.sum() > 2 and twin_U[both].std() > 0 and true_U[both].std() > 0:
+        found["correlation"] = float(np.corrcoef(twin_U[both], true_U[both])[0, 1])
+    return found
+
+
+def protocol_summary(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
+    """What each protocol found over all units at which it ran, for ``tuning.json``."""
+    summary = {}
+    for name, own in runs.items():
+        protocol = own[0].protocol
+        numbers = {}
+        for number, title in protocol.titles.items():
+            column = f"{name}_{number}"
+            of = {key: np.array([row[key] for row in rows], float) for key in (column, f"truth_{column}")}
+            known = of[column][np.isfinite(of[column])]
+            numbers[number] = {
+                "title": title,
+                "units": len(known),
+                "median": float(np.median(known)) if len(known) else math.nan,
+                "against_truth": agreement(of, column),
+            }
+        summary[name] = {
+            "over": protocol.over,
+            "units": sum(len(run.sites) for run in own),
+            "numbers": numbers,
+            "curves": {
+                key: {"title": f"{name.replace('_', ' ')}: {curve.title.lower()}", "x_title": curve.x_title}
+                for key, (curve, _) in own[0].twin.curves.items()
+            },
+        }
+    return summary
+
+
+def gratings_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """How what gratings tell compares with the true neurons under the same gratings."""
+    found = {}
+    for column in OF_GRATINGS:
+        of = {key: np.array([row[key] for row in rows], float) for key in (column, f"truth_{column}")}
+        found[column] = agreement(of, column)
+    return found

@@ -1,0 +1,456 @@
+"""The laboratory's protocols at units whose answers are known: rules made by hand, LN models, simulated neurons."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from known_models import CENTERS, HEIGHT, RATE_HZ, WIDTH, data_of, known_ln, population, recorded, spec
+from shipped import simulator
+from torch import Tensor
+
+from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.tuning import plots as tuning_plots
+from vivit_core.analysis.tuning.laboratory import agreement, run_protocols, sites_of, true_screen
+from vivit_core.analysis.tuning.numbers import measure
+from vivit_core.analysis.tuning.protocols.adaptation import Adaptation, decay_s
+from vivit_core.analysis.tuning.protocols.base import Bench, Protocol, Site, first_fall, resamplings
+from vivit_core.analysis.tuning.protocols.motion import Motion
+from vivit_core.analysis.tuning.protocols.natural import NaturalSurround
+from vivit_core.analysis.tuning.protocols.plaids import Plaids, partial_z
+from vivit_core.analysis.tuning.protocols.sparse_noise import SparseNoise
+from vivit_core.analysis.tuning.protocols.surround import Annuli, Surround
+from vivit_core.analysis.tuning.section import report_section
+from vivit_core.analysis.tuning.tune import tune
+from vivit_core.cli.schema import conf_dir
+from vivit_core.cli.tasks.tuning import chosen_protocols
+from vivit_core.data.resample import ResampledRecording
+from vivit_core.data.simulate.population import Population
+from vivit_core.parts.build import build_all
+from vivit_core.stimuli.gratings import Gratings
+from vivit_core.stimuli.surrounds import Drift, ring
+
+LAB: dict[str, Any] = yaml.safe_load((conf_dir() / "task" / "tuning.yaml").read_text())["lab"]
+SHIPPED: dict[str, Protocol] = build_all("lab", LAB)
+PLACE = (13.0, 10.0)
+SITE = Site(0, PLACE, 8.0, Drift(0.0, 0.12, 4.0, 0.4), simple=False)
+SURROUND = Surround(draws=4, seed=0, contrast=0.4, gaps_px=[0.0, 1.0, 2.0, 3.0], jitter_px=0.0)
+
+
+class Rule(Screen):
+    """A screen before units that answer by a rule: frames (B, T, H, W) in contrast to rates (B, T, U) in Hz."""
+
+    def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
+        self.rule, self.spec, self.device, self.gray, self.reach = rule, spec(), "cpu", 120.0, 120.0
+        self.bins_shown, self.seconds_taken = 0, 0.0
+
+    def rates(self, contrast_BTHW: Tensor) -> Tensor:
+        rates_BT = self.rule(contrast_BTHW)
+        return rates_BT[..., None].expand(*rates_BT.shape, 4)
+
+
+def bench(rule: Callable[[Tensor], Tensor], natural: Tensor | None = None) -> Bench:
+    pictures = torch.zeros(0, HEIGHT, WIDTH) if natural is None else natural
+    return Bench(Rule(rule), pictures, 0.25, 0.5, progress=False)
+
+
+def power(clip_BTHW: Tensor, where_HW: Tensor) -> Tensor:
+    return (clip_BTHW.square() * where_HW).sum((2, 3)) / where_HW.sum()
+
+
+IN, OUT = 1 - ring((HEIGHT, WIDTH), PLACE, 6.0), ring((HEIGHT, WIDTH), PLACE, 12.0)
+
+
+def divided(clip_BTHW: Tensor) -> Tensor:
+    """5 Hz at gray; the center's power drives, the power further than 6 px away divides."""
+    return 5 + 100 * power(clip_BTHW, IN) / (1 + 20 * power(clip_BTHW, OUT))
+
+
+def test_a_divisive_surround_suppresses_as_it_must() -> None:
+    found = SURROUND.run(bench(divided), [SITE], "surround").numbers
+    # A drifting grating has half its squared contrast as power, on average over whole cycles.
+    expected = 1 - 1 / (1 + 20 * 0.4**2 / 2)
+    for name in ("iso_suppression", "cross_suppression"):
+        value, low, high = found[name][0]
+        assert value == pytest.approx(expected, abs=0.03)
+        assert low <= value <= high
+    assert found["orientation_tuned"][0, 0] == pytest.approx(0, abs=0.03)
+    assert found["annulus_response"][0, 0] == pytest.approx(0, abs=1e-6)
+    assert np.isnan(found["reach_px"][0, 0])  # 3 px of gap still leave most of what is beyond 6 px
+
+
+def test_an_oriented_surround_is_told_from_one_that_is_not() -> None:
+    """The rule counts power along vertical bars alone, as differences from row to row are small there."""
+
+    def oriented(clip: Tensor) -> Tensor:
+        alike = torch.zeros_like(clip)
+        alike[:, :, 1:-1] = (clip[:, :, :-2] + clip[:, :, 1:-1] + clip[:, :, 2:]) / 3
+        alike[:, :, 1:-1] = (alike[:, :, 1:-1] + torch.roll(alike, 4, 2)[:, :, 1:-1]) / 2  # half a cycle of a cross one
+        return 5 + 100 * power(clip, IN) / (1 + 20 * power(alike, OUT))
+
+    found = SURROUND.run(bench(oriented), [SITE], "surround").numbers
+    assert found["iso_suppression"][0, 0] > 0.5 > 0.2 > found["cross_suppression"][0, 0]
+    assert found["orientation_tuned"][0] == pytest.approx(
+        found["iso_suppression"][0, 0] - found["cross_suppression"][0, 0], abs=0.05
+    )
+
+
+def test_the_gap_that_halves_a_suppression() -> None:
+    """Only power between 4 and 6 px from the center divides, so a gap of 1 px leaves about half, and 2 px nothing."""
+    near = ring((HEIGHT, WIDTH), PLACE, 8.0, 12.0)
+    found = SURROUND.run(
+        bench(lambda clip: 5 + 100 * power(clip, IN) / (1 + 5 * power(clip, near))), [SITE], "surround"
+    )
+    assert 0.5 < found.numbers["reach_px"][0, 0] < 1.5
+    curve, values = found.curves["by_gap"]
+    assert curve.x == (0.0, 1.0, 2.0, 3.0) and (np.diff(values[0]) >= -1e-9).all()
+
+
+def test_annuli_find_where_a_field_ends() -> None:
+    annuli = Annuli(draws=3, seed=0, contrast=0.4, inner_px=[2.0, 4.0, 6.0, 8.0, 12.0], jitter_px=0.0)
+    found = annuli.run(bench(lambda clip: 5 + 100 * power(clip, IN)), [SITE], "annuli").numbers
+    assert found["field_px"][0, 0] == pytest.approx(6.0, abs=0.7)  # the rule's disc
+    assert found["outside_response"][0, 0] == pytest.approx(0.0, abs=0.01)
+    whole = annuli.run(bench(lambda clip: 5 + 100 * clip.square().mean((2, 3))), [SITE], "annuli").numbers
+    assert np.isnan(whole["field_px"][0, 0]) and 0.8 < whole["outside_response"][0, 0] < 1
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_units_that_are_not_driven_have_no_numbers(name: str) -> None:
+    natural = 0.3 * torch.randn(30, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    small = {"draws": 3} if name not in ("sparse_noise",) else {"clips": 3}
+    protocol: Any = replace(SHIPPED[name], **small)  # type: ignore[type-var]
+    found = protocol.run(bench(lambda clip: 5 + 0 * clip.mean((2, 3)), natural), [SITE], name)
+    assert set(found.numbers) == set(protocol.titles)
+    assert all(np.isnan(values).all() and values.shape == (1, 3) for values in found.numbers.values())
+    assert len(found.shown) >= 3 and all(frame.shape == (HEIGHT, WIDTH) for frame in found.shown.values())
+
+
+def fading(tau_s: float, strength: float) -> Callable[[Tensor], Tensor]:
+    """The center's power drives; its running mean, which forgets with ``tau_s``, divides."""
+    keep = float(np.exp(-1 / (tau_s * RATE_HZ)))
+
+    def rule(clip: Tensor) -> Tensor:
+        drive_BT = power(clip, IN)
+        trace, out = torch.zeros(len(drive_BT)), []
+        for t in range(drive_BT.shape[1]):
+            out.append(drive_BT[:, t] / (1 + strength * trace))
+            trace = keep * trace + (1 - keep) * drive_BT[:, t]
+        return 2 + 100 * torch.stack(out, 1)
+
+    return rule
+
+
+ADAPTATION = Adaptation(
+    draws=3,
+    seed=0,
+    adapter_contrast=0.5,
+    test_contrast=0.25,
+    before_s=0.1,
+    adapter_s=1.5,
+    delays_s=[0.05, 0.2, 0.4, 0.8],
+    test_s=0.1,
+    after_s=0.05,
+)
+
+
+def test_adaptation_and_its_recovery() -> None:
+    found = ADAPTATION.run(bench(fading(0.5, 4.0)), [SITE], "adaptation").numbers
+    trace = 0.5**2 / 2 * (1 - np.exp(-1.5 / 0.5)) * np.exp(-0.05 / 0.5)
+    assert found["index"][0, 0] == pytest.approx(1 - 1 / (1 + 4 * trace), rel=0.2)
+    assert found["recovery_s"][0, 0] == pytest.approx(0.5, rel=0.25)
+    assert 0 < found["last_index"][0, 0] < found["index"][0, 0]
+    none = ADAPTATION.run(bench(fading(0.5, 0.0)), [SITE], "adaptation").numbers
+    assert none["index"][0, 0] == pytest.approx(0, abs=1e-6) and np.isnan(none["recovery_s"][0, 0])
+
+
+def test_a_time_of_recovery() -> None:
+    x = np.array([0.05, 0.2, 0.6])
+    curves = np.stack([0.8 * np.exp(-x / tau) for tau in (0.1, 0.5, 3.0)], 1)
+    np.testing.assert_allclose(decay_s(x, curves), [0.1, 0.5, 3.0], rtol=0.05)
+
+
+def test_partial_correlations_tell_pattern_from_component() -> None:
+    angles = np.deg2rad(np.arange(12) * 30)
+    grating = np.exp(3 * (np.cos(angles) - 1))[:, None]
+    component = np.roll(grating, 2, 0) + np.roll(grating, -2, 0)
+    noise = 0.02 * np.random.default_rng(0).standard_normal((12, 1))
+    pattern_z, component_z = partial_z(grating + noise, grating, component)
+    assert pattern_z[0] > component_z[0] + 1.28
+    pattern_z, component_z = partial_z(component + noise, grating, component)
+    assert component_z[0] > pattern_z[0] + 1.28
+
+
+@pytest.fixture(scope="module")
+def energy() -> Bench:
+    """Complex cells of the simulator, which prefer a direction; without normalization."""
+    units = replace(population(), complex=np.ones(4, bool), direction=np.array([1, 1, -1, -1], np.int8))
+    return Bench(Energy(units), torch.zeros(0, HEIGHT, WIDTH), 0.25, 0.5, progress=False)
+
+
+class Energy(Rule):
+    def __init__(self, units: Population) -> None:
+        super().__init__(lambda clip: clip)
+        self.units = units
+
+    def rates(self, contrast_BTHW: Tensor) -> Tensor:
+        energy_NTU, _ = self.units.filter((127.5 + 127.5 * contrast_BTHW).numpy())
+        return torch.as_tensor(3 + 10 * energy_NTU)
+
+
+def directed(bench: Bench) -> list[Site]:
+    """The units at their places, with the gratings they prefer."""
+    units = population()
+    turned = np.array([1, 1, -1, -1])
+    return [
+        Site(
+            u,
+            (float(CENTERS[u, 0]), float(CENTERS[u, 1])),
+            12.0,
+            # ±1 moves along ±(sin, cos) of the orientation in (x, y), y downwards.
+            Drift(float(units.orientation_deg[u] - 90 * turned[u]) % 360, 0.12, 4.0, 0.4),
+            simple=False,
+        )
+        for u in range(4)
+    ]
+
+
+def test_energy_units_follow_a_plaids_components(energy: Bench) -> None:
+    plaids = Plaids(draws=3, seed=0, contrast=0.2, directions=12, angle_deg=120.0)
+    shown: dict[str, int] = {}
+    show = energy.screen.show
+
+    def counted(clips: Iterator[Tensor], total: int, what: str, progress: bool) -> Any:
+        shown[what] = shown.get(what, 0) + total
+        return show(clips, total, what, progress)
+
+    energy.screen.show = counted  # type: ignore[method-assign]
+    try:
+        found = plaids.run(energy, directed(energy), "plaids")
+    finally:
+        energy.screen.show = show  # type: ignore[method-assign]
+    assert shown == {"plaids": 2 * 12 * 3}  # equal for all units, because they prefer the same frequencies
+    assert (found.numbers["component_z"][:, 0] > 1.28).all() and (found.numbers["pattern_index"][:, 0] < -1.28).all()
+
+
+def test_motion_of_directional_units(energy: Bench) -> None:
+    found = Motion(draws=6, seed=0, contrast=0.2, gap_px=0.0).run(energy, directed(energy), "motion").numbers
+    assert (found["direction_index"][:, 0] > 0.2).all()
+    assert np.abs(found["same_suppression"][:, 0]).max() < 0.3  # they look no further than their disc
+    assert (found["opponency"][:, 0] < 0.3).all()  # energies add up
+    assert (found["direction_index"][:, 1] <= found["direction_index"][:, 0]).all()
+
+
+def test_a_surround_that_moves_along_suppresses() -> None:
+    """The rule takes the surround's motion from its phase: what came one pixel from the left."""
+
+    def rule(clip: Tensor) -> Tensor:
+        came = torch.zeros_like(clip)
+        came[:, 1:] = (clip[:, 1:] - torch.roll(clip[:, :-1], 1, 3)).square()
+        went = torch.zeros_like(clip)
+        went[:, 1:] = (clip[:, 1:] - torch.roll(clip[:, :-1], -1, 3)).square()
+        right = power(went.sqrt(), OUT) > 2 * power(came.sqrt(), OUT)
+        return 5 + 100 * power(clip, IN) * torch.where(right, 0.25, 1.0)
+
+    site = replace(SITE, drift=Drift(0.0, 0.1, 6.0, 0.4))  # one pixel a frame at 60 Hz
+    found = Motion(draws=4, seed=0, contrast=0.2, gap_px=0.0).run(bench(rule), [site], "motion").numbers
+    assert found["same_suppression"][0, 0] > 0.7 > 0.1 > abs(found["opposite_suppression"][0, 0])
+    assert found["center_surround_index"][0, 0] == pytest.approx(0.6, abs=0.05)  # (1 − 1/4) / (1 + 1/4)
+
+
+def test_natural_pictures_in_their_own_and_a_foreign_surround() -> None:
+    natural = 0.2 * torch.randn(6, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    natural *= torch.linspace(1, 2, 6)[:, None, None]  # of different contrast
+
+    def rule(clip: Tensor) -> Tensor:
+        """20 Hz for a center, 14 with its own surround, 10 with another one of the same contrast."""
+        on = power(clip, IN) > 0
+        around = power(clip, OUT) > 0
+        own = torch.stack([(clip - picture).abs().amax((2, 3)) < 1e-5 for picture in natural]).any(0)
+        rates = torch.where(own, 14.0, torch.where(around, 10.0, 20.0))
+        matched = torch.stack([(power(clip, OUT) / power(p[None, None], OUT) - 1).abs() < 0.15 for p in natural])
+        return torch.where(on, torch.where(around & ~matched.any(0), 0.0, rates), 0.0)
+
+    lab = NaturalSurround(draws=6, seed=0, before_s=0.1, picture_s=0.2)
+    found = lab.run(bench(rule, natural), [replace(SITE, diameter_px=8.0)], "natural").numbers
+    assert found["own_suppression"][0, 0] == pytest.approx(0.3)
+    assert found["foreign_suppression"][0, 0] == pytest.approx(0.5)
+    assert found["own_minus_foreign"][0] == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="draws=7, and the recording gives 6"):
+        replace(lab, draws=7).run(bench(rule, natural), [SITE], "natural")
+
+
+def test_sparse_noise_finds_places_and_signs() -> None:
+    screen = Screen(known_ln(gain=0.2, linear=1.0), "known", (0.0, 255.0))
+    lab = Bench(screen, torch.zeros(0, HEIGHT, WIDTH), 0.25, 0.5, progress=False)
+    noise = SparseNoise(contrast=0.8, density=0.1, check_px=2, hold_bins=2, clips=20, clip_s=2.0, lags_s=0.1, seed=0)
+    sites = [replace(SITE, unit=u) for u in range(4)]
+    found = noise.run(lab, sites, "noise").numbers
+    error = np.hypot(found["x_px"][:, 0] - CENTERS[:, 0], found["y_px"][:, 0] - CENTERS[:, 1])
+    assert error.max() < 1.5
+    assert (found["diameter_px"][:, 0] < 10).all()
+    assert (found["x_px"][:, 1] <= found["x_px"][:, 0] + 1e-9).all() and np.isfinite(found["x_px"]).all()
+
+
+def test_intervals_are_over_draws() -> None:
+    weights = resamplings(5, 0)
+    assert weights.shape == (201, 5) and np.allclose(weights.sum(1), 1) and (weights[0] == 0.2).all()
+    assert np.array_equal(weights, resamplings(5, 0)) and not np.array_equal(weights, resamplings(5, 1))
+    found = replace(SURROUND, draws=2, jitter_px=2.0).run(bench(divided), [SITE], "surround").numbers
+    assert np.isfinite(found["iso_suppression"][0, 0]) and np.isnan(found["iso_suppression"][0, 1:]).all()
+    wide = replace(SURROUND, jitter_px=2.0, draws=6).run(bench(divided), [SITE], "surround").numbers
+    narrow = replace(SURROUND, draws=6).run(bench(divided), [SITE], "surround").numbers
+    spread = {name: np.ptp(of["iso_suppression"][0, 1:]) for name, of in (("wide", wide), ("narrow", narrow))}
+    assert spread["wide"] > spread["narrow"]
+
+
+def test_where_a_curve_first_falls() -> None:
+    curve = np.array([[4.0, 1.0, 4.0], [2.0, 1.0, 4.0], [0.0, 1.0, 4.0]])
+    np.testing.assert_allclose(first_fall([0.0, 1.0, 2.0], curve, np.array([3.0, 1.0, 1.0])), [0.5, 0.0, np.nan])
+
+
+# --- the true neurons -------------------------------------------------------------------------------------------------
+QUICK = Gratings(
+    directions=4,
+    spatial_frequencies=[0.1],
+    temporal_frequencies_hz=[4.0],
+    contrast=0.4,
+    contrasts=[0.2, 0.4],
+    sizes_px=[6.0, 12.0],
+    settle_s=0.1,
+    analysed_s=0.25,
+)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> ResampledRecording:
+    settings = simulator(
+        recordings=1, units=6, train_trials=3, val_trials=1, test_trials=1, repeated_stimuli=0, trial_s=0.5
+    )
+    (path,) = settings.make(tmp_path_factory.mktemp("cache"))
+    return ResampledRecording(path, 120.0)
+
+
+def test_a_twin_that_is_the_true_population_agrees_with_it(simulated: ResampledRecording) -> None:
+    info = simulated.info
+    own = replace(
+        spec(), recording_id="sim0", frame_rate_hz=120.0, frame_shape=info.frame_shape,
+        unit_ids=tuple(reversed(info.unit_ids)), unit_mean_counts=(0.1,) * 6,
+    )  # fmt: skip
+    looking = Rule(lambda clip: clip)
+    looking.spec = own
+    true = true_screen(simulated, looking)
+    assert true is not None
+    # The units in the twin's order, whatever the file's.
+    clip = 0.4 * torch.randn(1, 30, *info.frame_shape[1:], generator=torch.Generator().manual_seed(0))
+    expected = true.neurons.rates((120 + 120 * clip).numpy())[..., ::-1]
+    np.testing.assert_allclose(true.rates(clip).numpy(), expected)
+
+    centers_U2 = true.neurons.population.center_px[::-1].astype(float)
+    tuning = measure(true, QUICK, centers_U2, progress=False)
+    sites = sites_of(tuning, centers_U2, [0, 3])
+    assert [site.unit for site in sites] == [0, 3] and {site.diameter_px for site in sites} <= {6.0, 12.0}
+    table = Bench(true, torch.zeros(0, *info.frame_shape[1:]), 0.1, 0.25, progress=False)
+    (run,) = run_protocols({"near": replace(SURROUND, draws=1, gaps_px=[0.0])}, table, table, sites)
+    of = run.columns(6)
+    assert np.isfinite(of["near_iso_suppression"]).sum() == 2
+    told = agreement(of, "near_iso_suppression")
+    assert told["units"] == 2 and told["error_median"] == 0
+    # A twin that sees frames of another size is not compared.
+    looking.spec = replace(own, frame_shape=(1, 10, 10))
+    assert true_screen(simulated, looking) is None
+    looking.spec = replace(own, frame_rate_hz=60.0)
+    assert true_screen(simulated, looking) is None
+
+
+def test_agreement_is_over_units_that_both_know() -> None:
+    of = {"a": np.array([1.0, 2, 3, np.nan, 5]), "truth_a": np.array([1.5, 2, 2, 4, np.nan])}
+    told = agreement(of, "a")
+    assert told["units"] == 3 and told["error_median"] == 0.5
+    assert told["correlation"] == pytest.approx(np.corrcoef([1, 2, 3], [1.5, 2, 2])[0, 1])
+    assert np.isnan(agreement({"a": np.array([np.nan]), "truth_a": np.array([1.0])}, "a")["error_median"])
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("plot_tuning", "plot_population"):  # which test_tuning.py looks at
+        monkeypatch.setattr(tuning_plots, name, lambda *args: None)
+    protocols = {
+        "near": replace(SURROUND, draws=3, gaps_px=[0.0, 2.0]),
+        "natural": NaturalSurround(draws=3, seed=0, before_s=0.1, picture_s=0.1),
+    }
+    summary = tune(
+        known_ln(gain=0.2),
+        data_of(recorded(tmp_path)),
+        gratings=QUICK,
+        protocols=protocols,
+        lab_units=2,
+        mei=None,
+        mei_units=0,
+        natural=4,
+        out=tmp_path / "out",
+        known={},
+        progress=False,
+    )
+    assert json.loads((tmp_path / "out" / "tuning.json").read_text()) == summary
+    rows = list(csv.DictReader((tmp_path / "out" / "tuning.csv").open()))
+    ran = [row for row in rows if row["near_iso_suppression"]]
+    assert len(ran) == 2 and all(row["truth_near_iso_suppression"] == "" for row in rows)
+    for row in ran:
+        low, value, high = (float(row[f"near_iso_suppression{end}"]) for end in ("_low", "", "_high"))
+        assert low <= value <= high and abs(value) < 0.5
+    told = summary["protocols"]["near"]
+    assert told["units"] == 2 and told["over"] == "phases and places"
+    assert told["numbers"]["iso_suppression"]["median"] == pytest.approx(
+        np.median([float(row["near_iso_suppression"]) for row in ran])
+    )
+    with np.load(tmp_path / "out" / "tuning.npz") as arrays:
+        assert arrays["near_by_gap_x"].tolist() == [0.0, 2.0]
+        assert np.isfinite(arrays["known/near_by_gap_UX"]).all(1).sum() == 2
+    section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
+    names = [path.name for path, _ in section.pictures]
+    assert {"protocol_near.png", "protocol_natural.png"} <= set(names) and "against_truth.png" not in names
+    assert "The laboratory: medians over units" in [table.title for table in section.tables]
+    assert section.explore is not None
+    panels = {panel["title"]: panel for panel in section.explore.plain()["panels"]}
+    assert panels["near: iso surround by distance"]["x"] == [0.0, 2.0]
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+def test_protocols_are_chosen_by_name() -> None:
+    chosen = chosen_protocols(["plaids", "surround"], LAB, 96)
+    assert list(chosen) == ["plaids", "surround"] and isinstance(chosen["plaids"], Plaids)
+    assert chosen_protocols([], LAB, 0) == {}
+    with pytest.raises(ValueError, match="lab has no 'suround'; did you mean surround"):
+        chosen_protocols(["suround"], LAB, 96)
+    with pytest.raises(ValueError, match="lab has no 'plaids'; there are surround"):
+        chosen_protocols(["plaids"], {"plaids": None, "surround": LAB["surround"]}, 96)
+    with pytest.raises(ValueError, match="shows 24 natural pictures, and natural=8; set natural=24"):
+        chosen_protocols(["natural_surround"], LAB, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "named"),
+    [
+        ("surround", {"gaps_px": [2.0, 1.0]}, "gaps_px"),
+        ("surround", {"draws": 0, "contrast": 2.0}, "draws=0 is below 1; contrast=2.0"),
+        ("annuli", {"inner_px": [0.0, 3.0]}, "does not begin above 0"),
+        ("plaids", {"angle_deg": 100.0}, "no whole number of steps"),
+        ("plaids", {"contrast": 0.7}, "contrast=0.7 is not in 0 … 0.5"),
+        ("motion", {"gap_px": -1.0}, "gap_px=-1.0"),
+        ("natural_surround", {"draws": 1}, "draws=1 is below 2"),
+        ("adaptation", {"delays_s": [0.1]}, "delays_s"),
+        ("sparse_noise", {"lags_s": 2.0}, "lags_s=2.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(name: str, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        replace(SHIPPED[name], **changes)  # type: ignore[type-var]
