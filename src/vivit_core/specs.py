@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class RecordingSpec:
 class RecordingError(ValueError):
     """A recording file that cannot be used: says which file, which field, what is wrong and what to do."""
 
-    def __init__(self, path: str | Path, field: str = "", problem: str = "", remedy: str = "") -> None:
+    def __init__(self, path: object, field: str = "", problem: str = "", remedy: str = "") -> None:
         self.path, self.field, self.problem, self.remedy = str(path), field, problem, remedy
         # A loader's worker hands its error on as text, and torch makes it again from that alone.
         super().__init__(f"{path}: {field}: {problem}. {remedy}" if field else str(path))

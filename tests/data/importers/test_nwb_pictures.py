@@ -18,7 +18,8 @@ from vivit_core.data.importers import nwb_pictures
 from vivit_core.data.importers.common import Importer
 from vivit_core.data.importers.nwb import restarts
 from vivit_core.data.importers.nwb_clock import make_clock
-from vivit_core.data.importers.nwb_pictures import BLANK, UNKNOWN, Films, Pictures, pictures_of, shown_by_table
+from vivit_core.data.importers.nwb_films import Films
+from vivit_core.data.importers.nwb_pictures import BLANK, UNKNOWN, Pictures, pictures_of, shown_by_table
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.video.files import open_video

@@ -16,7 +16,7 @@ def import_(context: RunContext, *, importer: Importer | None, source: Path, out
     ----------
     context : the run.
     importer : knows the format.
-    source : file or folder to read, or a pattern of several.
+    source : file or folder to read, or a pattern of several; for some importers also an address.
     out : recording file to write; of several recordings, a folder.
 
     Raises

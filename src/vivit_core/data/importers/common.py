@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from vivit_core.data.importers.remote import Remote, is_remote
 from vivit_core.data.recording.checksum import may_be_ours
 from vivit_core.data.recording.format import ABOUT, SPLITS, RecordingInfo, Trials
 from vivit_core.data.recording.guard import Guard
@@ -81,9 +82,9 @@ class Importer(ABC):
         """The name that the source of one recording has."""
         return source.resolve().name if source.is_dir() else source.stem
 
-    def id_of(self, source: Path) -> str:
+    def id_of(self, source: Path | Remote) -> str:
         """What the recording is called."""
-        return self.recording_id or self.name_of(source)
+        return self.recording_id or (source.stem if isinstance(source, Remote) else self.name_of(source))
 
     def recordings(self, source: Path, out: Path) -> list[tuple[Path, Path]]:
         """The recordings in a source, each with the file to be made of it."""
@@ -97,6 +98,18 @@ class Importer(ABC):
     def read(self, source: Path) -> AbstractContextManager[SourceRecording]:
         """What stands in the source of one recording, while it is open."""
 
+    def read_remote(self, source: Remote) -> AbstractContextManager[SourceRecording]:
+        """What stands in a source on a server, for importers of a format that can be read in parts.
+
+        Raises
+        ------
+        ValueError
+            Where it cannot.
+        """
+        raise ValueError(
+            f"source={source}: this importer reads files, and importer=nwb alone reads from a server; download it"
+        )
+
     def __call__(self, source: str | Path, out: str | Path) -> list[Path]:
         """Import all recordings of ``source`` and say on the console what was written and what left out.
 
@@ -105,7 +118,8 @@ class Importer(ABC):
 
         Parameters
         ----------
-        source : a file or a folder, as the format has it; or a pattern of several, such as ``sessions/*.npz``.
+        source : a file or a folder, as the format has it; or a pattern of several, such as ``sessions/*.npz``. For some
+            formats also an address, ``https://…`` or ``dandi://DANDISET/PATH``.
         out : the recording file to write; a folder where the source is a pattern or holds several recordings.
 
         Returns
@@ -136,8 +150,10 @@ class Importer(ABC):
             )
         return written
 
-    def _found(self, source: str, out: Path) -> list[tuple[Path, Path]]:
+    def _found(self, source: str, out: Path) -> list[tuple[Path | Remote, Path]]:
         """The recordings that a source or a pattern names, each with its file; several in a folder by their names."""
+        if is_remote(source):
+            return [(Remote(source), out)]
         matches = matching(source)
         if not matches:
             raise ValueError(
@@ -148,7 +164,7 @@ class Importer(ABC):
         if matches != [Path(source)]:
             found = [(one, out / f"{self.name_of(one)}.h5") for one, _ in found]
         elif len(found) == 1:
-            return found
+            return [*found]
         if out.suffix == ".h5":
             raise ValueError(f"out={out}: {source} gives {len(found)} recordings; name a folder for them")
         if self.recording_id is not None:
@@ -163,26 +179,26 @@ class Importer(ABC):
                     f"{by_path[path]} and {one} would both become {path}; import them one by one, each with an "
                     "importer.recording_id and an out of its own"
                 )
-        return found
+        return [*found]
 
-    def _import(self, source: Path, path: Path) -> Path:
+    def _import(self, source: Path | Remote, path: Path) -> Path:
         key = self._key(source)
         if _imported_under(path) == key:
             remove_journal(path)
             say(f"{path} is imported already, by these settings from these files")
             return path
         check_writable(path)
-        files = self.files(source)
+        files = self.files(source) if isinstance(source, Path) else []
         for file in files:
             check_holes(file)
-        if self.guarded:
+        if self.guarded and isinstance(source, Path):
             with Guard() as guard:
                 importer = f"{type(self).__module__}:{type(self).__name__}"
                 arguments = {"importer": importer, "settings": asdict(self), "source": str(source)}
                 outside = sum(file.stat().st_size for file in files if not file.is_relative_to(source))
                 more_s = _IMPORTS_S + _SECONDS_A_FILM_BYTE * outside
                 guard.run(source, f"{__name__}:read_through", arguments, more_s=more_s)
-        with self.read(source) as found:
+        with self.read(source) if isinstance(source, Path) else self.read_remote(source) as found:
             about: dict[str, Any] = {name: getattr(self, name) or found.about.get(name, "") for name in ABOUT}
             write_recording(
                 path,
@@ -203,12 +219,17 @@ class Importer(ABC):
                 **about,
             )
             _report(path, found)
+            if isinstance(source, Remote):
+                read = source.file
+                say(f"  read {read.loaded / 1e6:.1f} MB of {read.size / 1e6:.1f} MB in {read.requests} requests")
         return path
 
-    def _key(self, source: Path) -> str:
+    def _key(self, source: Path | Remote) -> str:
         """Identifies the settings and the files: an import under the same key makes the same recording."""
-        files = [(os.path.relpath(path, source), path.stat().st_size, path.stat().st_mtime_ns) for path in
-                 self.files(source)]  # fmt: skip
+        files: list[tuple[Any, ...]] = [(str(source), source.file.state)] if isinstance(source, Remote) else [
+            (os.path.relpath(path, source), path.stat().st_size, path.stat().st_mtime_ns)
+            for path in self.files(source)
+        ]  # fmt: skip
         settings = asdict(self) | {"recording_id": self.id_of(source)}
         said = {"version": VERSION, "importer": type(self).__name__, "settings": settings, "files": files}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]

@@ -14,7 +14,7 @@ Shape letters: T bins, F frames, S samples, H W pixels, C colors, U units, D beh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,16 +33,17 @@ from vivit_core.data.importers.nwb_file import (
     unit_table,
     word,
 )
+from vivit_core.data.importers.nwb_films import films_of
 from vivit_core.data.importers.nwb_pictures import (
     BLANK,
     UNKNOWN,
     Pictures,
     Shown,
-    films_of,
     pictures_of,
     shown_by_series,
     shown_by_table,
 )
+from vivit_core.data.importers.remote import Remote
 from vivit_core.data.importers.sliceable import Computed
 from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.recording.format import Trials
@@ -94,8 +95,11 @@ class NwbImporter(Importer):
         """The NWB file, and the films that it names."""
         return [source, *films_of(source, self._films())]
 
+    def read_remote(self, source: Remote) -> AbstractContextManager[SourceRecording]:
+        return self.read(source)
+
     @contextmanager
-    def read(self, source: Path) -> Iterator[SourceRecording]:
+    def read(self, source: Path | Remote) -> Iterator[SourceRecording]:
         with opened(source) as nwb:
             left_out: list[str] = []
             notes: list[str] = []
@@ -144,7 +148,7 @@ class NwbImporter(Importer):
                 notes=notes,
             )
 
-    def _shown(self, source: Path, nwb: Any, left_out: list[str], notes: list[str]) -> Shown:
+    def _shown(self, source: Path | Remote, nwb: Any, left_out: list[str], notes: list[str]) -> Shown:
         """The pictures, and which of them stands from when on."""
         from pynwb.base import Images
         from pynwb.image import ImageSeries, IndexSeries
@@ -179,7 +183,7 @@ class NwbImporter(Importer):
             holder, pictures(f"stimulus/{holder.name}", holder), left_out, notes,
         )  # fmt: skip
 
-    def _chosen(self, source: Path, place: str, known: dict[str, Any], remedy: str) -> Any:
+    def _chosen(self, source: Path | Remote, place: str, known: dict[str, Any], remedy: str) -> Any:
         """The series or template that is said, or the only one."""
         if self.stimulus is None and len(known) != 1:
             raise RecordingError(
@@ -211,7 +215,7 @@ class NwbImporter(Importer):
         return clock.of(np.flatnonzero(kept))
 
     def _trials(
-        self, source: Path, nwb: Any, clock: Clock, shown: Shown, left_out: list[str], notes: list[str]
+        self, source: Path | Remote, nwb: Any, clock: Clock, shown: Shown, left_out: list[str], notes: list[str]
     ) -> tuple[np.ndarray, Trials]:
         """The bins that are kept, and the trials they make, cut at gaps."""
         middle = (clock.start_s + clock.stop_s) / 2
@@ -300,7 +304,7 @@ class NwbImporter(Importer):
             ) from error
         return np.concatenate(bins), trials
 
-    def _rows(self, source: Path, nwb: Any, left_out: list[str]) -> np.ndarray:
+    def _rows(self, source: Path | Remote, nwb: Any, left_out: list[str]) -> np.ndarray:
         """The rows of the units' table that are kept."""
         units = nwb.units
         if units is None or "spike_times" not in units.colnames:
@@ -324,7 +328,7 @@ class NwbImporter(Importer):
         return np.flatnonzero(kept)
 
     def _behavior(
-        self, source: Path, nwb: Any, clock: Clock, left_out: list[str]
+        self, source: Path | Remote, nwb: Any, clock: Clock, left_out: list[str]
     ) -> tuple[dict[str, Computed], dict[str, str], list[Callable[[int, int], np.ndarray]]]:
         """The behaviors, their units, and functions that say in which bins each is known."""
         found = behavior_series(nwb)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from vivit_core.data.importers.nwb_clock import BLOCK, Clock
+from vivit_core.data.importers.remote import Remote
 from vivit_core.names import short
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track
@@ -23,7 +24,7 @@ _WORDS = 300  # characters shown of what the library of NWB says; it may be the 
 
 
 def spikes_of(
-    source: Path, units: Any, rows: np.ndarray, clock: Clock
+    source: Path | Remote, units: Any, rows: np.ndarray, clock: Clock
 ) -> tuple[Callable[[int, int], np.ndarray], Callable[[int, int], np.ndarray] | None]:
     """Functions that count the spikes of bins, (T, U), and say whether the unit was observed; None where all were."""
     index = units["spike_times"]
@@ -69,7 +70,7 @@ def spikes_of(
     return counts, observed
 
 
-def times_of(source: Path, series: Any, field: str, n: int) -> np.ndarray:
+def times_of(source: Path | Remote, series: Any, field: str, n: int) -> np.ndarray:
     """The times of a series' n samples, s."""
     if series.timestamps is not None:
         times = np.asarray(own_array(source, f"{field}/timestamps", series.timestamps)[:], np.float64)
@@ -89,11 +90,12 @@ def times_of(source: Path, series: Any, field: str, n: int) -> np.ndarray:
     return times
 
 
-def own_array(source: Path, field: str, data: Any) -> Any:
+def own_array(source: Path | Remote, field: str, data: Any) -> Any:
     """An array of this very file; those that lie in others are refused."""
     if isinstance(data, h5py.Dataset):
-        elsewhere = Path(data.file.filename).resolve() != source.resolve() or data.external or data.is_virtual
-        if elsewhere:
+        name = data.file.filename
+        own = name == str(source) if isinstance(source, Remote) else Path(name).resolve() == source.resolve()
+        if not own or data.external or data.is_virtual:
             raise RecordingError(source, field, "lies in another file", "Export the NWB file with its data inside")
         return data
     return np.asarray(data)
@@ -156,17 +158,23 @@ def about(nwb: Any) -> Mapping[str, str]:
 
 
 @contextmanager
-def opened(source: Path) -> Iterator[Any]:
+def opened(source: Path | Remote) -> Iterator[Any]:
+    """The NWB file, while it is open."""
     try:
         from pynwb import NWBHDF5IO
     except ImportError as error:
         raise ValueError("importer=nwb needs pynwb: pip install 'vivit-core[nwb]'") from error
-    if not source.is_file() or not h5py.is_hdf5(source):
+    if isinstance(source, Path) and (not source.is_file() or not h5py.is_hdf5(source)):
         raise RecordingError(source, "file", "is not an NWB file in HDF5", "Give the path of a whole .nwb file")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")  # of versions; what cannot be used is an error below
+        if isinstance(source, Remote):
+            stack.enter_context(_said_by_server(source))
         try:
-            io = NWBHDF5IO(str(source), "r")
+            if isinstance(source, Remote):
+                io = NWBHDF5IO(file=stack.enter_context(h5py.File(source.file, "r")), mode="r")
+            else:
+                io = NWBHDF5IO(str(source), "r")
         except Exception as error:  # hdmf raises a dozen kinds for files that are broken or no NWB
             raise _broken(source, error) from error
         with io:
@@ -180,7 +188,20 @@ def opened(source: Path) -> Iterator[Any]:
                 raise _broken(source, error) from error
 
 
-def _broken(source: Path, error: Exception) -> RecordingError:
+@contextmanager
+def _said_by_server(source: Remote) -> Iterator[None]:
+    """Where reading from a server failed, that is the error, whatever the libraries between made of it."""
+    try:
+        yield
+    except Exception as error:
+        if source.file.failure is not None and error is not source.file.failure:
+            raise source.file.failure from error
+        raise
+    finally:
+        source.file.close()
+
+
+def _broken(source: Path | Remote, error: Exception) -> RecordingError:
     said = str(error).strip().splitlines()
     return RecordingError(
         source, "file", f"cannot be read as NWB ({short(said[0], _WORDS) if said else type(error).__name__})",
