@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-long attack bench docs lint format clean
+.PHONY: help setup train test test-long attack bench pretrained docs lint format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ attack: $(STAMP)  ## Kills, full disks, damaged files and odd names, for 15 minu
 
 bench: $(STAMP)  ## Speed and memory beside the machine's own peak, in 6 minutes (on a GPU: ARGS="--device cuda")
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+pretrained: $(STAMP)  ## Train the twin that comes with the package, and put it in its place (15 minutes on an idle core)
+	$(BIN)/python tools/pretrained.py
 
 docs: $(STAMP)  ## The site, in site/; a broken link or reference is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site

@@ -63,7 +63,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
     if page.name != "log.md"  # its old entries name what there was
 )
 PACKAGE = ROOT / "src" / "vivit_core"
-FOLDERS = ("src", "conf", "tests", "docs", "sweeps", "benchmarks")
+FOLDERS = ("src", "conf", "tests", "docs", "sweeps", "benchmarks", "tools")
 SOURCES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")] + [ROOT / "run.py"]
 CODE = {path: path.read_text(encoding="utf-8") for path in SOURCES}
 CONF = {path: path.read_text(encoding="utf-8") for path in (ROOT / "conf").rglob("*.yaml")}

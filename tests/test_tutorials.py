@@ -92,9 +92,20 @@ def test_every_page_has_its_test_and_names_its_files(page):
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("page", ["train_and_report.md", "in_silico.md", "own_data.md"])  # the second needs the first
+@pytest.mark.parametrize("page", ["train_and_report.md", "in_silico.md", "own_data.md"])
 def test_a_tutorial_runs(page, reader):
     assert missing(page, reader.follow(page)) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_a_size_tuning_figure_takes_less_than_two_minutes(reader):
+    """Of one processor's time, because another's work may delay a test; two cores need no more."""
+    page = "size_tuning.md"
+    before = os.times()
+    assert missing(page, reader.follow(page)) == []
+    after = os.times()
+    assert sum(after[:4]) - sum(before[:4]) < 120
 
 
 @pytest.mark.long

@@ -35,4 +35,6 @@ def test_the_wheel_runs_in_a_fresh_environment(installed: Callable[..., Path], t
 
     printed = run("python", "-c", "import vivit_core.cli.schema as c; print(c.__file__, c.conf_dir(), sep='\\n')")
     assert all(Path(line).is_relative_to(site) for line in printed.splitlines()), printed
+    loading = "import vivit_core; print(vivit_core.load_twin('simulated').specs['sim0'].n_units)"
+    assert run("python", "-c", loading) == "64\n"
     assert "memory to expect" in run("vivit-core", "task=plan", "data.clip_length=32", "trainer=debug")

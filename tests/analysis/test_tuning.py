@@ -30,6 +30,7 @@ from tiny_models import spec as tiny_spec
 from tiny_models import twin as make_twin
 from torch import Tensor, nn
 
+from vivit_core import load_twin
 from vivit_core.analysis.receptive_fields.fields import gradient_fields
 from vivit_core.analysis.screen import Screen
 from vivit_core.analysis.tuning.most_exciting import Ascent, best_natural, most_exciting, roughness
@@ -110,6 +111,18 @@ def test_size_tuning_without_a_surround(found: Any) -> None:
     preferred, _ = found
     assert np.abs(preferred["suppression_index"]).max() < 0.1
     assert preferred["blank_hz"] == pytest.approx(0.05 * RATE_HZ, rel=1e-3)
+
+
+def test_the_twin_that_comes_with_the_package_prefers_what_its_units_do() -> None:
+    shown = replace(GRATINGS, directions=8, temporal_frequencies_hz=[4.0], contrast=0.25, contrasts=[], sizes_px=[])
+    twin = load_twin("simulated")
+    units = Population.draw(64, (36, 64), 120.0, np.random.default_rng([0, 0, 1]))  # of sim0, by the simulator's seed
+    tuning = measure(Screen(twin, "sim0", (0.0, 255.0)), shown, twin.centers_px("sim0"), progress=False)
+    found = against_truth(preferences(tuning), units.truth())
+    assert np.nanmedian(found["orientation_error_deg"]) < 10
+    assert np.nanmedian(np.abs(found["spatial_frequency_error_octaves"])) < 0.5
+    assert np.nanmean(found["kind_right"]) > 0.7
+    assert np.median(np.linalg.norm(twin.centers_px("sim0") - units.center_px, axis=1)) < 2
 
 
 def test_gratings_move_where_they_say() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vivit_core.models.archive import MOST_TENSORS, read_archive
+from vivit_core.models.shipped import NAMES
 from vivit_core.parts.build import build
 from vivit_core.parts.groups import is_consented, packages_in, version_of
 from vivit_core.parts.schema import problems_of
@@ -43,7 +44,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(
             f"{path}: no such checkpoint; give the path of a .ckpt file, for example "
-            "outputs/train/…/checkpoints/best.ckpt"
+            "outputs/train/…/checkpoints/best.ckpt, a folder that task=publish wrote, hf://user/name, or a twin that "
+            f"comes with the package: {' or '.join(NAMES)}"
         )
     try:
         content = read_archive(Path(path))

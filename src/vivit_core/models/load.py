@@ -13,6 +13,7 @@ from vivit_core.models.hub import fetched, is_address
 from vivit_core.models.ln import LN
 from vivit_core.models.predictor import Predictor, recordings_in
 from vivit_core.models.published import read_published
+from vivit_core.models.shipped import shipped
 from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import class_of, consent
 
@@ -31,8 +32,8 @@ def load_predictor(
 
     Parameters
     ----------
-    path : of a .ckpt file, of a folder that task=publish wrote, or ``hf://user/name[@revision]``
-        (:func:`read_trained`).
+    path : of a .ckpt file, of a folder that task=publish wrote, ``hf://user/name[@revision]``, or ``simulated``, the
+        twin that comes with the package (:func:`read_trained`).
     device : "cpu" or "cuda".
     average : take the averaged weights.
     packages : other packages whose classes it may be made of, because you trust them: importing one runs its code.
@@ -65,8 +66,8 @@ def load_twin(
 
 
 def read_trained(path: str | Path) -> dict[str, Any]:
-    """What a trained model consists of, wherever it is kept: in a checkpoint, in a folder that task=publish wrote, or
-    in one on the Hugging Face Hub, ``hf://user/name[@revision]``.
+    """What a trained model consists of, wherever it is kept: in a checkpoint, in a folder that task=publish wrote, in
+    one on the Hugging Face Hub, ``hf://user/name[@revision]``, or in one that comes with the package, ``simulated``.
 
     Raises
     ------
@@ -75,6 +76,7 @@ def read_trained(path: str | Path) -> dict[str, Any]:
     """
     if is_address(path):
         return read_published(fetched(path))
+    path = shipped(path) or path
     return read_published(Path(path)) if Path(path).is_dir() else read_checkpoint(path)
 
 

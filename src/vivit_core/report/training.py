@@ -17,8 +17,10 @@ from vivit_core.system.tables import read_table
 def training_of(checkpoint: Path) -> Path | None:
     """The run folder of the training that wrote a checkpoint; None where it lies elsewhere by now."""
     folder = checkpoint.resolve().parent
-    there = folder.name == "checkpoints" and all(
-        (folder.parent / name).is_file() for name in ("environment.json", "config.yaml")
+    there = (
+        checkpoint.is_file()
+        and folder.name == "checkpoints"
+        and all((folder.parent / name).is_file() for name in ("environment.json", "config.yaml"))
     )
     return folder.parent if there else None
 
