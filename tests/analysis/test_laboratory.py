@@ -20,6 +20,15 @@ from torch import Tensor
 from vivit_core.analysis.screen import Screen
 from vivit_core.analysis.tuning import plots as tuning_plots
 from vivit_core.analysis.tuning.laboratory import agreement, run_protocols, sites_of, true_screen
+from vivit_core.analysis.tuning.more_exciting import more_pictures
+from vivit_core.analysis.tuning.most_exciting import (
+    Ascent,
+    diverse_exciting,
+    least_exciting,
+    most_exciting,
+    nearest,
+    suppressing_surround,
+)
 from vivit_core.analysis.tuning.numbers import measure
 from vivit_core.analysis.tuning.protocols.adaptation import Adaptation, decay_s
 from vivit_core.analysis.tuning.protocols.base import Bench, Protocol, Site, first_fall, resamplings
@@ -395,6 +404,7 @@ def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         lab_units=2,
         mei=None,
         mei_units=0,
+        mei_more=[],
         natural=4,
         out=tmp_path / "out",
         known={},
@@ -422,6 +432,91 @@ def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert section.explore is not None
     panels = {panel["title"]: panel for panel in section.explore.plain()["panels"]}
     assert panels["near: iso surround by distance"]["x"] == [0.0, 2.0]
+
+
+# --- other pictures than the most exciting ----------------------------------------------------------------------------
+ASCENT = Ascent(
+    steps=25,
+    step=0.5,
+    budget=0.3,
+    jitter_px=0,
+    total_variation=0.0,
+    max_cycles_per_px=0.5,
+    settle_s=0.1,
+    picture_s=0.15,
+    diverse=3,
+    diversity=0.0,
+    seed=0,
+)
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    return float((one * other).sum() / one.norm() / other.norm())
+
+
+def test_the_least_exciting_image_of_a_linear_unit_is_the_most_exciting_one_turned_over() -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    most, most_hz = most_exciting(screen, [0, 2], ASCENT, "image", progress=False)
+    least, least_hz = least_exciting(screen, [0, 2], ASCENT, progress=False)
+    assert [cosine(a, b) < -0.95 for a, b in zip(most, least, strict=True)] == [True, True]
+    blank_hz = screen.rates(torch.zeros(1, 20, HEIGHT, WIDTH))[0, -1, [0, 2]].detach().numpy()
+    assert (least_hz < 0.9 * blank_hz).all() and (most_hz > 1.1 * blank_hz).all()
+    budget = ASCENT.budget * screen.natural_contrast
+    assert least.square().mean((1, 2, 3)).sqrt().numpy() == pytest.approx([budget] * 2, rel=1e-3)
+
+
+def test_diverse_images_differ_and_excite() -> None:
+    """A unit that squares its filter's response likes an image and its negative alike, and nothing else."""
+    screen = Screen(known_ln(linear=0.0, quadratic=1.0, gain=0.3), "known", (0.0, 255.0))
+    two = replace(ASCENT, diverse=2, diversity=2.0)
+    images, hz = diverse_exciting(screen, [1, 3], two, progress=False)
+    assert images.shape == (2, 2, HEIGHT, WIDTH) and hz.shape == (2, 2)
+    _, most_hz = most_exciting(screen, [1, 3], ASCENT, "image", progress=False)
+    for unit in range(2):
+        assert cosine(*images[unit]) < -0.6
+        assert (hz[unit] > 0.6 * most_hz[unit]).all()
+
+
+def test_nearest_pairs() -> None:
+    pictures = torch.tensor([0.0, 3.0, 4.0, 0.0, 10.0, 30.0])[:, None, None, None]
+    torch.testing.assert_close(nearest(pictures, 3), torch.tensor([1.0, 10.0]))
+
+
+def test_the_surround_that_suppresses_most() -> None:
+    """The rule divides by what a vertical grating has in common with the surround; so the surround becomes it."""
+    wave = torch.as_tensor(np.cos(2 * np.pi * 0.12 * np.arange(WIDTH))).float() * OUT
+    wave = wave / wave.norm()
+
+    def rule(clip: Tensor) -> Tensor:
+        along = (clip * wave).sum((2, 3)).square()
+        return 5 + 100 * power(clip, IN) / (1 + along)
+
+    screen = Rule(rule)
+    center = 0.4 * torch.randn(1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) * IN
+    found, hz, alone = suppressing_surround(screen, [1], ASCENT, center, OUT[None], progress=False)
+    torch.testing.assert_close(found * (OUT == 0), center * (OUT == 0))
+    around = found[0] * OUT
+    assert abs(cosine(around, wave)) > 0.9
+    assert alone[0] == pytest.approx(float(rule(center[:, None])[0, 0]), rel=1e-4)
+    assert hz[0] < 0.6 * alone[0]
+    assert around.square().sum() / OUT.sum() <= (ASCENT.budget * screen.natural_contrast) ** 2 * 1.01
+
+
+def test_further_pictures_are_written_and_shown_to_the_true_neurons(tmp_path: Path) -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    most, most_hz = most_exciting(screen, [2], replace(ASCENT, steps=3), "image", progress=False)
+    sites = [replace(SITE, unit=2)]
+    kinds: list[Any] = ["least", "diverse", "surround"]
+    rows, arrays = more_pictures(kinds, screen, screen, sites, most[:, 0], most_hz, replace(ASCENT, steps=3), False)
+    assert [row["kind"] for row in rows] == kinds and {row["unit"] for row in rows} == {2}
+    for row in rows:  # the twin itself in the true neurons' place
+        assert row["truth_hz"] == pytest.approx(row["hz"], rel=1e-4)
+        assert row["truth_ratio"] == pytest.approx(row["ratio"], rel=1e-4)
+    assert {name: images.shape[1] for name, images in arrays.items()} == {"least": 1, "diverse": 3, "surround": 1}
+    arrays = {f"known/{name}_image": images for name, images in arrays.items()} | {"known/mei_image": most.numpy()}
+    assert tuning_plots.plot_more(tmp_path, "known", arrays, [row | {"unit": "c"} for row in rows]).is_file()
+    alone, _ = more_pictures(["least"], screen, None, sites, most[:, 0], most_hz, replace(ASCENT, steps=1), False)
+    assert np.isnan(alone[0]["truth_ratio"]) and np.isfinite(alone[0]["ratio"])
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

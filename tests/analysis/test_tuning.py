@@ -226,6 +226,7 @@ def tuned(model: Any, folder: Path, **changes: Any) -> dict[str, Any]:
         "lab_units": 1,
         "mei": ASCENT,
         "mei_units": 2,
+        "mei_more": [],
         "natural": 3,
         "known": {},
     }
@@ -360,6 +361,8 @@ ASCENT = Ascent(
     max_cycles_per_px=0.5,
     settle_s=0.1,
     picture_s=LAGS / RATE_HZ,
+    diverse=3,
+    diversity=0.5,
     seed=0,
 )
 

@@ -24,6 +24,8 @@ from vivit_core.stimuli.noise import Noise
 NOISE = Noise(kind="white", contrast=0.5, density=1.0, check_px=2, hold_bins=1, clips=2, clip_s=0.3, seed=0)
 ASCENT = Ascent(
     steps=2, step=0.5, budget=0.2, jitter_px=1, total_variation=0.1, max_cycles_per_px=0.3, settle_s=0.1, picture_s=0.1,
+    diverse=3,
+    diversity=0.5,
     seed=0,
 )  # fmt: skip
 SURROUND = Surround(draws=3, seed=0, contrast=0.3, gaps_px=[0.0], jitter_px=0.5)
@@ -65,7 +67,7 @@ def fields(device, data, out):
 def tuned(device, data, out):
     return tune(
         models(data)["twin"], data, gratings=GRATINGS, protocols={"surround": SURROUND}, lab_units=2, mei=ASCENT,
-        mei_units=1, natural=2, out=out, known={}, device=device, progress=False,
+        mei_units=1, mei_more=[], natural=2, out=out, known={}, device=device, progress=False,
     )  # fmt: skip
 
 

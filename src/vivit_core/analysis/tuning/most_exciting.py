@@ -1,9 +1,10 @@
-"""Most exciting images and clips: gradient ascent on a unit's response, under a budget.
+"""Most exciting images and clips, and others of their kind: gradient ascent on a unit's response, under a budget.
 
 After Walker et al. 2019 and Bashivan et al. 2019, with the budget in the recording's own pixels: the picture stays
 inside their range, and its root mean square contrast over the frame below a bound.
 
-Shape letters: M units (each with a picture of its own), T bins of a clip (1 for an image), H W pixels, U units.
+Shape letters: M units (each with a picture of its own), K diverse images of one, T bins of a clip (1 for an image),
+H W pixels, U units.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from vivit_core.analysis.screen import BINS_AT_ONCE, Screen
 from vivit_core.system.terminal import track
 
 Kind = Literal["image", "clip"]
+More = Literal["least", "diverse", "surround"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Ascent:
     max_cycles_per_px : spatial frequencies above are taken out.
     settle_s : gray before the picture, s.
     picture_s : length of the picture, s. An image stands still for as long.
+    diverse : images of a unit, where diverse ones are sought.
+    diversity : weight of the distance between the nearest two of them, in units of the budget, against their log rates.
     seed : of the start and the jitter.
     """
 
@@ -49,6 +54,8 @@ class Ascent:
     max_cycles_per_px: float
     settle_s: float
     picture_s: float
+    diverse: int
+    diversity: float
     seed: int
 
     def __post_init__(self) -> None:
@@ -59,9 +66,11 @@ class Ascent:
         ]
         problems += [
             f"{name}={getattr(self, name)} is below 0"
-            for name in ("jitter_px", "total_variation", "settle_s")
+            for name in ("jitter_px", "total_variation", "settle_s", "diversity")
             if getattr(self, name) < 0
         ]
+        if self.diverse < 2:
+            problems.append(f"diverse={self.diverse} is below 2")
         if problems:
             raise ValueError("mei: " + "; ".join(problems))
 
@@ -93,40 +102,162 @@ def most_exciting(
     -------
     pictures (M, T, H, W) in contrast, T = 1 for images, and the response to each, (M,) in Hz, unshifted.
     """
+    return climb(screen, units, ascent, kind, f"exciting {kind}s", progress)
+
+
+def least_exciting(
+    screen: Screen, units: Sequence[int], ascent: Ascent, progress: bool = True
+) -> tuple[Tensor, np.ndarray]:
+    """The image that drives each unit least, of just the contrast that the budget allows: gray would say nothing.
+
+    Parameters and returns as of :func:`most_exciting`.
+    """
+    return climb(screen, units, ascent, "image", "least exciting images", progress, sign=-1.0, whole_budget=True)
+
+
+def diverse_exciting(
+    screen: Screen, units: Sequence[int], ascent: Ascent, progress: bool = True
+) -> tuple[Tensor, np.ndarray]:
+    """``ascent.diverse`` images for each unit, which drive it and are unlike each other.
+
+    What is made large is the sum of the log rates of a unit's images, plus ``ascent.diversity`` times the distance, in
+    units of the budget, between the two that are nearest to each other.
+
+    Returns
+    -------
+    images (M, K, H, W) in contrast, and the response to each, (M, K) in Hz.
+
+    References
+    ----------
+    Cadena et al. 2018 (Diverse feature visualizations reveal invariances in early layers of deep neural networks);
+    Ding et al. 2023 (diverse exciting inputs in mouse V1).
+    """
+    many = [unit for unit in units for _ in range(ascent.diverse)]
+    images, hz = climb(screen, many, ascent, "image", "diverse images", progress, alike=ascent.diverse)
+    return rearrange(images, "(m k) 1 h w -> m k h w", k=ascent.diverse), hz.reshape(-1, ascent.diverse)
+
+
+def suppressing_surround(
+    screen: Screen,
+    units: Sequence[int],
+    ascent: Ascent,
+    centers_MHW: Tensor,
+    around_MHW: Tensor,
+    progress: bool = True,
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """The surround that suppresses each unit's response to a center most.
+
+    Parameters
+    ----------
+    screen, units, ascent, progress : see :func:`most_exciting`. The budget bounds the surround's root mean square
+        contrast over the surround.
+    centers_MHW : what stands in each unit's center, zero elsewhere.
+    around_MHW : one where the surround may be, zero in the center.
+
+    Returns
+    -------
+    centers with surrounds (M, H, W) in contrast; the response to each, and to the center alone, (M,) in Hz.
+
+    References
+    ----------
+    Fu et al. 2024 (surrounds of most exciting images in mouse V1).
+    """
+    center, around = centers_MHW[:, None], around_MHW[:, None]
+    found, hz = climb(
+        screen, units, ascent, "image", "suppressing surrounds", progress, sign=-1.0, center=center, around=around
+    )
+    bins = screen.bins(ascent.picture_s)
+    with torch.no_grad():
+        alone_MU = response(screen.rates(played(screen, center, ascent.settle_s, bins)), bins, "image").cpu()
+    alone = alone_MU.gather(1, torch.as_tensor(list(units))[:, None])[:, 0].numpy()
+    return found[:, 0], hz, alone
+
+
+def climb(
+    screen: Screen,
+    units: Sequence[int],
+    ascent: Ascent,
+    kind: Kind,
+    what: str,
+    progress: bool,
+    *,
+    sign: float = 1.0,
+    alike: int = 1,
+    whole_budget: bool = False,
+    center: Tensor | None = None,
+    around: Tensor | None = None,
+) -> tuple[Tensor, np.ndarray]:
+    """Ascent of the log rate, one picture for each entry of ``units``.
+
+    Parameters
+    ----------
+    screen, units, ascent, kind, progress : see :func:`most_exciting`.
+    what : is sought, for the bar.
+    sign : 1 makes the rate large, −1 small.
+    alike : so many entries in a row are of one unit, and are pushed apart.
+    whole_budget : the picture has the budget's contrast, not only at most that.
+    center, around : (M, 1, H, W); what stands still, and where the picture may be.
+
+    Returns
+    -------
+    As :func:`most_exciting`; with a center, it is part of the pictures.
+    """
     bins = screen.bins(ascent.picture_s)
     frames = 1 if kind == "image" else bins
     shape = (len(units), frames, *screen.frame_size)
     generator = torch.Generator().manual_seed(ascent.seed)
-    norm = ascent.budget * screen.natural_contrast * float(np.prod(shape[1:])) ** 0.5
+    area_M = torch.full((len(units),), float(np.prod(shape[1:])))
+    if around is not None:
+        area_M = around.flatten(1).sum(1) * frames
+    norm_M = (ascent.budget * screen.natural_contrast * area_M.sqrt())[:, None, None, None]
     column = torch.as_tensor(list(units), device=screen.device)
     smooth = low_pass(screen.frame_size, ascent.max_cycles_per_px)
 
     def within(x: Tensor) -> Tensor:
-        """The frequency limit, then the pixels' range, then the budget."""
-        x = torch.fft.irfft2(torch.fft.rfft2(x) * smooth, s=screen.frame_size).clamp(-1.0, 1.0)
-        size = x.flatten(1).norm(dim=1).clamp_min(1e-12)
-        return x * (norm / size).clamp(max=1.0)[:, None, None, None]
+        """The frequency limit, then where the picture may be, the pixels' range, and the budget."""
+        x = torch.fft.irfft2(torch.fft.rfft2(x) * smooth, s=screen.frame_size)
+        x = (x if around is None else x * around).clamp(-1.0, 1.0)
+        scale = norm_M / length(x).clamp_min(1e-12)
+        return x * (scale if whole_budget else scale.clamp(max=1.0))
+
+    def shown(x: Tensor) -> Tensor:
+        return x if center is None else center + x
+
+    def own(x: Tensor) -> Tensor:
+        rates_MTU = screen.rates(played(screen, x, ascent.settle_s, bins))
+        return response(rates_MTU, bins, kind).gather(1, column[:, None])[:, 0]
 
     x = within(torch.randn(shape, generator=generator))
-    x = 0.1 * norm * x / x.flatten(1).norm(dim=1)[:, None, None, None]
-    for i in track(range(ascent.steps), f"exciting {kind}s {screen.spec.recording_id}", disable=not progress):
+    x = 0.1 * norm_M * x / length(x).clamp_min(1e-12)
+    for i in track(range(ascent.steps), f"{what} {screen.spec.recording_id}", disable=not progress):
         shift = torch.randint(-ascent.jitter_px, ascent.jitter_px + 1, (2,), generator=generator).tolist()
         x = x.detach().requires_grad_()
-        moved = torch.roll(x, shift, (2, 3))
-        rates_MTU = screen.rates(played(screen, moved, ascent.settle_s, bins))
-        own_M = response(rates_MTU, bins, kind).gather(1, column[:, None])[:, 0]
-        goal_M = own_M.clamp_min(1e-6).log().cpu()
+        goal_M = sign * own(torch.roll(shown(x), shift, (2, 3))).clamp_min(1e-6).log().cpu()
         if ascent.total_variation:
             goal_M = goal_M - ascent.total_variation * roughness(x)
-        (slope,) = torch.autograd.grad(goal_M.sum(), x)
+        goal = goal_M.sum()
+        if alike > 1:
+            goal = goal + ascent.diversity * nearest(x / norm_M, alike).sum()
+        (slope,) = torch.autograd.grad(goal, x)
         slope = torch.fft.irfft2(torch.fft.rfft2(slope) * smooth, s=screen.frame_size)
-        slope = slope / slope.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+        slope = slope / length(slope).clamp_min(1e-12)
         along = 0.1 ** (i / max(1, ascent.steps - 1))
-        x = within(x.detach() + ascent.step * along * norm * slope)
-    x = x.detach()
+        x = within(x.detach() + ascent.step * along * norm_M * slope)
+    x = shown(x.detach())
     with torch.no_grad():
-        own_M = response(screen.rates(played(screen, x, ascent.settle_s, bins)), bins, kind)
-    return x, own_M.gather(1, column[:, None])[:, 0].cpu().numpy()
+        return x, own(x).cpu().numpy()
+
+
+def length(x_MTHW: Tensor) -> Tensor:
+    """Norm of each picture, (M, 1, 1, 1)."""
+    return x_MTHW.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def nearest(x_MTHW: Tensor, alike: int) -> Tensor:
+    """The smallest distance between two pictures of a unit, for each unit; ``alike`` in a row are of one."""
+    flat = rearrange(x_MTHW, "(m k) t h w -> m k (t h w)", k=alike)
+    first, second = torch.triu_indices(alike, alike, 1).unbind()
+    return (flat[:, first] - flat[:, second]).square().sum(-1).add(1e-12).sqrt().amin(1)
 
 
 def low_pass(size: tuple[int, int], cycles_per_px: float) -> Tensor:

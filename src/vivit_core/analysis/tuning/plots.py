@@ -190,6 +190,46 @@ def plot_exciting(
     ]
 
 
+MORE = {"least": "least exciting", "diverse": "diverse", "surround": "suppressing surround"}
+
+
+def plot_more(
+    folder: Path, recording_id: str, arrays: Mapping[str, np.ndarray], more: Sequence[Mapping[str, Any]]
+) -> Path:
+    """A row a unit: the most exciting image, and the others that were sought."""
+    name, key = file_name(recording_id), key_name(recording_id)
+    kinds = [kind for kind in MORE if any(row["kind"] == kind for row in more)]
+    units = list(dict.fromkeys(row["unit"] for row in more))
+    images = {kind: arrays[f"{key}/{kind}_image"] for kind in kinds}
+    most = arrays[f"{key}/mei_image"][:, 0]
+    height, width = most.shape[1:]
+    columns = 1 + sum(of.shape[1] for of in images.values())
+    figure = Figure(
+        figsize=(2.2 * columns + 0.6, len(units) * (2.2 * min(height / width, TALL) + 0.5) + 0.8), layout="constrained"
+    )
+    grid = figure.subplots(len(units), columns, squeeze=False)
+    told = {(row["unit"], row["kind"]): row for row in more}
+    for m, unit in enumerate(units):
+        shown = [(most[m], "most exciting", "")]
+        for kind in kinds:
+            row = told[unit, kind]
+            truth = "" if not np.isfinite(row["truth_ratio"]) else f", truly {row['truth_ratio']:.2f}"
+            words = f"{row['ratio']:.2f} of {row['compared_hz']:.0f} Hz{truth}"
+            shown += [(image, MORE[kind], words if k == 0 else "") for k, image in enumerate(images[kind][m])]
+        for axes, (image, title, words) in zip(grid[m], shown, strict=True):
+            axes.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(words, fontsize=7)
+            if m == 0:
+                axes.set_title(title, fontsize=8)
+        grid[m, 0].set_ylabel(short(unit, 20), fontsize=8)
+    figure.suptitle(
+        f"{short(recording_id)}: rates as shares of that to the most exciting image, or to the center alone",
+        fontsize=10,
+    )
+    return save(figure, folder / f"more_{name}.png")
+
+
 def film(path: Path, clips_RMTHW: np.ndarray, labels: Sequence[Sequence[str]], bin_s: float) -> Path:
     """Clips in contrast, in rows and columns, as a GIF that runs in a circle, ``SLOWER`` times slower than life."""
     rows, columns, frames, height, width = clips_RMTHW.shape

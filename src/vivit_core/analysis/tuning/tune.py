@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from vivit_core.analysis.tuning.laboratory import (
     true_screen,
 )
 from vivit_core.analysis.tuning.laboratory_plots import plot_protocol, plot_truth
-from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting
+from vivit_core.analysis.tuning.more_exciting import more_pictures
+from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, More, best_natural, most_exciting
 from vivit_core.analysis.tuning.numbers import FAR, against_truth, measure, preferences
 from vivit_core.analysis.tuning.protocols.base import Bench, Protocol
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -48,6 +49,7 @@ def tune(
     lab_units: int,
     mei: Ascent | None,
     mei_units: int,
+    mei_more: Sequence[More],
     natural: int,
     out: Path,
     known: Mapping[tuple[str, str], float],
@@ -65,6 +67,7 @@ def tune(
     lab_units : units of each recording at which they are run: those that gratings drive most, relative to gray.
     mei : how most exciting pictures are sought; None leaves them out.
     mei_units : units of each recording for which they are sought: the first of those.
+    mei_more : kinds of further pictures that are sought for the same units.
     natural : natural pictures of the test split with which they are compared, and that protocols show.
     out : folder for the files.
     known : share of the oracle that the model has, by recording and unit, where it was evaluated.
@@ -79,6 +82,7 @@ def tune(
     over = ("directions_deg", "spatial_frequencies", "temporal_frequencies_hz", "contrasts", "sizes_px")
     arrays = {name: np.asarray(getattr(gratings, name), np.float64) for name in over}
     excited: list[dict[str, Any]] = []
+    more: list[dict[str, Any]] = []
     runs: dict[str, list[Run]] = {name: [] for name in protocols}
     begun = time.monotonic()
     screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s)
@@ -153,11 +157,20 @@ def tune(
                         "natural_rms": float(best[i].square().mean().sqrt()),
                     }
                 )
+            if kind == "image":
+                sites = sites_of(tuning, centers_U2, units)
+                found_more, images = more_pictures(mei_more, screen, true, sites, made[:, 0], made_hz, mei, progress)
+                for row in found_more:
+                    more.append({"recording": spec.recording_id, **row, "unit": spec.unit_ids[row["unit"]]})
+                arrays |= {f"{key}/{name}_image": values for name, values in images.items()}
         arrays[f"{key}/mei_units"] = np.array([spec.unit_ids[unit] for unit in units])
         pictures.plot_exciting(
             out / "pictures", spec.recording_id, arrays, [e for e in excited if e["recording"] == spec.recording_id],
             bin_s=1 / spec.frame_rate_hz,
         )  # fmt: skip
+        if mei_more:
+            own_more = [row for row in more if row["recording"] == spec.recording_id]
+            pictures.plot_more(out / "pictures", spec.recording_id, arrays, own_more)
     pictures.plot_population(out / "pictures" / "population.png", rows)
     if any(np.isfinite(row["truth_osi"]) for row in rows):
         plot_truth(out / "pictures" / "against_truth.png", rows, OF_GRATINGS)
@@ -173,6 +186,7 @@ def tune(
         for spec in datamodule.specs
     }
     summary["most_exciting"] = excited
+    summary["more_exciting"] = more
     summary["against_truth"] = gratings_summary(rows)
     summary["protocols"] = protocol_summary(rows, runs)
     summary = without_nan(summary)

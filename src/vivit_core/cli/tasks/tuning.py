@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vivit_core.analysis.receptive_fields.numbers import known_fractions
-from vivit_core.analysis.tuning.most_exciting import Ascent
+from vivit_core.analysis.tuning.most_exciting import Ascent, More
 from vivit_core.analysis.tuning.protocols.base import Protocol
 from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tune import tune
@@ -34,6 +34,7 @@ def tuning(
     lab_units: Count,
     mei: Ascent | None,
     mei_units: int,
+    mei_more: list[More],
     natural: int,
 ) -> None:
     """Tuning of every unit to gratings, and the pictures that excite a few units most.
@@ -49,6 +50,7 @@ def tuning(
     lab_units : units of each recording at which they are run.
     mei : how most exciting pictures are sought; None leaves them out.
     mei_units : units of each recording for which they are sought.
+    mei_more : kinds of further pictures that are sought for the same units.
     natural : natural pictures of the test split with which they are compared, and that protocols show.
 
     Raises
@@ -57,6 +59,11 @@ def tuning(
         Where a protocol is not in ``lab`` or needs more pictures, the checkpoint or a recording cannot be used, or a
         grating does not fit the model's frame rate.
     """
+    if mei_more and (mei is None or mei_units == 0):
+        raise ValueError(
+            f"mei_more={list(mei_more)} goes with most exciting pictures, of which there are none; give mei its "
+            "settings and mei_units above 0, or mei_more=[]"
+        )
     chosen = chosen_protocols(protocols, lab, natural)
     trained = load_trained(checkpoint)
     recordings = trained.recordings(context, data)
@@ -68,6 +75,7 @@ def tuning(
         lab_units=lab_units,
         mei=mei,
         mei_units=mei_units,
+        mei_more=list(dict.fromkeys(mei_more)),
         natural=natural,
         out=context.run.path,
         known=known_fractions(training_of(checkpoint)),
