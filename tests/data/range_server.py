@@ -107,7 +107,7 @@ class Answers(BaseHTTPRequestHandler):
         if first >= len(content):
             self.say(416, b"")
             return
-        body = content[first : last + 1]
+        body = content[first : last + 1 - (fault == "less")]
         told = f"bytes {first}-{last}/{len(content)}"
         if fault == "elsewhere":
             told = f"bytes {first + 1}-{last}/{len(content)}"

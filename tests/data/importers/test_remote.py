@@ -79,7 +79,7 @@ def test_only_what_is_needed_is_asked_for_and_once(files: Files) -> None:
     assert (file.loaded, file.requests, file.size) == (2000, 2, 10_000)
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "429", "short", "end", "hang", "slow"])
+@pytest.mark.parametrize("fault", ["500", "503", "429", "short", "less", "end", "hang", "slow"])
 def test_what_may_pass_is_asked_again(files: Files, fault: str, impatient: Callable[[str], None]) -> None:
     impatient(fault)
     files.faults["/a/b.nwb"] = [fault, fault]
@@ -246,6 +246,7 @@ def test_a_file_on_a_server_becomes_the_same_recording(
     importer("nwb", *SPLITS)(session_nwb, tmp_path / "local.h5")
     words = [f"importer.{word}" for word in SPLITS]
     code, printed = command("task=import", "importer=nwb", "source=dandi://000006/sub-a/s.nwb", "out=a.h5", *words)
+    assert "fetching block" not in printed
     assert code == 0 and f" MB of {len(content) / 1e6:.1f} MB in " in printed, printed
     a, b = Recording(tmp_path / "local.h5"), Recording(tmp_path / "a.h5")
     assert b.info.recording_id == "s" and a.info.trials.stop.tolist() == b.info.trials.stop.tolist()
@@ -276,3 +277,5 @@ def test_a_broken_file_on_a_server_is_a_line(
     with pytest.raises(RecordingError, match=message) as caught:
         importer("nwb", *SPLITS)(f"{files.url}/s.nwb", tmp_path / "x.h5")
     assert "\n" not in str(caught.value) and not (tmp_path / "x.h5").exists()
+    # What failed is the server, and not the file that libraries could then not read.
+    assert ("as NWB" in caught.value.problem) == (broken in ("half", "nonsense"))

@@ -10,6 +10,7 @@ asset has the path. Its own Python client does the same in these two questions, 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import time
@@ -107,6 +108,7 @@ class RangeFile(io.RawIOBase):
     def __init__(self, address: str, url: str) -> None:
         from fsspec.caching import BlockCache
 
+        logging.getLogger("fsspec").setLevel(logging.WARNING)  # else a line a block
         self.address, self._url, self._led = address, url, ""
         self.size, self.state, self.loaded, self.requests = 0, "", 0, 0
         self.failure: RecordingError | None = None
