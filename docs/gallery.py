@@ -80,6 +80,17 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
     ),
 }
 
+# Pictures of several trainings, which this script does not make: (title, command, file in docs/gallery/, caption).
+OTHERS = [
+    (
+        "How more data would help",
+        "python run.py task=scaling sweeps=[FEW_SHOT_FOLDER,FROM_NOTHING_FOLDER]",
+        "scaling.png",
+        "A new recording on a trained core, and from nothing: scores over minutes, and what twice as many would add. "
+        "The trainings were small ones ([Log](log.md) has their commands).",
+    ),
+]
+
 
 def main() -> None:
     checkpoint, overrides = Path(sys.argv[1]).resolve(), sys.argv[2:]
@@ -109,6 +120,8 @@ def main() -> None:
                 name = path.name if path.stem.startswith(task) else f"{task}_{path.name}"
                 (DOCS / "gallery" / name).write_bytes(small(path))
                 text += [f"![{caption}](gallery/{name})", "", caption, ""]
+    for title, made_by, name, caption in OTHERS:
+        text += [f"## {title}", "", f"    {made_by}", "", f"![{title}.](gallery/{name})", "", caption, ""]
     (DOCS / "gallery.md").write_text("\n".join(text).rstrip() + "\n")
 
 

@@ -132,6 +132,7 @@ def test_a_ceiling_is_told_only_where_the_runs_tell_it() -> None:
     rng = np.random.default_rng(3)
     long = np.repeat(np.geomspace(0.5, 64, 8), 2)
     known = ceiling(long, made(rng, long, 200, 0.005))
+    assert known["left_interval"][0] < 0.4 * 64**-0.8 < known["left_interval"][1] < 0.1
     assert known["ceiling_known"] and known["ceiling_interval"][0] < 1.0 < known["ceiling_interval"][1] < 1.2
 
     short = np.repeat([0.5, 1.0, 1.5, 2.0], 2)  # the rise has hardly bent

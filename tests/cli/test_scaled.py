@@ -53,6 +53,16 @@ def test_what_there_was_counts_and_not_what_was_asked_for(tmp_path):
     assert [run.units.loc[("a", "007"), "bps"] for run in runs] == [0.1, 0.2]  # an id may look like a number
 
 
+def test_a_training_that_two_sweeps_found_counts_once(tmp_path):
+    """A sweep that is started again finds what had finished."""
+    first, again = sweep_of(tmp_path / "first"), sweep_of(tmp_path / "again")
+    for file in (again / "outcomes").glob("*.json"):
+        file.write_text((first / "outcomes" / file.name).read_text())
+    runs, left_out, _ = runs_of([first, again], "minutes")
+    assert [run.name for run in runs] == [f"first/{i}" for i in range(4)]
+    assert left_out == [{"job": f"again/{i}", "reason": f"the same training as first/{i}"} for i in range(4)]
+
+
 def flat(**changed: Any) -> dict[str, Any]:
     plain = {"seed": 0, "data.seed": 0, "init_from": None, "optim.core_lr_scale": 1.0, "optim.readouts_first": 0.0}
     return {**plain, "data.train_minutes": 1, "model.embedding_dim": 8, "optim.lr": 0.01, **changed}

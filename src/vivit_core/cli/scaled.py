@@ -65,8 +65,9 @@ def runs_of(sweeps: Sequence[Path], over: Over) -> tuple[list[TrainedRun], list[
         raise ValueError("sweeps=[]: name at least one folder that a sweep (-m) has written")
     for sweep in sweeps:
         for name, reason, run in jobs_of(sweep):
-            if run is None or reason is not None:
-                left_out.append({"job": name, "reason": reason or "no run folder"})
+            twice = next((other for other, path, _ in found if run is not None and path.samefile(run)), None)
+            if run is None or twice is not None:
+                left_out.append({"job": name, "reason": reason or f"the same training as {twice}"})
             else:
                 found.append((name, run, dict(leaves(deciding(read_plain(run / "config.yaml"))))))
     if not found:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vivit_core.analysis.bootstrap import interval
+from vivit_core.analysis.bootstrap import INTERVAL, interval
 from vivit_core.analysis.scaling.law import ENOUGH, NUMBERS, Law, fit, resample
 from vivit_core.metrics.oracle import share_of_oracle
 
@@ -187,19 +187,30 @@ def with_law(curve: Curve, resamples: int, seed: int) -> Curve:
 
 
 def ceiling_of(curve: Curve) -> dict[str, Any]:
-    """Where a curve ends, and whether its runs tell: ``ceiling``, ``ceiling_interval`` (None above: without end),
-    ``ceiling_known``.
+    """Where a curve ends, and whether its runs tell: ``ceiling`` and ``left``, how far the largest amount is below it,
+    each with its interval (infinite above: without end); and ``ceiling_known``.
 
-    It is known where its interval is no wider than the rise that was seen. Three amounts of data never tell it,
+    It is known where surely no more is left than half the rise that was seen. Three amounts of data never tell it,
     because a law goes through any three.
     """
     assert curve.law is not None and curve.drawn is not None
-    drawn_R = np.where(curve.drawn.endless, math.inf, curve.drawn.ceiling_R)
-    low, high = (float(bound) for bound in np.quantile(drawn_R, [0.025, 0.975], method="higher"))
-    ends = curve.law.at(curve.amounts[[0, -1]])[0]
-    rise = float(ends[1] - ends[0])
-    known = len(curve.amounts) >= ENOUGH and not curve.law.endless[0] and high - low <= rise
-    return {"ceiling": float(curve.law.ceiling_R[0]), "ceiling_interval": [low, high], "ceiling_known": bool(known)}
+    rise = float(np.diff(curve.law.at(curve.amounts[[0, -1]])[0])[0])
+    at = curve.amounts[-1:]
+    left_R = curve.drawn.ceiling_R - curve.drawn.at(at)[:, 0]
+
+    def bounds(values_R: np.ndarray) -> list[float]:
+        without_end_R = np.where(curve.drawn.endless, math.inf, values_R)  # type: ignore[union-attr]
+        return [float(bound) for bound in np.quantile(without_end_R, np.array(INTERVAL) / 100, method="higher")]
+
+    left = bounds(left_R)
+    known = len(curve.amounts) >= ENOUGH and not curve.law.endless[0] and left[1] <= rise / 2
+    return {
+        "ceiling": float(curve.law.ceiling_R[0]),
+        "ceiling_interval": bounds(curve.drawn.ceiling_R),
+        "left": float(curve.law.ceiling_R[0] - curve.law.at(at)[0, 0]),
+        "left_interval": left,
+        "ceiling_known": bool(known),
+    }
 
 
 def foretold_of(curve: Curve, resamples: int, seed: int) -> dict[str, Any] | None:
@@ -267,7 +278,7 @@ def worth_of(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
             at = np.array([x])
             needed = float(plain[0].law.amount_for(curve.law.at(at)[:, 0])[0])
             drawn_R = plain[0].drawn.amount_for(curve.drawn.at(at)[:, 0])
-            low, high = (float(bound) for bound in np.quantile(drawn_R, [0.025, 0.975], method="higher"))
+            low, high = (float(bound) for bound in np.quantile(drawn_R, np.array(INTERVAL) / 100, method="higher"))
             numbers = [number if number <= most else None for number in (needed, low, high)]
             rows.append({"curve": name, "at": float(x), "as": numbers[0], "as_interval": numbers[1:], "most": most})
     return rows

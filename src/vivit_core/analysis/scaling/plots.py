@@ -15,6 +15,7 @@ from vivit_core.analysis.scaling.numbers import Curve
 from vivit_core.names import picture_text, short
 from vivit_core.plotting.style import TRUTH, label_of, save
 
+COLORS = ("tab:blue", "tab:orange", "tab:purple", "tab:red", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
 PLACES = 100  # of a line
 
 
@@ -33,7 +34,7 @@ def growth(
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.7, 1.0])
     for i, (name, curve) in enumerate(curves.items()):
-        color, marks = f"C{i % 10}", curve.amounts
+        color, marks = COLORS[i % len(COLORS)], curve.amounts
         left.plot(curve.x_N, curve.mean_N, "o", ms=3.5, mfc="none", color=color, alpha=0.7)
         means = [curve.mean_N[curve.x_N == x].mean() for x in marks]
         left.plot(marks, means, "o", color=color, ls="" if curve.law else ":", label=label_of(name))
@@ -48,6 +49,7 @@ def growth(
     if math.isfinite(oracle):
         left.axhline(oracle, color=TRUTH, ls="--", lw=1, label="oracle: the true rates")
     ticks = np.unique(np.concatenate([curve.amounts for curve in curves.values()]))
+    ticks = np.union1d(ticks, [2 * curve.amounts[-1] for curve in curves.values() if curve.law is not None])
     left.set_xscale("log")
     left.set_xticks(ticks, [f"{x:g}" for x in ticks])
     left.minorticks_off()
@@ -58,13 +60,13 @@ def growth(
     for place, (i, _, own) in enumerate(lawful):
         gain, (low, high) = own["law"]["gain_of_twice"], own["law"]["gain_of_twice_interval"]
         error = [[max(gain - low, 0.0)], [max(high - gain, 0.0)]]
-        right.errorbar(gain, place, xerr=error, fmt="o", color=f"C{i % 10}", capsize=3)
+        right.errorbar(gain, place, xerr=error, fmt="o", color=COLORS[i % len(COLORS)], capsize=3)
     if lawful:
         right.axvline(0, color="0.6", lw=0.8)
         names = [f"{picture_text(short(name))}\n{own['at'][-1]:g} to {2 * own['at'][-1]:g}" for _, name, own in lawful]
         right.set_yticks(range(len(lawful)), names, fontsize=8)
         right.set_ylim(len(lawful) - 0.5, -0.5)
-        right.set(xlabel="expected gain of twice as much (bits per spike)")
+        right.set(xlabel="gain of twice as much (bits per spike)")
     else:
         right.set_axis_off()
     return save(figure, path)

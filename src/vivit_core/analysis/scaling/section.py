@@ -54,6 +54,7 @@ def report_section(summary: Mapping[str, Any], picture: Path, command: str) -> S
             name,
             with_interval(law["gain_of_twice"], law["gain_of_twice_interval"]),
             with_interval(law["ceiling"], law["ceiling_interval"]) if law["ceiling_known"] else "not told",
+            with_interval(law["left"], law["left_interval"]) if law["ceiling_known"] else "not told",
             with_interval(law["exponent"], law["exponent_interval"]) if law["rises"] else "–",
             law["residual"],
         )
@@ -66,7 +67,7 @@ def report_section(summary: Mapping[str, Any], picture: Path, command: str) -> S
     ]
     tables = [Table("Bits per spike, mean over units and runs", ("curve", over, "bits per spike"), points)]
     if laws:
-        tables.append(Table("Laws", ("curve", "gain of twice", "ceiling", "exponent", "residual"), laws))
+        tables.append(Table("Laws", ("curve", "gain of twice", "ceiling", "left to it", "exponent", "residual"), laws))
     if tests:
         columns = ("curve", over, "foretold", "measured")
         tables.append(Table("The largest amount, foretold by the law of the others", columns, tests))
@@ -95,7 +96,10 @@ def sentence(name: str, own: Mapping[str, Any], over: str) -> str:
     if not law["rises"]:
         said.append("Scores do not rise with it.")
     elif law["ceiling_known"]:
-        said.append(f"The curve ends at {with_interval(law['ceiling'], law['ceiling_interval'])}.")
+        said.append(
+            f"The curve ends at {with_interval(law['ceiling'], law['ceiling_interval'])}, "
+            f"{with_interval(law['left'], law['left_interval'])} above {most:g}."
+        )
     else:
         low = law["ceiling_interval"][0]
         above = "" if low is None else f"; it is above {low:.3f} where the law holds"
