@@ -122,3 +122,18 @@ def test_what_makes_no_curve_is_refused_in_a_line(command, tmp_path, sweeps, sai
     code, printed = command("task=scaling", f"sweeps={sweeps}")
     assert code == 1 and said in " ".join(printed.split()), printed
     assert "Traceback" not in printed and not list((tmp_path / "outputs").rglob("*.csv"))
+
+
+@pytest.mark.long
+def test_a_real_sweep_becomes_a_curve(command, tiny, tmp_path):
+    """Three trainings of a few steps, by the real command, and what they note of themselves."""
+    words = [*tiny, "trainer=debug", "trainer.epochs=1", "baseline=null", "model.spatial_depth=1"]
+    words += ["model.temporal_depth=1", "data.train_minutes=0.02,0.04,null", "hydra.sweep.dir=sweep"]
+    code, printed = command("-m", *words)
+    assert code == 0, printed
+    code, printed = command("task=scaling", "sweeps=[sweep]", "resamples=50", "hydra.run.dir=curve")
+    assert code == 0, printed
+    summary = json.loads((tmp_path / "curve" / "summary.json").read_text())
+    (own,) = summary["curves"].values()
+    assert own["at"] == pytest.approx([0.02, 0.04, 4 / 60], rel=1e-3) and own["law"] is not None
+    assert list(summary["curves"]) == ["from nothing"] and summary["oracle"] > 0
