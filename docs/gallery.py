@@ -80,8 +80,15 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
     ),
 }
 
-# Pictures of several trainings, which this script does not make: (title, command, file in docs/gallery/, caption).
+# Pictures that this script does not make: (title, command, file in docs/gallery/, caption).
 OTHERS = [
+    (
+        "How large a grating may be",
+        "python run.py task=tuning checkpoint=simulated mei=null protocols=[] data.simulator.recordings=1",
+        "size_tuning.png",
+        "Mean rate of one unit of the twin that comes with the package, by the diameter of its preferred grating. "
+        "The tutorial [Size tuning](tutorials/size_tuning.md) draws it.",
+    ),
     (
         "How more data would help",
         "python run.py task=scaling sweeps=[FEW_SHOT_FOLDER,FROM_NOTHING_FOLDER]",
