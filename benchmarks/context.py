@@ -57,6 +57,7 @@ def main() -> None:
     asked = parser.parse_args()
     node: dict[str, Any] = yaml.safe_load((conf_dir() / "data/simulator/backimage.yaml").read_text())
     del node["defaults"]
+    node["eye_tracker"] = None
     node["context"] = yaml.safe_load((conf_dir() / "data/simulator/context/default.yaml").read_text())
     simulator: Simulator = build("data.simulator", node | {"recordings": asked.recordings, "seed": asked.seed})
     with tempfile.TemporaryDirectory() as folder:

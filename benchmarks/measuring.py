@@ -182,7 +182,7 @@ class Sizes:
             frame_shape=(1, self.height, self.width),
             recordings=self.recordings,
             units=self.units,
-            behavior_dim=self.behavior,
+            behavior={"behavior": self.behavior} if self.behavior else {},
             position_dim=settings["data"]["geometry"]["position_dim"],
             clip_length=self.bins,
             batch_size=self.clips,
@@ -214,7 +214,7 @@ class Step:
         self.sizes, self.device, self.bfloat16 = sizes, device, precision == "bfloat16"
         torch.manual_seed(0)
         frame, positions = (1, sizes.height, sizes.width), settings["data"]["geometry"]["position_dim"]
-        specs = expected(frame, sizes.recordings, sizes.units, sizes.behavior, positions)
+        specs = expected(frame, sizes.recordings, sizes.units, {"behavior": sizes.behavior}, positions)
         self.twin = Twin(settings["model"], settings["readout"], settings["likelihood"], specs, "all").to(device)
         if compiled:
             self.twin.core.compile_blocks()

@@ -101,7 +101,7 @@ def main() -> None:
 
     node = yaml.safe_load((conf_dir() / "data/simulator/backimage.yaml").read_text())
     del node["defaults"]
-    simulator: Simulator = build("data.simulator", node | WORLD | {"context": None})
+    simulator: Simulator = build("data.simulator", node | WORLD | {"context": None, "eye_tracker": None})
     recordings = [Recording(path) for path in simulator.make(asked.folder / "recordings")]
     settings = [
         *(f"data.recordings=[{','.join(str(recording.path) for recording in recordings)}]", *SMALL),

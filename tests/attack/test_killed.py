@@ -28,7 +28,7 @@ TINY = [
 SIMULATED = {
     "recordings": 2, "units": 3, "train_trials": 2, "val_trials": 1, "test_trials": 1, "repeated_stimuli": 1,
     "repeats": 2, "trial_s": 0.5, "height": 8, "width": 8, "frame_rate_hz": 120.0, "degrees_per_pixel": 0.03,
-    "seed": 0, "context": None,
+    "seed": 0, "context": None, "eye_tracker": None,
 }  # fmt: skip
 IMPORT = ["task=import", "importer=arrays", "importer.recording_id=x", "importer.frame_rate_hz=30"]
 

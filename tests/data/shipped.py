@@ -25,7 +25,7 @@ def settings_in(option: str) -> dict[str, Any]:
 
 def simulator(**changes: Any) -> Simulator:
     """The simulator of ``data=multi_backimage``, with other fields."""
-    return Simulator(**settings_in("data/simulator/backimage") | {"context": None} | changes)
+    return Simulator(**settings_in("data/simulator/backimage") | {"context": None, "eye_tracker": None} | changes)
 
 
 def arrays_importer(**changes: Any) -> ArraysImporter:

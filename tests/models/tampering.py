@@ -41,6 +41,7 @@ DATA: dict[str, Any] = {
         "_target_": "vivit_core.data.simulate.Simulator",
         **settings_in("data/simulator/backimage"),
         "context": None,
+        "eye_tracker": None,
         "recordings": 2,
         "units": 6,
     },

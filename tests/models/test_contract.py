@@ -192,6 +192,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "model/modulator": testing.check_modulator,
     "model/history": testing.check_history,
     "model/latent": testing.check_latent,
+    "model/shifter": testing.check_shifter,
     "readout": testing.check_readout,
     "likelihood": testing.check_likelihood,
 }

@@ -237,7 +237,7 @@ def test_what_is_observed_and_what_stands_in_meet() -> None:
 
 def test_a_plan_knows_a_history() -> None:
     sizes: dict[str, Any] = {
-        "frame_shape": (1, 12, 16), "recordings": 1, "units": 7, "behavior_dim": 0, "position_dim": 0,
+        "frame_shape": (1, 12, 16), "recordings": 1, "units": 7, "behavior": {}, "position_dim": 0,
         "clip_length": 16, "batch_size": 2,
     }  # fmt: skip
     model = vivit(modulator=None, registers=0)

@@ -29,7 +29,7 @@ SIZES = {
     "frame_shape": (1, 12, 16),
     "recordings": 2,
     "units": 5,
-    "behavior_dim": 3,
+    "behavior": {"gaze": 3},
     "position_dim": 3,
     "clip_length": 16,
     "batch_size": 4,
@@ -76,7 +76,7 @@ def test_every_modulator_has_the_parameters_and_maps_of_the_plan(modulator) -> N
 
 
 def test_flops_are_those_counted_by_hand() -> None:
-    sizes = SIZES | {"behavior_dim": 0, "recordings": 1, "batch_size": 1}
+    sizes = SIZES | {"behavior": {}, "recordings": 1, "batch_size": 1}
     made = plan(vivit(registers=0, modulator=None), READOUT, LIKELIHOOD, **sizes)
     tokens, dim = 4 * 12, 16
     linear = tokens * (64 * dim + 4 * (3 * dim * dim + dim * dim + 8 * dim * dim))
@@ -90,7 +90,7 @@ def test_flops_are_those_counted_by_hand() -> None:
 
 def test_overlapping_tubelets_cost_what_their_tokens_do() -> None:
     """Half the stride: 8 time steps of 5×7 tokens in place of 4 of 3×4."""
-    sizes = SIZES | {"behavior_dim": 0, "recordings": 1, "batch_size": 1}
+    sizes = SIZES | {"behavior": {}, "recordings": 1, "batch_size": 1}
     model = vivit(registers=0, modulator=None, tokenizer=TUBELET | {"token_stride": [2, 2, 2]})
     planned = plan(model, READOUT, LIKELIHOOD, **sizes)
     assert {stage.name: stage.tokens for stage in planned.stages}["tokenizer"] == 8 * 5 * 7
@@ -104,7 +104,7 @@ def test_overlapping_tubelets_cost_what_their_tokens_do() -> None:
 @pytest.mark.parametrize("blocks", ["factorized", "joint"])
 def test_flops_of_each_attention_and_of_joint_blocks(attention, blocks) -> None:
     """4 time steps of 3×4 tokens, 16 numbers, two heads of 8, 2 + 2 blocks or 4 joint ones; 2×3 learned places."""
-    sizes = SIZES | {"behavior_dim": 0, "recordings": 1, "batch_size": 1}
+    sizes = SIZES | {"behavior": {}, "recordings": 1, "batch_size": 1}
     model = vivit(registers=0, modulator=None, attention=attention, blocks=blocks)
     steps, places, dim = 4, 12, 16
     tokens, ages = steps * places, 16  # learned
@@ -149,7 +149,7 @@ def kilobytes(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
 
 model = vivit(registers=0, embedding_dim=64, checkpointing=sys.argv[2] == "True")
-sizes = dict(frame_shape=(1, 32, 32), recordings=1, units=5, behavior_dim=3, position_dim=0)
+sizes = dict(frame_shape=(1, 32, 32), recordings=1, units=5, behavior={'gaze': 3}, position_dim=0)
 sizes |= dict(clip_length=320, batch_size=8)
 planned = plan(model, READOUT, LIKELIHOOD, **sizes).activation_bytes
 of = spec(height=32, width=32)

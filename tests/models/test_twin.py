@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import ATTENTION, BASIS, STEM, TUBELET, batch, spec, twin, vivit
 
+from vivit_core.models.frames import resized
 from vivit_core.models.tokenizers.tubelet import Tubelet
-from vivit_core.models.twin import resized
 
 QUICK_START = {"bare": TUBELET}
 

@@ -43,6 +43,15 @@ MODULATORS = {
     name: {"_target_": f"vivit_core.models.modulators.{path}", "hidden": 6}
     for name, path in (("film", "film.FiLM"), ("gru", "gru.GRU"), ("concat", "concat.Concat"))
 }  # that are no ConvGRU and no gain
+SHIFTERS = {
+    "affine": {"_target_": "vivit_core.models.shifters.affine.AffineShifter", "behavior": "gaze", "most_px": 6.0},
+    "gaze": {
+        "_target_": "vivit_core.models.shifters.gaze.GazeShifter",
+        "behavior": "gaze",
+        "most_px": 6.0,
+        "hidden": 3,
+    },
+}
 FACTORIZED = {
     "_target_": "vivit_core.models.readouts.factorized.FactorizedReadout",
     "cell_px": 2.0,

@@ -116,7 +116,7 @@ def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
         )
     return {
         "frame_shape": tuple(geometry["frame_shape"]),
-        "behavior_dim": sum(numbers[name] for name in seen),
+        "behavior": {name: numbers[name] for name in seen},
         "position_dim": geometry["position_dim"],
         "clip_length": data["clip_length"],
     }

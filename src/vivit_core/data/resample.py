@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vivit_core.data.clips import Some, few
-from vivit_core.data.recording.format import ContextWeights, Trials, is_rate
+from vivit_core.data.recording.format import ContextWeights, Trials, has_bins, is_rate
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
 
@@ -241,11 +241,15 @@ class ResampledRecording(Recording):
         return np.concatenate(columns, axis=1)
 
     def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
-        """What the simulator knows; rates in expected counts of a bin of the model."""
-        if not is_rate(name) or self.clock.same:
+        """What the simulator knows; rates in expected counts of a bin of the model, shifts in their mean over it."""
+        if not has_bins(name) or self.clock.same:
             return super().truth(name, start, stop)
         low, high, first, last = self._span(start, self.info.n_frames if stop is None else stop)
-        return totals(super().truth(name, first, last), first, low, high, self.clock.q).astype(np.float32)
+        stored = super().truth(name, first, last)
+        summed = totals(stored, first, low, high, self.clock.q)
+        if not is_rate(name):
+            summed /= totals(np.ones_like(stored), first, low, high, self.clock.q)
+        return summed.astype(np.float32)
 
     def context_weights(self) -> ContextWeights | None:
         """Where the units' contexts lie at some moments, in bins of the model; None where nobody knows it."""

@@ -79,7 +79,7 @@ def plan(
     frame_shape: tuple[int, int, int],
     recordings: int,
     units: int,
-    behavior_dim: int,
+    behavior: Mapping[str, int],
     position_dim: int,
     clip_length: int,
     batch_size: int,
@@ -94,7 +94,7 @@ def plan(
     model, readout, likelihood : plain dicts of the groups, as ``Twin`` takes them.
     frame_shape : channels, height and width of the recordings.
     recordings, units : how many, and units of each.
-    behavior_dim : numbers of behavior a bin.
+    behavior : numbers of each behavior a bin, by name.
     position_dim : numbers of a unit's position in the tissue; 0 where it is not known.
     clip_length, batch_size : bins of a clip, clips of one pass.
     device : "cpu" or "cuda". A GPU's attention never holds the weights of all pairs of tokens; a CPU's does for short
@@ -105,7 +105,7 @@ def plan(
     ValueError
         Where the geometry is impossible, with a remedy.
     """
-    specs = expected(frame_shape, recordings, units, behavior_dim, position_dim)
+    specs = expected(frame_shape, recordings, units, behavior, position_dim)
     with FakeTensorMode(allow_non_fake_inputs=True):
         twin = Twin(model, readout, likelihood, specs, predict)
         for module in twin.modules():
@@ -114,7 +114,7 @@ def plan(
                 module.as_on_gpu, module.dropout = True, 0.0
         twin.check_geometry(clip_length)
         stages = _Stages(twin)
-        batch = _batch(specs, frame_shape, clip_length, batch_size, units, behavior_dim)
+        batch = _batch(specs, frame_shape, clip_length, batch_size, units)
         counter = FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU)
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
         with _Peak() as peak:
@@ -135,7 +135,7 @@ def check_geometry(
     likelihood: Mapping[str, Any],
     *,
     frame_shape: tuple[int, int, int],
-    behavior_dim: int,
+    behavior: Mapping[str, int],
     position_dim: int,
     clip_length: int,
 ) -> Twin:
@@ -146,15 +146,16 @@ def check_geometry(
     The twin, whose parameters have shapes but no numbers.
     """
     with FakeTensorMode():
-        twin = Twin(model, readout, likelihood, expected(frame_shape, 1, 1, behavior_dim, position_dim))
+        twin = Twin(model, readout, likelihood, expected(frame_shape, 1, 1, behavior, position_dim))
         twin.check_geometry(clip_length)
     return twin
 
 
 def expected(
-    frame_shape: tuple[int, int, int], recordings: int, units: int, behavior_dim: int, position_dim: int
+    frame_shape: tuple[int, int, int], recordings: int, units: int, behavior: Mapping[str, int], position_dim: int
 ) -> list[RecordingSpec]:
     """Recordings of these sizes, with made-up statistics."""
+    behavior_dim = sum(behavior.values())
     return [
         RecordingSpec(
             recording_id=f"recording{i}",
@@ -164,7 +165,7 @@ def expected(
             unit_mean_counts=(0.1,) * units,
             pixel_mean=0.0,
             pixel_std=1.0,
-            behavior={"behavior": behavior_dim} if behavior_dim else {},
+            behavior=dict(behavior),
             behavior_mean=(0.0,) * behavior_dim,
             behavior_std=(1.0,) * behavior_dim,
             unit_position_um=((0.0,) * position_dim,) * units if position_dim else (),
@@ -179,7 +180,6 @@ def _batch(
     bins: int,
     batch_size: int,
     units: int,
-    behavior_dim: int,
 ) -> Batch:
     """A batch whose clips are spread over the recordings as evenly as they can be."""
     batch: Batch = {}
@@ -189,7 +189,7 @@ def _batch(
             channels, height, width = frame_shape
             batch[spec.recording_id] = Clips(
                 frames=torch.empty(clips, channels, bins, height, width),
-                behavior=torch.empty(clips, bins, behavior_dim),
+                behavior=torch.empty(clips, bins, spec.behavior_dim),
                 counts=torch.empty(clips, bins, units),
                 valid=torch.ones(clips, bins, units, dtype=torch.bool),
                 observed=torch.ones(clips, units, dtype=torch.bool),
@@ -246,8 +246,9 @@ class _Stages:
         if twin.modulator is not None:
             twin.modulator.register_forward_hook(self._note("modulator"))
 
-        for history in twin.histories or []:
-            history.register_forward_hook(self._note("history"))
+        for name, modules in (("history", twin.histories), ("shifter", twin.shifters)):
+            for module in modules or []:
+                module.register_forward_hook(self._note(name))
 
     def _note(self, name: str, counted: nn.Module | None = None) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:

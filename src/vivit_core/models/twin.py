@@ -15,9 +15,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vivit_core.models.cores.base import Core
+from vivit_core.models.frames import resized, shifted
 from vivit_core.models.histories.base import History, Past, with_gain
 from vivit_core.models.latents.base import Latent
 from vivit_core.models.layers import normalized
@@ -27,6 +27,7 @@ from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.modulators.base import Modulator
 from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
 from vivit_core.models.readouts.base import Drive, Readout
+from vivit_core.models.shifters.base import columns_of
 from vivit_core.models.streaming import Stream
 from vivit_core.parts.build import build, part
 from vivit_core.parts.groups import class_of
@@ -41,8 +42,8 @@ class Twin(Predictor):
 
     Parameters
     ----------
-    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator``, ``history``
-        and ``latent`` (nodes or None) and ``frame_size``
+    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator``, ``history``,
+        ``latent`` and ``shifter`` (nodes or None) and ``frame_size``
         (height and width to which every recording's frames are resized, or None where they all agree).
     readout, likelihood : plain dicts of those groups.
     recordings : what is known of each recording; one readout and one likelihood each.
@@ -76,9 +77,8 @@ class Twin(Predictor):
         behavior_dim = same("behaviors", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
 
-        node = {
-            key: value for key, value in model.items() if key not in ("modulator", "history", "latent", "frame_size")
-        }
+        others = ("modulator", "history", "latent", "shifter", "frame_size")
+        node = {key: value for key, value in model.items() if key not in others}
         core = build("model", node, in_channels=channels)
         if not isinstance(core, Core):
             raise ValueError(f"a twin is made around a core, and {type(core).__name__} is none; set model=vivit_small")
@@ -119,6 +119,12 @@ class Twin(Predictor):
             share = part("model.latent", latent)
             self.latents = nn.ModuleList(share(mean_counts=spec.unit_mean_counts) for spec in recordings)
 
+        self.shifters: nn.ModuleList | None = None
+        if (shifter := model.get("shifter")) is not None:
+            self.eyes = {spec.recording_id: columns_of(spec, shifter["behavior"]) for spec in recordings}
+            shift = part("model.shifter", shifter)
+            self.shifters = nn.ModuleList(shift(numbers=spec.behavior[shifter["behavior"]]) for spec in recordings)
+
     @property
     def kind(self) -> str:
         """The core's class."""
@@ -153,19 +159,51 @@ class Twin(Predictor):
         return torch.stack(own).sum()
 
     def adapt(self, recording_id: str, clips: Clips) -> tuple[Tensor, Tensor]:
-        """Frames and behavior of one recording, normalized with its training statistics, at the common frame size.
+        """Frames and behavior of one recording, normalized with its training statistics, frames shifted and at the
+        common frame size.
 
         A missing value (NaN or infinite) is at its mean.
         """
         spec = self.specs[recording_id]
         frames = normalized(clips["frames"], spec.pixel_mean, spec.pixel_std)
+        behavior = self.normalized_behavior(recording_id, clips["behavior"])
+        if self.shifters is not None:
+            frames = shifted(frames, self.shift(recording_id, behavior))
         if tuple(frames.shape[-2:]) != self.frame_size:
             frames = resized(frames, self.frame_size)
-        behavior = clips["behavior"].float()
-        if spec.behavior_dim:
-            mean, std = behavior.new_tensor(spec.behavior_mean), behavior.new_tensor(spec.behavior_std)
-            behavior = normalized(behavior, mean, std)
         return frames, behavior
+
+    def normalized_behavior(self, recording_id: str, behavior_BTD: Tensor) -> Tensor:
+        spec, behavior = self.specs[recording_id], behavior_BTD.float()
+        if not spec.behavior_dim:
+            return behavior
+        mean, std = behavior.new_tensor(spec.behavior_mean), behavior.new_tensor(spec.behavior_std)
+        return normalized(behavior, mean, std)
+
+    def shift(self, recording_id: str, behavior_BTD: Tensor) -> Tensor:
+        """Of a twin with a shifter: what normalized behavior shifts windows by, (B, T, 2) px to the right and down."""
+        assert self.shifters is not None
+        shift: Tensor = self.shifters[self.index(recording_id)](behavior_BTD[..., self.eyes[recording_id]])
+        return shift
+
+    @torch.no_grad()
+    def shift_px(self, recording_id: str, behavior: np.ndarray) -> np.ndarray:
+        """How far a recording's units look to the right and down of where they look at the mean eye position.
+
+        Parameters
+        ----------
+        recording_id : whose units.
+        behavior : (T, D) raw values, as for ``rates``.
+
+        Returns
+        -------
+        (T, 2) x and y, in pixels of the recording's frames; zeros without a shifter.
+        """
+        if self.shifters is None:
+            return np.zeros((len(behavior), 2), np.float32)
+        given = torch.as_tensor(np.asarray(behavior, np.float32), device=next(self.parameters()).device)[None]
+        shift: np.ndarray = self.shift(recording_id, self.normalized_behavior(recording_id, given))[0].cpu().numpy()
+        return shift
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Expected counts a bin: (B, T, U) for each recording, or (B, U) for ``predict="last"``."""
@@ -311,16 +349,6 @@ class Twin(Predictor):
                 f"model.frame_size={list(twin.frame_size)} is over {MOST_RESIZED} times the recordings' {largest} px"
             )
         return twin
-
-
-def resized(frames_BCTHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Frames at another height and width, smoothed where they become smaller."""
-    # In torch 2.13 a result that is one column wide repeats its first row; the same on its side is right.
-    sideways = size[1] == 1
-    flat = frames_BCTHW.flatten(0, 2)[:, None]
-    flat, shape = (flat.mT, size[::-1]) if sideways else (flat, size)
-    flat = F.interpolate(flat, shape, mode="bilinear", antialias=True, align_corners=False)
-    return (flat.mT if sideways else flat).reshape(*frames_BCTHW.shape[:3], *size)
 
 
 def positions_of(spec: RecordingSpec) -> Tensor:

@@ -60,6 +60,7 @@ GROUPS: dict[str, Group] = {
     ),
     "model.history": group("vivit_core.models", "vivit_core.models.histories.base.History", "mean_counts"),
     "model.latent": group("vivit_core.models", "vivit_core.models.latents.base.Latent", "mean_counts"),
+    "model.shifter": group("vivit_core.models", "vivit_core.models.shifters.base.Shifter", "numbers"),
     "baseline": group("vivit_core.models", "vivit_core.models.predictor.Predictor", "recordings predict"),
     "readout": group(
         "vivit_core.models", "vivit_core.models.readouts.base.Readout", "channels frame_size mean_drive position_um"
@@ -68,6 +69,7 @@ GROUPS: dict[str, Group] = {
     "data": group("vivit_core.data", "vivit_core.data.datamodule.RecordingsDataModule"),
     "data.simulator": group("vivit_core.data.simulate", "vivit_core.data.simulate.simulate.Simulator"),
     "data.simulator.context": group("vivit_core.data.simulate", "vivit_core.data.simulate.context.Context"),
+    "data.simulator.eye_tracker": group("vivit_core.data.simulate", "vivit_core.data.simulate.eye_tracker.EyeTracker"),
     "data.transforms.*": group("vivit_core.data.transforms", "vivit_core.data.transforms.Transform"),
     "data.augmentation": group("vivit_core.data.augmentation", "vivit_core.data.augmentation.Augmentation"),
     "optim": group("vivit_core.training.optim", "vivit_core.training.optim.Optimization"),

@@ -20,5 +20,6 @@ from vivit_core.testing.parts import check_likelihood as check_likelihood
 from vivit_core.testing.parts import check_metric as check_metric
 from vivit_core.testing.parts import check_modulator as check_modulator
 from vivit_core.testing.parts import check_readout as check_readout
+from vivit_core.testing.parts import check_shifter as check_shifter
 from vivit_core.testing.parts import check_tokenizer as check_tokenizer
 from vivit_core.testing.twins import check_twin as check_twin

@@ -16,6 +16,7 @@ from vivit_core.metrics.base import UnitMetric
 from vivit_core.metrics.unit_scores import Scorer
 from vivit_core.models.likelihoods.base import LEAST_COUNTS, Likelihood
 from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.models.shifters.base import Shifter
 from vivit_core.parts.build import build
 from vivit_core.parts.groups import consent
 from vivit_core.testing import small
@@ -38,9 +39,9 @@ WINDOW = 8  # frames that temporal attention looks back over, where it is limite
 
 def check_core(node: Node, packages: Sequence[str] = (), compiled: bool = False) -> None:
     """A core: its node as in ``conf/model``, with or without ``modulator``, ``history``,
-    ``latent`` and ``frame_size``."""
+    ``latent``, ``shifter`` and ``frame_size``."""
     check_twin(
-        {"modulator": None, "history": None, "latent": None, "frame_size": None} | node,
+        dict.fromkeys(("modulator", "history", "latent", "shifter", "frame_size")) | node,
         packages=packages,
         compiled=compiled,
     )
@@ -125,6 +126,31 @@ def check_latent(node: Node | None, packages: Sequence[str] = ()) -> None:
         )
         halves = [latent.more_nats(*(x[i : i + 1] for x in (rate, junk, shown["valid"]))) for i in (0, 1)]
         assert torch.allclose(found, halves[0] + halves[1], rtol=1e-4), "more_nats() of clips do not add up"
+
+
+def check_shifter(node: Node | None, packages: Sequence[str] = ()) -> None:
+    """A shifter, below a small ViViT."""
+    if node is None:
+        return  # a small ViViT has none
+    node = node | {"behavior": "gaze"}
+    model = vivit(shifter=node, modulator=None)
+    check_twin(model, packages=packages)
+    of = small.spec(height=FRAME[0], width=FRAME[1])
+    plain, twin = (Parts(m, packages=tuple(packages)).twin().eval() for m in (model | {"shifter": None}, model))
+    twin.load_state_dict(plain.state_dict(), strict=False)
+    shown = small.clips(of)
+    with torch.no_grad():
+        assert torch.allclose(twin({"a": shown})["a"], plain({"a": shown})["a"], rtol=1e-2), "at first, rates change"
+        shifters = twin.shifters
+        assert shifters is not None
+        for parameter in shifters.parameters():
+            parameter.add_(torch.randn(parameter.shape))
+        shifter = shifters[0]
+        assert isinstance(shifter, Shifter)
+        assert shifter(torch.zeros(2, 3, 3)).abs().max() < 1e-5, "at the mean eye position, windows are shifted"
+        moved = shifter(torch.randn(2, 3, 3))
+        assert moved.shape == (2, 3, 2), f"the shift of 2 clips of 3 bins is {tuple(moved.shape)}, not (2, 3, 2)"
+        assert moved.abs().max() <= shifter.most_px, "windows are shifted by more than most_px"
 
 
 def check_readout(node: Node, packages: Sequence[str] = ()) -> None:

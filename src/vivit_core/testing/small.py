@@ -90,6 +90,7 @@ def vivit(**changes: Any) -> Node:
         "modulator": GRU,
         "history": None,
         "latent": None,
+        "shifter": None,
         "frame_size": None,
     } | changes
 

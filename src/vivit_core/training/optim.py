@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vivit_core.models.attention.blocks import Block
 from vivit_core.models.readouts.base import Readout
+from vivit_core.models.shifters.base import Shifter
 
 CORE = ("core", "modulator")  # the parts of a twin that its recordings share
 MATRICES = "attention/decay"  # the group of the blocks' matrices
@@ -267,14 +268,14 @@ def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[st
     What decays is decided by the module's type: the weights of linear and convolutional layers (also a ConvGRU's).
     Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' windows and
     features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, but for the
-    transformer's blocks in them, which are ``attention``; ``windows`` is what the readouts call so
-    (``Readout.windows``). Empty groups are left out.
+    transformer's blocks in them, which are ``attention``; ``windows`` is what readouts and shifters
+    call so (``Readout.windows``, ``Shifter.windows``). Empty groups are left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
         f"{part}/{kind}": {} for part in ("core", "attention", "readouts", "windows") for kind in ("decay", "plain")
     }
-    readouts = [module for module in twin.modules() if isinstance(module, Readout)]
-    windows = {id(parameter) for readout in readouts for parameter in readout.windows()}
+    looking = [module for module in twin.modules() if isinstance(module, Readout | Shifter)]
+    windows = {id(parameter) for module in looking for parameter in module.windows()}
     attention = {
         id(parameter) for module in twin.modules() if isinstance(module, Block) for parameter in module.parameters()
     }

@@ -114,7 +114,7 @@ def expected_recordings(context: RunContext, model: Node, readout: Node, data: N
     )
     sizes = {
         "frame_shape": shapes[-1],
-        "behavior_dim": sum(widths_of.values()),
+        "behavior": widths_of,
         "position_dim": min(info.position_dim for info in infos),
         "clip_length": data["clip_length"],
     }

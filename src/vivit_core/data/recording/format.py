@@ -31,6 +31,8 @@ CONTEXT_AXES = {
     "context_lag_shares": "UML",  # which part comes from which stretch of the past
 }
 
+SHIFT = "shift_px"  # in truth/, (T, 2) x and y: how far frames must be shifted to lie where the eye saw them
+
 POSITION = "position_um"  # among the columns of units/: where a unit lies in the tissue
 POSITION_NUMBERS = (2, 3)  # of a position
 
@@ -38,6 +40,11 @@ POSITION_NUMBERS = (2, 3)  # of a position
 def is_rate(truth: str) -> bool:
     """Whether this truth is a rate for each bin and unit: ``rate``, ``rate_local``, ``rate_without_…``."""
     return truth == "rate" or truth.startswith("rate_")
+
+
+def has_bins(truth: str) -> bool:
+    """Whether this truth has one row a bin."""
+    return is_rate(truth) or truth == SHIFT
 
 
 def as_strings(values: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vivit_core.data.recording.format import is_rate
+from vivit_core.data.recording.format import has_bins
 from vivit_core.data.recording.guard import stored_bytes
 from vivit_core.specs import RecordingError
 
@@ -27,7 +27,7 @@ MOST_ATTRIBUTE_BYTES = 1 << 16
 def along_time(name: str) -> bool:
     """Whether a dataset of this name has one row a bin."""
     group, _, member = name.partition("/")
-    return group in ("stimulus", "responses", "behavior") or (group == "truth" and is_rate(member))
+    return group in ("stimulus", "responses", "behavior") or (group == "truth" and has_bins(member))
 
 
 def check_size(path: Path, name: str, dataset: h5py.Dataset) -> None:

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from vivit_core.data.recording.format import CONTEXT_AXES, ContextWeights, RecordingInfo, as_strings, is_rate
+from vivit_core.data.recording.format import CONTEXT_AXES, ContextWeights, RecordingInfo, as_strings, has_bins, is_rate
 from vivit_core.data.recording.hdf5 import open_hdf5, open_recording, unreadable
 from vivit_core.data.recording.structure import describe
 from vivit_core.data.recording.validate import check_recording
@@ -234,7 +234,8 @@ class Recording:
         return sorted(file["truth"]) if "truth" in file else []
 
     def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
-        """What the simulator knows: ``rate`` (T, U) over start … stop-1, any other name (U, ...).
+        """What the simulator knows: ``rate`` (T, U) and ``shift_px`` (T, 2) over start … stop-1, any other name
+        (U, ...).
 
         Raises
         ------
@@ -245,9 +246,9 @@ class Recording:
         if name not in self.truths:
             known = self.truths or "nothing: it was not simulated"
             raise ValueError(f"{self.path}: no truth/{name}; it knows {known}")
-        if is_rate(name):
-            rate = self._slice(f"truth/{name}", start, self.info.n_frames if stop is None else stop)
-            return self._units(rate, 1).astype(np.float32, copy=False)
+        if has_bins(name):
+            rows = self._slice(f"truth/{name}", start, self.info.n_frames if stop is None else stop)
+            return (self._units(rows, 1) if is_rate(name) else rows).astype(np.float32, copy=False)
         values = self._table(file, f"truth/{name}")
         return values if CONTEXT_AXES.get(name, "U")[0] != "U" else self._units(values, 0)
 

@@ -19,6 +19,7 @@ from vivit_core.data.recording.format import (
     KINDS,
     POSITION,
     POSITION_NUMBERS,
+    SHIFT,
     TEXT_ATTRS,
     RecordingInfo,
     Trials,
@@ -253,6 +254,12 @@ def describe(file: h5py.File, path: Path) -> RecordingInfo:
                     field,
                     f"has shape {rate.shape}, not {counts.shape}",
                     "Give it the shape of responses/counts",
+                )
+        elif name == SHIFT:
+            shift = _dataset(file, path, field, (2,), "f", "(T, 2) floats, pixels to the right and down")
+            if shift.shape != (n_frames, 2):
+                raise RecordingError(
+                    path, field, f"has shape {shift.shape}, not ({n_frames}, 2)", "Give it x and y of each frame"
                 )
         elif name not in CONTEXT_AXES:
             dataset = _dataset(file, path, field, (1, 2, 3), "siufb", "one row a unit")

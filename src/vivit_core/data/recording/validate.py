@@ -15,6 +15,7 @@ import numpy as np
 from vivit_core.data.recording.checksum import checksum_holds, difference
 from vivit_core.data.recording.format import (
     COPY_BYTES,
+    SHIFT,
     RecordingInfo,
     Verify,
     is_rate,
@@ -84,6 +85,8 @@ def examine_here(path: Path, whole: bool) -> RecordingInfo:
         for name in file.get("truth", ()):
             if is_rate(name):
                 _check_values(path, file, f"truth/{name}", True, "Store finite rates ≥ 0")
+            elif name == SHIFT:
+                _check_values(path, file, f"truth/{name}", False, "Store finite shifts")
         if whole:
             _check_values(path, file, "stimulus/frames", False, "Store finite pixel values")
             for name in dataset_names(file):

@@ -67,7 +67,8 @@ def write_recording(
         where it was made with a basis that looks ahead in time.
     units : name -> (U, ...); must hold ``id`` (unique). None names the units "0", "1", ….
     truth : only for simulated recordings: ``rate`` (T, U), expected counts a bin, and more rates of the same shape,
-        whose names begin with ``rate_``; ``context_…`` as in ``format.CONTEXT_AXES``; anything else has one row a unit.
+        whose names begin with ``rate_``; ``shift_px`` (T, 2); ``context_…`` as in ``format.CONTEXT_AXES``;
+        anything else has one row a unit.
     kind : what ``counts`` holds.
     subject, area, species, source, licence, stimulus_kind : free text; the last says what was shown.
     degrees_per_pixel : visual angle of a pixel.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.simulate.cells import Cells, FloatArray
 from vivit_core.data.simulate.context import Context, Contexts
+from vivit_core.data.simulate.eye_tracker import EyeTracker
 from vivit_core.data.simulate.population import Population
 from vivit_core.data.simulate.simulate import SETTINGS, Simulator
 from vivit_core.data.simulate.world import velocity
@@ -89,8 +90,8 @@ def true_neurons(path: Path) -> TrueNeurons | None:
 
     Returns
     -------
-    None, with the reason logged, where the file was not simulated, was moved away from its settings, or was made by
-    another version.
+    None, with the reason logged, where the file was not simulated, was moved away from its settings, was made by
+    another version, or has a wrong eye tracker.
     """
     recording = Recording(path)
     if "rate" not in recording.truths:
@@ -98,6 +99,9 @@ def true_neurons(path: Path) -> TrueNeurons | None:
     simulator = settings_of(path)
     if simulator is None or path.stem not in simulator.ids:
         log.info("%s: its neurons cannot be made again, because no %s of this version lies beside it", path, SETTINGS)
+        return None
+    if simulator.eye_tracker is not None:
+        log.info("%s: its neurons cannot be made again, because its eye tracker hides what the eye saw", path)
         return None
     neurons = drawn(simulator, recording, simulator.ids.index(path.stem))
     if neurons is None:
@@ -119,7 +123,8 @@ def settings_of(path: Path) -> Simulator | None:
             context.pop("version")
             ranges: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in context.items()}
             context = Context(**ranges)
-        simulator = Simulator(**fields, context=context)
+        tracker = fields.pop("eye_tracker", None)
+        simulator = Simulator(**fields, context=context, eye_tracker=None if tracker is None else EyeTracker(**tracker))
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return simulator if path.parent.name == simulator.name else None  # the name is of the settings and the version

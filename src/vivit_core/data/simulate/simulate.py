@@ -31,11 +31,12 @@ from rich.progress import (
 from rich.text import Text
 
 from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
-from vivit_core.data.recording.format import POSITION, Trials
+from vivit_core.data.recording.format import POSITION, SHIFT, Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.simulate.cells import CELL_PX
 from vivit_core.data.simulate.context import KINDS, Context, Contexts
 from vivit_core.data.simulate.cortex import positions
+from vivit_core.data.simulate.eye_tracker import EyeTracker, Tracked
 from vivit_core.data.simulate.local_rate import local_rate
 from vivit_core.data.simulate.population import FloatArray, Population
 from vivit_core.data.simulate.world import SWAY_DEG, Objects, Scene, eye_path, quarters, sway, velocity
@@ -72,6 +73,7 @@ class Simulator:
     width: int  # pixels
     degrees_per_pixel: float  # visual angle; sets how far the eye moves in pixels
     context: Context | None  # what units use of the movie beside their fields and of its past; None: nothing
+    eye_tracker: EyeTracker | None  # what is wrong with the eye's position; None: nothing
 
     def __post_init__(self) -> None:
         at_least = {"recordings": 1, "units": 1, "train_trials": 1, "val_trials": 0, "test_trials": 0}
@@ -113,6 +115,8 @@ class Simulator:
             del fields["context"]
         else:
             fields["context"]["version"] = CONTEXT_VERSION
+        if self.eye_tracker is None:
+            del fields["eye_tracker"]
         return fields
 
     @property
@@ -180,16 +184,19 @@ class Simulator:
         return Population.draw(self.units, (self.height, self.width), self.frame_rate_hz, units)
 
     def gain(self, index: int, position_NT2: FloatArray) -> FloatArray:
-        """The true gain (N, T, U) that the eye gives a recording's units, from its position in degrees in whole
+        """The true gain (N, T, U) that the eye gives a recording's units, from its true position in degrees in whole
         trials."""
         return self.population(index).gain(position_NT2, velocity(position_NT2, self.frame_rate_hz))
 
     def _record(self, index: int, path: Path, advance: Callable[[int], None]) -> None:
         """Simulate one recording and write it; `advance` is told of each trial that is done."""
-        shows, _, noise, more, where = (np.random.default_rng([self.seed, index, stream]) for stream in range(5))
+        shows, _, noise, more, where, wrong = (np.random.default_rng([self.seed, index, s]) for s in range(6))
         shape = (self.height, self.width)
         stimulus_N, split_N = self._schedule(shows)
-        frames_NTHW, position_NT2 = self._show(stimulus_N, split_N, shows, more, advance)
+        tracked = None
+        if self.eye_tracker is not None:
+            tracked = self.eye_tracker.draw(self.n_trials, self.n_bins, self.frame_rate_hz, wrong)
+        frames_NTHW, position_NT2, told = self._show(stimulus_N, split_N, shows, more, tracked, advance)
         velocity_NT2 = velocity(position_NT2, self.frame_rate_hz)
 
         population = self.population(index)
@@ -209,6 +216,11 @@ class Simulator:
             population, drive_NTU, truth_of = self._in_context(population, contexts, shown, drive_NTU, gain_NTU)
             units_of["context"] = contexts.kind_U.tolist()
         del own_NTU
+        if told is not None:
+            shift_NT2 = (position_NT2 - told.position_NT2) / self.degrees_per_pixel
+            truth_of[SHIFT] = rearrange(shift_NT2, "n t d -> (n t) d")
+            frames_NTHW, position_NT2 = told.frames_NTHW, told.position_NT2
+            velocity_NT2 = velocity(position_NT2, self.frame_rate_hz)
         rate_NTU = population.rate(drive_NTU, gain_NTU)
         counts_NTU = population.spike(rate_NTU, noise)
 
@@ -263,15 +275,18 @@ class Simulator:
         split_N: NDArray[np.str_],
         rng: np.random.Generator,
         more: np.random.Generator,
+        tracked: Tracked | None,
         advance: Callable[[int], None],
-    ) -> tuple[NDArray[np.uint8], FloatArray]:
-        """Frames (N, T, H, W) and eye position in degrees (N, T, 2); equal stimuli are shown equally.
+    ) -> tuple[NDArray[np.uint8], FloatArray, Told | None]:
+        """Frames (N, T, H, W) and eye position in degrees (N, T, 2), and both as a tracker tells; equal stimuli are
+        shown equally.
 
         `more` draws what only a world for neurons with context has: moving objects, and the body's sway.
         """
         shape = (self.height, self.width)
         frames_NTHW = np.empty((self.n_trials, self.n_bins, *shape), np.uint8)
         position_NT2 = np.empty((self.n_trials, self.n_bins, 2), np.float32)
+        told = None if tracked is None else Told(np.empty_like(frames_NTHW), np.empty_like(position_NT2))
         for split in ("train", "val", "test"):
             places = quarters(split)
             places = [places[i] for i in rng.permutation(len(places))]
@@ -283,21 +298,34 @@ class Simulator:
                     room = min(SWAY_DEG, x / 3), min(SWAY_DEG, y / 3)
                     swayed_T2 = sway(self.trial_s, self.frame_rate_hz, np.array(room), more)
                     x, y = x - room[0], y - room[1]
-                path = eye_path(self.trial_s, self.frame_rate_hz, (x, y), rng)
-                gaze_px_T2 = (path.position_T2 + swayed_T2) / self.degrees_per_pixel
+                room_deg = (x, y) if tracked is None else tracked.room((x, y))
+                path = eye_path(self.trial_s, self.frame_rate_hz, room_deg, rng)
                 shown = stimulus_N == stimulus
-                frames_THW = scene.render(gaze_px_T2, shape)
+                objects = None
                 if self.context is not None:
                     least, most = self.context.object_speed_deg_per_s
                     degree_px = 1 / (
                         self.degrees_per_pixel * self.frame_rate_hz
                     )  # pixels a frame, at a degree a second
                     speed_px = least * degree_px, most * degree_px
-                    Objects.draw(scene, self.context.object_cover, speed_px, more).paint(frames_THW, gaze_px_T2)
-                frames_NTHW[shown] = frames_THW
+                    objects = Objects.draw(scene, self.context.object_cover, speed_px, more)
+
+                frames_NTHW[shown] = self._seen(scene, objects, path.position_T2 + swayed_T2)
                 position_NT2[shown] = path.position_T2
+                if tracked is not None and told is not None:
+                    for n in np.flatnonzero(shown):
+                        told.position_NT2[n] = tracked.told(path.position_T2, int(n))
+                        told.frames_NTHW[n] = self._seen(scene, objects, told.position_NT2[n] + swayed_T2)
                 advance(int(shown.sum()))
-        return frames_NTHW, position_NT2
+        return frames_NTHW, position_NT2, told
+
+    def _seen(self, scene: Scene, objects: Objects | None, gaze_T2: FloatArray) -> NDArray[np.uint8]:
+        """The frames (T, H, W) around each gaze, in degrees from the scene's center."""
+        gaze_px_T2 = gaze_T2 / self.degrees_per_pixel
+        frames_THW = scene.render(gaze_px_T2, (self.height, self.width))
+        if objects is not None:
+            objects.paint(frames_THW, gaze_px_T2)
+        return frames_THW
 
     def _in_context(
         self, population: Population, contexts: Contexts, shown: Shown, local_NTU: FloatArray, gain_NTU: FloatArray
@@ -344,6 +372,14 @@ class Shown:
     stimulus_N: NDArray[np.str_]
     split_N: NDArray[np.str_]
     own_NTU: FloatArray  # energy of each unit's own filters, in units of its mean
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a wrong eye tracker makes of a recording."""
+
+    frames_NTHW: NDArray[np.uint8]  # where it says that the eye looked
+    position_NT2: FloatArray  # degrees
 
 
 class SpeedColumn(ProgressColumn):

@@ -1,0 +1,46 @@
+"""Frames at another size, and at other places.
+
+Shape letters: B clips, C channels, T frames, H W pixels, I J pixels along one axis, 2 = (x, y).
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def resized(frames_BCTHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frames at another height and width, smoothed where they become smaller."""
+    # In torch 2.13 a result that is one column wide repeats its first row; the same on its side is right.
+    sideways = size[1] == 1
+    flat = frames_BCTHW.flatten(0, 2)[:, None]
+    flat, shape = (flat.mT, size[::-1]) if sideways else (flat, size)
+    flat = F.interpolate(flat, shape, mode="bilinear", antialias=True, align_corners=False)
+    return (flat.mT if sideways else flat).reshape(*frames_BCTHW.shape[:3], *size)
+
+
+def shifted(frames_BCTHW: Tensor, shift_BT2: Tensor) -> Tensor:
+    """Each frame where windows that are shifted so look: what was at x + shift is at x.
+
+    Cubic (Catmull-Rom) between pixels, along one axis after the other. Beyond the border a frame goes on as it ends.
+    """
+    across, down = (
+        between(shift_BT2[..., axis], size) for axis, size in ((0, frames_BCTHW.shape[4]), (1, frames_BCTHW.shape[3]))
+    )
+    with torch.autocast(frames_BCTHW.device.type, enabled=False):
+        frames_BTCHW = rearrange(frames_BCTHW, "b c t h w -> b t c h w")
+        moved_BTCHW = down[:, :, None] @ frames_BTCHW @ across[:, :, None].mT
+        return rearrange(moved_BTCHW, "b t c h w -> b c t h w")
+
+
+def between(shift_BT: Tensor, size: int) -> Tensor:
+    """How much each pixel I of a shifted axis takes of each pixel J, (B, T, I, J); rows sum to one."""
+    pixels = torch.arange(size, device=shift_BT.device, dtype=shift_BT.dtype)
+    place_BTI = (pixels + shift_BT[..., None]).clamp(0.0, size - 1.0)
+    away = (place_BTI[..., None] - pixels).abs()
+    near = 1 - 2.5 * away**2 + 1.5 * away**3
+    far = 2 - 4 * away + 2.5 * away**2 - 0.5 * away**3
+    weights = torch.where(away < 1, near, torch.where(away < 2, far, 0.0))
+    return weights / weights.sum(-1, keepdim=True)

@@ -1,0 +1,1 @@
+"""Shifters: from eye position to where the units of a recording look."""
