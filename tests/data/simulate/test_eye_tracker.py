@@ -14,6 +14,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.simulate.eye_tracker import EyeTracker
+from vivit_core.data.simulate.neurons import true_neurons
 from vivit_core.models.frames import shifted
 from vivit_core.specs import RecordingError
 
@@ -66,6 +67,11 @@ def test_a_wrong_one_moves_frames_by_the_shift_that_is_kept(paths: dict[str, lis
         np.testing.assert_array_equal(
             rate[trials.start[first] : trials.stop[first]], rate[trials.start[second] : trials.stop[second]]
         )
+
+
+def test_its_neurons_are_not_made_again_from_frames_that_they_never_saw(paths: dict[str, list[Path]]) -> None:
+    assert true_neurons(paths["none"][0]) is not None
+    assert true_neurons(paths["wrong"][0]) is None
 
 
 def test_a_shift_at_another_rate_is_the_mean_over_a_bin(paths: dict[str, list[Path]]) -> None:
