@@ -123,6 +123,23 @@ def slurm() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def drafts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn small and not laid out, which takes a third of the time, where a test does not look at them."""
+    if "drawn" in request.fixturenames or request.node.get_closest_marker("pictures"):
+        return
+    from vivit_core.plotting import style
+
+    written = style.written
+
+    def draft(figure: Any, path: Path) -> Path:
+        figure.set_layout_engine("none")
+        figure.set_dpi(25)
+        return written(figure, path)
+
+    monkeypatch.setattr(style, "written", draft)
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures in the order in which they were saved."""

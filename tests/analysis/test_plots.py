@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from picture_files import is_picture
 
 from vivit_core.analysis.evaluate import plots as evaluate_plots
 from vivit_core.plotting import rates as plotting_rates
+
+pytestmark = pytest.mark.pictures
 
 
 def test_receptive_fields(tmp_path: Path, drawn: list[Figure]) -> None:

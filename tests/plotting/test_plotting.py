@@ -13,6 +13,8 @@ from vivit_core.data.video.files import open_video
 from vivit_core.plotting import film, learning_curve
 from vivit_core.plotting import rates as plotting_rates
 
+pytestmark = pytest.mark.pictures
+
 
 def test_learning_curve(tmp_path: Path, drawn: list[Figure]) -> None:
     metrics = tmp_path / "metrics.csv"
