@@ -125,7 +125,7 @@ def slurm() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(autouse=True)
 def drafts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are drawn small and not laid out, which takes a third of the time, where a test does not look at them."""
+    """Where a test does not look at pictures, they are drawn small and not laid out, in a third of the time."""
     if "drawn" in request.fixturenames or request.node.get_closest_marker("pictures"):
         return
     from vivit_core.plotting import style

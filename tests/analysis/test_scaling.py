@@ -171,6 +171,7 @@ def scores(
     return {("a", f"u{u}"): mean + shift for u, shift in enumerate(rng.normal(0, 0.2, units))}
 
 
+@pytest.mark.pictures
 def test_two_curves_become_a_table_a_summary_and_a_picture(tmp_path: Path) -> None:
     runs = [run(i, x, scores(x)) for i, x in enumerate(MINUTES)]
     runs += [run(9 + i, x, scores(x, exponent=1.6), curve="frozen core") for i, x in enumerate([2.0, 1.0])]
