@@ -15,6 +15,7 @@ from shipped import simulator
 
 from vivit_core import load_twin
 from vivit_core.data.recording.reader import Recording
+from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.ln import LN
 from vivit_core.models.load import baseline_in, load_predictor, read_trained
 from vivit_core.models.shipped import NAMES, shipped
@@ -137,3 +138,9 @@ def test_its_scores_are_those_that_are_kept(command: Callable[..., Any], tmp_pat
     for name, own in kept.items():
         for score in ("bps_mean", "ln_bps_mean", "truth_bps_mean", "corr_mean"):
             assert found[name][score] == pytest.approx(own[score], abs=2e-3), (name, score)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_takes_its_settings(name: str) -> None:
+    """Else task=evaluate would refuse it; a new key of the data's settings has to be written into it."""
+    assert settings_of(name, read_trained(name)) is not None
