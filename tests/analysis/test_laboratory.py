@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +182,20 @@ def test_adaptation_and_its_recovery() -> None:
     assert none["index"][0, 0] == pytest.approx(0, abs=1e-6) and np.isnan(none["recovery_s"][0, 0])
 
 
+def test_what_an_adapter_leaves_behind_is_no_response_to_the_test() -> None:
+    """A linear unit that is slow to fall silent does not adapt."""
+
+    def slow(clip: Tensor) -> Tensor:
+        drive_BT, level, out = power(clip, IN), torch.zeros(len(clip)), []
+        for t in range(clip.shape[1]):
+            level = 0.9 * level + 0.1 * drive_BT[:, t]
+            out.append(level)
+        return 2 + 100 * torch.stack(out, 1)
+
+    found = ADAPTATION.run(bench(slow), [SITE], "adaptation").numbers
+    assert found["index"][0, 0] == pytest.approx(0, abs=1e-4)
+
+
 def test_a_time_of_recovery() -> None:
     x = np.array([0.05, 0.2, 0.6])
     curves = np.stack([0.8 * np.exp(-x / tau) for tau in (0.1, 0.5, 3.0)], 1)
@@ -196,6 +211,17 @@ def test_partial_correlations_tell_pattern_from_component() -> None:
     assert pattern_z[0] > component_z[0] + 1.28
     pattern_z, component_z = partial_z(component + noise, grating, component)
     assert component_z[0] > pattern_z[0] + 1.28
+
+
+def test_components_lie_on_both_sides_of_a_pattern() -> None:
+    plaids = Plaids(draws=1, seed=0, contrast=0.2, directions=12, angle_deg=120.0)
+    tuned = {deg: float(np.exp(3 * np.cos(np.deg2rad(deg - 90)) - 3)) for deg in plaids.directions_deg}
+    response = {f"grating {deg:g}°": np.array([10 * r]) for deg, r in tuned.items()}
+    response |= {
+        f"plaid {deg:g}°": np.array([10 * (tuned[(deg + 60) % 360] + tuned[(deg - 60) % 360])]) for deg in tuned
+    }
+    found = plaids.numbers(response, 0.1)
+    assert found["component_z"][0] > 10 > 1 > abs(found["pattern_z"][0])
 
 
 @pytest.fixture(scope="module")
@@ -277,16 +303,19 @@ def test_a_surround_that_moves_along_suppresses() -> None:
 
 def test_natural_pictures_in_their_own_and_a_foreign_surround() -> None:
     natural = 0.2 * torch.randn(6, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
-    natural *= torch.linspace(1, 2, 6)[:, None, None]  # of different contrast
+    natural *= torch.linspace(1, 3, 6)[:, None, None]  # of different contrast
 
     def rule(clip: Tensor) -> Tensor:
-        """20 Hz for a center, 14 with its own surround, 10 with another one of the same contrast."""
-        on = power(clip, IN) > 0
-        around = power(clip, OUT) > 0
-        own = torch.stack([(clip - picture).abs().amax((2, 3)) < 1e-5 for picture in natural]).any(0)
-        rates = torch.where(own, 14.0, torch.where(around, 10.0, 20.0))
-        matched = torch.stack([(power(clip, OUT) / power(p[None, None], OUT) - 1).abs() < 0.15 for p in natural])
-        return torch.where(on, torch.where(around & ~matched.any(0), 0.0, rates), 0.0)
+        """20 Hz for a center, 14 with its own surround, 10 with another one of the own one's contrast, else nothing."""
+        rates = torch.zeros(clip.shape[:2])
+        for picture in natural:
+            own_center = ((clip - picture) * IN).abs().amax((2, 3)) < 1e-5
+            own = (clip - picture).abs().amax((2, 3)) < 1e-5
+            around, expected = power(clip, OUT), power(picture[None, None], OUT)
+            alike = (around / expected - 1).abs() < 0.35
+            told = torch.where(own, 14.0, torch.where(around == 0, 20.0, torch.where(alike, 10.0, 0.0)))
+            rates = torch.where(own_center, told, rates)
+        return rates
 
     lab = NaturalSurround(draws=6, seed=0, before_s=0.1, picture_s=0.2)
     found = lab.run(bench(rule, natural), [replace(SITE, diameter_px=8.0)], "natural").numbers
@@ -378,6 +407,22 @@ def test_a_twin_that_is_the_true_population_agrees_with_it(simulated: ResampledR
     assert true_screen(simulated, looking) is None
     looking.spec = replace(own, frame_rate_hz=60.0)
     assert true_screen(simulated, looking) is None
+
+
+@pytest.mark.long
+def test_protocols_tell_which_true_neurons_use_which_context(tmp_path: Path) -> None:
+    """Twelve seconds of training trials calibrate the neurons; the settings are those that ship."""
+    sys.path.insert(0, str(conf_dir().parent / "benchmarks"))
+    try:
+        from laboratory import by_kind
+    finally:
+        sys.path.pop(0)
+    found = by_kind(["surround", "adaptation"], 16, 0, tmp_path)
+    surround, adaptation = found.loc["surround"], found.loc["adaptation"]
+    assert surround.at["iso_suppression", "surround"] > 0.4 > 0.1 > abs(surround.at["iso_suppression", "local"])
+    assert surround.at["orientation_tuned", "surround"] > 0.3 > 0.1 > abs(surround.at["orientation_tuned", "local"])
+    assert adaptation.at["index", "adaptation"] > 0.6 > 0.4 > adaptation.at["index", "local"]
+    assert adaptation.at["recovery_s", "adaptation"] > 10 * adaptation.at["recovery_s", "local"]
 
 
 def test_agreement_is_over_units_that_both_know() -> None:
@@ -475,6 +520,14 @@ def test_diverse_images_differ_and_excite() -> None:
     for unit in range(2):
         assert cosine(*images[unit]) < -0.6
         assert (hz[unit] > 0.6 * most_hz[unit]).all()
+
+
+def test_the_least_exciting_image_is_not_gray() -> None:
+    """All contrast drives this unit, and yet the image has the budget's."""
+    screen = Rule(lambda clip: 5 + 100 * clip.square().mean((2, 3)))
+    least, _ = least_exciting(screen, [0], replace(ASCENT, steps=5), progress=False)
+    budget = ASCENT.budget * screen.natural_contrast
+    assert float(least.square().mean().sqrt()) == pytest.approx(budget, rel=1e-3)
 
 
 def test_nearest_pairs() -> None:

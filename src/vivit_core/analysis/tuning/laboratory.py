@@ -20,10 +20,12 @@ from vivit_core.analysis.tuning.numbers import Tuning
 from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.simulate.neurons import TrueNeurons, true_neurons
+from vivit_core.specs import RecordingSpec
 from vivit_core.stimuli.surrounds import Drift
 
 log = logging.getLogger(__name__)
 
+GRAY = 127.5  # the simulator's gray pixel, halfway from black to white
 NEARLY_FULL = 0.95  # share of the largest response to a disc that counts as nearly full
 
 # What gratings tell of a unit, and of the true neuron under the same gratings.
@@ -46,14 +48,30 @@ class TrueScreen(Screen):
     Parameters
     ----------
     neurons : of the recording.
-    screen : the twin's, whose gray, contrast and order of units it takes.
+    spec : what the twin knows of it; its order of units is taken.
+    gray, reach : of the twin's screen: the pixel at a contrast of 0, and the step from it at 1.
     """
 
-    def __init__(self, neurons: TrueNeurons, screen: Screen) -> None:
-        self.neurons, self.spec, self.device = neurons, screen.spec, "cpu"
-        self.gray, self.reach = screen.gray, screen.reach
+    def __init__(self, neurons: TrueNeurons, spec: RecordingSpec, gray: float, reach: float) -> None:
+        self.neurons, self.spec, self.device = neurons, spec, "cpu"
+        self.gray, self.reach = gray, reach
         self.bins_shown, self.seconds_taken = 0, 0.0
-        self.columns = [neurons.unit_ids.index(unit) for unit in screen.spec.unit_ids]
+        self.columns = [neurons.unit_ids.index(unit) for unit in spec.unit_ids]
+
+    @classmethod
+    def alone(cls, neurons: TrueNeurons) -> TrueScreen:
+        """The neurons before a screen of their own, which needs no twin."""
+        gray, units = GRAY, neurons.unit_ids
+        spec = RecordingSpec(
+            recording_id="true neurons",
+            frame_rate_hz=neurons.frame_rate_hz,
+            frame_shape=(1, *neurons.frame_shape),
+            unit_ids=units,
+            unit_mean_counts=tuple((neurons.population.mean_rate_hz / neurons.frame_rate_hz).tolist()),
+            pixel_mean=gray,
+            pixel_std=gray / 2,
+        )
+        return cls(neurons, spec, gray, gray)
 
     def rates(self, contrast_BTHW: Tensor) -> Tensor:
         pixels_BTHW = (self.gray + self.reach * contrast_BTHW).numpy()
@@ -74,7 +92,7 @@ def true_screen(recording: Recording, screen: Screen) -> TrueScreen | None:
             "%s: the twin sees other frames than the true neurons did, so they are not shown the stimuli", recording
         )
         return None
-    return TrueScreen(neurons, screen)
+    return TrueScreen(neurons, screen.spec, screen.gray, screen.reach)
 
 
 # --- the units --------------------------------------------------------------------------------------------------------
