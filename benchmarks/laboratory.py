@@ -32,6 +32,7 @@ from vivit_core.parts.build import build, build_all
 
 SHORT = {  # of the simulator, so that it takes seconds
     "recordings": 1, "train_trials": 12, "val_trials": 1, "test_trials": 1, "repeated_stimuli": 0, "trial_s": 3.0,
+    "eye_tracker": None,
 }  # fmt: skip
 
 
