@@ -20,7 +20,14 @@ from torch import Tensor
 
 from vivit_core.analysis.screen import Screen
 from vivit_core.analysis.tuning import plots as tuning_plots
-from vivit_core.analysis.tuning.laboratory import agreement, run_protocols, sites_of, true_screen
+from vivit_core.analysis.tuning.laboratory import (
+    TrueScreen,
+    agreement,
+    pictures_for,
+    run_protocols,
+    sites_of,
+    true_screen,
+)
 from vivit_core.analysis.tuning.more_exciting import more_pictures
 from vivit_core.analysis.tuning.most_exciting import (
     Ascent,
@@ -43,6 +50,7 @@ from vivit_core.analysis.tuning.tune import tune
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.tasks.tuning import chosen_protocols
 from vivit_core.data.resample import ResampledRecording
+from vivit_core.data.simulate.neurons import true_neurons
 from vivit_core.data.simulate.population import Population
 from vivit_core.parts.build import build_all
 from vivit_core.stimuli.gratings import Gratings
@@ -570,6 +578,16 @@ def test_further_pictures_are_written_and_shown_to_the_true_neurons(tmp_path: Pa
     assert tuning_plots.plot_more(tmp_path, "known", arrays, [row | {"unit": "c"} for row in rows]).is_file()
     alone, _ = more_pictures(["least"], screen, None, sites, most[:, 0], most_hz, replace(ASCENT, steps=1), False)
     assert np.isnan(alone[0]["truth_ratio"]) and np.isfinite(alone[0]["ratio"])
+
+
+def test_natural_pictures_are_read_only_for_protocols_that_show_them(simulated: ResampledRecording) -> None:
+    neurons = true_neurons(simulated.path)
+    assert neurons is not None
+    screen = TrueScreen.alone(neurons)
+    none = pictures_for({"surround": SURROUND}, screen, simulated, 0)  # natural=0 is enough
+    assert none.shape == (0, *screen.frame_size)
+    some = pictures_for({"surround": SURROUND, "natural": SHIPPED["natural_surround"]}, screen, simulated, 5)
+    assert some.shape == (5, *screen.frame_size) and some.abs().max() <= 1
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

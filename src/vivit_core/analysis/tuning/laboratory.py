@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.screen import Screen, natural_clips
 from vivit_core.analysis.tuning.numbers import Tuning
 from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site
 from vivit_core.data.recording.reader import Recording
@@ -115,6 +115,13 @@ def sites_of(tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int]) -> li
         x, y = centers_U2[unit].tolist()
         sites.append(Site(int(unit), (x, y), float(diameter), drift, bool(tuning.simple_U[unit])))
     return sites
+
+
+def pictures_for(protocols: Mapping[str, Protocol], screen: Screen, recording: Recording, number: int) -> Tensor:
+    """Natural pictures (B, H, W) in contrast, at most ``number``; none where no protocol shows any."""
+    if not any(protocol.pictures for protocol in protocols.values()):
+        return torch.zeros(0, *screen.frame_size)
+    return natural_clips(screen, recording, 1, number)[:, 0]
 
 
 # --- the protocols ----------------------------------------------------------------------------------------------------

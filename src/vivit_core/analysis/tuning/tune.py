@@ -20,6 +20,7 @@ from vivit_core.analysis.tuning.laboratory import (
     OF_GRATINGS,
     Run,
     gratings_summary,
+    pictures_for,
     protocol_summary,
     run_protocols,
     sites_of,
@@ -103,7 +104,7 @@ def tune(
         order = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")
         if protocols:
             sites = sites_of(tuning, centers_U2, [unit for unit in order.tolist() if found["driven"][unit]][:lab_units])
-            shown = natural_clips(screen, recording, 1, natural)[:, 0]
+            shown = pictures_for(protocols, screen, recording, natural)
             benches = [
                 None if one is None else Bench(one, shown, gratings.settle_s, gratings.analysed_s, progress)
                 for one in (screen, true)
