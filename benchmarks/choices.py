@@ -36,6 +36,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {  # beginnings of options' names -> w
     "model/attention": {},
     "model/tokenizer": {"tubelet": ["model/frontend=none"]},
     "model/modulator": {},
+    "model/shifter": {},
     "model/history": {},
     "model/latent": {},
     "likelihood": {},
