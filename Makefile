@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-long attack bench pretrained docs lint format clean
+.PHONY: help setup train test test-slow test-long attack bench pretrained docs lint format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +23,13 @@ $(STAMP): pyproject.toml constraints.txt
 train: $(STAMP)  ## The main job: train a ViViT twin on the simulated recordings (more settings: ARGS="seed=1 …")
 	$(BIN)/python run.py model=vivit_small data=multi_backimage $(ARGS)
 
-test: $(STAMP)  ## The tests, two at a time, without those that take long or need a GPU (one at a time: ARGS="-n 0")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist worksteal $(ARGS)
+test: $(STAMP)  ## The tests, two at a time, without those that are slow, take long or need a GPU (one at a time: ARGS="-n 0")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long and not gpu" -n 2 --dist worksteal $(ARGS)
 
-test-long: $(STAMP)  ## The tests that take long
+test-slow: $(STAMP)  ## The tests of five seconds and more, two at a time: whole commands, the site, the wheel
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long and not gpu" -n 2 --dist worksteal $(ARGS)
+
+test-long: $(STAMP)  ## The tests that take minutes each
 	$(BIN)/python -m pytest -m "long and not gpu" --timeout 3600 $(ARGS)
 
 attack: $(STAMP)  ## Kills, full disks, damaged files and odd names, for 15 minutes (longer: ATTACK_MINUTES=60 make attack)

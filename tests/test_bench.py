@@ -47,6 +47,7 @@ def run_bench(monkeypatch: pytest.MonkeyPatch, out: Path, bf16_gflops: float, *w
     return found
 
 
+@pytest.mark.slow
 def test_every_shipped_default_has_its_rows(
     benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,7 +164,7 @@ def test_the_first_hour_has_a_stopwatch_for_each_stage(
         "the evaluation",
     ]
     assert max(found["stages"], key=found["stages"].get) in ("the training", "start-up")
-    assert found["stages"]["the training"] >= 0.3
+    assert found["stages"]["the training"] >= 0.25  # it sleeps .3; when a line is read varies
     assert found["scores"] == [["all", 0.9, 0.7, None], ["sim0", 0.9, 0.7, None]]
     said = capsys.readouterr().out
     assert "+0.200" in said and found["machine"]["name"] in said and "beside 0.5 of a core" in said
@@ -199,6 +200,7 @@ def test_a_busy_process_takes_its_share_of_a_core(benchmarks: None, monkeypatch:
     assert cpu_s / wall_s == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.slow
 def test_scale_has_a_line_for_each_size(
     benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

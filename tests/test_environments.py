@@ -246,6 +246,7 @@ def test_a_user_whom_nobody_knows_gets_a_name(monkeypatch):
     assert getpass.getuser() == f"uid{os.getuid()}" and os.environ["TRITON_HOME"] == tempfile.gettempdir()
 
 
+@pytest.mark.slow
 def test_a_container_of_nobody(tmp_path):
     """No home, no name, an ASCII terminal one character wide, a folder in which nobody may write, no git."""
     (tmp_path / "sitecustomize.py").write_text(

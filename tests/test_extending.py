@@ -59,6 +59,7 @@ def rig(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_package_of_somebody_else_trains_imports_and_has_tasks(
     mylab: Path, tiny: list[str], command: Command, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_what_is_no_package_of_yours_is_refused(said: str, command: Command) -> 
     assert code == 1 and "packages=" in printed and "Traceback" not in printed, printed
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(mylab: Path) -> None:
     """In a process of their own, as somebody runs them."""
     environment = {**os.environ, "PYTHONPATH": f"{mylab}:{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}

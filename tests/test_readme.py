@@ -114,6 +114,7 @@ def trained(tmp_path_factory, tiny):
     return next(folder.rglob("best.ckpt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", PYTHON)
 def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request):
     given = words.split()

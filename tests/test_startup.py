@@ -48,6 +48,7 @@ def test_an_import_needs_no_torch() -> None:
     assert imported(f"WORDS = {['task=import', *SMALL['import']]}{VALIDATED}").isdisjoint(HEAVY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "import"])
 def test_only_a_training_imports_what_trains(name: str) -> None:
     modules = imported(f"WORDS = {[f'task={name}', *SMALL[name]]}{VALIDATED}")

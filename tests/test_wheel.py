@@ -7,9 +7,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_the_wheel_runs_in_a_fresh_environment(installed: Callable[..., Path], tmp_path: Path) -> None:
     programs = installed(ROOT)
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")

@@ -287,6 +287,7 @@ def bits_of(rate: np.ndarray, counts: np.ndarray, a: float) -> float:
     return float((own - null) / (counts.sum() * math.log(2)))
 
 
+@pytest.mark.slow
 def test_a_twin_s_likelihood_scores_twin_ln_and_truth_alike(data: RecordingsDataModule, tmp_path: Path) -> None:
     gains, a = [0.4, 0.5, 0.6, 0.7], OverdispersedTwin.a
     ln = PixelTwin(data.specs[0], [0.3] * 4)

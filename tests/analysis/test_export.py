@@ -41,6 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: folder / kind for kind in ENDINGS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENDINGS)
 def test_an_export_gives_the_streams_rates(made: dict[str, Path], kind: str) -> None:
     exported, model = ExportedStream(made[kind]), small()

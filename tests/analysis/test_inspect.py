@@ -62,6 +62,7 @@ def look(path: Path) -> dict[str, Finding]:
     return {f.check: f for f in found}
 
 
+@pytest.mark.pictures
 def test_a_sound_recording_has_no_findings(sound, tmp_path):
     summary = inspect([sound], duration_s=0.1, max_frames=5000, out=tmp_path, progress=False)
     assert json.loads((tmp_path / "inspect.json").read_text()) == summary

@@ -62,6 +62,7 @@ def twin_of(data: RecordingsDataModule, seed: int = 0) -> Twin:
     return Twin(MODELS_UNDER_CONTRACT["factorized"], READOUT, LIKELIHOOD, data.specs)
 
 
+@pytest.mark.slow
 def test_recordings_without_a_score_stand_beside_the_others(data: RecordingsDataModule, tmp_path: Path) -> None:
     summary = evaluate(twin_of(data), data, ln=None, out=tmp_path / "evaluate", checkpoint="x.ckpt", progress=False)
     scored = {name: own["bps_mean"] for name, own in summary["recordings"].items()}

@@ -217,6 +217,7 @@ def nothing(context: RunContext) -> None:
     """A task that does nothing, under the name of another."""
 
 
+@pytest.mark.slow
 def test_only_a_folder_that_this_run_made_is_taken_away(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(plan, "plan", nothing)
@@ -270,6 +271,7 @@ def test_a_sweeps_columns_are_named_for_what_they_hold(task, split, columns, tmp
     assert sweeps.score_names(rows) == columns
 
 
+@pytest.mark.slow
 def test_a_plan_is_of_the_recordings_that_are_named(command, tmp_path):
     recording(tmp_path / "a.h5", recording_id="a")
     recording(tmp_path / "b.h5", recording_id="b")
@@ -280,6 +282,7 @@ def test_a_plan_is_of_the_recordings_that_are_named(command, tmp_path):
     assert code == 1 and "no file matches 'none.h5'" in printed
 
 
+@pytest.mark.slow
 def test_a_plans_seconds_are_those_of_the_rate_that_is_asked_for(command, compose):
     geometry = compose("task=plan")["data"]["geometry"]
     assert geometry["frame_rate_hz"] != 60

@@ -37,6 +37,7 @@ def checkpoints(tiny: list[str], tiny_files: list[Path], compose: Any, tmp_path:
     return found
 
 
+@pytest.mark.slow
 def test_one_checkpoint_of_two_is_evaluated(
     command: Callable[..., Any], checkpoints: list[Path], tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ class Timed(io.StringIO):
         return super().write(text)
 
 
+@pytest.mark.slow
 def test_a_log_file_is_never_silent_for_long(tiny, tmp_path, monkeypatch):
     """The times are a twentieth of the real ones; a stage without a word of its own takes six seconds."""
     fit_baseline = cli_train.fit_baseline
@@ -181,6 +182,7 @@ def test_the_baseline_alone(command, tiny):
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_resume_auto_continues(tiny, tmp_path):
     """In a process of its own, as a user does it."""
     words = [
@@ -223,6 +225,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_auto_continues(tiny, tmp_path):
     assert validated == [99, 199]  # the first epoch's line is still there
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_each_run_its_folder(command, tiny, tmp_path):
     words = [
         *tiny,
@@ -239,6 +242,7 @@ def test_a_sweep_gives_each_run_its_folder(command, tiny, tmp_path):
     assert widths == [16, 24]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vivit_small", "vivit_baseline"])
 def test_plan_reads_nothing(command, model, tmp_path):
     code, printed = command("task=plan", f"model={model}", "data=multi_backimage", "data.cache=never")

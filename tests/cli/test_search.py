@@ -186,6 +186,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return sorted(csv.DictReader(file), key=lambda row: int(row["job"]))
 
 
+@pytest.mark.slow
 def test_the_same_command_again_goes_on(
     command: Callable[..., Any], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def statuses(rows: list[dict[str, str]]) -> dict[str, str]:
     return {row["model.embedding_dim"]: row["status"] for row in rows}
 
 
+@pytest.mark.slow
 def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny, tmp_path, monkeypatch):
     """24 and 16 can be trained, 25 cannot be split into heads, 32 runs out of memory the first time."""
     words = ["-m", "model.embedding_dim=24,25,32,16", *tiny, *SMALL]
@@ -133,6 +134,7 @@ def test_a_disk_that_fills_up_leaves_no_half_of_hydras_file(command, tmp_path, m
     assert not kept.exists() if cut else yaml.safe_load(kept.read_text())["task"] == "plan"
 
 
+@pytest.mark.slow
 def test_a_sweep_without_scores(command):
     code, printed = command("-m", "task=plan", "data.clip_length=32", "trainer=debug", "model.spatial_depth=1,2,0.5")
     assert code == 0, printed
@@ -141,6 +143,7 @@ def test_a_sweep_without_scores(command):
     assert "model.spatial_depth=0.5 should be a valid integer" in rows[2]["reason"] and not rows[0]["run"]
 
 
+@pytest.mark.slow
 def test_the_baseline_is_selected_by_its_validation(command, tiny, monkeypatch):
     words = ["-m", "model.patch=5,7", "model=ln", *tiny, "trainer=debug"]
     code, printed = command(*words)
@@ -167,6 +170,7 @@ def files_of(run):
     return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and ".hydra" not in path.parts}
 
 
+@pytest.mark.slow
 def test_a_run_folder_holds_one_training_and_all_that_follows_it(command, tiny, tmp_path, monkeypatch):
     """What a scheduler starts again goes on in the same folder, and makes what a killed end has not made."""
     words = [*tiny, *SMALL, "model.embedding_dim=16", "callbacks=ema"]

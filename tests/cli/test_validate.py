@@ -46,6 +46,7 @@ def changed(settings: dict[str, Any], path: tuple[str | int, ...], value: Any, k
     return OmegaConf.create(cfg)
 
 
+@pytest.mark.slow
 def test_every_key_spelt_wrong_is_named(compose):
     settings = compose("logger=wandb", "model/frontend=temporal_basis")
     keys = [
@@ -61,6 +62,7 @@ def test_every_key_spelt_wrong_is_named(compose):
         assert ".".join((*map(str, path[:-1]), typo)) in str(error.value)
 
 
+@pytest.mark.slow
 def test_every_value_of_a_wrong_type_is_named(compose):
     settings = compose()
     ours = [

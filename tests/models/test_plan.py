@@ -163,6 +163,7 @@ print(planned / 1024, kilobytes("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads a process's peak memory from Linux")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_memory_is_what_a_pass_then_takes(checkpointing: bool) -> None:

@@ -66,6 +66,7 @@ def hidden(stream: Stream) -> Callable[[Any, Any], Any]:
     return advance
 
 
+@pytest.mark.slow
 def test_a_state_that_is_not_found_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = twin(vivit(tokenizer=TUBELET | {"patch_size": [2, 4, 4]}, window=4, modulator=GRU))
     made = type(model).stream

@@ -101,6 +101,7 @@ def test_a_newer_section_takes_the_place_of_the_older_and_leaves_the_others(tmp_
     assert "new \\1 \\g<0> words" in page.text and "old evaluate" not in page.text and "old attention" in page.text
 
 
+@pytest.mark.slow
 def test_tasks_that_publish_at_the_same_time_lose_nothing(tmp_path):
     code = """if True:
         import sys; from pathlib import Path; from vivit_core.report.page import Section, publish

@@ -351,6 +351,7 @@ def test_the_std_schedule_follows_the_steps(tmp_path):
     assert seen == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_processes_make_the_same_steps_as_one(tmp_path):
     """Gradients, losses, scores, and the step that is skipped because one rank alone met a NaN. One rank may lack a

@@ -150,6 +150,7 @@ print(f"threads of {together.rank}:", *threads, flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists a process's threads in /proc")
 def test_no_thread_of_a_process_group_outlives_the_training(tmp_path):
     """One that lets go of the last exchange's tensors while Python ends aborts the process: some 1 in 5 did."""
@@ -179,6 +180,7 @@ except PeerLost as lost:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gone", "at"), [(0, "decision"), (1, "steps")])
 def test_a_process_that_is_gone_is_a_line(gone, at, tmp_path):
     """And not gloo's traceback: in the training's steps, and where the others wait for the first."""

@@ -107,6 +107,7 @@ def test_files_missing_cut_short_or_no_matlab(tmp_path: Path, importer: Callable
         make(folder / "repeat_data_bars.mat", tmp_path / "x.h5")
 
 
+@pytest.mark.slow
 def test_end_to_end(
     tmp_path: Path, command: Callable[..., tuple[int, str]], train_and_evaluate: Callable[..., dict[str, Any]]
 ) -> None:

@@ -285,6 +285,7 @@ def test_an_interrupted_import_goes_on(
         np.testing.assert_array_equal(values, b.read(0, 350, a.info.behavior)[name])
 
 
+@pytest.mark.slow
 def test_end_to_end(
     tmp_path: Path, command: Callable[..., tuple[int, str]], train_and_evaluate: Callable[..., dict[str, Any]]
 ) -> None:

@@ -62,6 +62,7 @@ def report(kind: str, out: Outcome) -> str:
     return "\n".join(lines + [f"{n:5} × {message}" for message, n in out.messages.most_common()])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["recording", "checkpoint", "arrays"])
 def test_damaged_files_are_refused(kind, tmp_path, environment, request):
@@ -70,6 +71,7 @@ def test_damaged_files_are_refused(kind, tmp_path, environment, request):
     assert out.counts["refused"] > 15
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_damaged_files_whose_checksum_holds_neither_hang_nor_crash(tmp_path, environment):
     out = fuzz(rich(tmp_path), "recording", range(5000, 5015), tmp_path, environment, resealed=True)

@@ -46,6 +46,7 @@ def start(folder):
     raise AssertionError(process.stderr.read())
 
 
+@pytest.mark.slow
 def test_one_ctrl_c_stops_with_a_checkpoint_and_a_summary(tmp_path):
     process = start(tmp_path)
     process.send_signal(signal.SIGINT)

@@ -76,6 +76,7 @@ def assert_equal(run: Run, uninterrupted, lit, trainer) -> None:
     assert names(run.last.parent) == names(folder) and rows(run.last.parent) == rows(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [pytest.param(range(1, 200), marks=pytest.mark.long), range(6, 200, 9)])
 @pytest.mark.timeout(900)
 def test_killed_at_a_write_it_goes_on_as_if_nothing_had_happened(tmp_path, uninterrupted, stops):
