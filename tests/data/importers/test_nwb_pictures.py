@@ -16,7 +16,7 @@ from nwb_files import FRAMES, RATE, REGULAR, RNG, SPIKES, F, H, W, build, counte
 
 from vivit_core.data.importers import nwb_pictures
 from vivit_core.data.importers.common import Importer
-from vivit_core.data.importers.nwb import restarts
+from vivit_core.data.importers.nwb import blocks, film_ids, restarts
 from vivit_core.data.importers.nwb_clock import make_clock
 from vivit_core.data.importers.nwb_films import Films
 from vivit_core.data.importers.nwb_pictures import BLANK, UNKNOWN, Pictures, pictures_of, shown_by_table
@@ -252,7 +252,8 @@ def test_a_film_as_template_shown_in_part(tmp_path: Path, importer: Callable[...
     assert info.frame_rate_hz == pytest.approx(RATE)
     # Equal parts of the film are repeats: it is cut at the gap and where it begins anew.
     assert info.trials.stop.tolist() == [100, 200, 225]
-    assert info.trials.stimulus_id.tolist() == ["from picture 100, bin 0"] * 2 + ["from picture 0, bin 0"]
+    ids = info.trials.stimulus_id.tolist()
+    assert ids[0] == ids[1] and ids[0].startswith("from picture 100 (") and ids[2].startswith("from picture 0 (")
     with pytest.raises(RecordingError, match=r"stimulus/templates: holds 2 series of pictures: .*importer\.stimulus=…"):
         importer("nwb", *words[:2], *SPLITS)(path, tmp_path / "y.h5")
 
@@ -274,17 +275,55 @@ def test_repeats_of_a_film_without_trials(tmp_path: Path, importer: Callable[...
     make = importer("nwb", "behavior=[]", "trial_s=0.4", "val_fraction=0.25", "test_fraction=0.25")
     trials = Recording(make(path, tmp_path / "x.h5")[0]).info.trials
     assert trials.stop.tolist() == list(range(20, 401, 20))
-    assert trials.stimulus_id.tolist() == [f"from picture 0, bin {20 * k}" for k in range(4)] * 5
+    ids = trials.stimulus_id.reshape(5, 4)
+    assert (ids == ids[0]).all() and [one.split(" (")[0] for one in ids[0]] == [
+        f"from picture {20 * k}" for k in range(4)
+    ]
     splits = trials.split.reshape(5, 4)
     assert (splits == splits[0]).all() and sorted(splits[0]) == ["test", "train", "train", "val"]
 
 
 def test_where_a_film_begins_anew() -> None:
     once = np.repeat(np.arange(40), 3)
-    assert restarts(np.concatenate([once, once, [UNKNOWN], once[30:]])).tolist() == [120]
-    assert restarts(np.concatenate([once, np.full(5, BLANK), once])).tolist() == []  # told by the gap, or one film
+    assert restarts(np.concatenate([once, once, [UNKNOWN], once[30:]])).tolist() == [120, 241]
+    assert restarts(np.concatenate([once, np.full(5, BLANK), once])).tolist() == [125]  # the empty screen between
     assert restarts(np.random.default_rng(0).integers(0, 118, 500)).tolist() == []  # photographs in any order
     assert restarts(np.zeros(9, int)).tolist() == [] and restarts(np.zeros(0, int)).tolist() == []
+
+
+def parts_of(picture_T: np.ndarray, length: int) -> tuple[list[np.ndarray], list[str], list[str]]:
+    starts = np.append(0, restarts(picture_T))
+    parts = np.split(picture_T, np.setdiff1d(np.union1d(starts, blocks(picture_T, starts, length)), [0]))
+    return parts, *film_ids(parts)
+
+
+def test_parts_of_a_film_are_named_and_grouped_by_what_they_show() -> None:
+    film = np.arange(100)
+    gray = np.full(7, BLANK)
+    # A showing that begins at 40 has the parts that a whole one has there, behind the empty screen too.
+    parts, ids, groups = parts_of(np.concatenate([gray, film, gray, film[40:]]), 20)
+    assert [part[part >= 0][0] for part in parts] == [0, 20, 40, 60, 80, 40, 60, 80]
+    assert ids[2:4] == ids[5:7] and groups[2:5] == groups[5:] and len(set(groups)) == 5
+    # One that begins with the empty screen is no repeat of another that does.
+    ids, groups = film_ids([np.append(gray, film[:5]), np.append(gray, film[50:55]), gray])
+    assert len(set(ids)) == len(set(groups)) == 3
+    # Other pictures from the same one on are no repeat; but they share pictures, and stay in one split.
+    jump = np.concatenate([film[:50], 200 + film[:50]])
+    parts, ids, groups = parts_of(np.concatenate([jump, film]), 1000)
+    assert len(parts) == 2 and ids[0] != ids[1] and groups[0] == groups[1]
+    # A dropped frame, or several bins a picture, move no cut.
+    parts, _, groups = parts_of(np.repeat(np.concatenate([film, np.delete(film, 30)]), 3), 60)
+    assert [part[0] for part in parts] == [0, 20, 40, 60, 80] * 2 and groups[:5] == groups[5:]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(15, 60)), min_size=2, max_size=6), st.integers(3, 30))
+def test_parts_in_different_groups_share_no_picture(stretches: list[tuple[int, int]], length: int) -> None:
+    parts, ids, groups = parts_of(np.concatenate([a + np.arange(n) for a, n in stretches]), length)
+    seen: dict[int, str] = {}
+    for part, group in zip(parts, groups, strict=True):
+        assert all(seen.setdefault(int(picture), group) == group for picture in part)
+    assert len(set(zip(ids, groups, strict=True))) == len(set(ids)) == len({part.tobytes() for part in parts})
 
 
 class Rows:
@@ -333,6 +372,25 @@ def test_every_bin_shows_what_the_table_says(
     assert (shown.picture_F[clock.frame] >= 0).sum() == seen
 
 
+def test_rows_that_are_not_kept_may_overlap_and_name_no_picture() -> None:
+    """As where a table holds stimuli on another layer, or a block that spans its presentations."""
+    shown = shows(
+        Rows(
+            start_time=np.array([0.0, 1.0, 3.0, -2.0, 1.5, 6.0, 3.5]),
+            stop_time=np.array([1.0, 2.0, 4.0, 5.0, 2.1, 7.0, 3.6]),
+            what=np.array(["a", "b", "c", "block", "9", "bars", "?"]),
+            kind=np.array(["own"] * 3 + ["other"] * 4),
+        ),
+        {"kind": ["own"]},
+    )
+    assert shown.times_F.tolist() == [-2, 0, 1, 2, 3, 4, 5, 6, 7]
+    assert shown.picture_F.tolist() == [UNKNOWN, 0, 1, UNKNOWN, 2, UNKNOWN, BLANK, UNKNOWN, UNKNOWN]
+    # What is left of one beside a kept row for less than a bin is nothing.
+    columns = {"start_time": [0.0, 1.01, 0.5], "stop_time": [1.0, 2.0, 1.5], "what": ["a", "b", "?"]}
+    shown = shows(Rows(**{k: np.array(v) for k, v in columns.items()}, kind=np.array([*"xxy"])), {"kind": ["x"]})
+    assert shown.picture_F.tolist() == [0, 1, UNKNOWN] and shown.times_F.tolist() == [0, 1.01, 2]
+
+
 @pytest.mark.parametrize(
     ("columns", "keep", "message"),
     [
@@ -366,3 +424,22 @@ def test_templates_alone_say_how_to_show_them(tmp_path: Path, importer: Callable
         importer("nwb", "presentations=show", "picture_column=frame")(path, tmp_path / "x.h5")
     with pytest.raises(ValueError, match=r"importer\.presentations names a table, and importer\.picture_column"):
         importer("nwb", "presentations=shows")
+    with pytest.raises(ValueError, match=r"importer\.keep_presentations is about rows .*importer\.presentations=TABLE"):
+        importer("nwb", "+keep_presentations.kind=[film]")
+    with pytest.raises(ValueError, match=r"importer\.blank_pictures is about rows .*importer\.presentations=TABLE"):
+        importer("nwb", "blank_pictures=[omitted]")
+
+
+@pytest.mark.parametrize("pictures", [(PICTURES / 255).astype("f4"), (PICTURES > 127).astype(np.uint8)])
+def test_an_empty_screen_brighter_than_all_pictures_is_refused(
+    pictures: np.ndarray, tmp_path: Path, importer: Callable[..., Importer]
+) -> None:
+    nwb = build(stimulus=None, trials=None)
+    nwb.add_stimulus_template(pynwb.image.ImageSeries(name="pictures", data=pictures, unit="n.a.", rate=1.0))
+    nwb.add_time_intervals(table([{"start_time": 3.0 + i, "stop_time": 3.5 + i, "frame": i} for i in range(4)]))
+    path = saved(tmp_path / "a.nwb", nwb)
+    words = ["presentations=shows", "picture_column=frame", *SPLITS]
+    with pytest.raises(RecordingError, match=r"values from 0.* to .*the empty screen has 127.*importer\.background=…"):
+        importer("nwb", *words)(path, tmp_path / "x.h5")
+    frames = Recording(importer("nwb", *words, "background=0.5")(path, tmp_path / "x.h5")[0]).frames(0, 2)[0]
+    np.testing.assert_allclose(frames, [pictures[0].astype(float), np.full((H, W), 0.5)])

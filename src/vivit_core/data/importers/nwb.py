@@ -13,6 +13,7 @@ Shape letters: T bins, F frames, S samples, H W pixels, C colors, U units, D beh
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from vivit_core.data.importers.nwb_file import (
     unit_table,
     word,
 )
-from vivit_core.data.importers.nwb_films import films_of
+from vivit_core.data.importers.nwb_films import Films, films_of
 from vivit_core.data.importers.nwb_pictures import (
     BLANK,
     UNKNOWN,
@@ -87,6 +88,12 @@ class NwbImporter(Importer):
                 "importer.presentations names a table, and importer.picture_column its column of pictures; give both, "
                 "or none"
             )
+        if self.presentations is None and (self.keep_presentations or self.blank_pictures):
+            name = "keep_presentations" if self.keep_presentations else "blank_pictures"
+            raise ValueError(
+                f"importer.{name} is about rows of a table, and no table is named; name it by "
+                "importer.presentations=TABLE importer.picture_column=COLUMN, or leave it out"
+            )
 
     def _films(self) -> Path | None:
         return None if self.films is None else Path(self.films)
@@ -109,6 +116,8 @@ class NwbImporter(Importer):
             clock = clock.of(bins)
             n_bins = len(bins)
             pictures = shown.pictures
+            if (shown.picture_F == BLANK).any() and not isinstance(pictures.read, Films):
+                self._check_background(source, shown)
             whole = self.background == round(self.background) and 0 <= self.background <= 255
             dtype = pictures.dtype if whole or not (shown.picture_F == BLANK).any() else np.float32
 
@@ -183,6 +192,17 @@ class NwbImporter(Importer):
             holder, pictures(f"stimulus/{holder.name}", holder), left_out, notes,
         )  # fmt: skip
 
+    def _check_background(self, source: Path | Remote, shown: Shown) -> None:
+        """Refuse an empty screen of another range than the pictures, as 127 where they go from 0 to 1."""
+        seen = np.unique(shown.picture_F[shown.picture_F >= 0])
+        some = shown.pictures.read(seen[:: max(1, len(seen) // 16)])
+        low, high = float(some.min()), float(some.max())
+        if high <= 1 < self.background:
+            raise RecordingError(
+                source, "pictures", f"have values from {low:g} to {high:g}, and the empty screen has "
+                f"{self.background:g}", "Give its value in their range by importer.background=…",
+            )  # fmt: skip
+
     def _chosen(self, source: Path | Remote, place: str, known: dict[str, Any], remedy: str) -> Any:
         """The series or template that is said, or the only one."""
         if self.stimulus is None and len(known) != 1:
@@ -230,17 +250,20 @@ class NwbImporter(Importer):
             picture = shown.picture_F[clock.frame]
             again = restarts(picture) if shown.indexed else np.zeros(0, np.int64)
             starts = np.unique(np.concatenate([[0], np.flatnonzero(clock.gap_after[:-1]) + 1, again]))
-            ends = np.append(starts[1:], len(middle))
             notes.append("no table of trials: the stimulus is cut at its gaps" + (
                 ", where its film begins anew (equal parts are repeats)" if len(again) else ""
             ) + (f" and every {self.trial_s:g} s" if self.trial_s else ""))  # fmt: skip
             length = max(1, round(self.trial_s * clock.rate_hz)) if self.trial_s else len(middle)
-            pieces = [
-                (a, s, min(s + length, e)) for a, e in zip(starts, ends, strict=True) for s in range(a, e, length)
-            ]
-            ranges, given = [(s, e) for _, s, e in pieces], None
-            ids = [f"from picture {picture[a]}, bin {s - a}" for a, s, _ in pieces] if len(again) else \
-                [f"trial {i}" for i in range(len(ranges))]  # fmt: skip
+            if len(again):
+                starts = np.union1d(starts, blocks(picture, starts, length))
+                ranges = list(zip(starts, [*starts[1:], len(middle)], strict=True))
+                ids, kin = film_ids([picture[s:e] for s, e in ranges])
+            else:
+                ends = np.append(starts[1:], len(middle))
+                ranges = [(s, min(s + length, e)) for a, e in zip(starts, ends, strict=True)
+                          for s in range(a, e, length)]  # fmt: skip
+                ids = kin = [f"trial {i}" for i in range(len(ranges))]
+            given = None
         else:
             begin, end = (np.asarray(table[name][:], float) for name in ("start_time", "stop_time"))
             order = np.argsort(begin, kind="stable")  # NaN last
@@ -260,6 +283,7 @@ class NwbImporter(Importer):
                 named, unknown = own_stimuli(column)
                 ids = named.tolist()
                 notes.extend(unknown_stimuli(unknown, f"{self.stimulus_column} (importer.stimulus_column)"))
+            kin = ids
             given = None if self.split_column is None else \
                 [word(v) for v in np.asarray(table[self.split_column][:])[known]]  # fmt: skip
         bins, starts_, stimuli, groups, splits, at, empty, parts = [], [0], [], [], [], 0, 0, 0
@@ -274,7 +298,7 @@ class NwbImporter(Importer):
                 at += len(part)
                 starts_.append(at)
                 stimuli.append(ids[i] if n == 0 else f"{ids[i]} part {n + 1}")
-                groups.append(ids[i])
+                groups.append(kin[i])
                 splits.append(given[i] if given is not None else "")
         if not bins:
             raise RecordingError(
@@ -363,8 +387,48 @@ def restarts(picture_T: np.ndarray) -> np.ndarray:
 
     Nothing where they do not, as where photographs are shown in random order.
     """
-    change = np.diff(picture_T)
-    change[(picture_T[1:] < 0) | (picture_T[:-1] < 0)] = 0
+    known = np.flatnonzero(picture_T >= 0)  # the empty screen between does not hide that a film begins anew
+    change = np.diff(picture_T[known])
     steps = change[change != 0]
     film = len(steps) > 0 and float((steps == 1).mean()) >= FILM
-    return np.flatnonzero(change < 0) + 1 if film else np.zeros(0, np.int64)
+    return known[1:][change < 0] if film else np.zeros(0, np.int64)
+
+
+def blocks(picture_T: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    """Bins where showings of a film are cut into parts of about ``length`` bins: at the same pictures in each showing,
+    wherever it began.
+
+    Parameters
+    ----------
+    picture_T : number of the picture, or BLANK; at least one is a number.
+    starts : bins where a showing begins.
+    length : bins.
+    """
+    known = picture_T >= 0
+    last = np.maximum.accumulate(np.where(known, np.arange(len(picture_T)), -1))
+    last = np.where(last < 0, np.argmax(known), last)
+    place_T = picture_T[last]  # the empty screen belongs to the picture before it
+    changes = np.union1d(starts, np.flatnonzero(np.diff(place_T)) + 1)
+    stay = np.diff(np.append(changes, len(picture_T)))
+    usual = float(np.minimum(stay, 2 * np.median(stay)).mean())  # bins of a picture; long empty screens do not count
+    part_T = place_T // max(1, round(length / usual))
+    return np.flatnonzero(np.diff(part_T)) + 1
+
+
+def film_ids(parts: list[np.ndarray]) -> tuple[list[str], list[str]]:
+    """For parts of a film: ids, equal where the same pictures are shown for the same bins; and groups, which hold all
+    parts that share a picture."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ids, pairs = [], []
+    for i, picture_T in enumerate(parts):
+        seen = picture_T[picture_T >= 0]
+        digest = hashlib.sha256(picture_T.astype("<i8").tobytes()).hexdigest()[:12]
+        ids.append(f"from picture {seen[0]} ({digest})" if len(seen) else f"no picture ({digest})")
+        pairs += [(i, len(parts) + int(number)) for number in np.unique(seen)]
+    row, column = np.array(pairs).T
+    number = int(column.max()) + 1
+    edges = coo_array((np.ones(len(row), bool), (row, column)), (number, number))
+    group = connected_components(edges, directed=False)[1]
+    return ids, [f"film {group[i]}" if (part >= 0).any() else "no picture" for i, part in enumerate(parts)]

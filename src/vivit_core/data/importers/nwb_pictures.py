@@ -190,27 +190,29 @@ def shown_by_table(
     timed = np.isfinite(begin) & np.isfinite(end) & (end > begin)
     if not timed.all():
         left_out.append(f"{int((~timed).sum())} presentations without a time from start to stop")
-    first, count = _numbers(source, f"{field}/{column}", table[column], blank, holder, pictures, notes)
     own = np.ones(len(begin), bool)
     for name, values in keep.items():
         own &= np.array([word(value) in values for value in table[name][:]])
-    if (other := int((timed & ~own).sum())) > 0:
+    other = timed & ~own
+    if other.any():
         said = " and ".join(f"{name} is {' or '.join(values)}" for name, values in keep.items())
-        left_out.append(f"{other} presentations of {len(begin)}: not one whose {said}")
-    first = np.where(own, first, UNKNOWN)
-    bad = np.flatnonzero(timed & own & (first >= 0) & (first + count > pictures.number))
+        left_out.append(f"{int(other.sum())} presentations of {len(begin)}: not one whose {said}")
+    rows = np.flatnonzero(timed & own)
+    rows = rows[np.argsort(begin[rows], kind="stable")]
+    first, count = _numbers(source, f"{field}/{column}", table[column], rows, blank, holder, pictures, notes)
+    bad = np.flatnonzero((first >= 0) & (first + count > pictures.number))
     if len(bad):
         raise RecordingError(
             source, f"{field}/{column}",
-            f"row {bad[0]} asks for picture {first[bad[0]] + count[bad[0]] - 1} of {pictures.number}",
+            f"row {rows[bad[0]]} asks for picture {first[bad[0]] + count[bad[0]] - 1} of {pictures.number}",
             "Correct the table, or choose another template by importer.stimulus",
         )  # fmt: skip
-    rows = np.flatnonzero(timed)[np.argsort(begin[timed], kind="stable")]
-    begin, end, first, count = begin[rows], end[rows], first[rows], count[rows]
     if not (first >= 0).any():
         raise RecordingError(
             source, field, f"no row of {len(own)} shows a picture", "Change importer.keep_presentations"
         )
+    others = begin[other], end[other]
+    begin, end = begin[rows], end[rows]
     near_s = CLOSE * float(np.median((end - begin)[first >= 0] / count[first >= 0]))
     after = np.append(begin[1:], np.inf)
     if len(over := np.flatnonzero(end > after + near_s)):
@@ -218,7 +220,13 @@ def shown_by_table(
             source, field, f"row {rows[over[0] + 1]} starts before row {rows[over[0]]} ends",
             "Choose rows that do not overlap by importer.keep_presentations, and another table for the others",
         )  # fmt: skip
-    end = np.where(np.abs(after - end) <= near_s, after, end)
+    left = _left((begin, np.minimum(end, after)), others, near_s)
+    order = np.argsort(np.concatenate([begin, left[0]]), kind="stable")
+    begin, end = np.concatenate([begin, left[0]])[order], np.concatenate([end, left[1]])[order]
+    first = np.append(first, np.full(len(left[0]), UNKNOWN))[order]
+    count = np.append(count, np.ones(len(left[0]), np.int64))[order]
+    after = np.append(begin[1:], np.inf)
+    end = np.where(np.abs(after - end) <= near_s, after, np.minimum(end, after))
     times, shown = list[float](), list[int]()
     for start, stop, number, frames, then in zip(begin, end, first.tolist(), count.tolist(), after, strict=True):
         frames = frames if number >= 0 else 1
@@ -230,40 +238,63 @@ def shown_by_table(
     return Shown(pictures, np.array(times), np.array(shown), True)
 
 
+def _left(
+    kept: tuple[np.ndarray, np.ndarray], others: tuple[np.ndarray, np.ndarray], near_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Begin and end of the stretches that only rows which are not kept take. What is left of one beside a kept row is
+    none where it is no longer than ``near_s``."""
+    edges = np.unique(np.concatenate([*kept, *others]))
+
+    def covered(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+        begun, ended = (np.searchsorted(np.sort(x), edges[:-1], side="right") for x in (begin, end))
+        return begun > ended
+
+    alone = np.concatenate([[False], covered(*others) & ~covered(*kept), [False]]).astype(np.int8)
+    begin, end = edges[np.flatnonzero(np.diff(alone) == 1)], edges[np.flatnonzero(np.diff(alone) == -1)]
+    real = np.array([
+        b - a > near_s or bool(((others[0] >= a) & (others[1] <= b)).any()) for a, b in zip(begin, end, strict=True)
+    ], bool)  # fmt: skip
+    return begin[real], end[real]
+
+
 def _numbers(
     source: Path | Remote,
     field: str,
     column: Any,
+    rows: np.ndarray,
     blank: Sequence[str],
     holder: Any,
     pictures: Pictures,
     notes: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first picture of each row, or BLANK, or UNKNOWN; and how many it shows."""
+    """The first picture of each of some rows, or BLANK, or UNKNOWN; and how many it shows."""
     from pynwb.base import TimeSeriesReferenceVectorData
 
     if isinstance(getattr(column, "target", column), TimeSeriesReferenceVectorData):
         first, count = [], []
-        for row in track(range(len(column)), f"{source.name}: look through {field}"):
+        for row in track(rows.tolist(), f"{source.name}: look through {field}"):
             entry = column[row]
             own = [one for one in (entry if isinstance(entry, list) else [entry]) if one.timeseries is holder]
             first.append(int(own[0].idx_start) if len(own) == 1 and own[0].count > 0 else UNKNOWN)
             count.append(int(own[0].count) if first[-1] >= 0 else 1)
         return np.array(first, np.int64), np.array(count, np.int64)
-    words = [word(value) for value in column[:]]
+    said = column[:]
+    words = [word(said[row]) for row in rows]
     place = {name: i for i, name in enumerate(pictures.names)}
     numbers = np.full(len(words), UNKNOWN, np.int64)
-    for row, value in enumerate(words):
+    for i, value in enumerate(words):
         if value in blank or value in NOTHING:
-            numbers[row] = BLANK
+            numbers[i] = BLANK
         elif value in place:
-            numbers[row] = place[value]
+            numbers[i] = place[value]
         elif value.removesuffix(".0").isdecimal():
-            numbers[row] = int(value.removesuffix(".0"))
+            numbers[i] = int(value.removesuffix(".0"))
         else:
             known = f"names such as {', '.join(pictures.names[:3])}" if pictures.names else "numbers alone"
             raise RecordingError(
-                source, field, f"row {row} says {value!r}; the template has {pictures.number} pictures, with {known}",
+                source,
+                field,
+                f"row {rows[i]} says {value!r}; the template has {pictures.number} pictures, with {known}",
                 "Choose another column by importer.picture_column, or say what is no picture by "
                 "importer.blank_pictures=[…]",
             )  # fmt: skip
