@@ -208,6 +208,9 @@ def test_a_time_of_recovery() -> None:
     x = np.array([0.05, 0.2, 0.6])
     curves = np.stack([0.8 * np.exp(-x / tau) for tau in (0.1, 0.5, 3.0)], 1)
     np.testing.assert_allclose(decay_s(x, curves), [0.1, 0.5, 3.0], rtol=0.05)
+    flat, rising, below = np.full(3, 0.8), np.array([0.1, 0.3, 0.8]), -0.8 * np.exp(-x / 0.5)
+    slow, quick = 0.8 * np.exp(-x / 50.0), np.array([0.8, 0.0, 0.0]) + np.exp(-x / 0.005)
+    assert np.isnan(decay_s(x, np.stack([flat, rising, below, slow, quick], 1))).all()
 
 
 def test_partial_correlations_tell_pattern_from_component() -> None:
@@ -230,6 +233,23 @@ def test_components_lie_on_both_sides_of_a_pattern() -> None:
     }
     found = plaids.numbers(response, 0.1)
     assert found["component_z"][0] > 10 > 1 > abs(found["pattern_z"][0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_unit_that_follows_a_prediction_exactly_has_numbers_whatever_rounding_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    grating = np.exp(3 * (np.cos(np.deg2rad(np.arange(12) * 30)) - 1))[:, None]
+    component = np.roll(grating, 2, 0) + np.roll(grating, -2, 0)
+
+    def rounded(values: np.ndarray) -> np.ndarray:
+        """Some values by one step of their last digit up or down."""
+        return values + np.spacing(values) * rng.integers(-1, 2, values.shape)
+
+    for sign in (1, -1):
+        pattern_z, component_z = partial_z(sign * rounded(component), rounded(grating), rounded(component))
+        assert sign * component_z[0] > 10 > 1 > abs(pattern_z[0])
+        pattern_z, component_z = partial_z(sign * rounded(grating), rounded(grating), rounded(component))
+        assert sign * pattern_z[0] > 10 > 1 > abs(component_z[0])
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +327,21 @@ def test_a_surround_that_moves_along_suppresses() -> None:
     found = Motion(draws=4, seed=0, contrast=0.2, gap_px=0.0).run(bench(rule), [site], "motion").numbers
     assert found["same_suppression"][0, 0] > 0.7 > 0.1 > abs(found["opposite_suppression"][0, 0])
     assert found["center_surround_index"][0, 0] == pytest.approx(0.6, abs=0.05)  # (1 − 1/4) / (1 + 1/4)
+
+
+def test_motion_that_raises_no_rate_has_no_index() -> None:
+    """Alone, the center drives; every surround takes more than that."""
+    rng = np.random.default_rng(0)
+    motion = Motion(draws=2, seed=0, contrast=0.2, gap_px=0.0)
+    response = {name: -rng.random(3) for name in motion.conditions(SITE, bench(divided), rng)} | {"center": np.ones(3)}
+    found = motion.numbers(response, 0.1)
+    assert np.isnan(found["center_surround_index"]).all() and (found["direction_index"] == 1).all()
+
+
+def test_lags_that_leave_no_bin_are_refused() -> None:
+    noise: Any = replace(SHIPPED["sparse_noise"], clips=2, clip_s=0.101, lags_s=0.1)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match=r"lags_s=0.1 is 6 bins and clip_s=0.101 no more"):
+        noise.run(bench(divided), [SITE], "noise")
 
 
 def test_natural_pictures_in_their_own_and_a_foreign_surround() -> None:
@@ -607,6 +642,7 @@ def test_protocols_are_chosen_by_name() -> None:
     ("name", "changes", "named"),
     [
         ("surround", {"gaps_px": [2.0, 1.0]}, "gaps_px"),
+        ("surround", {"gaps_px": [1.0, 2.0]}, "does not begin at 0"),
         ("surround", {"draws": 0, "contrast": 2.0}, "draws=0 is below 1; contrast=2.0"),
         ("annuli", {"inner_px": [0.0, 3.0]}, "does not begin above 0"),
         ("plaids", {"angle_deg": 100.0}, "no whole number of steps"),

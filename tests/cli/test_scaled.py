@@ -92,6 +92,26 @@ def test_a_curve_is_how_its_core_came_to_be_and_what_else_differs():
     assert curve_names(lists, "recordings") == (["from nothing"] * 2, [])
 
 
+def test_curves_whose_shortened_names_coincide_stay_apart():
+    """Two cores of one day differ where the name leaves out its middle."""
+    core = "outputs/train/2026-11-27_08-00-00_{}/checkpoints/best.ckpt"
+    cores = [flat(init_from=core.format(unique)) for unique in ("abcdef", "ghijkl", "abcdef")]
+    names, _ = curve_names(cores, "minutes")
+    assert names[0] == names[2] and names[0].endswith(" (1)") and names[1] == names[0].replace("(1)", "(2)")
+    assert "…" in names[0]
+
+
+def test_only_what_grows_is_drawn_along_a_curve():
+    two = {"data.simulator.recordings": 2, "data.geometry.recordings": 2}
+    runs = [flat(**grown, **few) for grown in ({}, two) for few in ({}, {"data.train_minutes": 5})]
+    one, other = "from nothing, train_minutes=1", "from nothing, train_minutes=5"
+    assert curve_names(runs, "recordings") == ([one, other] * 2, [])
+    assert curve_names(runs, "units") == ([one, other] * 2, [])
+    units = [flat(), flat(**{"data.simulator.units": 8, "data.geometry.units": 8})]
+    assert curve_names(units, "units")[0] == ["from nothing"] * 2
+    assert len(set(curve_names(units, "recordings")[0])) == 2
+
+
 @pytest.mark.parametrize(
     ("sweeps", "said"),
     [

@@ -76,12 +76,13 @@ def test_an_annulus_is_gray_inside_and_outside(x: float, y: float, diameter: flo
     annulus = CenterSurround(None, DRIFT, (x, y), diameter, gap, outer, 0.2)
     shown = annulus.frames(SIZE, RATE_HZ).numpy()
     away = away_from((x, y))
-    assert not shown[:, away <= inner / 2 - 0.5].any()  # borders fade over a pixel
+    edge = 0.5 + 1e-6  # borders fade over a pixel
+    assert not shown[:, away <= inner / 2 - edge].any()
     whole = DRIFT.over(SIZE, np.arange(12) / RATE_HZ).numpy()
-    within = away >= inner / 2 + 0.5
+    within = away >= inner / 2 + edge
     if outer is not None:
-        assert not shown[:, away >= outer / 2 + 0.5].any()
-        within &= away <= outer / 2 - 0.5
+        assert not shown[:, away >= outer / 2 + edge].any()
+        within &= away <= outer / 2 - edge
     np.testing.assert_allclose(shown[:, within], whole[:, within], atol=1e-6)
 
 
@@ -190,6 +191,7 @@ def test_every_stimulus_fits_its_frame_and_rate(stimulus: Stimulus, size: tuple[
         (lambda: Plaid(replace(DRIFT, contrast=0.6), 90.0, 0.0, 1.0), "the sum leaves the range"),
         (lambda: replace(MOTION, contrast=0.0), "contrast=0.0"),
         (lambda: replace(PULSES, test_s=0.0), "test_s=0.0"),
+        (lambda: replace(PULSES, test_s=0.005).frames(SIZE, 60.0), "test_s=0.005 .* set it above 0.0167 s"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(made: Any, named: str) -> None:

@@ -20,11 +20,12 @@ from vivit_core.training.transfer import leaves
 
 TRAINED_ON = "trained_on"  # in environment.json
 
-# The settings that a choice of what grows changes: they make no other curve.
+# The settings that a choice of what grows changes: they make no other curve. data.geometry follows the simulator.
+RECORDINGS = ("data.recordings", "data.root", "data.simulator.recordings", "data.geometry.recordings")
 GROWS: dict[Over, tuple[str, ...]] = {
     "minutes": ("data.train_minutes",),
-    "recordings": ("data.",),
-    "units": ("data.",),
+    "recordings": RECORDINGS,
+    "units": (*RECORDINGS, "data.simulator.units", "data.geometry.units"),
     "parameters": ("model.",),
 }
 SEEDS = ("seed", "data.seed")
@@ -140,29 +141,45 @@ def curve_names(settings: Sequence[Mapping[str, Any]], over: Over) -> tuple[list
     """The curve of each run, and the settings that differ between curves and that no name says.
 
     A run's curve is how its core came to be (:func:`transfer_of`), and what else differs between the runs of that kind:
-    neither seeds nor what grows.
+    neither seeds nor what grows. Long values are shortened in names alone, and names that would then be equal are
+    numbered.
 
     Parameters
     ----------
     settings : of the runs, flat: dotted key -> value.
     """
     kinds = [transfer_of(own) for own in settings]
-    names = list(kinds)
+    names, shown, said = list(kinds), list(kinds), set()
     for kind in dict.fromkeys(kinds):
         rows = [row for row, own in enumerate(kinds) if own == kind]
         for key in differing([settings[row] for row in rows], over):
             if key in TRANSFER[1:]:
                 continue
+            last = key.rpartition(".")[2]
+            said.add(last)
             for row in rows:
-                names[row] += f", {key.rpartition('.')[2]}={short(as_text(settings[row].get(key)))}"
+                text = as_text(settings[row].get(key))
+                names[row] += f", {key}={text}"
+                shown[row] += f", {last}={short(text)}"
+    names = numbered(names, shown)
     of_curve = {name: settings[row] for row, name in reversed(list(enumerate(names)))}
-    said = {word.partition("=")[0] for name in names for word in name.split(", ")[1:]}
     beside = [
         key
         for key in differing(list(of_curve.values()), over)
         if key not in TRANSFER and key.rpartition(".")[2] not in said
     ]
     return names, beside
+
+
+def numbered(names: Sequence[str], shown: Sequence[str]) -> list[str]:
+    """How each name is shown; where several are shown alike, with a number behind."""
+    alike: dict[str, list[str]] = {}
+    for name, own in dict.fromkeys(zip(names, shown, strict=True)):
+        alike.setdefault(own, []).append(name)
+    return [
+        own if len(alike[own]) == 1 else f"{own} ({alike[own].index(name) + 1})"
+        for name, own in zip(names, shown, strict=True)
+    ]
 
 
 def differing(settings: Sequence[Mapping[str, Any]], over: Over) -> list[str]:

@@ -26,6 +26,11 @@ class AdapterAndTest(Stimulus):
     delay_s : gray between the adapter's end and the test, s.
     test_s : time of the test, s.
     after_s : gray at last, s.
+
+    Raises
+    ------
+    ValueError
+        Where a time is negative, or frames are asked for at a rate at which no bin would show a grating.
     """
 
     adapter: Drift | None
@@ -54,11 +59,16 @@ class AdapterAndTest(Stimulus):
     def frames(self, size: tuple[int, int], rate_hz: float) -> Tensor:
         clip = torch.zeros(self.bins(rate_hz), *size)
         disc = aperture(size, np.asarray(self.center_px), self.diameter_px)
-        for drift, begins_s, lasts_s in (
-            (self.adapter, self.before_s, self.adapter_s),
-            (self.test, self.test_at_s, self.test_s),
+        for name, drift, begins_s, lasts_s in (
+            ("adapter_s", self.adapter, self.before_s, self.adapter_s),
+            ("test_s", self.test, self.test_at_s, self.test_s),
         ):
             if drift is not None:
                 first, last = (round(t * rate_hz) for t in (begins_s, begins_s + lasts_s))
+                if last <= first:
+                    raise ValueError(
+                        f"AdapterAndTest: {name}={lasts_s} is so short that no bin shows it at {rate_hz:g} Hz; set it "
+                        f"above {1 / rate_hz:.3g} s"
+                    )
                 clip[first:last] = disc * drift.over(size, np.arange(last - first) / rate_hz)
         return clip

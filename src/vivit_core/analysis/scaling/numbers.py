@@ -264,12 +264,13 @@ def worth_of(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     """What a trained core is worth: how many minutes from nothing score as much as each amount on it. By the curves'
     laws, whose resamplings draw the same units; None where a curve has none, or not one curve is from nothing.
 
-    A number above twice the most minutes from nothing is None: there nothing was measured.
+    A number above twice the most minutes from nothing, or below half of the least, is None: there nothing was measured.
+    ``outside`` says for the number and the ends of its interval which of them that is: "over", "under" or None.
     """
     plain = [curve for name, curve in curves.items() if name.startswith(NOTHING)]
     if len(plain) != 1 or plain[0].law is None or plain[0].drawn is None:
         return []
-    most = 2 * float(plain[0].amounts[-1])
+    least, most = float(plain[0].amounts[0]) / 2, 2 * float(plain[0].amounts[-1])
     rows = []
     for name, curve in curves.items():
         if curve.law is None or curve.drawn is None or name.startswith(NOTHING):
@@ -279,8 +280,19 @@ def worth_of(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
             needed = float(plain[0].law.amount_for(curve.law.at(at)[:, 0])[0])
             drawn_R = plain[0].drawn.amount_for(curve.drawn.at(at)[:, 0])
             low, high = (float(bound) for bound in np.quantile(drawn_R, np.array(INTERVAL) / 100, method="higher"))
-            numbers = [number if number <= most else None for number in (needed, low, high)]
-            rows.append({"curve": name, "at": float(x), "as": numbers[0], "as_interval": numbers[1:], "most": most})
+            outside = ["over" if n > most else "under" if n < least else None for n in (needed, low, high)]
+            numbers = [n if where is None else None for n, where in zip((needed, low, high), outside, strict=True)]
+            rows.append(
+                {
+                    "curve": name,
+                    "at": float(x),
+                    "as": numbers[0],
+                    "as_interval": numbers[1:],
+                    "outside": outside,
+                    "least": least,
+                    "most": most,
+                }
+            )
     return rows
 
 

@@ -82,7 +82,11 @@ def report_section(summary: Mapping[str, Any], picture: Path, command: str) -> S
 
 
 def as_minutes(own: Mapping[str, Any]) -> str:
-    said = [f"over {own['most']:.3g}" if x is None else f"{x:.3g}" for x in (own["as"], *own["as_interval"])]
+    end = {"over": own["most"], "under": own["least"]}
+    said = [
+        f"{x:.3g}" if where is None else f"{where} {end[where]:.3g}"
+        for x, where in zip((own["as"], *own["as_interval"]), own["outside"], strict=True)
+    ]
     return f"{said[0]} [{said[1]}, {said[2]}]"
 
 

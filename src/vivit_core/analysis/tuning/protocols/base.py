@@ -146,7 +146,8 @@ class Bench:
             for _, rates_BTU in self.screen.show(clips(), len(stimuli), what, self.progress):
                 for rates_TU in rates_BTU.double().numpy():
                     for number in users[next(shown)]:
-                        courses[number] = rates_TU[:, wanted[number][1]]
+                        # A view would keep the rates of all units until the protocol has ended.
+                        courses[number] = rates_TU[:, wanted[number][1]].copy()
         return courses
 
 

@@ -94,7 +94,8 @@ class Motion(Conditions):
 
         def index(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             a, b = np.maximum(a, 0), np.maximum(b, 0)
-            return np.where(np.isfinite(alone), (a - b) / np.maximum(a + b, 1e-12), np.nan)
+            # Where neither raises the rate there is nothing to compare.
+            return np.where(np.isfinite(alone) & (a + b > 0), (a - b) / np.maximum(a + b, 1e-12), np.nan)
 
         return {
             "same_suppression": suppression(same, alone),

@@ -25,7 +25,7 @@ from vivit_core.analysis.tuning.protocols.base import (
 from vivit_core.stimuli.base import Stimulus
 from vivit_core.stimuli.surrounds import Plaid
 
-LARGEST = 1 - 1e-6  # a correlation, so that its Fisher z stays finite
+LARGEST = 1 - 1e-6  # a correlation, so that partial correlations and Fisher z stay finite
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ def partial_z(
 
     def correlation(a_DB: np.ndarray, b_DB: np.ndarray) -> np.ndarray:
         a, b = a_DB - a_DB.mean(0), b_DB - b_DB.mean(0)
-        return (a * b).sum(0) / np.sqrt(np.square(a).sum(0) * np.square(b).sum(0))
+        exact = (a * b).sum(0) / np.sqrt(np.square(a).sum(0) * np.square(b).sum(0))
+        # A unit that follows one prediction exactly would leave 0 / 0 of the other, whose value rounding decides.
+        return np.asarray(np.clip(exact, -LARGEST, LARGEST))
 
     def z(own: np.ndarray, other: np.ndarray, both: np.ndarray) -> np.ndarray:
         partial = (own - other * both) / np.sqrt((1 - np.square(other)) * (1 - np.square(both)))

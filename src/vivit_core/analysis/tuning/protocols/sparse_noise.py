@@ -72,6 +72,11 @@ class SparseNoise(Protocol):
 
     def run(self, bench: Bench, sites: Sequence[Site], name: str) -> Outcome:
         bins, lags = bench.bins(self.clip_s), bench.bins(self.lags_s)
+        if lags >= bins:
+            raise ValueError(
+                f"SparseNoise: at {bench.rate_hz:g} Hz lags_s={self.lags_s} is {lags} bins and clip_s={self.clip_s} no "
+                "more, which leaves no bin to average; set a longer clip_s or a shorter lags_s"
+            )
         units = [site.unit for site in sites]
         clips = self.noise().make(bins, *bench.size)
         shown = bench.screen.show(clips, self.clips, name, bench.progress)

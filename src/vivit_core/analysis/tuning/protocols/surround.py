@@ -48,7 +48,7 @@ class Surround(OfGratings):
     Parameters
     ----------
     contrast : of center and surround.
-    gaps_px : gray between the disc's border and the surround, px, rising from 0; the cross surround has the first.
+    gaps_px : gray between the disc's border and the surround, px, rising from 0; the cross surround has 0.
     jitter_px : standard deviation of the place in each draw, px.
     draws, seed : see :class:`Conditions`.
 
@@ -72,7 +72,12 @@ class Surround(OfGratings):
 
     def __post_init__(self) -> None:
         problems = draw_problems(self) + contrast_problems(self, "contrast") + negative(self, "jitter_px")
-        refuse_settings(self, problems + rising_problems(self, "gaps_px", 1))
+        problems += rising_problems(self, "gaps_px", 1)
+        if not problems and self.gaps_px[0] != 0:
+            problems.append(
+                f"gaps_px={self.gaps_px} does not begin at 0, and suppressions are those without a gap; put 0.0 first"
+            )
+        refuse_settings(self, problems)
 
     def conditions(self, site: Site, bench: Bench, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
         drifts = drawn_drifts(site, self.contrast, rng, self.draws)
