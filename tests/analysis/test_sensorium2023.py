@@ -140,6 +140,9 @@ def test_the_command_writes_it(tmp_path: Path, command: Callable[..., tuple[int,
     code, printed = command(*words, "source=.")
     assert code == 0 and "left out, because the checkpoint does not know them: dynamic1-2-3" in printed, printed
     assert set(submitted(tmp_path / "submission", "live_test_main")["mouse"]) == {MICE[1]}
+    write(tmp_path / "dynamic4-5-6-Video-old", 2)
+    code, printed = command(*words[:-1], "out=other", "source=.")
+    assert code != 0 and f"{MICE[1]} and dynamic4-5-6-Video-old are both of recording dynamic4-5-6" in printed, printed
     code, printed = command(*words)
     assert code != 0 and "say where they are by source=FOLDER" in printed and "Traceback" not in printed
 

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -84,6 +85,10 @@ class Answers(BaseHTTPRequestHandler):
             self.say(200, b"<html>log in</html>", Content_Type="text/html; charset=utf-8")
         elif fault == "loop":
             self.say(302, b"", Location=self.path)
+        elif fault.startswith("to "):
+            self.say(302, b"", Location=fault[3:])
+        elif fault.startswith("{"):
+            self.say(200, fault.encode())
         elif fault == "nonsense":
             self.say(200, b"\x00\xffnonsense")
         elif parts.path.startswith("/api/"):
@@ -122,10 +127,11 @@ class Answers(BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2])
             self.close_connection = True
         elif fault == "slow":
-            for number in range(40):
-                self.wfile.write(body[number : number + 1])
-                self.wfile.flush()
-                time.sleep(0.02)
+            with suppress(OSError):  # the client goes away
+                for number in range(len(body)):
+                    self.wfile.write(body[number : number + 1])
+                    self.wfile.flush()
+                    time.sleep(0.02)
             self.close_connection = True
         else:
             self.wfile.write(body)

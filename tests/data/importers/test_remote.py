@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nwb_files import write
 from range_server import Files
+from requests.hooks import dispatch_hook
 
 from vivit_core.data.importers import remote
 from vivit_core.data.importers.common import Importer
@@ -30,7 +33,11 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
     for name, value in {"BLOCK": 1000, "BLOCKS": 4, "WAIT_S": 0.01}.items():
         monkeypatch.setattr(remote, name, value)
     with Files() as made:
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "127.0.0.1")
         monkeypatch.setenv("DANDI_INSTANCE", f"{made.url}/api")
         made.content["/a/b.nwb"] = DATA
         yield made
@@ -41,7 +48,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Waits are short where a fault is one of time; elsewhere a busy machine needs the usual patience."""
 
     def shorten(fault: str) -> None:
-        for name in ("SILENT_S", "BLOCK_S") if fault in ("hang", "slow") else ():
+        if (name := {"hang": "SILENT_S", "slow": "BLOCK_S"}.get(fault)) is not None:
             monkeypatch.setattr(remote, name, 0.4)
 
     return shorten
@@ -53,10 +60,8 @@ def session_nwb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_an_address() -> None:
-    assert all(
-        map(is_remote, ["https://a.org/b.nwb", "http:/a/b", Path("https://a.org/b.nwb"), "dandi://000006/x.nwb"])
-    )
-    assert not any(map(is_remote, ["a.nwb", "/https/a.nwb", "sessions/*.nwb", "hf://a/b", r"C:\a.nwb"]))
+    assert all(map(is_remote, ["https://a.org/b.nwb", "http://a/b", "dandi://000006/x.nwb"]))
+    assert not any(map(is_remote, ["a.nwb", "/https/a.nwb", "sessions/*.nwb", "http:/a/b", "hf://a/b", r"C:\a.nwb"]))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,7 +92,7 @@ def test_what_may_pass_is_asked_again(files: Files, fault: str, impatient: Calla
     files.faults["/a/b.nwb"] = [fault]
     file.seek(3000)
     assert file.read(10) == DATA[3000:3010]
-    assert len(files.asked) == 5
+    assert len(files.asked) >= 5  # a busy machine may fail once more
 
 
 @pytest.mark.parametrize(
@@ -106,7 +111,7 @@ def test_what_may_pass_is_asked_again(files: Files, fault: str, impatient: Calla
         ("short", ATTEMPTS, rf"(breaks off|cannot be reached).* \(asked {ATTEMPTS} times\)"),
         ("end", ATTEMPTS, rf"breaks off .*\(asked {ATTEMPTS} times\)"),
         ("hang", ATTEMPTS, rf"says nothing for 0.4 s \(asked {ATTEMPTS} times\)"),
-        ("slow", ATTEMPTS, rf"(takes more than 0.4 s for|breaks off).* \(asked {ATTEMPTS} times\)"),
+        ("slow", ATTEMPTS, rf"takes more than 0.4 s for 1000 bytes \(asked {ATTEMPTS} times\)"),
     ],
 )
 def test_what_does_not_pass_is_said_in_a_line(
@@ -145,6 +150,35 @@ def test_an_address_to_which_it_was_led_is_renewed(files: Files) -> None:
     ]  # fmt: skip
 
 
+def test_it_is_not_led_from_https_to_http() -> None:
+    for url, to, refused in [
+        ("https://a.org/x", "http://a.org/y", True),
+        ("https://a.org/x", "/y", False),
+        ("https://a.org/x", "//b.org/y", False),
+        ("http://a.org/x", "http://a.org/y", False),
+    ]:
+        answer = requests.Response()
+        answer.url, answer.status_code, answer.headers["Location"] = url, 302, to
+        with (
+            pytest.raises(requests.exceptions.InvalidSchema, match="from https to http:") if refused else nullcontext()
+        ):
+            dispatch_hook("response", remote.session().hooks, answer)
+
+
+def test_an_address_that_is_none_is_a_line(files: Files) -> None:
+    with pytest.raises(ValueError, match=r"source=https://\[x: not an address \(Invalid IPv6 URL\); correct source=…"):
+        Remote("https://[x")
+    files.faults["/a/b.nwb"] = ["to http://[x!"]
+    with pytest.raises(RecordingError, match=rf"{files.url}/a/b\.nwb: address: cannot be asked \(.* Correct source=…"):
+        Remote(f"{files.url}/a/b.nwb")
+
+
+def test_the_command_asks_for_the_address_as_it_is(files: Files, command: Callable[..., Any]) -> None:
+    path = "/a?to=https://b.org//c/"
+    code, printed = command("task=import", "importer=nwb", f"source='{files.url}{path}'", "out=a.h5")
+    assert code != 0 and files.asked[0].startswith(f"{path} "), (files.asked, printed)
+
+
 # The archive -------------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +192,7 @@ def test_an_archive_is_asked_for_the_file(files: Files) -> None:
     }
     for address, byte in {
         "dandi://000006/sub-a/s b.nwb": b"2",
-        "dandi:/000006/sub-a/s%20b.nwb": b"2",  # as a Path and a browser write it
+        "dandi://000006/sub-a/s%20b.nwb": b"2",  # as a browser writes it
         "dandi://000006@0.1/sub-a/s b.nwb": b"o",
         "dandi://000007/x.nwb": b"d",
     }.items():
@@ -190,6 +224,9 @@ def test_what_an_archive_does_not_have(files: Files, address: str, message: str)
     ("place", "fault", "message"),
     [
         ("/api/dandisets/000006/", "nonsense", r"archive: http.* answers nonsense"),
+        ("/api/dandisets/000006/", '{"most_recent_published_version": "0.2"}', r"answers nonsense \(no version\)"),
+        ("/api/dandisets/000006/", '{"most_recent_published_version": {"a": 1}}', r"answers nonsense \(no version\)"),
+        ("/api/dandisets/000006/versions/0.2/assets/", '{"results": [{"path": "x.nwb"}]}', r"\(no list of assets\)"),
         ("/api/dandisets/000006/", "503", rf"the server answers 503 .*\(asked {ATTEMPTS} times\)"),
         ("/api/dandisets/000006/", "hang", rf"says nothing for 0.4 s \(asked {ATTEMPTS} times\)"),
         ("/api/dandisets/000006/versions/0.2/assets/", "page", "a web page, not with a file"),

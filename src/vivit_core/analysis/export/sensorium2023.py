@@ -124,7 +124,13 @@ def export_sensorium2023(
 
 def chosen(model: Predictor, source: Path, recording: str | None, tell: Callable[[str], None]) -> list[Path]:
     """The folders of the recordings that the model knows, or of the one that is said."""
-    folders = {name_of(folder): folder for folder in folders_of(source)}
+    folders = dict[str, Path]()
+    for folder in folders_of(source):
+        if (other := folders.setdefault(name_of(folder), folder)) != folder:
+            raise ValueError(
+                f"source={source}: {other.name} and {folder.name} are both of recording {name_of(folder)}; "
+                "leave the one that is submitted"
+            )
     if recording is not None:
         model.index(recording)
         if recording not in folders:

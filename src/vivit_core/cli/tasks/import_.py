@@ -9,14 +9,15 @@ from vivit_core.cli.schema import conf_dir
 from vivit_core.data.importers.common import Importer
 
 
-def import_(context: RunContext, *, importer: Importer | None, source: Path, out: Path) -> None:
+def import_(context: RunContext, *, importer: Importer | None, source: str | Path, out: Path) -> None:
     """Make recording files from a foreign format.
 
     Parameters
     ----------
     context : the run.
     importer : knows the format.
-    source : file or folder to read, or a pattern of several; for some importers also an address.
+    source : file or folder to read, or a pattern of several; for some importers also an address (a
+        ``Path`` would drop a slash of it).
     out : recording file to write; of several recordings, a folder.
 
     Raises

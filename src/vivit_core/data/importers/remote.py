@@ -15,15 +15,15 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from vivit_core.names import short
 from vivit_core.specs import RecordingError
 from vivit_core.system.plain import in_a_line
 
-ADDRESS = re.compile(r"(?P<scheme>https?|dandi):/{1,2}(?P<rest>.+)")  # a Path has one slash
+ADDRESS = re.compile(r"(?P<scheme>https?|dandi)://(?P<rest>.+)")
 ASSET = re.compile(r"(?P<dandiset>\d{6})(@(?P<version>[\w.-]+))?/(?P<path>.+)")
 ARCHIVES = {  # names of DANDI_INSTANCE, as DANDI's own client has them -> their interface
     "dandi": "https://api.dandiarchive.org/api",
@@ -44,9 +44,9 @@ class AgainError(Exception):
     """Something that may go better next time."""
 
 
-def is_remote(source: str | Path) -> bool:
-    """Whether a source is an address."""
-    return ADDRESS.fullmatch(str(source)) is not None
+def is_remote(source: str) -> bool:
+    """Whether a source is an address. A ``Path`` is none: it keeps one slash of two."""
+    return ADDRESS.fullmatch(source) is not None
 
 
 class Remote:
@@ -64,15 +64,19 @@ class Remote:
     Raises
     ------
     ValueError
-        Where a library is missing.
+        Where it is no address, or a library is missing.
     RecordingError
         Where there is no such file, or the server does not answer or gives no ranges.
     """
 
-    def __init__(self, source: str | Path) -> None:
-        found = ADDRESS.fullmatch(str(source))
+    def __init__(self, source: str) -> None:
+        found = ADDRESS.fullmatch(source)
         assert found is not None
-        self.address = f"{found['scheme']}://{found['rest']}"
+        self.address = source
+        try:
+            parts = urlsplit(source)
+        except ValueError as error:
+            raise ValueError(f"source={source}: not an address ({error}); correct source=…") from error
         try:
             import fsspec  # noqa: F401
             import requests  # noqa: F401
@@ -81,7 +85,7 @@ class Remote:
                 f'source={self.address}: reading from a server needs {error.name}: pip install "vivit-core[remote]"'
             ) from error
         url = asset_at(self.address, found["rest"]) if found["scheme"] == "dandi" else self.address
-        self.name = PurePosixPath(unquote(urlsplit(self.address).path)).name or urlsplit(self.address).netloc
+        self.name = PurePosixPath(unquote(parts.path)).name or parts.netloc
         self.stem = PurePosixPath(self.name).stem
         self.file = RangeFile(self.address, url)
 
@@ -160,7 +164,7 @@ class RangeFile(io.RawIOBase):
 
     def _once(self, start: int, stop: int) -> bytes:
         asked = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-        with answer_of(self._session, self._led or self._url, asked) as answer:
+        with answer_of(self._session, self.address, self._led or self._url, asked) as answer:
             if self._led and answer.status_code in EXPIRED:
                 self._led = ""
                 raise AgainError("the address to which the server led is no longer valid")
@@ -229,16 +233,22 @@ def asset_at(address: str, rest: str) -> str:
     dandiset, version, path = found["dandiset"], found["version"], unquote(found["path"])
     if version is None:
         about = asked(address, f"{api}/dandisets/{dandiset}/", f"dandiset {dandiset}")
-        version = (about.get("most_recent_published_version") or {"version": "draft"})["version"]
+        newest = about.get("most_recent_published_version") or {"version": "draft"}
+        version = newest.get("version") if isinstance(newest, dict) else None
+        if not isinstance(version, str):
+            raise nonsense(address, f"{api}/dandisets/{dandiset}/", "no version")
     folder = f"{api}/dandisets/{dandiset}/versions/{version}/assets/"
     listed = asked(address, f"{folder}?path={quote(path)}&page_size=100", f"dandiset {dandiset}, version {version}")
     results = listed.get("results")
-    if not isinstance(results, list) or not all(isinstance(one, dict) and "path" in one for one in results):
-        raise RecordingError(address, "archive", f"{folder} answers nonsense", "Try again later, or download the file")
+    if not isinstance(results, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("path"), str) and isinstance(one.get("asset_id"), str)
+        for one in results
+    ):
+        raise nonsense(address, folder, "no list of assets")
     for one in results:
         if one["path"] == path and not one.get("zarr"):
             return f"{api}/assets/{one['asset_id']}/download/"
-    begin = [str(one["path"]) for one in results]
+    begin = [one["path"] for one in results]
     other = f"; it begins the paths of {short(', '.join(begin[:3]), WORDS)}" if begin else ""
     raise RecordingError(
         address, "archive", f"dandiset {dandiset}, version {version}, has no file (in HDF5) {path}{other}",
@@ -251,7 +261,7 @@ def asked(address: str, url: str, what: str) -> Mapping[str, Any]:
     import json
 
     def once() -> Any:
-        with session() as own, answer_of(own, url, {}) as answer:
+        with session() as own, answer_of(own, address, url, {}) as answer:
             if answer.status_code == 404:
                 raise RecordingError(address, "archive", f"there is no {what}", "Correct the number or the version")
             check_answer(address, answer)
@@ -263,12 +273,16 @@ def asked(address: str, url: str, what: str) -> Mapping[str, Any]:
             raise ValueError("no JSON object")
     except RecordingError:
         raise
-    except ValueError as error:
-        raise RecordingError(
-            address, "archive", f"{url} answers nonsense ({short(in_a_line(error), WORDS)})",
-            "Look whether DANDI_INSTANCE is right, try again later, or download the file",
-        ) from error  # fmt: skip
+    except (ValueError, RecursionError) as error:
+        raise nonsense(address, url, short(in_a_line(error), WORDS)) from error
     return said
+
+
+def nonsense(address: str, url: str, what: str) -> RecordingError:
+    return RecordingError(
+        address, "archive", f"{url} answers nonsense ({what})",
+        "Look whether DANDI_INSTANCE is right, try again later, or download the file",
+    )  # fmt: skip
 
 
 # Asking ------------------------------------------------------------------------------------------------------------
@@ -279,7 +293,18 @@ def session() -> Any:
 
     made = requests.Session()
     made.headers["User-Agent"] = "vivit-core"
+    made.hooks["response"].append(refuse_plain)
     return made
+
+
+def refuse_plain(answer: Any, **_: Any) -> None:
+    """Refuse to be led from an encrypted connection to one that is not, before that is asked."""
+    import requests
+
+    if answer.is_redirect and answer.url.startswith("https:"):
+        to = urljoin(answer.url, answer.headers["Location"])
+        if not to.startswith("https:"):
+            raise requests.exceptions.InvalidSchema(f"the server leads from https to {to}")
 
 
 def patiently(address: str, once: Any) -> Any:
@@ -297,15 +322,15 @@ def patiently(address: str, once: Any) -> Any:
     )  # fmt: skip
 
 
-def answer_of(own: Any, url: str, headers: Mapping[str, str]) -> Any:
+def answer_of(own: Any, address: str, url: str, headers: Mapping[str, str]) -> Any:
     """The beginning of a server's answer."""
     import requests
 
     try:
         return own.get(url, headers=headers, stream=True, timeout=(CONNECT_S, SILENT_S))
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
+    except (ValueError, requests.TooManyRedirects) as error:  # such as an invalid address
         raise RecordingError(
-            url, "address", f"cannot be asked ({short(in_a_line(error), WORDS)})", "Correct source=…"
+            address, "address", f"cannot be asked ({short(in_a_line(error), WORDS)})", "Correct source=…"
         ) from error
     except requests.RequestException as error:
         raise AgainError(why(error)) from error
@@ -346,18 +371,18 @@ def check_answer(address: str, answer: Any) -> None:
 
 def body(answer: Any, wanted: int | None) -> bytes:
     """The content of an answer: so many bytes, or where that is not known no more than ``MOST_ANSWER``."""
-    import requests
+    from urllib3.exceptions import HTTPError
 
     end, data = time.monotonic() + BLOCK_S, bytearray()
     most = MOST_ANSWER if wanted is None else wanted
     try:
-        for piece in answer.iter_content(1 << 16):
+        while piece := answer.raw.read1(1 << 16, decode_content=True):  # what is there, so that the end is looked at
             data += piece
             if time.monotonic() > end:
                 raise AgainError(f"the server takes more than {BLOCK_S:g} s for {most} bytes")
             if len(data) > most:
                 raise AgainError(f"the server sends more than {most} bytes")
-    except requests.RequestException as error:
+    except (HTTPError, OSError) as error:
         raise AgainError(why(error)) from error
     if wanted is not None and len(data) < wanted:
         raise AgainError(f"the server breaks off after {len(data)} of {wanted} bytes")
