@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 import yaml
 
-from vivit_core.analysis.screen import natural_clips
+from vivit_core.analysis.screen import natural_pictures
 from vivit_core.analysis.tuning.laboratory import TrueScreen, sites_of
 from vivit_core.analysis.tuning.numbers import measure
 from vivit_core.analysis.tuning.protocols.base import Bench
@@ -56,8 +56,8 @@ def by_kind(names: list[str], units: int, seed: int, cache: Path) -> pd.DataFram
     found = measure(screen, build("gratings", tuning["gratings"] | {"directions": 8, "contrasts": [0.25]}), centers_U2)
     sites = sites_of(found, centers_U2, range(units))
     gratings = found.gratings
-    natural_BHW = natural_clips(screen, Recording(path), 1, 48)[:, 0]
-    bench = Bench(screen, natural_BHW, gratings.settle_s, gratings.analysed_s)
+    natural_BHW, film_B = natural_pictures(screen, Recording(path), 48)
+    bench = Bench(screen, natural_BHW, gratings.settle_s, gratings.analysed_s, film_B=film_B)
     kind_U, rows = neurons.contexts.kind_U, {}
     for name, protocol in build_all("lab", {name: tuning["lab"][name] for name in names}).items():
         for number, values_S3 in protocol.run(bench, sites, name).numbers.items():

@@ -41,7 +41,7 @@ from vivit_core.analysis.tuning.numbers import measure
 from vivit_core.analysis.tuning.protocols.adaptation import Adaptation, decay_s
 from vivit_core.analysis.tuning.protocols.base import Bench, Protocol, Site, first_fall, resamplings
 from vivit_core.analysis.tuning.protocols.motion import Motion
-from vivit_core.analysis.tuning.protocols.natural import NaturalSurround
+from vivit_core.analysis.tuning.protocols.natural import MOST_SCALED, NaturalSurround, partners, rms
 from vivit_core.analysis.tuning.protocols.plaids import Plaids, partial_z
 from vivit_core.analysis.tuning.protocols.sparse_noise import SparseNoise
 from vivit_core.analysis.tuning.protocols.surround import Annuli, Surround
@@ -369,6 +369,28 @@ def test_natural_pictures_in_their_own_and_a_foreign_surround() -> None:
         replace(lab, draws=7).run(bench(rule, natural), [SITE], "natural")
 
 
+def test_a_foreign_surround_is_of_another_film() -> None:
+    films = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2])
+    assert (films[partners(films)] != films).all()
+    assert partners(np.zeros(6, int)).tolist() == [3, 4, 5, 0, 1, 2]  # of one film
+
+
+def test_a_foreign_surround_has_the_contrast_of_a_skewed_picture_and_shows_what_pixels_can() -> None:
+    """Dark pictures with bright spots reach far above 1; one is nearly gray."""
+    rng = torch.Generator().manual_seed(0)
+    skewed = (-torch.rand(6, HEIGHT, WIDTH, generator=rng).log() - 1).clamp(-1, 4)
+    skewed[3] *= 1e-3
+    lab = NaturalSurround(draws=6, seed=0, before_s=0.1, picture_s=0.2)
+    table = bench(divided, skewed)
+    plan: Any = lab.conditions(SITE, table, np.random.default_rng(0))
+    around = ring((HEIGHT, WIDTH), SITE.center_px, SITE.diameter_px)
+    own, foreign = ([one.surround * around for one in plan[name]] for name in ("own", "foreign"))
+    ratio = np.array([rms(b) / rms(a) for a, b in zip(own, foreign, strict=True)])
+    assert np.delete(ratio, 0) == pytest.approx(1.0, abs=0.05)
+    assert ratio[0] * rms(own[0]) == pytest.approx(MOST_SCALED * rms(skewed[3] * around))  # picture 3 is its partner
+    assert all(b.max() <= skewed.max() and b.min() >= skewed.min() for b in foreign)
+
+
 def test_sparse_noise_finds_places_and_signs() -> None:
     screen = Screen(known_ln(gain=0.2, linear=1.0), "known", (0.0, 255.0))
     lab = Bench(screen, torch.zeros(0, HEIGHT, WIDTH), 0.25, 0.5, progress=False)
@@ -619,10 +641,13 @@ def test_natural_pictures_are_read_only_for_protocols_that_show_them(simulated: 
     neurons = true_neurons(simulated.path)
     assert neurons is not None
     screen = TrueScreen.alone(neurons)
-    none = pictures_for({"surround": SURROUND}, screen, simulated, 0)  # natural=0 is enough
+    none, _ = pictures_for({"surround": SURROUND}, screen, simulated, 0)  # natural=0 is enough
     assert none.shape == (0, *screen.frame_size)
-    some = pictures_for({"surround": SURROUND, "natural": SHIPPED["natural_surround"]}, screen, simulated, 5)
-    assert some.shape == (5, *screen.frame_size) and some.abs().max() <= 1
+    lab: Any = {"surround": SURROUND, "natural": replace(SHIPPED["natural_surround"], draws=5)}  # type: ignore[type-var]
+    some, film_B = pictures_for(lab, screen, simulated, 5)
+    assert some.shape == (5, *screen.frame_size) and some.abs().max() <= 1 and film_B.tolist() == [0] * 5
+    with pytest.raises(ValueError, match=r"lab.natural shows 5 natural pictures, and recording sim0 gives 3"):
+        pictures_for(lab, screen, simulated, 3)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -187,6 +187,20 @@ def natural_clips(screen: Screen, recording: Recording, bins: int, number: int) 
     return screen.to_contrast(torch.as_tensor(np.stack(clips)))
 
 
+def natural_pictures(screen: Screen, recording: Recording, number: int) -> tuple[Tensor, np.ndarray]:
+    """Pictures (B, H, W) in contrast, evenly spread over one trial of each test stimulus, and the stimulus of each.
+
+    At most ``number``; colors are averaged. Where there are no test trials they are of validation, or of training.
+    """
+    trials = next(of for split in ("test", "val", "train") if len((of := recording.info.trials.of(split)).start))
+    rows = [repeats[0] for repeats in trials.by_stimulus().values()]
+    places = np.concatenate([np.arange(trials.start[row], trials.stop[row]) for row in rows])
+    film = np.repeat(np.arange(len(rows)), [trials.stop[row] - trials.start[row] for row in rows])
+    chosen = np.unique(np.linspace(0, len(places) - 1, number).round().astype(int))
+    pictures = [recording.frames(int(at), int(at) + 1).astype(np.float32).mean((0, 1)) for at in places[chosen]]
+    return screen.to_contrast(torch.as_tensor(np.stack(pictures))), film[chosen]
+
+
 def clip_starts(recording: Recording, bins: int) -> np.ndarray:
     """Where clips of so many bins begin in the test trials; where none is that long, in those of validation, or of
     training.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.analysis.screen import Screen, natural_clips
+from vivit_core.analysis.screen import Screen, natural_pictures
 from vivit_core.analysis.tuning.numbers import Tuning
 from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site
 from vivit_core.data.recording.reader import Recording
@@ -117,11 +117,26 @@ def sites_of(tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int]) -> li
     return sites
 
 
-def pictures_for(protocols: Mapping[str, Protocol], screen: Screen, recording: Recording, number: int) -> Tensor:
-    """Natural pictures (B, H, W) in contrast, at most ``number``; none where no protocol shows any."""
+def pictures_for(
+    protocols: Mapping[str, Protocol], screen: Screen, recording: Recording, number: int
+) -> tuple[Tensor, np.ndarray]:
+    """:func:`natural_pictures`, at most ``number``; none where no protocol shows any.
+
+    Raises
+    ------
+    ValueError
+        Where the recording has fewer than a protocol shows.
+    """
     if not any(protocol.pictures for protocol in protocols.values()):
-        return torch.zeros(0, *screen.frame_size)
-    return natural_clips(screen, recording, 1, number)[:, 0]
+        return torch.zeros(0, *screen.frame_size), np.zeros(0, int)
+    natural_BHW, film_B = natural_pictures(screen, recording, number)
+    for name, protocol in protocols.items():
+        if protocol.pictures > len(natural_BHW):
+            raise ValueError(
+                f"lab.{name} shows {protocol.pictures} natural pictures, and recording {recording.recording_id} gives "
+                f"{len(natural_BHW)}, which are of one trial of each stimulus; set lab.{name}.draws to so many or fewer"
+            )
+    return natural_BHW, film_B
 
 
 # --- the protocols ----------------------------------------------------------------------------------------------------

@@ -87,6 +87,8 @@ def tune(
     runs: dict[str, list[Run]] = {name: [] for name in protocols}
     begun = time.monotonic()
     screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s)
+    # Read before anything is measured, because a recording may have too few.
+    natural_of = [pictures_for(protocols, screen, recording, natural) for recording, screen in screens]
     for done, ((recording, screen), spec) in enumerate(zip(screens, datamodule.specs, strict=True)):
         if done:
             left_s = (time.monotonic() - begun) / done * (len(screens) - done)
@@ -104,9 +106,11 @@ def tune(
         order = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")
         if protocols:
             sites = sites_of(tuning, centers_U2, [unit for unit in order.tolist() if found["driven"][unit]][:lab_units])
-            shown = pictures_for(protocols, screen, recording, natural)
+            natural_BHW, film_B = natural_of[done]
             benches = [
-                None if one is None else Bench(one, shown, gratings.settle_s, gratings.analysed_s, progress)
+                None
+                if one is None
+                else Bench(one, natural_BHW, gratings.settle_s, gratings.analysed_s, progress, film_B)
                 for one in (screen, true)
             ]
             assert benches[0] is not None

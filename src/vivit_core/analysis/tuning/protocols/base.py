@@ -62,11 +62,19 @@ class Bench:
     natural_BHW : natural pictures in contrast.
     settle_s, analysed_s : time that a stimulus is on before responses count, and for which they count.
     progress : show bars.
+    film_B : the stimulus of each picture, which may have several; None where all are of one film.
     """
 
     def __init__(
-        self, screen: Screen, natural_BHW: Tensor, settle_s: float, analysed_s: float, progress: bool = True
+        self,
+        screen: Screen,
+        natural_BHW: Tensor,
+        settle_s: float,
+        analysed_s: float,
+        progress: bool = True,
+        film_B: np.ndarray | None = None,
     ) -> None:
+        self.film_B = np.zeros(len(natural_BHW), int) if film_B is None else film_B
         self.screen, self.natural_BHW, self.progress = screen, natural_BHW, progress
         self.settle_s, self.analysed_s = settle_s, analysed_s
         self._kept: dict[object, list[Stimulus]] = {}

@@ -23,12 +23,15 @@ from vivit_core.stimuli.base import Stimulus, negative, not_positive
 from vivit_core.stimuli.pictures import PictureInPicture
 from vivit_core.stimuli.surrounds import ring
 
+MOST_SCALED = 4.0  # times the contrast of a foreign surround; more would show a nearly gray picture's noise
+
 
 @dataclass(frozen=True)
 class NaturalSurround(Conditions):
     """The middle of natural pictures, alone, in its own surround, and in another picture's.
 
-    The foreign surround is the next picture's, at the root mean square contrast of the own one.
+    The foreign surround is of another stimulus (of one film, half of the pictures away), at the root mean square
+    contrast of the own one, as far as ``MOST_SCALED`` and the range of the natural pictures allow.
 
     Parameters
     ----------
@@ -74,11 +77,13 @@ class NaturalSurround(Conditions):
         around = ring(bench.size, site.center_px, site.diameter_px)
         alone: list[Stimulus] = []
         foreign: list[Stimulus] = []
-        for i, j in zip(chosen, np.roll(chosen, -1), strict=True):
+        # The pictures' own range: what they show the pixels can show, which may be more than ±1 on one side.
+        least, most = bench.natural_BHW.min(), bench.natural_BHW.max()
+        for i, j in zip(chosen, chosen[partners(bench.film_B[chosen])], strict=True):
             own, other = bench.natural_BHW[i], bench.natural_BHW[j]
-            scale = rms(own * around) / max(rms(other * around), 1e-6)
+            scale = min(rms(own * around) / max(rms(other * around), 1e-6), MOST_SCALED)
             alone.append(self.shown(own, None, site))
-            foreign.append(self.shown(own, (scale * other).clamp(-1.0, 1.0), site))
+            foreign.append(self.shown(own, (scale * other).clamp(least, most), site))
         return {"center": alone, "own": whole, "foreign": foreign}
 
     def shown(self, center: Tensor, surround: Tensor | None, site: Site | None = None) -> Stimulus:
@@ -95,6 +100,16 @@ class NaturalSurround(Conditions):
             "foreign_suppression": suppression(response["foreign"], alone),
             "own_minus_foreign": (response["own"] - response["foreign"]) / alone,
         }
+
+
+def partners(film_R: np.ndarray) -> np.ndarray:
+    """For each picture, the place of another: half of them on, or the first of another film behind that."""
+    total = len(film_R)
+    found_R = []
+    for r in range(total):
+        away = [(r + total // 2 + step) % total for step in range(total)]
+        found_R.append(next((other for other in away if film_R[other] != film_R[r]), away[0]))
+    return np.array(found_R)
 
 
 def rms(picture: Tensor) -> float:
