@@ -8,6 +8,8 @@ between two of them the screen is empty.
 
 Clocks (8 bytes a frame or sample) are held in memory; pictures, spikes and behavior are read in blocks of bins.
 
+The file is long because an NWB file may say in many ways when what was shown, and all of them end in one clock.
+
 Shape letters: T bins, F frames, S samples, H W pixels, C colors, U units, D behavior numbers.
 """
 
