@@ -38,7 +38,7 @@ attack: $(STAMP)  ## Kills, full disks, damaged files and odd names, for 15 minu
 bench: $(STAMP)  ## Speed and memory beside the machine's own peak, in 6 minutes (on a GPU: ARGS="--device cuda")
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
-pretrained: $(STAMP)  ## Train the twin that comes with the package, and put it in its place (15 minutes on an idle core)
+pretrained: $(STAMP)  ## Train the twin that comes with the package, and put it in its place (it took 38 minutes on a busy machine)
 	$(BIN)/python tools/pretrained.py
 
 docs: $(STAMP)  ## The site, in site/; a broken link or reference is an error

@@ -16,7 +16,7 @@ Shape letters: T bins of a trial, U units.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def export_sensorium2023(
             with atomic_write(out / name) as temporary:
                 rows = (row for mouse, video in videos for row in mouse.rows(model, video, transforms))
                 number = sum(len(video.trials) for _, video in videos)
-                write_table(temporary, track(rows, f"predict {tier}", number, disable=not progress))
+                write_parquet(temporary, track(rows, f"predict {tier}", number, disable=not progress))
             tables[tier] = out / name
             tell(f"{tier}: {number} trials of {len(videos)} recordings")
         else:
@@ -204,7 +204,7 @@ class Mouse:
             }
 
 
-def write_table(path: Path, rows: Iterator[Mapping[str, Any]] | Any) -> None:
+def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """A parquet table of the rows, one in memory at a time."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -227,7 +227,7 @@ def write_table(path: Path, rows: Iterator[Mapping[str, Any]] | Any) -> None:
                 pa.ListArray.from_arrays(steps(1, units), values),
                 pa.ListArray.from_arrays(steps(1, units), pa.array(row["neuron_ids"].astype(np.uint32))),
             ]
-            writer.write_table(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
+            writer.write_parquet(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
 
 
 def steps(lists: int, length: int) -> Any:

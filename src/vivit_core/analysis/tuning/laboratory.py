@@ -19,13 +19,13 @@ from vivit_core.analysis.screen import Screen, natural_pictures
 from vivit_core.analysis.tuning.numbers import Tuning
 from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site
 from vivit_core.data.recording.reader import Recording
+from vivit_core.data.simulate.cells import GRAY
 from vivit_core.data.simulate.neurons import TrueNeurons, true_neurons
 from vivit_core.specs import RecordingSpec
 from vivit_core.stimuli.surrounds import Drift
 
 log = logging.getLogger(__name__)
 
-GRAY = 127.5  # the simulator's gray pixel, halfway from black to white
 NEARLY_FULL = 0.95  # share of the largest response to a disc that counts as nearly full
 
 # What gratings tell of a unit, and of the true neuron under the same gratings.

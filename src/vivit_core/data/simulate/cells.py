@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 ComplexArray = NDArray[np.complex64]
 
+GRAY = 127.5  # the gray pixel of every simulated movie, halfway from black to white
+
 # --- the choices, units in the names ---
 CELL_PX = 4.0  # between neighboring cells
 CELL_STD_PX = 2.5  # of a cell's filters: their diameter is 10 px, as that of a middling unit
@@ -81,7 +83,7 @@ class Cells:
         """Complex responses of the quadrature pairs: (T, J, O)."""
         n_frames, height, width = frames_THW.shape
         rows, columns = self.shape
-        contrast_PW = frames_THW.reshape(-1, width).astype(np.float32) / 127.5 - 1
+        contrast_PW = frames_THW.reshape(-1, width).astype(np.float32) / GRAY - 1
         found = []
         for x_W2C, y_2RH in self.filters:
             both = y_2RH @ (contrast_PW @ x_W2C).reshape(n_frames, height, -1)

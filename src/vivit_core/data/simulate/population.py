@@ -14,6 +14,8 @@ from einops import rearrange
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 
+from vivit_core.data.simulate.cells import GRAY
+
 FloatArray = NDArray[np.float32]
 
 # --- the choices, units in the names ---
@@ -211,7 +213,7 @@ class Population:
         energy_NTU = np.empty((n_trials, n_bins, self.n_units), np.float32)
         pool_NTU = np.empty_like(energy_NTU)
         for n in range(n_trials):
-            contrast_TP = rearrange(frames_NTHW[n], "t h w -> t (h w)").astype(np.float32) / 127.5 - 1
+            contrast_TP = rearrange(frames_NTHW[n], "t h w -> t (h w)").astype(np.float32) / GRAY - 1
             response_OTU = rearrange(contrast_TP @ bank, "t (o pair u) -> o pair 1 t u", pair=2, u=self.n_units)
             even, odd = response_OTU[0]
             # Directional where the second, slower pair is added in quadrature.

@@ -14,6 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from vivit_core.data.simulate.cells import GRAY
+
 FloatArray = NDArray[np.float32]
 
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "grass", "gravel", "brick", "stereo_motorcycle", "coins")
@@ -73,7 +75,7 @@ def normalize_contrast(gray: FloatArray) -> FloatArray:
     """Take away the local mean and divide by the local contrast; uint8 gray levels as float32, 127.5 in the middle."""
     centered = gray - gaussian_filter(gray, LOCAL_PX, mode="reflect")
     contrast = np.sqrt(gaussian_filter(centered**2, LOCAL_PX, mode="reflect") + CONTRAST_FLOOR**2)
-    return np.clip(127.5 + GRAY_PER_STD * centered / contrast, 0, 255).astype(np.float32)
+    return np.clip(GRAY + GRAY_PER_STD * centered / contrast, 0, 255).astype(np.float32)
 
 
 @dataclass(frozen=True)

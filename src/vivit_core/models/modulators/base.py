@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import no_regularizer
+from vivit_core.models.layers import init_linear, no_regularizer
 
 
 class Modulator(nn.Module, ABC):
@@ -67,6 +67,15 @@ class Modulator(nn.Module, ABC):
     def regularizer(self) -> Tensor:
         """What it adds to the loss, already weighted: nothing, unless it says otherwise."""
         return no_regularizer(self)
+
+
+def small_net(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two linear layers with a GELU between, started as the core's layers are."""
+    net = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            init_linear(layer)
+    return net
 
 
 class StepModulator(Modulator):

@@ -12,8 +12,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import init_linear
-from vivit_core.models.modulators.base import Modulator
+from vivit_core.models.modulators.base import Modulator, small_net
 
 
 class BehaviorGain(Modulator):
@@ -32,12 +31,7 @@ class BehaviorGain(Modulator):
 
     def __init__(self, channels: int, behavior_dim: int, stride: int, hidden: int, numbers: int) -> None:
         super().__init__()
-        self.net = None
-        if behavior_dim:
-            self.net = nn.Sequential(nn.Linear(behavior_dim, hidden), nn.GELU(), nn.Linear(hidden, numbers), nn.GELU())
-            for layer in self.net:
-                if isinstance(layer, nn.Linear):
-                    init_linear(layer)
+        self.net = nn.Sequential(*small_net(behavior_dim, hidden, numbers), nn.GELU()) if behavior_dim else None
         self.extra_channels = [] if self.net is None else [numbers]
 
     def forward(self, maps: list[FeatureMap], behavior_BTD: Tensor) -> list[FeatureMap]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import torch
 from einops import rearrange, repeat
-from torch import Tensor, nn
+from torch import Tensor
 
-from vivit_core.models.layers import init_linear
-from vivit_core.models.modulators.base import StepModulator
+from vivit_core.models.modulators.base import StepModulator, small_net
 
 
 class Concat(StepModulator):
@@ -28,14 +27,7 @@ class Concat(StepModulator):
 
     def __init__(self, channels: int, behavior_dim: int, stride: int, hidden: int) -> None:
         super().__init__(stride)
-        self.net = None
-        if behavior_dim:
-            self.net = nn.Sequential(
-                nn.Linear(channels + behavior_dim * stride, hidden), nn.GELU(), nn.Linear(hidden, channels)
-            )
-            for layer in self.net:
-                if isinstance(layer, nn.Linear):
-                    init_linear(layer)
+        self.net = small_net(channels + behavior_dim * stride, hidden, channels) if behavior_dim else None
 
     def change(self, x_BCSHW: Tensor, past_BSK: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.net is None:

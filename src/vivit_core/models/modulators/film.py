@@ -6,10 +6,9 @@ Shape letters: B clips, S time steps of the last map, C channels, H W cells, D b
 from __future__ import annotations
 
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from vivit_core.models.layers import init_linear
-from vivit_core.models.modulators.base import StepModulator
+from vivit_core.models.modulators.base import StepModulator, small_net
 
 
 class FiLM(StepModulator):
@@ -25,14 +24,7 @@ class FiLM(StepModulator):
 
     def __init__(self, channels: int, behavior_dim: int, stride: int, hidden: int) -> None:
         super().__init__(stride)
-        self.net = None
-        if behavior_dim:
-            self.net = nn.Sequential(
-                nn.Linear(behavior_dim * stride, hidden), nn.GELU(), nn.Linear(hidden, 2 * channels)
-            )
-            for layer in self.net:
-                if isinstance(layer, nn.Linear):
-                    init_linear(layer)
+        self.net = small_net(behavior_dim * stride, hidden, 2 * channels) if behavior_dim else None
 
     def change(self, x_BCSHW: Tensor, past_BSK: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return (x_BCSHW if self.net is None else modulated(x_BCSHW, self.net(past_BSK))), None

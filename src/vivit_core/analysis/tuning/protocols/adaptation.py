@@ -20,12 +20,11 @@ from vivit_core.analysis.tuning.protocols.base import (
     draw_problems,
     drawn_drifts,
     driven,
-    refuse_settings,
     rising_problems,
     suppression,
 )
 from vivit_core.stimuli.adaptation import AdapterAndTest
-from vivit_core.stimuli.base import Stimulus, negative, not_positive
+from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse
 
 LEAST_ADAPTATION = 0.05  # an index below it has no time of recovery
 RECOVERIES_S = np.geomspace(0.02, 20.0, 100)  # times that the fit tries
@@ -71,7 +70,7 @@ class Adaptation(Conditions):
     def __post_init__(self) -> None:
         problems = draw_problems(self) + contrast_problems(self, "adapter_contrast", "test_contrast")
         problems += not_positive(self, "adapter_s", "test_s") + negative(self, "before_s", "after_s")
-        refuse_settings(self, problems + rising_problems(self, "delays_s", 2))
+        refuse(self, problems + rising_problems(self, "delays_s", 2))
 
     def conditions(self, site: Site, bench: Bench, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
         tests = drawn_drifts(site, self.test_contrast, rng, self.draws)

@@ -296,9 +296,7 @@ def drawn_drifts(site: Site, contrast: float, rng: np.random.Generator, draws: i
     return [replace(site.drift, contrast=contrast, phase_deg=float(phase)) for phase in phases_deg(rng, draws)]
 
 
-def drawn_places(
-    site: Site, jitter_px: float, rng: np.random.Generator, draws: int
-) -> list[tuple[float, float]]:  # fmt: skip
+def drawn_places(site: Site, jitter_px: float, rng: np.random.Generator, draws: int) -> list[tuple[float, float]]:
     """Places around the site's center, normally distributed along both axes."""
     return [site.moved(step) for step in rng.normal(0.0, jitter_px, (draws, 2))]
 
@@ -327,18 +325,6 @@ def first_fall(x: Sequence[float], curve_XB: np.ndarray, level_B: np.ndarray) ->
         share = (curve_X[at - 1] - level) / (curve_X[at - 1] - curve_X[at])
         found_B[b] = x[at - 1] + share * (x[at] - x[at - 1])
     return found_B
-
-
-def refuse_settings(protocol: object, problems: Sequence[str]) -> None:
-    """All that is wrong with a protocol's settings, in one message.
-
-    Raises
-    ------
-    ValueError
-        Where there is any problem.
-    """
-    if problems:
-        raise ValueError(f"{type(protocol).__name__}: " + "; ".join(problems))
 
 
 def draw_problems(protocol: Conditions) -> list[str]:

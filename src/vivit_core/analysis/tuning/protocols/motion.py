@@ -15,10 +15,9 @@ from vivit_core.analysis.tuning.protocols.base import (
     contrast_problems,
     draw_problems,
     driven,
-    refuse_settings,
     suppression,
 )
-from vivit_core.stimuli.base import Stimulus, negative
+from vivit_core.stimuli.base import Stimulus, negative, refuse
 from vivit_core.stimuli.motion import CenterSurroundMotion
 
 
@@ -52,7 +51,7 @@ class Motion(Conditions):
 
     def __post_init__(self) -> None:
         problems = draw_problems(self) + contrast_problems(self, "contrast") + negative(self, "gap_px")
-        refuse_settings(self, problems)
+        refuse(self, problems)
 
     def conditions(self, site: Site, bench: Bench, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
         seeds = rng.integers(2**31, size=self.draws).tolist()

@@ -16,10 +16,9 @@ from vivit_core.analysis.tuning.protocols.base import (
     Site,
     draw_problems,
     driven,
-    refuse_settings,
     suppression,
 )
-from vivit_core.stimuli.base import Stimulus, negative, not_positive
+from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse
 from vivit_core.stimuli.pictures import PictureInPicture
 from vivit_core.stimuli.surrounds import ring
 
@@ -58,7 +57,7 @@ class NaturalSurround(Conditions):
     def __post_init__(self) -> None:
         problems = [f"draws={self.draws} is below 2, and a foreign surround is another's"] if self.draws < 2 else []
         problems += not_positive(self, "picture_s") + negative(self, "before_s") + draw_problems(self)
-        refuse_settings(self, problems)
+        refuse(self, problems)
 
     @property
     def pictures(self) -> int:

@@ -20,9 +20,8 @@ from vivit_core.analysis.tuning.protocols.base import (
     draw_problems,
     driven,
     phases_deg,
-    refuse_settings,
 )
-from vivit_core.stimuli.base import Stimulus
+from vivit_core.stimuli.base import Stimulus, refuse
 from vivit_core.stimuli.surrounds import Plaid
 
 LARGEST = 1 - 1e-6  # a correlation, so that partial correlations and Fisher z stay finite
@@ -64,7 +63,7 @@ class Plaids(Conditions):
             problems.append(
                 f"angle_deg={self.angle_deg}: half of it is no whole number of steps of {360 / self.directions:g}°"
             )
-        refuse_settings(self, problems)
+        refuse(self, problems)
 
     @property
     def half_steps(self) -> float:

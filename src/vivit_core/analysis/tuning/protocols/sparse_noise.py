@@ -13,7 +13,8 @@ import numpy as np
 
 from vivit_core.analysis.bootstrap import interval
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ
-from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site, refuse_settings, resamplings
+from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site, resamplings
+from vivit_core.stimuli.base import refuse
 from vivit_core.stimuli.noise import Noise
 
 HALF = 0.5  # share of a map's highest value above which a pixel belongs to the field
@@ -55,7 +56,7 @@ class SparseNoise(Protocol):
 
     def __post_init__(self) -> None:
         problems = [f"lags_s={self.lags_s} is not in 0 … clip_s={self.clip_s}"]
-        refuse_settings(self, [] if 0 < self.lags_s < self.clip_s else problems)
+        refuse(self, [] if 0 < self.lags_s < self.clip_s else problems)
         self.noise()
 
     def noise(self) -> Noise:

@@ -22,11 +22,10 @@ from vivit_core.analysis.tuning.protocols.base import (
     drawn_places,
     driven,
     first_fall,
-    refuse_settings,
     rising_problems,
     suppression,
 )
-from vivit_core.stimuli.base import Stimulus, negative
+from vivit_core.stimuli.base import Stimulus, negative, refuse
 from vivit_core.stimuli.surrounds import CenterSurround, Drift
 
 GONE = 0.05  # share of its largest response to which a unit falls where an annulus no longer covers its field
@@ -77,7 +76,7 @@ class Surround(OfGratings):
             problems.append(
                 f"gaps_px={self.gaps_px} does not begin at 0, and suppressions are those without a gap; put 0.0 first"
             )
-        refuse_settings(self, problems)
+        refuse(self, problems)
 
     def conditions(self, site: Site, bench: Bench, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
         drifts = drawn_drifts(site, self.contrast, rng, self.draws)
@@ -149,7 +148,7 @@ class Annuli(OfGratings):
         problems += rising_problems(self, "inner_px", 2)
         if not problems and not self.inner_px[0] > 0:
             problems.append(f"inner_px={self.inner_px} does not begin above 0; the grating without a disc is added")
-        refuse_settings(self, problems)
+        refuse(self, problems)
 
     def conditions(self, site: Site, bench: Bench, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
         drifts = drawn_drifts(site, self.contrast, rng, self.draws)
