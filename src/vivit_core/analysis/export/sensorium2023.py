@@ -227,7 +227,7 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
                 pa.ListArray.from_arrays(steps(1, units), values),
                 pa.ListArray.from_arrays(steps(1, units), pa.array(row["neuron_ids"].astype(np.uint32))),
             ]
-            writer.write_parquet(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
+            writer.write_table(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
 
 
 def steps(lists: int, length: int) -> Any:
