@@ -22,7 +22,7 @@ import yaml
 
 from vivit_core.analysis.screen import natural_pictures
 from vivit_core.analysis.tuning.laboratory import TrueScreen, sites_of
-from vivit_core.analysis.tuning.numbers import measure
+from vivit_core.analysis.tuning.measure import measure
 from vivit_core.analysis.tuning.protocols.base import Bench
 from vivit_core.cli.schema import conf_dir
 from vivit_core.data.recording.reader import Recording
@@ -57,7 +57,7 @@ def by_kind(names: list[str], units: int, seed: int, cache: Path) -> pd.DataFram
     sites = sites_of(found, centers_U2, range(units))
     gratings = found.gratings
     natural_BHW, film_B = natural_pictures(screen, Recording(path), 48)
-    bench = Bench(screen, natural_BHW, gratings.settle_s, gratings.analysed_s, film_B=film_B)
+    bench = Bench(screen, natural_BHW, gratings.settle_s, gratings.common_s(neurons.frame_rate_hz), film_B=film_B)
     kind_U, rows = neurons.contexts.kind_U, {}
     for name, protocol in build_all("lab", {name: tuning["lab"][name] for name in names}).items():
         for number, values_S3 in protocol.run(bench, sites, name).numbers.items():

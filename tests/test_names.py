@@ -461,12 +461,12 @@ def fields_of(folder: Path) -> list[Path]:
 def tuning_of(folder: Path) -> list[Path]:
     gratings = SimpleNamespace(
         directions_deg=np.arange(0, 360, 90), temporal_frequencies_hz=[1.0, 2.0], spatial_frequencies=[0.1, 0.2],
-        analysed_s=1.0, contrasts=[0.1, 1.0], sizes_px=[2.0],
+        contrasts=[0.1, 1.0], sizes_px=[2.0],
     )  # fmt: skip
     response = RNG.uniform(size=(4, 2, 2, U))
     tuning = SimpleNamespace(
         gratings=gratings, simple_U=np.array([True, False, True, False]), curve=lambda axis: response[:, 0, 0],
-        response_DSFU=response, best_U3=np.zeros((U, 3), int), course_TU=RATES, blank_U=BY_UNIT,
+        response_DSFU=response, best_U3=np.zeros((U, 3), int), course_TU=RATES, blank_U=BY_UNIT, rate_hz=60.0,
         contrast_KU=response[:2, 0, 0], size_AU=response[:2, 0, 0],
     )  # fmt: skip
     names = ("best_hz", "circular_variance", "driven", "truth_orientation_deg", "modulation_ratio", "truth_complex",

@@ -28,6 +28,7 @@ from vivit_core.analysis.tuning.laboratory import (
     sites_of,
     true_screen,
 )
+from vivit_core.analysis.tuning.measure import measure
 from vivit_core.analysis.tuning.more_exciting import more_pictures
 from vivit_core.analysis.tuning.most_exciting import (
     Ascent,
@@ -37,7 +38,6 @@ from vivit_core.analysis.tuning.most_exciting import (
     nearest,
     suppressing_surround,
 )
-from vivit_core.analysis.tuning.numbers import measure
 from vivit_core.analysis.tuning.protocols.adaptation import Adaptation, decay_s
 from vivit_core.analysis.tuning.protocols.base import Bench, Protocol, Site, first_fall, resamplings
 from vivit_core.analysis.tuning.protocols.motion import Motion
@@ -59,7 +59,7 @@ from vivit_core.stimuli.surrounds import Drift, ring
 LAB: dict[str, Any] = yaml.safe_load((conf_dir() / "task" / "tuning.yaml").read_text())["lab"]
 SHIPPED: dict[str, Protocol] = build_all("lab", LAB)
 PLACE = (13.0, 10.0)
-SITE = Site(0, PLACE, 8.0, Drift(0.0, 0.12, 4.0, 0.4), simple=False)
+SITE = Site(0, PLACE, 8.0, Drift(0.0, 0.12, 4.0, 0.4), simple=False, analysed_s=0.5)
 SURROUND = Surround(draws=4, seed=0, contrast=0.4, gaps_px=[0.0, 1.0, 2.0, 3.0], jitter_px=0.0)
 
 
@@ -281,6 +281,7 @@ def directed(bench: Bench) -> list[Site]:
             # ±1 moves along ±(sin, cos) of the orientation in (x, y), y downwards.
             Drift(float(units.orientation_deg[u] - 90 * turned[u]) % 360, 0.12, 4.0, 0.4),
             simple=False,
+            analysed_s=0.5,
         )
         for u in range(4)
     ]
@@ -430,6 +431,9 @@ QUICK = Gratings(
     sizes_px=[6.0, 12.0],
     settle_s=0.1,
     analysed_s=0.25,
+    draws=3,
+    jitter_px=0.5,
+    seed=0,
 )
 
 
@@ -527,6 +531,15 @@ def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for row in ran:
         low, value, high = (float(row[f"near_iso_suppression{end}"]) for end in ("_low", "", "_high"))
         assert low <= value <= high and abs(value) < 0.5
+        low, value, high = (float(row[f"best_hz{end}"]) for end in ("_low", "", "_high"))
+        assert low <= value <= high
+    others = [row for row in rows if not row["near_iso_suppression"]]
+    assert others and all(row["osi"] and not row["osi_low"] for row in others)
+    of_osi = summary["gratings"]["osi"]
+    assert of_osi["units"] == 2 and of_osi["median"] == pytest.approx(np.median([float(row["osi"]) for row in ran]))
+    widths = [float(row["osi_high"]) - float(row["osi_low"]) for row in ran]
+    assert of_osi["interval_width"] == pytest.approx(np.median(widths))
+    assert summary["gratings"]["orientation_deg"]["median"] is None
     told = summary["protocols"]["near"]
     assert told["units"] == 2 and told["over"] == "phases and places"
     assert told["numbers"]["iso_suppression"]["median"] == pytest.approx(

@@ -33,16 +33,10 @@ from torch import Tensor, nn
 from vivit_core import load_twin
 from vivit_core.analysis.receptive_fields.fields import gradient_fields
 from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.tuning.draws import along, drawn, with_intervals
+from vivit_core.analysis.tuning.measure import Projector, measure, preferences
 from vivit_core.analysis.tuning.most_exciting import Ascent, best_natural, most_exciting, roughness
-from vivit_core.analysis.tuning.numbers import (
-    Responses,
-    against_truth,
-    half_width_deg,
-    measure,
-    naka_rushton,
-    peak_of,
-    preferences,
-)
+from vivit_core.analysis.tuning.numbers import Curves, Responses, against_truth, half_width_deg, naka_rushton, peak_of
 from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tune import tune
 from vivit_core.data.simulate.population import Population
@@ -60,6 +54,9 @@ GRATINGS = Gratings(
     sizes_px=[2.0, 4.0, 8.0, 14.0],
     settle_s=0.25,
     analysed_s=0.5,
+    draws=1,
+    jitter_px=0.5,
+    seed=0,
 )
 
 
@@ -172,13 +169,53 @@ def test_contrast_response() -> None:
     [
         ({"directions": 6}, "directions=6"),
         ({"spatial_frequencies": [0.7]}, r"0\.7"),
-        ({"temporal_frequencies_hz": [3.0]}, "3.0 Hz has 1.5 cycles"),
+        ({"temporal_frequencies_hz": [0.0]}, "not above 0 Hz"),
+        ({"analysed_s": 0.0}, "analysed_s=0.0"),
+        ({"draws": 0}, "draws=0"),
+        ({"jitter_px": -1.0}, "jitter_px=-1.0"),
         ({"contrast": 0.0}, "contrast=0.0"),
     ],
 )
 def test_gratings_that_cannot_be_are_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         replace(GRATINGS, **changes)
+
+
+def test_responses_count_for_the_fewest_whole_cycles() -> None:
+    short = replace(GRATINGS, analysed_s=0.25)
+    assert short.analysed_bins(120.0) == [60, 30, 30] and short.common_s(120.0) == 0.5
+    assert short.analysed_bins(30.0) == [15, 15, 15]  # 8 Hz has 7.5 bins in two cycles
+    assert replace(short, temporal_frequencies_hz=[7.0]).analysed_bins(60.0) == [60]
+    with pytest.raises(ValueError, match=r"2 to 16 cycles of 7\.3 Hz are no whole .* 7\.5 Hz has 8 bins"):
+        replace(short, temporal_frequencies_hz=[7.3]).analysed_bins(60.0)
+    with pytest.raises(ValueError, match=r"16\.0 Hz cannot be shown at 30 frames"):
+        replace(short, temporal_frequencies_hz=[16.0]).analysed_bins(30.0)
+
+
+def test_fewer_cycles_tell_the_same() -> None:
+    model: Any = SimulatedUnits(replace(population(), complex=np.array([0, 1, 0, 1], bool)))
+    long, short = (
+        measure(Screen(model, "known", (0.0, 255.0)), replace(GRATINGS, analysed_s=s), CENTERS, progress=False)
+        for s in (0.5, 0.25)
+    )
+    # Of two opposite directions with the same response rounding names one.
+    np.testing.assert_array_equal(short.best_U3 % 8, long.best_U3 % 8)
+    scale = long.response_DSFU.max()
+    np.testing.assert_allclose(short.f0_DSFU, long.f0_DSFU, atol=0.02 * scale)
+    np.testing.assert_allclose(short.f1_DSFU, long.f1_DSFU, atol=0.02 * scale)
+    ends = np.array([30, 15, 15])[short.best_U3[:, 2]]  # bins of whole cycles of 2, 4 and 8 Hz
+    np.testing.assert_array_equal(np.isfinite(short.course_TU).sum(0), ends)
+    first = short.course_TU[: ends[0], 0]
+    assert first.mean() == pytest.approx(short.f0_DSFU[(*short.best_U3[0], 0)])
+
+
+def test_clips_of_different_lengths_are_shown_in_their_order() -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    clips = [torch.randn(bins, HEIGHT, WIDTH) * 0.1 for bins in (20, 20, 30, 20)]
+    shown = list(screen.show(clips, 4, "clips", progress=False))
+    assert [tuple(batch.shape[:2]) for batch, _ in shown] == [(2, 20), (1, 30), (1, 20)]
+    for clip, rates_TU in zip(clips, [own for _, rates in shown for own in rates], strict=True):
+        torch.testing.assert_close(rates_TU, screen.rates(clip[None])[0].detach())
 
 
 QUICK = replace(
@@ -216,6 +253,95 @@ def test_full_field_contrasts_are_shown_once(monkeypatch: pytest.MonkeyPatch) ->
             alone = Responses.of(rates.double().numpy(), times[15:], hz)
             expected = alone.f1[unit] if found.simple_U[unit] else alone.f0[unit] - float(blank[:, unit].mean())
             assert found.contrast_KU[k, unit] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_a_contrast_that_was_shown_already_is_not_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    every = measure(screen, replace(QUICK, contrasts=[0.25, 0.499999, 0.9]), CENTERS, progress=False)
+    shown: dict[str, int] = {}
+    show = screen.show
+
+    def counted(clips: Any, total: int, what: str, progress: bool) -> Any:
+        shown[what] = total
+        return show(clips, total, what, progress)
+
+    monkeypatch.setattr(screen, "show", counted)
+    found = measure(screen, replace(QUICK, contrasts=[0.25, 0.5, 0.9]), CENTERS, progress=False)
+    assert shown["contrasts"] == 2 * len(np.unique(found.best_U3, axis=0))
+    np.testing.assert_allclose(found.contrast_KU, every.contrast_KU, rtol=1e-3)
+
+
+# Intervals ------------------------------------------------------------------------------------------------------------
+def test_intervals_are_of_resampled_draws() -> None:
+    """Three draws with best responses of 1, 2 and 3 over an orthogonal one of 1; each is drawn thrice in 1 of 27."""
+    tuning = measure(
+        Screen(known_ln(gain=0.2), "known", (0.0, 255.0)), replace(QUICK, draws=3), CENTERS, progress=False
+    )
+    best = np.array([1.0, 2.0, 3.0])
+    one = np.ones(3)
+    curves = Curves(
+        direction_DX=np.stack([best, one, best / 2, one]),
+        spatial_SX=best[None],
+        temporal_FX=best[None],
+        contrast_KX=best[None],
+        size_AX=np.stack([2 * best, best]),
+        above_gray_X=one,
+        f1_X=best,
+    )
+    found = with_intervals(preferences(tuning), tuning, {2: curves})
+
+    def told(name: str) -> list[float]:
+        return [found[f"{name}{end}"][2] for end in ("", "_low", "_high")]
+
+    assert told("osi") == pytest.approx([1 / 3, 0.0, 1 / 2])
+    assert told("dsi") == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    assert told("modulation_ratio") == pytest.approx([2, 1, 3])
+    assert told("suppression_index") == pytest.approx([1 / 2, 1 / 2, 1 / 2])
+    assert told("best_hz") == pytest.approx([2, 1, 3])
+    assert np.isnan(found["osi_low"][[0, 1, 3]]).all() and np.isfinite(found["osi"]).all()
+    # Fewer than three draws have no interval.
+    twice = Curves(*(values[..., :2] for values in curves.arrays()))
+    few = with_intervals(preferences(tuning), replace(tuning, gratings=replace(tuning.gratings, draws=2)), {2: twice})
+    assert few["best_hz"][2] == 1.5 and np.isnan(few["osi_low"]).all()
+
+
+def test_intervals_of_angles_lie_beside_them() -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    tuning = measure(screen, replace(QUICK, directions=16, draws=3), CENTERS, progress=False)
+    directions = tuning.gratings.directions_deg
+    turned = np.stack([np.cos(np.deg2rad(directions - at)) + 1 for at in (265.0, 272.0, 273.0)], 1) ** 4
+    one = np.ones(3)
+    curves = Curves(turned, one[None], one[None], one[None], np.ones((2, 3)), one, one)
+    found = with_intervals(preferences(tuning), tuning, {0: curves})
+    # Bars are orthogonal to the direction: 175, 2 and 3 degrees.
+    assert found["orientation_deg"][0] == pytest.approx(0.0, abs=0.3)
+    assert found["orientation_deg_low"][0] == pytest.approx(-5.0, abs=0.3)
+    assert found["orientation_deg_high"][0] == pytest.approx(3.0, abs=0.3)
+    assert [found[f"direction_deg{end}"][0] for end in ("", "_low", "_high")] == [270.0, 270.0, 270.0]
+
+
+def test_draws_have_other_phases_and_places() -> None:
+    model: Any = SimulatedUnits(replace(population(), complex=np.ones(4, bool)))
+    screen = Screen(model, "known", (0.0, 255.0))
+    gratings = replace(QUICK, contrasts=[0.2, 0.5], draws=3, jitter_px=2.0)
+    tuning = measure(screen, gratings, CENTERS, progress=False)
+    found = drawn(screen, tuning, CENTERS, [1, 3], progress=False)
+    assert set(found) == {1, 3}
+    measured, own = tuning.curves(), found[1]
+    for first, curve in zip(measured.arrays(), own.arrays(), strict=True):
+        np.testing.assert_array_equal(curve[..., 0], first[..., 1])
+    # A complex cell cares for no phase, but for the place of a disc.
+    for curve in (own.direction_DX, own.contrast_KX, own.size_AX[-1:]):
+        np.testing.assert_allclose(curve, np.tile(curve[:, :1], 3), rtol=0.02, atol=0.02 * curve.max())
+    assert np.abs(own.size_AX[0] / own.size_AX[0, 0] - 1).max() > 0.05
+    plan = along(tuning, 1, CENTERS[1] + 1.0, 120.0)
+    assert {shown.phase_deg for part in plan for shown in part} == {120.0}
+    assert plan[4][0].disc == (18.0, 12.0, 6.0) and plan[4][-1].disc is None
+    # What a draw shows is what it says.
+    ((n, _, again),) = Projector(screen, gratings, False).show([plan[4][0]], "one")
+    assert n == 0
+    at_place = measure(screen, gratings, CENTERS + 1.0, progress=False).size_AU[0, 1]
+    assert again.f0[1] - tuning.blank_U[1] == pytest.approx(at_place, rel=0.02)
 
 
 def tuned(model: Any, folder: Path, **changes: Any) -> dict[str, Any]:
@@ -326,7 +452,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     written = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
     assert written == {"tuning_known.png", "population.png", "exciting_known.png", "clips_known.gif"}
     section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
-    assert len(section.pictures) == 4 and len(section.tables) == 3
+    assert len(section.pictures) == 4 and len(section.tables) == 3  # one draw has no intervals
     assert section.explore is not None
     told = section.explore.plain()
     of = {column["key"]: column["values"] for column in told["columns"]}
@@ -383,6 +509,17 @@ def test_most_exciting_pictures_of_a_linear_unit_are_its_filter() -> None:
     norm = 0.2 * screen.natural_contrast * (HEIGHT * WIDTH * LAGS) ** 0.5
     np.testing.assert_allclose(clips.flatten(1).norm(dim=1), norm, rtol=1e-3)
     np.testing.assert_allclose(hz, 0.2 * RATE_HZ * np.exp(0.2 * norm * 120 / 40), rtol=0.1)
+
+
+def test_steps_begin_with_the_picture_and_rates_are_told_after_gray(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    bins: list[int] = []
+    rates = screen.rates
+    monkeypatch.setattr(screen, "rates", lambda clips: bins.append(clips.shape[1]) or rates(clips))
+    images, hz = most_exciting(screen, [0], replace(ASCENT, steps=3), "image", progress=False)
+    assert bins == [LAGS] * 3 + [LAGS + 6]  # and 0.1 s of gray
+    told = rates(torch.cat([torch.zeros(1, 6, HEIGHT, WIDTH), images.expand(-1, LAGS, -1, -1)], 1))[0, 6:, 0].mean()
+    assert hz[0] == pytest.approx(float(told.detach()))
 
 
 def test_pictures_keep_their_budget_range_and_frequencies() -> None:

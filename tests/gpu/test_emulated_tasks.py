@@ -31,7 +31,7 @@ ASCENT = Ascent(
 SURROUND = Surround(draws=3, seed=0, contrast=0.3, gaps_px=[0.0], jitter_px=0.5)
 GRATINGS = Gratings(
     directions=4, spatial_frequencies=[0.12], temporal_frequencies_hz=[4.0], contrast=0.5, contrasts=[0.5, 1.0],
-    sizes_px=[8.0], settle_s=0.1, analysed_s=0.25,
+    sizes_px=[8.0], settle_s=0.1, analysed_s=0.25, draws=3, jitter_px=0.5, seed=0,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Shape letters: B clips, C channels, T bins (= frames), H W pixels, U units.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -108,18 +108,26 @@ class Screen:
         ------
         clips (B, T, H, W) and the rates they give, (B, T, U) in Hz, in the order given.
         """
-        waiting: list[Tensor] = []
         begun = time.monotonic()
-        for shown, clip in enumerate(track(clips, f"{what} {self.spec.recording_id}", total, disable=not progress), 1):
-            waiting.append(clip)
-            if shown == total or (len(waiting) + 1) * len(clip) > BINS_AT_ONCE:
-                batch = torch.stack(waiting)
-                waiting.clear()
-                rates_BTU = self.rates(batch).cpu()
-                self.seconds_taken += time.monotonic() - begun
-                self.bins_shown += batch.shape[0] * batch.shape[1]
-                yield batch, rates_BTU
-                begun = time.monotonic()
+        followed = track(clips, f"{what} {self.spec.recording_id}", total, disable=not progress)
+        for batch in batches(followed):
+            rates_BTU = self.rates(batch).cpu()
+            self.seconds_taken += time.monotonic() - begun
+            self.bins_shown += batch.shape[0] * batch.shape[1]
+            yield batch, rates_BTU
+            begun = time.monotonic()
+
+
+def batches(clips: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Clips (T, H, W) in the order given, as many of one length as make ``BINS_AT_ONCE``; (B, T, H, W)."""
+    waiting: list[Tensor] = []
+    for clip in clips:
+        if waiting and (len(clip) != len(waiting[0]) or (len(waiting) + 1) * len(clip) > BINS_AT_ONCE):
+            yield torch.stack(waiting)
+            waiting.clear()
+        waiting.append(clip)
+    if waiting:
+        yield torch.stack(waiting)
 
 
 def pixel_range(recording: Recording) -> tuple[float, float]:

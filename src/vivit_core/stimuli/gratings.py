@@ -15,6 +15,12 @@ FINE = 360  # directions at which a curve is interpolated
 EDGE_PX = 1.0  # over which the border of an aperture fades
 
 
+CYCLES = 8  # times the fewest cycles that are tried, until they are whole bins
+
+
+WHOLE_BINS = 1e-3  # bins from a whole number that still count as whole
+
+
 @dataclass(frozen=True)
 class Gratings:
     """Which gratings are shown.
@@ -23,11 +29,16 @@ class Gratings:
     ----------
     directions : number of directions, evenly spaced over the circle; a multiple of 4.
     spatial_frequencies : cycles a pixel.
-    temporal_frequencies_hz : each with a whole number of cycles in ``analysed_s``.
+    temporal_frequencies_hz : where a grating drifts, cycles a second.
     contrast : of the gratings for the preferred values; 1 is the largest step from gray that the pixels can make.
     contrasts : for the contrast response, at the unit's preferred grating.
     sizes_px : diameters of apertures around the unit's place, at its preferred grating; the full field is added.
-    settle_s, analysed_s : time that a grating is on before responses count, and for which they count, s.
+    settle_s : time that a grating is on before responses count, s.
+    analysed_s : time for which they count at least, s: each grating for the fewest whole cycles that last so long.
+    draws : times that the gratings along a unit's curves are shown for intervals, each with another phase and, in
+        apertures, another place; with fewer than three there are none.
+    jitter_px : standard deviation of the place along both axes, px.
+    seed : of the places.
     """
 
     directions: int
@@ -38,6 +49,9 @@ class Gratings:
     sizes_px: list[float]
     settle_s: float
     analysed_s: float
+    draws: int
+    jitter_px: float
+    seed: int
 
     def __post_init__(self) -> None:
         problems = []
@@ -47,13 +61,15 @@ class Gratings:
             problems.append(f"spatial_frequencies={self.spatial_frequencies} are not in 0 … 0.5 cycles a pixel")
         if not self.temporal_frequencies_hz:
             problems.append("temporal_frequencies_hz is empty")
-        for hz in self.temporal_frequencies_hz:
-            cycles = hz * self.analysed_s
-            if cycles < 0.5 or abs(cycles - round(cycles)) > 1e-6:
-                problems.append(
-                    f"temporal_frequencies_hz: {hz} Hz has {cycles:g} cycles in analysed_s={self.analysed_s}, "
-                    "which is not a whole number"
-                )
+        if not all(hz > 0 for hz in self.temporal_frequencies_hz):
+            problems.append(f"temporal_frequencies_hz={self.temporal_frequencies_hz} are not above 0 Hz")
+        if self.draws < 1:
+            problems.append(f"draws={self.draws} is below 1")
+        for name in ("settle_s", "jitter_px"):
+            if getattr(self, name) < 0:
+                problems.append(f"{name}={getattr(self, name)} is below 0")
+        if not self.analysed_s > 0:
+            problems.append(f"analysed_s={self.analysed_s} is not above 0")
         if not all(0 < c <= 1 for c in (self.contrast, *self.contrasts)):
             problems.append(f"contrast={self.contrast}, contrasts={self.contrasts} are not in 0 … 1")
         if not all(size > 0 for size in self.sizes_px):
@@ -64,6 +80,40 @@ class Gratings:
     @property
     def directions_deg(self) -> np.ndarray:
         return np.arange(self.directions) * 360.0 / self.directions
+
+    def analysed_bins(self, rate_hz: float) -> list[int]:
+        """Bins for which the responses to each temporal frequency count: whole cycles.
+
+        Raises
+        ------
+        ValueError
+            For frequencies that so many frames a second cannot show, or whose cycles are never whole bins.
+        """
+        found, problems = [], []
+        for hz in self.temporal_frequencies_hz:
+            if hz >= rate_hz / 2:
+                problems.append(f"{hz} Hz cannot be shown at {rate_hz:g} frames a second")
+                continue
+            fewest = max(1, math.ceil(self.analysed_s * hz - 1e-6))
+            whole = [
+                round(cycles * rate_hz / hz)
+                for cycles in range(fewest, CYCLES * fewest + 1)
+                if abs(cycles * rate_hz / hz - round(cycles * rate_hz / hz)) < WHOLE_BINS
+            ]
+            if whole:
+                found.append(whole[0])
+            else:
+                problems.append(
+                    f"{fewest} to {CYCLES * fewest} cycles of {hz} Hz are no whole number of bins at {rate_hz:g} "
+                    f"frames a second; {rate_hz / round(rate_hz / hz):.6g} Hz has {round(rate_hz / hz)} bins a cycle"
+                )
+        if problems:
+            raise ValueError("gratings.temporal_frequencies_hz: " + "; ".join(problems))
+        return found
+
+    def common_s(self, rate_hz: float) -> float:
+        """The shortest time in which all that :meth:`analysed_bins` says have whole cycles, s."""
+        return math.lcm(*self.analysed_bins(rate_hz)) / rate_hz
 
 
 def grating(
@@ -80,8 +130,11 @@ def grating(
     y_H1, x_W = np.arange(height)[:, None] - (height - 1) / 2, np.arange(width) - (width - 1) / 2
     angle = math.radians(direction_deg)
     along_HW = x_W * math.cos(angle) - y_H1 * math.sin(angle)  # y points down
-    phase_THW = 2 * np.pi * (cycles_per_px * along_HW - hz * times_s[:, None, None])
-    return contrast * torch.as_tensor(np.cos(phase_THW + math.radians(phase_deg))).float()
+    place_HW = 2 * np.pi * cycles_per_px * along_HW + math.radians(phase_deg)
+    turn_T = 2 * np.pi * hz * times_s
+    # The cosine of the difference, of which space and time are made once each.
+    wave_THW = np.multiply.outer(np.cos(turn_T), np.cos(place_HW)) + np.multiply.outer(np.sin(turn_T), np.sin(place_HW))
+    return contrast * torch.as_tensor(wave_THW).float()
 
 
 def aperture(size: tuple[int, int], center_2: np.ndarray, diameter_px: float) -> Tensor:

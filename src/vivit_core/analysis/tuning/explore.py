@@ -9,26 +9,11 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.explore import IDS, UNITS, by_recording, columns_of
-from vivit_core.analysis.tuning.laboratory import OF_GRATINGS
+from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED
 from vivit_core.report.explore import Curves, Explorer, Panel
 from vivit_core.system.tables import read_table
 
-TITLES = {
-    "best_hz": "best response (Hz)",
-    "blank_hz": "rate at gray (Hz)",
-    "orientation_deg": "orientation (°)",
-    "direction_deg": "direction (°)",
-    "circular_variance": "circular variance",
-    "osi": "OSI",
-    "dsi": "DSI",
-    "orientation_bandwidth_deg": "half width (°)",
-    "modulation_ratio": "F1/F0",
-    "spatial_frequency": "spatial frequency (cycles/px)",
-    "temporal_frequency_hz": "temporal frequency (Hz)",
-    "contrast_c50": "c50",
-    "preferred_size_px": "preferred size (px)",
-    "suppression_index": "suppression index",
-}
+TITLES = {"best_hz": "best response (Hz)", "blank_hz": "rate at gray (Hz)"} | PREFERRED | OF_GRATINGS
 CURVES = {  # of tuning.npz: what a curve runs over, its title there, and whether by ratios
     "direction_DU": ("directions_deg", "direction (°)", False),
     "spatial_SU": ("spatial_frequencies", "spatial frequency (cycles/px)", True),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vivit_core.analysis.screen import Screen, natural_pictures
-from vivit_core.analysis.tuning.numbers import Tuning
+from vivit_core.analysis.tuning.measure import Tuning
 from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.simulate.cells import GRAY
@@ -28,7 +28,13 @@ log = logging.getLogger(__name__)
 
 NEARLY_FULL = 0.95  # share of the largest response to a disc that counts as nearly full
 
-# What gratings tell of a unit, and of the true neuron under the same gratings.
+# Where a unit prefers gratings to be; an angle has no median.
+ANGLES = {"orientation_deg": "orientation (°)", "direction_deg": "direction (°)"}
+PREFERRED = ANGLES | {
+    "spatial_frequency": "spatial frequency (cycles/px)",
+    "temporal_frequency_hz": "temporal frequency (Hz)",
+}
+# What gratings tell beside, of a unit and of the true neuron under the same gratings.
 OF_GRATINGS = {
     "osi": "OSI",
     "dsi": "DSI",
@@ -113,7 +119,8 @@ def sites_of(tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int]) -> li
             gratings.contrast,
         )
         x, y = centers_U2[unit].tolist()
-        sites.append(Site(int(unit), (x, y), float(diameter), drift, bool(tuning.simple_U[unit])))
+        analysed_s = gratings.analysed_bins(tuning.rate_hz)[f] / tuning.rate_hz
+        sites.append(Site(int(unit), (x, y), float(diameter), drift, bool(tuning.simple_U[unit]), analysed_s))
     return sites
 
 
@@ -212,15 +219,8 @@ def protocol_summary(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Seque
         protocol = own[0].protocol
         numbers = {}
         for number, title in protocol.titles.items():
-            column = f"{name}_{number}"
-            of = {key: np.array([row[key] for row in rows], float) for key in (column, f"truth_{column}")}
-            known = of[column][np.isfinite(of[column])]
-            numbers[number] = {
-                "title": title,
-                "units": len(known),
-                "median": float(np.median(known)) if len(known) else math.nan,
-                "against_truth": agreement(of, column),
-            }
+            of = told_of(rows, f"{name}_{number}")
+            numbers[number] = {"title": title, **middle(of), "against_truth": agreement(of, f"{name}_{number}")}
         summary[name] = {
             "over": protocol.over,
             "units": sum(len(run.sites) for run in own),
@@ -233,10 +233,29 @@ def protocol_summary(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Seque
     return summary
 
 
-def gratings_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """How what gratings tell compares with the true neurons under the same gratings."""
-    found = {}
-    for column in OF_GRATINGS:
-        of = {key: np.array([row[key] for row in rows], float) for key in (column, f"truth_{column}")}
-        found[column] = agreement(of, column)
-    return found
+def told_of(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, np.ndarray]:
+    """A number of all units with its bounds, and the true neurons'; NaN where a column is missing."""
+    keys = (column, f"{column}_low", f"{column}_high", f"truth_{column}")
+    return {key: np.array([row.get(key, math.nan) for row in rows], float) for key in keys}
+
+
+def middle(of: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Units that have a number, its median over them, and the median width of its intervals."""
+    column, low, high, _ = of
+    known, width = (values[np.isfinite(values)] for values in (of[column], of[high] - of[low]))
+    medians = (float(np.median(values)) if len(values) else math.nan for values in (known, width))
+    return {"units": len(known), **dict(zip(("median", "interval_width"), medians, strict=True))}
+
+
+def gratings_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """What gratings tell of the units that have intervals, and how what they tell of all compares with the true neurons
+    under the same gratings."""
+    told, compared = {}, {}
+    for column, title in (PREFERRED | OF_GRATINGS).items():
+        own = [row for row in rows if math.isfinite(row[f"{column}_low"])]
+        told[column] = {"title": title, **middle(told_of(own, column))}
+        if column in ANGLES:
+            told[column]["median"] = math.nan
+        if column in OF_GRATINGS:
+            compared[column] = agreement(told_of(rows, column), column)
+    return told, compared

@@ -21,6 +21,8 @@ from torch import Tensor
 from vivit_core.analysis.screen import BINS_AT_ONCE, Screen
 from vivit_core.system.terminal import track
 
+CANDIDATES = 4  # natural pictures of each unit that are shown once more, after gray
+
 Kind = Literal["image", "clip"]
 More = Literal["least", "diverse", "surround"]
 
@@ -39,7 +41,7 @@ class Ascent:
         pixels' accidents.
     total_variation : weight of the picture's total variation (mean slope over mean contrast) against the log rate.
     max_cycles_per_px : spatial frequencies above are taken out.
-    settle_s : gray before the picture, s.
+    settle_s : gray before the picture, s, for the rates that are told; the steps begin with the picture.
     picture_s : length of the picture, s. An image stands still for as long.
     diverse : images of a unit, where diverse ones are sought.
     diversity : weight of the distance between the nearest two of them, in units of the budget, against their log rates.
@@ -223,8 +225,8 @@ def climb(
     def shown(x: Tensor) -> Tensor:
         return x if center is None else center + x
 
-    def own(x: Tensor) -> Tensor:
-        rates_MTU = screen.rates(played(screen, x, ascent.settle_s, bins))
+    def own(x: Tensor, settle_s: float) -> Tensor:
+        rates_MTU = screen.rates(played(screen, x, settle_s, bins))
         return response(rates_MTU, bins, kind).gather(1, column[:, None])[:, 0]
 
     x = within(torch.randn(shape, generator=generator))
@@ -232,7 +234,8 @@ def climb(
     for i in track(range(ascent.steps), f"{what} {screen.spec.recording_id}", disable=not progress):
         shift = torch.randint(-ascent.jitter_px, ascent.jitter_px + 1, (2,), generator=generator).tolist()
         x = x.detach().requires_grad_()
-        goal_M = sign * own(torch.roll(shown(x), shift, (2, 3))).clamp_min(1e-6).log().cpu()
+        # What a model has not seen counts as gray, so the steps do without the gray before, which costs as much again.
+        goal_M = sign * own(torch.roll(shown(x), shift, (2, 3)), 0.0).clamp_min(1e-6).log().cpu()
         if ascent.total_variation:
             goal_M = goal_M - ascent.total_variation * roughness(x)
         goal = goal_M.sum()
@@ -245,7 +248,7 @@ def climb(
         x = within(x.detach() + ascent.step * along * norm_M * slope)
     x = shown(x.detach())
     with torch.no_grad():
-        return x, own(x).cpu().numpy()
+        return x, own(x, ascent.settle_s).cpu().numpy()
 
 
 def length(x_MTHW: Tensor) -> Tensor:
@@ -295,11 +298,15 @@ def best_natural(
     """
     bins = screen.bins(ascent.picture_s)
     pictures = natural_BTHW[:, -1:] if kind == "image" else natural_BTHW
-    at_once = max(1, BINS_AT_ONCE // (bins + screen.bins(ascent.settle_s)))
-    found = []
-    pieces = pictures.split(at_once)
-    for piece in track(pieces, f"natural {kind}s {screen.spec.recording_id}", disable=not progress):
-        found.append(response(screen.rates(played(screen, piece, ascent.settle_s, bins)), bins, kind).cpu())
-    own_BM = torch.cat(found)[:, list(units)]
-    best_M = own_BM.argmax(0)
-    return pictures[best_M], own_BM.amax(0).numpy()
+
+    def responses(shown_BTHW: Tensor, settle_s: float, what: str) -> Tensor:
+        at_once = max(1, BINS_AT_ONCE // (bins + screen.bins(settle_s)))
+        pieces = track(shown_BTHW.split(at_once), f"{what} {screen.spec.recording_id}", disable=not progress)
+        found = [response(screen.rates(played(screen, piece, settle_s, bins)), bins, kind).cpu() for piece in pieces]
+        return torch.cat(found)[:, list(units)]
+
+    # As in an ascent, only what is told needs the gray before: few pictures can be the best.
+    first_BM = responses(pictures, 0.0, f"natural {kind}s")
+    few = first_BM.topk(min(CANDIDATES, len(first_BM)), 0).indices.unique()
+    told_BM = responses(pictures[few], ascent.settle_s, f"best natural {kind}s")
+    return pictures[few[told_BM.argmax(0)]], told_BM.amax(0).numpy()

@@ -19,7 +19,7 @@ from vivit_core.plotting.film import write_film
 from vivit_core.plotting.style import MEASURED, TWIN, save
 
 if TYPE_CHECKING:
-    from vivit_core.analysis.tuning.numbers import Tuning
+    from vivit_core.analysis.tuning.measure import Tuning
 
 
 SHOWN = 6  # units of a recording whose curves are drawn
@@ -65,10 +65,11 @@ def plot_tuning(
         frequency.set_yticks(range(map_SF.shape[0]), [f"{f:g}" for f in gratings.spatial_frequencies])
         frequency.set_ylabel("cycles a pixel", fontsize=8)
 
-        times = np.linspace(0, gratings.analysed_s, len(tuning.course_TU), endpoint=False)
+        times = np.arange(len(tuning.course_TU)) / tuning.rate_hz
         course.plot(times, tuning.course_TU[:, unit], color=TWIN)
         course.axhline(tuning.blank_U[unit], color=MEASURED, ls=":", lw=1)
-        course.set(xlim=(0, gratings.analysed_s), ylim=(0, None))
+        analysed = np.isfinite(tuning.course_TU[:, unit]).sum()
+        course.set(xlim=(0, analysed / tuning.rate_hz), ylim=(0, None))
         course.set_ylabel("rate (Hz)", fontsize=8)
 
         if gratings.contrasts:

@@ -101,19 +101,26 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
 def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str]) -> None:
     """What the protocols found, and how the twin's numbers compare with the true neurons', added to tables and text."""
     protocols = summary["protocols"]
-    found = [
-        (name.replace("_", " "), of["title"], of["units"], of["median"])
-        for name, protocol in protocols.items()
-        for of in protocol["numbers"].values()
+    if any(of["units"] for of in summary["gratings"].values()):
+        text.append(
+            "Gratings along the curves of some units were shown again in other phases, and apertures in other places; "
+            "the intervals of their numbers are where 95 % of resamplings of these draws lie."
+        )
+    of_each = [("gratings", of) for of in summary["gratings"].values() if of["units"]]
+    of_each += [
+        (name.replace("_", " "), of) for name, protocol in protocols.items() for of in protocol["numbers"].values()
     ]
+    found = [(where, *(of[key] for key in ("title", "units", "median", "interval_width"))) for where, of in of_each]
     if found:
+        titles = ("protocol", "number", "units", "median", "width of the interval")
+        tables.append(Table("The laboratory: medians over units", titles, found))
+    if protocols:
         over = "; ".join(f"{name.replace('_', ' ')}: over {protocol['over']}" for name, protocol in protocols.items())
         text.append(
             "Protocols of the laboratory were run at the places of the units that gratings drive most. Each condition "
             "was shown in several draws, the same for all conditions, and an interval is where 95 % of resamplings of "
             f"the draws lie ({over})."
         )
-        tables.append(Table("The laboratory: medians over units", ("protocol", "number", "units", "median"), found))
     compared = [("gratings", OF_GRATINGS[name], of) for name, of in summary["against_truth"].items()]
     compared += [
         (name.replace("_", " "), of["title"], of["against_truth"])

@@ -16,6 +16,7 @@ from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG, truth_of
 from vivit_core.analysis.screen import natural_clips, screens_of
 from vivit_core.analysis.tables import by_group, write_arrays, write_summary
 from vivit_core.analysis.tuning import plots as pictures
+from vivit_core.analysis.tuning.draws import drawn, with_intervals
 from vivit_core.analysis.tuning.laboratory import (
     OF_GRATINGS,
     Run,
@@ -27,9 +28,10 @@ from vivit_core.analysis.tuning.laboratory import (
     true_screen,
 )
 from vivit_core.analysis.tuning.laboratory_plots import plot_protocol, plot_truth
+from vivit_core.analysis.tuning.measure import measure, preferences
 from vivit_core.analysis.tuning.more_exciting import more_pictures
 from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, More, best_natural, most_exciting
-from vivit_core.analysis.tuning.numbers import FAR, against_truth, measure, preferences
+from vivit_core.analysis.tuning.numbers import FAR, against_truth
 from vivit_core.analysis.tuning.protocols.base import Bench, Protocol
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.predictor import Predictor
@@ -65,7 +67,8 @@ def tune(
     datamodule : set up; its recordings are among those the model knows.
     gratings : what is shown.
     protocols : of the laboratory, by name.
-    lab_units : units of each recording at which they are run: those that gratings drive most, relative to gray.
+    lab_units : units of each recording at which they are run, and whose numbers of gratings have intervals: those that
+        gratings drive most, relative to gray.
     mei : how most exciting pictures are sought; None leaves them out.
     mei_units : units of each recording for which they are sought: the first of those.
     mei_more : kinds of further pictures that are sought for the same units.
@@ -99,18 +102,25 @@ def tune(
         centers_U2 = np.where(np.isfinite(centers_U2), centers_U2, middle)
         tuning = measure(screen, gratings, centers_U2, progress)
         found = preferences(tuning)
+        order = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")
+        at_lab = [unit for unit in order.tolist() if found["driven"][unit]][:lab_units]
+        found = with_intervals(found, tuning, drawn(screen, tuning, centers_U2, at_lab, progress))
         found |= against_truth(found, truth_of(recording))
         true = true_screen(recording, screen)
-        same = {} if true is None else preferences(measure(true, gratings, centers_U2, progress))
+        same: dict[str, np.ndarray] = {}
+        if true is not None:
+            truly = measure(true, gratings, centers_U2, progress)
+            same = preferences(truly)
+            again = [unit for unit in at_lab if same["driven"][unit]]
+            same = with_intervals(same, truly, drawn(true, truly, centers_U2, again, progress))
         found |= {f"truth_{name}": same.get(name, np.full(spec.n_units, np.nan)) for name in OF_GRATINGS}
-        order = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")
         if protocols:
-            sites = sites_of(tuning, centers_U2, [unit for unit in order.tolist() if found["driven"][unit]][:lab_units])
+            sites = sites_of(tuning, centers_U2, at_lab)
             natural_BHW, film_B = natural_of[done]
             benches = [
                 None
                 if one is None
-                else Bench(one, natural_BHW, gratings.settle_s, gratings.analysed_s, progress, film_B)
+                else Bench(one, natural_BHW, gratings.settle_s, gratings.common_s(spec.frame_rate_hz), progress, film_B)
                 for one in (screen, true)
             ]
             assert benches[0] is not None
@@ -192,7 +202,7 @@ def tune(
     }
     summary["most_exciting"] = excited
     summary["more_exciting"] = more
-    summary["against_truth"] = gratings_summary(rows)
+    summary["gratings"], summary["against_truth"] = gratings_summary(rows)
     summary["protocols"] = protocol_summary(rows, runs)
     summary = without_nan(summary)
     write_table(out / "tuning.csv", rows)

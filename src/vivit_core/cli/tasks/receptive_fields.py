@@ -12,6 +12,7 @@ from vivit_core.cli.trained import load_trained
 from vivit_core.parts.schema import Node
 from vivit_core.report.training import training_of
 from vivit_core.stimuli.noise import Noise
+from vivit_core.training.machine import keep_freed_memory
 
 
 def receptive_fields(
@@ -43,6 +44,8 @@ def receptive_fields(
     ValueError
         Where the checkpoint or a recording cannot be used, or the times do not fit each other.
     """
+    if context.device == "cpu":
+        keep_freed_memory()
     trained = load_trained(checkpoint)
     recordings = trained.recordings(context, data)
     summary = numbers.receptive_fields(

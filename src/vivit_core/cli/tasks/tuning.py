@@ -19,6 +19,7 @@ from vivit_core.parts.build import build_all
 from vivit_core.parts.schema import Node
 from vivit_core.report.training import training_of
 from vivit_core.stimuli.gratings import Gratings
+from vivit_core.training.machine import keep_freed_memory
 
 WORD = re.compile(r"[A-Za-z0-9_]+")
 
@@ -65,6 +66,8 @@ def tuning(
             "settings and mei_units above 0, or mei_more=[]"
         )
     chosen = chosen_protocols(protocols, lab, natural)
+    if context.device == "cpu":
+        keep_freed_memory()
     trained = load_trained(checkpoint)
     recordings = trained.recordings(context, data)
     summary = tune(

@@ -7,6 +7,7 @@ Shape letters: N trials, T bins (= frames), H W pixels, P = H · W, U units, O o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import factorial
 
 import numpy as np
@@ -186,6 +187,12 @@ class Population:
             pair.append(np.where(np.abs(gabor) < 1e-7, 0, gabor))  # denormal float32 numbers are slow to multiply
         return np.concatenate(pair, axis=1).astype(np.float32)
 
+    @cached_property
+    def bank(self) -> FloatArray:
+        """The units' Gabors, then their pools' of each orientation: (P, (1 + O) 2 U)."""
+        turns = [180 / POOL_ORIENTATIONS * i for i in range(POOL_ORIENTATIONS)]
+        return np.concatenate([self.gabors()] + [self.gabors(turn, POOL_WIDTH) for turn in turns], axis=1)
+
     def filter(self, frames_NTHW: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
         """What the units' filters and their pools make of trials that each begin after a gray screen.
 
@@ -202,8 +209,7 @@ class Population:
             Local contrast energy over all orientations, smoothed over the last `POOL_TAU_S`.
         """
         n_trials, n_bins = frames_NTHW.shape[:2]
-        turns = [180 / POOL_ORIENTATIONS * i for i in range(POOL_ORIENTATIONS)]
-        bank = np.concatenate([self.gabors()] + [self.gabors(turn, POOL_WIDTH) for turn in turns], axis=1)
+        bank = self.bank
         fast_LU, slow_LU = (
             temporal_kernel(order, self.temporal_rate_per_s, self.latency_s, self.frame_rate_hz) for order in (3, 5)
         )

@@ -40,6 +40,7 @@ class Site:
     diameter_px : the smallest disc of its preferred grating to which it responds nearly fully.
     drift : its preferred grating.
     simple : whether its response to gratings is F1, and not the mean rate above gray's.
+    analysed_s : time for which its responses to its grating count: whole cycles, s.
     """
 
     unit: int
@@ -47,6 +48,7 @@ class Site:
     diameter_px: float
     drift: Drift
     simple: bool
+    analysed_s: float
 
     def moved(self, step_px: Sequence[float]) -> tuple[float, float]:
         """A place beside the center."""
@@ -99,6 +101,10 @@ class Bench:
         """Length of a clip whose end is analysed, s."""
         return self.settle_s + self.analysed_s
 
+    def drift_s(self, site: Site) -> float:
+        """Length of a clip of a site's grating, s."""
+        return self.settle_s + site.analysed_s
+
     def floor_hz(self, unit: int) -> float:
         """The response above which a unit counts as driven."""
         return max(DRIVEN_SHARE * float(self.blank_U[unit]), DRIVEN_HZ)
@@ -113,7 +119,7 @@ class Bench:
 
     def drifting(self, course_T: np.ndarray, site: Site) -> float:
         """The response to a grating, as gratings are analysed: F1 of simple units, else the mean rate above gray's."""
-        rates_TU = self.analysed(course_T)[:, None]
+        rates_TU = course_T[-self.bins(site.analysed_s) :, None]
         found = Responses.of(rates_TU, np.arange(len(rates_TU)) / self.rate_hz, site.drift.hz)
         return float(found.f1[0] if site.simple else found.f0[0] - self.blank_U[site.unit])
 

@@ -86,7 +86,13 @@ class Surround(OfGratings):
             def one(drift: Drift, place: tuple[float, float]) -> Stimulus:
                 around = None if turn_deg is None else drift.turned(turn_deg)
                 return CenterSurround(
-                    drift if center else None, around, place, site.diameter_px, gap_px, None, bench.on_s
+                    drift if center else None,
+                    around,
+                    place,
+                    site.diameter_px,
+                    gap_px,
+                    None,
+                    bench.drift_s(site),
                 )
 
             return [one(drift, place) for drift, place in zip(drifts, places, strict=True)]
@@ -156,7 +162,7 @@ class Annuli(OfGratings):
 
         def of(inner_px: float, center: bool = False) -> list[Stimulus]:
             return [
-                CenterSurround(drift if center else None, drift, place, inner_px, 0.0, None, bench.on_s)
+                CenterSurround(drift if center else None, drift, place, inner_px, 0.0, None, bench.drift_s(site))
                 for drift, place in zip(drifts, places, strict=True)
             ]
 
