@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from known_models import CENTERS, HEIGHT, RATE_HZ, WIDTH, data_of, known_ln, population, recorded, spec
+from PIL import Image
 from shipped import simulator
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from vivit_core.analysis.tuning.measure import measure
 from vivit_core.analysis.tuning.more_exciting import more_pictures
 from vivit_core.analysis.tuning.most_exciting import (
     Ascent,
+    Kind,
     diverse_exciting,
     least_exciting,
     most_exciting,
@@ -577,10 +579,11 @@ def cosine(one: Tensor, other: Tensor) -> float:
     return float((one * other).sum() / one.norm() / other.norm())
 
 
-def test_the_least_exciting_image_of_a_linear_unit_is_the_most_exciting_one_turned_over() -> None:
+@pytest.mark.parametrize("kind", ["image", "clip"])
+def test_the_least_exciting_picture_of_a_linear_unit_is_the_most_exciting_one_turned_over(kind: Kind) -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
-    most, most_hz = most_exciting(screen, [0, 2], ASCENT, "image", progress=False)
-    least, least_hz = least_exciting(screen, [0, 2], ASCENT, progress=False)
+    most, most_hz = most_exciting(screen, [0, 2], ASCENT, kind, progress=False)
+    least, least_hz = least_exciting(screen, [0, 2], ASCENT, kind, progress=False)
     assert [cosine(a, b) < -0.95 for a, b in zip(most, least, strict=True)] == [True, True]
     blank_hz = screen.rates(torch.zeros(1, 20, HEIGHT, WIDTH))[0, -1, [0, 2]].detach().numpy()
     assert (least_hz < 0.9 * blank_hz).all() and (most_hz > 1.1 * blank_hz).all()
@@ -588,22 +591,23 @@ def test_the_least_exciting_image_of_a_linear_unit_is_the_most_exciting_one_turn
     assert least.square().mean((1, 2, 3)).sqrt().numpy() == pytest.approx([budget] * 2, rel=1e-3)
 
 
-def test_diverse_images_differ_and_excite() -> None:
+@pytest.mark.parametrize(("kind", "gain"), [("image", 0.3), ("clip", 0.1)])  # a clip can fit the filter's time too
+def test_diverse_pictures_differ_and_excite(kind: Kind, gain: float) -> None:
     """A unit that squares its filter's response likes an image and its negative alike, and nothing else."""
-    screen = Screen(known_ln(linear=0.0, quadratic=1.0, gain=0.3), "known", (0.0, 255.0))
+    screen = Screen(known_ln(linear=0.0, quadratic=1.0, gain=gain), "known", (0.0, 255.0))
     two = replace(ASCENT, diverse=2, diversity=2.0)
-    images, hz = diverse_exciting(screen, [1, 3], two, progress=False)
-    assert images.shape == (2, 2, HEIGHT, WIDTH) and hz.shape == (2, 2)
-    _, most_hz = most_exciting(screen, [1, 3], ASCENT, "image", progress=False)
+    pictures, hz = diverse_exciting(screen, [1, 3], two, kind, progress=False)
+    assert pictures.shape == (2, 2, 1 if kind == "image" else 9, HEIGHT, WIDTH) and hz.shape == (2, 2)
+    _, most_hz = most_exciting(screen, [1, 3], ASCENT, kind, progress=False)
     for unit in range(2):
-        assert cosine(*images[unit]) < -0.6
+        assert cosine(*pictures[unit]) < -0.6
         assert (hz[unit] > 0.6 * most_hz[unit]).all()
 
 
 def test_the_least_exciting_image_is_not_gray() -> None:
     """All contrast drives this unit, and yet the image has the budget's."""
     screen = Rule(lambda clip: 5 + 100 * clip.square().mean((2, 3)))
-    least, _ = least_exciting(screen, [0], replace(ASCENT, steps=5), progress=False)
+    least, _ = least_exciting(screen, [0], replace(ASCENT, steps=5), "image", progress=False)
     budget = ASCENT.budget * screen.natural_contrast
     assert float(least.square().mean().sqrt()) == pytest.approx(budget, rel=1e-3)
 
@@ -625,8 +629,8 @@ def test_the_surround_that_suppresses_most() -> None:
     screen = Rule(rule)
     center = 0.4 * torch.randn(1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) * IN
     found, hz, alone = suppressing_surround(screen, [1], ASCENT, center, OUT[None], progress=False)
-    torch.testing.assert_close(found * (OUT == 0), center * (OUT == 0))
-    around = found[0] * OUT
+    torch.testing.assert_close(found[:, 0] * (OUT == 0), center * (OUT == 0))
+    around = found[0, 0] * OUT
     assert abs(cosine(around, wave)) > 0.9
     assert alone[0] == pytest.approx(float(rule(center[:, None])[0, 0]), rel=1e-4)
     assert hz[0] < 0.6 * alone[0]
@@ -635,19 +639,29 @@ def test_the_surround_that_suppresses_most() -> None:
 
 def test_further_pictures_are_written_and_shown_to_the_true_neurons(tmp_path: Path) -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
-    most, most_hz = most_exciting(screen, [2], replace(ASCENT, steps=3), "image", progress=False)
-    sites = [replace(SITE, unit=2)]
-    kinds: list[Any] = ["least", "diverse", "surround"]
-    rows, arrays = more_pictures(kinds, screen, screen, sites, most[:, 0], most_hz, replace(ASCENT, steps=3), False)
-    assert [row["kind"] for row in rows] == kinds and {row["unit"] for row in rows} == {2}
-    for row in rows:  # the twin itself in the true neurons' place
-        assert row["truth_hz"] == pytest.approx(row["hz"], rel=1e-4)
-        assert row["truth_ratio"] == pytest.approx(row["ratio"], rel=1e-4)
-    assert {name: images.shape[1] for name, images in arrays.items()} == {"least": 1, "diverse": 3, "surround": 1}
-    arrays = {f"known/{name}_image": images for name, images in arrays.items()} | {"known/mei_image": most.numpy()}
-    assert tuning_plots.plot_more(tmp_path, "known", arrays, [row | {"unit": "c"} for row in rows]).is_file()
-    alone, _ = more_pictures(["least"], screen, None, sites, most[:, 0], most_hz, replace(ASCENT, steps=1), False)
-    assert np.isnan(alone[0]["truth_ratio"]) and np.isfinite(alone[0]["ratio"])
+    sites, short = [replace(SITE, unit=2)], replace(ASCENT, steps=3)
+    sorts: list[Any] = ["least", "diverse", "surround"]
+    told, kept = [], {}
+    for kind, bins in (("image", 1), ("clip", 9)):
+        most, most_hz = most_exciting(screen, [2], short, kind, progress=False)
+        rows, arrays = more_pictures(sorts, kind, screen, screen, sites, most, most_hz, short, False)
+        own = sorts if kind == "image" else sorts[:2]  # a surround is an image
+        assert [row["sort"] for row in rows] == own and {(row["unit"], row["kind"]) for row in rows} == {(2, kind)}
+        for row in rows:  # the twin itself in the true neurons' place
+            assert row["truth_hz"] == pytest.approx(row["hz"], rel=1e-4)
+            assert row["truth_ratio"] == pytest.approx(row["ratio"], rel=1e-4)
+        shapes = {"least": (1, bins), "diverse": (3, bins), "surround": (1, bins)}
+        assert {name: pictures.shape[1:3] for name, pictures in arrays.items()} == {name: shapes[name] for name in own}
+        kept |= {f"known/{name}_{kind}": pictures for name, pictures in arrays.items()}
+        kept[f"known/mei_{kind}"] = most.numpy()
+        told += [row | {"unit": "c"} for row in rows]
+    made = tuning_plots.plot_more(tmp_path, "known", kept, told, bin_s=1 / RATE_HZ)
+    assert [path.name for path in made] == ["more_known.png", "further_clips_known.gif"]
+    with Image.open(made[1]) as film:
+        assert film.n_frames == 9 and film.height > 5 * HEIGHT * tuning_plots.ZOOM  # most, least and three diverse ones
+    images = torch.as_tensor(kept["known/mei_image"])
+    (alone,), _ = more_pictures(["least"], "image", screen, None, sites, images, most_hz, short, False)
+    assert np.isnan(alone["truth_ratio"]) and np.isfinite(alone["ratio"])
 
 
 def test_natural_pictures_are_read_only_for_protocols_that_show_them(simulated: ResampledRecording) -> None:

@@ -3,7 +3,7 @@
 After Walker et al. 2019 and Bashivan et al. 2019, with the budget in the recording's own pixels: the picture stays
 inside their range, and its root mean square contrast over the frame below a bound.
 
-Shape letters: M units (each with a picture of its own), K diverse images of one, T bins of a clip (1 for an image),
+Shape letters: M units (each with a picture of its own), K diverse ones of one unit, T bins of a clip (1 for an image),
 H W pixels, U units.
 """
 
@@ -43,7 +43,7 @@ class Ascent:
     max_cycles_per_px : spatial frequencies above are taken out.
     settle_s : gray before the picture, s, for the rates that are told; the steps begin with the picture.
     picture_s : length of the picture, s. An image stands still for as long.
-    diverse : images of a unit, where diverse ones are sought.
+    diverse : pictures of a unit, where diverse ones are sought.
     diversity : weight of the distance between the nearest two of them, in units of the budget, against their log rates.
     seed : of the start and the jitter.
     """
@@ -108,26 +108,30 @@ def most_exciting(
 
 
 def least_exciting(
-    screen: Screen, units: Sequence[int], ascent: Ascent, progress: bool = True
+    screen: Screen, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
 ) -> tuple[Tensor, np.ndarray]:
-    """The image that drives each unit least, of just the contrast that the budget allows: gray would say nothing.
+    """The picture that drives each unit least, of just the contrast that the budget allows: gray would say nothing.
 
     Parameters and returns as of :func:`most_exciting`.
     """
-    return climb(screen, units, ascent, "image", "least exciting images", progress, sign=-1.0, whole_budget=True)
+    return climb(screen, units, ascent, kind, f"least exciting {kind}s", progress, sign=-1.0, whole_budget=True)
 
 
 def diverse_exciting(
-    screen: Screen, units: Sequence[int], ascent: Ascent, progress: bool = True
+    screen: Screen, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
 ) -> tuple[Tensor, np.ndarray]:
-    """``ascent.diverse`` images for each unit, which drive it and are unlike each other.
+    """``ascent.diverse`` pictures for each unit, which drive it and are unlike each other.
 
-    What is made large is the sum of the log rates of a unit's images, plus ``ascent.diversity`` times the distance, in
-    units of the budget, between the two that are nearest to each other.
+    What is made large is the sum of the log rates of a unit's pictures, plus ``ascent.diversity`` times the distance,
+    in units of the budget, between the two that are nearest to each other.
+
+    Parameters
+    ----------
+    screen, units, ascent, kind, progress : see :func:`most_exciting`.
 
     Returns
     -------
-    images (M, K, H, W) in contrast, and the response to each, (M, K) in Hz.
+    pictures (M, K, T, H, W) in contrast, T = 1 for images, and the response to each, (M, K) in Hz.
 
     References
     ----------
@@ -135,8 +139,8 @@ def diverse_exciting(
     Ding et al. 2023 (diverse exciting inputs in mouse V1).
     """
     many = [unit for unit in units for _ in range(ascent.diverse)]
-    images, hz = climb(screen, many, ascent, "image", "diverse images", progress, alike=ascent.diverse)
-    return rearrange(images, "(m k) 1 h w -> m k h w", k=ascent.diverse), hz.reshape(-1, ascent.diverse)
+    pictures, hz = climb(screen, many, ascent, kind, f"diverse {kind}s", progress, alike=ascent.diverse)
+    return rearrange(pictures, "(m k) t h w -> m k t h w", k=ascent.diverse), hz.reshape(-1, ascent.diverse)
 
 
 def suppressing_surround(
@@ -158,7 +162,7 @@ def suppressing_surround(
 
     Returns
     -------
-    centers with surrounds (M, H, W) in contrast; the response to each, and to the center alone, (M,) in Hz.
+    centers with surrounds (M, 1, H, W) in contrast; the response to each, and to the center alone, (M,) in Hz.
 
     References
     ----------
@@ -172,7 +176,7 @@ def suppressing_surround(
     with torch.no_grad():
         alone_MU = response(screen.rates(played(screen, center, ascent.settle_s, bins)), bins, "image").cpu()
     alone = alone_MU.gather(1, torch.as_tensor(list(units))[:, None])[:, 0].numpy()
-    return found[:, 0], hz, alone
+    return found, hz, alone
 
 
 def climb(

@@ -195,30 +195,59 @@ MORE = {"least": "least exciting", "diverse": "diverse", "surround": "suppressin
 
 
 def plot_more(
-    folder: Path, recording_id: str, arrays: Mapping[str, np.ndarray], more: Sequence[Mapping[str, Any]]
-) -> Path:
-    """A row a unit: the most exciting image, and the others that were sought."""
-    name, key = file_name(recording_id), key_name(recording_id)
-    kinds = [kind for kind in MORE if any(row["kind"] == kind for row in more)]
-    units = list(dict.fromkeys(row["unit"] for row in more))
-    images = {kind: arrays[f"{key}/{kind}_image"] for kind in kinds}
-    most = arrays[f"{key}/mei_image"][:, 0]
-    height, width = most.shape[1:]
-    columns = 1 + sum(of.shape[1] for of in images.values())
-    figure = Figure(
-        figsize=(2.2 * columns + 0.6, len(units) * (2.2 * min(height / width, TALL) + 0.5) + 0.8), layout="constrained"
-    )
-    grid = figure.subplots(len(units), columns, squeeze=False)
-    told = {(row["unit"], row["kind"]): row for row in more}
-    for m, unit in enumerate(units):
-        shown = [(most[m], "most exciting", "")]
-        for kind in kinds:
-            row = told[unit, kind]
+    folder: Path,
+    recording_id: str,
+    arrays: Mapping[str, np.ndarray],
+    more: Sequence[Mapping[str, Any]],
+    bin_s: float,
+) -> list[Path]:
+    """The most exciting pictures and the others that were sought: images (PNG) and clips (GIF)."""
+    name = file_name(recording_id)
+    images = beside_most(recording_id, arrays, [row for row in more if row["kind"] == "image"])
+    made = [plot_more_images(folder / f"more_{name}.png", recording_id, images)]
+    clips = beside_most(recording_id, arrays, [row for row in more if row["kind"] == "clip"])
+    if clips:
+        labels = [
+            [f"{short(unit, 16)}: most", *(f"{title} {words}" for _, title, words in own[1:])]
+            for unit, own in clips.items()
+        ]
+        pictures_RMTHW = np.stack([[own[r][0] for own in clips.values()] for r in range(len(labels[0]))])
+        rows = list(zip(*labels, strict=True))
+        made.append(film(folder / f"further_clips_{name}.gif", pictures_RMTHW, rows, bin_s))
+    return made
+
+
+def beside_most(
+    recording_id: str, arrays: Mapping[str, np.ndarray], more: Sequence[Mapping[str, Any]]
+) -> dict[str, list[tuple[np.ndarray, str, str]]]:
+    """Of each unit the most exciting picture and the others of its kind, (T, H, W), with a title and what was found."""
+    key = key_name(recording_id)
+    told = {(row["unit"], row["sort"]): row for row in more}
+    shown = {}
+    for m, unit in enumerate(dict.fromkeys(row["unit"] for row in more)):
+        shown[unit] = [(arrays[f"{key}/mei_{more[0]['kind']}"][m], "most exciting", "")]
+        for sort in (sort for sort in MORE if (unit, sort) in told):
+            row = told[unit, sort]
             truth = "" if not np.isfinite(row["truth_ratio"]) else f", truly {row['truth_ratio']:.2f}"
             words = f"{row['ratio']:.2f} of {row['compared_hz']:.0f} Hz{truth}"
-            shown += [(image, MORE[kind], words if k == 0 else "") for k, image in enumerate(images[kind][m])]
+            pictures = arrays[f"{key}/{sort}_{row['kind']}"][m]
+            shown[unit] += [(picture, MORE[sort], words if k == 0 else "") for k, picture in enumerate(pictures)]
+    return shown
+
+
+def plot_more_images(
+    path: Path, recording_id: str, images: Mapping[str, Sequence[tuple[np.ndarray, str, str]]]
+) -> Path:
+    """A row a unit, as :func:`beside_most` gives them."""
+    columns = len(next(iter(images.values())))
+    height, width = next(iter(images.values()))[0][0].shape[1:]
+    figure = Figure(
+        figsize=(2.2 * columns + 0.6, len(images) * (2.2 * min(height / width, TALL) + 0.5) + 0.8), layout="constrained"
+    )
+    grid = figure.subplots(len(images), columns, squeeze=False)
+    for m, (unit, shown) in enumerate(images.items()):
         for axes, (image, title, words) in zip(grid[m], shown, strict=True):
-            axes.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            axes.imshow(image[0], cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.set_xlabel(words, fontsize=7)
             if m == 0:
@@ -228,7 +257,7 @@ def plot_more(
         f"{short(recording_id)}: rates as shares of that to the most exciting image, or to the center alone",
         fontsize=10,
     )
-    return save(figure, folder / f"more_{name}.png")
+    return save(figure, path)
 
 
 def film(path: Path, clips_RMTHW: np.ndarray, labels: Sequence[Sequence[str]], bin_s: float) -> Path:

@@ -74,13 +74,13 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         tables.append(Table("Most exciting pictures", ("recording", "unit", "kind", *names.values()), shown))
     if more := summary["more_exciting"]:
         text.append(
-            "Further images were sought in the same way. The least exciting and the diverse exciting ones are compared "
-            "with the most exciting image; a suppressing surround with its center, the most exciting image in the "
-            "unit's disc, alone."
+            "Further pictures were sought in the same way. The least exciting and the diverse exciting ones are "
+            "compared with the most exciting image or clip; a suppressing surround with its center, the most exciting "
+            "image in the unit's disc, alone."
         )
         names = {"hz": "rate (Hz)", "compared_hz": "compared with (Hz)", "ratio": "ratio", "truth_ratio": "true ratio"}
-        shown = [(e["recording"], e["unit"], e["kind"], *(e[name] for name in names)) for e in more]
-        tables.append(Table("Further images", ("recording", "unit", "kind", *names.values()), shown))
+        shown = [(e["recording"], e["unit"], e["sort"], e["kind"], *(e[name] for name in names)) for e in more]
+        tables.append(Table("Further pictures", ("recording", "unit", "sort", "kind", *names.values()), shown))
     captions = {
         "population": "Tuning of all units",
         "tuning": "Tuning of a few units",
@@ -88,6 +88,7 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         "exciting": "Most exciting images, beside the best natural ones",
         "more": "Least exciting and diverse exciting images, and suppressing surrounds",
         "clips": "Most exciting clips (above) and the best natural ones (below)",
+        "further_clips": "Most exciting clips, and the least exciting and diverse exciting ones below",
     }
     drawn = captioned(folder, captions, summary["recordings"])
     drawn += [

@@ -71,7 +71,7 @@ def tune(
         gratings drive most, relative to gray.
     mei : how most exciting pictures are sought; None leaves them out.
     mei_units : units of each recording for which they are sought: the first of those.
-    mei_more : kinds of further pictures that are sought for the same units.
+    mei_more : sorts of further pictures that are sought for the same units.
     natural : natural pictures of the test split with which they are compared, and that protocols show.
     out : folder for the files.
     known : share of the oracle that the model has, by recording and unit, where it was evaluated.
@@ -172,12 +172,11 @@ def tune(
                         "natural_rms": float(best[i].square().mean().sqrt()),
                     }
                 )
-            if kind == "image":
-                sites = sites_of(tuning, centers_U2, units)
-                found_more, images = more_pictures(mei_more, screen, true, sites, made[:, 0], made_hz, mei, progress)
-                for row in found_more:
-                    more.append({"recording": spec.recording_id, **row, "unit": spec.unit_ids[row["unit"]]})
-                arrays |= {f"{key}/{name}_image": values for name, values in images.items()}
+            sites = sites_of(tuning, centers_U2, units)
+            found_more, sought = more_pictures(mei_more, kind, screen, true, sites, made, made_hz, mei, progress)
+            for row in found_more:
+                more.append({"recording": spec.recording_id, **row, "unit": spec.unit_ids[row["unit"]]})
+            arrays |= {f"{key}/{name}_{kind}": values for name, values in sought.items()}
         arrays[f"{key}/mei_units"] = np.array([spec.unit_ids[unit] for unit in units])
         pictures.plot_exciting(
             out / "pictures", spec.recording_id, arrays, [e for e in excited if e["recording"] == spec.recording_id],
@@ -185,7 +184,7 @@ def tune(
         )  # fmt: skip
         if mei_more:
             own_more = [row for row in more if row["recording"] == spec.recording_id]
-            pictures.plot_more(out / "pictures", spec.recording_id, arrays, own_more)
+            pictures.plot_more(out / "pictures", spec.recording_id, arrays, own_more, bin_s=1 / spec.frame_rate_hz)
     pictures.plot_population(out / "pictures" / "population.png", rows)
     if any(np.isfinite(row["truth_osi"]) for row in rows):
         plot_truth(out / "pictures" / "against_truth.png", rows, OF_GRATINGS)

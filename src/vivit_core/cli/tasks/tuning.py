@@ -51,7 +51,7 @@ def tuning(
     lab_units : units of each recording at which they are run.
     mei : how most exciting pictures are sought; None leaves them out.
     mei_units : units of each recording for which they are sought.
-    mei_more : kinds of further pictures that are sought for the same units.
+    mei_more : sorts of further pictures that are sought for the same units.
     natural : natural pictures of the test split with which they are compared, and that protocols show.
 
     Raises
