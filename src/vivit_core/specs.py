@@ -6,8 +6,8 @@ Shape letters: B clips, T bins (= frames), C channels, H W pixels, U units, D be
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -91,6 +91,16 @@ class RecordingSpec:
     @property
     def behavior_dim(self) -> int:
         return sum(self.behavior.values())
+
+    def of_units(self, columns: Sequence[int]) -> RecordingSpec:
+        """The same recording with some of its units alone."""
+        counts, places = self.unit_mean_counts, self.unit_position_um
+        return replace(
+            self,
+            unit_ids=tuple(self.unit_ids[i] for i in columns),
+            unit_mean_counts=tuple(counts[i] for i in columns),
+            unit_position_um=tuple(places[i] for i in columns) if places else (),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Primitives only, lists for tuples: safe in a checkpoint read with ``weights_only=True``."""

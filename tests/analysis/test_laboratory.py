@@ -515,6 +515,7 @@ def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     summary = tune(
         known_ln(gain=0.2),
         data_of(recorded(tmp_path)),
+        units=None,
         gratings=QUICK,
         protocols=protocols,
         lab_units=2,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import h5py
 import pytest
-from known_models import recorded, spec
+import torch
+from known_models import HEIGHT, WIDTH, known_ln, recorded, spec
 from shipped import PLAIN
 
-from vivit_core.analysis.screen import screens_of
+from vivit_core.analysis.screen import Screen, chosen_columns, screens_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.models.ln import LN
@@ -53,3 +54,33 @@ def test_clips_longer_than_any_trial_are_refused_before_too(tmp_path: Path) -> N
     assert len(screens_of(model, data, "cpu", 25.0)) == 1
     with pytest.raises(ValueError, match="recording good: no trial is as long as a clip of 1560 bins"):
         screens_of(model, data, "cpu", 26.0)
+
+
+def test_units_are_chosen_by_id_or_by_their_spikes() -> None:
+    first = replace(spec(), recording_id="x", unit_mean_counts=(0.1, 0.4, 0.2, 0.3))
+    second = replace(spec(), recording_id="y", unit_ids=("d", "e", "f", "g"), unit_mean_counts=(0.5, 0.1, 0.1, 0.2))
+    assert chosen_columns([first, second], None) == {"x": [0, 1, 2, 3], "y": [0, 1, 2, 3]}
+    assert chosen_columns([first, second], 2) == {"x": [1, 3], "y": [0, 3]}
+    assert chosen_columns([first, second], 9) == {"x": [0, 1, 2, 3], "y": [0, 1, 2, 3]}
+    assert chosen_columns([first, second], ["d", "a"]) == {"x": [0, 3], "y": [0]}
+    assert chosen_columns([first, second], ["g"]) == {"x": [], "y": [3]}
+    with pytest.raises(ValueError, match=r"units: no recording here has sim0-01; their first is a"):
+        chosen_columns([first], ["a", "sim0-01"])
+    with pytest.raises(ValueError, match="did you mean unit-7"):
+        chosen_columns([replace(first, unit_ids=("unit-7", "b", "c", "d"))], ["unit-70"])
+    with pytest.raises(ValueError, match=r"units=\[\] names none"):
+        chosen_columns([first], [])
+
+
+def test_recordings_without_a_chosen_unit_are_left_out(tmp_path: Path) -> None:
+    model, data = data_with(tmp_path, {"dark": 0, "good": None})
+    data.specs[0] = replace(data.specs[0], unit_ids=("q", "r", "s", "t"))
+    ((recording, screen),) = screens_of(model, data, "cpu", None, units=["c", "b"])
+    assert recording.recording_id == "good" and screen.spec.unit_ids == ("b", "c")
+
+
+def test_a_screen_of_some_units() -> None:
+    model, clip = known_ln(gain=0.2), 0.3 * torch.randn(2, 12, HEIGHT, WIDTH)
+    one, every = Screen(model, "known", (0.0, 255.0), columns=[3, 1]), Screen(model, "known", (0.0, 255.0))
+    assert one.spec.unit_ids == ("d", "b") and one.spec.n_units == 2
+    torch.testing.assert_close(one.rates(clip), every.rates(clip)[..., [3, 1]])

@@ -347,6 +347,7 @@ def test_draws_have_other_phases_and_places() -> None:
 def tuned(model: Any, folder: Path, **changes: Any) -> dict[str, Any]:
     """The whole task on the known recording, in a second."""
     small: dict[str, Any] = {
+        "units": None,
         "gratings": GRATINGS,
         "protocols": {},
         "lab_units": 1,
@@ -474,6 +475,26 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert f"Of 4 most exciting pictures, {sum(far)} drive" in section.text[2]
     near = summary | {"most_exciting": [e | {"far": False} for e in summary["most_exciting"]]}
     assert len(report_section(near, tmp_path / "out", "python run.py task=tuning").text) == 2
+
+
+def test_some_units_alone(tmp_path: Path) -> None:
+    """They have the numbers that they have among all, and what is shown for each alone is shown for them."""
+    small = {"gratings": replace(GRATINGS, directions=8, draws=3), "mei": replace(ASCENT, steps=2), "mei_units": 1}
+    (tmp_path / "all").mkdir()
+    everyone = tuned(known_ln(gain=0.2), tmp_path / "all", **small, lab_units=4)
+    some = tuned(known_ln(gain=0.2), tmp_path, **small, lab_units=4, units=["d", "b"])
+    assert everyone["groups"]["all"]["units"] == 4 and some["groups"]["all"]["units"] == 2
+    every, own = (list(csv.DictReader((tmp_path / x / "tuning.csv").open())) for x in ("all/out", "out"))
+    assert [row["unit"] for row in own] == ["b", "d"]
+    for row, among in zip(own, (every[1], every[3]), strict=True):
+        for name in ("osi", "best_hz", "preferred_size_px", "osi_low", "truth_orientation_deg", "spatial_frequency"):
+            assert float(row[name]) == pytest.approx(float(among[name]), rel=1e-4)
+        assert float(row["orientation_error_deg"]) < 8
+    assert {e["unit"] for e in some["most_exciting"]} <= {"b", "d"}
+    with np.load(tmp_path / "out" / "tuning.npz") as arrays:
+        assert arrays["known/unit_ids"].tolist() == ["b", "d"] and arrays["known/f0_DSFU"].shape[-1] == 2
+    section = report_section(some, tmp_path / "out", "python run.py task=tuning")
+    assert section.explore is not None and section.explore.plain()["names"] == ["b", "d"]
 
 
 # Most exciting pictures -----------------------------------------------------------------------------------------------

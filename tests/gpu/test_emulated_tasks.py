@@ -66,8 +66,8 @@ def fields(device, data, out):
 
 def tuned(device, data, out):
     return tune(
-        models(data)["twin"], data, gratings=GRATINGS, protocols={"surround": SURROUND}, lab_units=2, mei=ASCENT,
-        mei_units=1, mei_more=[], natural=2, out=out, known={}, device=device, progress=False,
+        models(data)["twin"], data, units=None, gratings=GRATINGS, protocols={"surround": SURROUND}, lab_units=2,
+        mei=ASCENT, mei_units=1, mei_more=[], natural=2, out=out, known={}, device=device, progress=False,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Shape letters: B clips, C channels, T bins (= frames), H W pixels, U units.
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,7 +18,7 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.models.predictor import Predictor
-from vivit_core.specs import Clips
+from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.system.terminal import track
 
 BINS_AT_ONCE = 1200  # bins of a pass; what a pass keeps for a gradient grows with it
@@ -40,6 +41,7 @@ class Screen:
     recording_id : whose units.
     pixel_range : least and largest pixel value of the recording (``pixel_range``).
     device : where to compute.
+    columns : which of the recording's units; None: all.
 
     Raises
     ------
@@ -48,13 +50,20 @@ class Screen:
     """
 
     def __init__(
-        self, model: Predictor, recording_id: str, pixel_range: tuple[float, float], device: str = "cpu"
+        self,
+        model: Predictor,
+        recording_id: str,
+        pixel_range: tuple[float, float],
+        device: str = "cpu",
+        columns: Sequence[int] | None = None,
     ) -> None:
         if recording_id not in model.specs:
             raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
         self.model = model.to(device).eval()
         self.device = device
         self.spec = model.specs[recording_id]
+        self.columns = list(range(self.spec.n_units) if columns is None else columns)
+        self.spec = self.spec.of_units(self.columns)
         self.gray = float(self.spec.pixel_mean)
         self.bins_shown, self.seconds_taken = 0, 0.0
         self.reach = min(pixel_range[1] - self.gray, self.gray - pixel_range[0])
@@ -96,7 +105,7 @@ class Screen:
             counts = self.model({self.spec.recording_id: clips})[self.spec.recording_id]
         finally:
             self.model.predict = predict
-        return counts.float() * self.spec.frame_rate_hz
+        return counts[..., self.columns].float() * self.spec.frame_rate_hz
 
     @torch.no_grad()
     def show(
@@ -139,7 +148,11 @@ def pixel_range(recording: Recording) -> tuple[float, float]:
 
 
 def screens_of(
-    model: Predictor, datamodule: RecordingsDataModule, device: str, clip_s: float | None
+    model: Predictor,
+    datamodule: RecordingsDataModule,
+    device: str,
+    clip_s: float | None,
+    units: Sequence[str] | int | None = None,
 ) -> list[tuple[ResampledRecording, Screen]]:
     """The screens of all recordings, so that what cannot be shown is known before anything is computed.
 
@@ -148,18 +161,22 @@ def screens_of(
     model, device : see :class:`Screen`.
     datamodule : set up.
     clip_s : s; of natural clips that will be asked for; None where none will.
+    units : see :func:`chosen_columns`. Recordings without any of them are left out.
 
     Raises
     ------
     ValueError
-        One for all recordings that show no contrast, or have no trial of that length.
+        For units that no recording has. One for all recordings that show no contrast, or have no trial of that length.
     """
     screens: list[tuple[ResampledRecording, Screen]] = []
     problems: list[str] = []
+    chosen = chosen_columns(datamodule.specs, units)
     for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
+        if not chosen[spec.recording_id]:
+            continue
         try:
             refuse_one_gray(recording)
-            screen = Screen(model, spec.recording_id, pixel_range(recording), device)
+            screen = Screen(model, spec.recording_id, pixel_range(recording), device, chosen[spec.recording_id])
             if clip_s is not None:
                 clip_starts(recording, screen.bins(clip_s))
         except ValueError as error:
@@ -169,6 +186,32 @@ def screens_of(
     if problems:
         raise ValueError("; ".join([*problems, "or leave them out: data.recordings=[…] names the others"]))
     return screens
+
+
+def chosen_columns(specs: Sequence[RecordingSpec], units: Sequence[str] | int | None) -> dict[str, list[int]]:
+    """Which units of each recording are meant, in the recording's order.
+
+    Parameters
+    ----------
+    specs : of the recordings.
+    units : ids; or a number of each recording's, those with most spikes in the training trials; None: all.
+
+    Raises
+    ------
+    ValueError
+        For ids that no recording has, and where there are none.
+    """
+    if units is None or isinstance(units, int):
+        most = {spec.recording_id: np.argsort(-np.array(spec.unit_mean_counts), kind="stable") for spec in specs}
+        return {name: sorted(order[:units].tolist()) for name, order in most.items()}
+    there = [unit for spec in specs for unit in spec.unit_ids]
+    if not units:
+        raise ValueError("units=[] names none; give their ids, a number, or null for all")
+    if unknown := [unit for unit in units if unit not in there]:
+        close = difflib.get_close_matches(unknown[0], there, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"their first is {there[0]}"
+        raise ValueError(f"units: no recording here has {', '.join(unknown)}; {hint}")
+    return {spec.recording_id: [i for i, unit in enumerate(spec.unit_ids) if unit in set(units)] for spec in specs}
 
 
 def refuse_one_gray(recording: Recording) -> None:

@@ -47,6 +47,7 @@ def tune(
     model: Predictor,
     datamodule: RecordingsDataModule,
     *,
+    units: Sequence[str] | int | None,
     gratings: Gratings,
     protocols: Mapping[str, Protocol],
     lab_units: int,
@@ -65,6 +66,7 @@ def tune(
     ----------
     model : a twin, or an LN model in its place.
     datamodule : set up; its recordings are among those the model knows.
+    units : which are measured: ids, or a number of each recording's, those with most spikes; None: all.
     gratings : what is shown.
     protocols : of the laboratory, by name.
     lab_units : units of each recording at which they are run, and whose numbers of gratings have intervals: those that
@@ -89,15 +91,18 @@ def tune(
     more: list[dict[str, Any]] = []
     runs: dict[str, list[Run]] = {name: [] for name in protocols}
     begun = time.monotonic()
-    screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s)
+    screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s, units)
+    specs = [screen.spec for _, screen in screens]
     # Read before anything is measured, because a recording may have too few.
     natural_of = [pictures_for(protocols, screen, recording, natural) for recording, screen in screens]
-    for done, ((recording, screen), spec) in enumerate(zip(screens, datamodule.specs, strict=True)):
+    for done, (recording, screen) in enumerate(screens):
         if done:
             left_s = (time.monotonic() - begun) / done * (len(screens) - done)
             log.info("tuning: %d of %d recordings done, about %.0f s left", done, len(screens), left_s)
+        spec = screen.spec
+        own_U = [recording.info.unit_ids.index(unit) for unit in spec.unit_ids]  # in the file
         middle = (np.array(screen.frame_size[::-1]) - 1) / 2
-        centers_U2 = centers_px(model, recording, spec.recording_id)
+        centers_U2 = centers_px(model, recording, spec.recording_id)[own_U]
         # An LN model that found nothing in a unit looks nowhere; a disc in the middle is as good as any.
         centers_U2 = np.where(np.isfinite(centers_U2), centers_U2, middle)
         tuning = measure(screen, gratings, centers_U2, progress)
@@ -105,7 +110,8 @@ def tune(
         order = np.argsort(-found["best_hz"] / np.maximum(tuning.blank_U, 1e-3), kind="stable")
         at_lab = [unit for unit in order.tolist() if found["driven"][unit]][:lab_units]
         found = with_intervals(found, tuning, drawn(screen, tuning, centers_U2, at_lab, progress))
-        found |= against_truth(found, truth_of(recording))
+        truth = {name: values[own_U] for name, values in truth_of(recording).items()}
+        found |= against_truth(found, truth)
         true = true_screen(recording, screen)
         same: dict[str, np.ndarray] = {}
         if true is not None:
@@ -150,15 +156,15 @@ def tune(
         )
         if mei is None or mei_units == 0:
             continue
-        units = order[:mei_units].tolist()
+        sought_for = order[:mei_units].tolist()
         shown = natural_clips(screen, recording, screen.bins(mei.picture_s), natural)
         kinds: tuple[Kind, Kind] = ("image", "clip")
         for kind in kinds:
-            made, made_hz = most_exciting(screen, units, mei, kind, progress)
-            best, best_hz = best_natural(screen, shown, units, mei, kind, progress)
+            made, made_hz = most_exciting(screen, sought_for, mei, kind, progress)
+            best, best_hz = best_natural(screen, shown, sought_for, mei, kind, progress)
             arrays[f"{key}/mei_{kind}"] = made.numpy()
             arrays[f"{key}/natural_{kind}"] = best.numpy()
-            for i, unit in enumerate(units):
+            for i, unit in enumerate(sought_for):
                 excited.append(
                     {
                         "recording": spec.recording_id,
@@ -172,12 +178,12 @@ def tune(
                         "natural_rms": float(best[i].square().mean().sqrt()),
                     }
                 )
-            sites = sites_of(tuning, centers_U2, units)
+            sites = sites_of(tuning, centers_U2, sought_for)
             found_more, sought = more_pictures(mei_more, kind, screen, true, sites, made, made_hz, mei, progress)
             for row in found_more:
                 more.append({"recording": spec.recording_id, **row, "unit": spec.unit_ids[row["unit"]]})
             arrays |= {f"{key}/{name}_{kind}": values for name, values in sought.items()}
-        arrays[f"{key}/mei_units"] = np.array([spec.unit_ids[unit] for unit in units])
+        arrays[f"{key}/mei_units"] = np.array([spec.unit_ids[unit] for unit in sought_for])
         pictures.plot_exciting(
             out / "pictures", spec.recording_id, arrays, [e for e in excited if e["recording"] == spec.recording_id],
             bin_s=1 / spec.frame_rate_hz,
@@ -190,14 +196,14 @@ def tune(
         plot_truth(out / "pictures" / "against_truth.png", rows, OF_GRATINGS)
     for name, own in runs.items():
         plot_protocol(
-            out / "pictures" / f"protocol_{file_name(name)}.png", rows, own, [s.recording_id for s in datamodule.specs]
+            out / "pictures" / f"protocol_{file_name(name)}.png", rows, own, [spec.recording_id for spec in specs]
         )
         for curve, (of, _) in own[0].twin.curves.items():
             arrays[f"{name}_{curve}_x"] = np.asarray(of.x, np.float64)
     summary = by_group(rows, summary_of)
     summary["recordings"] = {
         spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
-        for spec in datamodule.specs
+        for spec in specs
     }
     summary["most_exciting"] = excited
     summary["more_exciting"] = more

@@ -29,6 +29,7 @@ def tuning(
     *,
     checkpoint: Path,
     data: Node,
+    units: list[str] | Count | None,
     gratings: Gratings,
     protocols: list[str],
     lab: dict[str, Node | None],
@@ -45,6 +46,7 @@ def tuning(
     context : the run.
     checkpoint : of a twin or of an LN model.
     data : recordings for its natural pictures, where they are not the training's.
+    units : which are measured: ids, or a number of each recording's, those with most spikes; None: all.
     gratings : what is shown.
     protocols : names in ``lab`` of those that are run.
     lab : the laboratory's protocols, by name.
@@ -73,6 +75,7 @@ def tuning(
     summary = tune(
         trained.model,
         recordings,
+        units=units,
         gratings=gratings,
         protocols=chosen,
         lab_units=lab_units,
