@@ -156,7 +156,7 @@ class RecordingsDataModule:
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
         self._weighting: Weighting = weighting
         self._num_workers, self._worker_timeout_s, self._seed = num_workers, worker_timeout_s, seed
-        self._batch_size, self._pin_memory = 16, False
+        self.batch_size, self._pin_memory = 16, False
         self._batches_per_epoch: int | None = None
         self._known: dict[str, RecordingSpec] | None = None
         self._next_sample = 0  # where training continues
@@ -190,7 +190,7 @@ class RecordingsDataModule:
             raise ValueError(
                 f"a batch of {batch_size} clips cannot be shared by {self._ranks()[1]} processes; make it a multiple"
             )
-        self._batch_size = batch_size or self._batch_size
+        self.batch_size = batch_size or self.batch_size
         self._batches_per_epoch = batches_per_epoch or self._batches_per_epoch
         self._pin_memory = self._pin_memory if pin_memory is None else pin_memory
         if specs is not None:
@@ -301,7 +301,7 @@ class RecordingsDataModule:
             self._weighting,
             [spec.subject for spec in self.specs],
         )
-        share = self._batch_size // world
+        share = self.batch_size // world
         batches = TrainingBatches(
             self.recordings,
             self.specs,
@@ -312,7 +312,7 @@ class RecordingsDataModule:
         )
         self._training = TrainingLoader(
             batches,
-            self._batch_size,
+            self.batch_size,
             self._batches_per_epoch,
             self._num_workers,
             self._pin_memory,
@@ -357,7 +357,7 @@ class RecordingsDataModule:
             split,
             self.evaluation_length,
             self.evaluation_burn_in,
-            self._batch_size * self.clip_length,
+            self.batch_size * self.clip_length,
             rank,
             world,
         )

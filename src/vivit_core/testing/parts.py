@@ -157,7 +157,17 @@ def check_readout(node: Node, packages: Sequence[str] = ()) -> None:
     """A readout, of two maps of a small ViViT and one of behavior; and whether it looks where it is told to."""
     model = vivit(tokenizer=small.STEM)
     check_twin(model, readout=node, packages=packages)
-    readout = Parts(model, readout=node, packages=tuple(packages)).twin().readout("a")
+    twin = Parts(model, readout=node, packages=tuple(packages)).twin().eval()
+    readout = twin.readout("a")
+    with torch.no_grad():
+        frames, behavior = twin.adapt("a", small.clips(twin.specs["a"], count=1))
+        assert twin.modulator is not None
+        for index, feature_map in enumerate(twin.modulator(twin.core(frames), behavior)):
+            if (weighed := readout.weighed(index, feature_map, slice(1, 4))) is not None:
+                weights, x_BTUK = weighed
+                added_up = (x_BTUK * weights[1:4].flatten(1)).sum(-1)
+                read = readout.reader(index, feature_map)(feature_map.x_BCTHW)[..., 1:4]
+                assert torch.allclose(added_up, read, atol=1e-5), "weighed() does not add up to what reader() reads"
     places = torch.tensor([[4.0, 3.0], [20.0, 3.0], [12.5, 9.0], [4.0, 15.0], [20.0, 15.0]])
     with torch.no_grad():
         readout.initialize(places, torch.full((5,), 3.0))

@@ -16,6 +16,7 @@ DECIDES_AT = 10  # optimizer steps after which the number is decided; between tw
 UNTIMED = 2  # first steps of a process, in which it compiles and allocates
 FORWARD = 0.4  # of a pass with gradients: what a pass without takes
 LATEST, AIM = 1.2, 1.1  # of the limit: where a plan that is late is shortened, and to what
+AFTER = 0.1  # of the limit: what passes after the last step may take at most
 
 
 class TimeBudget:
@@ -83,17 +84,20 @@ class TimeBudget:
             self._since = step, now
         return step % DECIDES_AT == 0 and step < self.steps
 
-    def proposal(self, step: int, validation_passes: float) -> tuple[int, float] | None:
+    def proposal(self, step: int, validation_passes: float, last_passes: float = 0.0) -> tuple[int, float] | None:
         """Another number of steps from now on, and the seconds of one; None where all stays as it is.
 
         Parameters
         ----------
         step : optimizer steps that have been made.
         validation_passes : passes without gradients that come with each step, in passes with.
+        last_passes : passes without gradients that follow the last step, in steps.
         """
         if self.steps is None:
-            step_s = statistics.median(self._timed or self._untimed) * (1 + FORWARD * validation_passes)
-            return max(step + 1, min(self.most, self._fitting(step, step_s, 1.0))), step_s
+            bare_s = statistics.median(self._timed or self._untimed)
+            step_s = bare_s * (1 + FORWARD * validation_passes)
+            share = 1.0 - min(AFTER, FORWARD * bare_s * last_passes / self.limit_s)
+            return max(step + 1, min(self.most, self._fitting(step, step_s, share))), step_s
         if self._since is None or step == self._since[0]:
             return None
         step_s = (self._clock() - self._since[1]) / (step - self._since[0])

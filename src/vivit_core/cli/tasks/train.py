@@ -63,6 +63,7 @@ from vivit_core.training.module import TwinModule
 from vivit_core.training.monitors import check_monitors
 from vivit_core.training.optim import CORE, Optimization
 from vivit_core.training.ranks import ProcessGroup, lost_peer, process_group
+from vivit_core.training.readout_fit import fit_readout
 from vivit_core.training.restore import Begun, check_restorable, restoring
 from vivit_core.training.tracking import finish_wandb
 from vivit_core.training.trainer import make_trainer
@@ -72,6 +73,7 @@ for name in ("lightning.pytorch", "lightning.fabric"):  # its advertisements; he
     logging.getLogger(name).setLevel(logging.WARNING)
 
 SCORE = "val/bps_mean"  # of the best checkpoint
+START_BINS = 8192  # of a recording, from which readouts on a trained core start
 FOLLOWS_RECORDINGS = True
 
 
@@ -372,6 +374,10 @@ def initialize(
             ln = fit_baseline(datamodule, baseline)
     with stage("starting values from data", work=ahead.start):
         initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
+        if trained is not None and twin.histories is None:  # what units see of a trained core tells their weights
+            twin.eval()
+            for recording in datamodule.recordings:
+                fit_readout(twin, recording, datamodule.clip_length, datamodule.burn_in, START_BINS, fresh=True)
     return ln
 
 

@@ -7,7 +7,7 @@ of a head.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from einops import einsum, rearrange
@@ -132,42 +132,54 @@ class AttentionReadout(Readout):
         weights_UhN = torch.softmax(self.on_grid(ys, xs)[1], dim=-1)
         return rearrange(weights_UhN.mean(1), "u (h w) -> u h w", h=len(ys))
 
-    def reader(self, index: int, feature_map: FeatureMap) -> Reader:
+    def finder(self, index: int, feature_map: FeatureMap) -> Callable[[Tensor, slice], Tensor]:
+        """What some units find in steps of map number ``index``, (S, N, C) to (S, U, h, C)."""
         first = sum(self.channels[:index])
         keys_ChD = self.keys[first : first + self.channels[index]]
         (cos, sin), place_UhN = self.on_grid(feature_map.ys, feature_map.xs)
-        queries_UhD, features_UhC = self.queries[:], self.features[index][:]
+        queries_UhD = self.queries[:]
 
-        def attended(x_SNC: Tensor, units: slice) -> Tensor:
+        def found(x_SNC: Tensor, units: slice) -> Tensor:
             keys_SNhD = apply_rope(einsum(x_SNC, keys_ChD, "s n c, c h d -> s n h d"), (cos, sin))
             content = einsum(keys_SNhD, queries_UhD[units], "s n h d, u h d -> s u h n")
             weights = torch.softmax(place_UhN[units] + content.float(), dim=-1)
-            found = einsum(weights.to(x_SNC.dtype), x_SNC, "s u h n, s n c -> s u h c")
-            return einsum(found, features_UhC[units], "s u h c, u h c -> s u").float()
+            return einsum(weights.to(x_SNC.dtype), x_SNC, "s u h n, s n c -> s u h c")
 
-        def read(x_BCTHW: Tensor) -> Tensor:
-            x_SNC = rearrange(x_BCTHW, "b c t h w -> (b t) (h w) c")
-            blocks = list(self.blocks(len(x_SNC), len(queries_UhD), x_SNC.shape[1]))
-            again = len(blocks) > 1 and torch.is_grad_enabled()
-            values = [
-                checkpoint(attended, x_SNC[steps], units, use_reentrant=False, preserve_rng_state=False)
-                if again
-                else attended(x_SNC[steps], units)
-                for steps, units in blocks
-            ]
-            of_steps = len({(units.start, units.stop) for _, units in blocks})
-            rows = [torch.cat(values[i : i + of_steps], dim=1) for i in range(0, len(values), of_steps)]
-            return rearrange(torch.cat(rows), "(b t) u -> b t u", b=len(x_BCTHW))
+        return found
 
-        return read
+    def reader(self, index: int, feature_map: FeatureMap) -> Reader:
+        found, features_UhC = self.finder(index, feature_map), self.features[index][:]
 
-    def blocks(self, steps: int, units: int, cells: int) -> Iterator[tuple[slice, slice]]:
-        """Which steps and units are worked on at once, units within steps."""
-        of_units = min(units, max(1, BLOCK // (self.heads * cells)))
+        def attended(x_SNC: Tensor, units: slice) -> Tensor:
+            return einsum(found(x_SNC, units), features_UhC[units], "s u h c, u h c -> s u").float()
+
+        return lambda x_BCTHW: self.in_blocks(attended, x_BCTHW, slice(0, len(features_UhC)))
+
+    def weighed(self, index: int, feature_map: FeatureMap, units: slice) -> tuple[nn.Parameter, Tensor]:
+        found = self.in_blocks(self.finder(index, feature_map), feature_map.x_BCTHW, units)
+        return self.features[index], found.flatten(3).float()
+
+    def in_blocks(self, of: Callable[[Tensor, slice], Tensor], x_BCTHW: Tensor, units: slice) -> Tensor:
+        """(B, T, units, …) of a function of some steps (S, N, C) and some units, which is called for blocks of them,
+        units within steps."""
+        x_SNC = rearrange(x_BCTHW, "b c t h w -> (b t) (h w) c")
+        (steps, cells, _), wanted = x_SNC.shape, units.stop - units.start
+        of_units = min(wanted, max(1, BLOCK // (self.heads * cells)))
         of_steps = max(1, BLOCK // (self.heads * cells * of_units))
-        for step in range(0, steps, of_steps):
-            for unit in range(0, units, of_units):
-                yield slice(step, min(steps, step + of_steps)), slice(unit, min(units, unit + of_units))
+        again = torch.is_grad_enabled() and (of_units < wanted or of_steps < steps)
+
+        def block(step: int, unit: int) -> Tensor:
+            some = slice(unit, min(units.stop, unit + of_units))
+            if again:
+                own = x_SNC[step : step + of_steps]
+                return checkpoint(of, own, some, use_reentrant=False, preserve_rng_state=False)
+            return of(x_SNC[step : step + of_steps], some)
+
+        rows = [
+            torch.cat([block(step, unit) for unit in range(units.start, units.stop, of_units)], dim=1)
+            for step in range(0, steps, of_steps)
+        ]
+        return torch.cat(rows).unflatten(0, (len(x_BCTHW), -1))
 
     def window_on(self, feature_map: FeatureMap) -> Tensor:
         """Of what a unit attends to, the part that places alone explain."""

@@ -48,6 +48,11 @@ def through_window(features_UC: Tensor, window_UHW: Tensor) -> Reader:
     return read
 
 
+def seen_through_window(x_BCTHW: Tensor, window_UHW: Tensor) -> Tensor:
+    """What every unit's window sees of each channel, (B, T, U, C) in float32: what ``through_window`` weighs."""
+    return einsum(x_BCTHW.float(), window_UHW, "b c t h w, u h w -> b t u c")
+
+
 class Readout(nn.Module, ABC):
     """Feature maps in, the drive of every unit of one recording out; the likelihood makes a rate of it.
 
@@ -67,8 +72,8 @@ class Readout(nn.Module, ABC):
 
     What it may do
     --------------
-    ``regularizer``, ``set_progress``, ``initialize``, ``windows`` and the two that say where units look; the docstring
-    of each says what it is good for, and what happens without it.
+    ``regularizer``, ``set_progress``, ``initialize``, ``windows``, ``weighed`` and the two that say where units look;
+    the docstring of each says what it is good for, and what happens without it.
 
     What the contract tests check (``vivit_core.testing.check_readout``)
     -------------------------------------------------------------------
@@ -152,6 +157,12 @@ class Readout(nn.Module, ABC):
     def windows(self) -> list[nn.Parameter]:
         """The parameters that say where units look, in pixels; they learn at ``optim.window_lr_scale``."""
         return []
+
+    def weighed(self, index: int, feature_map: FeatureMap, units: slice) -> tuple[nn.Parameter, Tensor] | None:
+        """The weights with which all units read map number ``index``, (U, …), and what those of some units weigh,
+        (B, T, units, K): what is read is the sum of their products over K, all but the weights' first axis. None: it
+        reads otherwise, and its weights are not fitted where the core stands still (``training/readout_fit.py``)."""
+        return None
 
     def window_on(self, feature_map: FeatureMap) -> Tensor | None:
         """How much each unit reads of each cell of a map, (U, H, W), summing to one for each; None: it cannot say.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap, cell_centers
 from vivit_core.models.layers import roughness
-from vivit_core.models.readouts.base import Reader, Readout, through_window
+from vivit_core.models.readouts.base import Reader, Readout, seen_through_window, through_window
 
 
 class FactorizedReadout(Readout):
@@ -99,6 +99,9 @@ class FactorizedReadout(Readout):
 
     def reader(self, index: int, feature_map: FeatureMap) -> Reader:
         return through_window(self.features[index], self.seen_by(feature_map))
+
+    def weighed(self, index: int, feature_map: FeatureMap, units: slice) -> tuple[nn.Parameter, Tensor]:
+        return self.features[index], seen_through_window(feature_map.x_BCTHW, self.seen_by(feature_map)[units])
 
     def window_on(self, feature_map: FeatureMap) -> Tensor:
         """The mask, scaled to a sum of one for each unit; an empty one is even."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.readouts.base import Reader, Readout, through_window
+from vivit_core.models.readouts.base import Reader, Readout, seen_through_window, through_window
 
 
 class GaussianReadout(Readout):
@@ -101,6 +101,9 @@ class GaussianReadout(Readout):
 
     def reader(self, index: int, feature_map: FeatureMap) -> Reader:
         return through_window(self.features[index], self.window_on(feature_map))
+
+    def weighed(self, index: int, feature_map: FeatureMap, units: slice) -> tuple[nn.Parameter, Tensor]:
+        return self.features[index], seen_through_window(feature_map.x_BCTHW, self.window_on(feature_map)[units])
 
     def regularizer(self) -> Tensor:
         """L1 of the feature weights: mean over units of the sum over channels."""

@@ -1,0 +1,71 @@
+"""The readouts' weights, fitted when the training has made its last step."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.system.activity import stage
+from vivit_core.training.data import TrainingData
+from vivit_core.training.module import TwinModule
+from vivit_core.training.readout_fit import fit_readout
+
+SHARE = 0.25  # of the clips that the training has seen: about a tenth of its time, since there is no backward pass
+
+
+class FitReadouts(Callback):
+    """After the last optimizer step, and before the validation that follows it, gives each readout the weights that
+    predict the training trials best, on the core as it is then (``training/readout_fit.py``).
+
+    A training that ends earlier, by early stopping or a signal, has no last step, and keeps its weights. So do twins
+    that learn from a teacher, and those whose rates depend on past counts as well.
+
+    Parameters
+    ----------
+    bins : of a recording's training trials that the fit sees at most; ``SHARE`` of those of the training at most.
+
+    Raises
+    ------
+    ValueError
+        For a number below 1.
+    """
+
+    def __init__(self, bins: int) -> None:
+        if bins < 1:
+            raise ValueError(f"callbacks.readouts.bins={bins} must be 1 or more; callbacks.readouts=null fits nothing")
+        self.bins = bins
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, TwinModule)
+        if self.fits(pl_module):
+            clips = self.clips(trainer, pl_module) * len(pl_module.twin.specs)
+            pl_module.last_passes = clips / (data_of(trainer).batch_size * trainer.accumulate_grad_batches)
+
+    def fits(self, module: TwinModule) -> bool:
+        return module.teacher is None and module.twin.histories is None
+
+    def clips(self, trainer: Trainer, module: TwinModule) -> int:
+        """Of each recording that the fit sees."""
+        data, recordings = data_of(trainer), len(module.twin.specs)
+        trained = module.steps * trainer.accumulate_grad_batches * data.batch_size
+        return min(self.bins // (data.clip_length - data.burn_in), int(SHARE * trained / recordings))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, TwinModule)
+        if trainer.sanity_checking or trainer.global_step < pl_module.steps or not self.fits(pl_module):
+            return
+        data, twin = data_of(trainer), pl_module.twin
+        if trainer.is_global_zero:
+            bins = self.clips(trainer, pl_module) * (data.clip_length - data.burn_in)
+            with stage("the readouts' last fit"):
+                for recording in data.recordings:
+                    fit_readout(twin, recording, data.clip_length, data.burn_in, bins, fresh=False)
+        # One process for all: what a sum's rounding differs in between them would make twins of their own.
+        own = {name: value.cpu() for name, value in twin.readouts.state_dict().items()}
+        twin.readouts.load_state_dict(trainer.strategy.broadcast(own))
+
+
+def data_of(trainer: Trainer) -> RecordingsDataModule:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, TrainingData)
+    return data.recordings

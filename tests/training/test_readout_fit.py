@@ -1,0 +1,259 @@
+"""Weights of a readout on a core that stands still: they are the optimum, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from tiny_models import ASKING, BASIS, FACTORIZED, GAIN, READOUT, RESIDUAL_STEM, resnet, spec, vivit
+from tiny_models import twin as make_twin
+
+from vivit_core.data.clips import evaluation_windows
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.twin import Twin
+from vivit_core.specs import Batch
+from vivit_core.training import readout_fit
+from vivit_core.training.readout_fit import HELD_OUT, fit_readout, look
+
+CLIP, BURN_IN, TRIAL, TRIALS = 60, 12, 108, 40
+RIDGE = 4.0
+MODELS = {
+    "gains": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS, modulator=GAIN),
+    "drives": resnet(modulator=None),
+}
+SOFTPLUS = {"_target_": "vivit_core.models.likelihoods.poisson.Poisson", "output": "softplus"}
+SCATTERED = {
+    "_target_": "vivit_core.models.likelihoods.negative_binomial.NegativeBinomial",
+    "output": "exp",
+    "dispersion": 0.5,
+}
+
+GAUSSIAN = {"_target_": "vivit_core.models.likelihoods.gaussian.Gaussian", "output": "softplus", "stabilized": False}
+
+
+def made(model: dict[str, Any], **parts: Any) -> Twin:
+    twin = make_twin(model, **{"likelihood": SOFTPLUS, **parts}).eval()
+    with torch.no_grad():  # so that what is read matters
+        for name, own in twin.readout("a").named_parameters():
+            if name.startswith("features"):
+                own.normal_(0.0, 0.5, generator=torch.Generator().manual_seed(own[0].numel()))
+            if name == "bias":
+                own.fill_(0.3)
+    return twin
+
+
+def responses(twin: Twin, frames: np.ndarray, behavior: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Poisson counts at the twin's own rates, trial by trial."""
+    counts = []
+    for start in range(0, len(frames), TRIAL):
+        part = slice(start, start + TRIAL)
+        clip = {
+            "frames": torch.as_tensor(frames[part])[None, None],
+            "behavior": torch.as_tensor(np.concatenate([own[part] for own in behavior.values()], axis=1))[None],
+        }
+        with torch.no_grad():
+            counts.append(rng.poisson(twin({"a": clip})["a"][0].numpy()))
+    return np.concatenate(counts).astype(np.uint16)
+
+
+def recorded(folder: Path, counts_of: Callable[..., np.ndarray], valid: np.ndarray | None = None) -> Recording:
+    rng = np.random.default_rng(0)
+    own = spec()
+    _, height, width = own.frame_shape
+    bins = TRIAL * TRIALS
+    frames = rng.integers(0, 256, (bins, height, width), dtype=np.uint8)
+    behavior = {name: rng.normal(size=(bins, size)).astype(np.float32) for name, size in own.behavior.items()}
+    starts = np.arange(0, bins, TRIAL)
+    return Recording(
+        write_recording(
+            folder / "a.h5",
+            recording_id="a",
+            frame_rate_hz=own.frame_rate_hz,
+            frames=frames,
+            counts=counts_of(frames, behavior, rng),
+            valid=valid,
+            behavior=behavior,
+            trials=Trials(starts, starts + TRIAL, np.arange(TRIALS), np.array(["train"] * (TRIALS - 8) + ["test"] * 8)),
+        )
+    )
+
+
+@torch.no_grad()
+def nats(twin: Twin, recording: Recording, split: str) -> torch.Tensor:
+    """(U,) a bin."""
+    total, bins = torch.zeros(()), 0
+    for start, stop, scored, _ in evaluation_windows(recording.info.trials, split, CLIP, BURN_IN):
+        batch: Batch = {
+            "a": {
+                "frames": torch.as_tensor(recording.frames(start, stop))[None],
+                "behavior": torch.as_tensor(recording.behavior(start, stop, twin.specs["a"].behavior))[None],
+            }
+        }
+        rate = twin(batch)["a"][0, scored - start :]
+        total = total + twin.likelihood("a").nats(rate, torch.as_tensor(recording.counts(scored, stop))).sum(0)
+        bins += len(rate)
+    return total / bins
+
+
+def blank(twin: Twin) -> None:
+    """Rates at a constant."""
+    with torch.no_grad():
+        for name, own in twin.readout("a").named_parameters():
+            if name.startswith("features"):
+                own.zero_()
+
+
+@pytest.mark.parametrize("readout", [READOUT, FACTORIZED, ASKING], ids=["gaussian", "factorized", "attention"])
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_that_made_the_counts_are_found(model: str, readout: dict[str, Any], tmp_path: Path) -> None:
+    twin = made(MODELS[model], readout=readout)
+    recording = recorded(tmp_path, lambda *given: responses(twin, *given))
+    truth, others = nats(twin, recording, "test"), state_but_weights(twin)
+    blank(twin)
+    constant = nats(twin, recording, "test")
+    assert fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=True) == len(truth)
+    found = nats(twin, recording, "test")
+    assert ((constant - found) > 0.85 * (constant - truth)).all() and (constant > truth).all()
+    for name, value in state_but_weights(twin).items():
+        torch.testing.assert_close(value, others[name], rtol=0, atol=0)
+
+
+def test_it_is_the_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a general minimizer, in float64, of the same penalized nats of one unit."""
+    monkeypatch.setattr(readout_fit, "RIDGES", (RIDGE,))
+    monkeypatch.setattr(readout_fit, "LAST_STEPS", 12)
+    twin = made(MODELS["gains"])
+    recording = recorded(tmp_path, lambda *given: responses(twin, *given))
+    blank(twin)
+    fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=True)
+    windows = evaluation_windows(recording.info.trials, "train", CLIP, BURN_IN)
+    with torch.no_grad():
+        looked = look(twin, recording, windows, slice(0, 5))
+    assert looked is not None
+    weights, seen = looked
+    for unit in range(5):
+        x, y = seen.x_NUK[:, unit].double().numpy(), seen.counts_NU[:, unit].double().numpy()
+        d = seen.drives
+        deviation = x.std(0, ddof=1)
+        z = x / deviation
+
+        def cost(w: np.ndarray, z: np.ndarray = z, y: np.ndarray = y, d: int = d) -> float:
+            rate = np.logaddexp(0, z[:, :d] @ w[:d] + w[-1]) * np.exp(z[:, d:] @ w[d:-1])
+            return float(
+                (rate - y * np.log(rate + 1e-6)).sum() + 0.5 * RIDGE * HELD_OUT / (HELD_OUT - 1) * w[:-1] @ w[:-1]
+            )
+
+        own = weights.of(slice(unit, unit + 1))[0].detach().double().numpy() * np.append(deviation, 1.0)
+        best = minimize(cost, own, method="BFGS", options={"maxiter": 300}).fun
+        assert cost(own) - best < 0.05, "nats of all bins together"
+
+
+def test_units_of_chance_keep_what_they_have(tmp_path: Path) -> None:
+    twin = made(MODELS["gains"])
+    blank(twin)
+    recording = recorded(tmp_path, lambda frames, _, rng: rng.poisson(0.5, (len(frames), 5)).astype(np.uint16))
+    with torch.no_grad():
+        twin.readout("a").bias.fill_(float(torch.log(torch.expm1(torch.tensor(0.5)))))
+    before = {name: value.clone() for name, value in twin.state_dict().items()}
+    took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=False)
+    assert took is not None
+    changed = {name for name, value in twin.state_dict().items() if not torch.equal(value, before[name])}
+    if took == 0:
+        assert not changed
+    truth = nats_at(recording, 0.5)
+    assert (nats(twin, recording, "test") < truth + 0.004).all()  # whatever it took is worth as much as the truth
+
+
+def nats_at(recording: Recording, rate: float) -> torch.Tensor:
+    """(U,) a bin at a constant rate."""
+    counts = [recording.counts(a, b) for _, b, a, _ in evaluation_windows(recording.info.trials, "test", CLIP, BURN_IN)]
+    return torch.as_tensor(rate - np.concatenate(counts).mean(0) * np.log(rate))
+
+
+def test_silent_and_invalid_units_do_no_harm(tmp_path: Path) -> None:
+    twin = made(MODELS["gains"])
+
+    def counted(*given: Any) -> np.ndarray:
+        counts = responses(twin, *given)
+        counts[:, 3] = 0
+        return counts
+
+    valid = np.ones((TRIAL * TRIALS, 5), bool)
+    valid[:, 4] = False
+    recording = recorded(tmp_path, counted, valid)
+    own = weights_of(twin)
+    took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=False)
+    assert took is not None and took <= 4
+    for name, value in weights_of(twin).items():
+        assert value.isfinite().all()
+        torch.testing.assert_close(value[4], own[name][4], rtol=1e-4, atol=1e-5)
+
+
+def weights_of(twin: Twin) -> dict[str, torch.Tensor]:
+    return {
+        name: value.detach().clone()
+        for name, value in twin.readout("a").named_parameters()
+        if name.startswith("features") or name == "bias"
+    }
+
+
+def test_units_may_be_fitted_some_after_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = made(MODELS["gains"])
+    recording = recorded(tmp_path, lambda *given: responses(twin, *given))
+    state = {name: value.clone() for name, value in twin.state_dict().items()}
+    fit_readout(twin, recording, CLIP, BURN_IN, bins=600, fresh=True)
+    together = weights_of(twin)
+    monkeypatch.setattr(readout_fit, "GROUP", 1)
+    twin.load_state_dict(state)
+    fit_readout(twin, recording, CLIP, BURN_IN, bins=600, fresh=True)
+    for name, value in weights_of(twin).items():
+        torch.testing.assert_close(value, together[name], rtol=1e-2, atol=1e-3)
+    # With room for fewer numbers than all units see, fewer bins are looked at, and the units by turns.
+    monkeypatch.setattr(readout_fit, "MEMORY", 600 * 20)
+    seen = []
+    monkeypatch.setattr(readout_fit, "look", lambda *given: seen.append(given[2:]) or look(*given))
+    twin.load_state_dict(state)
+    assert fit_readout(twin, recording, CLIP, BURN_IN, bins=600, fresh=True) is not None
+    turns = [units for _, units in seen[1:]]
+    assert len(turns) > 1 and [unit for some in turns for unit in range(some.start, some.stop)] == list(range(5))
+    assert all(len(windows) * (CLIP - BURN_IN) < 600 for windows, _ in seen)
+
+
+@pytest.mark.parametrize("likelihood", [SCATTERED, GAUSSIAN], ids=["negative_binomial", "gaussian"])
+def test_other_likelihoods_are_lowered_too(likelihood: dict[str, Any], tmp_path: Path) -> None:
+    source = made(MODELS["gains"])
+    recording = recorded(tmp_path, lambda *given: responses(source, *given))
+    twin = made(MODELS["gains"], likelihood=likelihood)
+    twin.likelihood("a").initialize(
+        *(torch.as_tensor(x) for x in (recording.counts(0, 2000), np.ones((2000, 5), bool)))
+    )
+    blank(twin)
+    with torch.no_grad():
+        twin.readout("a").bias.copy_(twin.likelihood("a").mean_drive())
+    constant = nats(twin, recording, "test")
+    fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=False)
+    assert (nats(twin, recording, "test") < constant).all()
+
+
+def test_too_few_clips_leave_all_as_it_is(tmp_path: Path) -> None:
+    twin = made(MODELS["drives"])
+    recording = recorded(tmp_path, lambda frames, _, rng: rng.poisson(0.5, (len(frames), 5)).astype(np.uint16))
+    recording.info.trials.split[3:] = "test"
+    before = weights_of(twin)
+    assert fit_readout(twin, recording, TRIAL, BURN_IN, bins=100_000, fresh=True) is None
+    for name, value in weights_of(twin).items():
+        assert torch.equal(value, before[name])
+
+
+def state_but_weights(twin: Twin) -> dict[str, torch.Tensor]:
+    own = {name: value.clone() for name, value in twin.state_dict().items()}
+    return {
+        name: value for name, value in own.items() if not ("readouts" in name and ("feat" in name or "bias" in name))
+    }
