@@ -30,6 +30,7 @@ from vivit_core.data.simulate.world import Scene, catmull_rom
 from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.frames import shifted
 from vivit_core.models.plan import check_geometry, plan
+from vivit_core.models.shifters.affine import AffineShifter
 from vivit_core.models.streamed_step import export_step
 from vivit_core.models.twin import Twin
 from vivit_core.testing import twins
@@ -208,3 +209,10 @@ def test_an_ensemble_shifts_as_its_members_do() -> None:
         each = [member.eval()(shown)["a"] for member in members]
         together = Ensemble(members).eval()(shown)["a"]
     torch.testing.assert_close(together, torch.stack(each).mean(0))
+
+
+def test_up_to_its_limit_a_shift_is_as_found() -> None:
+    shifter = AffineShifter("gaze", numbers=2, most_px=6.0)
+    shifter.initialize(torch.tensor([[3.0, 0.0], [0.0, -3.0]]))
+    found = shifter(torch.tensor([[[1.9, -1.9], [2.5, 2.5]]]))
+    torch.testing.assert_close(found, torch.tensor([[[5.7, 5.7], [6.0, -6.0]]]))

@@ -27,7 +27,7 @@ from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.modulators.base import Modulator
 from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
 from vivit_core.models.readouts.base import Drive, Readout
-from vivit_core.models.shifters.base import columns_of
+from vivit_core.models.shifters.base import Shifter, columns_of
 from vivit_core.models.streaming import Stream
 from vivit_core.parts.build import build, part
 from vivit_core.parts.groups import class_of
@@ -145,6 +145,11 @@ class Twin(Predictor):
         assert self.histories is not None
         return cast(History, self.histories[self.index(recording_id)])
 
+    def shifter(self, recording_id: str) -> Shifter:
+        """Of a twin that has one for each recording."""
+        assert self.shifters is not None
+        return cast(Shifter, self.shifters[self.index(recording_id)])
+
     def latent(self, recording_id: str) -> Latent | None:
         return None if self.latents is None else cast(Latent, self.latents[self.index(recording_id)])
 
@@ -182,8 +187,7 @@ class Twin(Predictor):
 
     def shift(self, recording_id: str, behavior_BTD: Tensor) -> Tensor:
         """Of a twin with a shifter: what normalized behavior shifts windows by, (B, T, 2) px to the right and down."""
-        assert self.shifters is not None
-        shift: Tensor = self.shifters[self.index(recording_id)](behavior_BTD[..., self.eyes[recording_id]])
+        shift: Tensor = self.shifter(recording_id)(behavior_BTD[..., self.eyes[recording_id]])
         return shift
 
     @torch.no_grad()

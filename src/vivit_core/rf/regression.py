@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import lags_of
-from vivit_core.rf.stretches import TrialStretches
+from vivit_core.rf.stretches import ShiftPx, TrialStretches
 from vivit_core.specs import RecordingSpec
 
 MAP_LAGS = 10  # lags of the maps that place a unit; finer time does not place it better and costs its square
@@ -25,7 +25,12 @@ CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no sec
 
 
 def unit_centers(
-    recording: Recording, spec: RecordingSpec, *, duration_s: float, max_frames: int
+    recording: Recording,
+    spec: RecordingSpec,
+    *,
+    duration_s: float,
+    max_frames: int,
+    shift_px: ShiftPx | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each unit looks, and how its response unfolds in time, from training trials alone.
 
@@ -41,6 +46,7 @@ def unit_centers(
     spec : its statistics.
     duration_s : length of the kernels, s.
     max_frames : most training frames to use.
+    shift_px : how far windows are shifted; None: frames lie where the file says.
 
     Returns
     -------
@@ -56,7 +62,7 @@ def unit_centers(
     responses to natural stimuli. Network 12:289-316.
     """
     lags = lags_of(duration_s, spec)
-    data = TrialStretches.read(recording, "train", lags, max_frames)
+    data = TrialStretches.read(recording, "train", lags, max_frames, shift_px)
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
     map_lags = -(-lags // pool)

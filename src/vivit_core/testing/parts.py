@@ -143,10 +143,14 @@ def check_shifter(node: Node | None, packages: Sequence[str] = ()) -> None:
         assert torch.allclose(twin({"a": shown})["a"], plain({"a": shown})["a"], rtol=1e-2), "at first, rates change"
         shifters = twin.shifters
         assert shifters is not None
-        for parameter in shifters.parameters():
-            parameter.add_(torch.randn(parameter.shape))
         shifter = shifters[0]
         assert isinstance(shifter, Shifter)
+        position, slope = torch.randn(2, 3, 3), torch.randn(3, 2)
+        shifter.initialize(slope)
+        told = (position @ slope).clamp(-shifter.most_px, shifter.most_px)
+        assert torch.allclose(shifter(position), told, atol=0.02), "it does not begin where initialize() tells it to"
+        for parameter in shifters.parameters():
+            parameter.add_(torch.randn(parameter.shape))
         assert shifter(torch.zeros(2, 3, 3)).abs().max() < 1e-5, "at the mean eye position, windows are shifted"
         moved = shifter(torch.randn(2, 3, 3))
         assert moved.shape == (2, 3, 2), f"the shift of 2 clips of 3 bins is {tuple(moved.shape)}, not (2, 3, 2)"

@@ -1,4 +1,4 @@
-"""What training starts from: places and time courses read off the training trials.
+"""What training starts from: shifts, places and time courses read off the training trials.
 
 A Gaussian readout that starts far from its unit's receptive field has no gradient towards it, and temporal filters
 that start far from the neurons' have to be found among noise. Both are cheap to estimate, so training does not have
@@ -24,7 +24,9 @@ from vivit_core.models.from_data import FieldsWanted, FromData
 from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.ln import LN, LNReadout
 from vivit_core.models.twin import Twin
+from vivit_core.rf.eye_shift import shift_by_position
 from vivit_core.rf.regression import unit_centers, varies
+from vivit_core.rf.stretches import ShiftPx
 from vivit_core.specs import Clips
 
 DURATION_S = 0.2  # length of the kernels where the model has no front end that says how much it sees
@@ -42,7 +44,8 @@ RESPONSE_TRIALS, RESPONSE_BINS = 64, 1024  # training trials, and bins of each, 
 def initialize_from_data(
     twin: Twin, recordings: Sequence[Recording], ln: LN | None, readouts_only: bool = False, max_frames: int = 60_000
 ) -> None:
-    """Let every readout look at its unit's receptive field, and let the core's first filters be like the units' own.
+    """Let every shifter shift as the data show, every readout look at its unit's receptive field, and the core's first
+    filters be like the units' own.
 
     Parameters
     ----------
@@ -58,7 +61,10 @@ def initialize_from_data(
     for recording in recordings:
         spec = twin.specs[recording.info.recording_id]
         duration_s = DURATION_S if frontend is None else frontend.lags / spec.frame_rate_hz
-        centers_U2, courses_UL, snr_U = unit_centers(recording, spec, duration_s=duration_s, max_frames=max_frames)
+        shift_px = start_shift(twin, recording, duration_s, max_frames)
+        centers_U2, courses_UL, snr_U = unit_centers(
+            recording, spec, duration_s=duration_s, max_frames=max_frames, shift_px=shift_px
+        )
         scale = np.array(twin.frame_size[::-1]) / np.array(spec.frame_shape[:0:-1])
         counted = responses(recording)
         twin.likelihood(spec.recording_id).initialize(*counted)
@@ -90,6 +96,17 @@ def initialize_from_data(
             part.normalize(
                 shown if before is None else before(shown) for shown in (contrast(twin, r) for r in recordings)
             )
+
+
+def start_shift(twin: Twin, recording: Recording, duration_s: float, max_frames: int) -> ShiftPx | None:
+    """Let a recording's shifter begin with the shift that its data show, and tell it; None for a twin without."""
+    spec = twin.specs[recording.info.recording_id]
+    if twin.shifters is None:
+        return None
+    columns = twin.eyes[spec.recording_id]
+    slope_E2 = shift_by_position(recording, spec, columns, duration_s=duration_s, max_frames=max_frames)
+    twin.shifter(spec.recording_id).initialize(torch.as_tensor(slope_E2))
+    return lambda start, stop: twin.shift_px(spec.recording_id, recording.behavior(start, stop, spec.behavior))
 
 
 def responses(recording: Recording) -> tuple[Tensor, Tensor]:
@@ -190,7 +207,7 @@ def contrast(twin: Twin, recording: Recording) -> Tensor:
     def shown(trial: int) -> Tensor:
         start = int(trials.start[trial])
         frames = recording.frames(start, min(int(trials.stop[trial]), start + SCALE_FRAMES))
-        behavior = torch.zeros(1, frames.shape[1], spec.behavior_dim)
+        behavior = torch.as_tensor(recording.behavior(start, start + frames.shape[1], spec.behavior))[None]
         return twin.adapt(spec.recording_id, Clips(frames=torch.as_tensor(frames)[None], behavior=behavior))[0]
 
     around = sorted(range(len(trials.start)), key=lambda trial: abs(trial - middle))[:SCALE_TRIALS]

@@ -28,5 +28,9 @@ class AffineShifter(Shifter):
     def shift(self, position_BTE: Tensor) -> Tensor:
         return position_BTE @ self.slope
 
+    @torch.no_grad()
+    def initialize(self, slope_E2: Tensor) -> None:
+        self.slope.copy_(slope_E2)
+
     def windows(self) -> list[nn.Parameter]:
         return [self.slope]

@@ -27,12 +27,13 @@ class Shifter(nn.Module, ABC):
     -------------------------
     - take ``behavior``, ``numbers`` and ``most_px`` in its constructor and hand the last on; ``numbers`` is given by
       the twin. All other arguments are its YAML's keys;
-    - ``shift``: zero at zero, and all but zero before any training.
+    - ``shift``: zero at zero, and all but zero before any training;
+    - ``initialize``: begin with a shift that is linear in eye position, as it was found in the data.
 
     What the contract tests check (``vivit_core.testing.check_shifter``)
     -------------------------------------------------------------------
-    That it begins by changing nothing, is zero at the mean eye position and never above ``most_px``; and what every
-    twin keeps.
+    That it begins by changing nothing, begins where it is told to, is zero at the mean eye position and never above
+    ``most_px``; and what every twin keeps.
 
     Parameters
     ----------
@@ -60,6 +61,10 @@ class Shifter(nn.Module, ABC):
     def shift(self, position_BTE: Tensor) -> Tensor:
         """Eye position, in standard deviations from its mean, to a shift (B, T, 2) in pixels."""
 
+    @abstractmethod
+    def initialize(self, slope_E2: Tensor) -> None:
+        """Begin with a shift by ``slope_E2`` pixels for one standard deviation of each number of eye position."""
+
     def windows(self) -> list[nn.Parameter]:
         """The parameters whose output is in pixels; they learn at ``optim.window_lr_scale``."""
         return []
@@ -67,7 +72,8 @@ class Shifter(nn.Module, ABC):
     def forward(self, position_BTE: Tensor) -> Tensor:
         """The shift of each bin, (B, T, 2): windows look so many pixels to the right, and down."""
         with torch.autocast(position_BTE.device.type, enabled=False):  # half a number is too coarse for places
-            return self.most_px * torch.tanh(self.shift(position_BTE.float()) / self.most_px)
+            # Up to the limit the shift is what was found: a limit that bends it would spoil those of half its size.
+            return self.shift(position_BTE.float()).clamp(-self.most_px, self.most_px)
 
 
 def columns_of(spec: RecordingSpec, behavior: str) -> slice:

@@ -46,5 +46,9 @@ class GazeShifter(Shifter):
         mean_BTE = torch.zeros_like(position_BTE[:1, :1])
         return (self.functions(position_BTE) - self.functions(mean_BTE)) @ self.outer
 
+    @torch.no_grad()
+    def initialize(self, slope_E2: Tensor) -> None:
+        self.outer[: len(slope_E2)] = slope_E2
+
     def windows(self) -> list[nn.Parameter]:
         return [self.outer]
