@@ -11,7 +11,7 @@ Shape letters: B clips, T bins of a clip, N bins that count, U units, C channels
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
+START_BINS = 8192  # of a recording, from which readouts on a trained core start
 MEMORY = 2**27  # numbers of all units' features that are held at a time, at two bytes each
 GROUP = 2**24  # of some units', at four bytes, that are worked on at a time
 RIDGES = (512.0, 128.0, 32.0)  # nats for a weight that moves by one over its feature's deviation
@@ -121,6 +122,14 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
             weights.set(few, better_UK)
             took += int(took_U.sum())
     return took
+
+
+def fit_fresh(twin: Twin, recordings: Iterable[Recording], clip_length: int, burn_in: int) -> None:
+    """Let readouts on a trained core start with the weights that predict best, but for a twin with a history."""
+    if twin.histories is None:
+        twin.eval()
+        for recording in recordings:
+            fit_readout(twin, recording, clip_length, burn_in, START_BINS, fresh=True)
 
 
 def parts(whole: slice, size: int) -> Iterator[slice]:

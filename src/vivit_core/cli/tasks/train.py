@@ -63,7 +63,7 @@ from vivit_core.training.module import TwinModule
 from vivit_core.training.monitors import check_monitors
 from vivit_core.training.optim import CORE, Optimization
 from vivit_core.training.ranks import ProcessGroup, lost_peer, process_group
-from vivit_core.training.readout_fit import fit_readout
+from vivit_core.training.readout_fit import fit_fresh
 from vivit_core.training.restore import Begun, check_restorable, restoring
 from vivit_core.training.tracking import finish_wandb
 from vivit_core.training.trainer import make_trainer
@@ -73,7 +73,6 @@ for name in ("lightning.pytorch", "lightning.fabric"):  # its advertisements; he
     logging.getLogger(name).setLevel(logging.WARNING)
 
 SCORE = "val/bps_mean"  # of the best checkpoint
-START_BINS = 8192  # of a recording, from which readouts on a trained core start
 FOLLOWS_RECORDINGS = True
 
 
@@ -362,10 +361,9 @@ def initialize(
         loaded = load_parts(twin, read_trained(init_from), trained.parts, init_from)
         fresh = ["the readouts", *([trained.fresh] if trained.fresh else [])]
         how = f"learns at {scale:g} of the readouts' rate" if scale else "is frozen, and without dropout"
-        if optimization.readouts_first:
-            how += f" after {optimization.readouts_first:.0%} of the steps"
+        early = f" after {optimization.readouts_first:.0%} of the steps" if optimization.readouts_first else ""
         console.print(
-            f"init_from={init_from}: loaded {loaded}; what was loaded {how} (optim.core_lr_scale); "
+            f"init_from={init_from}: loaded {loaded}; what was loaded {how}{early} (optim.core_lr_scale); "
             f"fresh: {', '.join(fresh)}"
         )
     ln = None
@@ -374,10 +372,8 @@ def initialize(
             ln = fit_baseline(datamodule, baseline)
     with stage("starting values from data", work=ahead.start):
         initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
-        if trained is not None and twin.histories is None:  # what units see of a trained core tells their weights
-            twin.eval()
-            for recording in datamodule.recordings:
-                fit_readout(twin, recording, datamodule.clip_length, datamodule.burn_in, START_BINS, fresh=True)
+        if trained is not None:
+            fit_fresh(twin, datamodule.recordings, datamodule.clip_length, datamodule.burn_in)
     return ln
 
 

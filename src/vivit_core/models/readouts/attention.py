@@ -7,7 +7,7 @@ of a head.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from einops import einsum, rearrange
@@ -163,23 +163,26 @@ class AttentionReadout(Readout):
         """(B, T, units, …) of a function of some steps (S, N, C) and some units, which is called for blocks of them,
         units within steps."""
         x_SNC = rearrange(x_BCTHW, "b c t h w -> (b t) (h w) c")
-        (steps, cells, _), wanted = x_SNC.shape, units.stop - units.start
+        blocks = list(self.blocks(len(x_SNC), units, x_SNC.shape[1]))
+        again = len(blocks) > 1 and torch.is_grad_enabled()
+        values = [
+            checkpoint(of, x_SNC[steps], some, use_reentrant=False, preserve_rng_state=False)
+            if again
+            else of(x_SNC[steps], some)
+            for steps, some in blocks
+        ]
+        of_steps = len({some.start for _, some in blocks})
+        rows = [torch.cat(values[i : i + of_steps], dim=1) for i in range(0, len(values), of_steps)]
+        return torch.cat(rows).unflatten(0, (len(x_BCTHW), -1))
+
+    def blocks(self, steps: int, units: slice, cells: int) -> Iterator[tuple[slice, slice]]:
+        """Which steps and units are worked on at once, units within steps."""
+        wanted = units.stop - units.start
         of_units = min(wanted, max(1, BLOCK // (self.heads * cells)))
         of_steps = max(1, BLOCK // (self.heads * cells * of_units))
-        again = torch.is_grad_enabled() and (of_units < wanted or of_steps < steps)
-
-        def block(step: int, unit: int) -> Tensor:
-            some = slice(unit, min(units.stop, unit + of_units))
-            if again:
-                own = x_SNC[step : step + of_steps]
-                return checkpoint(of, own, some, use_reentrant=False, preserve_rng_state=False)
-            return of(x_SNC[step : step + of_steps], some)
-
-        rows = [
-            torch.cat([block(step, unit) for unit in range(units.start, units.stop, of_units)], dim=1)
-            for step in range(0, steps, of_steps)
-        ]
-        return torch.cat(rows).unflatten(0, (len(x_BCTHW), -1))
+        for step in range(0, steps, of_steps):
+            for unit in range(units.start, units.stop, of_units):
+                yield slice(step, min(steps, step + of_steps)), slice(unit, min(units.stop, unit + of_units))
 
     def window_on(self, feature_map: FeatureMap) -> Tensor:
         """Of what a unit attends to, the part that places alone explain."""
