@@ -223,6 +223,19 @@ QUICK = replace(
 )
 
 
+def counted(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many clips it shows from now on, by what they are for."""
+    shown: dict[str, int] = {}
+    show = screen.show
+
+    def counting(clips: Any, total: int, what: str, progress: bool) -> Any:
+        shown[what] = total
+        return show(clips, total, what, progress)
+
+    monkeypatch.setattr(screen, "show", counting)
+    return shown
+
+
 def test_full_field_contrasts_are_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pairs of units prefer the same grating; each has the same response as if it were alone."""
     twins = replace(population(), **{
@@ -231,14 +244,7 @@ def test_full_field_contrasts_are_shown_once(monkeypatch: pytest.MonkeyPatch) ->
     })  # fmt: skip
     model: Any = SimulatedUnits(twins)
     screen = Screen(model, "known", (0.0, 255.0))
-    shown: dict[str, int] = {}
-    show = screen.show
-
-    def counted(clips: Any, total: int, what: str, progress: bool) -> Any:
-        shown[what] = total
-        return show(clips, total, what, progress)
-
-    monkeypatch.setattr(screen, "show", counted)
+    shown = counted(screen, monkeypatch)
     found = measure(screen, GRATINGS, CENTERS, progress=False)
     distinct = len(np.unique(found.best_U3, axis=0))
     assert distinct < 4
@@ -258,14 +264,7 @@ def test_full_field_contrasts_are_shown_once(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_contrast_that_was_shown_already_is_not_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
     every = measure(screen, replace(QUICK, contrasts=[0.25, 0.499999, 0.9]), CENTERS, progress=False)
-    shown: dict[str, int] = {}
-    show = screen.show
-
-    def counted(clips: Any, total: int, what: str, progress: bool) -> Any:
-        shown[what] = total
-        return show(clips, total, what, progress)
-
-    monkeypatch.setattr(screen, "show", counted)
+    shown = counted(screen, monkeypatch)
     found = measure(screen, replace(QUICK, contrasts=[0.25, 0.5, 0.9]), CENTERS, progress=False)
     assert shown["contrasts"] == 2 * len(np.unique(found.best_U3, axis=0))
     np.testing.assert_allclose(found.contrast_KU, every.contrast_KU, rtol=1e-3)

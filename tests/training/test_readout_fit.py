@@ -118,21 +118,23 @@ def test_weights_that_made_the_counts_are_found(model: str, readout: dict[str, A
     truth, others = nats(twin, recording, "test"), state_but_weights(twin)
     blank(twin)
     constant = nats(twin, recording, "test")
-    assert fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=True) == len(truth)
+    assert fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000) == len(truth)
     found = nats(twin, recording, "test")
     assert ((constant - found) > 0.85 * (constant - truth)).all() and (constant > truth).all()
     for name, value in state_but_weights(twin).items():
         torch.testing.assert_close(value, others[name], rtol=0, atol=0)
 
 
-def test_it_is_the_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a general minimizer, in float64, of the same penalized nats of one unit."""
+@pytest.mark.parametrize(("steps", "short"), [(12, 1e-6), (readout_fit.LAST_STEPS, 1e-4)], ids=["many", "shipped"])
+def test_it_nears_the_optimum(steps: int, short: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a general minimizer, in float64, of the same penalized nats of one unit: at most a part ``short`` of what
+    that gains over a constant is left to gain."""
     monkeypatch.setattr(readout_fit, "RIDGES", (RIDGE,))
-    monkeypatch.setattr(readout_fit, "LAST_STEPS", 12)
+    monkeypatch.setattr(readout_fit, "LAST_STEPS", steps)
     twin = made(MODELS["gains"])
     recording = recorded(tmp_path, lambda *given: responses(twin, *given))
     blank(twin)
-    fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=True)
+    fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
     windows = evaluation_windows(recording.info.trials, "train", CLIP, BURN_IN)
     with torch.no_grad():
         looked = look(twin, recording, windows, slice(0, 5))
@@ -152,7 +154,9 @@ def test_it_is_the_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
         own = weights.of(slice(unit, unit + 1))[0].detach().double().numpy() * np.append(deviation, 1.0)
         best = minimize(cost, own, method="BFGS", options={"maxiter": 300}).fun
-        assert cost(own) - best < 0.05, "nats of all bins together"
+        constant = np.zeros_like(own)
+        constant[-1] = np.log(np.expm1(y.mean()))
+        assert cost(own) - best < short * (cost(constant) - best)
 
 
 def test_units_of_chance_keep_what_they_have(tmp_path: Path) -> None:
@@ -162,19 +166,9 @@ def test_units_of_chance_keep_what_they_have(tmp_path: Path) -> None:
     with torch.no_grad():
         twin.readout("a").bias.fill_(float(torch.log(torch.expm1(torch.tensor(0.5)))))
     before = {name: value.clone() for name, value in twin.state_dict().items()}
-    took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=False)
-    assert took is not None
-    changed = {name for name, value in twin.state_dict().items() if not torch.equal(value, before[name])}
-    if took == 0:
-        assert not changed
-    truth = nats_at(recording, 0.5)
-    assert (nats(twin, recording, "test") < truth + 0.004).all()  # whatever it took is worth as much as the truth
-
-
-def nats_at(recording: Recording, rate: float) -> torch.Tensor:
-    """(U,) a bin at a constant rate."""
-    counts = [recording.counts(a, b) for _, b, a, _ in evaluation_windows(recording.info.trials, "test", CLIP, BURN_IN)]
-    return torch.as_tensor(rate - np.concatenate(counts).mean(0) * np.log(rate))
+    took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
+    assert took == 0
+    assert all(torch.equal(value, before[name]) for name, value in twin.state_dict().items())
 
 
 def test_silent_and_invalid_units_do_no_harm(tmp_path: Path) -> None:
@@ -189,11 +183,11 @@ def test_silent_and_invalid_units_do_no_harm(tmp_path: Path) -> None:
     valid[:, 4] = False
     recording = recorded(tmp_path, counted, valid)
     own = weights_of(twin)
-    took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=False)
+    took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
     assert took is not None and took <= 4
     for name, value in weights_of(twin).items():
         assert value.isfinite().all()
-        torch.testing.assert_close(value[4], own[name][4], rtol=1e-4, atol=1e-5)
+        assert torch.equal(value[4], own[name][4])
 
 
 def weights_of(twin: Twin) -> dict[str, torch.Tensor]:
@@ -208,11 +202,11 @@ def test_units_may_be_fitted_some_after_others(tmp_path: Path, monkeypatch: pyte
     twin = made(MODELS["gains"])
     recording = recorded(tmp_path, lambda *given: responses(twin, *given))
     state = {name: value.clone() for name, value in twin.state_dict().items()}
-    fit_readout(twin, recording, CLIP, BURN_IN, bins=600, fresh=True)
+    fit_readout(twin, recording, CLIP, BURN_IN, bins=600)
     together = weights_of(twin)
     monkeypatch.setattr(readout_fit, "GROUP", 1)
     twin.load_state_dict(state)
-    fit_readout(twin, recording, CLIP, BURN_IN, bins=600, fresh=True)
+    fit_readout(twin, recording, CLIP, BURN_IN, bins=600)
     for name, value in weights_of(twin).items():
         torch.testing.assert_close(value, together[name], rtol=1e-2, atol=1e-3)
     # With room for fewer numbers than all units see, fewer bins are looked at, and the units by turns.
@@ -220,7 +214,7 @@ def test_units_may_be_fitted_some_after_others(tmp_path: Path, monkeypatch: pyte
     seen = []
     monkeypatch.setattr(readout_fit, "look", lambda *given: seen.append(given[2:]) or look(*given))
     twin.load_state_dict(state)
-    assert fit_readout(twin, recording, CLIP, BURN_IN, bins=600, fresh=True) is not None
+    assert fit_readout(twin, recording, CLIP, BURN_IN, bins=600) is not None
     turns = [units for _, units in seen[1:]]
     assert len(turns) > 1 and [unit for some in turns for unit in range(some.start, some.stop)] == list(range(5))
     assert all(len(windows) * (CLIP - BURN_IN) < 600 for windows, _ in seen)
@@ -238,7 +232,7 @@ def test_other_likelihoods_are_lowered_too(likelihood: dict[str, Any], tmp_path:
     with torch.no_grad():
         twin.readout("a").bias.copy_(twin.likelihood("a").mean_drive())
     constant = nats(twin, recording, "test")
-    fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000, fresh=False)
+    fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
     assert (nats(twin, recording, "test") < constant).all()
 
 
@@ -247,7 +241,7 @@ def test_too_few_clips_leave_all_as_it_is(tmp_path: Path) -> None:
     recording = recorded(tmp_path, lambda frames, _, rng: rng.poisson(0.5, (len(frames), 5)).astype(np.uint16))
     recording.info.trials.split[3:] = "test"
     before = weights_of(twin)
-    assert fit_readout(twin, recording, TRIAL, BURN_IN, bins=100_000, fresh=True) is None
+    assert fit_readout(twin, recording, TRIAL, BURN_IN, bins=100_000) is None
     for name, value in weights_of(twin).items():
         assert torch.equal(value, before[name])
 

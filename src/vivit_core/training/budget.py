@@ -96,17 +96,23 @@ class TimeBudget:
         if self.steps is None:
             bare_s = statistics.median(self._timed or self._untimed)
             step_s = bare_s * (1 + FORWARD * validation_passes)
-            share = 1.0 - min(AFTER, FORWARD * bare_s * last_passes / self.limit_s)
-            return max(step + 1, min(self.most, self._fitting(step, step_s, share))), step_s
+            limit_s = self.limit_s - self._after_s(bare_s, last_passes)
+            return max(step + 1, min(self.most, self._fitting(step, step_s, limit_s))), step_s
         if self._since is None or step == self._since[0]:
             return None
         step_s = (self._clock() - self._since[1]) / (step - self._since[0])
-        if self.spent + step_s * (self.steps - step) <= LATEST * self.limit_s:
+        after_s = self._after_s(step_s, last_passes)
+        if self.spent + step_s * (self.steps - step) + after_s <= LATEST * self.limit_s:
             return None
-        return min(self.steps, max(step + DECIDES_AT, self._fitting(step, step_s, AIM))), step_s
+        return min(
+            self.steps, max(step + DECIDES_AT, self._fitting(step, step_s, AIM * self.limit_s - after_s))
+        ), step_s
 
-    def _fitting(self, step: int, step_s: float, share: float) -> int:
-        return step + max(0, int((share * self.limit_s - self.spent) / max(step_s, 1e-9)))
+    def _after_s(self, step_s: float, last_passes: float) -> float:
+        return min(AFTER * self.limit_s, FORWARD * step_s * last_passes)
+
+    def _fitting(self, step: int, step_s: float, limit_s: float) -> int:
+        return step + max(0, int((limit_s - self.spent) / max(step_s, 1e-9)))
 
     def take(self, proposal: tuple[int, float]) -> None:
         """From now on this is the number of steps."""

@@ -1,9 +1,9 @@
 """The best weights of readouts on a core that stands still.
 
 A readout weighs what its units' windows see of the core's maps. With the core and the windows held, the weights of one
-unit are a regression of some hundred numbers, close to convex. A few steps of Fisher scoring solve it, where gradient
-steps on small batches come near it slowly and stay noisy. How far the weights may go from where they are is decided for
-each unit by clips that the fit does not see.
+unit are a regression of some hundred numbers, close to convex. A few steps of Fisher scoring come near its optimum,
+where gradient steps on small batches stay farther away and noisy. How far the weights may go from where they are is
+decided for each unit by clips that the fit does not see.
 
 Shape letters: B clips, T bins of a clip, N bins that count, U units, C channels, K weights of a unit (the bias last).
 """
@@ -11,7 +11,7 @@ Shape letters: B clips, T bins of a clip, N bins that count, U units, C channels
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +25,6 @@ from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
-START_BINS = 8192  # of a recording, from which readouts on a trained core start
 MEMORY = 2**27  # numbers of all units' features that are held at a time, at two bytes each
 GROUP = 2**24  # of some units', at four bytes, that are worked on at a time
 RIDGES = (512.0, 128.0, 32.0)  # nats for a weight that moves by one over its feature's deviation
@@ -84,7 +83,7 @@ class Seen:
 
 
 @torch.no_grad()
-def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int, fresh: bool) -> int | None:
+def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int) -> int | None:
     """Give the readout of one recording the weights that predict its training trials best.
 
     Parameters
@@ -94,7 +93,6 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     clip_length, burn_in : bins of a clip, and those at its start that do not count.
     bins : at most so many count, of clips that are spread over the training trials; fewer where all units together see
         more than ``MEMORY`` numbers in them.
-    fresh : the ridge pulls weights to zero; otherwise to where they are.
 
     Returns
     -------
@@ -117,19 +115,11 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
         weights, seen = looked
         for few in parts(some, GROUP // (clips * scored * numbers)):
             own = likelihood.of_units(range(few.start, few.stop))
-            fit = Fit(own, seen, slice(few.start - some.start, few.stop - some.start), weights.of(few), fresh)
+            fit = Fit(own, seen, slice(few.start - some.start, few.stop - some.start), weights.of(few))
             better_UK, took_U = fit.best()
             weights.set(few, better_UK)
             took += int(took_U.sum())
     return took
-
-
-def fit_fresh(twin: Twin, recordings: Iterable[Recording], clip_length: int, burn_in: int) -> None:
-    """Let readouts on a trained core start with the weights that predict best, but for a twin with a history."""
-    if twin.histories is None:
-        twin.eval()
-        for recording in recordings:
-            fit_readout(twin, recording, clip_length, burn_in, START_BINS, fresh=True)
 
 
 def parts(whole: slice, size: int) -> Iterator[slice]:
@@ -206,11 +196,10 @@ class Fit:
     ----------
     likelihood : of these units.
     seen, units : what they see and do, and which of its units they are.
-    weights_UK : their weights.
-    fresh : see :func:`fit_readout`.
+    weights_UK : their weights, to which the ridge pulls.
     """
 
-    def __init__(self, likelihood: Likelihood, seen: Seen, units: slice, weights_UK: Tensor, fresh: bool) -> None:
+    def __init__(self, likelihood: Likelihood, seen: Seen, units: slice, weights_UK: Tensor) -> None:
         self.likelihood, self.drives = likelihood, seen.drives
         valid_NU, held_N1 = seen.valid_NU[:, units], seen.held_N[:, None]
         self.counts_NU = torch.where(valid_NU, seen.counts_NU[:, units], 0.0)
@@ -221,10 +210,9 @@ class Fit:
         self.mean_UK[:, self.drives :] = 0.0  # a gain has no bias that could make up for it
         self.z_UNK.sub_(self.mean_UK[:, None]).div_(self.deviation_UK[:, None])
         own_UK, bias_U1 = weights_UK[:, :-1], weights_UK[:, -1:]
-        start_UK = torch.cat([own_UK * self.deviation_UK, bias_U1 + (own_UK * self.mean_UK).sum(1, True)], dim=1)
-        if fresh:
-            start_UK = torch.cat([torch.zeros_like(own_UK), likelihood.mean_drive()[:, None].to(bias_U1)], dim=1)
-        self.start_UK = start_UK
+        at_mean_U1 = bias_U1 + (own_UK * self.mean_UK).sum(1, True)
+        self.start_UK = torch.cat([own_UK * self.deviation_UK, at_mean_U1], dim=1)
+        self.weights_UK = weights_UK
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Weights (U, K) as readouts have them, and which units (U,) took over others than they began with."""
@@ -243,9 +231,9 @@ class Fit:
             ridge_U = torch.where(took_U, ridge_U, RIDGES[0]) * HELD_OUT / (HELD_OUT - 1)
             for _ in range(LAST_STEPS):
                 best = self.stepped(best, ridge_U, self.every_NU)
-        weights_UK = torch.where(took_U[:, None], best.weights_UK, self.start_UK)
-        own_UK = weights_UK[:, :-1] / self.deviation_UK
-        return torch.cat([own_UK, weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1), took_U
+        own_UK = best.weights_UK[:, :-1] / self.deviation_UK
+        found_UK = torch.cat([own_UK, best.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1)
+        return torch.where(took_U[:, None], found_UK, self.weights_UK), took_U
 
     def drive(self, weights_UK: Tensor) -> tuple[Tensor, Tensor | None]:
         """Drive and logarithm of the gain, (N, U) each; None where no map is a gain. Linear in the weights."""

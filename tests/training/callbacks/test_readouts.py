@@ -70,6 +70,20 @@ def test_time_is_kept_for_it() -> None:
     assert steps(1e6) == 100 - 100 * AFTER
 
 
+def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
+    """Of 90 planned steps, 70 are left that would end 114 s after the beginning: soon enough but for the fit's 10 s."""
+    now = [0.0]
+    budget = TimeBudget(100.0, 1000, clock=lambda: now[0])
+    budget.begin(0)
+    for step in range(1, 21):
+        now[0] += 1.0 if step <= 10 else 1.3
+        if budget.made(step):
+            proposal = budget.proposal(step, 0.0, last_passes=25.0)
+            assert proposal is not None
+            budget.take(proposal)
+            assert budget.steps == (90 if step == 10 else 20 + int((110 - 10 - 23) / 1.3))
+
+
 def test_twins_whose_weights_are_no_regression_have_none() -> None:
     history = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 2, "lags": 4, "shown": 0.5}
 

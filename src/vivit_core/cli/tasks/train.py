@@ -63,7 +63,6 @@ from vivit_core.training.module import TwinModule
 from vivit_core.training.monitors import check_monitors
 from vivit_core.training.optim import CORE, Optimization
 from vivit_core.training.ranks import ProcessGroup, lost_peer, process_group
-from vivit_core.training.readout_fit import fit_fresh
 from vivit_core.training.restore import Begun, check_restorable, restoring
 from vivit_core.training.tracking import finish_wandb
 from vivit_core.training.trainer import make_trainer
@@ -361,9 +360,10 @@ def initialize(
         loaded = load_parts(twin, read_trained(init_from), trained.parts, init_from)
         fresh = ["the readouts", *([trained.fresh] if trained.fresh else [])]
         how = f"learns at {scale:g} of the readouts' rate" if scale else "is frozen, and without dropout"
-        early = f" after {optimization.readouts_first:.0%} of the steps" if optimization.readouts_first else ""
+        if optimization.readouts_first:
+            how += f" after {optimization.readouts_first:.0%} of the steps"
         console.print(
-            f"init_from={init_from}: loaded {loaded}; what was loaded {how}{early} (optim.core_lr_scale); "
+            f"init_from={init_from}: loaded {loaded}; what was loaded {how} (optim.core_lr_scale); "
             f"fresh: {', '.join(fresh)}"
         )
     ln = None
@@ -372,8 +372,6 @@ def initialize(
             ln = fit_baseline(datamodule, baseline)
     with stage("starting values from data", work=ahead.start):
         initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
-        if trained is not None:
-            fit_fresh(twin, datamodule.recordings, datamodule.clip_length, datamodule.burn_in)
     return ln
 
 

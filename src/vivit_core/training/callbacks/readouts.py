@@ -22,7 +22,8 @@ class FitReadouts(Callback):
 
     Parameters
     ----------
-    bins : of a recording's training trials that the fit sees at most; ``SHARE`` of those of the training at most.
+    bins : of a recording's training trials that the fit sees at most; ``SHARE`` of the training's clips at most, but
+        never less than a few.
 
     Raises
     ------
@@ -59,7 +60,7 @@ class FitReadouts(Callback):
             bins = self.clips(trainer, pl_module) * (data.clip_length - data.burn_in)
             with stage("the readouts' last fit"):
                 for recording in data.recordings:
-                    fit_readout(twin, recording, data.clip_length, data.burn_in, bins, fresh=False)
+                    fit_readout(twin, recording, data.clip_length, data.burn_in, bins)
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
         own = {name: value.cpu() for name, value in twin.readouts.state_dict().items()}
         twin.readouts.load_state_dict(trainer.strategy.broadcast(own))
