@@ -162,8 +162,12 @@ class Sizes:
     @classmethod
     def default(cls, device: str) -> Sizes:
         """Those of ``make train``."""
-        settings = settings_of()
-        geometry = settings["data"]["geometry"]
+        return cls.of(settings_of(), device)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], device: str) -> Sizes:
+        """Those of a training with these settings on simulated recordings."""
+        geometry, trainer = settings["data"]["geometry"], settings["trainer"]
         return cls(
             recordings=geometry["recordings"],
             units=geometry["units"],
@@ -171,7 +175,7 @@ class Sizes:
             height=geometry["frame_shape"][1],
             width=geometry["frame_shape"][2],
             behavior=sum(geometry["behavior"].values()),
-            clips=settings["trainer"][device]["batch_size"],
+            clips=trainer["batch_size"] or trainer[device]["batch_size"],
         )
 
     def planned(self, settings: Mapping[str, Any], device: str, precision: Precision) -> Plan:
@@ -213,8 +217,10 @@ class Step:
     ) -> None:
         self.sizes, self.device, self.bfloat16 = sizes, device, precision == "bfloat16"
         torch.manual_seed(0)
-        frame, positions = (1, sizes.height, sizes.width), settings["data"]["geometry"]["position_dim"]
-        specs = expected(frame, sizes.recordings, sizes.units, {"behavior": sizes.behavior}, positions)
+        frame, geometry = (1, sizes.height, sizes.width), settings["data"]["geometry"]
+        named = geometry["behavior"]  # by the names that a shifter asks for
+        behavior = named if sum(named.values()) == sizes.behavior else {"behavior": sizes.behavior}
+        specs = expected(frame, sizes.recordings, sizes.units, behavior, geometry["position_dim"])
         self.twin = Twin(settings["model"], settings["readout"], settings["likelihood"], specs, "all").to(device)
         if compiled:
             self.twin.core.compile_blocks()

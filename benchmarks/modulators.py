@@ -14,7 +14,6 @@ has been trained is not trained again.
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def main() -> None:
     recordings = [Recording(path) for path in simulator.make(asked.folder / "recordings")]
     settings = [
         *(f"data.recordings=[{','.join(str(recording.path) for recording in recordings)}]", *SMALL),
-        *(f"trainer.steps_per_epoch={asked.steps // EPOCHS}", *asked.settings),
+        *(f"trainer.steps_per_epoch={asked.steps // EPOCHS}", "trainer.max_minutes=inf", *asked.settings),
     ]
     print(f"{machine('cpu')}; {asked.steps} steps, seeds {asked.seeds} {asked.settings}\n", flush=True)
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
@@ -113,7 +112,7 @@ def main() -> None:
         rows, scores = [], []
         for seed in asked.seeds:
             folder = asked.folder / f"seed{seed}-{asked.steps}steps" / option
-            if problem := train(every[option], seed, math.inf, settings, folder):
+            if problem := train([*every[option].with_settings(settings), f"seed={seed}"], folder):
                 raise SystemExit(f"{option}, seed {seed}: {problem}")
             twin = load_twin(folder / "checkpoints" / "best.ckpt")
             rows += [measured(gains(twin, own, simulator, index)) for index, own in enumerate(recordings)]

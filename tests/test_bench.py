@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Any:
     was = torch.are_deterministic_algorithms_enabled()
     yield
     torch.use_deterministic_algorithms(was)
-    for name in ("bench", "measuring", "reading", "scale", "first_hour"):
+    for name in ("bench", "choices", "measuring", "reading", "scale", "first_hour"):
         sys.modules.pop(name, None)
 
 
@@ -244,3 +246,54 @@ def test_scale_leaves_out_what_there_is_no_time_for(
     found = json.loads((tmp_path / "s.json").read_text())
     assert list(found["parts"]["recordings"]) == ["1", "4"]  # and 64, which is larger, was not tried
     assert found["left_out"] == {"recordings 16": "no time was left"}
+
+
+def test_choices_are_compared_at_equal_cost(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option whose step costs twice as much gets half of the steps; settings of the part that is exchanged stay with
+    the default where the option does not have them; one that fails is told, and a second run trains nothing again."""
+    import choices
+
+    trained: list[Sequence[str]] = []
+
+    def train(words: Sequence[str], folder: Path, threads: int) -> str | None:
+        if (folder / "summary.json").exists():
+            return None
+        trained.append(words)
+        if "readout=attention" in words:
+            return "no such thing"
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text("{}")
+        return None
+
+    def found(folder: Path) -> Any:
+        bps = 0.5 + 0.1 * ("factorized" in folder.name) + 0.01 * int(folder.parent.name[-1])
+        numbers = {"bps": bps, "corr": 0.1, "share": np.nan, "steps": 40, "parameters": 1e6}
+        return choices.Found("poisson", np.full(3, bps), numbers)
+
+    monkeypatch.setattr(choices, "train", train)
+    monkeypatch.setattr(choices, "found", found)
+    monkeypatch.setattr(choices, "cost", lambda choice, settings: 2.0 if "factorized" in choice.option else 1.0)
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{choices.MARKS[0]}\nold\n{choices.MARKS[1]}\nafter\n")
+    words = [
+        *("choices", "--groups", "readout", "--others", "data.weighting=equal", "--seeds", "0", "1", "--steps", "80"),
+        *("--jobs", "2", "--folder", str(tmp_path / "made"), "--page", str(page), "--", "readout.std_max_px=9"),
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    choices.main()
+    of_seed = [list(words) for words in trained if "seed=1" in words]
+    (factorized,) = (words for words in of_seed if "readout=factorized" in words)
+    assert "trainer.steps_per_epoch=10" in factorized and "readout.std_max_px=9" not in factorized
+    retinotopic = next(words for words in of_seed if "readout=retinotopic" in words)
+    assert "trainer.steps_per_epoch=20" in retinotopic and "readout.std_max_px=9" in retinotopic
+    assert len(trained) == 2 * 5  # the default, three other readouts, a weighting
+    told = page.read_text()
+    assert told.startswith("before\n") and told.endswith("after\n") and "old" not in told
+    lines = {line.split("|")[1].strip(): line for line in told.splitlines() if line.startswith("| `")}
+    assert "+0.100 [+0.100, +0.100]" in told and " 0, 1 |" in told and "no such thing" in told
+    assert "`default`" in told and "`data.weighting=equal`" in lines
+    trained.clear()
+    choices.main()
+    assert {word for words in trained for word in words if word.startswith("readout=")} == {"readout=attention"}

@@ -76,6 +76,12 @@ def test_a_convolution_in_any_dimension_decays():
     assert set(groups["core/decay"]) == {"core.0.weight", "core.1.weight", "core.2.weight"}
 
 
+def test_the_matrices_of_a_recurrent_layer_decay():
+    groups = parameter_groups(nn.ModuleDict({"core": nn.GRU(2, 3)}))
+    assert set(groups["core/decay"]) == {"core.weight_ih_l0", "core.weight_hh_l0"}
+    assert set(groups["core/plain"]) == {"core.bias_ih_l0", "core.bias_hh_l0"}
+
+
 def test_groups_get_their_rates():
     scales = {"core_lr_scale": 0.25, "attention_lr_scale": 0.1, "window_lr_scale": 20.0}
     made = optimization(lr=0.1, weight_decay=0.3, warmup_epochs=0, **scales)

@@ -40,15 +40,15 @@ def chosen(sizes: Sizes, free: set[str] = KEYS, **data: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("sizes", "clip", "burn_in", "clips"),
     [
-        (DEFAULT, 300, 50, 4),
-        (replace(DEFAULT, height=37, width=50, rate_hz=30.0, trial_bins=1500), 75, 13, 16),  # Liu 2017
-        (replace(DEFAULT, height=16, width=16, rate_hz=60.0), 150, 25, 16),  # each pixel is a place
-        (replace(DEFAULT, height=31, width=1, rate_hz=60.0, trial_bins=2160), 150, 25, 32),  # Mahuas 2020
-        (replace(DEFAULT, rate_hz=10.0), 60, 4, 16),  # no fewer than 60 bins: 6 s
-        (replace(DEFAULT, rate_hz=10.0, trial_bins=40), 40, 4, 32),  # but a trial has no more
-        (replace(DEFAULT, trial_bins=60), 60, 20, 16),  # .42 s would be 50 of 60
-        (replace(DEFAULT, trial_bins=None, train_bins=None), 300, 50, 4),
-        (replace(DEFAULT, height=512, width=512), 300, 50, 4),
+        (DEFAULT, 300, 50, 2),
+        (replace(DEFAULT, height=37, width=50, rate_hz=30.0, trial_bins=1500), 75, 13, 8),  # Liu 2017
+        (replace(DEFAULT, height=16, width=16, rate_hz=60.0), 150, 25, 8),  # each pixel is a place
+        (replace(DEFAULT, height=31, width=1, rate_hz=60.0, trial_bins=2160), 150, 25, 16),  # Mahuas 2020
+        (replace(DEFAULT, rate_hz=10.0), 60, 4, 8),  # no fewer than 60 bins: 6 s
+        (replace(DEFAULT, rate_hz=10.0, trial_bins=40), 40, 4, 16),  # but a trial has no more
+        (replace(DEFAULT, trial_bins=60), 60, 20, 8),  # .42 s would be 50 of 60
+        (replace(DEFAULT, trial_bins=None, train_bins=None), 300, 50, 2),
+        (replace(DEFAULT, height=512, width=512), 300, 50, 2),
     ],
 )
 def test_what_suits_recordings(sizes: Sizes, clip: int, burn_in: int, clips: int) -> None:
@@ -77,6 +77,12 @@ def test_the_map_suits_the_frames(shape: tuple[int, int], stride: int, patch: li
     assert (found["model.tokenizer.patch_size"], found["model.tokenizer.cell"]) == (patch, cell)
 
 
+@pytest.mark.parametrize(("trial_bins", "frames"), [(600, 8), (40, 8), (30, 4), (9, 2), (2, 1)])
+def test_a_clip_has_several_tokens(trial_bins: int, frames: int) -> None:
+    """Tokens of short trials are shorter."""
+    assert chosen(replace(DEFAULT, rate_hz=10.0, trial_bins=trial_bins))["model.tokenizer.patch_size"][0] == frames
+
+
 def test_a_model_without_such_a_map_is_left_alone() -> None:
     """A ResNet's stem has no slower cells, a factorized CNN no tokenizer."""
     for model, keys in (
@@ -99,7 +105,7 @@ def test_never_half_of_a_clip_burns_in_and_every_clip_fits(rate_hz: float, trial
 def test_what_is_settled_is_followed() -> None:
     """A clip that the user has chosen decides its burn-in and how many make a step."""
     found = chosen(DEFAULT, KEYS - {"data.clip_length"}, clip_length=75)
-    assert found["data.burn_in"] == 25 and found["trainer.cpu.batch_size"] == 16
+    assert found["data.burn_in"] == 25 and found["trainer.cpu.batch_size"] == 8
     assert "data.clip_length" not in found
 
 

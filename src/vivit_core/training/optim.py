@@ -29,7 +29,7 @@ class Optimization:
     Parameters
     ----------
     lr : peak learning rate of the readouts.
-    weight_decay : AdamW's, on the weights of linear and convolutional layers alone.
+    weight_decay : AdamW's, on the weights of linear, convolutional and recurrent layers alone.
     betas : AdamW's two decay rates of the moments.
     core_lr_scale : learning rate of core and modulator as a part of the readouts'; 0 freezes them.
     attention_lr_scale : learning rate of the transformer's blocks as a part of the core's. At a rate that is good for
@@ -265,7 +265,7 @@ def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[st
     """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``attention/decay``,
     ``attention/plain``, ``readouts/decay``, ``readouts/plain``, ``windows/plain``.
 
-    What decays is decided by the module's type: the weights of linear and convolutional layers (also a ConvGRU's).
+    What decays is decided by the module's type: the weights of linear, convolutional and recurrent layers.
     Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' windows and
     features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, but for the
     transformer's blocks in them, which are ``attention``; ``windows`` is what readouts and shifters
@@ -283,6 +283,12 @@ def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[st
         id(module.weight)
         for module in twin.modules()
         if isinstance(module, nn.Linear | _ConvNd) and isinstance(module.weight, nn.Parameter)
+    } | {
+        id(parameter)
+        for module in twin.modules()
+        if isinstance(module, nn.RNNBase)
+        for name, parameter in module.named_parameters(recurse=False)
+        if name.startswith("weight")
     }
     for name, parameter in twin.named_parameters():  # names a shared parameter once
         shared = "attention" if id(parameter) in attention else "core"

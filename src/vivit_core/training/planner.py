@@ -15,11 +15,12 @@ FEWEST_BINS = 60  # of a clip, where trials are that long
 BURN_IN_S = 0.42  # longer than the linear memory of a neuron of the retina or of visual cortex, s
 BURN_IN_SHARE = 3  # part of a clip that may burn in, at most: one in so many bins
 USUAL_STRIDE = 2  # pixels between places of a map, where the model does not say
-PLACES = {"cpu": 4 * 18 * 32 * 300, "cuda": 16 * 18 * 32 * 300}  # of the map of a pass over the default recordings
+PLACES = {"cpu": 2 * 18 * 32 * 300, "cuda": 16 * 18 * 32 * 300}  # of the map of a pass over the default recordings
 THIN = 8  # px of a side below which a frame is a line of pixels rather than a picture
+FEWEST_TOKENS = 4  # one after the other in a clip
 SMALL_PX = 32 * 32  # of a picture whose every pixel is a place
 STRIDES = ("model.tokenizer.stem.stride", "model.tokenizer.stride")  # of a stem inside another tokenizer, or of its own
-CLIPS = {"cpu": (4, 32), "cuda": (16, 64)}  # fewest and most in a pass
+CLIPS = {"cpu": (2, 16), "cuda": (16, 64)}  # fewest and most in a pass
 PASSES = 159  # over all training bins, without a time limit: as many as over the default recordings
 STEPS = (50, 1000)  # fewest and most of an epoch
 
@@ -103,12 +104,12 @@ def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choi
     for key in STRIDES:
         if key in free:
             cell = settled(key, *stride_of(sizes, cell))
+    clip = settled("data.clip_length", *clip_length(sizes))
     patch, coarse = value_at(settings, "model.tokenizer.patch_size"), value_at(settings, "model.tokenizer.cell")
     if patch is not None:
-        settled("model.tokenizer.patch_size", *patch_of(sizes, patch, cell))
+        settled("model.tokenizer.patch_size", *patch_of(sizes, patch, cell, clip))
     if coarse is not None:
         settled("model.tokenizer.cell", 2 * cell, "px of a cell of the slower maps: two of the fast map's")
-    clip = settled("data.clip_length", *clip_length(sizes))
     burn_in = settled("data.burn_in", *burn_in_of(sizes, clip))
     for device in PLACES:
         clips = settled(f"trainer.{device}.batch_size", *clips_of(sizes, clip, cell, device))
@@ -134,14 +135,16 @@ def stride_of(sizes: Sizes, usual: int) -> tuple[int, str]:
     return usual, "px between places of the stem's map"
 
 
-def patch_of(sizes: Sizes, usual: Sequence[int], stride: int) -> tuple[list[int], str]:
-    """Frames and pixels of a token, and why: as usual, but no larger than the frame."""
-    frames, *sides = usual
+def patch_of(sizes: Sizes, usual: Sequence[int], stride: int, clip: int) -> tuple[list[int], str]:
+    """Frames and pixels of a token, and why: as usual, but no larger than the frame, and several in a clip."""
+    usual_frames, *sides = usual
+    frames = min(usual_frames, max(1, 2 ** int(log2(clip / FEWEST_TOKENS))))
     fitting = [
         min(side, max(stride, 2 ** int(log2(of)))) for side, of in zip(sides, (sizes.height, sizes.width), strict=True)
     ]
     reason = "frames, and px down and across, of a token"
-    return [frames, *fitting], reason if fitting == sides else f"{reason}: none larger than a frame"
+    limits = ["none larger than a frame"] * (fitting != sides) + [f"{FEWEST_TOKENS} of them in a clip"] * (frames < usual_frames)
+    return [frames, *fitting], ": ".join([reason, *filter(None, [", ".join(limits)])])
 
 
 def clip_length(sizes: Sizes) -> tuple[int, str]:
