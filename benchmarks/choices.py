@@ -233,9 +233,7 @@ def costs(every: Sequence[Choice], settings: Sequence[str], path: Path) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--groups", nargs="*", default=[g for g in GROUPS if (conf_dir() / g).is_dir()], choices=GROUPS
-    )
+    parser.add_argument("--groups", nargs="*", default=[g for g in GROUPS if (conf_dir() / g).is_dir()], choices=GROUPS)
     parser.add_argument("--others", nargs="*", default=SETTINGS, help="settings that are choices too")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=324, help="of the default; others take as long")
@@ -290,8 +288,8 @@ def tables(
     given: Sequence[str],
 ) -> Iterator[str]:
     """Markdown: the scores of all choices, and what each is; ``given`` is said above them."""
-    at = machine("cpu")
-    yield f"{at['name']}, {at['threads']} threads; each training as long as {', '.join(f'`{word}`' for word in given)}.\n"
+    at, words = machine("cpu"), ", ".join(f"`{word}`" for word in given)
+    yield f"{at['name']}, {at['threads']} threads; each training as long as {words}.\n"
     yield f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
     default_of = results.get(DEFAULT.name, {})
     for choice in every:

@@ -143,8 +143,11 @@ def patch_of(sizes: Sizes, usual: Sequence[int], stride: int, clip: int) -> tupl
         min(side, max(stride, 2 ** int(log2(of)))) for side, of in zip(sides, (sizes.height, sizes.width), strict=True)
     ]
     reason = "frames, and px down and across, of a token"
-    limits = ["none larger than a frame"] * (fitting != sides) + [f"{FEWEST_TOKENS} of them in a clip"] * (frames < usual_frames)
-    return [frames, *fitting], ": ".join([reason, *filter(None, [", ".join(limits)])])
+    if fitting != sides:
+        reason += ": none larger than a frame"
+    if frames < usual_frames:
+        reason += f": {FEWEST_TOKENS} of them in a clip"
+    return [frames, *fitting], reason
 
 
 def clip_length(sizes: Sizes) -> tuple[int, str]:
