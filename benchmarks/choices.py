@@ -135,8 +135,7 @@ def cost(choice: Choice, settings: Sequence[str]) -> float:
             began = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - began)
-    own, default = (seconds[1:] for seconds in took)
-    return statistics.median(a / b for a, b in zip(own, default, strict=True))
+    return statistics.median(a / b for a, b in zip(took[0][1:], took[1][1:], strict=True))
 
 
 def train(words: Sequence[str], folder: Path, threads: int | None = None) -> str | None:
