@@ -76,12 +76,12 @@ def test_they_follow_files_and_what_refers_to_them_follows_too(bars, capsys):
     settings = following(cfg, before)
     data = settings["data"]
     assert (data["clip_length"], data["burn_in"], data["evaluation_burn_in"]) == (80, 21, 21)
-    assert settings["trainer"]["cpu"]["batch_size"] == 32
+    assert settings["trainer"]["cpu"]["batch_size"] == 16
     assert before["data"]["clip_length"] == 300 and validate(cfg) == before  # what was composed stays
     printed = capsys.readouterr().out
     assert "1 recording, 3 units, frames of 40×1 px at 50 Hz" in printed
     assert "data.clip_length=80" in printed and "# 1.6 s: trials are no longer" in printed
-    assert "trainer.cpu.batch_size=32" in printed and "cuda" not in printed
+    assert "trainer.cpu.batch_size=16" in printed and "cuda" not in printed
 
 
 def test_the_command_line_overrides_them(bars, capsys):
@@ -129,7 +129,7 @@ def test_a_training_keeps_plain_numbers_and_an_evaluation_takes_them(command, ba
     assert code == 0, printed
     assert "data.clip_length=80" in printed and "trial" in printed
     kept = yaml.safe_load(Path("run/config.yaml").read_text())
-    assert kept["data"]["clip_length"] == 80 and kept["trainer"]["cpu"]["batch_size"] == 32
+    assert kept["data"]["clip_length"] == 80 and kept["trainer"]["cpu"]["batch_size"] == 16
     foretold = printed.index("expected from here on: ")
     for stage in ("reading the recordings begins", "starting values from data begins", "the training begins"):
         assert stage in printed, printed
