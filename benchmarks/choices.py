@@ -219,7 +219,7 @@ def costs(every: Sequence[Choice], settings: Sequence[str], path: Path) -> tuple
     for choice in every:
         if choice.name not in known:
             try:
-                known[choice.name] = cost(choice, settings)
+                known[choice.name] = 1.0 if choice is DEFAULT else cost(choice, settings)
             except ValueError as error:
                 refused[choice.name] = str(error)
                 print(f"{choice.name}: {error}", flush=True)
