@@ -17,13 +17,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from measuring import settings_of
 from vivit_core import load_twin
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.simulate.cells import Cells, smooth
 from vivit_core.data.simulate.context import KINDS, Contexts, background, surround
 from vivit_core.models.predictor import Predictor
 
-FAR_PX = (16.0, 60.0)  # of conf/data/simulator/context/default
 TAUS_S = (0.5, 1.0, 2.0, 4.0)  # of the running means
 BURN_IN_S, TRIALS = 0.5, 60
 EVERY = {"train": 3, "test": 2}  # bin
@@ -114,8 +114,9 @@ def main() -> None:
     if kinds is None:
         raise SystemExit(f"{given.recording}: its units have no context; simulate with data/simulator/context=default")
     kind_U, none_U = np.array(kinds, dtype=str), np.zeros(len(kinds), np.float32)
+    far_px = settings_of("data/simulator/context=default")["data"]["simulator"]["context"]["far_px"]
     cells = Cells.over((spec.frame_shape[1], spec.frame_shape[2]), spec.frame_rate_hz)
-    contexts = Contexts(cells, recording.truth("center_px"), FAR_PX, kind_U, none_U, none_U, none_U)
+    contexts = Contexts(cells, recording.truth("center_px"), tuple(far_px), kind_U, none_U, none_U, none_U)
     train, test = (seen(twin, recording, contexts, split) for split in ("train", "test"))
 
     def tell(name: str, predicted_NU: np.ndarray) -> None:

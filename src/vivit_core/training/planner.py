@@ -173,7 +173,7 @@ def clips_of(sizes: Sizes, clip: int, stride: int, device: str) -> tuple[int, st
     fewest, most = CLIPS[device]
     as_many = PLACES[device] / (sizes.height * sizes.width * clip / stride**2)
     if as_many < fewest:
-        return fewest, "clips in a step: fewer would make its gradient noisy"
+        return fewest, "clips in a step: no fewer, however large they are"
     if as_many > most:
         return most, "clips in a step: more are not needed, though frames are small"
     clips = 2 ** round(log2(as_many))  # which processes can share
