@@ -6,10 +6,11 @@
 
 A step of an option and one of the default take turns, and the ratio of their times says how many steps the option is
 given. They have the sizes of ``data.geometry``, which settings after -- may set. So another process that makes the
-machine slower changes no score, and trainings can run side by side (``--jobs``). Each training is a process of its own; what has been trained is not trained again, so a run that was
-stopped goes on, and a seed that is missing is left out of the table. Scores are of the test split, which neither
-training nor choice of the best checkpoint has seen. The gain is paired unit by unit with the default, averaged over
-seeds, and the interval resamples the units. Bits of another likelihood are no gain: the correlation compares those.
+machine slower changes no score, and trainings can run side by side (``--jobs``). Each training is a process of its
+own; what has been trained is not trained again, so a run that was stopped goes on, and a seed that is missing is left
+out of the table. Scores are of the test split, which neither training nor choice of the best checkpoint has seen. The
+gain is paired unit by unit with the default, averaged over seeds, and the interval resamples the units. Bits of
+another likelihood are no gain: the correlation compares those.
 """
 
 from __future__ import annotations
