@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+# A test that nothing interrupts, because its process hangs below Python, ends with a traceback of every thread.
+HUNG := -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-slow test-long attack bench pretrained docs lint format clean
@@ -24,10 +26,10 @@ train: $(STAMP)  ## The main job: train a ViViT twin on the simulated recordings
 	$(BIN)/python run.py model=vivit_small data=multi_backimage $(ARGS)
 
 test: $(STAMP)  ## The tests, two at a time, without those that are slow, take long or need a GPU (one at a time: ARGS="-n 0")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long and not gpu" -n 2 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long and not gpu" -n 2 --dist worksteal $(HUNG) $(ARGS)
 
 test-slow: $(STAMP)  ## The tests of five seconds and more, two at a time: whole commands, the site, the wheel
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long and not gpu" -n 2 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long and not gpu" -n 2 --dist worksteal $(HUNG) $(ARGS)
 
 test-long: $(STAMP)  ## The tests that take minutes each
 	$(BIN)/python -m pytest -m "long and not gpu" --timeout 3600 $(ARGS)
