@@ -38,6 +38,12 @@ RESIDUAL_STEM = {
     "dropout": 0.0,
     "context": 3,
 }
+ENERGY = {
+    "_target_": "vivit_core.models.energy.OrientedEnergy",
+    "orientations": 3,
+    "std_px": 1.0,
+    "cycles_per_std": 0.3,
+}
 GAIN = {"_target_": "vivit_core.models.modulators.behavior_gain.BehaviorGain", "hidden": 6, "numbers": 4}
 MODULATORS = {
     name: {"_target_": f"vivit_core.models.modulators.{path}", "hidden": 6}
@@ -129,6 +135,11 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "residual-stem-fine": vivit(
         tokenizer=RESIDUAL_STEM | {"patch_size": [3, 6, 4], "widths": [6], "depth": 1}, modulator=None
     ),
+    "energies": vivit(tokenizer=RESIDUAL_STEM, frontend=BASIS, embedding_dim=48, energy=ENERGY),
+    "energies-overlapping": vivit(
+        tokenizer=TUBELET | {"patch_size": [5, 8, 6], "token_stride": [3, 4, 2]}, embedding_dim=48, energy=ENERGY
+    ),
+    "energies-joint": vivit(blocks="joint", embedding_dim=48, energy=ENERGY, window=8),
     "resnet": resnet(tokenizer=STEM, frontend=BASIS),
     "resnet-bare": resnet(modulator=None),
     "factorized": factorized(),

@@ -55,6 +55,9 @@ GROUPS: dict[str, Group] = {
     ),
     "model.attention": group("vivit_core.models", "vivit_core.models.attention.base.Attention", "dim mask"),
     "model.frontend": group("vivit_core.models", "vivit_core.models.frontends.base.Frontend", "in_channels"),
+    "model.energy": group(
+        "vivit_core.models", "vivit_core.models.energy.OrientedEnergy", "in_channels patch_size token_stride"
+    ),
     "model.modulator": group(
         "vivit_core.models", "vivit_core.models.modulators.base.Modulator", "channels behavior_dim stride"
     ),

@@ -78,6 +78,7 @@ def vivit(**changes: Any) -> Node:
         "tokenizer": TUBELET,
         "attention": ATTENTION,
         "frontend": None,
+        "energy": None,
         "registers": 2,
         "ff_ratio": 4.0,
         "ff_dropout": 0.0,

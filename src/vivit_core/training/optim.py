@@ -15,6 +15,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vivit_core.models.attention.blocks import Block
+from vivit_core.models.cores.base import Core
 from vivit_core.models.readouts.base import Readout
 from vivit_core.models.shifters.base import Shifter
 
@@ -34,6 +35,9 @@ class Optimization:
     core_lr_scale : learning rate of core and modulator as a part of the readouts'; 0 freezes them.
     attention_lr_scale : learning rate of the transformer's blocks as a part of the core's. At a rate that is good for
         convolutions and readouts, a few hundred steps teach blocks nothing.
+    context_lr_scale : learning rate of blocks that begin with comparisons, and of the layers around them
+        (``Core.context``), as a part of the core's. At a rate that blocks want that begin at random, they lose what
+        they began with before units have learned to read it.
     window_lr_scale : learning rate of the readouts' windows (place, size and angle), in ``lr``. Adam moves a number by
         at most about its learning rate in a step, and a place is in pixels.
     warmup_epochs : epochs over which the learning rate rises linearly, from its first part at the first step; may be a
@@ -58,6 +62,7 @@ class Optimization:
     betas: list[float]
     core_lr_scale: float
     attention_lr_scale: float
+    context_lr_scale: float
     window_lr_scale: float
     warmup_epochs: float
     min_lr_fraction: float
@@ -77,6 +82,8 @@ class Optimization:
             )
         if not self.attention_lr_scale > 0:
             raise ValueError(f"optim.attention_lr_scale={self.attention_lr_scale} must be positive")
+        if not self.context_lr_scale > 0:
+            raise ValueError(f"optim.context_lr_scale={self.context_lr_scale} must be positive")
         if self.window_lr_scale < 0:
             raise ValueError(
                 f"optim.window_lr_scale={self.window_lr_scale} must not be negative; 0 leaves windows as they start"
@@ -112,6 +119,7 @@ class Optimization:
         return {
             "core": self.lr * self.core_lr_scale,
             "attention": self.lr * self.core_lr_scale * self.attention_lr_scale,
+            "context": self.lr * self.core_lr_scale * self.context_lr_scale,
             "windows": self.lr * self.window_lr_scale,
         }
 
@@ -163,7 +171,7 @@ class Optimization:
 
         of = {first: partial(fraction, first=first) for first in (True, False)}
         names = [str(group["name"]).split("/")[0] for group in optimizer.param_groups]
-        return optimizer, LambdaLR(optimizer, [of[name not in ("core", "attention")] for name in names])
+        return optimizer, LambdaLR(optimizer, [of[name not in ("core", "attention", "context")] for name in names])
 
     def core_begins(self, steps: int) -> int:
         """The first of so many steps (0 = the first) in which the core learns."""
@@ -272,13 +280,17 @@ def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[st
     call so (``Readout.windows``, ``Shifter.windows``). Empty groups are left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
-        f"{part}/{kind}": {} for part in ("core", "attention", "readouts", "windows") for kind in ("decay", "plain")
+        f"{part}/{kind}": {}
+        for part in ("core", "attention", "context", "readouts", "windows")
+        for kind in ("decay", "plain")
     }
     looking = [module for module in twin.modules() if isinstance(module, Readout | Shifter)]
     windows = {id(parameter) for module in looking for parameter in module.windows()}
     attention = {
         id(parameter) for module in twin.modules() if isinstance(module, Block) for parameter in module.parameters()
     }
+    cores = [module for module in twin.modules() if isinstance(module, Core)]
+    context = {id(parameter) for core in cores for parameter in core.context()}
     decays = {
         id(module.weight)
         for module in twin.modules()
@@ -291,7 +303,7 @@ def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[st
         if name.startswith("weight")
     }
     for name, parameter in twin.named_parameters():  # names a shared parameter once
-        shared = "attention" if id(parameter) in attention else "core"
+        shared = "context" if id(parameter) in context else "attention" if id(parameter) in attention else "core"
         part = shared if name.split(".")[0] in scaled else "windows" if id(parameter) in windows else "readouts"
         groups[f"{part}/{'decay' if id(parameter) in decays else 'plain'}"][name] = parameter
     return {name: members for name, members in groups.items() if members}

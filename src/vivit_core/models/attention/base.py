@@ -88,7 +88,8 @@ class Attention(nn.Module, ABC):
     - ``make``: numbers that are made of positions once for all blocks;
     - ``bias``: what is added to the scores;
     - ``seen``: leave out more than the mask does;
-    - ``check_positions``: refuse grids and spans that its positions do not reach.
+    - ``check_positions``: refuse grids and spans that its positions do not reach;
+    - ``steady`` and ``looks_back``: how a block may begin with a comparison, where positions come into scores.
 
     What the contract tests check (``vivit_core.testing.check_attention``)
     ---------------------------------------------------------------------
@@ -166,6 +167,15 @@ class Attention(nn.Module, ABC):
     def make(self, positions: Positions, height: int, width: int) -> tuple[Tensor, ...]:
         """What is made of positions on a grid of places, once for all blocks: nothing."""
         return ()
+
+    def steady(self) -> list[int]:
+        """The numbers of a head, those first whose products positions change least."""
+        return list(range(self.head_dim))
+
+    def looks_back(self, steps: float) -> int | None:
+        """Which number of a head, alone and alike in all queries and keys, makes attention in time fall to a part of
+        1/e over so many steps; None: none does, and such a head attends alike to all that it sees."""
+        return None
 
     def check_positions(self, height: int, width: int, steps: int) -> None:
         """Raise ValueError, with a remedy, where positions do not reach over a grid, or over the steps that a token

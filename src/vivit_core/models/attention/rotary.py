@@ -9,6 +9,8 @@ Shape letters: B sequences, N tokens, D embedding, h heads, d numbers of a head.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,28 @@ class RotaryAttention(Attention):
     ) -> None:
         super().__init__(dim, mask, heads, qk_norm, dropout, multiple=8 if mask.over == "space_time" else 4)
         self.rope_base_space, self.rope_base_time = rope_base_space, rope_base_time
+
+    def turns(self) -> list[float]:
+        """How fast each pair of a head's numbers turns, radians a token."""
+
+        def axis(pairs: int, base: float) -> list[float]:
+            return [base ** (-i / pairs) for i in range(pairs)]
+
+        pairs = self.head_dim // 2
+        if self.mask.over == "time":
+            return axis(pairs, self.rope_base_time)
+        if self.mask.over == "space":
+            return 2 * axis(pairs // 2, self.rope_base_space)
+        return [*2 * axis(pairs // 4, self.rope_base_space), *axis(pairs // 2, self.rope_base_time)]
+
+    def steady(self) -> list[int]:
+        turns = 2 * self.turns()  # of the pair (i, i + d / 2) both
+        return sorted(range(self.head_dim), key=lambda own: turns[own])
+
+    def looks_back(self, steps: float) -> int | None:
+        # The score is √d cos(turn · lag): about a Gaussian of the lag around 0.
+        wanted, turns = (2 * self.head_dim**-0.5) ** 0.5 / steps, self.turns()
+        return min(range(len(turns)), key=lambda pair: abs(math.log(turns[pair] / wanted)))
 
     def make(self, positions: Positions, height: int, width: int) -> tuple[Tensor, ...]:
         rows, columns, steps, _ = positions

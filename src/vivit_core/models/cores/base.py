@@ -95,6 +95,10 @@ class Core(FromData, nn.Module, ABC):
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         """Raise ValueError, with a remedy, where a clip of this size leaves a stage nothing to do."""
 
+    def context(self) -> list[nn.Parameter]:
+        """Parameters of what begins as something that works, and learns at ``optim.context_lr_scale``: none."""
+        return []
+
     def regularizer(self) -> Tensor:
         """What the core adds to the loss, already weighted: nothing, unless it says otherwise."""
         return no_regularizer(self)

@@ -3,6 +3,8 @@
     video (B, C, T, H, W)
       front end      optional causal temporal filters
       tokenizer      tubelets → tokens (B, T', N, D)
+      energies       optional: how strong each orientation is in a token's pixels, and where they move; blocks then
+                     begin with comparisons of them (``comparisons``)
       blocks         factorized ("model 3"):
                        spatial    every time step's N tokens (and registers) attend to each other
                        temporal   every place's T' tokens attend to themselves and what was before
@@ -21,7 +23,7 @@ M = R + N, D embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -31,11 +33,13 @@ from torch import Tensor, nn
 from vivit_core.models.attention.base import Attention, AttentionMask, Cache, Positions
 from vivit_core.models.attention.blocks import Block
 from vivit_core.models.cores.base import Core
+from vivit_core.models.cores.comparisons import Beginning
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
+from vivit_core.models.energy import OrientedEnergy
 from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.layers import Part
-from vivit_core.models.tokenizers.base import Tokenizer
+from vivit_core.models.tokenizers.base import Tokenizer, Tokens
 
 
 class ViViT(Core):
@@ -50,7 +54,9 @@ class ViViT(Core):
     spatial_depth, temporal_depth : number of blocks of each kind; of joint ones their sum.
     tokenizer, attention, frontend : constructors that take the sizes (``layers.part``); ``frontend=None`` for bare
         pixels.
-    registers : extra tokens of each time step that the spatial or joint blocks may write to.
+    energy : constructor of what tokens tell of their pixels' orientations and motion, or None.
+    registers : extra tokens of each time step that the spatial or joint blocks may write to. Where tokens hold
+        energies, there is at least one: it stands for "no token is alike".
     ff_ratio : width of the feed-forward layers, in embedding widths.
     ff_dropout : dropout in the feed-forward layers.
     drop_path : probability of leaving out a residual branch in the last block; rises linearly from 0 at the first.
@@ -72,6 +78,7 @@ class ViViT(Core):
         tokenizer: Part,
         attention: Part,
         frontend: Part | None,
+        energy: Part | None,
         registers: int,
         ff_ratio: float,
         ff_dropout: float,
@@ -92,6 +99,13 @@ class ViViT(Core):
         self.frontend: Frontend | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=embedding_dim)
+        self.energy: OrientedEnergy | None = None
+        if energy is not None:
+            self.energy = energy(
+                in_channels=in_channels, patch_size=self.tokenizer.patch_size, token_stride=self.tokenizer.token_stride
+            )
+            self.lift = nn.Linear(self.energy.numbers, embedding_dim)
+            self.level = nn.RMSNorm(embedding_dim)
         self.patch_dropout = patch_dropout
         self.registers = nn.Parameter(torch.randn(registers, embedding_dim) * 0.02) if registers else None
         self.stride = self.tokenizer.token_stride[0]
@@ -116,13 +130,32 @@ class ViViT(Core):
         self.spatial, self.temporal, self.joint = (nn.ModuleList(own) for own in made.values())
         self.norm = nn.LayerNorm(embedding_dim)
         self.map_channels = [*self.tokenizer.map_channels, self.tokenizer.out_channels]
+        if self.energy is not None:
+            self.begin_with_comparisons(self.energy)
+
+    @torch.no_grad()
+    def begin_with_comparisons(self, energy: OrientedEnergy) -> None:
+        """The first blocks begin with heads that compare energies (``comparisons``), all others at random."""
+        begin = Beginning(energy, self.lift, self.registers)
+        begin.keep([*self.spatial, *self.temporal, *self.joint])
+        over_space, over_time = self.joint or self.spatial, self.temporal
+        if over_space:
+            begin.over_space(first_attention(over_space))
+        if over_time:
+            begin.over_time(first_attention(over_time), self.window)
+        self.tokenizer.begin_with(begin.at.end, begin.told(), begin.at.zero)
+
+    def context(self) -> list[nn.Parameter]:
+        if self.energy is None or not self.tokenizer.gain:
+            return []
+        parts = (self.lift, self.level, *self.spatial, *self.temporal, *self.joint, self.norm)
+        own = [parameter for part in parts for parameter in part.parameters()]
+        return [*own, *self.tokenizer.learns_with_blocks(), *([] if self.registers is None else [self.registers])]
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
         """Feature maps, finest first; the last is what the tokenizer makes of the blocks' output."""
-        if self.frontend is not None:
-            x_BCTHW = self.frontend(x_BCTHW)
-        tokens = self.tokenizer(x_BCTHW, self.call)
-        x = tokens.x_BTND
+        tokens = self.tokenizer(x_BCTHW if self.frontend is None else self.frontend(x_BCTHW), self.call)
+        x = self.lifted(x_BCTHW, tokens)
         if self.training and self.patch_dropout:
             x = drop(x, self.patch_dropout, draw_seeds(device=x.device), shape=(*x.shape[:-1], 1))
         self.check_positions(tokens.height, tokens.width, x.shape[1])
@@ -130,6 +163,15 @@ class ViViT(Core):
         x = self.attend_time(x)
         x = self.attend_both(x, tokens.height, tokens.width)
         return [*tokens.maps, self.tokenizer.restore(tokens, self.norm(x))]
+
+    def lifted(self, x_BCTHW: Tensor, tokens: Tokens) -> Tensor:
+        """Tokens (B, T', N, D), with the energies of the video that they were cut from."""
+        return tokens.x_BTND if self.energy is None else self.with_energies(tokens, self.energy(x_BCTHW, tokens))
+
+    def with_energies(self, tokens: Tokens, told_BTNE: Tensor) -> Tensor:
+        # The convolutions' maps grow in training: leveled, they leave the energies as large as they were.
+        x: Tensor = self.level(tokens.x_BTND) + self.lift(told_BTNE)
+        return x
 
     def attend_space(self, x_BTND: Tensor, height: int, width: int) -> Tensor:
         if not self.spatial:
@@ -183,17 +225,20 @@ class ViViT(Core):
         self.refuse_acausal_stream()
         filtered = self.frontend.stream() if self.frontend is not None else None
         cut = self.tokenizer.stream(old)
+        told = self.energy.stream() if self.energy is not None else None
         in_time, joint = ([Cache(self.window) for _ in blocks] for blocks in (self.temporal, self.joint))
         step = 0
 
         def advance(frame: Tensor) -> list[FeatureMap | None]:
             nonlocal step
             maps, tokens = cut(frame if filtered is None else filtered(frame))
+            numbers = told(frame, tokens) if told is not None else None
             if tokens is None:
                 return [*maps, None]
             height, width = tokens.height, tokens.width
             now = torch.tensor([step], device=tokens.x_BTND.device)
-            x = self.attend_space(tokens.x_BTND, height, width)  # (1, 1, N, D)
+            x = tokens.x_BTND if numbers is None else self.with_energies(tokens, numbers)  # (1, 1, N, D)
+            x = self.attend_space(x, height, width)
             if self.temporal:
                 x = self.newest(self.temporal, in_time, rearrange(x, "b t n d -> (b n) t d"), 1, 1, now)
                 x = rearrange(x, "n t d -> 1 t n d")
@@ -217,6 +262,12 @@ class ViViT(Core):
             assert isinstance(block, Block)
             x_BND = block.step(x_BND, positions, cache)
         return x_BND
+
+    @torch.no_grad()
+    def normalize(self, clips: Iterable[Tensor]) -> None:
+        if self.energy is not None:
+            shown = ((x, self.tokenizer(x if self.frontend is None else self.frontend(x))) for x in clips)
+            self.energy.normalize(shown)
 
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         steps, rows, columns = self.tokenizer.grid(frames, height, width)

@@ -68,7 +68,7 @@ class Tokenizer(FromData, nn.Module, ABC):
 
     What it may do
     --------------
-    Begin from data (``FromData``); ``restore``, ``regularizer``.
+    Begin from data (``FromData``); ``restore`` and what belongs to it, ``regularizer``.
 
     What the contract tests check (``vivit_core.testing.check_tokenizer``)
     ---------------------------------------------------------------------
@@ -86,6 +86,8 @@ class Tokenizer(FromData, nn.Module, ABC):
     ----------
     map_channels : channels of the finer maps that come with the tokens.
     out_channels : channels of the map that ``restore`` makes.
+    embed : the layer that makes tokens of what was cut.
+    gain : ``restore`` makes a gain; what drives units is in the finer maps.
     off_middle : pixels from the middle of a cell's own pixels to the middle of what it sees.
     multiple : pixels of which a tubelet's sides are multiples.
     any_side : the settings with which ``multiple`` is one.
@@ -93,6 +95,8 @@ class Tokenizer(FromData, nn.Module, ABC):
 
     map_channels: list[int]
     out_channels: int
+    embed: nn.Linear
+    gain: bool = False
     off_middle: float = 0.0
     multiple: int = 1
     any_side: str = ""
@@ -181,6 +185,22 @@ class Tokenizer(FromData, nn.Module, ABC):
     def restore(self, tokens: Tokens, x_BTND: Tensor) -> FeatureMap:
         """The feature map that readouts see of what the blocks made of the tokens: (B, out_channels, T', H', W')."""
         return tokens.as_map(x_BTND)
+
+    @torch.no_grad()
+    def begin_with(self, free: int, told: list[int], zero: int) -> None:
+        """Leave the first numbers of every token to others, and let units begin to read some of them.
+
+        Parameters
+        ----------
+        free : how many numbers of a token ``forward`` leaves at 0, to begin with.
+        told : which numbers of what comes back ``restore`` gives on to begin with, as many as it has room for, each
+            less the number ``zero``; where units read tokens as they are, nothing is to be done.
+        """
+        self.embed.weight[:free] = 0.0
+
+    def learns_with_blocks(self) -> list[nn.Parameter]:
+        """Parameters between maps and blocks, which learn as fast as blocks that begin with comparisons."""
+        return list(self.embed.parameters())
 
     @abstractmethod
     def stream(self, old: int) -> Callable[[Tensor], tuple[list[FeatureMap | None], Tokens | None]]:

@@ -51,6 +51,8 @@ class ResidualStem(Tokenizer, Stages):
         For sizes below one, tokens that are no whole cells of the last map, and what the inner tokenizer refuses.
     """
 
+    gain = True
+
     def __init__(
         self,
         in_channels: int,
@@ -176,6 +178,17 @@ class ResidualStem(Tokenizer, Stages):
             x = rearrange(x, "(b t) c h w -> b c t h w", b=len(x_BTND))
         x = x[..., :rows, :columns]
         return replace(feature_map, x_BCTHW=x, first_end=tokens.first_end, stride=tokens.stride, gain=True)
+
+    @torch.no_grad()
+    def begin_with(self, free: int, told: list[int], zero: int) -> None:
+        super().begin_with(free, told, zero)
+        weight = self.unembed.weight.unflatten(0, (self.out_channels, -1))  # (context, cells, dim)
+        for row, number in zip(weight, told, strict=False):
+            row.zero_()
+            row[:, number], row[:, zero] = 1.0, -1.0
+
+    def learns_with_blocks(self) -> list[nn.Parameter]:
+        return [*super().learns_with_blocks(), *self.unembed.parameters()]
 
     def regularizer(self) -> Tensor:
         return self.stem.regularizer()
