@@ -70,9 +70,8 @@ class OrientedEnergy(nn.Module):
         at_y, at_x = (self._at(apart, std_px) for apart in self.apart)
         y_HW, x_HW = torch.meshgrid(at_y, at_x, indexing="ij")
         window_HW = torch.exp(-(x_HW.square() + y_HW.square()) / (2 * std_px**2))
-        phase_OHW = (
-            2 * math.pi * cycles_per_std / std_px * torch.einsum("oa,ahw->ohw", across_O2, torch.stack([x_HW, y_HW]))
-        )
+        along_OHW = torch.einsum("oa,ahw->ohw", across_O2, torch.stack([x_HW, y_HW]))
+        phase_OHW = 2 * math.pi * cycles_per_std / std_px * along_OHW
         filters = window_HW * torch.stack([phase_OHW.cos(), -phase_OHW.sin()], dim=1)  # (O, 2, H, W)
         filters = filters - window_HW * (filters.sum((-2, -1)) / window_HW.sum())[..., None, None]
         filters = filters / filters.square().sum((-2, -1), keepdim=True).sqrt()
@@ -129,9 +128,8 @@ class OrientedEnergy(nn.Module):
         """The mean of the cells around the tokens' middles, (B, T, N, K)."""
         rows, columns = cells_BTKRS.shape[3:]
         windows = []
-        for number, apart, side, middles in zip(
-            (rows, columns), self.apart, self.side, (tokens.ys, tokens.xs), strict=True
-        ):
+        axes = zip((rows, columns), self.apart, self.side, (tokens.ys, tokens.xs), strict=True)
+        for number, apart, side, middles in axes:
             at = torch.arange(number, device=middles.device) * apart + (apart - 1) / 2
             windows.append(torch.softmax(-0.5 * ((at - middles[:, None]) / (side / 3)).square(), dim=1).float())
         y = torch.einsum("btkrs,hr,ws->bthwk", cells_BTKRS, *windows)
