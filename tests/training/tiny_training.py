@@ -44,6 +44,7 @@ MODEL: dict[str, Any] = {
     "tokenizer": TUBELET | {"patch_size": [2, 4, 4]},
     "attention": ATTENTION | {"dropout": 0.1},
     "frontend": {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 2, "lags": 3},
+    "energy": None,
     "modulator": {"_target_": "vivit_core.models.modulators.convgru.ConvGRU", "hidden": 4, "kernel": 3, "gain": 4},
     "registers": 1,
     "ff_dropout": 0.2,

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from einops import einsum, rearrange
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from vivit_core.data.recording.reader import Recording
@@ -76,6 +77,8 @@ def initialize_from_data(
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
     if readouts_only:
         return
+    if core.at_random:
+        rank_zero_warn(f"blocks begin at random, not with comparisons of energies: {core.at_random} (model/energy)")
     clear_U = torch.as_tensor(np.concatenate(clear))
     if {twin.specs[r.info.recording_id].frame_shape[0] for r in recordings} != {1}:  # LN sees gray
         ln = None

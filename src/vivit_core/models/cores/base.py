@@ -52,10 +52,12 @@ class Core(FromData, nn.Module, ABC):
     ----------
     map_channels : channels of each map.
     stride : frames a step of the last map, on which modulators act.
+    at_random : why parts that were to begin as something that works begin at random all the same; empty: none does.
     """
 
     map_channels: list[int]
     stride: int
+    at_random: str = ""
 
     def __init__(self, causal: bool, checkpointing: bool, compile: bool | Literal["auto"]) -> None:
         super().__init__()

@@ -98,37 +98,38 @@ def number_weights(layer: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
     return layer.weight.unflatten(0, (3, heads, -1)), layer.bias.unflatten(0, (3, heads, -1))
 
 
+COMPARISONS = 2  # heads over space
+
+
+def no_room(energy: OrientedEnergy, dim: int, over_space: Attention | None, over_time: Attention | None) -> str:
+    """Why a core of this width, with these first attentions, cannot begin with comparisons; empty where it can."""
+    if dim <= (end := Numbers(energy).end):
+        return f"model.embedding_dim={dim} leaves no room for them; from {end + 1} on it does"
+    if over_space is not None and (over_space.heads < COMPARISONS or over_space.head_dim <= len(energy.likeness)):
+        return (
+            f"model.attention.heads={over_space.heads} of {over_space.head_dim} numbers leaves no room for them; at "
+            f"least {COMPARISONS} heads of {len(energy.likeness) + 1} numbers do"
+        )
+    if over_time is not None and over_time.head_dim < len(energy.energy):
+        return f"heads of {over_time.head_dim} numbers cannot hold {len(energy.energy)} energies; fewer heads can"
+    return ""
+
+
 class Beginning:
-    """Writes the comparisons into what a core is made of, in place.
+    """Writes the comparisons into what a core is made of, in place, where there is room.
 
     Parameters
     ----------
     energy, lift : the energies, and the layer that makes numbers of a token of them.
-    registers : (R, D), the first of which comes to stand for "none is alike".
     """
 
-    def __init__(self, energy: OrientedEnergy, lift: nn.Linear, registers: Tensor | None) -> None:
-        dim = lift.out_features
+    def __init__(self, energy: OrientedEnergy, lift: nn.Linear) -> None:
         self.at = Numbers(energy)
-        if dim <= self.at.end:
-            raise ValueError(
-                f"model.embedding_dim={dim}: tokens that hold energies have more than {self.at.end} numbers; set "
-                "model.embedding_dim to more, or model/energy=none"
-            )
-        if registers is None:
-            raise ValueError(
-                "model.registers=0: blocks that compare energies attend to a register where no token is alike; set "
-                "model.registers=1, or model/energy=none"
-            )
         self.energy = energy
         lift.weight.zero_()
         lift.weight[: energy.numbers] = torch.diag(energy.sizes())
         lift.bias.zero_()
         lift.bias[self.at.one] = 1.0
-        registers[0] = 0.0
-        registers[0, self.at.register] = 1.0
-        told = nn.functional.layer_norm(registers[0], (dim,))
-        self.register = told[self.at.register] - told[self.at.zero]
 
     def keep(self, blocks: Sequence[nn.Module]) -> None:
         """No block but those told otherwise writes to the numbers that are read here."""
@@ -149,19 +150,17 @@ class Beginning:
         bias[:, head] = 0.0
         attention.out.weight.unflatten(1, (attention.heads, -1))[:, head] = 0.0
 
-    def over_space(self, attention: Attention) -> None:
-        """Two heads that compare."""
+    def over_space(self, attention: Attention, register_D: Tensor) -> None:
+        """Two heads that compare; the register comes to stand for "none is alike"."""
         at, (weight, bias) = self.at, number_weights(attention.qkv, attention.heads)
         (q, k, v), (_, _, plain) = weight, bias
         write = attention.out.weight.unflatten(1, (attention.heads, -1))  # (D, h, d)
         steady = attention.steady()
+        register_D.zero_()
+        register_D[at.register] = 1.0
+        told_D = nn.functional.layer_norm(register_D, register_D.shape)
+        told = told_D[at.register] - told_D[at.zero]  # of the register, behind a norm
         compared = [(self.energy.likeness, LIKENESS), (self.energy.direction, DIRECTION)]
-        if attention.heads < len(compared) or len(steady) <= len(self.energy.likeness):
-            raise ValueError(
-                f"model.attention.heads={attention.heads} of {attention.head_dim} numbers: energies are compared by "
-                f"{len(compared)} heads of more than {len(self.energy.likeness)}; set model.attention.heads to "
-                "something between, or model/energy=none"
-            )
         for head, (numbers, how) in enumerate(compared):
             self.clear(attention, head)
             for number, own in zip(numbers, steady, strict=False):
@@ -169,9 +168,9 @@ class Beginning:
                 self.read(k[head, own], number, LARGE)
             none = steady[len(numbers)]
             self.read(q[head, none], at.one, LARGE * how.none / how.alike)
-            self.read(k[head, none], at.register, LARGE / self.register)
+            self.read(k[head, none], at.register, LARGE / told)
             plain[head, 0] = 1.0  # of tokens; of the register it is 0
-            self.read(v[head, 0], at.register, -1.0 / self.register)
+            self.read(v[head, 0], at.register, -1.0 / told)
             write[at.gates[2 * head], head, 0] = GATE
         for number in self.energy.energy:
             self.read(v[0, 1], number, 1.0 / len(self.energy.energy))

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from vivit_core.models.attention.base import Attention, AttentionMask, Cache, Positions
 from vivit_core.models.attention.blocks import Block
 from vivit_core.models.cores.base import Core
-from vivit_core.models.cores.comparisons import Beginning
+from vivit_core.models.cores.comparisons import Beginning, no_room
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
 from vivit_core.models.energy import OrientedEnergy
 from vivit_core.models.feature_map import FeatureMap
@@ -55,8 +55,8 @@ class ViViT(Core):
     tokenizer, attention, frontend : constructors that take the sizes (``layers.part``); ``frontend=None`` for bare
         pixels.
     energy : constructor of what tokens tell of their pixels' orientations and motion, or None.
-    registers : extra tokens of each time step that the spatial or joint blocks may write to. Where tokens hold
-        energies, there is at least one: it stands for "no token is alike".
+    registers : extra tokens of each time step that the spatial or joint blocks may write to. Blocks that compare have
+        one more, before them: it stands for "no token is alike".
     ff_ratio : width of the feed-forward layers, in embedding widths.
     ff_dropout : dropout in the feed-forward layers.
     drop_path : probability of leaving out a residual branch in the last block; rises linearly from 0 at the first.
@@ -107,7 +107,6 @@ class ViViT(Core):
             self.lift = nn.Linear(self.energy.numbers, embedding_dim)
             self.level = nn.RMSNorm(embedding_dim)
         self.patch_dropout = patch_dropout
-        self.registers = nn.Parameter(torch.randn(registers, embedding_dim) * 0.02) if registers else None
         self.stride = self.tokenizer.token_stride[0]
         if window is not None and (window < self.stride or not causal):
             raise ValueError(
@@ -128,25 +127,35 @@ class ViViT(Core):
             block = Block(layer, embedding_dim, ff_ratio, ff_dropout, path, residual_scale=(2 * depth) ** -0.5)
             made[kind].append(block)
         self.spatial, self.temporal, self.joint = (nn.ModuleList(own) for own in made.values())
+        self.at_random = "" if self.energy is None else no_room(self.energy, embedding_dim, *self.beginning())
+        compares = self.energy is not None and not self.at_random
+        registers += compares and len(self.spatial) + len(self.joint) > 0
+        self.registers = nn.Parameter(torch.randn(registers, embedding_dim) * 0.02) if registers else None
         self.norm = nn.LayerNorm(embedding_dim)
         self.map_channels = [*self.tokenizer.map_channels, self.tokenizer.out_channels]
-        if self.energy is not None:
+        if self.energy is not None and compares:
             self.begin_with_comparisons(self.energy)
 
     @torch.no_grad()
     def begin_with_comparisons(self, energy: OrientedEnergy) -> None:
         """The first blocks begin with heads that compare energies (``comparisons``), all others at random."""
-        begin = Beginning(energy, self.lift, self.registers)
+        begin = Beginning(energy, self.lift)
         begin.keep([*self.spatial, *self.temporal, *self.joint])
-        over_space, over_time = self.joint or self.spatial, self.temporal
-        if over_space:
-            begin.over_space(first_attention(over_space))
-        if over_time:
-            begin.over_time(first_attention(over_time), self.window)
+        over_space, over_time = self.beginning()
+        if over_space is not None and self.registers is not None:
+            begin.over_space(over_space, self.registers[0])
+        if over_time is not None:
+            begin.over_time(over_time, self.window)
         self.tokenizer.begin_with(begin.at.end, begin.told(), begin.at.zero)
 
+    def beginning(self) -> tuple[Attention | None, Attention | None]:
+        """The first attention over space, or over both, and the first over time."""
+        kinds = (self.joint or self.spatial, self.temporal)
+        over_space, over_time = (first_attention(blocks) if blocks else None for blocks in kinds)
+        return over_space, over_time
+
     def context(self) -> list[nn.Parameter]:
-        if self.energy is None or not self.tokenizer.gain:
+        if self.energy is None or self.at_random or not self.tokenizer.gain:
             return []
         parts = (self.lift, self.level, *self.spatial, *self.temporal, *self.joint, self.norm)
         own = [parameter for part in parts for parameter in part.parameters()]
