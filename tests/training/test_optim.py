@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny_models import MODELS_UNDER_CONTRACT, twin
 from tiny_training import MUON, make_batch, make_twin, optimization
 from torch import nn
 
@@ -80,6 +81,22 @@ def test_the_matrices_of_a_recurrent_layer_decay():
     groups = parameter_groups(nn.ModuleDict({"core": nn.GRU(2, 3)}))
     assert set(groups["core/decay"]) == {"core.weight_ih_l0", "core.weight_hh_l0"}
     assert set(groups["core/plain"]) == {"core.bias_ih_l0", "core.bias_hh_l0"}
+
+
+def test_blocks_that_begin_with_comparisons_learn_at_a_rate_of_their_own():
+    made = twin(MODELS_UNDER_CONTRACT["energies"])
+    groups = parameter_groups(made)
+    assert "attention/decay" not in groups
+    own = {*groups["context/decay"], *groups["context/plain"]}
+    around = {"lift.weight", "level.weight", "norm.bias", "registers", "tokenizer.embed.weight"}
+    assert {f"core.{name}" for name in (*around, "tokenizer.unembed.weight", "spatial.0.ff.fc1.weight")} <= own
+    assert not [name for name in own if name.startswith(("core.tokenizer.stem", "core.frontend", "readouts"))]
+    for changed in ({}, MUON | {"muon_lr": 0.1}):
+        optim = optimization(lr=0.1, core_lr_scale=0.5, context_lr_scale=0.1, warmup_epochs=0, **changed)
+        optim.check(made)
+        optimizer, _ = optim.build(made, 2, 3)
+        rates = {g["name"]: g["lr"] for g in optimizer.param_groups}
+        assert rates["context/decay"] == rates["context/plain"] == pytest.approx(0.005)
 
 
 def test_groups_get_their_rates():
@@ -172,6 +189,7 @@ def test_a_warm_up_longer_than_the_training_is_said():
         ("betas", [0.9, 1.0]),
         ("core_lr_scale", -0.1),
         ("attention_lr_scale", 0.0),
+        ("context_lr_scale", 0.0),
         ("window_lr_scale", -0.1),
         ("warmup_epochs", -1),
         ("min_lr_fraction", 1.5),
@@ -209,16 +227,16 @@ def test_muon_takes_the_blocks_matrices_and_adamw_the_rest():
     made, twin, other = optimization(**MUON, warmup_epochs=0), make_twin(), make_twin()
     optimizer, schedule = made.build(twin, 1, 3)
     groups = parameter_groups(other)
-    assert {name for group in optimizer.parts[0].param_groups for name in [group["name"]]} == {MATRICES}
-    assert len(optimizer.parts[0].param_groups[0]["params"]) == len(groups[MATRICES]) == 8
+    assert {name for group in optimizer.parts[0].param_groups for name in [group["name"]]} == {MATRICES[0]}
+    assert len(optimizer.parts[0].param_groups[0]["params"]) == len(groups[MATRICES[0]]) == 8
     muon = torch.optim.Muon(
-        groups[MATRICES].values(), lr=0.5 * MUON["muon_lr"], weight_decay=0.1, momentum=0.9,
+        groups[MATRICES[0]].values(), lr=0.5 * MUON["muon_lr"], weight_decay=0.1, momentum=0.9,
         adjust_lr_fn="match_rms_adamw",
     )  # fmt: skip
     rest = [
         {"params": list(own.values()), "lr": 1e-2 * (0.5 if name.split("/")[0] in ("core", "attention") else 1.0),
          "weight_decay": 0.1 if name.endswith("decay") else 0.0}
-        for name, own in groups.items() if name != MATRICES
+        for name, own in groups.items() if name != MATRICES[0]
     ]  # fmt: skip
     theirs = [muon, torch.optim.AdamW(rest, betas=(0.9, 0.95), fused=True)]
     courses = [torch.optim.lr_scheduler.LambdaLR(own, lambda step: made.lr_fraction(step, 3, 0)) for own in theirs]

@@ -182,6 +182,7 @@ def optimization(**changed: Any) -> Optimization:
             "betas": [0.9, 0.95],
             "core_lr_scale": 0.5,
             "attention_lr_scale": 1.0,
+            "context_lr_scale": 1.0,
             "window_lr_scale": 1.0,
             "warmup_epochs": 0.5,
             "min_lr_fraction": 0.1,

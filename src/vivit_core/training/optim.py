@@ -20,7 +20,7 @@ from vivit_core.models.readouts.base import Readout
 from vivit_core.models.shifters.base import Shifter
 
 CORE = ("core", "modulator")  # the parts of a twin that its recordings share
-MATRICES = "attention/decay"  # the group of the blocks' matrices
+MATRICES = ("attention/decay", "context/decay")  # the groups of the blocks' matrices
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ class MuonOptimization(Optimization):
 
     Parameters
     ----------
-    muon_lr : peak learning rate of the matrices; core_lr_scale applies to it too, attention_lr_scale does not: that is
-        of the blocks' norms and biases.
+    muon_lr : peak learning rate of the matrices; core_lr_scale applies to it too, and context_lr_scale where blocks
+        begin with comparisons; attention_lr_scale does not: that is of the blocks' norms and biases.
     muon_momentum : part of the momentum that a step leaves.
 
     Raises
@@ -220,18 +220,19 @@ class MuonOptimization(Optimization):
             raise ValueError(f"optim.muon_momentum={self.muon_momentum} must lie in [0, 1), for example 0.95")
 
     def check(self, twin: nn.Module) -> None:
-        if MATRICES not in parameter_groups(twin):
+        if not set(MATRICES) & set(parameter_groups(twin)):
             raise ValueError(
                 "optim=muon is for the matrices of a transformer's blocks, and this model has none; "
                 "set optim=adamw, or a model with blocks (model=vivit_small)"
             )
 
     def peaks(self) -> dict[str, float]:
-        return {**super().peaks(), MATRICES: self.muon_lr * self.core_lr_scale}
+        own = self.muon_lr * self.core_lr_scale
+        return {**super().peaks(), **dict(zip(MATRICES, (own, own * self.context_lr_scale), strict=True))}
 
     def optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
-        matrices = [group for group in groups if group["name"] == MATRICES]
-        rest = [group for group in groups if group["name"] != MATRICES]
+        matrices = [group for group in groups if group["name"] in MATRICES]
+        rest = [group for group in groups if group["name"] not in MATRICES]
         parts = [super().optimizer(rest)]
         if matrices:  # none where the core is frozen
             parts.insert(0, Muon(matrices, momentum=self.muon_momentum, adjust_lr_fn="match_rms_adamw"))
@@ -271,12 +272,14 @@ class CombinedOptimizer(Optimizer):
 
 def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[str, dict[str, nn.Parameter]]:
     """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``attention/decay``,
-    ``attention/plain``, ``readouts/decay``, ``readouts/plain``, ``windows/plain``.
+    ``attention/plain``, ``context/decay``, ``context/plain``, ``readouts/decay``, ``readouts/plain``,
+    ``windows/plain``.
 
     What decays is decided by the module's type: the weights of linear, convolutional and recurrent layers.
     Everything else is plain: norms, biases, positions, registers, temporal bases, and the readouts' windows and
     features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, but for the
-    transformer's blocks in them, which are ``attention``; ``windows`` is what readouts and shifters
+    transformer's blocks in them, which are ``attention``, or ``context`` with all around them where a
+    core says so (``Core.context``); ``windows`` is what readouts and shifters
     call so (``Readout.windows``, ``Shifter.windows``). Empty groups are left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
