@@ -235,7 +235,8 @@ def test_every_model_shows_its_attention_or_says_that_it_has_none(model):
     with torch.no_grad():
         frames, _ = made.adapt("a", given["a"])
         tokens = made.core.tokenizer(frames if made.core.frontend is None else made.core.frontend(frames))
-    exact, x = Float64(made, heads=2), tokens.x_BTND[0].double().numpy()
+    x_BTND = made.core.lifted(frames, tokens).detach()
+    exact, x = Float64(made, heads=2), x_BTND[0].double().numpy()
     expected = exact.maps(x, tokens.height, tokens.width, None, True)
     expected = (*expected, exact.joint_maps(x, tokens.height, tokens.width, None))
     for ours, theirs in zip((maps.spatial[0], maps.temporal[0], maps.joint[0]), expected, strict=True):

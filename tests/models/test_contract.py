@@ -189,6 +189,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "model/tokenizer": testing.check_tokenizer,
     "model/attention": testing.check_attention,
     "model/frontend": testing.check_frontend,
+    "model/energy": testing.check_energy,
     "model/modulator": testing.check_modulator,
     "model/history": testing.check_history,
     "model/latent": testing.check_latent,

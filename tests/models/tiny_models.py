@@ -139,7 +139,7 @@ MODELS_UNDER_CONTRACT: dict[str, dict[str, Any]] = {
     "energies-overlapping": vivit(
         tokenizer=TUBELET | {"patch_size": [5, 8, 6], "token_stride": [3, 4, 2]}, embedding_dim=48, energy=ENERGY
     ),
-    "energies-joint": vivit(blocks="joint", embedding_dim=48, energy=ENERGY, window=8),
+    "energies-joint": vivit(blocks="joint", embedding_dim=48, energy=ENERGY),
     "resnet": resnet(tokenizer=STEM, frontend=BASIS),
     "resnet-bare": resnet(modulator=None),
     "factorized": factorized(),

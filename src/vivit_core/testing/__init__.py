@@ -12,6 +12,7 @@ compiled code, which takes a minute and a C++ compiler.
 
 from vivit_core.testing.parts import check_attention as check_attention
 from vivit_core.testing.parts import check_core as check_core
+from vivit_core.testing.parts import check_energy as check_energy
 from vivit_core.testing.parts import check_frontend as check_frontend
 from vivit_core.testing.parts import check_history as check_history
 from vivit_core.testing.parts import check_importer as check_importer

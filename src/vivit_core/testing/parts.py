@@ -72,6 +72,11 @@ def check_frontend(node: Node | None, packages: Sequence[str] = (), compiled: bo
     check_twin(vivit(frontend=node), packages=packages, compiled=compiled)
 
 
+def check_energy(node: Node | None, packages: Sequence[str] = (), compiled: bool = False) -> None:
+    """Energies in the tokens of a small ViViT that is wide enough to compare them."""
+    check_twin(vivit(energy=node, embedding_dim=48), packages=packages, compiled=compiled)
+
+
 def check_modulator(node: Node | None, packages: Sequence[str] = ()) -> None:
     """A modulator, on a small ViViT."""
     check_twin(vivit(modulator=node), packages=packages)
