@@ -216,10 +216,12 @@ def assert_alike(one: runs.Run, two: runs.Run) -> None:
     assert len(rows[0]) == len(rows[1]) == 2  # one a step that is logged, with its validation
     for row, other in zip(*rows, strict=True):
         for name in [n for n in row if row[n] and not n.startswith("system/")]:
-            assert float(other[name]) == pytest.approx(float(row[name]), abs=1e-6, rel=1e-6), name
+            assert float(other[name]) == pytest.approx(float(row[name]), abs=3e-5), (
+                name
+            )  # the last fit works on features in half precision
     summaries = [json.loads((run.path / "summary.json").read_text()) for run in (one, two)]
     for name in ("bps_mean", "ln_bps_mean", "corr_mean", "bins", "units", "units_silent"):
-        assert summaries[1][name] == pytest.approx(summaries[0][name], abs=1e-6), name
+        assert summaries[1][name] == pytest.approx(summaries[0][name], abs=3e-5), name
 
 
 @pytest.mark.timeout(900)  # the machine may be busy
