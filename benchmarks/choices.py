@@ -7,10 +7,11 @@
 A step of an option and one of the default take turns, and the ratio of their times says how many steps the option is
 given. They have the sizes of ``data.geometry``, which settings after -- may set. So another process that makes the
 machine slower changes no score, and trainings can run side by side (``--jobs``). Each training is a process of its
-own; what has been trained is not trained again, so a run that was stopped goes on, and a seed that is missing is left
-out of the table. Scores are of the test split, which neither training nor choice of the best checkpoint has seen. The
-gain is paired unit by unit with the default, averaged over seeds, and the interval resamples the units. Bits of
-another likelihood are no gain: the correlation compares those.
+own. What is found stands in ``choices.json``, beside this file: what is there is not trained again, so that a run that
+was stopped goes on, on this machine or on another, and a seed that is missing is left out of the table. Scores are of
+the test split, which neither training nor choice of the best checkpoint has seen. The gain is paired unit by unit with
+the default, averaged over seeds, and the interval resamples the units. Bits of another likelihood are no gain: the
+correlation compares those.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from measuring import Sizes, Step, as_in_training, machine, settings_of
+from measuring import Sizes, Step, as_in_training, settings_of
 from vivit_core.cli.schema import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +46,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {  # beginnings of options' names -> w
     "readout": {},
     "model/attention": {},
     "model/tokenizer": {"tubelet": ["model/frontend=none"]},
+    "model/energy": {},
     "model/modulator": {},
     "model/shifter": {},
     "model/history": {},
@@ -141,8 +144,6 @@ def cost(choice: Choice, settings: Sequence[str]) -> float:
 
 def train(words: Sequence[str], folder: Path, threads: int | None = None) -> str | None:
     """Train and evaluate in a process of its own; returns the last line of what went wrong."""
-    if (folder / "summary.json").exists():
-        return None
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "run.py"), *words, "resume=never", f"hydra.run.dir={folder}"]
@@ -157,11 +158,15 @@ def train(words: Sequence[str], folder: Path, threads: int | None = None) -> str
 
 @dataclass(frozen=True)
 class Found:
-    """Scores, steps and size of a trained twin; NaN where something is not known."""
+    """Scores, steps and size of a trained twin; NaN where something is not known.
+
+    ``commit`` is the one that it was trained at.
+    """
 
     likelihood: str
-    bps_U: np.ndarray
+    bps_U: Sequence[float]
     numbers: Mapping[str, float]
+    commit: str
 
 
 def found(folder: Path) -> Found:
@@ -173,15 +178,68 @@ def found(folder: Path) -> Found:
     share = summary["knowable_fraction"]
     return Found(
         summary["likelihood"],
-        pd.read_csv(folder / "units.csv")["bps"].to_numpy(),
+        pd.read_csv(folder / "units.csv")["bps"].round(4).to_list(),
         {
             "bps": summary["bps_mean"],
             "corr": summary["corr_mean"],
             "share": np.nan if share is None else share,
-            "steps": metrics["step"].max() + 1,
+            "steps": int(metrics["step"].max() + 1),
             "parameters": sum(value.numel() for name, value in weights.items() if name.startswith("twin.")),
         },
+        commit(),
     )
+
+
+def commit() -> str:
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return said.stdout.strip() or "no commit"
+
+
+class Results:
+    """What has been found, in a file.
+
+    Attributes
+    ----------
+    cost_of : option -> seconds of a step over those of the default's.
+    of : option -> seed -> what its training gave.
+
+    Raises
+    ------
+    SystemExit
+        Where the file's trainings had other settings.
+    """
+
+    def __init__(self, path: Path, given: Sequence[str]) -> None:
+        self.path, self.given = path, list(given)
+        self.cost_of: dict[str, float] = {}
+        self.of: dict[str, dict[int, Found]] = {}
+        self.lock = Lock()
+        if not path.exists():
+            return
+        known = json.loads(path.read_text())
+        if known["settings"] != self.given:
+            raise SystemExit(
+                f"{path} holds trainings of {known['settings']}, not of {self.given}; name another --results"
+            )
+        self.cost_of = known["costs"]
+        for option, seeds in known["found"].items():
+            self.of[option] = {int(seed): Found(**own) for seed, own in seeds.items()}
+
+    def add(self, option: str, seed: int, own: Found) -> None:
+        with self.lock:
+            self.of.setdefault(option, {})[seed] = own
+            self.save()
+
+    def save(self) -> None:
+        of = {
+            option: {str(seed): asdict(own) for seed, own in sorted(seeds.items())} for option, seeds in self.of.items()
+        }
+        text = json.dumps({"settings": self.given, "costs": self.cost_of, "found": of}, indent=1)
+        text = re.sub(r"(?<=[\d\"N],)\n +(?=[-\dN])", " ", text)  # one line for the units of a twin
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".part")
+        partial.write_text(text + "\n")
+        partial.replace(self.path)
 
 
 def row_of(name: str, ratio: float, own_of: Mapping[int, Found], default_of: Mapping[int, Found]) -> list[str]:
@@ -192,7 +250,7 @@ def row_of(name: str, ratio: float, own_of: Mapping[int, Found], default_of: Map
     def mean(key: str) -> float:
         return float(np.mean([each.numbers[key] for each in own]))
 
-    gain_U = np.nanmean([a.bps_U - b.bps_U for a, b in zip(own, default, strict=True)], axis=0)
+    gain_U = np.nanmean([np.subtract(a.bps_U, b.bps_U) for a, b in zip(own, default, strict=True)], axis=0)
     rng = np.random.default_rng(0)
     means = np.nanmean(gain_U[rng.integers(len(gain_U), size=(RESAMPLES, len(gain_U)))], axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -212,23 +270,22 @@ def row_of(name: str, ratio: float, own_of: Mapping[int, Found], default_of: Map
     ]
 
 
-def costs(every: Sequence[Choice], settings: Sequence[str], path: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """The cost of each choice's step over the default's, kept in a file; and why others were refused."""
+def add_costs(results: Results, every: Sequence[Choice], settings: Sequence[str]) -> dict[str, str]:
+    """Time steps of what has none yet; returns why others were refused."""
     as_in_training("cpu")
-    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     refused: dict[str, str] = {}
     for choice in every:
-        if choice.name not in known:
-            try:
-                known[choice.name] = 1.0 if choice is DEFAULT else cost(choice, settings)
-            except ValueError as error:
-                refused[choice.name] = str(error)
-                print(f"{choice.name}: {error}", flush=True)
-                continue
-            print(f"{choice.name}: a step costs {known[choice.name]:.2f} of the default's", flush=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(known, indent=1))
-    return known, refused
+        if choice.name in results.cost_of:
+            continue
+        try:
+            results.cost_of[choice.name] = 1.0 if choice is DEFAULT else round(cost(choice, settings), 3)
+        except ValueError as error:
+            refused[choice.name] = str(error)
+            print(f"{choice.name}: {error}", flush=True)
+            continue
+        print(f"{choice.name}: a step costs {results.cost_of[choice.name]:.2f} of the default's", flush=True)
+        results.save()
+    return refused
 
 
 def main() -> None:
@@ -239,7 +296,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=324, help="of the default; others take as long")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, which share the cores")
     parser.add_argument("--minutes", type=float, default=np.inf, help="after which no further training begins")
-    parser.add_argument("--folder", type=Path, default=ROOT / "outputs/choices")
+    parser.add_argument("--folder", type=Path, default=ROOT / "outputs/choices", help="of the trainings")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/choices.json", help="what was found")
     parser.add_argument("--page", type=Path, help="a Markdown page whose tables are replaced")
     parser.add_argument("settings", nargs="*", help="for every training, after --")
     asked = parser.parse_args()
@@ -248,53 +306,51 @@ def main() -> None:
     usual = default_options()
     every = [choice for choice in choices(asked.groups) if usual[choice.group] != choice.option]
     every = [DEFAULT, *every, *(Choice("", word, (word,)) for word in asked.others)]
-    cost_of, refused = costs(every, asked.settings, asked.folder / "costs.json")
-    trained = [choice for choice in every if choice.name in cost_of]
+    results = Results(asked.results, [f"{asked.steps} steps of the default", *asked.settings])
+    refused = add_costs(results, every, asked.settings)
+    trained = [choice for choice in every if choice.name in results.cost_of]
     jobs = list(product(asked.seeds, trained))
 
-    def run(job: tuple[int, Choice]) -> tuple[int, str, Path, str | None]:
+    def run(job: tuple[int, Choice]) -> None:
         seed, choice = job
+        if seed in results.of.get(choice.name, {}):
+            return
+        if time.monotonic() > ends:
+            refused.setdefault(choice.name, "no time was left")
+            return
         folder = asked.folder / f"seed{seed}" / re.sub(r"[^\w.]+", "-", choice.name)
-        steps = max(1, round(asked.steps / cost_of[choice.name] / EPOCHS))
+        steps = max(1, round(asked.steps / results.cost_of[choice.name] / EPOCHS))
         words = [
             *(*choice.with_settings(asked.settings), UNCOMPILED, f"seed={seed}", "trainer.max_minutes=inf"),
             *("trainer.device=cpu", f"trainer.epochs={EPOCHS}", f"trainer.steps_per_epoch={steps}"),
         ]
-        if not (folder / "summary.json").exists() and time.monotonic() > ends:
-            return seed, choice.name, folder, "no time was left"
         problem = train(words, folder, max(1, (os.cpu_count() or 1) // asked.jobs))
         print(f"seed {seed}, {1 + jobs.index(job)} of {len(jobs)}: {choice.name} {problem or ''}", flush=True)
-        return seed, choice.name, folder, problem
+        if problem is None:
+            results.add(choice.name, seed, found(folder))
+        else:
+            refused.setdefault(choice.name, problem)
 
-    results: dict[str, dict[int, Found]] = {}
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for seed, name, folder, problem in pool.map(run, jobs):
-            if problem is None:
-                results.setdefault(name, {})[seed] = found(folder)
-            else:
-                refused.setdefault(name, problem)
+        list(pool.map(run, jobs))
 
-    text = "\n".join(tables(every, cost_of, results, refused, [f"{asked.steps} steps of the default", *asked.settings]))
+    text = "\n".join(tables(every, results, refused))
     print(text)
     if asked.page is not None:
         write_between_marks(asked.page, text)
 
 
-def tables(
-    every: Sequence[Choice],
-    cost_of: Mapping[str, float],
-    results: Mapping[str, Mapping[int, Found]],
-    refused: Mapping[str, str],
-    given: Sequence[str],
-) -> Iterator[str]:
-    """Markdown: the scores of all choices, and what each is; ``given`` is said above them."""
-    at, words = machine("cpu"), ", ".join(f"`{word}`" for word in given)
-    yield f"{at['name']}, {at['threads']} threads; each training as long as {words}.\n"
+def tables(every: Sequence[Choice], results: Results, refused: Mapping[str, str]) -> Iterator[str]:
+    """Markdown: the scores of all choices, and what each is."""
+    words = ", ".join(f"`{word}`" for word in results.given)
+    commits = sorted({own.commit for seeds in results.of.values() for own in seeds.values()})
+    yield f"Each training as long as {words}; trained at {', '.join(commits)}.\n"
     yield f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
-    default_of = results.get(DEFAULT.name, {})
+    default_of = results.of.get(DEFAULT.name, {})
     for choice in every:
-        if results.get(choice.name, {}).keys() & default_of.keys():
-            row = row_of(f"`{choice.name}`", cost_of[choice.name], results[choice.name], default_of)
+        own_of = results.of.get(choice.name, {})
+        if own_of.keys() & default_of.keys():
+            row = row_of(f"`{choice.name}`", results.cost_of[choice.name], own_of, default_of)
             yield f"| {' | '.join(row)} |"
         elif choice.name in refused:
             yield f"| `{choice.name}` | {refused[choice.name]} {'| ' * (len(COLUMNS) - 1)}|"

@@ -258,19 +258,13 @@ def test_choices_are_compared_at_equal_cost(
     trained: list[Sequence[str]] = []
 
     def train(words: Sequence[str], folder: Path, threads: int) -> str | None:
-        if (folder / "summary.json").exists():
-            return None
         trained.append(words)
-        if "readout=attention" in words:
-            return "no such thing"
-        folder.mkdir(parents=True)
-        (folder / "summary.json").write_text("{}")
-        return None
+        return "no such thing" if "readout=attention" in words else None
 
     def found(folder: Path) -> Any:
         bps = 0.5 + 0.1 * ("factorized" in folder.name) + 0.01 * int(folder.parent.name[-1])
         numbers = {"bps": bps, "corr": 0.1, "share": np.nan, "steps": 40, "parameters": 1e6}
-        return choices.Found("poisson", np.full(3, bps), numbers)
+        return choices.Found("poisson", [bps] * 3, numbers, "abc1234")
 
     monkeypatch.setattr(choices, "train", train)
     monkeypatch.setattr(choices, "found", found)
@@ -279,7 +273,8 @@ def test_choices_are_compared_at_equal_cost(
     page.write_text(f"before\n{choices.MARKS[0]}\nold\n{choices.MARKS[1]}\nafter\n")
     words = [
         *("choices", "--groups", "readout", "--others", "data.weighting=equal", "--seeds", "0", "1", "--steps", "80"),
-        *("--jobs", "2", "--folder", str(tmp_path / "made"), "--page", str(page), "--", "readout.std_max_px=9"),
+        *("--jobs", "2", "--folder", str(tmp_path / "made"), "--results", str(tmp_path / "found.json")),
+        *("--page", str(page), "--", "readout.std_max_px=9"),
     ]
     monkeypatch.setattr(sys, "argv", words)
     choices.main()
@@ -297,3 +292,7 @@ def test_choices_are_compared_at_equal_cost(
     trained.clear()
     choices.main()
     assert {word for words in trained for word in words if word.startswith("readout=")} == {"readout=attention"}
+    assert "trained at abc1234" in page.read_text()
+    monkeypatch.setattr(sys, "argv", [*words[:-1], "readout.std_max_px=8"])
+    with pytest.raises(SystemExit, match=r"std_max_px=9.*another --results"):
+        choices.main()

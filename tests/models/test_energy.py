@@ -146,10 +146,17 @@ def test_attention_looks_back_over_so_many_steps(steps: float) -> None:
         ({"attention": vivit()["attention"] | {"heads": 16}}, r"model\.attention\.heads=16 of 4 numbers"),
     ],
 )
-def test_blocks_without_room_for_comparisons_say_why_they_begin_at_random(changes: dict[str, Any], says: str) -> None:
+def test_tokens_without_room_for_comparisons_hold_no_energies_and_say_why(changes: dict[str, Any], says: str) -> None:
     made = core(**changes)
-    assert re.search(says, made.at_random) and made.registers is None and made.context() == []
-    assert core().at_random == ""
+    assert re.search(says, made.left_out) and made.energy is None and made.registers is None and made.context() == []
+    assert core().left_out == ""
+
+
+def test_without_room_a_core_is_the_one_without_energies() -> None:
+    given, without = (core(embedding_dim=24, energy=energy).state_dict() for energy in (FOUR, None))
+    assert given.keys() == without.keys()
+    for name, value in given.items():
+        torch.testing.assert_close(value, without[name], rtol=0, atol=0)
 
 
 def test_one_kind_of_blocks_is_enough() -> None:

@@ -77,8 +77,8 @@ def initialize_from_data(
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
     if readouts_only:
         return
-    if core.at_random:
-        rank_zero_warn(f"blocks begin at random, not with comparisons of energies: {core.at_random} (model/energy)")
+    if core.left_out:
+        rank_zero_warn(f"tokens hold no energies (model/energy): {core.left_out}")
     clear_U = torch.as_tensor(np.concatenate(clear))
     if {twin.specs[r.info.recording_id].frame_shape[0] for r in recordings} != {1}:  # LN sees gray
         ln = None

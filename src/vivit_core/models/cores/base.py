@@ -52,12 +52,12 @@ class Core(FromData, nn.Module, ABC):
     ----------
     map_channels : channels of each map.
     stride : frames a step of the last map, on which modulators act.
-    at_random : why parts that were to begin as something that works begin at random all the same; empty: none does.
+    left_out : why a part that was asked for is left out, because there is no room for it; empty: none is.
     """
 
     map_channels: list[int]
     stride: int
-    at_random: str = ""
+    left_out: str = ""
 
     def __init__(self, causal: bool, checkpointing: bool, compile: bool | Literal["auto"]) -> None:
         super().__init__()

@@ -13,6 +13,9 @@ At random, blocks find in minutes nothing of what lies far or came before. So th
 They write into numbers of the token that nothing else writes to at first. All other heads, and all feed-forward nets,
 begin at random, as everywhere.
 
+Joint blocks begin with the comparisons of space alone. Theirs see the tokens of the past too, all beside one register,
+so that "none is alike" weighs less than in blocks over space.
+
 Shape letters: h heads, d numbers of a head, D embedding.
 """
 
@@ -98,17 +101,17 @@ def number_weights(layer: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
     return layer.weight.unflatten(0, (3, heads, -1)), layer.bias.unflatten(0, (3, heads, -1))
 
 
-COMPARISONS = 2  # heads over space
+COMPARISONS = (("likeness", LIKENESS), ("direction", DIRECTION))  # of the heads over space, one after the other
 
 
 def no_room(energy: OrientedEnergy, dim: int, over_space: Attention | None, over_time: Attention | None) -> str:
-    """Why a core of this width, with these first attentions, cannot begin with comparisons; empty where it can."""
+    """Why a core of this width, with these first attentions, cannot hold comparisons; empty where it can."""
     if dim <= (end := Numbers(energy).end):
         return f"model.embedding_dim={dim} leaves no room for them; from {end + 1} on it does"
-    if over_space is not None and (over_space.heads < COMPARISONS or over_space.head_dim <= len(energy.likeness)):
+    if over_space is not None and (over_space.heads < len(COMPARISONS) or over_space.head_dim <= len(energy.likeness)):
         return (
             f"model.attention.heads={over_space.heads} of {over_space.head_dim} numbers leaves no room for them; at "
-            f"least {COMPARISONS} heads of {len(energy.likeness) + 1} numbers do"
+            f"least {len(COMPARISONS)} heads of {len(energy.likeness) + 1} numbers do"
         )
     if over_time is not None and over_time.head_dim < len(energy.energy):
         return f"heads of {over_time.head_dim} numbers cannot hold {len(energy.energy)} energies; fewer heads can"
@@ -150,18 +153,18 @@ class Beginning:
         bias[:, head] = 0.0
         attention.out.weight.unflatten(1, (attention.heads, -1))[:, head] = 0.0
 
-    def over_space(self, attention: Attention, register_D: Tensor) -> None:
-        """Two heads that compare; the register comes to stand for "none is alike"."""
+    def over_space(self, attention: Attention) -> Tensor:
+        """Heads that compare; returns the register (D,) that stands for "none is alike"."""
         at, (weight, bias) = self.at, number_weights(attention.qkv, attention.heads)
         (q, k, v), (_, _, plain) = weight, bias
         write = attention.out.weight.unflatten(1, (attention.heads, -1))  # (D, h, d)
         steady = attention.steady()
-        register_D.zero_()
+        register_D = torch.zeros(weight.shape[-1])
         register_D[at.register] = 1.0
         told_D = nn.functional.layer_norm(register_D, register_D.shape)
         told = told_D[at.register] - told_D[at.zero]  # of the register, behind a norm
-        compared = [(self.energy.likeness, LIKENESS), (self.energy.direction, DIRECTION)]
-        for head, (numbers, how) in enumerate(compared):
+        for head, (name, how) in enumerate(COMPARISONS):
+            numbers: range = getattr(self.energy, name)
             self.clear(attention, head)
             for number, own in zip(numbers, steady, strict=False):
                 self.read(q[head, own], number, LARGE)
@@ -180,6 +183,7 @@ class Beginning:
             scale = (LIKENESS.alike * longer * attention.head_dim**-0.5) ** 0.5
             for own in steady[: len(self.energy.likeness) + 1]:
                 attention.q_scale[own] = attention.k_scale[own] = scale
+        return register_D
 
     def over_time(self, attention: Attention, window: int | None) -> None:
         """Two heads that average the past."""

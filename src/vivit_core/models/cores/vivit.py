@@ -99,13 +99,7 @@ class ViViT(Core):
         self.frontend: Frontend | None = frontend(in_channels=in_channels) if frontend is not None else None
         channels = self.frontend.out_channels if self.frontend is not None else in_channels
         self.tokenizer: Tokenizer = tokenizer(in_channels=channels, dim=embedding_dim)
-        self.energy: OrientedEnergy | None = None
-        if energy is not None:
-            self.energy = energy(
-                in_channels=in_channels, patch_size=self.tokenizer.patch_size, token_stride=self.tokenizer.token_stride
-            )
-            self.lift = nn.Linear(self.energy.numbers, embedding_dim)
-            self.level = nn.RMSNorm(embedding_dim)
+        self.registers = nn.Parameter(torch.randn(registers, embedding_dim) * 0.02) if registers else None
         self.patch_dropout = patch_dropout
         self.stride = self.tokenizer.token_stride[0]
         if window is not None and (window < self.stride or not causal):
@@ -127,14 +121,19 @@ class ViViT(Core):
             block = Block(layer, embedding_dim, ff_ratio, ff_dropout, path, residual_scale=(2 * depth) ** -0.5)
             made[kind].append(block)
         self.spatial, self.temporal, self.joint = (nn.ModuleList(own) for own in made.values())
-        self.at_random = "" if self.energy is None else no_room(self.energy, embedding_dim, *self.beginning())
-        compares = self.energy is not None and not self.at_random
-        registers += compares and len(self.spatial) + len(self.joint) > 0
-        self.registers = nn.Parameter(torch.randn(registers, embedding_dim) * 0.02) if registers else None
         self.norm = nn.LayerNorm(embedding_dim)
         self.map_channels = [*self.tokenizer.map_channels, self.tokenizer.out_channels]
-        if self.energy is not None and compares:
-            self.begin_with_comparisons(self.energy)
+        self.energy: OrientedEnergy | None = None
+        if energy is not None:
+            own: OrientedEnergy = energy(
+                in_channels=in_channels, patch_size=self.tokenizer.patch_size, token_stride=self.tokenizer.token_stride
+            )
+            self.left_out = no_room(own, embedding_dim, *self.beginning())
+            if not self.left_out:
+                self.energy = own
+                self.lift = nn.Linear(own.numbers, embedding_dim)
+                self.level = nn.RMSNorm(embedding_dim)
+                self.begin_with_comparisons(own)
 
     @torch.no_grad()
     def begin_with_comparisons(self, energy: OrientedEnergy) -> None:
@@ -142,8 +141,10 @@ class ViViT(Core):
         begin = Beginning(energy, self.lift)
         begin.keep([*self.spatial, *self.temporal, *self.joint])
         over_space, over_time = self.beginning()
-        if over_space is not None and self.registers is not None:
-            begin.over_space(over_space, self.registers[0])
+        if over_space is not None:
+            register_D = begin.over_space(over_space)
+            own = [register_D[None], *([] if self.registers is None else [self.registers])]
+            self.registers = nn.Parameter(torch.cat(own))
         if over_time is not None:
             begin.over_time(over_time, self.window)
         self.tokenizer.begin_with(begin.at.end, begin.told(), begin.at.zero)
@@ -155,7 +156,7 @@ class ViViT(Core):
         return over_space, over_time
 
     def context(self) -> list[nn.Parameter]:
-        if self.energy is None or self.at_random or not self.tokenizer.gain:
+        if self.energy is None or not self.tokenizer.gain:
             return []
         parts = (self.lift, self.level, *self.spatial, *self.temporal, *self.joint, self.norm)
         own = [parameter for part in parts for parameter in part.parameters()]

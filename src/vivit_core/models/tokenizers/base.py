@@ -62,6 +62,7 @@ class Tokenizer(FromData, nn.Module, ABC):
     - take ``in_channels`` and ``dim`` in its constructor, given by the core; all other arguments are its YAML's keys,
       ``patch_size`` among them;
     - set ``map_channels``, and ``out_channels`` where ``restore`` makes something else than the tokens' own grid;
+    - name ``embed`` the linear layer that makes a token of what was cut (``begin_with`` keeps numbers of it free);
     - ``forward``: a token knows no frame after its tubelet's last, and its place is where its tubelet lies (``place``
       puts it there);
     - ``stream``: the same tokens, frame by frame.
