@@ -63,6 +63,7 @@ GPU_CLIPS = 32
 GPU_MODELS = ("vivit_small", "vivit_baseline")
 TINY = Sizes(recordings=1, units=3, bins=48, height=18, width=26, behavior=2, clips=1)
 TINY_RECORDING = [
+    "data/simulator/context=none",
     "data.simulator.units=3",
     "data.simulator.train_trials=2",
     "data.simulator.val_trials=1",

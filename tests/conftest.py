@@ -23,6 +23,7 @@ from vivit_core.parts.build import build
 
 # The default data set in small: made in about a second.
 TINY_RECORDINGS = [
+    "data/simulator/context=none",
     "data.simulator.recordings=2",
     "data.simulator.units=6",
     "data.simulator.train_trials=4",

@@ -323,7 +323,7 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], says: str)
 
 
 def test_a_frame_too_small_for_a_surround_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"context\.far_px begins at"):
+    with pytest.raises(ValueError, match=r"context\.far_px begins at .*set data/simulator/context=none"):
         simulator(context=CONTEXT, height=12, width=16)
 
 

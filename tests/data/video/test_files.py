@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +45,24 @@ def test_a_video_has_the_frames_and_the_rate_that_it_was_written_with(
     assert video.frame_rate_hz == pytest.approx(rate_hz, rel=1e-3)
     assert np.abs(all_of(video)[0] - gray()).max() <= off
     assert np.concatenate(list(video.frames(7, 9, 1)), 1)[0, :, 3, 3] == pytest.approx(LEVELS[7:9], abs=off)
+
+
+OFTEN = """
+import subprocess
+import sys
+from pathlib import Path
+from vivit_core.data.video.decoder import opened
+
+for _ in range(1500):
+    with opened(Path(sys.argv[1])) as (container, stream):
+        next(container.decode(stream))
+"""
+
+
+def test_a_video_that_is_left_early_is_closed(tmp_path: Path) -> None:
+    """The codec's threads are at work then, and nothing that they wait for may be held: one in some hundred hung."""
+    path = write(tmp_path / "a.mkv", gray())
+    subprocess.run([sys.executable, "-c", OFTEN, str(path)], check=True, timeout=120)
 
 
 def test_frames_of_different_lengths_keep_theirs(tmp_path: Path) -> None:

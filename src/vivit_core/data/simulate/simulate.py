@@ -98,7 +98,8 @@ class Simulator:
         ):
             problems.append(
                 f"context.far_px begins at {self.context.far_px[0]}, and nothing lies further than {farthest:.3g} px "
-                f"from the center of a frame of {self.height} x {self.width} px"
+                f"from the center of a frame of {self.height} x {self.width} px; set data/simulator/context=none, or a "
+                "lower data.simulator.context.far_px"
             )
         if problems:
             raise ValueError("the simulator cannot work with these fields: " + "; ".join(problems))

@@ -115,7 +115,11 @@ def one_rate(begins_s: np.ndarray, said_hz: float, last_s: float) -> float | Non
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream; whatever the decoder says of a broken file is one line."""
+    """The container and its first video stream; whatever the decoder says of a broken file is one line.
+
+    PyAV says nothing of its own, which is its default. At any level of ``av.logging`` the codec's threads wait for
+    Python's lock to say something, and a close that holds the lock waits for these threads, for ever.
+    """
     try:
         import av
     except ImportError as error:
@@ -123,7 +127,6 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
             f'{path}: videos are decoded by PyAV, which is not installed: pip install "vivit-core[video]". '
             "A folder of images, an .npy or .npz file, and a recording file need none"
         ) from error
-    av.logging.set_level(av.logging.PANIC)  # what is wrong is said once, by the error
     try:
         with av.open(f"file:{path.absolute()}", options={"format_whitelist": CONTAINERS}) as container:
             if not container.streams.video:
