@@ -5,13 +5,13 @@
     python benchmarks/choices.py -- data.root=FOLDER              # settings after -- go to every training
 
 A step of an option and one of the default take turns, and the ratio of their times says how many steps the option is
-given. They have the sizes of ``data.geometry``, which settings after -- may set. So another process that makes the
-machine slower changes no score, and trainings can run side by side (``--jobs``). Each training is a process of its
-own. What is found stands in ``choices.json``, beside this file: what is there is not trained again, so that a run that
-was stopped goes on, on this machine or on another, and a seed that is missing is left out of the table. Scores are of
-the test split, which neither training nor choice of the best checkpoint has seen. The gain is paired unit by unit with
-the default, averaged over seeds, and the interval resamples the units. Bits of another likelihood are no gain: the
-correlation compares those.
+given. They have the sizes of ``data.geometry``, which settings after -- may set, and what counts is the time of one
+core. So another process that makes the machine slower changes no score, and trainings can run side by side
+(``--jobs``). Each training is a process of its own. What is found stands in ``choices.json``, beside this file: what is
+there is not trained again, so that a run that was stopped goes on, on this machine or on another, and a seed that is
+missing is left out of the table. Scores are of the test split, which neither training nor choice of the best checkpoint
+has seen. The gain is paired unit by unit with the default, averaged over seeds, and the interval resamples the units.
+Bits of another likelihood are no gain: the correlation compares those.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def default_options() -> dict[str, str]:
 
 
 def cost(choice: Choice, settings: Sequence[str]) -> float:
-    """Seconds of its training step over those of the default's, which take turns."""
+    """A core's time of its training step over that of the default's, which take turns."""
     steps = []
     for own in (choice, DEFAULT):
         composed = settings_of(*own.with_settings(settings), UNCOMPILED)
@@ -136,9 +136,9 @@ def cost(choice: Choice, settings: Sequence[str]) -> float:
     took: list[list[float]] = [[], []]
     for _ in range(1 + TURNS):  # the first ones warm up
         for step, seconds in zip(steps, took, strict=True):
-            began = time.perf_counter()
+            began = time.process_time()
             step()
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.process_time() - began)
     return statistics.median(a / b for a, b in zip(took[0][1:], took[1][1:], strict=True))
 
 
@@ -200,7 +200,7 @@ class Results:
 
     Attributes
     ----------
-    cost_of : option -> seconds of a step over those of the default's.
+    cost_of : option -> a core's time of a step over that of the default's.
     of : option -> seed -> what its training gave.
 
     Raises
@@ -273,6 +273,7 @@ def row_of(name: str, ratio: float, own_of: Mapping[int, Found], default_of: Map
 def add_costs(results: Results, every: Sequence[Choice], settings: Sequence[str]) -> dict[str, str]:
     """Time steps of what has none yet; returns why others were refused."""
     as_in_training("cpu")
+    torch.set_num_threads(1)  # more would wait for each other, which costs time too
     refused: dict[str, str] = {}
     for choice in every:
         if choice.name in results.cost_of:
