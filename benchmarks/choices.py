@@ -60,7 +60,7 @@ SETTINGS = (  # choices that are single keys, and another core
 )
 EPOCHS = 4
 UNCOMPILED = "model.compile=false"  # as a step is timed
-TURNS = 5  # of the option and the default, for the cost of a step
+TURNS = 3  # of the option and the default, for the cost of a step
 COLUMNS = (
     *("option", "bits/spike", "of the oracle", "gain over the default", "correlation", "steps", "cost of a step"),
     *("parameters, 10⁶", "seeds"),
