@@ -1,17 +1,19 @@
 """What each option of each group is worth: the default twin with one thing exchanged, at an equal cost of training.
 
-    python benchmarks/choices.py                                  # all options on the simulated recordings, 3 seeds
-    python benchmarks/choices.py --groups readout likelihood --seeds 0 --steps 60
-    python benchmarks/choices.py -- data.root=FOLDER              # settings after -- go to every training
+    python benchmarks/choices.py --results FILE                   # all options on the simulated recordings, 3 seeds
+    python benchmarks/choices.py --results FILE --groups readout likelihood --seeds 0 --steps 60
+    python benchmarks/choices.py --results FILE -- data.root=FOLDER   # settings after -- go to every training
+
+docs/choices.md has the command whose results are in ``choices.json``, where they go without ``--results``.
 
 A step of an option and one of the default take turns, and the ratio of their times says how many steps the option is
 given. They have the sizes of ``data.geometry``, which settings after -- may set, and what counts is the time of one
 core. So another process that makes the machine slower changes no score, and trainings can run side by side
-(``--jobs``). Each training is a process of its own. What is found stands in ``choices.json``, beside this file: what is
-there is not trained again, so that a run that was stopped goes on, on this machine or on another, and a seed that is
-missing is left out of the table. Scores are of the test split, which neither training nor choice of the best checkpoint
-has seen. The gain is paired unit by unit with the default, averaged over seeds, and the interval resamples the units.
-Bits of another likelihood are no gain: the correlation compares those.
+(``--jobs``). Each training is a process of its own. What is found is kept in a file: what is there is not trained
+again, so that a run that was stopped goes on, on this machine or on another, and a seed that is missing is left out of
+the table. Scores are of the test split, which neither training nor choice of the best checkpoint has seen. The gain is
+paired unit by unit with the default, averaged over seeds, and the interval resamples the units. Bits of another
+likelihood are no gain: the correlation compares those.
 """
 
 from __future__ import annotations
@@ -175,6 +177,7 @@ def found(folder: Path) -> Found:
     metrics = pd.read_csv(folder / "metrics.csv")
     content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     weights = content["state_dict"]
+    environment = json.loads((folder / "environment.json").read_text())
     share = summary["knowable_fraction"]
     return Found(
         summary["likelihood"],
@@ -186,13 +189,8 @@ def found(folder: Path) -> Found:
             "steps": int(metrics["step"].max() + 1),
             "parameters": sum(value.numel() for name, value in weights.items() if name.startswith("twin.")),
         },
-        commit(),
+        str(environment["git"]["commit"])[:7],
     )
-
-
-def commit() -> str:
-    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return said.stdout.strip() or "no commit"
 
 
 class Results:

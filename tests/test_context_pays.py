@@ -51,8 +51,6 @@ def test_surrounds_are_worth_something(command, tmp_path: Path) -> None:
     assert summary["context_gain_interval"][0] > 0
 
 
-# strict: where it passes, the reason is gone.
-@pytest.mark.xfail(strict=True, reason="blocks hand on energies of the own place, worth .015 here (docs/log.md)")
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_where_there_is_no_context_attention_is_worth_nothing(command, tmp_path: Path) -> None:

@@ -48,7 +48,6 @@ def test_a_video_has_the_frames_and_the_rate_that_it_was_written_with(
 
 
 OFTEN = """
-import subprocess
 import sys
 from pathlib import Path
 from vivit_core.data.video.decoder import opened
