@@ -13,7 +13,7 @@ from shipped import PLAIN
 from tiny_models import ABSOLUTE, GAIN, RELATIVE, RESIDUAL_STEM, WINDOW, clips, spec, twin, vivit
 from torch import Tensor
 
-from vivit_core.analysis.attention.lesions import HELD, LESIONS, Lesioned, lesions
+from vivit_core.analysis.attention.lesions import HELD, LESIONS, UNMIXED, Lesioned, lesions
 from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -111,14 +111,43 @@ def test_a_held_output_is_its_mean_and_leaves_the_local_path_and_behavior() -> N
     whole = model({"a": shown})["a"]
     hook.remove()
     held = lesions(model, [{"a": shown}])[HELD]
-    assert held.held_D is not None
-    torch.testing.assert_close(held.held_D.float(), seen[0].mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(held.held[model.core.norm].float(), seen[0].mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
     without = held({"a": shown})["a"]
     assert not torch.allclose(without, whole, rtol=1e-4)
     model.core.tokenizer.unembed.weight.zero_()  # blocks that say nothing are worth nothing
     torch.testing.assert_close(held({"a": shown})["a"], model({"a": shown})["a"])
     assert not any(module._forward_hooks for module in model.modules())
     assert all(block.attention.reweigh is None for block in (*model.core.spatial, *model.core.temporal))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"registers": 2}, {"blocks": "joint"}])
+def test_where_nothing_is_mixed_a_token_still_tells_of_itself(changes: dict[str, Any]) -> None:
+    model = made(tokenizer=RESIDUAL_STEM, modulator=GAIN, **changes)
+    shown = clips(spec())
+    apart = lesions(model, [{"a": shown}])[UNMIXED]
+    blocks = [*model.core.spatial, *model.core.temporal, *model.core.joint]
+    assert set(apart.held) == {block.attention for block in blocks}
+    seen: list[Tensor] = []
+    hook = blocks[0].attention.register_forward_hook(lambda module, given, output: seen.append(output))
+    whole = model({"a": shown})["a"]
+    hook.remove()
+    mean_D = seen[0].mean((0, 1))
+    torch.testing.assert_close(apart.held[blocks[0].attention].float(), mean_D, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(apart({"a": shown})["a"], whole, rtol=1e-4)
+    for block in blocks:  # an attention that says nothing is worth nothing
+        block.attention.out.weight.zero_()
+    again = lesions(model, [{"a": shown}])[UNMIXED]
+    torch.testing.assert_close(again({"a": shown})["a"], model({"a": shown})["a"])
+
+    bare = made(**changes)
+    apart = lesions(bare, [{"a": shown}])[UNMIXED]
+    moved = {**shown, "frames": shown["frames"].clone()}
+    moved["frames"][..., :4] = 255 - moved["frames"][..., :4]
+    with apart.lesioned():
+        before, after = (bare.core(bare.adapt("a", given)[0])[-1].x_BCTHW for given in (shown, moved))
+    told_W = (before - after).abs().amax((0, 1, 2, 3)) > 1e-6
+    assert told_W.tolist() == [True, *[False] * (len(told_W) - 1)]  # its own column knows, and no other
 
 
 def test_an_evaluation_says_what_attention_is_worth(tmp_path: Path) -> None:
@@ -152,7 +181,7 @@ def test_an_evaluation_says_what_attention_is_worth(tmp_path: Path) -> None:
     out = tmp_path / "out"
     asked = {"ln": None, "out": out, "checkpoint": "hand", "progress": False}
     summary = evaluate(model, data, with_attention_controls=True, **asked)
-    assert list(summary["attention"]) == [HELD, *LESIONS]
+    assert list(summary["attention"]) == [HELD, UNMIXED, *LESIONS]
     held = summary["attention"][HELD]
     low, high = held["bps_lost_interval"]
     assert 0 < low < held["bps_lost_mean"] < high
@@ -165,7 +194,7 @@ def test_an_evaluation_says_what_attention_is_worth(tmp_path: Path) -> None:
     )
     section = report_section(summary, out / "pictures", "again")
     (table,) = (table for table in section.tables if table.title.startswith("What attention is worth"))
-    assert [row[:2] for row in table.rows[:4]] == [(name.replace("_", " "), "all") for name in summary["attention"]]
+    assert [row[:2] for row in table.rows[:5]] == [(name.replace("_", " "), "all") for name in summary["attention"]]
     without = evaluate(model, data, **asked)
     assert without["attention"] == {} and without["context_gain_mean"] is None and without["behavior"] == {}
     assert without["bps_mean"] == summary["bps_mean"]

@@ -87,7 +87,7 @@ def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     assert list(summary["recordings"]) == ["sim1"]
     assert list(summary["behavior"]) == ["shuffled", "none", "frozen_gaze"]
     assert "with behavior shuffled" in printed
-    assert list(summary["attention"]) == ["held", "uniform", "own_place", "newest"]
+    assert list(summary["attention"]) == ["held", "unmixed", "uniform", "own_place", "newest"]
     assert "attention held" in printed and summary["context_gain_mean"] is not None
 
     both = [str(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last")]

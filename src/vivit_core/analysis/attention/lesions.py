@@ -5,11 +5,13 @@ Shape letters: B sequences, h heads, Q queries, K keys, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, on_device
 from vivit_core.models.attention.base import Positions
@@ -52,6 +54,7 @@ LESIONS: dict[str, Lesion] = {
     "newest": {"temporal": of_newest_step, "joint": of_newest_step},
 }
 HELD = "held"  # the blocks' output at its mean
+UNMIXED = "unmixed"  # each attention's output at its mean: tokens keep what they tell of themselves
 
 
 class Lesioned:
@@ -61,11 +64,11 @@ class Lesioned:
     ----------
     twin : left as it is between calls.
     lesion : what is made of the weights; empty: nothing is.
-    held_D : the blocks' output at every place and time; None: it is their own.
+    held : parts of the twin and their output at every place and time, (D,) each.
     """
 
-    def __init__(self, twin: Twin, lesion: Lesion, held_D: Tensor | None = None) -> None:
-        self.twin, self.lesion, self.held_D, self.predict = twin, lesion, held_D, twin.predict
+    def __init__(self, twin: Twin, lesion: Lesion, held: Mapping[nn.Module, Tensor] | None = None) -> None:
+        self.twin, self.lesion, self.held, self.predict = twin, lesion, held or {}, twin.predict
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         with self.lesioned():
@@ -74,12 +77,9 @@ class Lesioned:
 
     @contextmanager
     def lesioned(self) -> Iterator[None]:
-        core = attending_core(self.twin)
-        attentions = [(own, change) for kind, change in self.lesion.items() for own in blocks_of(core)[kind]]
-        hook = None
-        if self.held_D is not None:
-            held_D = self.held_D
-            hook = core.norm.register_forward_hook(lambda module, given, made: held_D.to(made).expand_as(made))
+        own = blocks_of(attending_core(self.twin))
+        attentions = [(attention, change) for kind, change in self.lesion.items() for attention in own[kind]]
+        hooks = [part.register_forward_hook(always(mean_D)) for part, mean_D in self.held.items()]
         try:
             for attention, change in attentions:
                 attention.reweigh = change
@@ -87,8 +87,13 @@ class Lesioned:
         finally:
             for attention, _ in attentions:
                 attention.reweigh = None
-            if hook is not None:
+            for hook in hooks:
                 hook.remove()
+
+
+def always(mean_D: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    """A hook that puts this in the place of what a part makes."""
+    return lambda part, given, made: mean_D.to(made).expand_as(made)
 
 
 @torch.no_grad()
@@ -98,7 +103,7 @@ def lesions(twin: Twin, batches: Iterable[Batch]) -> dict[str, Lesioned]:
     Parameters
     ----------
     twin : with a ViViT core.
-    batches : some clips, over which the blocks' output is averaged.
+    batches : some clips, over which outputs are averaged.
 
     Raises
     ------
@@ -106,22 +111,29 @@ def lesions(twin: Twin, batches: Iterable[Batch]) -> dict[str, Lesioned]:
         For a core without attention, and where there are no clips.
     """
     core, device, training = attending_core(twin), next(twin.parameters()).device, twin.training
-    total, tokens = torch.zeros(core.norm.normalized_shape, dtype=torch.float64, device=device), 0
+    attentions: list[nn.Module] = [attention for own in blocks_of(core).values() for attention in own]
+    total: dict[nn.Module, Tensor] = {}
+    tokens: Counter[nn.Module] = Counter()
 
-    def add(module: object, given: object, made: Tensor) -> None:
-        nonlocal total, tokens
+    def add(part: nn.Module, given: Any, made: Tensor) -> None:
         flat = made.flatten(0, -2)
-        total, tokens = total + flat.double().sum(0), tokens + len(flat)
+        total[part] = total.get(part, 0.0) + flat.double().sum(0)
+        tokens[part] += len(flat)
 
-    hook = core.norm.register_forward_hook(add)
+    hooks = [part.register_forward_hook(add) for part in (core.norm, *attentions)]
     try:
         twin.eval()
         for batch in batches:
             twin({name: on_device(clips, device) for name, clips in batch.items()})
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         twin.train(training)
     if not tokens:
         raise ValueError("there are no clips over which the blocks' output could be averaged")
-    found = {HELD: Lesioned(twin, {}, total / tokens)}
+    mean = {part: own / tokens[part] for part, own in total.items()}
+    found = {
+        HELD: Lesioned(twin, {}, {core.norm: mean[core.norm]}),
+        UNMIXED: Lesioned(twin, {}, {part: mean[part] for part in attentions}),
+    }
     return found | {name: Lesioned(twin, lesion) for name, lesion in LESIONS.items()}

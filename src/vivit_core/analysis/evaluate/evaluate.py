@@ -68,8 +68,9 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "missing_behavior_fraction": "share of the scored bins' numbers of behavior that are missing (NaN) in the file; "
     "their mean over the training trials stands in.",
     "attention": "the same bins predicted without what attention finds. held: the blocks' output at its mean over "
-    "a batch of clips of each recording, their times and places. uniform: every token attends alike to all that it may "
-    "attend to. own_place: to no other place. newest: to no earlier time.",
+    "a batch of clips of each recording, their times and places. unmixed: the same of each attention's output, so that "
+    "the blocks know of each token by itself. uniform: every token attends alike to all that it may attend to. "
+    "own_place: to no other place. newest: to no earlier time.",
     "history": "the same bins predicted where the counts of earlier bins of the trial are observed, of the own unit or "
     "of all of the recording's units, as history.observed says. The bin itself and later ones never are. All other "
     "scores are without (observed: none), as LN's and the oracle's are. What the stimulus tells and what neurons tell "
