@@ -5,7 +5,7 @@ Shape letters: B clips, C channels, T bins (= frames), H W pixels, P pixels of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -21,33 +21,31 @@ from vivit_core.parts.build import build
 from vivit_core.specs import Batch, RecordingSpec
 
 
-class LNReadout(nn.Module):
-    """The linear-nonlinear models of one recording's units.
+class LinearFilters(nn.Module):
+    """A separable space-time filter for each unit of a recording.
 
     A unit sees a square window of ``patch`` pixels. Pixels of the window that lie outside the frame have zero contrast.
+
+    Parameters
+    ----------
+    spec : of the recording.
+    lags : frames that a filter reaches back over, the bin's own included.
+    patch : side of a window, px.
     """
 
     corner_U2: Tensor
-    range_U2: Tensor
 
-    def __init__(self, spec: RecordingSpec, lags: int, patch: int, nonlinearity: Literal["exp", "softplus"]) -> None:
+    def __init__(self, spec: RecordingSpec, lags: int, patch: int) -> None:
         super().__init__()
         units = spec.n_units
-        self.spec, self.patch, self.nonlinearity = spec, patch, nonlinearity
-        mean_counts = torch.tensor(spec.unit_mean_counts, dtype=torch.float32).clamp_min(1e-6)
+        self.spec, self.patch = spec, patch
         self.space_UP = nn.Parameter(torch.zeros(units, patch * patch))
         self.time_UL = nn.Parameter(
             torch.zeros(units, lags)
         )  # chronological: the last column weighs the bin's own frame
-        self.linear_U = nn.Parameter(torch.ones(units))
-        self.quadratic_U = nn.Parameter(torch.zeros(units))
-        # Unfitted, it predicts each unit's mean.
-        self.bias_U = nn.Parameter(mean_counts.log() if nonlinearity == "exp" else inverse_softplus(mean_counts))
         _, height, width = spec.frame_shape
         middle = torch.tensor([height // 2 - patch // 2, width // 2 - patch // 2])
         self.register_buffer("corner_U2", middle.repeat(units, 1))  # (row, column) of the window's first pixel
-        # The drive as seen in training; outside of it the quadratic is not known, so the drive is clamped to it.
-        self.register_buffer("range_U2", torch.tensor([-torch.inf, torch.inf]).repeat(units, 1))
 
     def contrast(self, frames_BCTHW: Tensor) -> Tensor:
         """Gray frames in units of the training trials' pixel standard deviation, mean zero; (B, T, H, W)."""
@@ -70,8 +68,8 @@ class LNReadout(nn.Module):
         index, inside = self.window_index()
         return self.space_UP.new_zeros(len(index), height * width).scatter_add(1, index, self.space_UP * inside)
 
-    def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """Expected counts a bin, (B, T, U)."""
+    def filtered(self, frames_BCTHW: Tensor) -> Tensor:
+        """What each unit's filter makes of each bin, (B, T, U); before the clip there was no contrast."""
         bins = frames_BCTHW.shape[2]
         pixels_BTP = rearrange(self.contrast(frames_BCTHW), "b t h w -> b t (h w)")
         # One product with all windows laid into the frame is faster than gathering every unit's pixels.
@@ -79,10 +77,44 @@ class LNReadout(nn.Module):
         seen_BUT = rearrange(pixels_BTP @ filters_UP.T, "b t u -> b u t")
         lags = self.time_UL.shape[1]
         padded = nn.functional.pad(seen_BUT, (lags - 1, 0))
-        drive_BUT = nn.functional.conv1d(padded, rearrange(self.time_UL, "u l -> u 1 l"), groups=len(filters_UP))[
-            ..., :bins
-        ]
-        return self.rate(rearrange(drive_BUT, "b u t -> b t u"))
+        time_U1L = rearrange(self.time_UL, "u l -> u 1 l")
+        drive_BUT = nn.functional.conv1d(padded, time_U1L, groups=len(filters_UP))[..., :bins]
+        return rearrange(drive_BUT, "b u t -> b t u")
+
+    def stream(self) -> Callable[[Tensor], Tensor]:
+        """Takes frames (1, C, 1, H, W) one by one; gives what the filters make of the newest bin, (U,)."""
+        filters_UP = self.filters()
+        seen_LU = filters_UP.new_zeros(self.time_UL.shape[1], len(filters_UP))  # of the last frames, oldest first
+
+        def advance(frame_BCTHW: Tensor) -> Tensor:
+            nonlocal seen_LU
+            now_U = filters_UP @ self.contrast(frame_BCTHW).flatten()
+            seen_LU = torch.cat([seen_LU[1:], now_U[None]])
+            return (seen_LU.T * self.time_UL).sum(1)
+
+        return advance
+
+
+class LNReadout(LinearFilters):
+    """The linear-nonlinear models of one recording's units."""
+
+    range_U2: Tensor
+
+    def __init__(self, spec: RecordingSpec, lags: int, patch: int, nonlinearity: Literal["exp", "softplus"]) -> None:
+        super().__init__(spec, lags, patch)
+        units = spec.n_units
+        self.nonlinearity = nonlinearity
+        mean_counts = torch.tensor(spec.unit_mean_counts, dtype=torch.float32).clamp_min(1e-6)
+        self.linear_U = nn.Parameter(torch.ones(units))
+        self.quadratic_U = nn.Parameter(torch.zeros(units))
+        # Unfitted, it predicts each unit's mean.
+        self.bias_U = nn.Parameter(mean_counts.log() if nonlinearity == "exp" else inverse_softplus(mean_counts))
+        # The drive as seen in training; outside of it the quadratic is not known, so the drive is clamped to it.
+        self.register_buffer("range_U2", torch.tensor([-torch.inf, torch.inf]).repeat(units, 1))
+
+    def forward(self, frames_BCTHW: Tensor) -> Tensor:
+        """Expected counts a bin, (B, T, U)."""
+        return self.rate(self.filtered(frames_BCTHW))
 
     def rate(self, drive: Tensor) -> Tensor:
         """The point nonlinearity: (…, U) filter outputs to expected counts."""
@@ -154,19 +186,16 @@ class LN(Predictor):
     @torch.no_grad()
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
         own = self.readout(recording_id)
-        filters_UP = own.filters()
-        seen_LU = filters_UP.new_zeros(own.time_UL.shape[1], len(filters_UP))  # of the last frames, oldest first
-
-        def counts(frame_BCTHW: Tensor) -> Tensor:
-            nonlocal seen_LU
-            now_U = filters_UP @ own.contrast(frame_BCTHW).flatten()
-            seen_LU = torch.cat([seen_LU[1:], now_U[None]])
-            return own.rate((seen_LU.T * own.time_UL).sum(1))
-
+        filtered = own.stream()
         self.eval()
         return Stream(
-            own.spec, lambda clips: (clips["frames"], clips["behavior"]), nn.Identity(), None, counts, filters_UP.device
-        )  # fmt: skip
+            own.spec,
+            lambda clips: (clips["frames"], clips["behavior"]),
+            nn.Identity(),
+            None,
+            lambda maps, frame_BCTHW: own.rate(filtered(frame_BCTHW)),
+            own.space_UP.device,
+        )
 
     def centers_px(self, recording_id: str) -> np.ndarray:
         """The centers of gravity of the squared spatial filters."""

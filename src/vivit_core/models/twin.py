@@ -25,6 +25,7 @@ from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.modulators.base import Modulator
+from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
 from vivit_core.models.readouts.base import Drive, Readout
 from vivit_core.models.shifters.base import Shifter, columns_of
@@ -77,7 +78,7 @@ class Twin(Predictor):
         behavior_dim = same("behaviors", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
 
-        others = ("modulator", "history", "latent", "shifter", "frame_size")
+        others = ("own_filter", "modulator", "history", "latent", "shifter", "frame_size")
         node = {key: value for key, value in model.items() if key not in others}
         core = build("model", node, in_channels=channels)
         if not isinstance(core, Core):
@@ -103,6 +104,10 @@ class Twin(Predictor):
             )
             for spec in recordings
         )
+        self.own_filters: nn.ModuleList | None = None
+        if (own_filter := model.get("own_filter")) is not None:
+            linear = part("model.own_filter", own_filter)
+            self.own_filters = nn.ModuleList(linear(spec=spec) for spec in recordings)
         self.histories: nn.ModuleList | None = None
         if (history := model.get("history")) is not None:
             remember = part("model.history", history)
@@ -149,6 +154,9 @@ class Twin(Predictor):
         """Of a twin that has one for each recording."""
         assert self.shifters is not None
         return cast(Shifter, self.shifters[self.index(recording_id)])
+
+    def own_filter(self, recording_id: str) -> OwnFilters | None:
+        return None if self.own_filters is None else cast(OwnFilters, self.own_filters[self.index(recording_id)])
 
     def latent(self, recording_id: str) -> Latent | None:
         return None if self.latents is None else cast(Latent, self.latents[self.index(recording_id)])
@@ -223,6 +231,9 @@ class Twin(Predictor):
         counts = {}
         for rid, mine in zip(adapted, theirs, strict=True):
             drive = self.readout(rid)(list(mine), bins, last=self.predict == "last")
+            if (own := self.own_filter(rid)) is not None:
+                added = own(batch[rid]["frames"])
+                drive = drive._replace(value=drive.value + (added[:, -1] if self.predict == "last" else added))
             counts[rid] = self.rate(rid, drive, batch[rid])
         return counts
 
@@ -280,8 +291,13 @@ class Twin(Predictor):
         read, likelihood = self.readout(recording_id).stream(), self.likelihood(recording_id)
         past = None if self.histories is None else self.past(recording_id)
 
-        def counts(maps: Any) -> Tensor:
+        own = self.own_filter(recording_id)
+        filtered = None if own is None else own.stream()
+
+        def counts(maps: Any, frame: Tensor) -> Tensor:
             drive = read(maps)
+            if filtered is not None:
+                drive = drive._replace(value=drive.value + filtered(frame))
             if past is None:
                 return likelihood.rate(*drive)
             return past.rate(Drive(drive.value[None], None if drive.log_gain is None else drive.log_gain[None]))[0]

@@ -61,6 +61,7 @@ GROUPS: dict[str, Group] = {
     "model.modulator": group(
         "vivit_core.models", "vivit_core.models.modulators.base.Modulator", "channels behavior_dim stride"
     ),
+    "model.own_filter": group("vivit_core.models", "vivit_core.models.own_filter.OwnFilters", "spec"),
     "model.history": group("vivit_core.models", "vivit_core.models.histories.base.History", "mean_counts"),
     "model.latent": group("vivit_core.models", "vivit_core.models.latents.base.Latent", "mean_counts"),
     "model.shifter": group("vivit_core.models", "vivit_core.models.shifters.base.Shifter", "numbers"),
