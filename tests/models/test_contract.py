@@ -191,6 +191,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "model/frontend": testing.check_frontend,
     "model/energy": testing.check_energy,
     "model/modulator": testing.check_modulator,
+    "model/own_filter": testing.check_own_filter,
     "model/history": testing.check_history,
     "model/latent": testing.check_latent,
     "model/shifter": testing.check_shifter,

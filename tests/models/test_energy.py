@@ -17,6 +17,7 @@ from vivit_core.models.cores.comparisons import Numbers
 from vivit_core.models.cores.vivit import ViViT
 from vivit_core.models.tokenizers.tubelet import Tubelet
 from vivit_core.parts.build import build
+from vivit_core.parts.groups import BESIDE_THE_CORE
 
 FRAMES, SIDE, PATCH = 24, 32, 8
 FOUR = ENERGY | {"orientations": 4, "std_px": 2.5, "cycles_per_std": 0.4}
@@ -35,7 +36,7 @@ def core(**changes: Any) -> ViViT:
     torch.manual_seed(0)
     tokenizer = RESIDUAL_STEM | {"patch_size": [8, PATCH, PATCH], "widths": [6], "context": 24}
     node = vivit(tokenizer=tokenizer, frontend=BASIS, embedding_dim=64, energy=FOUR, registers=0) | changes
-    others = ("modulator", "history", "latent", "shifter", "frame_size")
+    others = (*BESIDE_THE_CORE, "frame_size")
     made: ViViT = build("model", {key: value for key, value in node.items() if key not in others}, in_channels=1)
     return made.eval()
 

@@ -5,6 +5,7 @@ Shape letters: B clips, C channels, T bins (= frames), H W pixels, P pixels of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -31,19 +32,23 @@ class LinearFilters(nn.Module):
     spec : of the recording.
     lags : frames that a filter reaches back over, the bin's own included.
     patch : side of a window, px.
+    learned : whether the filters are parameters.
     """
 
     corner_U2: Tensor
+    space_UP: Tensor
+    time_UL: Tensor  # chronological: the last column weighs the bin's own frame
 
-    def __init__(self, spec: RecordingSpec, lags: int, patch: int) -> None:
+    def __init__(self, spec: RecordingSpec, lags: int, patch: int, learned: bool = True) -> None:
         super().__init__()
-        units = spec.n_units
         self.spec, self.patch = spec, patch
-        self.space_UP = nn.Parameter(torch.zeros(units, patch * patch))
-        self.time_UL = nn.Parameter(
-            torch.zeros(units, lags)
-        )  # chronological: the last column weighs the bin's own frame
-        _, height, width = spec.frame_shape
+        units, (_, height, width) = spec.n_units, spec.frame_shape
+        for name, numbers in (("space_UP", patch * patch), ("time_UL", lags)):
+            zeros = torch.zeros(units, numbers)
+            if learned:
+                self.register_parameter(name, nn.Parameter(zeros))
+            else:
+                self.register_buffer(name, zeros)
         middle = torch.tensor([height // 2 - patch // 2, width // 2 - patch // 2])
         self.register_buffer("corner_U2", middle.repeat(units, 1))  # (row, column) of the window's first pixel
 
@@ -53,20 +58,12 @@ class LinearFilters(nn.Module):
         return shown[:, 0] if shown.shape[1] == 1 else reduce(shown, "b c t h w -> b t h w", "mean")
 
     def window_index(self) -> tuple[Tensor, Tensor]:
-        """Each window's pixels as indices into the flat frame, and which of them lie inside it; both (U, patch²)."""
-        _, height, width = self.spec.frame_shape
-        step = torch.arange(self.patch, device=self.corner_U2.device)
-        rows = rearrange(self.corner_U2[:, :1] + step, "u r -> u r 1")
-        columns = rearrange(self.corner_U2[:, 1:] + step, "u c -> u 1 c")
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-        return rearrange(index, "u r c -> u (r c)"), rearrange(inside, "u r c -> u (r c)")
+        """See :func:`window_index`."""
+        return window_index(self.corner_U2, self.patch, self.spec.frame_shape[1:])
 
     def filters(self) -> Tensor:
         """Every unit's window laid into the frame, (U, P)."""
-        _, height, width = self.spec.frame_shape
-        index, inside = self.window_index()
-        return self.space_UP.new_zeros(len(index), height * width).scatter_add(1, index, self.space_UP * inside)
+        return laid_into_frame(self.space_UP, self.corner_U2, self.patch, self.spec.frame_shape[1:])
 
     def filtered(self, frames_BCTHW: Tensor) -> Tensor:
         """What each unit's filter makes of each bin, (B, T, U); before the clip there was no contrast."""
@@ -225,6 +222,23 @@ class LN(Predictor):
         model = build("baseline", node, recordings=recordings, predict=predict_in(description))
         assert isinstance(model, cls)
         return model
+
+
+def window_index(corner_U2: Tensor, patch: int, frame_size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Each window's pixels as indices into the flat frame, and which of them lie inside it; both (U, patch²)."""
+    height, width = frame_size
+    step = torch.arange(patch, device=corner_U2.device)
+    rows = rearrange(corner_U2[:, :1] + step, "u r -> u r 1")
+    columns = rearrange(corner_U2[:, 1:] + step, "u c -> u 1 c")
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    return rearrange(index, "u r c -> u (r c)"), rearrange(inside, "u r c -> u (r c)")
+
+
+def laid_into_frame(space_UP: Tensor, corner_U2: Tensor, patch: int, frame_size: tuple[int, ...]) -> Tensor:
+    """Windows (U, patch²), each at its place in a frame of zeros, (U, P)."""
+    index, inside = window_index(corner_U2, patch, frame_size)
+    return space_UP.new_zeros(len(index), math.prod(frame_size)).scatter_add(1, index, space_UP * inside)
 
 
 def lags_of(duration_s: float, spec: RecordingSpec) -> int:

@@ -31,7 +31,7 @@ from vivit_core.models.readouts.base import Drive, Readout
 from vivit_core.models.shifters.base import Shifter, columns_of
 from vivit_core.models.streaming import Stream
 from vivit_core.parts.build import build, part
-from vivit_core.parts.groups import class_of
+from vivit_core.parts.groups import BESIDE_THE_CORE, class_of
 from vivit_core.parts.schema import problems_of
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
@@ -43,8 +43,8 @@ class Twin(Predictor):
 
     Parameters
     ----------
-    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``modulator``, ``history``,
-        ``latent`` and ``shifter`` (nodes or None) and ``frame_size``
+    model : plain dict of the model group: the core's ``_target_`` with its arguments, ``own_filter``, ``modulator``,
+        ``history``, ``latent`` and ``shifter`` (nodes or None) and ``frame_size``
         (height and width to which every recording's frames are resized, or None where they all agree).
     readout, likelihood : plain dicts of those groups.
     recordings : what is known of each recording; one readout and one likelihood each.
@@ -78,8 +78,7 @@ class Twin(Predictor):
         behavior_dim = same("behaviors", {s.recording_id: s.behavior_dim for s in recordings}, "data.behavior")
         channels = same("channels", {s.recording_id: s.frame_shape[0] for s in recordings}, "the recordings")
 
-        others = ("own_filter", "modulator", "history", "latent", "shifter", "frame_size")
-        node = {key: value for key, value in model.items() if key not in others}
+        node = {key: value for key, value in model.items() if key not in (*BESIDE_THE_CORE, "frame_size")}
         core = build("model", node, in_channels=channels)
         if not isinstance(core, Core):
             raise ValueError(f"a twin is made around a core, and {type(core).__name__} is none; set model=vivit_small")

@@ -87,6 +87,7 @@ GROUPS: dict[str, Group] = {
 }
 
 
+BESIDE_THE_CORE = ("own_filter", "modulator", "history", "latent", "shifter")  # a twin's other parts in ``model``
 LONGEST_TARGET = 200  # characters of another package's class
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 

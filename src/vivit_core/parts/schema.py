@@ -20,7 +20,7 @@ from typing import Any
 
 import pydantic
 
-from vivit_core.parts.groups import class_of, given, group_of
+from vivit_core.parts.groups import BESIDE_THE_CORE, class_of, given, group_of
 
 MISSING = "???"
 
@@ -81,8 +81,7 @@ def check_call(path: str, target: Callable[..., Any], values: Mapping[str, Any])
 def of_the_twin(path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that stand in a node for another part's sake: the twin's beside the core's, the plan's beside the data's."""
     if path == "model" and "in_channels" in parameters:
-        parts = dict.fromkeys(("own_filter", "modulator", "history", "latent", "shifter"), Node | None)
-        return {**parts, "frame_size": list[int] | None}
+        return {**dict.fromkeys(BESIDE_THE_CORE, Node | None), "frame_size": list[int] | None}
     if path == "data":
         return {"geometry": Geometry}
     return {}

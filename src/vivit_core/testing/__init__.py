@@ -20,6 +20,7 @@ from vivit_core.testing.parts import check_latent as check_latent
 from vivit_core.testing.parts import check_likelihood as check_likelihood
 from vivit_core.testing.parts import check_metric as check_metric
 from vivit_core.testing.parts import check_modulator as check_modulator
+from vivit_core.testing.parts import check_own_filter as check_own_filter
 from vivit_core.testing.parts import check_readout as check_readout
 from vivit_core.testing.parts import check_shifter as check_shifter
 from vivit_core.testing.parts import check_tokenizer as check_tokenizer

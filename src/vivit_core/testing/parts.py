@@ -18,7 +18,7 @@ from vivit_core.models.likelihoods.base import LEAST_COUNTS, Likelihood
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.shifters.base import Shifter
 from vivit_core.parts.build import build
-from vivit_core.parts.groups import consent
+from vivit_core.parts.groups import BESIDE_THE_CORE, consent
 from vivit_core.testing import small
 from vivit_core.testing.small import Node, vivit
 from vivit_core.testing.twins import (
@@ -38,10 +38,9 @@ WINDOW = 8  # frames that temporal attention looks back over, where it is limite
 
 
 def check_core(node: Node, packages: Sequence[str] = (), compiled: bool = False) -> None:
-    """A core: its node as in ``conf/model``, with or without ``modulator``, ``history``,
-    ``latent``, ``shifter`` and ``frame_size``."""
+    """A core: its node as in ``conf/model``, with or without the twin's other parts and ``frame_size``."""
     check_twin(
-        dict.fromkeys(("modulator", "history", "latent", "shifter", "frame_size")) | node,
+        dict.fromkeys((*BESIDE_THE_CORE, "frame_size")) | node,
         packages=packages,
         compiled=compiled,
     )
@@ -80,6 +79,27 @@ def check_energy(node: Node | None, packages: Sequence[str] = (), compiled: bool
 def check_modulator(node: Node | None, packages: Sequence[str] = ()) -> None:
     """A modulator, on a small ViViT."""
     check_twin(vivit(modulator=node), packages=packages)
+
+
+def check_own_filter(node: Node | None, packages: Sequence[str] = ()) -> None:
+    """Units' own filters, in a small ViViT; of filters that know nothing, and of some that see all of the frame."""
+    if node is None:
+        return  # a small ViViT has none
+    model = vivit(own_filter=node, modulator=None)
+    check_twin(model, packages=packages)
+    twin, of = Parts(model, packages=tuple(packages)).twin(), small.spec(height=FRAME[0], width=FRAME[1])
+    plain = Parts(vivit(modulator=None)).twin().eval()
+    shown = small.clips(of)
+    with torch.no_grad():
+        own = Parts(model, packages=tuple(packages)).unfitted().eval()
+        own.load_state_dict(plain.state_dict(), strict=False)
+        assert torch.equal(own({"a": shown})["a"], plain({"a": shown})["a"]), "filters that were not found change rates"
+        filters = twin.eval().own_filter("a")
+        assert filters is not None
+        added = filters(shown["frames"])
+        assert added.shape == (2, shown["frames"].shape[2], 5), f"what 5 units' filters add is {tuple(added.shape)}"
+        weighed = (filters.looked(shown["frames"]) * filters.weight).sum(-1)
+        assert torch.allclose(added, weighed, atol=1e-5), "looked() times the weights is not what forward() adds"
 
 
 def check_history(node: Node | None, packages: Sequence[str] = ()) -> None:

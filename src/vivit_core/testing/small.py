@@ -89,6 +89,7 @@ def vivit(**changes: Any) -> Node:
         "window": None,
         "compile": "auto",
         "modulator": GRU,
+        "own_filter": None,
         "history": None,
         "latent": None,
         "shifter": None,

@@ -19,6 +19,7 @@ from vivit_core.models.cores.base import Core
 from vivit_core.models.from_data import FromData
 from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.load import checkpoint_of, load_predictor
+from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import consent
 from vivit_core.specs import Clips
@@ -46,14 +47,21 @@ class Parts:
     packages: tuple[str, ...] = ()
 
     def twin(self, frame: tuple[int, int] = FRAME) -> Twin:
-        """The same twin each time; a history, which may start without an effect, has one."""
-        torch.manual_seed(0)
-        with consent(self.packages):
-            twin = Twin(self.model, self.readout, self.likelihood, [small.spec(height=frame[0], width=frame[1])])
+        """The same twin each time; a history and own filters, which start without an effect, have one."""
+        twin = self.unfitted(frame)
         with torch.no_grad():
             for parameter in twin.histories.parameters() if twin.histories is not None else ():
                 parameter.add_(torch.randn(parameter.shape) * 0.3)
+            for own in twin.own_filters if twin.own_filters is not None else ():
+                assert isinstance(own, OwnFilters)
+                own.begin_anywhere()
         return twin
+
+    def unfitted(self, frame: tuple[int, int] = FRAME) -> Twin:
+        """As it is made."""
+        torch.manual_seed(0)
+        with consent(self.packages):
+            return Twin(self.model, self.readout, self.likelihood, [small.spec(height=frame[0], width=frame[1])])
 
 
 def check_twin(

@@ -29,7 +29,7 @@ from vivit_core.rf.eye_shift import shift_by_position
 from vivit_core.rf.regression import unit_centers, varies
 from vivit_core.rf.stretches import ShiftPx
 from vivit_core.specs import Clips
-from vivit_core.training.readout_fit import fit_own_filters
+from vivit_core.training.own_filters import begin_own_filters
 
 DURATION_S = 0.2  # length of the kernels where the model has no front end that says how much it sees
 
@@ -72,14 +72,15 @@ def initialize_from_data(
         twin.likelihood(spec.recording_id).initialize(*counted)
         if twin.observes is not None:
             twin.history(spec.recording_id).initialize(*counted)
-        own = twin.own_filter(spec.recording_id)
-        if own is not None and ln is not None:
-            own.initialize(ln.readout(spec.recording_id), raw(recording))
-            fit_own_filters(twin, recording, 300, 16384)
         clear.append(np.clip(snr_U - 1.0, 0.0, 3.0))
         places_U2 = torch.as_tensor((centers_U2 + 0.5) * scale - 0.5)
         twin.readout(spec.recording_id).initialize(places_U2, torch.as_tensor(clear[-1]))
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
+        if twin.own_filters is not None:
+            found = None if ln is None else ln.readout(spec.recording_id)
+            hidden = np.flatnonzero(~courses_UL.any(1) & (snr_U > 0)).tolist()  # contrast energy placed them
+            both_2L = principal_courses(courses[-1], 2)
+            begin_own_filters(twin, recording, found, hidden, centers_U2, both_2L)
     if readouts_only:
         return
     if core.left_out:
@@ -115,14 +116,6 @@ def start_shift(twin: Twin, recording: Recording, duration_s: float, max_frames:
     slope_E2 = shift_by_position(recording, spec, columns, duration_s=duration_s, max_frames=max_frames)
     twin.shifter(spec.recording_id).initialize(torch.as_tensor(slope_E2))
     return lambda start, stop: twin.shift_px(spec.recording_id, recording.behavior(start, stop, spec.behavior))
-
-
-def raw(recording: Recording) -> Tensor:
-    """Frames (1, C, T, H, W) of the middle training trials."""
-    trials = recording.info.trials.of("train")
-    middle = len(trials.start) // 2
-    start, stop = int(trials.start[middle]), int(trials.stop[middle])
-    return torch.as_tensor(recording.frames(start, stop))[None]
 
 
 def responses(recording: Recording) -> tuple[Tensor, Tensor]:

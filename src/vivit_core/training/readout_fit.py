@@ -122,43 +122,6 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     return took
 
 
-@torch.no_grad()
-def fit_own_filters(twin: Twin, recording: Recording, clip_length: int, bins: int) -> None:
-    """Let a recording's units begin with what their own filters alone predict: the weights of these, and the bias.
-
-    Parameters
-    ----------
-    twin : its filters are there. Only their weights, and the readout's bias, change.
-    recording : only its training trials are read.
-    clip_length : bins of a clip.
-    bins : about so many count, of clips that are spread over the training trials.
-    """
-    name = recording.info.recording_id
-    own, bias_U, device = twin.own_filter(name), twin.readout(name).bias, next(twin.parameters()).device
-    assert own is not None
-    windows = evaluation_windows(recording.info.trials, "train", clip_length, 0)
-    if len(windows) < HELD_OUT:
-        return
-    columns: list[tuple[Tensor, ...]] = []
-    chosen = np.linspace(0, len(windows) - 1, min(len(windows), max(HELD_OUT, bins // clip_length)))
-    for number, index in enumerate(chosen):
-        start, stop, scored, _ = windows[int(index)]
-        frames = torch.as_tensor(recording.frames(start, stop), device=device)[None]
-        x_NUK = own.looked(frames)[0, scored - start :]
-        counts_NU, valid_NU = (
-            torch.as_tensor(x, device=device) for x in (recording.counts(scored, stop), recording.valid(scored, stop))
-        )
-        held_N = torch.full((stop - scored,), number % HELD_OUT == HELD_OUT - 1, device=device)
-        columns.append((x_NUK.half(), counts_NU, valid_NU.expand(counts_NU.shape), held_N))
-    x_NUK, counts_NU, valid_NU, held_N = (torch.cat(own) for own in zip(*columns, strict=True))
-    seen = Seen(x_NUK, counts_NU, valid_NU, held_N, x_NUK.shape[2])
-    weights_UK = torch.cat([own.weight, bias_U[:, None]], dim=1)
-    fit = Fit(twin.likelihood(name), seen, slice(0, len(bias_U)), weights_UK)
-    found_UK, _ = fit.best()
-    own.weight.copy_(found_UK[:, :-1])
-    bias_U.copy_(found_UK[:, -1])
-
-
 def parts(whole: slice, size: int) -> Iterator[slice]:
     """A range in parts of at most ``size``, at least one."""
     size = max(1, size)

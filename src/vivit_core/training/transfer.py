@@ -16,7 +16,12 @@ from vivit_core.specs import RecordingSpec
 # What may differ from the checkpoint's model, because the trained weights do not depend on it.
 FREE = {"ff_dropout", "drop_path", "patch_dropout", "dropout", "smoothness", "checkpointing", "compile", "frame_size"}
 
-OWN = ("history", "latent", "shifter")  # parts of each recording, as readouts are: nothing of them is loaded
+OWN = (
+    "own_filter",
+    "history",
+    "latent",
+    "shifter",
+)  # parts of each recording, as readouts are: nothing of them is loaded
 
 
 def adopted_model(

@@ -1,0 +1,139 @@
+"""Which pair of filters a unit's energy is of: what a complex cell, whose average stimulus is gray, has for a field.
+
+Shape letters: T bins, H W pixels, U units, M members of a bank, P pixels of a side, L lags, R responses of a pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+ENERGIES = 3  # of a member: of either time course, and of motion
+RIDGE = 1e-3  # in units of a feature's variance
+
+
+def in_threads(find: Callable[[int], None], wanted: Sequence[int]) -> None:
+    """Call it for each unit. The products are small: a thread a unit uses the cores better than threads inside them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(find, wanted):
+                pass
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Pairs(NamedTuple):
+    """A pair of spatial filters for each unit, a quarter of a wave apart.
+
+    Attributes
+    ----------
+    member_U : which of the bank; -1 where none was found.
+    center_U2 : x and y of its middle, whole pixels.
+    """
+
+    member_U: Tensor
+    center_U2: Tensor
+
+
+def bank_of(side: int, orientations: int, stds_px: Sequence[float], cycles_per_std: Sequence[float]) -> Tensor:
+    """Pairs of Gabor filters, (M, 2, P, P): blind to uniform gray, of unit norm."""
+    at = torch.arange(side) - (side - 1) / 2
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    members = []
+    for std in stds_px:
+        window = torch.exp(-(x.square() + y.square()) / (2 * std**2))
+        for cycles in cycles_per_std:
+            for number in range(orientations):
+                angle = math.pi * number / orientations
+                phase = 2 * math.pi * min(cycles / std, 0.25) * (x * math.sin(angle) + y * math.cos(angle))
+                pair = window * torch.stack([phase.cos(), phase.sin()])
+                pair = pair - window * (pair.sum((1, 2)) / window.sum())[:, None, None]
+                members.append(pair / pair.square().sum((1, 2), keepdim=True).sqrt())
+    return torch.stack(members)
+
+
+def energies(responses: Tensor) -> Tensor:
+    """(…, 3) of a pair's responses (…, 4): even and odd through the first time course, then through the second.
+
+    The energy of either course, and of motion: where two courses are about a quarter of a cycle apart, its sign tells
+    in which of two directions a pattern moves (Adelson & Bergen 1985).
+    """
+    even, odd, even_late, odd_late = responses.unbind(-1)
+    motion = odd * even_late - even * odd_late
+    return torch.stack([even.square() + odd.square(), even_late.square() + odd_late.square(), motion], dim=-1)
+
+
+def energy_pairs(
+    trials: Iterable[tuple[Tensor, Tensor]],
+    wanted: Sequence[int],
+    centers_U2: Tensor,
+    courses_2L: Tensor,
+    bank_M2PP: Tensor,
+) -> Pairs:
+    """The member of a bank whose energies, each normalized by their sum, explain most of a unit's counts.
+
+    All members are tried at the unit's center, then the best one at the pixels around.
+
+    Parameters
+    ----------
+    trials : contrast (T, H, W), and counts less their mean (T, U), zero where they do not count.
+    wanted : which units are looked at; the others have no pair.
+    centers_U2 : x and y, pixels, inside the frame.
+    courses_2L : two time courses, oldest lag first.
+    bank_M2PP : see :func:`bank_of`.
+    """
+    units, side = len(centers_U2), bank_M2PP.shape[-1]
+    # A border of gray as wide as a filter and a step around the center, and gray before the trial.
+    border, before = side // 2 + 1, courses_2L.shape[1] - 1
+    shown = [(F.pad(x, (border, border, border, border, before, 0)), rest_TU) for x, rest_TU in trials]
+    found = Pairs(torch.full((units,), -1), centers_U2.round().long())
+
+    def find(unit: int) -> None:
+        center = found.center_U2[unit]
+        here_M = explained(shown, unit, center, courses_2L, bank_M2PP)
+        best = int(here_M.argmax())
+        if not here_M[best] > 0:
+            return
+        member = bank_M2PP[best : best + 1]
+        places = [center + torch.tensor([dx, dy]) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        scores = torch.cat([explained(shown, unit, place, courses_2L, member) for place in places])
+        found.center_U2[unit], found.member_U[unit] = places[int(scores.argmax())], best
+
+    in_threads(find, wanted)
+    return found
+
+
+def explained(
+    trials: Sequence[tuple[Tensor, Tensor]], unit: int, place: Tensor, courses_2L: Tensor, bank_M2PP: Tensor
+) -> Tensor:
+    """How much of a unit's variance each member explains at a place, (M,); trials have their border."""
+    members, _, side, _ = bank_M2PP.shape
+    filters = bank_M2PP.flatten(2).permute(2, 0, 1).flatten(1)  # (P·P, M · 2)
+    x, y = (place + 1).tolist()
+    information, pull = torch.zeros(members, ENERGIES, ENERGIES), torch.zeros(members, ENERGIES)
+    total, count, rest, scale = torch.zeros(members, ENERGIES), 0, 0.0, None
+    for contrast_THW, rest_TU in trials:
+        seen = (contrast_THW[:, y : y + side, x : x + side].flatten(1) @ filters).T[:, None]
+        responses = F.conv1d(seen, courses_2L[:, None]).unflatten(0, (members, 2))  # (M, even and odd, course, T)
+        energy_MET = energies(responses.transpose(1, 2).flatten(1, 2).transpose(1, 2)).transpose(1, 2)
+        if scale is None:
+            scale = energy_MET[:, :2].sum(1).mean(1).clamp_min(1e-12)[:, None, None]
+        energy_MET = energy_MET / scale
+        z_MET = energy_MET / (0.5 + energy_MET[:, :2].sum(1, keepdim=True))
+        information += z_MET @ z_MET.transpose(1, 2)
+        pull += z_MET @ rest_TU[:, unit]
+        total += z_MET.sum(2)
+        count, rest = count + z_MET.shape[2], rest + float(rest_TU[:, unit].sum())
+    information -= total[:, :, None] * total[:, None] / count
+    pull -= total * rest / count
+    ridge_M = RIDGE * information.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-9)
+    information += torch.diag_embed(ridge_M[:, None].expand(-1, ENERGIES))
+    return (pull * torch.linalg.solve(information, pull[..., None])[..., 0]).sum(1)

@@ -1,0 +1,100 @@
+"""What units' own filters begin with: the linear baseline's, pairs whose energy units follow, and their weights.
+
+Shape letters: T bins of a trial, N bins of all, U units, K features of a unit's filters, L lags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vivit_core.data.recording.reader import Recording
+from vivit_core.models.ln import LNReadout
+from vivit_core.models.own_filter import OwnFilters
+from vivit_core.models.twin import Twin
+from vivit_core.rf.energy_pairs import energy_pairs
+from vivit_core.training.readout_fit import HELD_OUT, Fit, Seen
+
+PIECE_FRAMES = 600  # of a trial that are looked at together
+SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
+SEARCH_FRAMES = 16_000  # in which pairs are looked for
+FIT_FRAMES = 32_000  # on which weights are fitted
+
+
+@torch.no_grad()
+def begin_own_filters(
+    twin: Twin,
+    recording: Recording,
+    found: LNReadout | None,
+    hidden: Sequence[int],
+    centers_U2: np.ndarray,
+    courses_2L: np.ndarray | None,
+) -> None:
+    """Let a recording's units begin with filters of their own, and with what these alone predict.
+
+    Parameters
+    ----------
+    twin : with own filters.
+    recording : only its training trials are read.
+    found : LN of its units; None: there are no linear filters.
+    hidden : units without a linear filter, for which pairs are looked for.
+    centers_U2 : where units look, x and y in pixels.
+    courses_2L : time courses of the pairs; None: there are no pairs.
+    """
+    own = twin.own_filter(recording.info.recording_id)
+    assert own is not None
+    frames = [torch.as_tensor(recording.frames(*piece))[None] for piece in spread(recording, SCALE_FRAMES)]
+    if found is not None:
+        own.take_linear(found, frames)
+    if courses_2L is not None and hidden:
+        courses, centers = torch.as_tensor(courses_2L), torch.as_tensor(centers_U2)
+        pairs = energy_pairs(seen_and_done(recording, own), hidden, centers, courses, own.bank_M2PP)
+        own.take_pairs(pairs, courses, frames)
+    fit_own_filters(twin, recording, own)
+
+
+def spread(recording: Recording, frames: int) -> list[tuple[int, int]]:
+    """Starts and stops of pieces of training trials, spread over the recording, of about so many frames together."""
+    trials = recording.info.trials.of("train")
+    pieces = [
+        (first, min(first + PIECE_FRAMES, stop))
+        for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True)
+        for first in range(start, stop, PIECE_FRAMES)
+    ]
+    total = sum(stop - start for start, stop in pieces)
+    number = max(1, min(len(pieces), round(len(pieces) * frames / total)))
+    return [pieces[int(index)] for index in np.linspace(0, len(pieces) - 1, number)]
+
+
+def seen_and_done(recording: Recording, own: OwnFilters) -> Iterator[tuple[Tensor, Tensor]]:
+    """Contrast (T, H, W) and counts less their mean (T, U) of training trials, zero where they do not count."""
+    mean_U = torch.tensor(own.linear.spec.unit_mean_counts)
+    for start, stop in spread(recording, SEARCH_FRAMES):
+        contrast_THW = own.linear.contrast(torch.as_tensor(recording.frames(start, stop))[None])[0]
+        counts_TU, valid = torch.as_tensor(recording.counts(start, stop)), torch.as_tensor(recording.valid(start, stop))
+        yield contrast_THW, torch.where(valid, counts_TU - mean_U, 0.0)
+
+
+def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
+    """Fit the filters' weights and the readout's bias, as if nothing else drove a unit."""
+    name = recording.info.recording_id
+    bias_U, device = twin.readout(name).bias, next(twin.parameters()).device
+    columns: list[tuple[Tensor, ...]] = []
+    for number, (start, stop) in enumerate(spread(recording, FIT_FRAMES)):
+        x_TUK = own.looked(torch.as_tensor(recording.frames(start, stop), device=device)[None])[0].half()
+        counts_TU, valid = (
+            torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
+        )
+        held_T = torch.full((stop - start,), number % HELD_OUT == HELD_OUT - 1, device=device)
+        columns.append((x_TUK, counts_TU, valid.expand(counts_TU.shape), held_T))
+    if len(columns) < HELD_OUT:
+        return
+    x_NUK, counts_NU, valid_NU, held_N = (torch.cat(column) for column in zip(*columns, strict=True))
+    seen = Seen(x_NUK, counts_NU, valid_NU, held_N, x_NUK.shape[2])
+    begun_UK = torch.cat([own.weight, bias_U[:, None]], dim=1)
+    fitted_UK, _ = Fit(twin.likelihood(name), seen, slice(0, len(bias_U)), begun_UK).best()
+    own.weight.copy_(fitted_UK[:, :-1])
+    bias_U.copy_(fitted_UK[:, -1])
