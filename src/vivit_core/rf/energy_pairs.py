@@ -80,7 +80,7 @@ def energy_pairs(
 ) -> Pairs:
     """The member of a bank whose energies, each normalized by their sum, explain most of a unit's counts.
 
-    All members are tried at the unit's center, then the best one at the pixels around.
+    All members are tried at the unit's center, the best one at the pixels around, and all at the best of these.
 
     Parameters
     ----------
@@ -98,14 +98,20 @@ def energy_pairs(
 
     def find(unit: int) -> None:
         center = found.center_U2[unit]
-        here_M = explained(shown, unit, center, courses_2L, bank_M2PP)
-        best = int(here_M.argmax())
-        if not here_M[best] > 0:
+        best, gain = best_at(unit, center)
+        if not gain > 0:
             return
         member = bank_M2PP[best : best + 1]
         places = [center + torch.tensor([dx, dy]) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         scores = torch.cat([explained(shown, unit, place, courses_2L, member) for place in places])
-        found.center_U2[unit], found.member_U[unit] = places[int(scores.argmax())], best
+        place = places[int(scores.argmax())]
+        if not torch.equal(place, center):  # where another member may be the best
+            best, _ = best_at(unit, place)
+        found.center_U2[unit], found.member_U[unit] = place, best
+
+    def best_at(unit: int, place: Tensor) -> tuple[int, float]:
+        gain_M = explained(shown, unit, place, courses_2L, bank_M2PP)
+        return int(gain_M.argmax()), float(gain_M.max())
 
     in_threads(find, wanted)
     return found

@@ -1,0 +1,111 @@
+"""Units' own filters: what is taken over, what they add to the drive, and what of them learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import clips, spec, twin, vivit
+
+from vivit_core.models.ln import LN, LinearFilters
+from vivit_core.models.own_filter import OwnFilters
+from vivit_core.parts.build import build
+from vivit_core.rf.energy_pairs import Pairs
+
+NODE: dict[str, Any] = {
+    "_target_": "vivit_core.models.own_filter.OwnFilters",
+    "duration_s": 0.05,
+    "patch": 5,
+    "orientations": 4,
+    "stds_px": [1.0],
+    "cycles_per_std": [0.3],
+}
+
+
+def made(**changes: Any) -> OwnFilters:
+    own = build("model.own_filter", NODE | changes, spec=spec())
+    assert isinstance(own, OwnFilters)
+    return own
+
+
+def found(duration_s: float, patch: int) -> LinearFilters:
+    readout = LN([spec()], duration_s, patch, "exp").readout("a")
+    with torch.no_grad():
+        readout.space_UP.normal_()
+        readout.time_UL.normal_()
+        readout.corner_U2.copy_(torch.tensor([[-1, 2], [3, 4], [7, 11], [0, 0], [5, 5]]))
+    return readout
+
+
+def test_linear_filters_respond_as_those_they_were_taken_from() -> None:
+    """Also where they have fewer pixels and lags, or more, than what they are taken from has."""
+    shown = clips(spec())["frames"]
+    small = found(0.025, 3)
+    own = made()
+    own.take_linear(small, [shown])
+    torch.testing.assert_close(own.linear.filtered(shown), small.filtered(shown))
+    deviation = small.filtered(shown).flatten(0, 1).std(0)
+    torch.testing.assert_close(own.scale_U, 1 / deviation)
+
+    large = found(0.1, 9)
+    own.take_linear(large, [shown])
+    with torch.no_grad():
+        large.time_UL[:, : -own.linear.time_UL.shape[1]] = 0
+        rim = torch.ones(9, 9, dtype=torch.bool)
+        rim[2:7, 2:7] = False
+        large.space_UP[:, rim.flatten()] = 0
+    torch.testing.assert_close(own.linear.filtered(shown), large.filtered(shown))
+
+
+def test_what_was_not_found_adds_nothing() -> None:
+    shown = clips(spec())["frames"]
+    own = made()
+    with torch.no_grad():
+        own.weight.fill_(1.0)
+    assert torch.equal(own(shown), torch.zeros(2, shown.shape[2], 5))
+    own.take_pairs(Pairs(torch.tensor([-1, 2, -1, 0, -1]), torch.full((5, 2), 6)), torch.randn(2, 4), [shown])
+    silent = own(shown).abs().amax((0, 1)) == 0
+    assert silent.tolist() == [True, False, True, False, True]
+
+
+def test_an_energy_is_the_sum_of_squares_of_what_a_pair_sees() -> None:
+    """In slow float64, at a window that lies over the frame's border."""
+    shown = clips(spec())["frames"]
+    own = made()
+    courses = torch.randn(2, 6)
+    centers = torch.tensor([[0, 1], [6, 6], [15, 11], [3, 9], [8, 2]])
+    own.take_pairs(Pairs(torch.arange(5) % 4, centers), courses, [shown])
+    contrast = own.linear.contrast(shown).double()
+    got = own.energies(shown)
+    for unit, (x, y) in enumerate(centers.tolist()):
+        seen = torch.zeros(2, contrast.shape[1], 2, dtype=torch.float64)
+        for dy in range(own.side):
+            for dx in range(own.side):
+                row, column = y + dy - own.side // 2, x + dx - own.side // 2
+                if 0 <= row < 12 and 0 <= column < 16:
+                    seen += contrast[:, :, row, column, None] * own.bank_M2PP[unit % 4, :, dy, dx].double()
+        first = torch.zeros(2, contrast.shape[1], dtype=torch.float64)
+        for t in range(contrast.shape[1]):
+            responses = sum(courses[0, 5 - lag] * seen[:, t - lag] for lag in range(min(t, 5) + 1))
+            first[:, t] = responses.square().sum(-1)
+        torch.testing.assert_close(got[:, :, unit, 0].double(), first, rtol=1e-4, atol=1e-5)
+
+
+def test_filters_stand_still_and_pixels_have_a_gradient_through_them() -> None:
+    """Analyses ask a twin how its rates move with pixels."""
+    model = twin(vivit(own_filter=NODE, modulator=None), spec())
+    own = model.own_filter("a")
+    assert own is not None
+    own.begin_anywhere()
+    assert [name for name, _ in own.named_parameters()] == ["weight"]
+    shown = clips(spec())
+    frames = shown["frames"].float().requires_grad_()
+    own(frames)[:, -1].sum().backward()
+    assert frames.grad is not None and frames.grad[:, :, -1].abs().sum() > 0
+
+
+def test_sizes_that_are_none_are_refused() -> None:
+    for changes, word in (({"patch": 4}, "odd"), ({"stds_px": []}, "stds_px"), ({"cycles_per_std": [0.0]}, "above 0")):
+        with pytest.raises(ValueError, match=word):
+            made(**changes)
