@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +19,8 @@ from vivit_core.rf.energy_pairs import Pairs, bank_of, energies
 from vivit_core.specs import RecordingSpec
 
 REACH = 2.5  # standard deviations from a filter's middle to its border
+APART = 2  # pixels between the places at which contrast is seen
+AROUND_ORIENTATIONS, AROUND_CYCLES = 4, 0.35  # of the filters that see it, and waves within a standard deviation
 BEND = 3.0  # features follow a response as it is below a third of its usual size, and its logarithm above
 
 
@@ -32,10 +34,14 @@ class OwnFilters(nn.Module):
     - where a unit has no linear one (a complex cell), the *pair* of Gabor filters whose energy it follows, with the
       time courses of its neighbors' linear filters (``rf.energy_pairs``).
 
-    Both go into the drive through curves that the training learns: a weight for each half of u = asinh(3 s), for their
-    squares, for the logarithms of the pair's energies, for the square of the first, and for motion. With a softplus or
-    an exponential behind it a rate may so follow any power of s or of an energy. The filters themselves do not learn.
-    Where nothing was found they are zero, and add nothing.
+    A third is known without any data: the *contrast* around a unit, the energy of all orientations, of two sizes and
+    smoothed over some bins, by which cortical responses are normalized (Heeger 1992).
+
+    All go into the drive through curves that the training learns: a weight for each half of u = asinh(3 s), for their
+    squares, for the logarithms of the pair's energies, for the square of the first, for motion, and for the logarithms
+    of the contrasts and their squares. With a softplus or an exponential behind it a rate may so follow any power of s
+    or of an energy, and be divided by the contrast. The filters themselves do not learn. Where nothing was found they
+    are zero, and add nothing.
 
     They see the frames as the recording has them: gray, not shifted, not resized.
 
@@ -47,6 +53,8 @@ class OwnFilters(nn.Module):
     orientations : of the pairs, evenly spread over half a turn.
     stds_px : standard deviations of the pairs' windows, px.
     cycles_per_std : waves of a pair within that.
+    contrast_stds_px : standard deviations of the windows in which contrast is seen, px, two sizes.
+    contrast_tau_s : time in which it falls to a part of 1/e, s.
 
     Raises
     ------
@@ -54,13 +62,17 @@ class OwnFilters(nn.Module):
         For sizes that are none.
     """
 
-    FEATURES = 8
+    FEATURES = 12
     bank_M2PP: Tensor
     scale_U: Tensor
     member_U: Tensor
     corner_U2: Tensor
     courses_2L: Tensor
     size_U: Tensor
+    around_F1PP: Tensor
+    fading_L: Tensor
+    place_U2: Tensor
+    contrast_U2: Tensor
 
     def __init__(
         self,
@@ -70,6 +82,8 @@ class OwnFilters(nn.Module):
         orientations: int,
         stds_px: list[float],
         cycles_per_std: list[float],
+        contrast_stds_px: list[float],
+        contrast_tau_s: float,
     ) -> None:
         super().__init__()
         if patch < 1 or patch % 2 == 0:
@@ -81,6 +95,11 @@ class OwnFilters(nn.Module):
                 f"model.own_filter: orientations={orientations}, stds_px={list(stds_px)} and "
                 f"cycles_per_std={list(cycles_per_std)} must all be above 0, and none of them empty"
             )
+        if len(contrast_stds_px) != 2 or not min(*contrast_stds_px, contrast_tau_s) > 0:
+            raise ValueError(
+                f"model.own_filter: contrast_stds_px={list(contrast_stds_px)} must be two sizes above 0, and "
+                f"contrast_tau_s={contrast_tau_s} above 0"
+            )
         units, lags = spec.n_units, max(1, lags_of(duration_s, spec))
         self.linear = LinearFilters(spec, lags, patch, learned=False)
         self.side = 2 * math.ceil(REACH * max(stds_px)) + 1
@@ -91,6 +110,16 @@ class OwnFilters(nn.Module):
         self.register_buffer("corner_U2", torch.zeros(units, 2, dtype=torch.long))  # row and column
         self.register_buffer("courses_2L", torch.zeros(2, lags))
         self.register_buffer("size_U", torch.zeros(units))  # one over a pair's mean energy; 0: no pair
+        reach = 2 * math.ceil(REACH * max(contrast_stds_px)) + 1
+        around_M2PP = bank_of(reach, AROUND_ORIENTATIONS, contrast_stds_px, [AROUND_CYCLES])
+        self.register_buffer("around_F1PP", around_M2PP.flatten(0, 1)[:, None], persistent=False)
+        tau = contrast_tau_s * spec.frame_rate_hz
+        fading_L = torch.exp(-torch.arange(math.ceil(3 * tau)).flip(0) / tau)
+        self.register_buffer("fading_L", fading_L / fading_L.sum(), persistent=False)
+        self.register_buffer(
+            "place_U2", torch.zeros(units, 2, dtype=torch.long)
+        )  # row and column on the contrast's map
+        self.register_buffer("contrast_U2", torch.zeros(units, 2))  # one over the mean contrast; 0: none is known
         self.weight = nn.Parameter(torch.zeros(units, self.FEATURES))
 
     @torch.no_grad()
@@ -122,7 +151,17 @@ class OwnFilters(nn.Module):
             values.copy_(0.3 * torch.randn(values.shape))
         self.scale_U.fill_(0.3)
         self.size_U.fill_(0.3)
+        self.contrast_U2.fill_(0.3)
         self.member_U.copy_(torch.randint(len(self.bank_M2PP), (units,)))
+
+    @torch.no_grad()
+    def take_places(self, centers_U2: Tensor, shown: Sequence[Tensor]) -> None:
+        """See contrast at these places, x and y in pixels, in the size it has in what is shown."""
+        _, height, width = self.linear.spec.frame_shape
+        most = torch.tensor([(height - 1) // APART, (width - 1) // APART])
+        self.place_U2.copy_((centers_U2.flip(1) / APART).round().long().clamp(torch.zeros_like(most), most))
+        mean_U2 = torch.cat([self.around(frames).flatten(0, 1) for frames in shown]).mean(0)
+        self.contrast_U2.copy_(torch.where(mean_U2 > 1e-9, 1 / mean_U2, 0.0))
 
     def newest(self, course_XL: Tensor) -> Tensor:
         """Time courses of as many lags as the filters have."""
@@ -143,19 +182,36 @@ class OwnFilters(nn.Module):
         responses = F.conv1d(seen, self.courses_2L[:, None])
         return energies(rearrange(responses, "(b u pair) course t -> b t u (course pair)", b=len(frames_BCTHW), pair=2))
 
-    def features(self, s_U: Tensor, energy_U3: Tensor) -> Tensor:
-        """What responses (…, U) and energies (…, U, 3) are made of, (…, U, K)."""
+    def around(self, frames_BCTHW: Tensor) -> Tensor:
+        """(B, T, U, 2) contrast of each size at the units' places, as it is in each bin."""
+        x = rearrange(self.linear.contrast(frames_BCTHW), "b t h w -> (b t) 1 h w")
+        y = F.conv2d(x, self.around_F1PP, stride=APART, padding=self.around_F1PP.shape[-1] // 2).square()
+        y = reduce(y, "bt (size pair) h w -> bt h w size", "sum", size=2)
+        rows, columns = self.place_U2.unbind(1)
+        return rearrange(y[:, rows, columns], "(b t) u size -> b t u size", b=len(frames_BCTHW))
+
+    def faded(self, around_BTU2: Tensor) -> Tensor:
+        """Smoothed over the bins before; before the clip there was no contrast."""
+        b = len(around_BTU2)
+        past = F.pad(rearrange(around_BTU2, "b t u size -> (b u size) 1 t"), (len(self.fading_L) - 1, 0))
+        return rearrange(F.conv1d(past, self.fading_L[None, None]), "(b u size) 1 t -> b t u size", b=b, size=2)
+
+    def features(self, s_U: Tensor, energy_U3: Tensor, around_U2: Tensor) -> Tensor:
+        """What responses (…, U), energies (…, U, 3) and smooth contrasts (…, U, 2) are made of, (…, U, K)."""
         u = torch.asinh(BEND * s_U * self.scale_U)
         halves = torch.stack([u.clamp_min(0), (-u).clamp_min(0)], dim=-1)
         first, late, motion = (energy_U3 * self.size_U[:, None]).unbind(-1)
         levels = torch.stack([torch.log1p(BEND * first), torch.log1p(BEND * late)], dim=-1)
         turned = motion / (0.5 + first + late)
-        return torch.cat([halves, halves.square(), levels, levels[..., :1].square(), turned[..., None]], dim=-1)
+        contrasts = torch.log1p(BEND * around_U2 * self.contrast_U2)
+        energetic = [levels, levels[..., :1].square(), turned[..., None]]
+        return torch.cat([halves, halves.square(), *energetic, contrasts, contrasts.square()], dim=-1)
 
     def looked(self, frames_BCTHW: Tensor) -> Tensor:
         """(B, T, U, K) of clips: what the weights weigh."""
         with torch.autocast(frames_BCTHW.device.type, enabled=False):  # squares of small numbers
-            return self.features(self.linear.filtered(frames_BCTHW), self.energies(frames_BCTHW))
+            around_BTU2 = self.faded(self.around(frames_BCTHW))
+            return self.features(self.linear.filtered(frames_BCTHW), self.energies(frames_BCTHW), around_BTU2)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
         """What is added to the drive, (B, T, U)."""
@@ -165,13 +221,16 @@ class OwnFilters(nn.Module):
         """Takes frames (1, C, 1, H, W) one by one; gives what is added to the drive of each, (U,)."""
         filtered, pairs = self.linear.stream(), self.pairs()
         seen = pairs.new_zeros(self.courses_2L.shape[1], len(pairs))  # by the pairs, in the last frames, oldest first
+        contrast = pairs.new_zeros(len(self.fading_L), *self.contrast_U2.shape)
 
         def advance(frame_BCTHW: Tensor) -> Tensor:
-            nonlocal seen
+            nonlocal seen, contrast
             s_U = filtered(frame_BCTHW)
             now = pairs @ self.linear.contrast(frame_BCTHW).flatten()
             seen = torch.cat([seen[1:], now[None]])
             responses = rearrange(self.courses_2L @ seen, "course (u pair) -> u (course pair)", pair=2)
-            return (self.features(s_U, energies(responses)) * self.weight).sum(-1)
+            contrast = torch.cat([contrast[1:], self.around(frame_BCTHW)[0]])
+            around_U2 = torch.einsum("l,lus->us", self.fading_L, contrast)
+            return (self.features(s_U, energies(responses), around_U2) * self.weight).sum(-1)
 
         return advance

@@ -20,7 +20,7 @@ from vivit_core.training.readout_fit import HELD_OUT, Fit, Seen
 
 PIECE_FRAMES = 600  # of a trial that are looked at together
 SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
-SEARCH_FRAMES = 16_000  # in which pairs are looked for
+SEARCH_FRAMES = 12_000  # in which pairs are looked for
 FIT_FRAMES = 32_000  # on which weights are fitted
 
 
@@ -47,6 +47,7 @@ def begin_own_filters(
     own = twin.own_filter(recording.info.recording_id)
     assert own is not None
     frames = [torch.as_tensor(recording.frames(*piece))[None] for piece in spread(recording, SCALE_FRAMES)]
+    own.take_places(torch.as_tensor(centers_U2), frames)
     if found is not None:
         own.take_linear(found, frames)
     if courses_2L is not None and hidden:
