@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ NODE: dict[str, Any] = {
     "orientations": 4,
     "stds_px": [1.0],
     "cycles_per_std": [0.3],
+    "contrast_stds_px": [1.0, 2.0],
+    "contrast_tau_s": 0.02,
 }
 
 
@@ -92,6 +95,23 @@ def test_an_energy_is_the_sum_of_squares_of_what_a_pair_sees() -> None:
         torch.testing.assert_close(got[:, :, unit, 0].double(), first, rtol=1e-4, atol=1e-5)
 
 
+def test_contrast_is_the_energy_of_all_orientations_and_fades() -> None:
+    """A flash of noise at a unit's place, and one far away; a place beyond the frame's end is the last one."""
+    own, frames = made(), torch.full((1, 1, 20, 12, 16), 120.0)
+    own.take_places(torch.tensor([[4.0, 4.0], [14.0, 10.0], [40.0, 3.0], [4.0, 4.0], [0.0, 0.0]]), [frames])
+    assert own.place_U2.tolist() == [[2, 2], [5, 7], [2, 7], [2, 2], [0, 0]]
+    assert torch.equal(own.contrast_U2, torch.zeros(5, 2))  # nothing was shown
+    frames[:, :, 5, 2:7, 2:7] += 60 * torch.randn(5, 5)
+    seen = own.around(frames)[0]
+    assert (seen[5, 0] > 0).all() and torch.equal(seen[5, 0], seen[5, 3])
+    assert seen[torch.arange(20) != 5].abs().max() < 1e-6 and seen[5, 1].max() < 1e-3 * seen[5, 0].min()
+    faded = own.faded(own.around(frames))[0, :, 0]
+    assert torch.equal(faded[:5], torch.zeros(5, 2))
+    torch.testing.assert_close(faded[6] / faded[5], torch.full((2,), math.exp(-1 / (0.02 * 120))))
+    total = torch.nn.functional.pad(own.around(frames).transpose(1, 2), (0, 0, 0, 20)).transpose(1, 2)
+    torch.testing.assert_close(own.faded(total)[0, :, 0].sum(0), seen[5, 0])  # nothing is lost
+
+
 def test_filters_stand_still_and_pixels_have_a_gradient_through_them() -> None:
     """Analyses ask a twin how its rates move with pixels."""
     model = twin(vivit(own_filter=NODE, modulator=None), spec())
@@ -106,6 +126,11 @@ def test_filters_stand_still_and_pixels_have_a_gradient_through_them() -> None:
 
 
 def test_sizes_that_are_none_are_refused() -> None:
-    for changes, word in (({"patch": 4}, "odd"), ({"stds_px": []}, "stds_px"), ({"cycles_per_std": [0.0]}, "above 0")):
+    for changes, word in (
+        ({"patch": 4}, "odd"),
+        ({"stds_px": []}, "stds_px"),
+        ({"cycles_per_std": [0.0]}, "above 0"),
+        ({"contrast_stds_px": [1.0]}, "two sizes"),
+    ):
         with pytest.raises(ValueError, match=word):
             made(**changes)
