@@ -99,7 +99,7 @@ def test_contrast_is_the_energy_of_all_orientations_and_fades() -> None:
     """A flash of noise at a unit's place, and one far away; a place beyond the frame's end is the last one."""
     own, frames = made(), torch.full((1, 1, 20, 12, 16), 120.0)
     own.take_places(torch.tensor([[4.0, 4.0], [14.0, 10.0], [40.0, 3.0], [4.0, 4.0], [0.0, 0.0]]), [frames])
-    assert own.place_U2.tolist() == [[2, 2], [5, 7], [2, 7], [2, 2], [0, 0]]
+    assert own.place_U2.tolist() == [[1, 1], [2, 3], [1, 3], [1, 1], [0, 0]]  # every fourth pixel
     assert torch.equal(own.contrast_U2, torch.zeros(5, 2))  # nothing was shown
     frames[:, :, 5, 2:7, 2:7] += 60 * torch.randn(5, 5)
     seen = own.around(frames)[0]

@@ -19,7 +19,7 @@ from vivit_core.rf.energy_pairs import Pairs, bank_of, energies
 from vivit_core.specs import RecordingSpec
 
 REACH = 2.5  # standard deviations from a filter's middle to its border
-APART = 2  # pixels between the places at which contrast is seen
+APART = 4  # pixels between the places at which contrast is seen
 AROUND_ORIENTATIONS, AROUND_CYCLES = 4, 0.35  # of the filters that see it, and waves within a standard deviation
 BEND = 3.0  # features follow a response as it is below a third of its usual size, and its logarithm above
 

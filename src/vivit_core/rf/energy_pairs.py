@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ENERGIES = 3  # of a member: of either time course, and of motion
+SOME = 3  # one trial in so many tells one place from the next
 RIDGE = 1e-3  # in units of a feature's variance
 
 
@@ -84,16 +85,14 @@ def energy_pairs(
 
     Parameters
     ----------
-    trials : contrast (T, H, W), and counts less their mean (T, U), zero where they do not count.
+    trials : contrast (T, H, W) in any precision, and counts less their mean (T, U), zero where they do not count.
     wanted : which units are looked at; the others have no pair.
     centers_U2 : x and y, pixels, inside the frame.
     courses_2L : two time courses, oldest lag first.
     bank_M2PP : see :func:`bank_of`.
     """
-    units, side = len(centers_U2), bank_M2PP.shape[-1]
-    # A border of gray as wide as a filter and a step around the center, and gray before the trial.
-    border, before = side // 2 + 1, courses_2L.shape[1] - 1
-    shown = [(F.pad(x, (border, border, border, border, before, 0)), rest_TU) for x, rest_TU in trials]
+    units = len(centers_U2)
+    shown = list(trials)
     found = Pairs(torch.full((units,), -1), centers_U2.round().long())
 
     def find(unit: int) -> None:
@@ -103,7 +102,7 @@ def energy_pairs(
             return
         member = bank_M2PP[best : best + 1]
         places = [center + torch.tensor([dx, dy]) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        scores = torch.cat([explained(shown, unit, place, courses_2L, member) for place in places])
+        scores = torch.cat([explained(shown[::SOME], unit, place, courses_2L, member) for place in places])
         place = places[int(scores.argmax())]
         if not torch.equal(place, center):  # where another member may be the best
             best, _ = best_at(unit, place)
@@ -120,14 +119,18 @@ def energy_pairs(
 def explained(
     trials: Sequence[tuple[Tensor, Tensor]], unit: int, place: Tensor, courses_2L: Tensor, bank_M2PP: Tensor
 ) -> Tensor:
-    """How much of a unit's variance each member explains at a place, (M,); trials have their border."""
+    """How much of a unit's variance each member explains at a place, (M,). Beyond the frame, and before a trial, there
+    is no contrast."""
     members, _, side, _ = bank_M2PP.shape
     filters = bank_M2PP.flatten(2).permute(2, 0, 1).flatten(1)  # (P·P, M · 2)
-    x, y = (place + 1).tolist()
+    (x, y), half, before = place.tolist(), side // 2, courses_2L.shape[1] - 1
+    top, left = max(0, half - y), max(0, half - x)
     information, pull = torch.zeros(members, ENERGIES, ENERGIES), torch.zeros(members, ENERGIES)
     total, count, rest, scale = torch.zeros(members, ENERGIES), 0, 0.0, None
     for contrast_THW, rest_TU in trials:
-        seen = (contrast_THW[:, y : y + side, x : x + side].flatten(1) @ filters).T[:, None]
+        cut = contrast_THW[:, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].float()
+        cut = F.pad(cut, (left, side - left - cut.shape[2], top, side - top - cut.shape[1], before, 0))
+        seen = (cut.flatten(1) @ filters).T[:, None]
         responses = F.conv1d(seen, courses_2L[:, None]).unflatten(0, (members, 2))  # (M, even and odd, course, T)
         energy_MET = energies(responses.transpose(1, 2).flatten(1, 2).transpose(1, 2)).transpose(1, 2)
         if scale is None:

@@ -21,6 +21,7 @@ from vivit_core.training.readout_fit import HELD_OUT, Fit, Seen
 PIECE_FRAMES = 600  # of a trial that are looked at together
 SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
 SEARCH_FRAMES = 12_000  # in which pairs are looked for
+SEARCH_PIXELS = 2**27  # of them at most, two bytes each
 FIT_FRAMES = 32_000  # on which weights are fitted
 
 
@@ -73,8 +74,9 @@ def spread(recording: Recording, frames: int) -> list[tuple[int, int]]:
 def seen_and_done(recording: Recording, own: OwnFilters) -> Iterator[tuple[Tensor, Tensor]]:
     """Contrast (T, H, W) and counts less their mean (T, U) of training trials, zero where they do not count."""
     mean_U = torch.tensor(own.linear.spec.unit_mean_counts)
-    for start, stop in spread(recording, SEARCH_FRAMES):
-        contrast_THW = own.linear.contrast(torch.as_tensor(recording.frames(start, stop))[None])[0]
+    _, height, width = own.linear.spec.frame_shape
+    for start, stop in spread(recording, min(SEARCH_FRAMES, SEARCH_PIXELS // (height * width))):
+        contrast_THW = own.linear.contrast(torch.as_tensor(recording.frames(start, stop))[None])[0].half()
         counts_TU, valid = torch.as_tensor(recording.counts(start, stop)), torch.as_tensor(recording.valid(start, stop))
         yield contrast_THW, torch.where(valid, counts_TU - mean_U, 0.0)
 
