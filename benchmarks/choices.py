@@ -50,6 +50,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {  # beginnings of options' names -> w
     "model/tokenizer": {"tubelet": ["model/frontend=none"]},
     "model/energy": {},
     "model/modulator": {},
+    "model/own_filter": {},
     "model/shifter": {},
     "model/history": {},
     "model/latent": {},

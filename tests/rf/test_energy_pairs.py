@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vivit_core.rf.energy_pairs import bank_of, energies, energy_pairs
+from vivit_core.rf.energy_pairs import bank_of, energies, energy_pairs, usual_courses
 
 STDS, CYCLES, ORIENTATIONS, SIDE = [1.2, 2.0], [0.25, 0.4], 4, 11
 COURSES = torch.tensor([[0.0, 0.2, 1.0, 0.5], [0.3, 1.0, -0.4, -0.2]])
@@ -26,6 +26,13 @@ def test_a_banks_pairs_are_blind_to_gray_and_of_unit_norm(bank: Tensor) -> None:
     torch.testing.assert_close(bank.square().sum((2, 3)), torch.ones(bank.shape[:2]))
     assert bank.sum((2, 3)).abs().max() < 1e-5
     assert (bank[:, 0] * bank[:, 1]).sum((1, 2)).abs().max() < 1e-5  # a quarter of a wave apart
+
+
+def test_usual_courses_are_biphasic_and_a_quarter_of_a_cycle_apart() -> None:
+    fast, slow = usual_courses(60, 240.0)
+    torch.testing.assert_close(usual_courses(60, 240.0).norm(dim=1), torch.ones(2))
+    assert (fast > 0.1).any() and (fast < -0.1).any() and abs(float(fast @ slow)) < 0.6
+    assert fast.argmax() > slow.argmax()  # nearer to the bin itself
 
 
 def test_energy_does_not_know_the_phase_and_motion_its_direction(bank: Tensor) -> None:

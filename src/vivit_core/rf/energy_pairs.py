@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ENERGIES = 3  # of a member: of either time course, and of motion
+USUAL_RATE_PER_S = 100.0  # how fast courses go by where no unit shows its own
 SOME = 3  # one trial in so many tells one place from the next
 RIDGE = 1e-3  # in units of a feature's variance
 
@@ -59,6 +60,14 @@ def bank_of(side: int, orientations: int, stds_px: Sequence[float], cycles_per_s
                 pair = pair - window * (pair.sum((1, 2)) / window.sum())[:, None, None]
                 members.append(pair / pair.square().sum((1, 2), keepdim=True).sqrt())
     return torch.stack(members)
+
+
+def usual_courses(lags: int, frame_rate_hz: float) -> Tensor:
+    """Two time courses (2, L) about a quarter of a cycle apart, as cortical cells have them: biphasic, the first one
+    faster (Adelson & Bergen 1985, equation 9)."""
+    kt = USUAL_RATE_PER_S * torch.arange(lags).flip(0) / frame_rate_hz
+    courses = [kt**n * (-kt).exp() * (1 / math.factorial(n) - kt.square() / math.factorial(n + 2)) for n in (3, 5)]
+    return F.normalize(torch.stack(courses).float(), dim=1)
 
 
 def energies(responses: Tensor) -> Tensor:

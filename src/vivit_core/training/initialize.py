@@ -26,7 +26,7 @@ from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.ln import LN, LNReadout
 from vivit_core.models.twin import Twin
 from vivit_core.rf.eye_shift import shift_by_position
-from vivit_core.rf.regression import unit_centers, varies
+from vivit_core.rf.regression import CLEAR, unit_centers, varies
 from vivit_core.rf.stretches import ShiftPx
 from vivit_core.specs import Clips
 from vivit_core.training.own_filters import begin_own_filters
@@ -78,7 +78,8 @@ def initialize_from_data(
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
         if twin.own_filters is not None:
             found = None if ln is None else ln.readout(spec.recording_id)
-            hidden = np.flatnonzero(~courses_UL.any(1) & (snr_U > 0)).tolist()  # contrast energy placed them
+            # Contrast energy placed them, or nothing did so clearly.
+            hidden = np.flatnonzero((~courses_UL.any(1) | (snr_U < CLEAR)) & (snr_U > 0)).tolist()
             both_2L = principal_courses(courses[-1], 2)
             begin_own_filters(twin, recording, found, hidden, centers_U2, both_2L)
     if readouts_only:

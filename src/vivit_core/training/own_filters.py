@@ -15,7 +15,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import LNReadout
 from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.twin import Twin
-from vivit_core.rf.energy_pairs import energy_pairs
+from vivit_core.rf.energy_pairs import energy_pairs, usual_courses
 from vivit_core.training.readout_fit import HELD_OUT, Fit, Seen
 
 PIECE_FRAMES = 600  # of a trial that are looked at together
@@ -43,7 +43,7 @@ def begin_own_filters(
     found : LN of its units; None: there are no linear filters.
     hidden : units without a linear filter, for which pairs are looked for.
     centers_U2 : where units look, x and y in pixels.
-    courses_2L : time courses of the pairs; None: there are no pairs.
+    courses_2L : time courses of the pairs; None: the usual ones.
     """
     own = twin.own_filter(recording.info.recording_id)
     assert own is not None
@@ -51,8 +51,9 @@ def begin_own_filters(
     own.take_places(torch.as_tensor(centers_U2), frames)
     if found is not None:
         own.take_linear(found, frames)
-    if courses_2L is not None and hidden:
-        courses, centers = torch.as_tensor(courses_2L), torch.as_tensor(centers_U2)
+    if hidden:
+        usual = usual_courses(own.courses_2L.shape[1], recording.info.frame_rate_hz)
+        courses, centers = usual if courses_2L is None else torch.as_tensor(courses_2L), torch.as_tensor(centers_U2)
         pairs = energy_pairs(seen_and_done(recording, own), hidden, centers, courses, own.bank_M2PP)
         own.take_pairs(pairs, courses, frames)
     fit_own_filters(twin, recording, own)
