@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.attention.lesions import HELD
+from vivit_core.analysis.attention.lesions import UNMIXED
 from vivit_core.analysis.bootstrap import Sums, interval, resampled
 from vivit_core.analysis.evaluate.context import RESAMPLES, Rows, sums_of
 from vivit_core.analysis.evaluate.numbers import LESIONED
@@ -70,7 +70,7 @@ def numbers(rows: Rows, drawn: Mapping[str, np.ndarray]) -> dict[str, Any]:
             "bps_lost_mean": mean_known(lost_U),
             "bps_lost_interval": interval(lost_R),
         }
-    gain = found.get(HELD, {"bps_lost_mean": float("nan"), "bps_lost_interval": [float("nan")] * 2})
+    gain = found.get(UNMIXED, {"bps_lost_mean": float("nan"), "bps_lost_interval": [float("nan")] * 2})
     return {
         "attention": found,
         "context_gain_mean": gain["bps_lost_mean"],

@@ -79,8 +79,8 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "prediction, summed over windows of window_bins, in which the latent stands still, and correlated (measured); the "
     "same as the latent's covariance and the predicted rates say (predicted). correlation is theirs over pairs, and of "
     "several recordings the mean. joint_bits: bits per spike that all counts cost less together than one by one.",
-    "context_gain": "bits per spike that are lost where the blocks' output is held. Intervals are those of "
-    "contextual_fraction.",
+    "context_gain": "bits per spike that are lost where nothing is mixed (unmixed): what tokens take in of each other, "
+    "and not what blocks know of each by itself. Intervals are those of contextual_fraction.",
     "behavior": "the same bins predicted with another behavior in the place of the animal's. shuffled: "
     "the time course of another trial, of another stimulus where there is one. none: the "
     "training trials' mean. frozen_gaze: eye_ behaviors held at their trial's mean, their "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_core.analysis.attention.lesions import HELD
+from vivit_core.analysis.attention.lesions import UNMIXED
 from vivit_core.analysis.evaluate.numbers import LESIONED, WORDS, controls_of
 from vivit_core.analysis.evaluate.responses import clip_of
 from vivit_core.analysis.explore import UNITS, columns_of
@@ -86,7 +86,7 @@ def scores_of(known: list[str]) -> Scores:
     lesions = [name for name in known if name.startswith(LESIONED)]
     if lesions:
         without = [(name.removeprefix(LESIONED).removesuffix("_bps").replace("_", " "), name) for name in lesions]
-        colors = {f"{LESIONED}{HELD}_bps": "ln"}
+        colors = {f"{LESIONED}{UNMIXED}_bps": "ln"}
         rows.append(
             (
                 "bits per spike without what attention finds",

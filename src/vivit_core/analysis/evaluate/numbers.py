@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.attention.lesions import HELD
+from vivit_core.analysis.attention.lesions import UNMIXED
 from vivit_core.analysis.predict import (
     Predictions,
     Split,
@@ -139,8 +139,8 @@ def score_recording(
         columns |= {f"{OBSERVED}{metric}": observed.by_name[metric] for metric in names}
     for name, lesioned_NU in found.lesions.items():
         columns[f"{LESIONED}{name}_bps"] = scores(lesioned_NU).by_name["bps"]
-    if HELD in found.lesions:
-        columns["context_gain"] = bps - columns[f"{LESIONED}{HELD}_bps"]
+    if UNMIXED in found.lesions:
+        columns["context_gain"] = bps - columns[f"{LESIONED}{UNMIXED}_bps"]
     return [
         {"recording": recording_id, "unit": unit, "context": str(kind_U[i])}
         | {name: column[i].item() for name, column in columns.items()}
