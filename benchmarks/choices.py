@@ -19,6 +19,7 @@ likelihood are no gain: the correlation compares those.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -130,6 +131,13 @@ def default_options() -> dict[str, str]:
         return dict(compose("config", overrides=["run_dir=none"], return_hydra_config=True).hydra.runtime.choices)
 
 
+def default_twin() -> str:
+    """A hash of what the default twin is made of, and of how it learns."""
+    settings = settings_of()
+    parts = {name: settings[name] for name in ("model", "readout", "likelihood", "optim")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def cost(choice: Choice, settings: Sequence[str]) -> float:
     """A core's time of its training step over that of the default's, which take turns."""
     steps = []
@@ -205,11 +213,11 @@ class Results:
     Raises
     ------
     SystemExit
-        Where the file's trainings had other settings.
+        Where the file's trainings had other settings, or stand beside another default twin.
     """
 
     def __init__(self, path: Path, given: Sequence[str]) -> None:
-        self.path, self.given = path, list(given)
+        self.path, self.given, self.default = path, list(given), default_twin()
         self.cost_of: dict[str, float] = {}
         self.of: dict[str, dict[int, Found]] = {}
         self.lock = Lock()
@@ -219,6 +227,11 @@ class Results:
         if known["settings"] != self.given:
             raise SystemExit(
                 f"{path} holds trainings of {known['settings']}, not of {self.given}; name another --results"
+            )
+        if known["default"] != self.default:
+            raise SystemExit(
+                f"{path} holds trainings beside another default twin than today's; name another --results, or take the "
+                "file away to train all of them again"
             )
         self.cost_of = known["costs"]
         for option, seeds in known["found"].items():
@@ -233,7 +246,8 @@ class Results:
         of = {
             option: {str(seed): asdict(own) for seed, own in sorted(seeds.items())} for option, seeds in self.of.items()
         }
-        text = json.dumps({"settings": self.given, "costs": self.cost_of, "found": of}, indent=1)
+        known = {"settings": self.given, "default": self.default, "costs": self.cost_of, "found": of}
+        text = json.dumps(known, indent=1)
         text = re.sub(r"(?<=[\d\"N],)\n +(?=[-\dN])", " ", text)  # one line for the units of a twin
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".part")

@@ -296,3 +296,7 @@ def test_choices_are_compared_at_equal_cost(
     monkeypatch.setattr(sys, "argv", [*words[:-1], "readout.std_max_px=8"])
     with pytest.raises(SystemExit, match=r"std_max_px=9.*another --results"):
         choices.main()
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(choices, "default_twin", lambda: "another")
+    with pytest.raises(SystemExit, match="beside another default twin"):
+        choices.main()

@@ -219,6 +219,8 @@ def test_every_model_is_built_and_stepped(choice, compose, tiny):
     recordings = recordings_of(settings["data"])
     twin = Twin(settings["model"], settings["readout"], settings["likelihood"], recordings)
     bins = 24 if twin.latents is None else 72  # of which a latent needs several steps
+    for own in twin.own_filters or ():
+        own.begin_anywhere()  # what was not found has no gradient
     batch = batch_for(recordings, clips=1, bins=bins)
     counts = twin(batch)
     assert {name: x.shape for name, x in counts.items()} == {r.recording_id: (1, bins, 6) for r in recordings}

@@ -11,8 +11,8 @@ from tiny_models import clips, spec, twin, vivit
 
 from vivit_core.models.ln import LN, LinearFilters
 from vivit_core.models.own_filter import OwnFilters
+from vivit_core.models.pairs import Pairs
 from vivit_core.parts.build import build
-from vivit_core.rf.energy_pairs import Pairs
 
 NODE: dict[str, Any] = {
     "_target_": "vivit_core.models.own_filter.OwnFilters",

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vivit_core.rf.energy_pairs import bank_of, energies, energy_pairs, usual_courses
+from vivit_core.models.pairs import bank_of, energies, usual_courses
+from vivit_core.rf.energy_pairs import energy_pairs
 
 STDS, CYCLES, ORIENTATIONS, SIDE = [1.2, 2.0], [0.25, 0.4], 4, 11
 COURSES = torch.tensor([[0.0, 0.2, 1.0, 0.5], [0.3, 1.0, -0.4, -0.2]])

@@ -15,8 +15,8 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.ln import LN
 from vivit_core.models.own_filter import OwnFilters
+from vivit_core.models.pairs import bank_of
 from vivit_core.models.twin import Twin
-from vivit_core.rf.energy_pairs import bank_of
 from vivit_core.specs import RecordingSpec
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.own_filters import spread

@@ -1,14 +1,18 @@
-"""Frames at another size, and at other places.
+"""Frames at another size, and at other places; what recordings have to agree in.
 
 Shape letters: B clips, C channels, T frames, H W pixels, I J pixels along one axis, 2 = (x, y).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
+
+from vivit_core.specs import RecordingSpec
 
 
 def resized(frames_BCTHW: Tensor, size: tuple[int, int]) -> Tensor:
@@ -44,3 +48,36 @@ def between(shift_BT: Tensor, size: int) -> Tensor:
     far = 2 - 4 * away + 2.5 * away**2 - 0.5 * away**3
     weights = torch.where(away < 1, near, torch.where(away < 2, far, 0.0))
     return weights / weights.sum(-1, keepdim=True)
+
+
+def common_frame_size(wanted: Sequence[int] | None, recordings: Sequence[RecordingSpec]) -> tuple[int, int]:
+    """Height and width to which all recordings' frames are brought: what is wanted, or their own.
+
+    Raises
+    ------
+    ValueError
+        Where they differ and nothing is wanted.
+    """
+    sizes = {spec.recording_id: spec.frame_shape[1:] for spec in recordings}
+    if wanted is not None:
+        if len(wanted) != 2 or min(wanted) < 1:
+            raise ValueError(
+                f"model.frame_size={list(wanted)} must be two positive numbers, [height,width] in px, or null"
+            )
+        return int(wanted[0]), int(wanted[1])
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"recordings have frames of different sizes {sizes}; set "
+            "model.frame_size=[height,width] to bring them to one"
+        )
+    height, width = recordings[0].frame_shape[1:]
+    return height, width
+
+
+def same(what: str, values: dict[str, int], where: str) -> int:
+    """What all recordings agree in; a ValueError where they do not."""
+    if len(set(values.values())) > 1:
+        raise ValueError(
+            f"recordings differ in their number of {what}: {values}; one core needs the same for all (see {where})"
+        )
+    return next(iter(values.values()))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.ln import LinearFilters, lags_of, laid_into_frame
-from vivit_core.rf.energy_pairs import Pairs, bank_of, energies
+from vivit_core.models.pairs import Pairs, bank_of, energies
 from vivit_core.specs import RecordingSpec
 
 REACH = 2.5  # standard deviations from a filter's middle to its border

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.cores.base import Core
-from vivit_core.models.frames import resized, shifted
+from vivit_core.models.frames import common_frame_size, resized, same, shifted
 from vivit_core.models.histories.base import History, Past, with_gain
 from vivit_core.models.latents.base import Latent
 from vivit_core.models.layers import normalized
@@ -384,28 +384,3 @@ def positions_of(spec: RecordingSpec) -> Tensor:
             "they look; write it into the file as units/position_um, or take readout=gaussian"
         )
     return torch.tensor(spec.unit_position_um)
-
-
-def common_frame_size(wanted: Sequence[int] | None, recordings: Sequence[RecordingSpec]) -> tuple[int, int]:
-    sizes = {spec.recording_id: spec.frame_shape[1:] for spec in recordings}
-    if wanted is not None:
-        if len(wanted) != 2 or min(wanted) < 1:
-            raise ValueError(
-                f"model.frame_size={list(wanted)} must be two positive numbers, [height,width] in px, or null"
-            )
-        return int(wanted[0]), int(wanted[1])
-    if len(set(sizes.values())) > 1:
-        raise ValueError(
-            f"recordings have frames of different sizes {sizes}; set "
-            "model.frame_size=[height,width] to bring them to one"
-        )
-    height, width = recordings[0].frame_shape[1:]
-    return height, width
-
-
-def same(what: str, values: dict[str, int], where: str) -> int:
-    if len(set(values.values())) > 1:
-        raise ValueError(
-            f"recordings differ in their number of {what}: {values}; one core needs the same for all (see {where})"
-        )
-    return next(iter(values.values()))

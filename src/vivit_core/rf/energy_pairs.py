@@ -5,17 +5,15 @@ Shape letters: T bins, H W pixels, U units, M members of a bank, P pixels of a s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ENERGIES = 3  # of a member: of either time course, and of motion
-USUAL_RATE_PER_S = 100.0  # how fast courses go by where no unit shows its own
+from vivit_core.models.pairs import ENERGIES, Pairs, energies
+
 SOME = 3  # one trial in so many tells one place from the next
 RIDGE = 1e-3  # in units of a feature's variance
 
@@ -30,55 +28,6 @@ def in_threads(find: Callable[[int], None], wanted: Sequence[int]) -> None:
                 pass
     finally:
         torch.set_num_threads(threads)
-
-
-class Pairs(NamedTuple):
-    """A pair of spatial filters for each unit, a quarter of a wave apart.
-
-    Attributes
-    ----------
-    member_U : which of the bank; -1 where none was found.
-    center_U2 : x and y of its middle, whole pixels.
-    """
-
-    member_U: Tensor
-    center_U2: Tensor
-
-
-def bank_of(side: int, orientations: int, stds_px: Sequence[float], cycles_per_std: Sequence[float]) -> Tensor:
-    """Pairs of Gabor filters, (M, 2, P, P): blind to uniform gray, of unit norm."""
-    at = torch.arange(side) - (side - 1) / 2
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    members = []
-    for std in stds_px:
-        window = torch.exp(-(x.square() + y.square()) / (2 * std**2))
-        for cycles in cycles_per_std:
-            for number in range(orientations):
-                angle = math.pi * number / orientations
-                phase = 2 * math.pi * min(cycles / std, 0.25) * (x * math.sin(angle) + y * math.cos(angle))
-                pair = window * torch.stack([phase.cos(), phase.sin()])
-                pair = pair - window * (pair.sum((1, 2)) / window.sum())[:, None, None]
-                members.append(pair / pair.square().sum((1, 2), keepdim=True).sqrt())
-    return torch.stack(members)
-
-
-def usual_courses(lags: int, frame_rate_hz: float) -> Tensor:
-    """Two time courses (2, L) about a quarter of a cycle apart, as cortical cells have them: biphasic, the first one
-    faster (Adelson & Bergen 1985, equation 9)."""
-    kt = USUAL_RATE_PER_S * torch.arange(lags).flip(0) / frame_rate_hz
-    courses = [kt**n * (-kt).exp() * (1 / math.factorial(n) - kt.square() / math.factorial(n + 2)) for n in (3, 5)]
-    return F.normalize(torch.stack(courses).float(), dim=1)
-
-
-def energies(responses: Tensor) -> Tensor:
-    """(…, 3) of a pair's responses (…, 4): even and odd through the first time course, then through the second.
-
-    The energy of either course, and of motion: where two courses are about a quarter of a cycle apart, its sign tells
-    in which of two directions a pattern moves (Adelson & Bergen 1985).
-    """
-    even, odd, even_late, odd_late = responses.unbind(-1)
-    motion = odd * even_late - even * odd_late
-    return torch.stack([even.square() + odd.square(), even_late.square() + odd_late.square(), motion], dim=-1)
 
 
 def energy_pairs(

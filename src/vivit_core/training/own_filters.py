@@ -14,8 +14,9 @@ from torch import Tensor
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import LNReadout
 from vivit_core.models.own_filter import OwnFilters
+from vivit_core.models.pairs import usual_courses
 from vivit_core.models.twin import Twin
-from vivit_core.rf.energy_pairs import energy_pairs, usual_courses
+from vivit_core.rf.energy_pairs import energy_pairs
 from vivit_core.training.readout_fit import HELD_OUT, Fit, Seen
 
 PIECE_FRAMES = 600  # of a trial that are looked at together

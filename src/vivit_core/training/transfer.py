@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vivit_core.models.twin import Twin, common_frame_size
+from vivit_core.models.frames import common_frame_size
+from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import class_of
 from vivit_core.specs import RecordingSpec
 
