@@ -17,13 +17,14 @@ from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import usual_courses
 from vivit_core.models.twin import Twin
 from vivit_core.rf.energy_pairs import energy_pairs
-from vivit_core.training.readout_fit import HELD_OUT, Fit, Seen
+from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, parts
 
 PIECE_FRAMES = 600  # of a trial that are looked at together
 SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
 SEARCH_FRAMES = 12_000  # in which pairs are looked for
 SEARCH_PIXELS = 2**27  # of them at most, two bytes each
 FIT_FRAMES = 32_000  # on which weights are fitted
+FIT_NUMBERS = 2**26  # of all units' features in them at most, two bytes each
 
 
 @torch.no_grad()
@@ -48,7 +49,9 @@ def begin_own_filters(
     """
     own = twin.own_filter(recording.info.recording_id)
     assert own is not None
-    frames = [torch.as_tensor(recording.frames(*piece))[None] for piece in spread(recording, SCALE_FRAMES)]
+    device = own.weight.device
+    pieces = spread(recording, SCALE_FRAMES)
+    frames = [torch.as_tensor(recording.frames(*piece), device=device)[None] for piece in pieces]
     own.take_places(torch.as_tensor(centers_U2), frames)
     if found is not None:
         own.take_linear(found, frames)
@@ -88,7 +91,8 @@ def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
     name = recording.info.recording_id
     bias_U, device = twin.readout(name).bias, next(twin.parameters()).device
     columns: list[tuple[Tensor, ...]] = []
-    for number, (start, stop) in enumerate(spread(recording, FIT_FRAMES)):
+    most = min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())
+    for number, (start, stop) in enumerate(spread(recording, most)):
         x_TUK = own.looked(torch.as_tensor(recording.frames(start, stop), device=device)[None])[0].half()
         counts_TU, valid = (
             torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
@@ -99,7 +103,8 @@ def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
         return
     x_NUK, counts_NU, valid_NU, held_N = (torch.cat(column) for column in zip(*columns, strict=True))
     seen = Seen(x_NUK, counts_NU, valid_NU, held_N, x_NUK.shape[2])
-    begun_UK = torch.cat([own.weight, bias_U[:, None]], dim=1)
-    fitted_UK, _ = Fit(twin.likelihood(name), seen, slice(0, len(bias_U)), begun_UK).best()
-    own.weight.copy_(fitted_UK[:, :-1])
-    bias_U.copy_(fitted_UK[:, -1])
+    for units in parts(slice(0, len(bias_U)), GROUP // max(1, x_NUK[:, 0].numel())):
+        begun_UK = torch.cat([own.weight[units], bias_U[units, None]], dim=1)
+        likelihood = twin.likelihood(name).of_units(range(units.start, units.stop))
+        fitted_UK, _ = Fit(likelihood, seen, units, begun_UK).best()
+        own.weight[units], bias_U[units] = fitted_UK[:, :-1], fitted_UK[:, -1]

@@ -25,7 +25,7 @@ from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
-MEMORY = 2**27  # numbers of all units' features that are held at a time, at two bytes each
+MEMORY = 9 * 2**24  # numbers of all units' features that are held at a time, at two bytes each
 GROUP = 2**24  # of some units', at four bytes, that are worked on at a time
 RIDGES = (512.0, 128.0, 32.0)  # nats for a weight that moves by one over its feature's deviation
 STEPS = 1  # of Fisher scoring with each ridge, from where the one before ended
