@@ -13,6 +13,7 @@ from vivit_core.models.ln import LN, LinearFilters
 from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import Pairs
 from vivit_core.parts.build import build
+from vivit_core.testing.twins import begin_anywhere
 
 NODE: dict[str, Any] = {
     "_target_": "vivit_core.models.own_filter.OwnFilters",
@@ -117,7 +118,7 @@ def test_filters_stand_still_and_pixels_have_a_gradient_through_them() -> None:
     model = twin(vivit(own_filter=NODE, modulator=None), spec())
     own = model.own_filter("a")
     assert own is not None
-    own.begin_anywhere()
+    begin_anywhere(own)
     assert [name for name, _ in own.named_parameters()] == ["weight"]
     shown = clips(spec())
     frames = shown["frames"].float().requires_grad_()

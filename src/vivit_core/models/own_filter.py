@@ -144,17 +144,6 @@ class OwnFilters(nn.Module):
         self.size_U.copy_(torch.where((found.member_U >= 0) & (mean_U > 1e-9), 1 / mean_U, 0.0))
 
     @torch.no_grad()
-    def begin_anywhere(self) -> None:
-        """Random filters of all kinds, for tests."""
-        own, units = self.linear, len(self.weight)
-        for values in (own.space_UP, own.time_UL, self.courses_2L, self.weight):
-            values.copy_(0.3 * torch.randn(values.shape))
-        self.scale_U.fill_(0.3)
-        self.size_U.fill_(0.3)
-        self.contrast_U2.fill_(0.3)
-        self.member_U.copy_(torch.randint(len(self.bank_M2PP), (units,)))
-
-    @torch.no_grad()
     def take_places(self, centers_U2: Tensor, shown: Sequence[Tensor]) -> None:
         """See contrast at these places, x and y in pixels, in the size it has in what is shown."""
         _, height, width = self.linear.spec.frame_shape

@@ -54,7 +54,7 @@ class Parts:
                 parameter.add_(torch.randn(parameter.shape) * 0.3)
             for own in twin.own_filters if twin.own_filters is not None else ():
                 assert isinstance(own, OwnFilters)
-                own.begin_anywhere()
+                begin_anywhere(own)
         return twin
 
     def unfitted(self, frame: tuple[int, int] = FRAME) -> Twin:
@@ -62,6 +62,16 @@ class Parts:
         torch.manual_seed(0)
         with consent(self.packages):
             return Twin(self.model, self.readout, self.likelihood, [small.spec(height=frame[0], width=frame[1])])
+
+
+@torch.no_grad()
+def begin_anywhere(own: OwnFilters) -> None:
+    """Random filters of all kinds."""
+    for values in (own.linear.space_UP, own.linear.time_UL, own.courses_2L, own.weight):
+        values.copy_(0.3 * torch.randn(values.shape))
+    for sizes in (own.scale_U, own.size_U, own.contrast_U2):
+        sizes.fill_(0.3)
+    own.member_U.copy_(torch.randint(len(own.bank_M2PP), own.member_U.shape))
 
 
 def check_twin(
