@@ -246,9 +246,10 @@ class _Stages:
         if twin.modulator is not None:
             twin.modulator.register_forward_hook(self._note("modulator"))
 
-        for name, modules in (("history", twin.histories), ("shifter", twin.shifters)):
+        own = {"own filters": twin.own_filters, "histories": twin.histories, "shifters": twin.shifters}
+        for name, modules in own.items():
             for module in modules or []:
-                module.register_forward_hook(self._note(name))
+                module.register_forward_hook(self._note_once(f"{len(modules or [])} {name}", modules))
 
     def _note(self, name: str, counted: nn.Module | None = None) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -264,6 +265,16 @@ class _Stages:
                 )
             else:
                 self._add(name, [output], 0, parameters)
+
+        return hook
+
+    def _note_once(self, name: str, counted: nn.Module | None) -> Any:
+        """Of parts that each recording has: the first one that is called."""
+        note = self._note(name, counted)
+
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if all(row.name != name for row in self.rows):
+                note(module, inputs, output)
 
         return hook
 
