@@ -24,7 +24,7 @@ from tampering import DATA, PICKLES, PLACES, TAMPERINGS, Content, put, read_all,
 import vivit_core
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.models.archive import MOST_STEPS, MOST_TENSORS
-from vivit_core.models.checkpoint import FORMAT, read_checkpoint, settings_of
+from vivit_core.models.checkpoint import FORMAT, check_model, read_checkpoint, settings_of
 from vivit_core.models.load import baseline_in, check_description, checkpoint_of, load_twin, weights_in
 from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import class_of, consent
@@ -306,3 +306,16 @@ def test_texts_of_a_run_folder_are_read_within_bounds(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         refusal(tmp_path / name, read_plain)
     refusal(tmp_path / "none.json", read_plain)
+
+
+def test_numbers_that_come_with_no_weights_are_bounded() -> None:
+    """Filters that stand still are made anew from a few numbers of the description, which may say anything."""
+
+    class Filters(torch.nn.Module):
+        def __init__(self, side: int) -> None:
+            super().__init__()
+            self.register_buffer("filters", torch.zeros(side, side), persistent=False)
+
+    check_model("a.ckpt", {}, lambda: Filters(100), {})
+    with pytest.raises(ValueError, match="numbers that come with no weights"):
+        check_model("a.ckpt", {}, lambda: Filters(10**6), {})

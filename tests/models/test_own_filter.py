@@ -132,6 +132,7 @@ def test_sizes_that_are_none_are_refused() -> None:
         ({"stds_px": []}, "stds_px"),
         ({"cycles_per_std": [0.0]}, "above 0"),
         ({"contrast_stds_px": [1.0]}, "two sizes"),
+        ({"orientations": 10**9}, "at most 1024"),
     ):
         with pytest.raises(ValueError, match=word):
             made(**changes)

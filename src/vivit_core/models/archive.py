@@ -20,6 +20,9 @@ from vivit_core.system.plain import Plain
 
 MOST_STEPS = 8_000_000  # of the pickle: over a million units; torch takes about a second for a million
 MOST_TENSORS = 16_384  # in one state: over a thousand recordings
+MOST_UNKEPT = (
+    2**26
+)  # numbers of a model that come with no weights, such as fixed filters: of over a thousand recordings
 MOST_CLAIMS = 4  # tensors' bytes over the file's, because a state may stand in a checkpoint twice
 
 # What a pickle of plain values and tensors consists of, with the bytes of each step's argument. Anything else (an

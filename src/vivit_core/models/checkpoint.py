@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vivit_core.models.archive import MOST_TENSORS, read_archive
+from vivit_core.models.archive import MOST_TENSORS, MOST_UNKEPT, read_archive
 from vivit_core.models.shipped import NAMES
 from vivit_core.parts.build import build
 from vivit_core.parts.groups import is_consented, packages_in, version_of
@@ -127,7 +127,7 @@ def check_model(
     path: str | Path, content: Mapping[str, Any], make: Callable[[], nn.Module], state: Mapping[str, Any]
 ) -> None:
     """Make the model without its numbers and compare it with the weights that it is to get, so that no description
-    takes more memory than the weights that come with it.
+    takes more memory than the weights that come with it, and ``MOST_UNKEPT`` numbers that are made anew.
 
     Parameters
     ----------
@@ -144,7 +144,11 @@ def check_model(
         if len(state) > MOST_TENSORS:
             raise ValueError(f"{len(state)} tensors, and a model has at most {MOST_TENSORS}")
         with FakeTensorMode():
-            expected = {name: (value.shape, value.dtype) for name, value in make().state_dict().items()}
+            made = make()
+            expected = {name: (value.shape, value.dtype) for name, value in made.state_dict().items()}
+            unkept = sum(value.numel() for name, value in made.named_buffers() if name not in expected)
+        if unkept > MOST_UNKEPT:
+            raise ValueError(f"{unkept} numbers that come with no weights, and a model has at most {MOST_UNKEPT}")
     except Exception as error:  # a description that was tampered with can fail anywhere in the constructors
         raise refused(
             path,

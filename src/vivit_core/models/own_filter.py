@@ -18,6 +18,7 @@ from vivit_core.models.ln import LinearFilters, lags_of, laid_into_frame
 from vivit_core.models.pairs import Pairs, bank_of, energies
 from vivit_core.specs import RecordingSpec
 
+MOST_MEMBERS = 1024  # of a bank
 REACH = 2.5  # standard deviations from a filter's middle to its border
 APART = 4  # pixels between the places at which contrast is seen
 AROUND_ORIENTATIONS, AROUND_CYCLES = 4, 0.35  # of the filters that see it, and waves within a standard deviation
@@ -92,8 +93,13 @@ class OwnFilters(nn.Module):
             )
         if orientations < 1 or not stds_px or not cycles_per_std or not min(*stds_px, *cycles_per_std) > 0:
             raise ValueError(
-                f"model.own_filter: orientations={orientations}, stds_px={list(stds_px)} and "
-                f"cycles_per_std={list(cycles_per_std)} must all be above 0, and none of them empty"
+                f"model.own_filter: orientations={orientations}, stds_px={list(stds_px)[:9]} and "
+                f"cycles_per_std={list(cycles_per_std)[:9]} must all be above 0, and none of them empty"
+            )
+        if (members := orientations * len(stds_px) * len(cycles_per_std)) > MOST_MEMBERS:
+            raise ValueError(
+                f"model.own_filter: {members} pairs would be tried for each unit, and at most {MOST_MEMBERS} may be; "
+                "give fewer orientations, stds_px or cycles_per_std"
             )
         if len(contrast_stds_px) != 2 or not min(*contrast_stds_px, contrast_tau_s) > 0:
             raise ValueError(
