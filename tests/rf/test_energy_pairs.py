@@ -29,6 +29,10 @@ def test_a_banks_pairs_are_blind_to_gray_and_of_unit_norm(bank: Tensor) -> None:
     assert (bank[:, 0] * bank[:, 1]).sum((1, 2)).abs().max() < 1e-5  # a quarter of a wave apart
 
 
+def test_windows_below_a_pixel_are_no_numbers_that_are_none() -> None:
+    assert torch.isfinite(bank_of(3, 8, [0.05], [0.4])).all()
+
+
 def test_usual_courses_are_biphasic_and_a_quarter_of_a_cycle_apart() -> None:
     fast, slow = usual_courses(60, 240.0)
     torch.testing.assert_close(usual_courses(60, 240.0).norm(dim=1), torch.ones(2))

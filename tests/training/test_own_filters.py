@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import bank_of
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
+from vivit_core.training import own_filters
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.own_filters import spread
 
@@ -128,7 +130,23 @@ def test_pieces_are_spread_over_long_trials_too(tmp_path: Path) -> None:
         counts=np.zeros((2100, 1), np.uint8),
         trials=Trials(starts, stops, np.array(["x", "y", "z"]), np.array(["train", "train", "test"])),
     )
-    pieces = [(0, 50), (50, 650), (650, 1250), (1250, 1850), (1850, 2000)]
-    assert spread(Recording(path), 10_000) == pieces
-    assert spread(Recording(path), 1_200) == [pieces[0], pieces[2], pieces[4]]
-    assert spread(Recording(path), 1) == [pieces[0]]
+    recording = Recording(path)
+    pieces = spread(recording, 10_000)
+    assert pieces[0] == (0, 50) and pieces[-1][1] == 2000 and len(pieces) >= 8
+    assert all(a[1] == b[0] for a, b in pairwise(pieces))
+    assert min(b - a for a, b in pieces[1:]) > 200  # equal pieces, no crumbs
+    few = spread(recording, 400)
+    assert len(few) >= 8 and 300 < sum(b - a for a, b in few) < 500
+    assert few[0][0] == 0 and few[-1][1] == 2000
+    assert len(spread(recording, 1)) == 1
+
+
+def test_short_recordings_and_odd_trials_are_fitted_too(
+    recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where few bins fit into memory, and where trials are a bin longer than a piece, weights are still found."""
+    for name, value in (("FIT_NUMBERS", 5 * 12 * 2000), ("PIECE_FRAMES", BINS - 1)):
+        with monkeypatch.context() as patched:
+            patched.setattr(own_filters, name, value)
+            made, own = begun(recording, spec, ln)
+        assert alone(made, own, recording)[:3].min() > 0.2, name

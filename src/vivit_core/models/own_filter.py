@@ -147,7 +147,8 @@ class OwnFilters(nn.Module):
         self.corner_U2.copy_(found.center_U2.flip(1) - self.side // 2)
         self.member_U.copy_(found.member_U.clamp_min(0))
         mean_U = torch.cat([self.energies(frames)[..., :2].sum(-1).flatten(0, 1) for frames in shown]).mean(0)
-        self.size_U.copy_(torch.where((found.member_U >= 0) & (mean_U > 1e-9), 1 / mean_U, 0.0))
+        there = found.member_U.to(mean_U.device) >= 0
+        self.size_U.copy_(torch.where(there & (mean_U > 1e-9), 1 / mean_U, 0.0))
 
     @torch.no_grad()
     def take_places(self, centers_U2: Tensor, shown: Sequence[Tensor]) -> None:

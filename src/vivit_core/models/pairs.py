@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+TINY = 1e-6  # of a filter's norm: a window of less than a pixel may hold nothing
 ENERGIES = 3  # of a pair: of either time course, and of motion
 USUAL_RATE_PER_S = 100.0  # how fast courses go by where no unit shows its own
 
@@ -43,7 +44,7 @@ def bank_of(side: int, orientations: int, stds_px: Sequence[float], cycles_per_s
                 phase = 2 * math.pi * min(cycles / std, 0.25) * (x * math.sin(angle) + y * math.cos(angle))
                 pair = window * torch.stack([phase.cos(), phase.sin()])
                 pair = pair - window * (pair.sum((1, 2)) / window.sum())[:, None, None]
-                members.append(pair / pair.square().sum((1, 2), keepdim=True).sqrt())
+                members.append(pair / pair.square().sum((1, 2), keepdim=True).sqrt().clamp_min(TINY))
     return torch.stack(members)
 
 

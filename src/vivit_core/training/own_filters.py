@@ -6,6 +6,7 @@ Shape letters: T bins of a trial, N bins of all, U units, K features of a unit's
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,12 +20,14 @@ from vivit_core.models.twin import Twin
 from vivit_core.rf.energy_pairs import energy_pairs
 from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, parts
 
-PIECE_FRAMES = 600  # of a trial that are looked at together
+PIECE_FRAMES = 600  # of a trial that are looked at together, at most
+LEAST_PIECES = 8
 SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
 SEARCH_FRAMES = 12_000  # in which pairs are looked for
+SEARCH_WORK = 2**22  # times the units for which they are looked for: it takes a time in proportion
 SEARCH_PIXELS = 2**27  # of them at most, two bytes each
 FIT_FRAMES = 32_000  # on which weights are fitted
-FIT_NUMBERS = 2**26  # of all units' features in them at most, two bytes each
+FIT_NUMBERS = 2**28  # of all units' features in them at most, two bytes each
 
 
 @torch.no_grad()
@@ -57,30 +60,34 @@ def begin_own_filters(
         own.take_linear(found, frames)
     if hidden:
         usual = usual_courses(own.courses_2L.shape[1], recording.info.frame_rate_hz)
-        courses, centers = usual if courses_2L is None else torch.as_tensor(courses_2L), torch.as_tensor(centers_U2)
-        pairs = energy_pairs(seen_and_done(recording, own), hidden, centers, courses, own.bank_M2PP)
+        courses = usual if courses_2L is None else own.newest(torch.as_tensor(courses_2L))
+        shown = seen_and_done(recording, own, SEARCH_WORK // len(hidden))
+        pairs = energy_pairs(shown, hidden, torch.as_tensor(centers_U2), courses, own.bank_M2PP.cpu())
         own.take_pairs(pairs, courses, frames)
     fit_own_filters(twin, recording, own)
 
 
 def spread(recording: Recording, frames: int) -> list[tuple[int, int]]:
-    """Starts and stops of pieces of training trials, spread over the recording, of about so many frames together."""
+    """Starts and stops of pieces of training trials, spread over the recording, of about so many frames together.
+
+    A trial is cut into equal pieces, of which there are ``LEAST_PIECES`` where the recording has so many bins.
+    """
     trials = recording.info.trials.of("train")
-    pieces = [
-        (first, min(first + PIECE_FRAMES, stop))
-        for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True)
-        for first in range(start, stop, PIECE_FRAMES)
-    ]
-    total = sum(stop - start for start, stop in pieces)
+    total = int((trials.stop - trials.start).sum())
+    longest = max(1, min(PIECE_FRAMES, min(frames, total) // LEAST_PIECES))
+    pieces: list[tuple[int, int]] = []
+    for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):
+        edges = np.linspace(start, stop, -(-(stop - start) // longest) + 1).round().astype(int).tolist()
+        pieces.extend(pairwise(edges))
     number = max(1, min(len(pieces), round(len(pieces) * frames / total)))
     return [pieces[int(index)] for index in np.linspace(0, len(pieces) - 1, number)]
 
 
-def seen_and_done(recording: Recording, own: OwnFilters) -> Iterator[tuple[Tensor, Tensor]]:
+def seen_and_done(recording: Recording, own: OwnFilters, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Contrast (T, H, W) and counts less their mean (T, U) of training trials, zero where they do not count."""
     mean_U = torch.tensor(own.linear.spec.unit_mean_counts)
     _, height, width = own.linear.spec.frame_shape
-    for start, stop in spread(recording, min(SEARCH_FRAMES, SEARCH_PIXELS // (height * width))):
+    for start, stop in spread(recording, max(1, min(SEARCH_FRAMES, SEARCH_PIXELS // (height * width), most))):
         contrast_THW = own.linear.contrast(torch.as_tensor(recording.frames(start, stop))[None])[0].half()
         counts_TU, valid = torch.as_tensor(recording.counts(start, stop)), torch.as_tensor(recording.valid(start, stop))
         yield contrast_THW, torch.where(valid, counts_TU - mean_U, 0.0)
@@ -92,12 +99,14 @@ def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
     bias_U, device = twin.readout(name).bias, next(twin.parameters()).device
     columns: list[tuple[Tensor, ...]] = []
     most = min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())
-    for number, (start, stop) in enumerate(spread(recording, most)):
+    pieces = spread(recording, max(1, most))
+    chooses = np.random.default_rng(0).permutation(len(pieces)) % HELD_OUT == HELD_OUT - 1  # not in step with trials
+    for (start, stop), held in zip(pieces, chooses.tolist(), strict=True):
         x_TUK = own.looked(torch.as_tensor(recording.frames(start, stop), device=device)[None])[0].half()
         counts_TU, valid = (
             torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
         )
-        held_T = torch.full((stop - start,), number % HELD_OUT == HELD_OUT - 1, device=device)
+        held_T = torch.full((stop - start,), held, device=device)
         columns.append((x_TUK, counts_TU, valid.expand(counts_TU.shape), held_T))
     if len(columns) < HELD_OUT:
         return
