@@ -26,6 +26,7 @@ SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
 SEARCH_FRAMES = 12_000  # in which pairs are looked for
 SEARCH_WORK = 2**22  # times the units for which they are looked for: it takes a time in proportion
 SEARCH_PIXELS = 2**27  # of them at most, two bytes each
+LEAST_FRAMES = 600
 FIT_FRAMES = 32_000  # on which weights are fitted
 FIT_NUMBERS = 2**28  # of all units' features in them at most, two bytes each
 
@@ -94,10 +95,14 @@ def seen_and_done(recording: Recording, own: OwnFilters, most: int) -> Iterator[
 
 
 def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
-    """Fit the filters' weights and the readout's bias, as if nothing else drove a unit."""
+    """Fit the filters' weights and the readout's bias, as if nothing else drove a unit; nothing where less than
+    ``LEAST_FRAMES`` are shown, in which a dozen weights find what is not there."""
     name = recording.info.recording_id
     bias_U, device = twin.readout(name).bias, next(twin.parameters()).device
     columns: list[tuple[Tensor, ...]] = []
+    trials = recording.info.trials.of("train")
+    if int((trials.stop - trials.start).sum()) < LEAST_FRAMES:
+        return
     most = min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())
     pieces = spread(recording, max(1, most))
     chooses = np.random.default_rng(0).permutation(len(pieces)) % HELD_OUT == HELD_OUT - 1  # not in step with trials
@@ -108,8 +113,6 @@ def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
         )
         held_T = torch.full((stop - start,), held, device=device)
         columns.append((x_TUK, counts_TU, valid.expand(counts_TU.shape), held_T))
-    if len(columns) < HELD_OUT:
-        return
     x_NUK, counts_NU, valid_NU, held_N = (torch.cat(column) for column in zip(*columns, strict=True))
     seen = Seen(x_NUK, counts_NU, valid_NU, held_N, x_NUK.shape[2])
     for units in parts(slice(0, len(bias_U)), GROUP // max(1, x_NUK[:, 0].numel())):

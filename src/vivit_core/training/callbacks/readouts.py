@@ -62,8 +62,10 @@ class FitReadouts(Callback):
                 for recording in data.recordings:
                     fit_readout(twin, recording, data.clip_length, data.burn_in, bins)
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
-        own = {name: value.cpu() for name, value in twin.readouts.state_dict().items()}
-        twin.readouts.load_state_dict(trainer.strategy.broadcast(own))
+        for fitted in (twin.readouts, twin.own_filters):
+            if fitted is not None:
+                own = {name: value.cpu() for name, value in fitted.state_dict().items()}
+                fitted.load_state_dict(trainer.strategy.broadcast(own))
 
 
 def data_of(trainer: Trainer) -> RecordingsDataModule:
