@@ -21,12 +21,12 @@ from vivit_core.rf.energy_pairs import energy_pairs
 from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, parts
 
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
-LEAST_PIECES = 8
+LEAST_PIECES = 4
 SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
 SEARCH_FRAMES = 12_000  # in which pairs are looked for
 SEARCH_WORK = 2**22  # times the units for which they are looked for: it takes a time in proportion
 SEARCH_PIXELS = 2**27  # of them at most, two bytes each
-LEAST_FRAMES = 600
+LEAST_FRAMES = 400
 FIT_FRAMES = 32_000  # on which weights are fitted
 FIT_NUMBERS = 2**28  # of all units' features in them at most, two bytes each
 
