@@ -33,7 +33,7 @@ def test_windows_below_a_pixel_are_no_numbers_that_are_none() -> None:
     assert torch.isfinite(bank_of(3, 8, [0.05], [0.4])).all()
 
 
-def test_usual_courses_are_biphasic_and_a_quarter_of_a_cycle_apart() -> None:
+def test_usual_courses_are_biphasic_and_apart() -> None:
     fast, slow = usual_courses(60, 240.0)
     torch.testing.assert_close(usual_courses(60, 240.0).norm(dim=1), torch.ones(2))
     assert (fast > 0.1).any() and (fast < -0.1).any() and abs(float(fast @ slow)) < 0.6

@@ -49,8 +49,8 @@ def bank_of(side: int, orientations: int, stds_px: Sequence[float], cycles_per_s
 
 
 def usual_courses(lags: int, frame_rate_hz: float) -> Tensor:
-    """Two time courses (2, L) about a quarter of a cycle apart, as cortical cells have them: biphasic, the first one
-    faster (Adelson & Bergen 1985, equation 9)."""
+    """Two time courses (2, L) as cortical cells have them: biphasic, the first one faster (Adelson & Bergen 1985,
+    equation 9)."""
     kt = USUAL_RATE_PER_S * torch.arange(lags).flip(0) / frame_rate_hz
     courses = [kt**n * (-kt).exp() * (1 / math.factorial(n) - kt.square() / math.factorial(n + 2)) for n in (3, 5)]
     return F.normalize(torch.stack(courses).float(), dim=1)

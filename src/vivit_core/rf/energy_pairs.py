@@ -5,8 +5,9 @@ Shape letters: T bins, H W pixels, U units, M members of a bank, P pixels of a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -18,14 +19,14 @@ SOME = 3  # one trial in so many tells one place from the next
 RIDGE = 1e-3  # in units of a feature's variance
 
 
-def in_threads(find: Callable[[int], None], wanted: Sequence[int]) -> None:
-    """Call it for each unit. The products are small: a thread a unit uses the cores better than threads inside them."""
+@contextmanager
+def threads_for_units() -> Iterator[ThreadPoolExecutor]:
+    """Where a unit's products are small, a thread a unit uses the cores far better than threads inside the products."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(find, wanted):
-                pass
+            yield pool
     finally:
         torch.set_num_threads(threads)
 
@@ -70,7 +71,9 @@ def energy_pairs(
         gain_M = explained(shown, unit, place, courses_2L, bank_M2PP)
         return int(gain_M.argmax()), float(gain_M.max())
 
-    in_threads(find, wanted)
+    with threads_for_units() as pool:
+        for _ in pool.map(find, wanted):
+            pass
     return found
 
 

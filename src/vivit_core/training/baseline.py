@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import LN, LNReadout, lags_of
 from vivit_core.parts.groups import class_of
 from vivit_core.rf import movie, regression, stretches
+from vivit_core.rf.energy_pairs import threads_for_units
 from vivit_core.rf.regression import unit_centers
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.system.kept import SWITCH, Arrays, Kept, user_folder
@@ -130,16 +130,10 @@ def fit_recording(
     if not val.use_TU.any():
         train, val = train.held_out(HELD_OUT)
     fitter = Fitter(readout, train, val, centers_U2, courses_UL)
-    # The products are small: a thread a unit uses the cores far better than threads inside the products.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            done = pool.map(fitter.fit, range(spec.n_units))
-            for _ in track(done, f"LN {spec.recording_id}", spec.n_units, disable=not progress):
-                pass
-    finally:
-        torch.set_num_threads(threads)
+    with threads_for_units() as pool:
+        done = pool.map(fitter.fit, range(spec.n_units))
+        for _ in track(done, f"LN {spec.recording_id}", spec.n_units, disable=not progress):
+            pass
     return arrays_of(readout)
 
 
