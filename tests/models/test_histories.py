@@ -242,6 +242,6 @@ def test_a_plan_knows_a_history() -> None:
     }  # fmt: skip
     model = vivit(modulator=None, registers=0)
     without, made = (plan(model | {"history": node}, READOUT, LIKELIHOOD, **sizes) for node in (None, POPULATION))
-    (stage,) = [stage for stage in made.stages if stage.name == "history"]
+    (stage,) = [stage for stage in made.stages if stage.name == "1 histories"]
     assert stage.shape == "(2, 16, 7)" and stage.parameters == made.parameters - without.parameters > 0
     assert made.activation_bytes > without.activation_bytes

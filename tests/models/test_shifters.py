@@ -193,7 +193,10 @@ def test_the_plan_has_its_parameters(shifter: dict[str, Any]) -> None:
     sizes = {"frame_shape": (1, 12, 16), "recordings": 2, "units": 5, "behavior": {"gaze": 3}, "position_dim": 0}
     planned = plan(model, READOUT, LIKELIHOOD, **sizes, clip_length=16, batch_size=4)
     assert planned.parameters == sum(p.numel() for p in twin(model, spec("a"), spec("b")).parameters())
-    assert [stage.shape for stage in planned.stages if stage.name == "shifter"] == ["(2, 16, 2)"] * 2
+    (stage,) = [stage for stage in planned.stages if stage.name == "2 shifters"]  # one line, of both recordings
+    assert stage.shape == "(2, 16, 2)" and stage.parameters == sum(
+        p.numel() for p in twin(model, spec("a"), spec("b")).shifters.parameters()
+    )
 
 
 def test_what_is_in_pixels_learns_as_windows_do() -> None:
