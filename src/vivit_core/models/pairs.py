@@ -33,19 +33,18 @@ class Pairs(NamedTuple):
 
 def bank_of(side: int, orientations: int, stds_px: Sequence[float], cycles_per_std: Sequence[float]) -> Tensor:
     """Pairs of Gabor filters, (M, 2, P, P): blind to uniform gray, of unit norm."""
-    at = torch.arange(side) - (side - 1) / 2
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    members = []
-    for std in stds_px:
-        window = torch.exp(-(x.square() + y.square()) / (2 * std**2))
-        for cycles in cycles_per_std:
-            for number in range(orientations):
-                angle = math.pi * number / orientations
-                phase = 2 * math.pi * min(cycles / std, 0.25) * (x * math.sin(angle) + y * math.cos(angle))
-                pair = window * torch.stack([phase.cos(), phase.sin()])
-                pair = pair - window * (pair.sum((1, 2)) / window.sum())[:, None, None]
-                members.append(pair / pair.square().sum((1, 2), keepdim=True).sqrt().clamp_min(TINY))
-    return torch.stack(members)
+    at_P = torch.arange(side) - (side - 1) / 2
+    std_M, cycles_M, turn_M = torch.cartesian_prod(
+        *(torch.tensor(each, dtype=at_P.dtype) for each in (stds_px, cycles_per_std)),
+        torch.arange(orientations) * (math.pi / orientations),
+    ).T[..., None, None]
+    along = at_P * turn_M.sin() + at_P[:, None] * turn_M.cos()
+    phase = 2 * math.pi * (cycles_M / std_M).clamp_max(0.25) * along
+    window = torch.exp(-(at_P.square() + at_P[:, None].square()) / (2 * std_M**2))
+    pair = window[:, None] * torch.stack([phase.cos(), phase.sin()], dim=1)
+    share = pair.sum((2, 3), keepdim=True) / window.sum((1, 2))[:, None, None, None]
+    pair = pair - share * window[:, None]
+    return pair / pair.square().sum((2, 3), keepdim=True).sqrt().clamp_min(TINY)
 
 
 def usual_courses(lags: int, frame_rate_hz: float) -> Tensor:

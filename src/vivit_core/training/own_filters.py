@@ -18,7 +18,7 @@ from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import usual_courses
 from vivit_core.models.twin import Twin
 from vivit_core.rf.energy_pairs import energy_pairs
-from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, parts
+from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, best_of, parts
 
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
 LEAST_PIECES = 4
@@ -114,9 +114,12 @@ def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
         held_T = torch.full((stop - start,), held, device=device)
         columns.append((x_TUK, counts_TU, valid.expand(counts_TU.shape), held_T))
     x_NUK, counts_NU, valid_NU, held_N = (torch.cat(column) for column in zip(*columns, strict=True))
-    seen = Seen(x_NUK, counts_NU, valid_NU, held_N, x_NUK.shape[2])
+    seen = Seen(x_NUK, counts_NU, valid_NU, held_N, 0, x_NUK.shape[2])
+    found = []
     for units in parts(slice(0, len(bias_U)), GROUP // max(1, x_NUK[:, 0].numel())):
         begun_UK = torch.cat([own.weight[units], bias_U[units, None]], dim=1)
         likelihood = twin.likelihood(name).of_units(range(units.start, units.stop))
-        fitted_UK, _ = Fit(likelihood, seen, units, begun_UK).best()
-        own.weight[units], bias_U[units] = fitted_UK[:, :-1], fitted_UK[:, -1]
+        found.append(Fit(likelihood, seen, units, begun_UK).found())
+    fitted_UK, _ = best_of(found)
+    own.weight.copy_(fitted_UK[:, :-1])
+    bias_U.copy_(fitted_UK[:, -1])

@@ -2,8 +2,11 @@
 
 A readout weighs what its units' windows see of the core's maps. With the core and the windows held, the weights of one
 unit are a regression of some hundred numbers, close to convex. A few steps of Fisher scoring come near its optimum,
-where gradient steps on small batches stay farther away and noisy. How far the weights may go from where they are is
-decided for each unit by clips that the fit does not see.
+where gradient steps on small batches stay farther away and noisy.
+
+How far weights may go from where they are depends on what they weigh. What multiplies a rate and what a unit's own
+filters say are few numbers, which go far. The core's maps are many, and a unit has some thousand spikes: how far they
+may go is decided for each unit by the validation trials, which nothing was fitted to.
 
 Shape letters: B clips, T bins of a clip, N bins that count, U units, C channels, K weights of a unit (the bias last).
 """
@@ -25,14 +28,15 @@ from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
-MEMORY = 9 * 2**24  # numbers of all units' features that are held at a time, at two bytes each
+MEMORY = 2**28  # numbers of all units' features that are held at a time, at two bytes each
 GROUP = 2**24  # of some units', at four bytes, that are worked on at a time
-RIDGES = (512.0, 128.0, 32.0)  # nats for a weight that moves by one over its feature's deviation
-STEPS = 1  # of Fisher scoring with each ridge, from where the one before ended
-LAST_STEPS = 2  # on all clips, with the ridge that was chosen
+RIDGES = (4096.0, 512.0, 64.0)  # of the core's maps: nats for a weight that moves by one over its feature's deviation
+OWN, GAIN = 8.0, 128.0  # of a unit's own filters, and of what multiplies its rate
+STEPS = 2  # of Fisher scoring with each ridge, from where the one before ended
+CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
-LEAST_GAIN = 2.0  # nats of the held-out clips, by which other weights have to be better: less is chance
-HELD_OUT = 4  # one clip in so many chooses the ridge
+WORSE = 4.0  # nats of the held-out clips, by which a unit's other weights may be worse than its own: more is no chance
+HELD_OUT = 4  # one clip in so many chooses the ridge where there are no validation trials
 LEAST_DEVIATION = 1e-4  # of a feature; one that varies less tells nothing
 LEAST_CURVATURE = 1e-3  # of the nats, so that a step is finite
 MOST = 6e4  # of a feature, in half precision
@@ -69,57 +73,86 @@ class Seen:
 
     Attributes
     ----------
-    x_NUK : what the weights weigh, but for the bias, in half precision; those of the drive first.
+    x_NUK : what the weights weigh, but for the bias, in half precision: the core's maps that drive, the unit's own
+        filters, what multiplies.
     counts_NU, valid_NU : what was measured.
     held_N : which bins are of clips that choose the ridge.
-    drives : how many of the K are of the drive.
+    of_core, drives : how many of the K are of the core's maps that drive, and of the drive with own filters.
     """
 
     x_NUK: Tensor
     counts_NU: Tensor
     valid_NU: Tensor
     held_N: Tensor
+    of_core: int
     drives: int
 
 
 @torch.no_grad()
 def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int) -> int | None:
-    """Give the readout of one recording the weights that predict its training trials best.
+    """Give the readout of one recording, and its own filters, the weights that predict its training trials best.
 
     Parameters
     ----------
-    twin : in evaluation, wherever it lies. Only weights and biases of this recording's readout change.
-    recording : only its training trials are read.
+    twin : in evaluation, wherever it lies. Only weights and biases of this recording's readout and filters change.
+    recording : its validation trials choose how far weights may go; where there are none, every ``HELD_OUT``-th clip of
+        the training trials does.
     clip_length, burn_in : bins of a clip, and those at its start that do not count.
     bins : at most so many count, of clips that are spread over the training trials; fewer where all units together see
         more than ``MEMORY`` numbers in them.
 
     Returns
     -------
-    How many units took over other weights: those whose held-out clips they predict better. None where the readout has
-    no weights that can be fitted (``Readout.weighed``), or the training trials make fewer than ``HELD_OUT`` clips.
+    How many units took over other weights: all but those whose held-out clips they predict worse. None where the
+    readout has no weights that can be fitted (``Readout.weighed``), or there are fewer than ``HELD_OUT`` clips.
     """
     units, likelihood = slice(0, recording.info.n_units), twin.likelihood(recording.info.recording_id)
-    windows = evaluation_windows(recording.info.trials, "train", clip_length, burn_in)
-    if len(windows) < HELD_OUT or (one := look(twin, recording, windows[:1], slice(0, 1))) is None:
+    windows, choosing = (
+        evaluation_windows(recording.info.trials, split, clip_length, burn_in) for split in ("train", "val")
+    )
+    if not choosing:
+        choosing = windows[HELD_OUT - 1 :: HELD_OUT]
+        windows = [window for window in windows if window not in choosing]
+    if len(windows) + len(choosing) < HELD_OUT or not windows:
         return None
-    scored, _, numbers = one[1].x_NUK.shape
+    if (one := look(twin, recording, windows[:1], [], slice(0, 1))) is None:
+        return None
+    numbers = one[1].x_NUK.shape[2]
     # Where not all units can be looked at together, the core works for some of them after others, and on fewer clips.
     bins = min(bins, math.isqrt(bins * MEMORY // (numbers * units.stop)))
-    clips = min(len(windows), max(HELD_OUT, bins // scored))
-    chosen = [windows[int(i)] for i in np.linspace(0, len(windows) - 1, clips)]
-    took = 0
-    for some in parts(units, MEMORY // (clips * scored * numbers)):
-        looked = look(twin, recording, chosen, some)
+    chosen, choosing = spread(windows, bins), spread(choosing, max(1, bins // HELD_OUT))
+    scored = sum(window.stop - window.score_start for window in (*chosen, *choosing))
+    fitted: list[tuple[Weights, slice]] = []
+    found: list[tuple[Tensor, Tensor]] = []
+    for some in parts(units, MEMORY // (scored * numbers)):
+        looked = look(twin, recording, chosen, choosing, some)
         assert looked is not None
         weights, seen = looked
-        for few in parts(some, GROUP // (clips * scored * numbers)):
+        for few in parts(some, GROUP // (scored * numbers)):
             own = likelihood.of_units(range(few.start, few.stop))
-            fit = Fit(own, seen, slice(few.start - some.start, few.stop - some.start), weights.of(few))
-            better_UK, took_U = fit.best()
-            weights.set(few, better_UK)
-            took += int(took_U.sum())
-    return took
+            fitted.append((weights, few))
+            found.append(Fit(own, seen, slice(few.start - some.start, few.stop - some.start), weights.of(few)).found())
+    better_UK, took_U = best_of(found)
+    for weights, few in fitted:
+        weights.set(few, better_UK[few])
+    return int(took_U.sum())
+
+
+def best_of(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Of what fits found for some units after others (:meth:`Fit.found`), all units' weights (U, K) with the ridge that
+    is best for all of them together, and which units (U,) took them over: the others keep what they had."""
+    weights_RUK, nats_RU = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    more_RU = (nats_RU - nats_RU[0]).nan_to_num(nan=torch.inf)
+    took_RU = more_RU < WORSE
+    best = int(torch.where(took_RU, more_RU, 0.0)[1:].sum(1).argmin()) + 1
+    return torch.where(took_RU[best][:, None], weights_RUK[best], weights_RUK[0]), took_RU[best]
+
+
+def spread(windows: Sequence[Window], bins: int) -> list[Window]:
+    """As many of them as score about so many bins, evenly taken; at least ``HELD_OUT`` where there are so many."""
+    scored = sum(window.stop - window.score_start for window in windows)
+    number = min(len(windows), max(HELD_OUT, len(windows) * bins // scored))
+    return [windows[int(i)] for i in np.linspace(0, len(windows) - 1, number)]
 
 
 def parts(whole: slice, size: int) -> Iterator[slice]:
@@ -129,13 +162,15 @@ def parts(whole: slice, size: int) -> Iterator[slice]:
         yield slice(first, min(first + size, whole.stop))
 
 
-def look(twin: Twin, recording: Recording, windows: Sequence[Window], units: slice) -> tuple[Weights, Seen] | None:
-    """The weights of a recording's readout, and what some units see and do in these windows; None where weights cannot
-    be fitted."""
-    name, weights, drives = recording.info.recording_id, None, 0
+def look(
+    twin: Twin, recording: Recording, windows: Sequence[Window], choosing: Sequence[Window], units: slice
+) -> tuple[Weights, Seen] | None:
+    """The weights of a recording's readout, and what some units see and do in these windows, and in those that choose;
+    None where weights cannot be fitted."""
+    name, weights, of_core, drives = recording.info.recording_id, None, 0, 0
     readout, device = twin.readout(name), next(twin.parameters()).device
     columns: list[tuple[Tensor, ...]] = []
-    for number, (start, stop, scored, _) in enumerate(windows):
+    for number, (start, stop, scored, _) in enumerate((*windows, *choosing)):
         behavior = recording.behavior(start, stop, twin.specs[name].behavior)
         clips: Clips = {
             "frames": torch.as_tensor(recording.frames(start, stop), device=device)[None],
@@ -153,6 +188,7 @@ def look(twin: Twin, recording: Recording, windows: Sequence[Window], units: sli
             x_BTK = weighed[1].flatten(2)
             x_NUC = feature_map.to_bins(x_BTK, stop - start)[0, scored - start :].unflatten(1, weighed[1].shape[2:])
             (of_gain if feature_map.gain else of_drive).append((weighed[0], x_NUC))
+        of_core = sum(x_NUC.shape[2] for _, x_NUC in of_drive)
         if (filters := twin.own_filter(name)) is not None:
             of_drive.append((filters.weight, filters.looked(clips["frames"])[0, scored - start :, units]))
         weights = Weights([own for own, _ in of_drive], [own for own, _ in of_gain], readout.bias)
@@ -161,11 +197,11 @@ def look(twin: Twin, recording: Recording, windows: Sequence[Window], units: sli
         counts_NU, valid_NU = (
             torch.as_tensor(x, device=device) for x in (recording.counts(scored, stop), recording.valid(scored, stop))
         )
-        held_N = torch.full((stop - scored,), number % HELD_OUT == HELD_OUT - 1, device=device)
+        held_N = torch.full((stop - scored,), number >= len(windows), device=device)
         columns.append((x_NUK, counts_NU[:, units], valid_NU.expand(counts_NU.shape)[:, units], held_N))
     assert weights is not None
     x_NUK, counts_NU, valid_NU, held_N = (torch.cat(own) for own in zip(*columns, strict=True))
-    return weights, Seen(x_NUK, counts_NU, valid_NU, held_N, drives)
+    return weights, Seen(x_NUK, counts_NU, valid_NU, held_N, of_core, drives)
 
 
 class State(NamedTuple):
@@ -202,10 +238,10 @@ class Fit:
     """
 
     def __init__(self, likelihood: Likelihood, seen: Seen, units: slice, weights_UK: Tensor) -> None:
-        self.likelihood, self.drives = likelihood, seen.drives
+        self.likelihood, self.of_core, self.drives = likelihood, seen.of_core, seen.drives
         valid_NU, held_N1 = seen.valid_NU[:, units], seen.held_N[:, None]
         self.counts_NU = torch.where(valid_NU, seen.counts_NU[:, units], 0.0)
-        self.fit_NU, self.held_NU, self.every_NU = valid_NU & ~held_N1, valid_NU & held_N1, valid_NU
+        self.fit_NU, self.held_NU = valid_NU & ~held_N1, valid_NU & held_N1
         self.z_UNK = seen.x_NUK[:, units].float().transpose(0, 1).contiguous()
         deviation_UK, self.mean_UK = torch.std_mean(self.z_UNK, dim=1)
         self.deviation_UK = torch.where(deviation_UK > LEAST_DEVIATION, deviation_UK, 1.0)
@@ -216,26 +252,18 @@ class Fit:
         self.start_UK = torch.cat([own_UK * self.deviation_UK, at_mean_U1], dim=1)
         self.weights_UK = weights_UK
 
-    def best(self) -> tuple[Tensor, Tensor]:
-        """Weights (U, K) as readouts have them, and which units (U,) took over others than they began with."""
-        begun = now = best = State(self.start_UK, *self.drive(self.start_UK))
-        best_U = self.nats(begun, self.held_NU) - LEAST_GAIN
-        ridge_U = torch.zeros_like(best_U)
+    def found(self) -> tuple[Tensor, Tensor]:
+        """Weights (R, U, K) as readouts have them, those that the fit began with and those of each ridge, and the nats
+        (R, U) of the held-out bins with them."""
+        now = State(self.start_UK, *self.drive(self.start_UK))
+        found, nats = [self.weights_UK], [self.nats(now, self.held_NU)]
         for ridge in RIDGES:
             for _ in range(STEPS):
-                now = self.stepped(now, torch.full_like(ridge_U, ridge), self.fit_NU)
-            nats_U = self.nats(now, self.held_NU)
-            better_U = nats_U < best_U
-            best, best_U = best.where(~better_U, now), torch.where(better_U, nats_U, best_U)
-            ridge_U = torch.where(better_U, ridge, ridge_U)
-        took_U = ridge_U > 0
-        if took_U.any():
-            ridge_U = torch.where(took_U, ridge_U, RIDGES[0]) * HELD_OUT / (HELD_OUT - 1)
-            for _ in range(LAST_STEPS):
-                best = self.stepped(best, ridge_U, self.every_NU)
-        own_UK = best.weights_UK[:, :-1] / self.deviation_UK
-        found_UK = torch.cat([own_UK, best.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1)
-        return torch.where(took_U[:, None], found_UK, self.weights_UK), took_U
+                now = self.stepped(now, ridge)
+            own_UK = now.weights_UK[:, :-1] / self.deviation_UK
+            found.append(torch.cat([own_UK, now.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1))
+            nats.append(self.nats(now, self.held_NU))
+        return torch.stack(found), torch.stack(nats)
 
     def drive(self, weights_UK: Tensor) -> tuple[Tensor, Tensor | None]:
         """Drive and logarithm of the gain, (N, U) each; None where no map is a gain. Linear in the weights."""
@@ -250,10 +278,10 @@ class Fit:
         nats_NU = self.likelihood.nats(self.likelihood.rate(state.drive_NU, state.log_gain_NU), self.counts_NU)
         return torch.where(mask_NU, nats_NU, 0.0).sum(0, dtype=torch.float64).nan_to_num(nan=torch.inf).float()
 
-    def derivatives(self, state: State, mask_NU: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def derivatives(self, state: State) -> tuple[list[Tensor], Tensor, Tensor]:
         """How the rate moves with the drive, and with the logarithm of the gain; how the nats move with the rate; and
         their curvature, as a Poisson count's would be at the same rates, times a number of each unit. All (N, U)."""
-        counted_NU = mask_NU.float()
+        counted_NU = self.fit_NU.float()
         with torch.enable_grad():
             given = (state.drive_NU, state.log_gain_NU)
             parts = [part.detach().requires_grad_() for part in given if part is not None]
@@ -267,28 +295,26 @@ class Fit:
         bends_U = (second_NU * rate_NU * counted_NU).sum(0) / counted_NU.sum(0).clamp_min(1.0)
         return list(slopes), first_NU.detach() * counted_NU, bends_U.clamp_min(LEAST_CURVATURE) / rate_NU * counted_NU
 
-    def stepped(self, state: State, ridge_U: Tensor, mask_NU: Tensor) -> State:
+    def stepped(self, state: State, ridge: float) -> State:
         """One step of Fisher scoring: as much of it as lowers a unit's penalized nats most."""
-        slopes, first_NU, curvature_NU = self.derivatives(state, mask_NU)
-        root_NU = curvature_NU.sqrt()
-        d, (units, bins, numbers) = self.drives, self.z_UNK.shape
-        moves_UNK = self.z_UNK.new_empty(units, bins, numbers + 1)  # how standardized rates move with each weight
-        of_drive_UN1 = (slopes[0] * root_NU).T[..., None]
-        torch.mul(self.z_UNK[..., :d], of_drive_UN1, out=moves_UNK[..., :d])
-        if numbers > d:
-            torch.mul(self.z_UNK[..., d:], (slopes[1] * root_NU).T[..., None], out=moves_UNK[..., d:-1])
-        moves_UNK[..., -1:] = of_drive_UN1
-        ridge_UK = ridge_U[:, None].repeat(1, numbers + 1)
-        ridge_UK[:, -1] = 0.0
-        pull_UN1 = torch.where(mask_NU, first_NU / root_NU, 0.0).T[..., None]
-        gradient_UK = (moves_UNK.transpose(1, 2) @ pull_UN1)[..., 0] + ridge_UK * (state.weights_UK - self.start_UK)
-        information_UKK = moves_UNK.transpose(1, 2) @ moves_UNK + torch.diag_embed(ridge_UK + LEAST_CURVATURE)
-        step_UK = torch.linalg.solve(information_UKK, gradient_UK[..., None])[..., 0]
+        slopes, first_NU, curvature_NU = self.derivatives(state)
+        ridge_K = state.weights_UK.new_full(state.weights_UK.shape[1:], GAIN)
+        ridge_K[: self.drives], ridge_K[: self.of_core], ridge_K[-1] = OWN, ridge, 0.0
+        every = slice(None, None, max(1, len(first_NU) // CURVED))
+        moves_UNK = self.moves([slope_NU[every] for slope_NU in slopes], every)
+        moves_UNK *= curvature_NU[every].sqrt().T[..., None]
+        more_U = self.fit_NU.sum(0) / self.fit_NU[every].sum(0).clamp_min(1)
+        information_UKK = moves_UNK.transpose(1, 2) @ moves_UNK * more_U[:, None, None]
+        information_UKK.diagonal(dim1=1, dim2=2).add_(ridge_K + LEAST_CURVATURE)
+        slope_UK = self.pulled([slope_NU * first_NU for slope_NU in slopes]) + ridge_K * (
+            state.weights_UK - self.start_UK
+        )
+        step_UK = torch.linalg.solve(information_UKK, slope_UK[..., None])[..., 0]
         step = State(step_UK, *self.drive(step_UK))
 
         def cost(candidate: State) -> Tensor:
-            penalty_U = 0.5 * (ridge_UK * (candidate.weights_UK - self.start_UK).square()).sum(1)
-            return self.nats(candidate, mask_NU) + penalty_U
+            penalty_U = 0.5 * (ridge_K * (candidate.weights_UK - self.start_UK).square()).sum(1)
+            return self.nats(candidate, self.fit_NU) + penalty_U
 
         best, best_U = state, cost(state)
         for size in SIZES:
@@ -297,3 +323,17 @@ class Fit:
             better_U = cost_U < best_U
             best, best_U = best.where(~better_U, moved), torch.where(better_U, cost_U, best_U)
         return best
+
+    def moves(self, slopes: Sequence[Tensor], bins: slice) -> Tensor:
+        """How rates move with each weight in some bins, (U, N, K), from how they move with drive and gain there."""
+        of_drive_UN1, *of_gain = (slope_NU.T[..., None] for slope_NU in slopes)
+        z_UNK, d = self.z_UNK[:, bins], self.drives
+        return torch.cat([z_UNK[..., :d] * of_drive_UN1, *(z_UNK[..., d:] * of for of in of_gain), of_drive_UN1], dim=2)
+
+    def pulled(self, slopes: Sequence[Tensor]) -> Tensor:
+        """How the nats move with each weight, (U, K), from how those of each bin move with drive and gain."""
+        of_drive_UN, *of_gain = (slope_NU.T for slope_NU in slopes)
+        d = self.drives
+        parts = [torch.einsum("unk,un->uk", self.z_UNK[..., :d], of_drive_UN)]
+        parts += [torch.einsum("unk,un->uk", self.z_UNK[..., d:], of_UN) for of_UN in of_gain]
+        return torch.cat([*parts, of_drive_UN.sum(1, True)], dim=1)

@@ -39,17 +39,18 @@ class FitReadouts(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, TwinModule)
         if self.fits(pl_module):
-            clips = self.clips(trainer, pl_module) * len(pl_module.twin.specs)
-            pl_module.last_passes = clips / (data_of(trainer).batch_size * trainer.accumulate_grad_batches)
+            data = data_of(trainer)
+            clips = self.most(trainer, pl_module) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
+            pl_module.last_passes = clips / (data.batch_size * trainer.accumulate_grad_batches)
 
     def fits(self, module: TwinModule) -> bool:
         return module.teacher is None and module.twin.histories is None
 
-    def clips(self, trainer: Trainer, module: TwinModule) -> int:
-        """Of each recording that the fit sees."""
+    def most(self, trainer: Trainer, module: TwinModule) -> int:
+        """Bins of each recording that the fit sees."""
         data, recordings = data_of(trainer), len(module.twin.specs)
-        trained = module.steps * trainer.accumulate_grad_batches * data.batch_size
-        return min(self.bins // (data.clip_length - data.burn_in), int(SHARE * trained / recordings))
+        trained = module.steps * trainer.accumulate_grad_batches * data.batch_size * (data.clip_length - data.burn_in)
+        return min(self.bins, int(SHARE * trained / recordings))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TwinModule)
@@ -57,10 +58,10 @@ class FitReadouts(Callback):
             return
         data, twin = data_of(trainer), pl_module.twin
         if trainer.is_global_zero:
-            bins = self.clips(trainer, pl_module) * (data.clip_length - data.burn_in)
+            bins = self.most(trainer, pl_module)
             with stage("the readouts' last fit"):
                 for recording in data.recordings:
-                    fit_readout(twin, recording, data.clip_length, data.burn_in, bins)
+                    fit_readout(twin, recording, data.evaluation_length, data.evaluation_burn_in, bins)
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
         for fitted in (twin.readouts, twin.own_filters):
             if fitted is not None:
