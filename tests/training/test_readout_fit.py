@@ -20,7 +20,7 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
 from vivit_core.training import readout_fit
-from vivit_core.training.readout_fit import HELD_OUT, fit_readout, look
+from vivit_core.training.readout_fit import CURVED, HELD_OUT, RIDGES, STEPS, WORSE, best_of, fit_readout, look
 
 CLIP, BURN_IN, TRIAL, TRIALS = 60, 12, 108, 40
 RIDGE = 4.0
@@ -63,7 +63,9 @@ def responses(twin: Twin, frames: np.ndarray, behavior: dict[str, np.ndarray], r
     return np.concatenate(counts).astype(np.uint16)
 
 
-def recorded(folder: Path, counts_of: Callable[..., np.ndarray], valid: np.ndarray | None = None) -> Recording:
+def recorded(
+    folder: Path, counts_of: Callable[..., np.ndarray], valid: np.ndarray | None = None, val: int = 0
+) -> Recording:
     rng = np.random.default_rng(0)
     own = spec()
     _, height, width = own.frame_shape
@@ -80,7 +82,12 @@ def recorded(folder: Path, counts_of: Callable[..., np.ndarray], valid: np.ndarr
             counts=counts_of(frames, behavior, rng),
             valid=valid,
             behavior=behavior,
-            trials=Trials(starts, starts + TRIAL, np.arange(TRIALS), np.array(["train"] * (TRIALS - 8) + ["test"] * 8)),
+            trials=Trials(
+                starts,
+                starts + TRIAL,
+                np.arange(TRIALS),
+                np.array(["train"] * (TRIALS - 8 - val) + ["val"] * val + ["test"] * 8),
+            ),
         )
     )
 
@@ -125,32 +132,36 @@ def test_weights_that_made_the_counts_are_found(model: str, readout: dict[str, A
         torch.testing.assert_close(value, others[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("steps", "short"), [(12, 1e-6), (readout_fit.LAST_STEPS, 1e-4)], ids=["many", "shipped"])
-def test_it_nears_the_optimum(steps: int, short: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("steps", "short"), [(12, 1e-6), (len(RIDGES) * STEPS, 1e-4)], ids=["many", "shipped"])
+@pytest.mark.parametrize("curved", [CURVED, 700])
+def test_it_nears_the_optimum(
+    steps: int, short: float, curved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against a general minimizer, in float64, of the same penalized nats of one unit: at most a part ``short`` of what
-    that gains over a constant is left to gain."""
+    that gains over a constant is left to gain; also where a part of the bins tells the curvature."""
     monkeypatch.setattr(readout_fit, "RIDGES", (RIDGE,))
-    monkeypatch.setattr(readout_fit, "LAST_STEPS", steps)
+    monkeypatch.setattr(readout_fit, "STEPS", steps)
+    monkeypatch.setattr(readout_fit, "GAIN", RIDGE)
+    monkeypatch.setattr(readout_fit, "CURVED", curved)
     twin = made(MODELS["gains"])
     recording = recorded(tmp_path, lambda *given: responses(twin, *given))
     blank(twin)
     fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
     windows = evaluation_windows(recording.info.trials, "train", CLIP, BURN_IN)
+    choosing = windows[HELD_OUT - 1 :: HELD_OUT]
     with torch.no_grad():
-        looked = look(twin, recording, windows, slice(0, 5))
+        looked = look(twin, recording, [w for w in windows if w not in choosing], choosing, slice(0, 5))
     assert looked is not None
     weights, seen = looked
     for unit in range(5):
         x, y = seen.x_NUK[:, unit].double().numpy(), seen.counts_NU[:, unit].double().numpy()
         d = seen.drives
         deviation = x.std(0, ddof=1)
-        z = x / deviation
+        z, y = (x / deviation)[~seen.held_N.numpy()], y[~seen.held_N.numpy()]
 
         def cost(w: np.ndarray, z: np.ndarray = z, y: np.ndarray = y, d: int = d) -> float:
             rate = np.logaddexp(0, z[:, :d] @ w[:d] + w[-1]) * np.exp(z[:, d:] @ w[d:-1])
-            return float(
-                (rate - y * np.log(rate + 1e-6)).sum() + 0.5 * RIDGE * HELD_OUT / (HELD_OUT - 1) * w[:-1] @ w[:-1]
-            )
+            return float((rate - y * np.log(rate + 1e-6)).sum() + 0.5 * RIDGE * w[:-1] @ w[:-1])
 
         own = weights.of(slice(unit, unit + 1))[0].detach().double().numpy() * np.append(deviation, 1.0)
         best = minimize(cost, own, method="BFGS", options={"maxiter": 300}).fun
@@ -169,6 +180,43 @@ def test_units_of_chance_keep_what_they_have(tmp_path: Path) -> None:
     took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
     assert took == 0
     assert all(torch.equal(value, before[name]) for name, value in twin.state_dict().items())
+
+
+@pytest.mark.parametrize("chance", [True, False], ids=["chance", "sound"])
+def test_validation_trials_choose(chance: bool, tmp_path: Path) -> None:
+    """What fits the training trials well is not taken over where the validation trials say otherwise; and that they do
+    not say it by being fitted shows in test trials."""
+    twin = made(MODELS["gains"])
+
+    def counted(*given: Any) -> np.ndarray:
+        counts = responses(twin, *given)
+        if chance:
+            counts[TRIAL * (TRIALS - 16) : TRIAL * (TRIALS - 8)] = given[2].poisson(
+                np.log1p(np.exp(0.3)), (TRIAL * 8, 5)
+            )  # as when blank
+        return counts
+
+    recording = recorded(tmp_path, counted, val=8)
+    best = nats(twin, recording, "test")
+    blank(twin)
+    constant = nats(twin, recording, "test")
+    took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
+    assert took == (0 if chance else 5)
+    if not chance:
+        assert ((constant - nats(twin, recording, "test")) > 0.8 * (constant - best)).all()
+
+
+def test_one_ridge_for_all_units() -> None:
+    """Weights of four units that begin at 0 and are 1 and 2 with two ridges; the second is best for all together, the
+    third unit becomes worse with it, and the fourth cannot be told."""
+    weights = torch.arange(3.0)[:, None, None].expand(3, 4, 2)
+    nats = torch.tensor([[50.0] * 4, [49.0, 49.0, 10.0, torch.nan], [20.0, 21.0, 50.0 + 2 * WORSE, torch.nan]])
+    together = best_of([(weights[:, :2], nats[:, :2]), (weights[:, 2:], nats[:, 2:])])
+    assert together[1].tolist() == [True, True, False, False]
+    assert together[0][:, 0].tolist() == [2.0, 2.0, 0.0, 0.0]
+    worse = nats.clone()
+    worse[1:, :3] = 50.0 + WORSE / 2
+    assert not best_of([(weights, worse)])[1].any()
 
 
 def test_silent_and_invalid_units_do_no_harm(tmp_path: Path) -> None:
@@ -215,9 +263,9 @@ def test_units_may_be_fitted_some_after_others(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(readout_fit, "look", lambda *given: seen.append(given[2:]) or look(*given))
     twin.load_state_dict(state)
     assert fit_readout(twin, recording, CLIP, BURN_IN, bins=600) is not None
-    turns = [units for _, units in seen[1:]]
+    turns = [units for *_, units in seen[1:]]
     assert len(turns) > 1 and [unit for some in turns for unit in range(some.start, some.stop)] == list(range(5))
-    assert all(len(windows) * (CLIP - BURN_IN) < 600 for windows, _ in seen)
+    assert all(len(windows) * (CLIP - BURN_IN) < 600 for windows, *_ in seen)
 
 
 @pytest.mark.parametrize("likelihood", [SCATTERED, GAUSSIAN], ids=["negative_binomial", "gaussian"])

@@ -140,11 +140,15 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
 
 def best_of(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Of what fits found for some units after others (:meth:`Fit.found`), all units' weights (U, K) with the ridge that
-    is best for all of them together, and which units (U,) took them over: the others keep what they had."""
+    is best for all of them together, and which units (U,) took them over.
+
+    Where it is best to leave all as it was, none does. Otherwise those keep what they had which would become worse.
+    """
     weights_RUK, nats_RU = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     more_RU = (nats_RU - nats_RU[0]).nan_to_num(nan=torch.inf)
     took_RU = more_RU < WORSE
-    best = int(torch.where(took_RU, more_RU, 0.0)[1:].sum(1).argmin()) + 1
+    took_RU[0] = False
+    best = int(torch.where(took_RU, more_RU, 0.0).sum(1).argmin())
     return torch.where(took_RU[best][:, None], weights_RUK[best], weights_RUK[0]), took_RU[best]
 
 
@@ -254,7 +258,8 @@ class Fit:
 
     def found(self) -> tuple[Tensor, Tensor]:
         """Weights (R, U, K) as readouts have them, those that the fit began with and those of each ridge, and the nats
-        (R, U) of the held-out bins with them."""
+        (R, U) of the held-out bins with them; infinite where a unit has no bin to be fitted to."""
+        unseen_U = ~self.fit_NU.any(0)
         now = State(self.start_UK, *self.drive(self.start_UK))
         found, nats = [self.weights_UK], [self.nats(now, self.held_NU)]
         for ridge in RIDGES:
@@ -262,7 +267,7 @@ class Fit:
                 now = self.stepped(now, ridge)
             own_UK = now.weights_UK[:, :-1] / self.deviation_UK
             found.append(torch.cat([own_UK, now.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1))
-            nats.append(self.nats(now, self.held_NU))
+            nats.append(self.nats(now, self.held_NU).masked_fill(unseen_U, torch.inf))
         return torch.stack(found), torch.stack(nats)
 
     def drive(self, weights_UK: Tensor) -> tuple[Tensor, Tensor | None]:
