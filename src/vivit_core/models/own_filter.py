@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vivit_core.models.ln import LinearFilters, lags_of, laid_into_frame
-from vivit_core.models.pairs import Pairs, bank_of, energies
+from vivit_core.models.pairs import Gabors, Pairs, bank_of, energies, round_gabors, through
 from vivit_core.specs import RecordingSpec
 
 MOST_MEMBERS = 1024  # of a bank
@@ -64,11 +64,10 @@ class OwnFilters(nn.Module):
     """
 
     FEATURES = 12
-    bank_M2PP: Tensor
     scale_U: Tensor
-    member_U: Tensor
+    pair_U2PP: Tensor
     corner_U2: Tensor
-    courses_2L: Tensor
+    courses_U2L: Tensor
     size_U: Tensor
     around_F1PP: Tensor
     fading_L: Tensor
@@ -109,12 +108,11 @@ class OwnFilters(nn.Module):
         units, lags = spec.n_units, max(1, lags_of(duration_s, spec))
         self.linear = LinearFilters(spec, lags, patch, learned=False)
         self.side = 2 * math.ceil(REACH * max(stds_px)) + 1
-        bank_M2PP = bank_of(self.side, orientations, stds_px, cycles_per_std)
-        self.register_buffer("bank_M2PP", bank_M2PP, persistent=False)
+        self.bank = orientations, stds_px, cycles_per_std
         self.register_buffer("scale_U", torch.zeros(units))  # one over a response's deviation; 0: no linear filter
-        self.register_buffer("member_U", torch.zeros(units, dtype=torch.long))  # of the bank
+        self.register_buffer("pair_U2PP", torch.zeros(units, 2, self.side, self.side))
         self.register_buffer("corner_U2", torch.zeros(units, 2, dtype=torch.long))  # row and column
-        self.register_buffer("courses_2L", torch.zeros(2, lags))
+        self.register_buffer("courses_U2L", torch.zeros(units, 2, lags))
         self.register_buffer("size_U", torch.zeros(units))  # one over a pair's mean energy; 0: no pair
         reach = 2 * math.ceil(REACH * max(contrast_stds_px)) + 1
         around_M2PP = bank_of(reach, AROUND_ORIENTATIONS, contrast_stds_px, [AROUND_CYCLES])
@@ -140,12 +138,20 @@ class OwnFilters(nn.Module):
         deviation_U = torch.cat([own.filtered(frames).flatten(0, 1) for frames in shown]).std(0)
         self.scale_U.copy_(torch.where(deviation_U > 1e-6, 1 / deviation_U, 0.0))
 
+    def learned(self) -> tuple[Tensor, ...]:
+        """What data of units tell of each of them, the unit first."""
+        return self.linear.space_UP, self.linear.time_UL, self.pair_U2PP, self.courses_U2L, self.weight
+
+    def shapes(self) -> Gabors:
+        """Of the pairs that are tried for each unit."""
+        return round_gabors(*self.bank)
+
     @torch.no_grad()
     def take_pairs(self, found: Pairs, courses_2L: Tensor, shown: Sequence[Tensor]) -> None:
         """Take over pairs with two time courses, and the size of their energy in what is shown."""
-        self.courses_2L.copy_(self.newest(courses_2L))
+        self.courses_U2L.copy_(self.newest(courses_2L))
         self.corner_U2.copy_(found.center_U2.flip(1) - self.side // 2)
-        self.member_U.copy_(found.member_U.clamp_min(0))
+        self.pair_U2PP.copy_(self.shapes().of(found.member_U.clamp_min(0)).pairs(self.side))
         mean_U = torch.cat([self.energies(frames)[..., :2].sum(-1).flatten(0, 1) for frames in shown]).mean(0)
         there = found.member_U.to(mean_U.device) >= 0
         self.size_U.copy_(torch.where(there & (mean_U > 1e-9), 1 / mean_U, 0.0))
@@ -161,22 +167,21 @@ class OwnFilters(nn.Module):
 
     def newest(self, course_XL: Tensor) -> Tensor:
         """Time courses of as many lags as the filters have."""
-        lags = self.courses_2L.shape[1]
+        lags = self.courses_U2L.shape[2]
         return F.pad(course_XL[:, -lags:], (max(0, lags - course_XL.shape[1]), 0))
 
     def pairs(self) -> Tensor:
         """Each unit's pair laid into the frame, even before odd, (2 U, H · W)."""
-        space = self.bank_M2PP[self.member_U.clamp(0, len(self.bank_M2PP) - 1)]
         shape = self.linear.spec.frame_shape[1:]
-        return laid_into_frame(space.flatten(2).flatten(0, 1), self.corner_U2.repeat_interleave(2, 0), self.side, shape)
+        filters_SP = self.pair_U2PP.flatten(2).flatten(0, 1)
+        return laid_into_frame(filters_SP, self.corner_U2.repeat_interleave(2, 0), self.side, shape)
 
     def energies(self, frames_BCTHW: Tensor) -> Tensor:
         """(B, T, U, 3) of the pairs; before the clip there was no contrast."""
         contrast_BTP = self.linear.contrast(frames_BCTHW).flatten(2)
-        seen = rearrange(contrast_BTP @ self.pairs().T, "b t s -> (b s) 1 t")
-        seen = F.pad(seen, (self.courses_2L.shape[1] - 1, 0))
-        responses = F.conv1d(seen, self.courses_2L[:, None])
-        return energies(rearrange(responses, "(b u pair) course t -> b t u (course pair)", b=len(frames_BCTHW), pair=2))
+        return energies(
+            through(rearrange(contrast_BTP @ self.pairs().T, "b t (u p) -> b t u p", p=2), self.courses_U2L)
+        )
 
     def around(self, frames_BCTHW: Tensor) -> Tensor:
         """(B, T, U, 2) contrast of each size at the units' places, as it is in each bin."""
@@ -192,14 +197,17 @@ class OwnFilters(nn.Module):
         past = F.pad(rearrange(around_BTU2, "b t u size -> (b u size) 1 t"), (len(self.fading_L) - 1, 0))
         return rearrange(F.conv1d(past, self.fading_L[None, None]), "(b u size) 1 t -> b t u size", b=b, size=2)
 
-    def features(self, s_U: Tensor, energy_U3: Tensor, around_U2: Tensor) -> Tensor:
-        """What responses (…, U), energies (…, U, 3) and smooth contrasts (…, U, 2) are made of, (…, U, K)."""
-        u = torch.asinh(BEND * s_U * self.scale_U)
+    def features(self, s_U: Tensor, energy_U3: Tensor, around_U2: Tensor, units: Sequence[int] | None = None) -> Tensor:
+        """What responses (…, U), energies (…, U, 3) and smooth contrasts (…, U, 2) of some units are made of,
+        (…, U, K)."""
+        sizes = self.scale_U, self.size_U, self.contrast_U2
+        scale_U, size_U, contrast_U2 = sizes if units is None else (size[units] for size in sizes)
+        u = torch.asinh(BEND * s_U * scale_U)
         halves = torch.stack([u.clamp_min(0), (-u).clamp_min(0)], dim=-1)
-        first, late, motion = (energy_U3 * self.size_U[:, None]).unbind(-1)
+        first, late, motion = (energy_U3 * size_U[:, None]).unbind(-1)
         levels = torch.stack([torch.log1p(BEND * first), torch.log1p(BEND * late)], dim=-1)
         turned = motion / (0.5 + first + late)
-        contrasts = torch.log1p(BEND * around_U2 * self.contrast_U2)
+        contrasts = torch.log1p(BEND * around_U2 * contrast_U2)
         energetic = [levels, levels[..., :1].square(), turned[..., None]]
         return torch.cat([halves, halves.square(), *energetic, contrasts, contrasts.square()], dim=-1)
 
@@ -216,7 +224,7 @@ class OwnFilters(nn.Module):
     def stream(self) -> Callable[[Tensor], Tensor]:
         """Takes frames (1, C, 1, H, W) one by one; gives what is added to the drive of each, (U,)."""
         filtered, pairs = self.linear.stream(), self.pairs()
-        seen = pairs.new_zeros(self.courses_2L.shape[1], len(pairs))  # by the pairs, in the last frames, oldest first
+        seen = pairs.new_zeros(self.courses_U2L.shape[2], len(pairs))  # by the pairs, in the last frames, oldest first
         contrast = pairs.new_zeros(len(self.fading_L), *self.contrast_U2.shape)
 
         def advance(frame_BCTHW: Tensor) -> Tensor:
@@ -224,7 +232,8 @@ class OwnFilters(nn.Module):
             s_U = filtered(frame_BCTHW)
             now = pairs @ self.linear.contrast(frame_BCTHW).flatten()
             seen = torch.cat([seen[1:], now[None]])
-            responses = rearrange(self.courses_2L @ seen, "course (u pair) -> u (course pair)", pair=2)
+            seen_LU2 = seen.unflatten(1, (-1, 2))
+            responses = torch.einsum("ucl,lup->ucp", self.courses_U2L, seen_LU2).flatten(1)
             contrast = torch.cat([contrast[1:], self.around(frame_BCTHW)[0]])
             around_U2 = torch.einsum("l,lus->us", self.fading_L, contrast)
             return (self.features(s_U, energies(responses), around_U2) * self.weight).sum(-1)

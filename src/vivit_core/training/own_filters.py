@@ -18,7 +18,8 @@ from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import usual_courses
 from vivit_core.models.twin import Twin
 from vivit_core.rf.energy_pairs import energy_pairs
-from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, best_of, parts
+from vivit_core.training.finer_filters import Shown, filled, refine
+from vivit_core.training.readout_fit import GROUP, HELD_OUT, WORSE, Fit, Seen, best_of, parts
 
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
 LEAST_PIECES = 4
@@ -26,7 +27,7 @@ SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
 SEARCH_FRAMES = 12_000  # in which pairs are looked for
 SEARCH_WORK = 2**22  # times the units for which they are looked for: it takes a time in proportion
 SEARCH_PIXELS = 2**27  # of them at most, two bytes each
-LEAST_FRAMES = 400
+LEAST_FRAMES = 400  # less is not fitted to: a dozen weights find what is not there
 FIT_FRAMES = 32_000  # on which weights are fitted
 FIT_NUMBERS = 2**28  # of all units' features in them at most, two bytes each
 
@@ -51,7 +52,8 @@ def begin_own_filters(
     centers_U2 : where units look, x and y in pixels.
     courses_2L : time courses of the pairs; None: the usual ones.
     """
-    own = twin.own_filter(recording.info.recording_id)
+    name = recording.info.recording_id
+    own = twin.own_filter(name)
     assert own is not None
     device = own.weight.device
     pieces = spread(recording, SCALE_FRAMES)
@@ -59,13 +61,68 @@ def begin_own_filters(
     own.take_places(torch.as_tensor(centers_U2), frames)
     if found is not None:
         own.take_linear(found, frames)
+    members_U = torch.full((len(own.scale_U),), -1)
     if hidden:
-        usual = usual_courses(own.courses_2L.shape[1], recording.info.frame_rate_hz)
+        usual = usual_courses(own.courses_U2L.shape[2], recording.info.frame_rate_hz)
         courses = usual if courses_2L is None else own.newest(torch.as_tensor(courses_2L))
         shown = seen_and_done(recording, own, SEARCH_WORK // len(hidden))
-        pairs = energy_pairs(shown, hidden, torch.as_tensor(centers_U2), courses, own.bank_M2PP.cpu())
+        bank_M2PP = own.shapes().pairs(own.side)
+        pairs = energy_pairs(shown, hidden, torch.as_tensor(centers_U2), courses, bank_M2PP)
         own.take_pairs(pairs, courses, frames)
+        members_U = pairs.member_U
+    if trained_frames(recording) < LEAST_FRAMES:
+        return
+    bias_U = twin.readout(name).bias
     fit_own_filters(twin, recording, own)
+    begun = [each.clone() for each in (*own.learned(), bias_U)]
+    before_U = validation_nats(twin, recording, own)
+    refine(own, twin.likelihood(name), bias_U, members_U.clamp_min(0), pieces_shown(recording, own))
+    fit_own_filters(twin, recording, own)
+    if before_U is not None:
+        after_U = validation_nats(twin, recording, own)
+        assert after_U is not None
+        worse_U = ~(after_U < before_U + WORSE)
+        for each, was in zip((*own.learned(), bias_U), begun, strict=True):
+            each[worse_U] = was[worse_U]
+
+
+def trained_frames(recording: Recording) -> int:
+    trials = recording.info.trials.of("train")
+    return int((trials.stop - trials.start).sum())
+
+
+def pieces_shown(recording: Recording, own: OwnFilters) -> Shown:
+    """What units saw and did in pieces spread over the training trials, as many as fit into memory."""
+    _, height, width = own.linear.spec.frame_shape
+    device = own.weight.device
+
+    def pieces() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        for start, stop in spread(recording, max(1, min(FIT_FRAMES, SEARCH_PIXELS // (height * width)))):
+            frames = torch.as_tensor(recording.frames(start, stop), device=device)[None]
+            counts_TU, valid = (
+                torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
+            )
+            around_TU2 = own.faded(own.around(frames))[0]
+            yield own.linear.contrast(frames)[0].half(), around_TU2, counts_TU, valid.expand(counts_TU.shape)
+
+    return filled(pieces())
+
+
+def validation_nats(twin: Twin, recording: Recording, own: OwnFilters) -> Tensor | None:
+    """(U,) of the validation trials, by what the filters alone predict; None where there are none."""
+    name, trials = recording.info.recording_id, recording.info.trials.of("val")
+    device, total = own.weight.device, None
+    for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):
+        for first in range(start, stop, PIECE_FRAMES):
+            last = min(first + PIECE_FRAMES, stop)
+            drive_TU = own(torch.as_tensor(recording.frames(first, last), device=device)[None])[0]
+            rate_TU = twin.likelihood(name).rate(drive_TU + twin.readout(name).bias)
+            counts_TU, valid = (
+                torch.as_tensor(x, device=device) for x in (recording.counts(first, last), recording.valid(first, last))
+            )
+            nats_U = torch.where(valid, twin.likelihood(name).nats(rate_TU, counts_TU), 0.0).sum(0)
+            total = nats_U if total is None else total + nats_U
+    return total
 
 
 def spread(recording: Recording, frames: int) -> list[tuple[int, int]]:
@@ -95,14 +152,10 @@ def seen_and_done(recording: Recording, own: OwnFilters, most: int) -> Iterator[
 
 
 def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
-    """Fit the filters' weights and the readout's bias, as if nothing else drove a unit; nothing where less than
-    ``LEAST_FRAMES`` are shown, in which a dozen weights find what is not there."""
+    """Fit the filters' weights and the readout's bias, as if nothing else drove a unit."""
     name = recording.info.recording_id
     bias_U, device = twin.readout(name).bias, next(twin.parameters()).device
     columns: list[tuple[Tensor, ...]] = []
-    trials = recording.info.trials.of("train")
-    if int((trials.stop - trials.start).sum()) < LEAST_FRAMES:
-        return
     most = min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())
     pieces = spread(recording, max(1, most))
     chooses = np.random.default_rng(0).permutation(len(pieces)) % HELD_OUT == HELD_OUT - 1  # not in step with trials

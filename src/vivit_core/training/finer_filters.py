@@ -1,0 +1,193 @@
+"""Units' own filters made finer by what units did, before a training's first step.
+
+The linear baseline finds a separable filter as if a unit were linear. A pair comes from a bank of a few shapes, and its
+time courses are other units'. Here each unit's linear filter, the shape of its pair and its time courses follow the
+gradient of its own nats for some steps, as if nothing else drove it. The pair stays one of Gabor filters, which a few
+numbers describe: free pixels would follow chance.
+
+Shape letters: N pieces of trials, T bins of the longest one, U units, H W pixels, P pixels of a window, L lags.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.models.own_filter import OwnFilters
+from vivit_core.models.pairs import Gabors, energies, through
+from vivit_core.rf.energy_pairs import threads_for_units
+
+STEPS, WARM_UP = 160, 20
+BATCH = 4  # pieces of trials in a step
+GROUP = 8  # units that learn together
+RATE = 0.1  # of Adam at its peak: of angles (radians), logarithms, and the mixture of a pair's time courses
+PLACE = 2.0  # of the middle of a pair (px), in that
+COURSE, FILTER = 0.3, 0.3  # of time courses and of the linear filter, in their own size and in that
+WEIGHT = 0.02  # of the weights and the bias, in that
+BETAS = 0.9, 0.99
+MOST_PX = 3.0  # of a pair's middle from where the search saw it
+MOST_LOG = 1.0  # of a pair's sizes, from what they were in the bank
+
+
+@dataclass
+class Shown:
+    """Pieces of training trials, filled up to the longest one.
+
+    Attributes
+    ----------
+    contrast_NTHW : in half precision.
+    around_NTU2 : contrast around units, smoothed.
+    counts_NTU, valid_NTU : what was measured, and which bins count.
+    """
+
+    contrast_NTHW: Tensor
+    around_NTU2: Tensor
+    counts_NTU: Tensor
+    valid_NTU: Tensor
+
+
+def refine(own: OwnFilters, likelihood: Likelihood, bias_U: Tensor, members_U: Tensor, shown: Shown) -> None:
+    """Let filters, their weights and the bias follow the gradient of the units' nats.
+
+    Parameters
+    ----------
+    own : with filters and fitted weights, changed in place.
+    likelihood, bias_U : of the recording's units; the bias is changed in place.
+    members_U : which member of ``own.shapes()`` each unit's pair is; any where it has none.
+    shown : what units saw and did.
+    """
+    paired_U = own.size_U > 0
+    groups = [
+        (some.tolist(), paired)
+        for paired in (True, False)
+        for some in (paired_U if paired else ~paired_U & (own.scale_U > 0)).nonzero()[:, 0].split(GROUP)
+    ]
+
+    def learn(group: tuple[list[int], bool]) -> None:
+        finer = Finer(own, likelihood.of_units(group[0]), bias_U, members_U, *group)
+        with torch.enable_grad():
+            finer.learn(shown)
+        with torch.no_grad():
+            finer.take_over(own, bias_U)
+
+    with threads_for_units() as pool:
+        for _ in pool.map(learn, groups):
+            pass
+
+
+class Finer:
+    """What some units' filters are made of, and how it learns: their pairs, or their linear filters."""
+
+    def __init__(
+        self,
+        own: OwnFilters,
+        likelihood: Likelihood,
+        bias_U: Tensor,
+        members_U: Tensor,
+        units: list[int],
+        paired: bool,
+    ) -> None:
+        self.own, self.likelihood, self.units, self.paired = own, likelihood, units, paired
+        device = own.scale_U.device
+        self.begun = Gabors(*(each.to(device) for each in own.shapes().of(members_U[units].cpu())))
+        self.shape = Gabors(*(each.clone().requires_grad_() for each in self.begun))
+        self.mix_U22 = torch.eye(2, device=device).repeat(len(units), 1, 1).requires_grad_()
+        taken = own.courses_U2L, own.linear.space_UP, own.linear.time_UL, own.weight, bias_U
+        self.course_U2L, self.space_UP, self.time_UL, self.weight_UK, self.bias_U = (
+            each.detach()[units].clone().requires_grad_() for each in taken
+        )
+        self.peaks = [(self.weight_UK, WEIGHT), (self.bias_U, WEIGHT)]
+        if paired:
+            self.peaks += [*((each, 1.0) for each in self.shape[1:]), (self.shape.place_M2, PLACE), (self.mix_U22, 1.0)]
+        sized = ((self.course_U2L, COURSE),) if paired else ((self.space_UP, FILTER), (self.time_UL, FILTER))
+        self.peaks += [(each, size * float(each.detach().square().mean().sqrt())) for each, size in sized]
+
+    def courses(self) -> Tensor:
+        return self.mix_U22 @ self.course_U2L
+
+    def learn(self, shown: Shown) -> None:
+        optimizer = torch.optim.Adam(
+            [{"params": [each], "peak": RATE * peak} for each, peak in self.peaks], betas=BETAS
+        )
+        linear = windows(shown.contrast_NTHW, self.own.linear.corner_U2[self.units], self.own.linear.patch)
+        pieces = len(shown.contrast_NTHW)
+        if self.paired:
+            with torch.no_grad():
+                filtered_NTU = torch.cat([self.filtered(linear[:, [piece]]) for piece in range(pieces)])
+            seen = windows(shown.contrast_NTHW, self.own.corner_U2[self.units], self.own.side)
+        for step in range(STEPS):
+            course = min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+            for group in optimizer.param_groups:
+                group["lr"] = course * group["peak"]
+            some = np.random.default_rng(step).choice(pieces, min(BATCH, pieces), replace=False).tolist()
+            if self.paired:
+                s_NTU, energy_NTU3 = filtered_NTU[some], self.energies(seen[:, some])
+            else:
+                s_NTU = self.filtered(linear[:, some])
+                energy_NTU3 = s_NTU.new_zeros(*s_NTU.shape, 3)
+            optimizer.zero_grad()
+            self.nats(shown, some, s_NTU, energy_NTU3).backward()
+            optimizer.step()
+            self.stay_near()
+
+    def filtered(self, seen_UNTP: Tensor) -> Tensor:
+        """What the linear filters make of windows, (N, T, U)."""
+        s_NUT = (seen_UNTP.float() @ self.space_UP[:, None, :, None])[..., 0].transpose(0, 1)
+        s_NUT = F.pad(s_NUT, (self.time_UL.shape[1] - 1, 0))
+        return F.conv1d(s_NUT, self.time_UL[:, None], groups=len(self.time_UL)).transpose(1, 2)
+
+    def energies(self, seen_UNTP: Tensor) -> Tensor:
+        """Of the pairs, of what is seen through windows, (N, T, U, 3)."""
+        pairs_UP2 = self.shape.pairs(self.own.side).flatten(2).transpose(1, 2)
+        seen_NTU2 = (seen_UNTP.float() @ pairs_UP2[:, None]).permute(1, 2, 0, 3)
+        return energies(through(seen_NTU2, self.courses()))
+
+    def nats(self, shown: Shown, pieces: list[int], s_NTU: Tensor, energy_NTU3: Tensor) -> Tensor:
+        """Of a bin that counts, of all these units together."""
+        around_NTU2, counts_NTU, valid_NTU = (
+            each[pieces][:, :, self.units] for each in (shown.around_NTU2, shown.counts_NTU, shown.valid_NTU)
+        )
+        x_NTUK = self.own.features(s_NTU, energy_NTU3, around_NTU2, self.units)
+        rate_NTU = self.likelihood.rate((x_NTUK * self.weight_UK).sum(-1) + self.bias_U)
+        nats_NTU = torch.where(valid_NTU, self.likelihood.nats(rate_NTU, counts_NTU), 0.0)
+        return nats_NTU.sum() / valid_NTU.sum().clamp_min(1)
+
+    @torch.no_grad()
+    def stay_near(self) -> None:
+        """Where the search found a pair, and about as large."""
+        self.shape.place_M2.clamp_(-MOST_PX, MOST_PX)
+        for name in ("log_std_M", "log_frequency_M", "log_aspect_M"):
+            begun = getattr(self.begun, name)
+            getattr(self.shape, name).clamp_(begun - MOST_LOG, begun + MOST_LOG)
+
+    def take_over(self, own: OwnFilters, bias_U: Tensor) -> None:
+        units = self.units
+        if self.paired:
+            own.pair_U2PP[units], own.courses_U2L[units] = self.shape.pairs(own.side), self.courses()
+        else:
+            own.linear.space_UP[units], own.linear.time_UL[units] = self.space_UP, self.time_UL
+        own.weight[units], bias_U[units] = self.weight_UK, self.bias_U
+
+
+def windows(contrast_NTHW: Tensor, corner_U2: Tensor, side: int) -> Tensor:
+    """What units see of pieces through square windows, (U, N, T, P); zero beyond the frame."""
+    seen = []
+    for row, column in corner_U2.tolist():
+        top, left = max(0, -row), max(0, -column)
+        cut = contrast_NTHW[:, :, max(0, row) : max(0, row + side), max(0, column) : max(0, column + side)]
+        bottom, right = side - top - cut.shape[2], side - left - cut.shape[3]
+        seen.append(F.pad(cut, (min(left, side), max(0, right), min(top, side), max(0, bottom))).flatten(2))
+    return torch.stack(seen)
+
+
+def filled(pieces: Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Shown:
+    """Contrast (T, H, W), contrast around (T, U, 2), counts and valid (T, U) of pieces, as one."""
+    columns = [list(column) for column in zip(*pieces, strict=True)]
+    return Shown(*(torch.nn.utils.rnn.pad_sequence(column, batch_first=True) for column in columns))
