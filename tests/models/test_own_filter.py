@@ -80,7 +80,7 @@ def test_an_energy_is_the_sum_of_squares_of_what_a_pair_sees() -> None:
     courses = torch.randn(2, 6)
     centers = torch.tensor([[0, 1], [6, 6], [15, 11], [3, 9], [8, 2]])
     own.take_pairs(Pairs(torch.arange(5) % 4, centers), courses, [shown])
-    contrast = own.linear.contrast(shown).double()
+    contrast, bank = own.linear.contrast(shown).double(), own.shapes().pairs(own.side).double()
     got = own.energies(shown)
     for unit, (x, y) in enumerate(centers.tolist()):
         seen = torch.zeros(2, contrast.shape[1], 2, dtype=torch.float64)
@@ -88,7 +88,7 @@ def test_an_energy_is_the_sum_of_squares_of_what_a_pair_sees() -> None:
             for dx in range(own.side):
                 row, column = y + dy - own.side // 2, x + dx - own.side // 2
                 if 0 <= row < 12 and 0 <= column < 16:
-                    seen += contrast[:, :, row, column, None] * own.bank_M2PP[unit % 4, :, dy, dx].double()
+                    seen += contrast[:, :, row, column, None] * bank[unit % 4, :, dy, dx]
         first = torch.zeros(2, contrast.shape[1], dtype=torch.float64)
         for t in range(contrast.shape[1]):
             responses = sum(courses[0, 5 - lag] * seen[:, t - lag] for lag in range(min(t, 5) + 1))

@@ -108,7 +108,9 @@ def test_a_twin_begins_with_what_simple_models_know(recording: Recording, spec: 
     made, own = begun(recording, spec, ln)
     assert own.scale_U.gt(0).tolist() == [True, True, True, False, False]
     assert own.size_U.gt(0).tolist() == [False, False, False, True, False]
-    assert own.member_U[3] == MEMBER and (own.corner_U2[3] + own.side // 2).tolist() == [PLACE[1], PLACE[0]]
+    assert (own.corner_U2[3] + own.side // 2).tolist() == [PLACE[1], PLACE[0]]
+    pair = bank_of(own.side, 4, NODE["stds_px"], NODE["cycles_per_std"])[MEMBER]
+    assert torch.einsum("phw,qhw->pq", own.pair_U2PP[3], pair).square().sum() > 0.9 * 2  # both of unit norm
     gain_U = alone(made, own, recording)
     assert gain_U[:3].min() > 0.25 and gain_U[3] > 0.2
     assert torch.isfinite(own.weight).all() and torch.isfinite(made.readout("a").bias).all()
@@ -118,6 +120,23 @@ def test_without_a_baseline_there_are_pairs_and_contrast(recording: Recording, s
     made, own = begun(recording, spec, None)
     assert own.scale_U.eq(0).all() and own.size_U.gt(0).tolist() == [False, False, False, True, False]
     assert alone(made, own, recording)[3] > 0.2
+
+
+def test_a_unit_whose_validation_trials_become_worse_keeps_its_filters(
+    recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was: list[torch.Tensor] = []
+
+    def spoil(own: OwnFilters, likelihood: Any, bias_U: torch.Tensor, *rest: Any) -> None:
+        was.extend(each.clone() for each in (*own.learned(), bias_U))
+        own.linear.space_UP[0] = torch.randn(25, generator=torch.Generator().manual_seed(0))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(own_filters, "refine", spoil)
+        made, own = begun(recording, spec, ln)
+    for before, after in zip(was, (*own.learned(), made.readout("a").bias), strict=True):
+        assert torch.equal(before[0], after[0])
+    assert alone(made, own, recording)[:3].min() > 0.2
 
 
 def test_pieces_are_spread_over_long_trials_too(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def refine(own: OwnFilters, likelihood: Likelihood, bias_U: Tensor, members_U: T
         (some.tolist(), paired)
         for paired in (True, False)
         for some in (paired_U if paired else ~paired_U & (own.scale_U > 0)).nonzero()[:, 0].split(GROUP)
+        if len(some)
     ]
 
     def learn(group: tuple[list[int], bool]) -> None:

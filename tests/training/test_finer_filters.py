@@ -1,0 +1,158 @@
+"""Own filters follow what their units do: what windows see, and that shapes and time courses are found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import LIKELIHOOD, spec
+from torch import Tensor
+
+from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.models.own_filter import OwnFilters
+from vivit_core.models.pairs import Gabors, Pairs, energies, through
+from vivit_core.parts.build import build
+from vivit_core.specs import RecordingSpec
+from vivit_core.training.finer_filters import Finer, Shown, filled, refine, windows
+
+NODE: dict[str, Any] = {
+    "_target_": "vivit_core.models.own_filter.OwnFilters",
+    "duration_s": 0.08,
+    "patch": 5,
+    "orientations": 4,
+    "stds_px": [2.0],
+    "cycles_per_std": [0.3],
+    "contrast_stds_px": [1.0, 2.0],
+    "contrast_tau_s": 0.02,
+}
+PIECES, BINS = 24, 200
+SIMPLE, COMPLEX, CHANCE = 0, 1, 2
+UNITS = 5  # of the tiny recording; the last two have no filter
+
+
+def own_filters(of: RecordingSpec) -> OwnFilters:
+    own = build("model.own_filter", NODE, spec=of)
+    assert isinstance(own, OwnFilters)
+    return own
+
+
+def likelihood_of(of: RecordingSpec) -> Likelihood:
+    made = build("likelihood", LIKELIHOOD, mean_counts=of.unit_mean_counts)
+    assert isinstance(made, Likelihood)
+    return made
+
+
+def noise(generator: torch.Generator) -> Tensor:
+    _, height, width = spec().frame_shape
+    return torch.randint(0, 256, (PIECES, 1, BINS, height, width), generator=generator).float()
+
+
+@pytest.mark.parametrize("corner", [(3, 4), (-2, -1), (9, 13), (-9, 2), (40, 40)])
+def test_windows_are_what_a_filter_laid_into_the_frame_sees(corner: tuple[int, int]) -> None:
+    contrast = torch.randn(2, 3, 12, 16)
+    seen = windows(contrast, torch.tensor([corner]), 5).unflatten(-1, (5, 5))
+    assert seen.shape == (1, 2, 3, 5, 5)
+    for y in range(5):
+        for x in range(5):
+            row, column = corner[0] + y, corner[1] + x
+            inside = 0 <= row < 12 and 0 <= column < 16
+            expected = contrast[:, :, row, column] if inside else torch.zeros(2, 3)
+            assert torch.equal(seen[0, :, :, y, x], expected)
+
+
+def test_pieces_are_filled_up_with_bins_that_do_not_count() -> None:
+    def piece(bins: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return (
+            torch.ones(bins, 2, 2).half(), torch.ones(bins, 3, 2), torch.ones(bins, 3), torch.ones(bins, 3).bool()
+        )  # fmt: skip
+
+    shown = filled(iter([piece(4), piece(2)]))
+    assert shown.contrast_NTHW.shape == (2, 4, 2, 2) and shown.contrast_NTHW.dtype == torch.float16
+    assert shown.valid_NTU.sum(1).tolist() == [[4, 4, 4], [2, 2, 2]] and shown.valid_NTU.dtype == torch.bool
+
+
+class Made:
+    """Filters as a search leaves them, and units that do what other ones would."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        of = spec()
+        self.own, self.likelihood = own_filters(of), likelihood_of(of)
+        frames = noise(generator)
+        lags = self.own.courses_U2L.shape[2]
+        courses = torch.zeros(2, lags)
+        courses[0, -2], courses[1, -3] = 1.0, 1.0
+        pieces = list(frames[:, None])
+        centers = torch.tensor([[8, 6]] * UNITS)
+        self.own.take_pairs(Pairs(torch.tensor([-1, 1, 1, -1, -1]), centers), courses, pieces[:4])
+        with torch.no_grad():
+            linear = self.own.linear
+            linear.corner_U2[:] = torch.tensor([4, 6])
+            linear.space_UP[SIMPLE] = torch.randn(25, generator=generator) * 0.3
+            linear.space_UP[SIMPLE, 12] += 1.0
+            linear.time_UL[SIMPLE, -2] = 1.0
+            self.own.scale_U[SIMPLE] = 0.5
+        self.contrast = torch.cat([linear.contrast(piece) for piece in pieces])
+        # What the units do: one pixel, a pair of another orientation, place and time course, and nothing.
+        sizes = torch.tensor([[0.6], [-2.0], [0.1]])
+        true = Gabors(torch.tensor([[0.7, -0.6]]), torch.tensor([0.25 * torch.pi + 0.2]), *sizes)
+        self.pair = true.pairs(self.own.side)
+        self.course = torch.zeros(1, 2, lags)
+        self.course[0, 0, -4:], self.course[0, 1, -1] = torch.tensor([0.5, 0.8, 0.3, -0.1]), 1.0
+        seen = windows(self.contrast, torch.tensor([[6, 8]]) - self.own.side // 2, self.own.side)[0]
+        energy = energies(through((seen @ self.pair.flatten(2)[0].T)[:, :, None], self.course))[..., 0, 0]
+        simple = torch.roll(self.contrast[:, :, 6, 8], 1, dims=1).exp()
+        rates = torch.stack([0.3 * simple, 0.5 * energy / energy.mean(), torch.full_like(simple, 0.4)], dim=-1)
+        self.counts = torch.poisson(torch.cat([rates, rates[..., 2:].expand(-1, -1, 2)], dim=-1), generator=generator)
+        self.bias = self.likelihood.mean_drive().clone()
+        self.shown = Shown(
+            self.contrast.half(),
+            torch.zeros(PIECES, BINS, UNITS, 2),
+            self.counts,
+            torch.ones_like(self.counts, dtype=torch.bool),
+        )
+        with torch.no_grad():
+            self.own.weight[SIMPLE, 0], self.own.weight[COMPLEX, 4] = 0.5, 0.5
+
+
+def test_it_begins_with_what_the_filters_say() -> None:
+    """Windows or the whole frame: the same responses and energies."""
+    made = Made()
+    frames = made.contrast[:2, None] * made.own.linear.spec.pixel_std + made.own.linear.spec.pixel_mean
+    for units, paired in (([SIMPLE], False), ([COMPLEX, CHANCE], True)):
+        finer = Finer(made.own, made.likelihood.of_units(units), made.bias, torch.ones(UNITS).long(), units, paired)
+        if paired:
+            seen = windows(made.contrast[:2], made.own.corner_U2[units], made.own.side)
+            torch.testing.assert_close(
+                finer.energies(seen), made.own.energies(frames)[:, :, units], rtol=1e-3, atol=1e-4
+            )
+        else:
+            seen = windows(made.contrast[:2], made.own.linear.corner_U2[units], made.own.linear.patch)
+            got, expected = finer.filtered(seen), made.own.linear.filtered(frames)[:, :, units]
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_shapes_courses_and_filters_come_near_what_made_the_counts() -> None:
+    made = Made()
+    begun = [each.clone() for each in made.own.learned()]
+
+    def alike() -> tuple[float, float, float]:
+        """Of the pair's plane with the true one, of its first time course, and of the linear filter."""
+        plane = torch.einsum("phw,qhw->pq", made.own.pair_U2PP[COMPLEX], made.pair[0]).square().sum() / 2
+        first = torch.cosine_similarity(made.own.courses_U2L[COMPLEX, 0], made.course[0, 0], dim=0)
+        linear = made.own.linear.space_UP[SIMPLE, 12] / made.own.linear.space_UP[SIMPLE].norm()
+        return float(plane), float(first), float(linear)
+
+    before = alike()
+    refine(made.own, made.likelihood, made.bias, torch.ones(UNITS).long(), made.shown)
+    after = alike()
+    assert before[0] < 0.9 < 0.99 < after[0], (before, after)
+    assert before[1] < 0.5 < 0.97 < after[1], (before, after)
+    assert before[2] < 0.35 < 0.5 < after[2], (before, after)
+    for was, now in zip(begun, made.own.learned(), strict=True):
+        assert torch.isfinite(now).all() and torch.equal(was[3:], now[3:])  # of units without filters
+    linear = made.own.linear
+    assert torch.equal(begun[0][COMPLEX], linear.space_UP[COMPLEX])
+    assert torch.equal(begun[2][SIMPLE], made.own.pair_U2PP[SIMPLE])
+    assert not any(each.requires_grad for each in made.own.learned()[:4])
