@@ -14,7 +14,17 @@ from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import Gabors, Pairs, energies, through
 from vivit_core.parts.build import build
 from vivit_core.specs import RecordingSpec
-from vivit_core.training.finer_filters import Finer, Shown, filled, refine, windows
+from vivit_core.training.finer_filters import (
+    LEAST_STEPS,
+    MOST_UNITS,
+    STEPS,
+    Finer,
+    Shown,
+    filled,
+    refine,
+    steps_for,
+    windows,
+)
 
 NODE: dict[str, Any] = {
     "_target_": "vivit_core.models.own_filter.OwnFilters",
@@ -156,3 +166,8 @@ def test_shapes_courses_and_filters_come_near_what_made_the_counts() -> None:
     assert torch.equal(begun[0][COMPLEX], linear.space_UP[COMPLEX])
     assert torch.equal(begun[2][SIMPLE], made.own.pair_U2PP[SIMPLE])
     assert not any(each.requires_grad for each in made.own.learned()[:4])
+
+
+def test_very_many_units_are_given_fewer_steps() -> None:
+    assert steps_for(1) == steps_for(MOST_UNITS) == STEPS
+    assert steps_for(2 * MOST_UNITS) == STEPS // 2 and steps_for(10**6) == LEAST_STEPS

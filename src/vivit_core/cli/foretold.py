@@ -82,10 +82,11 @@ def foretold(
             frames[split] += recording.info.trials.of(split).n_bins * height * width
         responses += recording.info.trials.of("train").n_bins * recording.info.n_units
     pixels = max(math.prod(recording.info.frame_shape[1:]) for recording in datamodule.recordings)
+    own = model.get("own_filter") is not None  # found unit by unit, which takes longer than all else
     clips = budget.epochs * budget.steps_per_epoch * budget.accumulate * budget.batch_size
     return Foretold(
         baseline=None if baseline is None else Work("LN", responses),
-        start=Work("starting values", frames["train"]),
+        start=Work("starting values, unit by unit", responses) if own else Work("starting values", frames["train"]),
         training=Work(f"training {kind}", clips * datamodule.clip_length * pixels),
         evaluation=Work(f"evaluation {kind}", frames["test"]) if datamodule.scorable("test") else None,
         most_s=60 * budget.max_minutes,

@@ -32,8 +32,10 @@ class OwnFilters(nn.Module):
     its own shape has to wait until the core has one like it. But two filters are known before a training:
 
     - the *linear* one, s, of the linear baseline (LN), which every training fits first;
-    - where a unit has no linear one (a complex cell), the *pair* of Gabor filters whose energy it follows, with the
-      time courses of its neighbors' linear filters (``rf.energy_pairs``).
+    - where a unit has no linear one (a complex cell), the *pair* of Gabor filters whose energy it follows, with two
+      time courses (``rf.energy_pairs``).
+
+    Both are made finer by what the unit did, before the first step (``training.finer_filters``).
 
     A third is known without any data: the *contrast* around a unit, the energy of all orientations, of two sizes and
     smoothed over some bins, by which cortical responses are normalized (Heeger 1992).
@@ -41,8 +43,8 @@ class OwnFilters(nn.Module):
     All go into the drive through curves that the training learns: a weight for each half of u = asinh(3 s), for their
     squares, for the logarithms of the pair's energies, for the square of the first, for motion, and for the logarithms
     of the contrasts and their squares. With a softplus or an exponential behind it a rate may so follow any power of s
-    or of an energy, and be divided by the contrast. The filters themselves do not learn. Where nothing was found they
-    are zero, and add nothing.
+    or of an energy, and be divided by the contrast. In the training the filters stay as they are. Where nothing was
+    found they are zero, and add nothing.
 
     They see the frames as the recording has them: gray, not shifted, not resized.
 

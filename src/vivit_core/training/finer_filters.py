@@ -24,7 +24,9 @@ from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import Gabors, energies, through
 from vivit_core.rf.energy_pairs import threads_for_units
 
-STEPS, WARM_UP = 160, 20
+STEPS, LEAST_STEPS = 160, 20
+MOST_UNITS = 512  # of all recordings, for whom so many are made: half a second of a core a unit
+WARM_UP = 1 / 8  # of the steps
 BATCH = 4  # pieces of trials in a step
 GROUP = 8  # units that learn together
 RATE = 0.1  # of Adam at its peak: of angles (radians), logarithms, and the mixture of a pair's time courses
@@ -53,7 +55,14 @@ class Shown:
     valid_NTU: Tensor
 
 
-def refine(own: OwnFilters, likelihood: Likelihood, bias_U: Tensor, members_U: Tensor, shown: Shown) -> None:
+def steps_for(units: int) -> int:
+    """How many steps are made where all recordings have so many units: few where they are very many."""
+    return max(LEAST_STEPS, STEPS * MOST_UNITS // max(units, MOST_UNITS))
+
+
+def refine(
+    own: OwnFilters, likelihood: Likelihood, bias_U: Tensor, members_U: Tensor, shown: Shown, steps: int = STEPS
+) -> None:
     """Let filters, their weights and the bias follow the gradient of the units' nats.
 
     Parameters
@@ -62,6 +71,7 @@ def refine(own: OwnFilters, likelihood: Likelihood, bias_U: Tensor, members_U: T
     likelihood, bias_U : of the recording's units; the bias is changed in place.
     members_U : which member of ``own.shapes()`` each unit's pair is; any where it has none.
     shown : what units saw and did.
+    steps : how many.
     """
     paired_U = own.size_U > 0
     groups = [
@@ -74,7 +84,7 @@ def refine(own: OwnFilters, likelihood: Likelihood, bias_U: Tensor, members_U: T
     def learn(group: tuple[list[int], bool]) -> None:
         finer = Finer(own, likelihood.of_units(group[0]), bias_U, members_U, *group)
         with torch.enable_grad():
-            finer.learn(shown)
+            finer.learn(shown, steps)
         with torch.no_grad():
             finer.take_over(own, bias_U)
 
@@ -113,7 +123,7 @@ class Finer:
     def courses(self) -> Tensor:
         return self.mix_U22 @ self.course_U2L
 
-    def learn(self, shown: Shown) -> None:
+    def learn(self, shown: Shown, steps: int) -> None:
         optimizer = torch.optim.Adam(
             [{"params": [each], "peak": RATE * peak} for each, peak in self.peaks], betas=BETAS
         )
@@ -123,8 +133,8 @@ class Finer:
             with torch.no_grad():
                 filtered_NTU = torch.cat([self.filtered(linear[:, [piece]]) for piece in range(pieces)])
             seen = windows(shown.contrast_NTHW, self.own.corner_U2[self.units], self.own.side)
-        for step in range(STEPS):
-            course = min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        for step in range(steps):
+            course = min(1.0, (step + 1) / (WARM_UP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = course * group["peak"]
             some = np.random.default_rng(step).choice(pieces, min(BATCH, pieces), replace=False).tolist()

@@ -29,6 +29,7 @@ from vivit_core.rf.eye_shift import shift_by_position
 from vivit_core.rf.regression import CLEAR, unit_centers, varies
 from vivit_core.rf.stretches import ShiftPx
 from vivit_core.specs import Clips
+from vivit_core.training.finer_filters import steps_for
 from vivit_core.training.own_filters import begin_own_filters
 
 DURATION_S = 0.2  # length of the kernels where the model has no front end that says how much it sees
@@ -60,6 +61,7 @@ def initialize_from_data(
     core = twin.core
     frontend: Frontend | None = getattr(core, "frontend", None)
     courses, clear = [], []
+    steps = steps_for(sum(recording.info.n_units for recording in recordings))
     for recording in recordings:
         spec = twin.specs[recording.info.recording_id]
         duration_s = DURATION_S if frontend is None else frontend.lags / spec.frame_rate_hz
@@ -81,7 +83,7 @@ def initialize_from_data(
             # Contrast energy placed them, or nothing did so clearly.
             hidden = np.flatnonzero((~courses_UL.any(1) | (snr_U < CLEAR)) & (snr_U > 0)).tolist()
             both_2L = principal_courses(courses[-1], 2)
-            begin_own_filters(twin, recording, found, hidden, centers_U2, both_2L)
+            begin_own_filters(twin, recording, found, hidden, centers_U2, both_2L, steps)
     if readouts_only:
         return
     if core.left_out:

@@ -40,6 +40,7 @@ def begin_own_filters(
     hidden: Sequence[int],
     centers_U2: np.ndarray,
     courses_2L: np.ndarray | None,
+    steps: int,
 ) -> None:
     """Let a recording's units begin with filters of their own, and with what these alone predict.
 
@@ -51,6 +52,7 @@ def begin_own_filters(
     hidden : units without a linear filter, for which pairs are looked for.
     centers_U2 : where units look, x and y in pixels.
     courses_2L : time courses of the pairs; None: the usual ones.
+    steps : in which they are made finer (``finer_filters.steps_for``).
     """
     name = recording.info.recording_id
     own = twin.own_filter(name)
@@ -76,7 +78,7 @@ def begin_own_filters(
     fit_own_filters(twin, recording, own)
     begun = [each.clone() for each in (*own.learned(), bias_U)]
     before_U = validation_nats(twin, recording, own)
-    refine(own, twin.likelihood(name), bias_U, members_U.clamp_min(0), pieces_shown(recording, own))
+    refine(own, twin.likelihood(name), bias_U, members_U.clamp_min(0), pieces_shown(recording, own), steps)
     fit_own_filters(twin, recording, own)
     if before_U is not None:
         after_U = validation_nats(twin, recording, own)
