@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import LIKELIHOOD, spec
@@ -15,6 +16,7 @@ from vivit_core.models.pairs import Gabors, Pairs, energies, through
 from vivit_core.parts.build import build
 from vivit_core.specs import RecordingSpec
 from vivit_core.training.finer_filters import (
+    BATCH,
     LEAST_STEPS,
     MOST_UNITS,
     STEPS,
@@ -71,15 +73,18 @@ def test_windows_are_what_a_filter_laid_into_the_frame_sees(corner: tuple[int, i
             assert torch.equal(seen[0, :, :, y, x], expected)
 
 
-def test_pieces_are_filled_up_with_bins_that_do_not_count() -> None:
-    def piece(bins: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return (
-            torch.ones(bins, 2, 2).half(), torch.ones(bins, 3, 2), torch.ones(bins, 3), torch.ones(bins, 3).bool()
-        )  # fmt: skip
-
-    shown = filled(iter([piece(4), piece(2)]))
-    assert shown.contrast_NTHW.shape == (2, 4, 2, 2) and shown.contrast_NTHW.dtype == torch.float16
-    assert shown.valid_NTU.sum(1).tolist() == [[4, 4, 4], [2, 2, 2]] and shown.valid_NTU.dtype == torch.bool
+def test_a_step_sees_whole_pieces_and_fills_them_up() -> None:
+    """However short trials are: about as many bins, and no more zeros than the longest of them needs."""
+    lengths = [4, 2000, *[10] * 1000]
+    of = [torch.ones(length, 2) for length in lengths]
+    shown = Shown(of, of, of, of)
+    for seed in range(8):
+        some = shown.some(np.random.default_rng(seed))
+        bins = [lengths[piece] for piece in some]
+        assert BATCH <= sum(bins) < BATCH + bins[-1] + 1 and len(set(some)) == len(some)
+        together = filled(of, some)
+        assert together.shape == (len(some), max(bins), 2) and together.sum() == 2 * sum(bins)
+    assert sorted(Shown(of[:2], of, of, of).some(np.random.default_rng(0))) == [0, 1]
 
 
 class Made:
@@ -116,12 +121,8 @@ class Made:
         rates = torch.stack([0.3 * simple, 0.5 * energy / energy.mean(), torch.full_like(simple, 0.4)], dim=-1)
         self.counts = torch.poisson(torch.cat([rates, rates[..., 2:].expand(-1, -1, 2)], dim=-1), generator=generator)
         self.bias = self.likelihood.mean_drive().clone()
-        self.shown = Shown(
-            self.contrast.half(),
-            torch.zeros(PIECES, BINS, UNITS, 2),
-            self.counts,
-            torch.ones_like(self.counts, dtype=torch.bool),
-        )
+        around, valid = torch.zeros(PIECES, BINS, UNITS, 2), torch.ones_like(self.counts, dtype=torch.bool)
+        self.shown = Shown(*(list(each) for each in (self.contrast.half(), around, self.counts, valid)))
         with torch.no_grad():
             self.own.weight[SIMPLE, 0], self.own.weight[COMPLEX, 4] = 0.5, 0.5
 
@@ -166,6 +167,31 @@ def test_shapes_courses_and_filters_come_near_what_made_the_counts() -> None:
     assert torch.equal(begun[0][COMPLEX], linear.space_UP[COMPLEX])
     assert torch.equal(begun[2][SIMPLE], made.own.pair_U2PP[SIMPLE])
     assert not any(each.requires_grad for each in made.own.learned()[:4])
+
+
+def test_a_step_depends_on_no_other_unit() -> None:
+    """A neighbor whose filter is a hundred times as large, and says the same."""
+    found = []
+    for larger in (1.0, 100.0):
+        made = Made()
+        linear = made.own.linear
+        with torch.no_grad():
+            for each in (linear.space_UP, linear.time_UL, linear.corner_U2, made.own.scale_U, made.own.weight):
+                each[3] = each[SIMPLE]
+            linear.space_UP[3] *= larger
+            made.own.scale_U[3] /= larger
+        refine(made.own, made.likelihood, made.bias, torch.ones(UNITS).long(), made.shown, steps=20)
+        found.append((linear.space_UP[SIMPLE].clone(), linear.space_UP[3] / larger))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_counts_that_do_not_count_may_be_anything() -> None:
+    made = Made()
+    made.shown.counts[0][5:9, SIMPLE] = torch.nan
+    made.shown.valid[0][5:9, SIMPLE] = False
+    refine(made.own, made.likelihood, made.bias, torch.ones(UNITS).long(), made.shown, steps=3)
+    assert torch.isfinite(made.own.linear.space_UP).all() and torch.isfinite(made.own.weight).all()
 
 
 def test_very_many_units_are_given_fewer_steps() -> None:

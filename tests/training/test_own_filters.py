@@ -122,6 +122,17 @@ def test_without_a_baseline_there_are_pairs_and_contrast(recording: Recording, s
     assert alone(made, own, recording)[3] > 0.2
 
 
+def test_without_validation_trials_no_filter_is_made_finer(
+    recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred pixels follow chance where trials are few, and nothing would say so."""
+    split = recording.info.trials.split
+    monkeypatch.setitem(recording.info.trials.__dict__, "split", np.where(split == "val", "test", split))
+    monkeypatch.setattr(own_filters, "refine", lambda *_: pytest.fail("filters were made finer"))
+    made, own = begun(recording, spec, ln)
+    assert alone(made, own, recording)[:3].min() > 0.2
+
+
 def test_a_unit_whose_validation_trials_become_worse_keeps_its_filters(
     recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
 ) -> None:

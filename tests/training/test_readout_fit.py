@@ -263,7 +263,7 @@ def test_units_may_be_fitted_some_after_others(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(readout_fit, "look", lambda *given: seen.append(given[2:]) or look(*given))
     twin.load_state_dict(state)
     assert fit_readout(twin, recording, CLIP, BURN_IN, bins=600) is not None
-    turns = [units for *_, units in seen[1:]]
+    turns = [given[2] for given in seen[1:]]
     assert len(turns) > 1 and [unit for some in turns for unit in range(some.start, some.stop)] == list(range(5))
     assert all(len(windows) * (CLIP - BURN_IN) < 600 for windows, *_ in seen)
 

@@ -3,7 +3,8 @@
 The linear baseline finds a separable filter as if a unit were linear. A pair comes from a bank of a few shapes, and its
 time courses are other units'. Here each unit's linear filter, the shape of its pair and its time courses follow the
 gradient of its own nats for some steps, as if nothing else drove it. The pair stays one of Gabor filters, which a few
-numbers describe: free pixels would follow chance.
+numbers describe: as free pixels it would follow chance. The linear filter has a hundred pixels, and follows chance too
+where trials are few: who calls this looks at trials that it did not see (``own_filters``).
 
 Shape letters: N pieces of trials, T bins of the longest one, U units, H W pixels, P pixels of a window, L lags.
 """
@@ -11,7 +12,6 @@ Shape letters: N pieces of trials, T bins of the longest one, U units, H W pixel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ from vivit_core.rf.energy_pairs import threads_for_units
 STEPS, LEAST_STEPS = 160, 20
 MOST_UNITS = 512  # of all recordings, for whom so many are made: half a second of a core a unit
 WARM_UP = 1 / 8  # of the steps
-BATCH = 4  # pieces of trials in a step
+BATCH = 2_400  # bins in a step, of whole pieces of trials
 GROUP = 8  # units that learn together
 RATE = 0.1  # of Adam at its peak: of angles (radians), logarithms, and the mixture of a pair's time courses
 PLACE = 2.0  # of the middle of a pair (px), in that
@@ -35,24 +35,35 @@ COURSE, FILTER = 0.3, 0.3  # of time courses and of the linear filter, in their 
 WEIGHT = 0.02  # of the weights and the bias, in that
 BETAS = 0.9, 0.99
 MOST_PX = 3.0  # of a pair's middle from where the search saw it
+TINY = 1e-12  # of a filter's size: where it is zero
 MOST_LOG = 1.0  # of a pair's sizes, from what they were in the bank
 
 
 @dataclass
 class Shown:
-    """Pieces of training trials, filled up to the longest one.
+    """Pieces of training trials.
 
     Attributes
     ----------
-    contrast_NTHW : in half precision.
-    around_NTU2 : contrast around units, smoothed.
-    counts_NTU, valid_NTU : what was measured, and which bins count.
+    contrast : (T, H, W) of each, in half precision.
+    around : (T, U, 2), contrast around units, smoothed.
+    counts, valid : (T, U), what was measured, and which bins count.
     """
 
-    contrast_NTHW: Tensor
-    around_NTU2: Tensor
-    counts_NTU: Tensor
-    valid_NTU: Tensor
+    contrast: list[Tensor]
+    around: list[Tensor]
+    counts: list[Tensor]
+    valid: list[Tensor]
+
+    def some(self, rng: np.random.Generator) -> list[int]:
+        """Pieces by chance, of ``BATCH`` bins together, or all."""
+        chosen, bins = [], 0
+        for piece in rng.permutation(len(self.contrast)).tolist():
+            chosen.append(piece)
+            bins += len(self.contrast[piece])
+            if bins >= BATCH:
+                break
+        return chosen
 
 
 def steps_for(units: int) -> int:
@@ -110,38 +121,44 @@ class Finer:
         self.begun = Gabors(*(each.to(device) for each in own.shapes().of(members_U[units].cpu())))
         self.shape = Gabors(*(each.clone().requires_grad_() for each in self.begun))
         self.mix_U22 = torch.eye(2, device=device).repeat(len(units), 1, 1).requires_grad_()
-        taken = own.courses_U2L, own.linear.space_UP, own.linear.time_UL, own.weight, bias_U
-        self.course_U2L, self.space_UP, self.time_UL, self.weight_UK, self.bias_U = (
-            each.detach()[units].clone().requires_grad_() for each in taken
-        )
+        # In their own size, so that no unit's step depends on the others of its group.
+        self.course_U2L, self.course_size = in_its_size(own.courses_U2L[units])
+        self.space_UP, self.space_size = in_its_size(own.linear.space_UP[units])
+        self.time_UL, self.time_size = in_its_size(own.linear.time_UL[units])
+        self.weight_UK, self.bias_U = (each.detach()[units].clone().requires_grad_() for each in (own.weight, bias_U))
         self.peaks = [(self.weight_UK, WEIGHT), (self.bias_U, WEIGHT)]
         if paired:
             self.peaks += [*((each, 1.0) for each in self.shape[1:]), (self.shape.place_M2, PLACE), (self.mix_U22, 1.0)]
-        sized = ((self.course_U2L, COURSE),) if paired else ((self.space_UP, FILTER), (self.time_UL, FILTER))
-        self.peaks += [(each, size * float(each.detach().square().mean().sqrt())) for each, size in sized]
+        self.peaks += [(self.course_U2L, COURSE)] if paired else [(self.space_UP, FILTER), (self.time_UL, FILTER)]
 
     def courses(self) -> Tensor:
-        return self.mix_U22 @ self.course_U2L
+        return self.mix_U22 @ (self.course_U2L * self.course_size)
+
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Windows (U, P) and time courses (U, L)."""
+        return self.space_UP * self.space_size, self.time_UL * self.time_size
 
     def learn(self, shown: Shown, steps: int) -> None:
         optimizer = torch.optim.Adam(
             [{"params": [each], "peak": RATE * peak} for each, peak in self.peaks], betas=BETAS
         )
-        linear = windows(shown.contrast_NTHW, self.own.linear.corner_U2[self.units], self.own.linear.patch)
-        pieces = len(shown.contrast_NTHW)
-        if self.paired:
+        own, units = self.own, self.units
+        where = (own.corner_U2, own.side) if self.paired else (own.linear.corner_U2, own.linear.patch)
+        filtered: list[Tensor] = []
+        if self.paired:  # whose linear filters stay as they are
             with torch.no_grad():
-                filtered_NTU = torch.cat([self.filtered(linear[:, [piece]]) for piece in range(pieces)])
-            seen = windows(shown.contrast_NTHW, self.own.corner_U2[self.units], self.own.side)
+                seen = (windows(x[None], own.linear.corner_U2[units], own.linear.patch) for x in shown.contrast)
+                filtered = [self.filtered(x)[0] for x in seen]
         for step in range(steps):
             course = min(1.0, (step + 1) / (WARM_UP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = course * group["peak"]
-            some = np.random.default_rng(step).choice(pieces, min(BATCH, pieces), replace=False).tolist()
+            some = shown.some(np.random.default_rng(step))
+            seen_UNTP = windows(filled(shown.contrast, some), where[0][units], where[1])
             if self.paired:
-                s_NTU, energy_NTU3 = filtered_NTU[some], self.energies(seen[:, some])
+                s_NTU, energy_NTU3 = filled(filtered, some), self.energies(seen_UNTP)
             else:
-                s_NTU = self.filtered(linear[:, some])
+                s_NTU = self.filtered(seen_UNTP)
                 energy_NTU3 = s_NTU.new_zeros(*s_NTU.shape, 3)
             optimizer.zero_grad()
             self.nats(shown, some, s_NTU, energy_NTU3).backward()
@@ -150,9 +167,10 @@ class Finer:
 
     def filtered(self, seen_UNTP: Tensor) -> Tensor:
         """What the linear filters make of windows, (N, T, U)."""
-        s_NUT = (seen_UNTP.float() @ self.space_UP[:, None, :, None])[..., 0].transpose(0, 1)
-        s_NUT = F.pad(s_NUT, (self.time_UL.shape[1] - 1, 0))
-        return F.conv1d(s_NUT, self.time_UL[:, None], groups=len(self.time_UL)).transpose(1, 2)
+        space_UP, time_UL = self.linear()
+        s_NUT = (seen_UNTP.float() @ space_UP[:, None, :, None])[..., 0].transpose(0, 1)
+        s_NUT = F.pad(s_NUT, (time_UL.shape[1] - 1, 0))
+        return F.conv1d(s_NUT, time_UL[:, None], groups=len(time_UL)).transpose(1, 2)
 
     def energies(self, seen_UNTP: Tensor) -> Tensor:
         """Of the pairs, of what is seen through windows, (N, T, U, 3)."""
@@ -163,10 +181,11 @@ class Finer:
     def nats(self, shown: Shown, pieces: list[int], s_NTU: Tensor, energy_NTU3: Tensor) -> Tensor:
         """Of a bin that counts, of all these units together."""
         around_NTU2, counts_NTU, valid_NTU = (
-            each[pieces][:, :, self.units] for each in (shown.around_NTU2, shown.counts_NTU, shown.valid_NTU)
+            filled(each, pieces)[:, :, self.units] for each in (shown.around, shown.counts, shown.valid)
         )
         x_NTUK = self.own.features(s_NTU, energy_NTU3, around_NTU2, self.units)
         rate_NTU = self.likelihood.rate((x_NTUK * self.weight_UK).sum(-1) + self.bias_U)
+        counts_NTU = torch.where(valid_NTU, counts_NTU, 0.0)
         nats_NTU = torch.where(valid_NTU, self.likelihood.nats(rate_NTU, counts_NTU), 0.0)
         return nats_NTU.sum() / valid_NTU.sum().clamp_min(1)
 
@@ -183,7 +202,7 @@ class Finer:
         if self.paired:
             own.pair_U2PP[units], own.courses_U2L[units] = self.shape.pairs(own.side), self.courses()
         else:
-            own.linear.space_UP[units], own.linear.time_UL[units] = self.space_UP, self.time_UL
+            own.linear.space_UP[units], own.linear.time_UL[units] = self.linear()
         own.weight[units], bias_U[units] = self.weight_UK, self.bias_U
 
 
@@ -198,7 +217,12 @@ def windows(contrast_NTHW: Tensor, corner_U2: Tensor, side: int) -> Tensor:
     return torch.stack(seen)
 
 
-def filled(pieces: Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Shown:
-    """Contrast (T, H, W), contrast around (T, U, 2), counts and valid (T, U) of pieces, as one."""
-    columns = [list(column) for column in zip(*pieces, strict=True)]
-    return Shown(*(torch.nn.utils.rnn.pad_sequence(column, batch_first=True) for column in columns))
+def filled(of: list[Tensor], pieces: list[int]) -> Tensor:
+    """Some pieces as one, filled up with zeros to the longest of them."""
+    return torch.nn.utils.rnn.pad_sequence([of[piece] for piece in pieces], batch_first=True)
+
+
+def in_its_size(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of units, the unit first, in their root mean square, to be learned; and that. Zeros stay zero."""
+    size = values.detach().square().mean(-1, keepdim=True).sqrt().clamp_min(TINY)
+    return (values.detach() / size).requires_grad_(), size

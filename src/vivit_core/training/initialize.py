@@ -53,7 +53,8 @@ def initialize_from_data(
     Parameters
     ----------
     twin : changed in place.
-    recordings : files of the twin's recordings; only training trials are read.
+    recordings : files of the twin's recordings. Only training trials tell where values start; validation trials say
+        whose own filters are made finer.
     ln : the fitted baseline, whose receptive fields the first convolution takes over; None leaves it random.
     readouts_only : leave the core as it is, because it is trained already.
     max_frames : most frames of a recording that are used.

@@ -18,8 +18,8 @@ from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import usual_courses
 from vivit_core.models.twin import Twin
 from vivit_core.rf.energy_pairs import energy_pairs
-from vivit_core.training.finer_filters import Shown, filled, refine
-from vivit_core.training.readout_fit import GROUP, HELD_OUT, WORSE, Fit, Seen, best_of, parts
+from vivit_core.training.finer_filters import Shown, refine
+from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, best_of, parts
 
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
 LEAST_PIECES = 4
@@ -47,7 +47,8 @@ def begin_own_filters(
     Parameters
     ----------
     twin : with own filters.
-    recording : only its training trials are read.
+    recording : of its trials those for training are fitted to. Its validation trials say which units' filters are made
+        finer; without any, none are.
     found : LN of its units; None: there are no linear filters.
     hidden : units without a linear filter, for which pairs are looked for.
     centers_U2 : where units look, x and y in pixels.
@@ -76,16 +77,17 @@ def begin_own_filters(
         return
     bias_U = twin.readout(name).bias
     fit_own_filters(twin, recording, own)
-    begun = [each.clone() for each in (*own.learned(), bias_U)]
     before_U = validation_nats(twin, recording, own)
+    if before_U is None:
+        return
+    begun = [each.clone() for each in (*own.learned(), bias_U)]
     refine(own, twin.likelihood(name), bias_U, members_U.clamp_min(0), pieces_shown(recording, own), steps)
     fit_own_filters(twin, recording, own)
-    if before_U is not None:
-        after_U = validation_nats(twin, recording, own)
-        assert after_U is not None
-        worse_U = ~(after_U < before_U + WORSE)
-        for each, was in zip((*own.learned(), bias_U), begun, strict=True):
-            each[worse_U] = was[worse_U]
+    after_U = validation_nats(twin, recording, own)
+    assert after_U is not None
+    keeps_U = ~(after_U < before_U)
+    for each, was in zip((*own.learned(), bias_U), begun, strict=True):
+        each[keeps_U] = was[keeps_U]
 
 
 def trained_frames(recording: Recording) -> int:
@@ -96,43 +98,43 @@ def trained_frames(recording: Recording) -> int:
 def pieces_shown(recording: Recording, own: OwnFilters) -> Shown:
     """What units saw and did in pieces spread over the training trials, as many as fit into memory."""
     _, height, width = own.linear.spec.frame_shape
-    device = own.weight.device
-
-    def pieces() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        for start, stop in spread(recording, max(1, min(FIT_FRAMES, SEARCH_PIXELS // (height * width)))):
-            frames = torch.as_tensor(recording.frames(start, stop), device=device)[None]
-            counts_TU, valid = (
-                torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
-            )
-            around_TU2 = own.faded(own.around(frames))[0]
-            yield own.linear.contrast(frames)[0].half(), around_TU2, counts_TU, valid.expand(counts_TU.shape)
-
-    return filled(pieces())
+    device, most = own.weight.device, min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())
+    shown = Shown([], [], [], [])
+    for start, stop in spread(recording, max(1, min(most, SEARCH_PIXELS // (height * width)))):
+        frames = torch.as_tensor(recording.frames(start, stop), device=device)[None]
+        counts_TU, valid = (
+            torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
+        )
+        shown.contrast.append(own.linear.contrast(frames)[0].half())
+        shown.around.append(own.faded(own.around(frames))[0])
+        shown.counts.append(counts_TU)
+        shown.valid.append(valid.expand(counts_TU.shape))
+    return shown
 
 
 def validation_nats(twin: Twin, recording: Recording, own: OwnFilters) -> Tensor | None:
-    """(U,) of the validation trials, by what the filters alone predict; None where there are none."""
-    name, trials = recording.info.recording_id, recording.info.trials.of("val")
-    device, total = own.weight.device, None
-    for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):
-        for first in range(start, stop, PIECE_FRAMES):
-            last = min(first + PIECE_FRAMES, stop)
-            drive_TU = own(torch.as_tensor(recording.frames(first, last), device=device)[None])[0]
-            rate_TU = twin.likelihood(name).rate(drive_TU + twin.readout(name).bias)
-            counts_TU, valid = (
-                torch.as_tensor(x, device=device) for x in (recording.counts(first, last), recording.valid(first, last))
-            )
-            nats_U = torch.where(valid, twin.likelihood(name).nats(rate_TU, counts_TU), 0.0).sum(0)
-            total = nats_U if total is None else total + nats_U
+    """(U,) of pieces spread over the validation trials, by what filters alone predict; None where there are none."""
+    name, device, total = recording.info.recording_id, own.weight.device, None
+    if not len(recording.info.trials.of("val").start):
+        return None
+    for start, stop in spread(recording, max(1, min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())), "val"):
+        drive_TU = own(torch.as_tensor(recording.frames(start, stop), device=device)[None])[0]
+        rate_TU = twin.likelihood(name).rate(drive_TU + twin.readout(name).bias)
+        counts_TU, valid = (
+            torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
+        )
+        counts_TU = torch.where(valid, counts_TU, 0.0)
+        nats_U = torch.where(valid, twin.likelihood(name).nats(rate_TU, counts_TU), 0.0).sum(0)
+        total = nats_U if total is None else total + nats_U
     return total
 
 
-def spread(recording: Recording, frames: int) -> list[tuple[int, int]]:
-    """Starts and stops of pieces of training trials, spread over the recording, of about so many frames together.
+def spread(recording: Recording, frames: int, split: str = "train") -> list[tuple[int, int]]:
+    """Starts and stops of pieces of a split's trials, spread over the recording, of about so many frames together.
 
     A trial is cut into equal pieces, of which there are ``LEAST_PIECES`` where the recording has so many bins.
     """
-    trials = recording.info.trials.of("train")
+    trials = recording.info.trials.of(split)
     total = int((trials.stop - trials.start).sum())
     longest = max(1, min(PIECE_FRAMES, min(frames, total) // LEAST_PIECES))
     pieces: list[tuple[int, int]] = []

@@ -28,7 +28,7 @@ from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
-MEMORY = 2**28  # numbers of all units' features that are held at a time, at two bytes each
+MEMORY = 2**28  # numbers of all units' features that are held at a time, at two bytes each; half of it at four
 GROUP = 2**24  # of some units', at four bytes, that are worked on at a time
 RIDGES = (4096.0, 512.0, 64.0)  # of the core's maps: nats for a weight that moves by one over its feature's deviation
 OWN, GAIN = 8.0, 128.0  # of a unit's own filters, and of what multiplies its rate
@@ -36,7 +36,8 @@ STEPS = 2  # of Fisher scoring with each ridge, from where the one before ended
 CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
 WORSE = 4.0  # nats of the held-out clips, by which a unit's other weights may be worse than its own: more is no chance
-HELD_OUT = 4  # one clip in so many chooses the ridge where there are no validation trials
+HELD_OUT = 4  # one training clip in so many chooses the ridge too, where validation trials have
+LEAST_SHARE = 16  # less than one bin for so many of the training trials
 LEAST_DEVIATION = 1e-4  # of a feature; one that varies less tells nothing
 LEAST_CURVATURE = 1e-3  # of the nats, so that a step is finite
 MOST = 6e4  # of a feature, in half precision
@@ -73,8 +74,8 @@ class Seen:
 
     Attributes
     ----------
-    x_NUK : what the weights weigh, but for the bias, in half precision: the core's maps that drive, the unit's own
-        filters, what multiplies.
+    x_NUK : what the weights weigh, but for the bias: the core's maps that drive, the unit's own filters, what
+        multiplies.
     counts_NU, valid_NU : what was measured.
     held_N : which bins are of clips that choose the ridge.
     of_core, drives : how many of the K are of the core's maps that drive, and of the drive with own filters.
@@ -95,10 +96,10 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     Parameters
     ----------
     twin : in evaluation, wherever it lies. Only weights and biases of this recording's readout and filters change.
-    recording : its validation trials choose how far weights may go; where there are none, every ``HELD_OUT``-th clip of
-        the training trials does.
+    recording : its validation trials choose how far weights may go; where they are few, every ``HELD_OUT``-th clip of
+        the training trials does too, and is not fitted to.
     clip_length, burn_in : bins of a clip, and those at its start that do not count.
-    bins : at most so many count, of clips that are spread over the training trials; fewer where all units together see
+    bins : about so many count, of clips that are spread over the training trials; fewer where all units together see
         more than ``MEMORY`` numbers in them.
 
     Returns
@@ -110,9 +111,10 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     windows, choosing = (
         evaluation_windows(recording.info.trials, split, clip_length, burn_in) for split in ("train", "val")
     )
-    if not choosing:
-        choosing = windows[HELD_OUT - 1 :: HELD_OUT]
-        windows = [window for window in windows if window not in choosing]
+    choosing = [window for window in choosing if recording.valid(window.score_start, window.score_stop).any()]
+    if scored_bins(choosing) * LEAST_SHARE < scored_bins(windows):  # too little to choose by
+        choosing += windows[HELD_OUT - 1 :: HELD_OUT]
+        del windows[HELD_OUT - 1 :: HELD_OUT]
     if len(windows) + len(choosing) < HELD_OUT or not windows:
         return None
     if (one := look(twin, recording, windows[:1], [], slice(0, 1))) is None:
@@ -121,11 +123,13 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     # Where not all units can be looked at together, the core works for some of them after others, and on fewer clips.
     bins = min(bins, math.isqrt(bins * MEMORY // (numbers * units.stop)))
     chosen, choosing = spread(windows, bins), spread(choosing, max(1, bins // HELD_OUT))
-    scored = sum(window.stop - window.score_start for window in (*chosen, *choosing))
+    scored = scored_bins([*chosen, *choosing])
     fitted: list[tuple[Weights, slice]] = []
     found: list[tuple[Tensor, Tensor]] = []
     for some in parts(units, MEMORY // (scored * numbers)):
-        looked = look(twin, recording, chosen, choosing, some)
+        # Half a number's precision is lost where it must be: it shows in the weights of what hardly varies.
+        many = scored * numbers * (some.stop - some.start) > MEMORY // 2
+        looked = look(twin, recording, chosen, choosing, some, torch.float16 if many else torch.float32)
         assert looked is not None
         weights, seen = looked
         for few in parts(some, GROUP // (scored * numbers)):
@@ -152,9 +156,13 @@ def best_of(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.where(took_RU[best][:, None], weights_RUK[best], weights_RUK[0]), took_RU[best]
 
 
+def scored_bins(windows: Sequence[Window]) -> int:
+    return sum(window.score_stop - window.score_start for window in windows)
+
+
 def spread(windows: Sequence[Window], bins: int) -> list[Window]:
     """As many of them as score about so many bins, evenly taken; at least ``HELD_OUT`` where there are so many."""
-    scored = sum(window.stop - window.score_start for window in windows)
+    scored = scored_bins(windows)
     number = min(len(windows), max(HELD_OUT, len(windows) * bins // scored))
     return [windows[int(i)] for i in np.linspace(0, len(windows) - 1, number)]
 
@@ -167,10 +175,15 @@ def parts(whole: slice, size: int) -> Iterator[slice]:
 
 
 def look(
-    twin: Twin, recording: Recording, windows: Sequence[Window], choosing: Sequence[Window], units: slice
+    twin: Twin,
+    recording: Recording,
+    windows: Sequence[Window],
+    choosing: Sequence[Window],
+    units: slice,
+    precision: torch.dtype = torch.float32,
 ) -> tuple[Weights, Seen] | None:
-    """The weights of a recording's readout, and what some units see and do in these windows, and in those that choose;
-    None where weights cannot be fitted."""
+    """The weights of a recording's readout, and what some units see and do in these windows, and in those that choose,
+    kept in this precision; None where weights cannot be fitted."""
     name, weights, of_core, drives = recording.info.recording_id, None, 0, 0
     readout, device = twin.readout(name), next(twin.parameters()).device
     columns: list[tuple[Tensor, ...]] = []
@@ -197,7 +210,7 @@ def look(
             of_drive.append((filters.weight, filters.looked(clips["frames"])[0, scored - start :, units]))
         weights = Weights([own for own, _ in of_drive], [own for own, _ in of_gain], readout.bias)
         drives = sum(x_NUC.shape[2] for _, x_NUC in of_drive)
-        x_NUK = torch.cat([x_NUC for _, x_NUC in (*of_drive, *of_gain)], dim=2).clamp(-MOST, MOST).half()
+        x_NUK = torch.cat([x_NUC for _, x_NUC in (*of_drive, *of_gain)], dim=2).clamp(-MOST, MOST).to(precision)
         counts_NU, valid_NU = (
             torch.as_tensor(x, device=device) for x in (recording.counts(scored, stop), recording.valid(scored, stop))
         )

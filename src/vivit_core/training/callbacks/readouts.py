@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.datamodule import PASS, RecordingsDataModule
 from vivit_core.system.activity import stage
 from vivit_core.training.data import TrainingData
 from vivit_core.training.module import TwinModule
-from vivit_core.training.readout_fit import fit_readout
+from vivit_core.training.readout_fit import HELD_OUT, fit_readout
 
 SHARE = 1.0  # of the clips that the training has seen; without a backward pass they take a third of its time at most
 
@@ -41,6 +41,7 @@ class FitReadouts(Callback):
         if self.fits(pl_module):
             data = data_of(trainer)
             clips = self.most(trainer, pl_module) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
+            clips *= 1 + 1 / HELD_OUT  # those that choose
             pl_module.last_passes = clips / (data.batch_size * trainer.accumulate_grad_batches)
 
     def fits(self, module: TwinModule) -> bool:
@@ -60,15 +61,24 @@ class FitReadouts(Callback):
             return
         data, twin = data_of(trainer), pl_module.twin
         if trainer.is_global_zero:
-            bins = self.most(trainer, pl_module)
+            bins, (length, burn_in) = self.most(trainer, pl_module), windows_of(data)
             with stage("the readouts' last fit"):
                 for recording in data.recordings:
-                    fit_readout(twin, recording, data.evaluation_length, data.evaluation_burn_in, bins)
+                    fit_readout(twin, recording, length, burn_in, bins)
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
         for fitted in (twin.readouts, twin.own_filters):
             if fitted is not None:
                 own = {name: value.cpu() for name, value in fitted.state_dict().items()}
                 fitted.load_state_dict(trainer.strategy.broadcast(own))
+
+
+def windows_of(data: RecordingsDataModule) -> tuple[int, int]:
+    """Length and burn-in of the clips that are looked at, in bins: an evaluation's, whose past is as long as it will
+    be; a training's where those would cost far more, as windows do of which one bin is scored."""
+    length, burn_in = data.evaluation_length, data.evaluation_burn_in
+    if length - burn_in < data.clip_length - data.burn_in or length > PASS * data.clip_length:
+        return data.clip_length, data.burn_in
+    return length, burn_in
 
 
 def data_of(trainer: Trainer) -> RecordingsDataModule:
