@@ -73,7 +73,7 @@ def begin_own_filters(
         pairs = energy_pairs(shown, hidden, torch.as_tensor(centers_U2), courses, bank_M2PP)
         own.take_pairs(pairs, courses, frames)
         members_U = pairs.member_U
-    if trained_frames(recording) < LEAST_FRAMES:
+    if recording.info.trials.of("train").n_bins < LEAST_FRAMES:
         return
     bias_U = twin.readout(name).bias
     fit_own_filters(twin, recording, own)
@@ -88,11 +88,6 @@ def begin_own_filters(
     keeps_U = ~(after_U < before_U)
     for each, was in zip((*own.learned(), bias_U), begun, strict=True):
         each[keeps_U] = was[keeps_U]
-
-
-def trained_frames(recording: Recording) -> int:
-    trials = recording.info.trials.of("train")
-    return int((trials.stop - trials.start).sum())
 
 
 def pieces_shown(recording: Recording, own: OwnFilters) -> Shown:
@@ -135,7 +130,7 @@ def spread(recording: Recording, frames: int, split: str = "train") -> list[tupl
     A trial is cut into equal pieces, of which there are ``LEAST_PIECES`` where the recording has so many bins.
     """
     trials = recording.info.trials.of(split)
-    total = int((trials.stop - trials.start).sum())
+    total = trials.n_bins
     longest = max(1, min(PIECE_FRAMES, min(frames, total) // LEAST_PIECES))
     pieces: list[tuple[int, int]] = []
     for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):

@@ -50,8 +50,7 @@ class FitReadouts(Callback):
     def most(self, trainer: Trainer, module: TwinModule) -> int:
         """Bins of each recording that the fit sees."""
         data, recordings = data_of(trainer), len(module.twin.specs)
-        own = [recording.info.trials.of("train") for recording in data.recordings]
-        there = max(int((trials.stop - trials.start).sum()) for trials in own)
+        there = max(recording.info.trials.of("train").n_bins for recording in data.recordings)
         trained = module.steps * trainer.accumulate_grad_batches * data.batch_size * (data.clip_length - data.burn_in)
         return min(self.bins, there, int(SHARE * trained / recordings))
 
