@@ -19,7 +19,7 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.training.machine import lacks_to_compile
 
-STEPS, CLIP = 4, 1.0
+STEPS, CLIP = 4, 0.5  # below the gradient of every step, so that the clipping shows
 OWN = [
     *SMALL, "data.behavior=[gaze]", "data.clip_length=60", "data.burn_in=20", "data.num_workers=2",
     "trainer.precision=bf16-mixed", f"trainer.gradient_clip={CLIP}", "model.compile=true", "trainer.steps_per_epoch=1",
@@ -73,7 +73,7 @@ def test_a_gpus_budget_from_training_to_report(tmp_path, monkeypatch):
         kept, squares = moments(run, "exp_avg_sq")
         beta = kept["param_groups"][0]["betas"][1]
         share = (1 - beta) * beta ** np.arange(STEPS - 1, -1, -1)
-        assert norms.max() > CLIP and all(group["fused"] for group in kept["param_groups"])
+        assert norms.min() > CLIP and all(group["fused"] for group in kept["param_groups"])
         assert float(squares.sum()) == pytest.approx((share * np.minimum(norms, CLIP) ** 2).sum(), rel=1e-3)
     # Sums of half batches are rounded to bfloat16 each for itself.
     one, two = (moments(run, "exp_avg")[1] for run in runs.values())
