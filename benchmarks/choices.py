@@ -59,8 +59,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {  # beginnings of options' names -> w
     "optim": {},
 }
 SETTINGS = (  # choices that are single keys, and another core
-    *("model.blocks=joint", "model.tokenizer.token_stride=[4,8,8]", "optim.cooldown_fraction=0.2"),
-    *("data.weighting=equal", "data.weighting=subjects", "model=resnet"),
+    *("model.blocks=joint", "model.tokenizer.token_stride=[4,8,8]", "optim.cooldown_fraction=0.2", "model=resnet"),
 )
 EPOCHS = 4
 UNCOMPILED = "model.compile=false"  # as a step is timed

@@ -11,7 +11,7 @@ from tiny_models import clips, spec, twin, vivit
 
 from vivit_core.models.ln import LN, LinearFilters
 from vivit_core.models.own_filter import OwnFilters
-from vivit_core.models.pairs import Pairs
+from vivit_core.models.pairs import Pairs, energies
 from vivit_core.parts.build import build
 from vivit_core.testing.twins import begin_anywhere
 
@@ -81,7 +81,7 @@ def test_an_energy_is_the_sum_of_squares_of_what_a_pair_sees() -> None:
     centers = torch.tensor([[0, 1], [6, 6], [15, 11], [3, 9], [8, 2]])
     own.take_pairs(Pairs(torch.arange(5) % 4, centers), courses, [shown])
     contrast, bank = own.linear.contrast(shown).double(), own.shapes().pairs(own.side).double()
-    got = own.energies(shown)
+    got = energies(own.responses(shown))
     for unit, (x, y) in enumerate(centers.tolist()):
         seen = torch.zeros(2, contrast.shape[1], 2, dtype=torch.float64)
         for dy in range(own.side):
@@ -94,6 +94,29 @@ def test_an_energy_is_the_sum_of_squares_of_what_a_pair_sees() -> None:
             responses = sum(courses[0, 5 - lag] * seen[:, t - lag] for lag in range(min(t, 5) + 1))
             first[:, t] = responses.square().sum(-1)
         torch.testing.assert_close(got[:, :, unit, 0].double(), first, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pair_stands_for_a_linear_filter_that_it_is_like() -> None:
+    """Of the same place, orientation and phase, beyond the frame's border too; the others' filters stay."""
+    shown = clips(spec())["frames"]
+    own, like = made(patch=9), [3, 0, 1]
+    bank = own.shapes().pairs(own.side)
+    with torch.no_grad():
+        own.linear.space_UP.normal_()
+        own.linear.time_UL.normal_()
+        own.linear.corner_U2.copy_(torch.tensor([[-3, 2], [3, 4], [5, 9], [0, 0], [2, 2]]))
+        space_UPP = own.linear.space_UP.view(5, 9, 9)
+        for unit, member in zip(like, (1, 2, 3), strict=True):
+            space_UPP[unit] = 0.0
+            space_UPP[unit, 2:, 1:-1] = 0.5 * bank[member, 0] - 2.0 * bank[member, 1]  # a pixel below the middle
+    before, seen = [each.clone() for each in own.learned()], own.linear.filtered(shown)
+    members = own.take_shapes(like, [shown])
+    assert members[like].tolist() == [1, 2, 3]
+    now = own.linear.filtered(shown) + (own.responses(shown) * own.mix_U4).sum(-1)
+    torch.testing.assert_close(now, seen, rtol=1e-3, atol=1e-3)
+    assert own.size_U.gt(0).tolist() == [True, True, False, True, False]
+    for was, each in zip(before, own.learned(), strict=True):
+        assert torch.equal(was[[2, 4]], each[[2, 4]])
 
 
 def test_contrast_is_the_energy_of_all_orientations_and_fades() -> None:

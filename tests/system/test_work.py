@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vivit_core.system import activity
-from vivit_core.system.activity import stage, voice
+from vivit_core.system.activity import spared, stage, voice
 from vivit_core.system.work import MOST, Work, expected_s, remember
 
 
@@ -81,3 +81,7 @@ def test_a_stage_knows_from_the_last_time() -> None:
         "LN begins, and takes about 1:40 min",
     ]
     assert expected_s("LN", 20) == 100.0
+    with voice(said.append, False, "task=train", lambda: now[0]), stage("LN", work=Work("LN", 20)):
+        now[0] += 9.0
+        spared()  # half of it was kept
+    assert said[-1] == "LN took 0:09 min" and expected_s("LN", 20) == 100.0

@@ -19,6 +19,7 @@ from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import bank_of
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
+from vivit_core.system.kept import Kept
 from vivit_core.training import own_filters
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.own_filters import spread
@@ -36,20 +37,34 @@ NODE: dict[str, Any] = {
 HEIGHT, WIDTH, TRIALS, BINS = 14, 20, 16, 500
 SIMPLE = ((5, 4), (3, 9), (16, 10))  # places, x and y
 MEMBER, PLACE = 5, (13, 6)  # of the complex cell's pair: an orientation of the second size; x and y
+MOVING, ITS_MEMBER, ITS_PLACE = 5, 2, (9, 5)  # a simple cell that prefers a direction of motion
+
+
+def through_pair(contrast: np.ndarray, member: int, place: tuple[int, int]) -> np.ndarray:
+    pair = bank_of(11, 4, NODE["stds_px"], NODE["cycles_per_std"])[member].numpy()
+    around = np.pad(contrast, ((0, 0), (5, 5), (5, 5)))
+    x, y = place
+    return np.einsum("thw,phw->tp", around[:, y : y + 11, x : x + 11], pair)
+
+
+def moved(contrast: np.ndarray) -> np.ndarray:
+    """What the moving cell's filter says of each bin, of deviation one."""
+    even, odd = through_pair(contrast, ITS_MEMBER, ITS_PLACE).T
+    response = np.roll(even, 1) - np.roll(odd, 2)
+    return np.asarray(response / response.std())
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """White noise seen by simple cells through one pixel each, by a complex cell through a pair, and by none."""
+    """White noise seen by simple cells through one pixel each, by a complex cell through a pair, by none, and by a
+    simple cell that prefers a direction."""
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (TRIALS * BINS, HEIGHT, WIDTH), dtype=np.uint8)
     contrast = (frames - 127.5) / 74.0
     simple = np.stack([0.3 * np.exp(0.8 * np.roll(contrast[:, y, x], 1)) for x, y in SIMPLE], 1)
-    pair = bank_of(11, 4, NODE["stds_px"], NODE["cycles_per_std"])[MEMBER].numpy()
-    x, y = PLACE
-    seen = np.einsum("thw,phw->tp", contrast[:, y - 5 : y + 6, x - 5 : x + 6], pair)
-    energy = np.roll(np.square(seen).sum(1), 1)
-    rates = np.column_stack([simple, 0.25 * energy / energy.mean(), np.full(len(frames), 1e-9)])
+    energy = np.roll(np.square(through_pair(contrast, MEMBER, PLACE)).sum(1), 1)
+    moving = np.exp(moved(contrast))
+    rates = np.column_stack([simple, 0.25 * energy / energy.mean(), np.full(len(frames), 1e-9), 0.5 * moving])
     starts = np.arange(TRIALS) * BINS
     path = write_recording(
         tmp_path_factory.mktemp("own") / "a.h5",
@@ -72,13 +87,16 @@ def spec(recording: Recording) -> RecordingSpec:
 
 @pytest.fixture(scope="module")
 def ln(spec: RecordingSpec) -> LN:
-    """It knows the simple cells, and nothing of the others."""
+    """It knows the simple cells, of the moving one half, and nothing of the others."""
     made = LN([spec], 0.1, 5, "exp")
     readout = made.readout("a")
     with torch.no_grad():
         readout.corner_U2[:3] = torch.tensor(SIMPLE).flip(1) - 2
         readout.space_UP[:3, 12] = 1.0
-        readout.time_UL[:3, -2] = 1.0
+        readout.corner_U2[MOVING] = torch.tensor(ITS_PLACE).flip(0) - 2
+        pair = bank_of(5, 4, NODE["stds_px"], NODE["cycles_per_std"])[ITS_MEMBER]
+        readout.space_UP[MOVING] = pair[0].flatten()
+        readout.time_UL[[0, 1, 2, MOVING], -2] = 1.0
     return made
 
 
@@ -106,19 +124,23 @@ def alone(made: Twin, own: OwnFilters, recording: Recording) -> np.ndarray:
 
 def test_a_twin_begins_with_what_simple_models_know(recording: Recording, spec: RecordingSpec, ln: LN) -> None:
     made, own = begun(recording, spec, ln)
-    assert own.scale_U.gt(0).tolist() == [True, True, True, False, False]
-    assert own.size_U.gt(0).tolist() == [False, False, False, True, False]
+    assert own.scale_U.gt(0).tolist() == [True, True, True, False, False, True]
+    assert own.size_U.gt(0).tolist() == [False, False, False, True, False, True]
     assert (own.corner_U2[3] + own.side // 2).tolist() == [PLACE[1], PLACE[0]]
     pair = bank_of(own.side, 4, NODE["stds_px"], NODE["cycles_per_std"])[MEMBER]
     assert torch.einsum("phw,qhw->pq", own.pair_U2PP[3], pair).square().sum() > 0.9 * 2  # both of unit norm
     gain_U = alone(made, own, recording)
     assert gain_U[:3].min() > 0.25 and gain_U[3] > 0.2
+    frames = torch.as_tensor(recording.frames(0, 2 * BINS))
+    found = (own.linear.filtered(frames[None]) + (own.responses(frames[None]) * own.mix_U4).sum(-1))[0, :, MOVING]
+    true = torch.as_tensor(moved((frames[0].numpy() - 127.5) / 74.0))
+    assert torch.corrcoef(torch.stack([found[5:], true[5:]]))[0, 1] > 0.95  # of one space times one time: .71 at most
     assert torch.isfinite(own.weight).all() and torch.isfinite(made.readout("a").bias).all()
 
 
 def test_without_a_baseline_there_are_pairs_and_contrast(recording: Recording, spec: RecordingSpec) -> None:
     made, own = begun(recording, spec, None)
-    assert own.scale_U.eq(0).all() and own.size_U.gt(0).tolist() == [False, False, False, True, False]
+    assert own.scale_U.eq(0).all() and own.size_U.gt(0).tolist()[3:5] == [True, False]
     assert alone(made, own, recording)[3] > 0.2
 
 
@@ -136,18 +158,77 @@ def test_without_validation_trials_no_filter_is_made_finer(
 def test_a_unit_whose_validation_trials_become_worse_keeps_its_filters(
     recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    was: list[torch.Tensor] = []
+    """Neither of a pair that stands for its linear filter, nor of the pixels that are tried then."""
+    was: list[list[torch.Tensor]] = []
+    given: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def spoil(own: OwnFilters, likelihood: Any, bias_U: torch.Tensor, *rest: Any) -> None:
-        was.extend(each.clone() for each in (*own.learned(), bias_U))
+    def spoil(
+        own: OwnFilters, likelihood: Any, bias_U: torch.Tensor, members_U: torch.Tensor, wanted_U: torch.Tensor, *_: Any
+    ) -> None:
+        given.append((members_U, wanted_U))
+        was.append([each.clone() for each in (*own.learned(), bias_U)])
         own.linear.space_UP[0] = torch.randn(25, generator=torch.Generator().manual_seed(0))
 
     with monkeypatch.context() as patched:
         patched.setattr(own_filters, "refine", spoil)
         made, own = begun(recording, spec, ln)
-    for before, after in zip(was, (*own.learned(), made.readout("a").bias), strict=True):
+    (members_U, wanted_U), (_, pixels_U) = given
+    assert members_U[[3, MOVING]].tolist() == [MEMBER, ITS_MEMBER] and wanted_U.all()
+    assert pixels_U[0] and not pixels_U[3:5].any()
+    as_pair, as_pixels = was
+    assert as_pair[0][0].abs().max() == 0 and as_pixels[0][0].argmax() == 12
+    for before, after in zip(as_pixels, (*own.learned(), made.readout("a").bias), strict=True):
         assert torch.equal(before[0], after[0])
     assert alone(made, own, recording)[:3].min() > 0.2
+
+
+def test_a_unit_without_valid_validation_bins_keeps_what_was_fitted(
+    recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no say in what is better; its filters stay as they were found."""
+    trials = recording.info.trials.of("val")
+    whole = recording.valid
+
+    def valid(start: int, stop: int) -> np.ndarray:
+        bins = np.arange(start, stop)
+        some = np.array(np.broadcast_to(whole(start, stop), (stop - start, spec.n_units)))
+        some[(bins >= trials.start[0]) & (bins < trials.stop[0]), 0] = False
+        return some
+
+    monkeypatch.setattr(recording, "valid", valid)
+    made, own = begun(recording, spec, ln)
+    assert own.linear.space_UP[0].argmax() == 12 and own.linear.space_UP[0].count_nonzero() == 1
+    assert alone(made, own, recording)[:3].min() > 0.2
+
+
+def test_what_was_found_is_kept_for_the_next_training(
+    recording: Recording, spec: RecordingSpec, ln: LN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for another one: of other settings, counts, baseline, or likelihood."""
+    kept = Kept(tmp_path)
+
+    def once(node: dict[str, Any] = NODE, baseline: LN | None = ln, likelihood: dict[str, Any] = LIKELIHOOD) -> Twin:
+        torch.manual_seed(0)
+        made = Twin(vivit(own_filter=node, modulator=None), READOUT, likelihood, [spec])
+        initialize_from_data(made, [recording], baseline, kept=kept)
+        return made
+
+    found = once()
+    with monkeypatch.context() as patched:
+        patched.setattr(own_filters, "find_own_filters", lambda *_: pytest.fail("it was found again"))
+        again = once()
+    for name, value in found.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0, msg=name)
+    looked: list[int] = []
+    monkeypatch.setattr(own_filters, "find_own_filters", lambda *_: looked.append(len(looked)))
+    once(NODE | {"contrast_tau_s": 0.1})
+    once(NODE | {"cycles_per_std": [0.35]})
+    once(baseline=None)
+    once(likelihood=LIKELIHOOD | {"output": "softplus" if LIKELIHOOD["output"] == "exp" else "exp"})
+    counts = recording.counts
+    monkeypatch.setattr(recording, "counts", lambda a, b: counts(a, b) + (np.arange(a, b) == 100)[:, None])
+    once()
+    assert looked == [0, 1, 2, 3, 4]
 
 
 def test_pieces_are_spread_over_long_trials_too(tmp_path: Path) -> None:
@@ -175,7 +256,7 @@ def test_short_recordings_and_odd_trials_are_fitted_too(
     recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where few bins fit into memory, and where trials are a bin longer than a piece, weights are still found."""
-    for name, value in (("FIT_NUMBERS", 5 * 12 * 2000), ("PIECE_FRAMES", BINS - 1)):
+    for name, value in (("FIT_NUMBERS", 6 * 12 * 2000), ("PIECE_FRAMES", BINS - 1)):
         with monkeypatch.context() as patched:
             patched.setattr(own_filters, name, value)
             made, own = begun(recording, spec, ln)

@@ -18,9 +18,23 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.twin import Twin
+from vivit_core.parts.build import build
 from vivit_core.specs import Batch
 from vivit_core.training import readout_fit
-from vivit_core.training.readout_fit import CURVED, HELD_OUT, RIDGES, STEPS, WORSE, best_of, fit_readout, look
+from vivit_core.training.readout_fit import (
+    CURVED,
+    HELD_OUT,
+    RIDGES,
+    STEPS,
+    WORSE,
+    Fit,
+    Ridge,
+    Seen,
+    State,
+    best_of,
+    fit_readout,
+    look,
+)
 
 CLIP, BURN_IN, TRIAL, TRIALS = 60, 12, 108, 40
 RIDGE = 4.0
@@ -132,16 +146,17 @@ def test_weights_that_made_the_counts_are_found(model: str, readout: dict[str, A
         torch.testing.assert_close(value, others[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("steps", "short"), [(12, 1e-6), (len(RIDGES) * STEPS, 1e-4)], ids=["many", "shipped"])
+@pytest.mark.parametrize(
+    ("steps", "short"), [(12, 1e-6), (len(RIDGES) * STEPS, 1e-4), (4, 1e-4)], ids=["many", "shipped", "few"]
+)
 @pytest.mark.parametrize("curved", [CURVED, 700])
 def test_it_nears_the_optimum(
     steps: int, short: float, curved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a general minimizer, in float64, of the same penalized nats of one unit: at most a part ``short`` of what
     that gains over a constant is left to gain; also where a part of the bins tells the curvature."""
-    monkeypatch.setattr(readout_fit, "RIDGES", (RIDGE,))
+    monkeypatch.setattr(readout_fit, "RIDGES", (Ridge(RIDGE, RIDGE, RIDGE),))
     monkeypatch.setattr(readout_fit, "STEPS", steps)
-    monkeypatch.setattr(readout_fit, "GAIN", RIDGE)
     monkeypatch.setattr(readout_fit, "CURVED", curved)
     twin = made(MODELS["gains"])
     recording = recorded(tmp_path, lambda *given: responses(twin, *given))
@@ -168,6 +183,34 @@ def test_it_nears_the_optimum(
         constant = np.zeros_like(own)
         constant[-1] = np.log(np.expm1(y.mean()))
         assert cost(own) - best < short * (cost(constant) - best)
+
+
+def synthetic(of_core: int, drives: int) -> Fit:
+    """Of two units whose rates all three features move alike."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 2, 3, generator=generator)
+    counts = torch.poisson(torch.nn.functional.softplus(x.sum(2)), generator=generator)
+    held = torch.arange(2000) % 4 == 0
+    seen = Seen(x, counts, torch.ones_like(counts, dtype=torch.bool), held, of_core, drives)
+    likelihood = build("likelihood", SOFTPLUS, mean_counts=(1.0, 1.0))
+    return Fit(likelihood, seen, slice(0, 2), torch.zeros(2, 4))
+
+
+def test_each_kind_of_weight_is_held_by_its_own_ridge() -> None:
+    fit = synthetic(of_core=1, drives=2)
+    for kind in range(3):
+        ridge = Ridge(*(0.0 if other == kind else 1e9 for other in range(3)))
+        fit.start_UK[:, -1] = 0.5
+        begun = State(fit.start_UK, *fit.drive(fit.start_UK))
+        moved = fit.stepped(begun, ridge).weights_UK[:, :3].abs()
+        others = [other for other in range(3) if other != kind]
+        assert moved[:, kind].min() > 0.1 and moved[:, others].max() < 1e-4, kind
+
+
+def test_only_ridges_that_differ_in_what_is_there_are_tried() -> None:
+    assert synthetic(of_core=1, drives=2).ridges() == list(RIDGES)
+    own = [(ridge.core, ridge.own, ridge.gain) for ridge in synthetic(of_core=0, drives=3).ridges()]
+    assert own == [(0.0, 512.0, 0.0), (0.0, 8.0, 0.0)]
 
 
 def test_units_of_chance_keep_what_they_have(tmp_path: Path) -> None:

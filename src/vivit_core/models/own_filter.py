@@ -32,10 +32,11 @@ class OwnFilters(nn.Module):
     its own shape has to wait until the core has one like it. But two filters are known before a training:
 
     - the *linear* one, s, of the linear baseline (LN), which every training fits first;
-    - where a unit has no linear one (a complex cell), the *pair* of Gabor filters whose energy it follows, with two
-      time courses (``rf.energy_pairs``).
+    - where LN finds none (a complex cell), the *pair* of Gabor filters whose energy it follows, with two time courses
+      (``rf.energy_pairs``).
 
-    Both are made finer by what the unit did, before the first step (``training.finer_filters``).
+    Both are made finer by what the unit did, before the first step (``training.finer_filters``). A linear filter may
+    then become a weighted sum of the four responses of a pair, whose energies come with it.
 
     A third is known without any data: the *contrast* around a unit, the energy of all orientations, of two sizes and
     smoothed over some bins, by which cortical responses are normalized (Heeger 1992).
@@ -70,6 +71,7 @@ class OwnFilters(nn.Module):
     pair_U2PP: Tensor
     corner_U2: Tensor
     courses_U2L: Tensor
+    mix_U4: Tensor
     size_U: Tensor
     around_F1PP: Tensor
     fading_L: Tensor
@@ -115,6 +117,7 @@ class OwnFilters(nn.Module):
         self.register_buffer("pair_U2PP", torch.zeros(units, 2, self.side, self.side))
         self.register_buffer("corner_U2", torch.zeros(units, 2, dtype=torch.long))  # row and column
         self.register_buffer("courses_U2L", torch.zeros(units, 2, lags))
+        self.register_buffer("mix_U4", torch.zeros(units, 4))  # of a pair's responses, in the unit's linear one
         self.register_buffer("size_U", torch.zeros(units))  # one over a pair's mean energy; 0: no pair
         reach = 2 * math.ceil(REACH * max(contrast_stds_px)) + 1
         around_M2PP = bank_of(reach, AROUND_ORIENTATIONS, contrast_stds_px, [AROUND_CYCLES])
@@ -142,7 +145,8 @@ class OwnFilters(nn.Module):
 
     def learned(self) -> tuple[Tensor, ...]:
         """What data of units tell of each of them, the unit first."""
-        return self.linear.space_UP, self.linear.time_UL, self.pair_U2PP, self.courses_U2L, self.weight
+        pairs = self.pair_U2PP, self.corner_U2, self.courses_U2L, self.mix_U4, self.size_U
+        return self.linear.space_UP, self.linear.time_UL, *pairs, self.weight
 
     def shapes(self) -> Gabors:
         """Of the pairs that are tried for each unit."""
@@ -154,9 +158,49 @@ class OwnFilters(nn.Module):
         self.courses_U2L.copy_(self.newest(courses_2L))
         self.corner_U2.copy_(found.center_U2.flip(1) - self.side // 2)
         self.pair_U2PP.copy_(self.shapes().of(found.member_U.clamp_min(0)).pairs(self.side))
-        mean_U = torch.cat([self.energies(frames)[..., :2].sum(-1).flatten(0, 1) for frames in shown]).mean(0)
-        there = found.member_U.to(mean_U.device) >= 0
-        self.size_U.copy_(torch.where(there & (mean_U > 1e-9), 1 / mean_U, 0.0))
+        self.size_U.copy_(torch.where(found.member_U.to(self.size_U.device) >= 0, self.sizes(shown), 0.0))
+
+    def sizes(self, shown: Sequence[Tensor]) -> Tensor:
+        """One over the mean energy of each pair in what is shown; zero where there is none."""
+        found = [energies(self.responses(frames))[..., :2].sum(-1).flatten(0, 1) for frames in shown]
+        mean_U = torch.cat(found).mean(0)
+        return torch.where(mean_U > 1e-9, 1 / mean_U, 0.0)
+
+    @torch.no_grad()
+    def take_shapes(self, units: Sequence[int], shown: Sequence[Tensor]) -> Tensor:
+        """Let pairs stand for the linear filters of some units: the shape and the place that are most like each.
+
+        Where a pair's second time course, the slope of the first, gets a part in the mixture as well, a filter prefers
+        a direction of motion, which none of one space times one time course can.
+
+        Returns
+        -------
+        Which of ``shapes()`` each unit's pair is, (U,); zero for the others.
+        """
+        linear, middle = self.linear, self.side // 2
+        bank_M2PP = self.shapes().pairs(self.side).to(linear.space_UP.device)
+        within_UP = linear.space_UP * linear.window_index()[1]  # what lies beyond the frame says nothing
+        members_U = torch.zeros(len(self.size_U), dtype=torch.long)
+        for unit in units:
+            like = F.conv2d(
+                within_UP[unit].view(1, 1, linear.patch, -1), bank_M2PP.flatten(0, 1)[:, None], padding=middle
+            )
+            like_S2 = rearrange(like, "1 (m pair) y x -> (m y x) pair", pair=2)  # S: shapes and places
+            best = int(like_S2.square().sum(-1).argmax())
+            members_U[unit], place = divmod(best, linear.patch**2)
+            row, column = divmod(place, linear.patch)
+            self.pair_U2PP[unit] = bank_M2PP[members_U[unit]]
+            moved_2 = torch.tensor([row - middle, column - middle], device=self.corner_U2.device)
+            self.corner_U2[unit] = linear.corner_U2[unit] + moved_2
+            course_L = linear.time_UL[unit]
+            slope_L = F.pad(course_L[1:], (0, 1)) - F.pad(course_L[:-1], (1, 0))
+            slope_L = F.normalize(slope_L, dim=0) * course_L.norm()
+            self.courses_U2L[unit] = torch.stack([course_L, slope_L])
+            self.mix_U4[unit] = F.pad(like_S2[best], (0, 2))
+        self.size_U[units] = self.sizes(shown)[units]
+        linear.space_UP[units] *= (self.size_U[units] == 0)[:, None]  # a pair that sees nothing stands for nothing
+        self.mix_U4[units] *= (self.size_U[units] > 0)[:, None]
+        return members_U
 
     @torch.no_grad()
     def take_places(self, centers_U2: Tensor, shown: Sequence[Tensor]) -> None:
@@ -178,12 +222,10 @@ class OwnFilters(nn.Module):
         filters_SP = self.pair_U2PP.flatten(2).flatten(0, 1)
         return laid_into_frame(filters_SP, self.corner_U2.repeat_interleave(2, 0), self.side, shape)
 
-    def energies(self, frames_BCTHW: Tensor) -> Tensor:
-        """(B, T, U, 3) of the pairs; before the clip there was no contrast."""
+    def responses(self, frames_BCTHW: Tensor) -> Tensor:
+        """(B, T, U, 4) of the pairs, see :func:`through`; before the clip there was no contrast."""
         contrast_BTP = self.linear.contrast(frames_BCTHW).flatten(2)
-        return energies(
-            through(rearrange(contrast_BTP @ self.pairs().T, "b t (u p) -> b t u p", p=2), self.courses_U2L)
-        )
+        return through(rearrange(contrast_BTP @ self.pairs().T, "b t (u p) -> b t u p", p=2), self.courses_U2L)
 
     def around(self, frames_BCTHW: Tensor) -> Tensor:
         """(B, T, U, 2) contrast of each size at the units' places, as it is in each bin."""
@@ -217,7 +259,9 @@ class OwnFilters(nn.Module):
         """(B, T, U, K) of clips: what the weights weigh."""
         with torch.autocast(frames_BCTHW.device.type, enabled=False):  # squares of small numbers
             around_BTU2 = self.faded(self.around(frames_BCTHW))
-            return self.features(self.linear.filtered(frames_BCTHW), self.energies(frames_BCTHW), around_BTU2)
+            responses_BTU4 = self.responses(frames_BCTHW)
+            s_BTU = self.linear.filtered(frames_BCTHW) + (responses_BTU4 * self.mix_U4).sum(-1)
+            return self.features(s_BTU, energies(responses_BTU4), around_BTU2)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
         """What is added to the drive, (B, T, U)."""
@@ -235,9 +279,10 @@ class OwnFilters(nn.Module):
             now = pairs @ self.linear.contrast(frame_BCTHW).flatten()
             seen = torch.cat([seen[1:], now[None]])
             seen_LU2 = seen.unflatten(1, (-1, 2))
-            responses = torch.einsum("ucl,lup->ucp", self.courses_U2L, seen_LU2).flatten(1)
+            responses_U4 = torch.einsum("ucl,lup->ucp", self.courses_U2L, seen_LU2).flatten(1)
+            s_U = s_U + (responses_U4 * self.mix_U4).sum(-1)
             contrast = torch.cat([contrast[1:], self.around(frame_BCTHW)[0]])
             around_U2 = torch.einsum("l,lus->us", self.fading_L, contrast)
-            return (self.features(s_U, energies(responses), around_U2) * self.weight).sum(-1)
+            return (self.features(s_U, energies(responses_U4), around_U2) * self.weight).sum(-1)
 
         return advance

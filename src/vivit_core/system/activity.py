@@ -38,6 +38,7 @@ class Activity:
     began : when, s.
     done, total : of its pieces; a total of 0 where they are not counted.
     detail : what to say of it, asked when it is said, by another thread.
+    spared : part of it was there before, so that its time tells nothing of how long it takes.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Activity:
     done: int = 0
     total: int = 0
     detail: Callable[[], str] | None = None
+    spared: bool = False
 
     def line(self, now: float) -> str:
         """How far it is."""
@@ -120,6 +122,12 @@ def said() -> None:
         _voice._said = _voice.clock()
 
 
+def spared() -> None:
+    """Part of the current activity was there before."""
+    if _activities:
+        _activities[-1].spared = True
+
+
 @contextmanager
 def stage(
     name: str,
@@ -152,7 +160,7 @@ def stage(
         yield
         took = _now() - activity.began
         if took >= WORTH_S:
-            if work is not None:
+            if work is not None and not activity.spared:
                 work.took(took)
             if _voice is not None:
                 _voice.tell(f"{name} took {duration(took)}")

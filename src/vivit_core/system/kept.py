@@ -36,6 +36,12 @@ def user_folder(name: str) -> Path | None:
     return cache_folder(name)
 
 
+def users(name: str) -> Kept | None:
+    """What is kept in :func:`user_folder`; None where there is none."""
+    folder = user_folder(name)
+    return None if folder is None else Kept(folder)
+
+
 class Kept:
     """A folder of kept arrays, which any number of processes may use at once.
 

@@ -21,7 +21,8 @@ from vivit_core.rf import movie, regression, stretches
 from vivit_core.rf.energy_pairs import threads_for_units
 from vivit_core.rf.regression import unit_centers
 from vivit_core.rf.stretches import TrialStretches
-from vivit_core.system.kept import SWITCH, Arrays, Kept, user_folder
+from vivit_core.system.activity import spared
+from vivit_core.system.kept import SWITCH, Arrays, Kept, users
 from vivit_core.system.terminal import track
 from vivit_core.training import ln_fitter
 from vivit_core.training.ln_fitter import Fitter
@@ -48,9 +49,7 @@ def fit_baseline(datamodule: RecordingsDataModule, node: Mapping[str, Any]) -> L
     kind = class_of("baseline", node["_target_"])
     if kind is not LN:
         raise ValueError(f"{node['_target_']} is no model that is fitted in one go; say baseline=ln, or model=ln")
-    folder = user_folder("ln")
-    kept = None if folder is None else Kept(folder)
-    return fit_ln(datamodule, **{key: value for key, value in node.items() if key != "_target_"}, kept=kept)
+    return fit_ln(datamodule, **{key: value for key, value in node.items() if key != "_target_"}, kept=users("ln"))
 
 
 def fit_ln(
@@ -105,6 +104,8 @@ def fit_ln(
         arrays, old = kept.get(key_of(readout, train, val), arrays_of(readout), fit)
         readout.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
         found += old
+        if old:
+            spared()
     if kept is not None:
         log.info(
             "LN: %s; kept in %s (delete it to clear it; %s=off does without)",

@@ -1,10 +1,11 @@
 """Units' own filters made finer by what units did, before a training's first step.
 
 The linear baseline finds a separable filter as if a unit were linear. A pair comes from a bank of a few shapes, and its
-time courses are other units'. Here each unit's linear filter, the shape of its pair and its time courses follow the
-gradient of its own nats for some steps, as if nothing else drove it. The pair stays one of Gabor filters, which a few
-numbers describe: as free pixels it would follow chance. The linear filter has a hundred pixels, and follows chance too
-where trials are few: who calls this looks at trials that it did not see (``own_filters``).
+time courses are other units'. Here each unit's linear filter, or the shape of its pair, its time courses and its part
+in the linear response, follow the gradient of its own nats for some steps, as if nothing else drove it. The pair stays
+one of Gabor filters, which a few numbers describe: as free pixels it would follow chance. The linear filter has a
+hundred pixels, and follows chance too where trials are few: who calls this looks at trials that it did not see, and
+lets a pair stand for it first (``own_filters``).
 
 Shape letters: N pieces of trials, T bins of the longest one, U units, H W pixels, P pixels of a window, L lags.
 """
@@ -25,11 +26,11 @@ from vivit_core.models.pairs import Gabors, energies, through
 from vivit_core.rf.energy_pairs import threads_for_units
 
 STEPS, LEAST_STEPS = 160, 20
-MOST_UNITS = 512  # of all recordings, for whom so many are made: half a second of a core a unit
+MOST_UNITS = 512  # of all recordings, for whom so many are made: about a second of a core a unit
 WARM_UP = 1 / 8  # of the steps
 BATCH = 2_400  # bins in a step, of whole pieces of trials
 GROUP = 8  # units that learn together
-RATE = 0.1  # of Adam at its peak: of angles (radians), logarithms, and the mixture of a pair's time courses
+RATE = 0.1  # of Adam at its peak: of angles (radians), logarithms, mixtures of time courses and of responses
 PLACE = 2.0  # of the middle of a pair (px), in that
 COURSE, FILTER = 0.3, 0.3  # of time courses and of the linear filter, in their own size and in that
 WEIGHT = 0.02  # of the weights and the bias, in that
@@ -72,15 +73,22 @@ def steps_for(units: int) -> int:
 
 
 def refine(
-    own: OwnFilters, likelihood: Likelihood, bias_U: Tensor, members_U: Tensor, shown: Shown, steps: int = STEPS
+    own: OwnFilters,
+    likelihood: Likelihood,
+    bias_U: Tensor,
+    members_U: Tensor,
+    wanted_U: Tensor,
+    shown: Shown,
+    steps: int = STEPS,
 ) -> None:
-    """Let filters, their weights and the bias follow the gradient of the units' nats.
+    """Let filters of some units, their weights and the bias follow the gradient of the units' nats.
 
     Parameters
     ----------
     own : with filters and fitted weights, changed in place.
     likelihood, bias_U : of the recording's units; the bias is changed in place.
     members_U : which member of ``own.shapes()`` each unit's pair is; any where it has none.
+    wanted_U : which units. One with a pair learns the pair, and one without its linear filter.
     shown : what units saw and did.
     steps : how many.
     """
@@ -88,7 +96,7 @@ def refine(
     groups = [
         (some.tolist(), paired)
         for paired in (True, False)
-        for some in (paired_U if paired else ~paired_U & (own.scale_U > 0)).nonzero()[:, 0].split(GROUP)
+        for some in (wanted_U & (paired_U if paired else ~paired_U & (own.scale_U > 0))).nonzero()[:, 0].split(GROUP)
         if len(some)
     ]
 
@@ -120,19 +128,24 @@ class Finer:
         device = own.scale_U.device
         self.begun = Gabors(*(each.to(device) for each in own.shapes().of(members_U[units].cpu())))
         self.shape = Gabors(*(each.clone().requires_grad_() for each in self.begun))
-        self.mix_U22 = torch.eye(2, device=device).repeat(len(units), 1, 1).requires_grad_()
+        self.turn_U22 = torch.eye(2, device=device).repeat(len(units), 1, 1).requires_grad_()
         # In their own size, so that no unit's step depends on the others of its group.
         self.course_U2L, self.course_size = in_its_size(own.courses_U2L[units])
+        self.mix_U4, self.mix_size = in_its_size(own.mix_U4[units])
         self.space_UP, self.space_size = in_its_size(own.linear.space_UP[units])
         self.time_UL, self.time_size = in_its_size(own.linear.time_UL[units])
         self.weight_UK, self.bias_U = (each.detach()[units].clone().requires_grad_() for each in (own.weight, bias_U))
         self.peaks = [(self.weight_UK, WEIGHT), (self.bias_U, WEIGHT)]
         if paired:
-            self.peaks += [*((each, 1.0) for each in self.shape[1:]), (self.shape.place_M2, PLACE), (self.mix_U22, 1.0)]
+            self.peaks += [*((each, 1.0) for each in self.shape[1:]), (self.shape.place_M2, PLACE)]
+            self.peaks += [(self.turn_U22, 1.0), (self.mix_U4, 1.0)]
         self.peaks += [(self.course_U2L, COURSE)] if paired else [(self.space_UP, FILTER), (self.time_UL, FILTER)]
 
     def courses(self) -> Tensor:
-        return self.mix_U22 @ (self.course_U2L * self.course_size)
+        return self.turn_U22 @ (self.course_U2L * self.course_size)
+
+    def mix(self) -> Tensor:
+        return self.mix_U4 * self.mix_size
 
     def linear(self) -> tuple[Tensor, Tensor]:
         """Windows (U, P) and time courses (U, L)."""
@@ -156,7 +169,9 @@ class Finer:
             some = shown.some(np.random.default_rng(step))
             seen_UNTP = windows(filled(shown.contrast, some), where[0][units], where[1])
             if self.paired:
-                s_NTU, energy_NTU3 = filled(filtered, some), self.energies(seen_UNTP)
+                responses_NTU4 = self.responses(seen_UNTP)
+                s_NTU = filled(filtered, some) + (responses_NTU4 * self.mix()).sum(-1)
+                energy_NTU3 = energies(responses_NTU4)
             else:
                 s_NTU = self.filtered(seen_UNTP)
                 energy_NTU3 = s_NTU.new_zeros(*s_NTU.shape, 3)
@@ -172,11 +187,11 @@ class Finer:
         s_NUT = F.pad(s_NUT, (time_UL.shape[1] - 1, 0))
         return F.conv1d(s_NUT, time_UL[:, None], groups=len(time_UL)).transpose(1, 2)
 
-    def energies(self, seen_UNTP: Tensor) -> Tensor:
-        """Of the pairs, of what is seen through windows, (N, T, U, 3)."""
+    def responses(self, seen_UNTP: Tensor) -> Tensor:
+        """Of the pairs, to what is seen through windows, (N, T, U, 4)."""
         pairs_UP2 = self.shape.pairs(self.own.side).flatten(2).transpose(1, 2)
         seen_NTU2 = (seen_UNTP.float() @ pairs_UP2[:, None]).permute(1, 2, 0, 3)
-        return energies(through(seen_NTU2, self.courses()))
+        return through(seen_NTU2, self.courses())
 
     def nats(self, shown: Shown, pieces: list[int], s_NTU: Tensor, energy_NTU3: Tensor) -> Tensor:
         """Of a bin that counts, of all these units together."""
@@ -201,6 +216,7 @@ class Finer:
         units = self.units
         if self.paired:
             own.pair_U2PP[units], own.courses_U2L[units] = self.shape.pairs(own.side), self.courses()
+            own.mix_U4[units] = self.mix()
         else:
             own.linear.space_UP[units], own.linear.time_UL[units] = self.linear()
         own.weight[units], bias_U[units] = self.weight_UK, self.bias_U

@@ -11,6 +11,7 @@ Shape letters: U units, L lags, K temporal bases, P pixels of a side, C prototyp
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,8 +30,12 @@ from vivit_core.rf.eye_shift import shift_by_position
 from vivit_core.rf.regression import CLEAR, unit_centers, varies
 from vivit_core.rf.stretches import ShiftPx
 from vivit_core.specs import Clips
+from vivit_core.system.kept import Kept
 from vivit_core.training.finer_filters import steps_for
-from vivit_core.training.own_filters import begin_own_filters
+from vivit_core.training.own_filters import Known, begin_own_filters
+
+log = logging.getLogger(__name__)
+
 
 DURATION_S = 0.2  # length of the kernels where the model has no front end that says how much it sees
 
@@ -45,7 +50,12 @@ RESPONSE_TRIALS, RESPONSE_BINS = 64, 1024  # training trials, and bins of each, 
 
 
 def initialize_from_data(
-    twin: Twin, recordings: Sequence[Recording], ln: LN | None, readouts_only: bool = False, max_frames: int = 60_000
+    twin: Twin,
+    recordings: Sequence[Recording],
+    ln: LN | None,
+    readouts_only: bool = False,
+    max_frames: int = 60_000,
+    kept: Kept | None = None,
 ) -> None:
     """Let every shifter shift as the data show, every readout look at its unit's receptive field, and the core's first
     filters be like the units' own.
@@ -54,14 +64,15 @@ def initialize_from_data(
     ----------
     twin : changed in place.
     recordings : files of the twin's recordings. Only training trials tell where values start; validation trials say
-        whose own filters are made finer.
+        which units' own filters keep what was fitted, and are made finer.
     ln : the fitted baseline, whose receptive fields the first convolution takes over; None leaves it random.
     readouts_only : leave the core as it is, because it is trained already.
     max_frames : most frames of a recording that are used.
+    kept : where own filters are kept and looked up; None: nowhere.
     """
     core = twin.core
     frontend: Frontend | None = getattr(core, "frontend", None)
-    courses, clear = [], []
+    courses, clear, found = [], [], 0
     steps = steps_for(sum(recording.info.n_units for recording in recordings))
     for recording in recordings:
         spec = twin.specs[recording.info.recording_id]
@@ -80,11 +91,17 @@ def initialize_from_data(
         twin.readout(spec.recording_id).initialize(places_U2, torch.as_tensor(clear[-1]))
         courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
         if twin.own_filters is not None:
-            found = None if ln is None else ln.readout(spec.recording_id)
+            linear = None if ln is None else ln.readout(spec.recording_id)
             # Contrast energy placed them, or nothing did so clearly.
             hidden = np.flatnonzero((~courses_UL.any(1) | (snr_U < CLEAR)) & (snr_U > 0)).tolist()
             both_2L = principal_courses(courses[-1], 2)
-            begin_own_filters(twin, recording, found, hidden, centers_U2, both_2L, steps)
+            found += begin_own_filters(twin, recording, Known(linear, hidden, centers_U2, both_2L), steps, kept)
+    if twin.own_filters is not None and kept is not None:
+        log.info(
+            "own filters: %s; kept in %s",
+            f"{found} of {len(recordings)} recordings' were found before" if found else "found",
+            kept.folder,
+        )
     if readouts_only:
         return
     if core.left_out:

@@ -5,22 +5,32 @@ Shape letters: T bins of a trial, N bins of all, U units, K features of a unit's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vivit_core.data.recording.reader import Recording
+from vivit_core.models import own_filter, pairs
 from vivit_core.models.ln import LNReadout
 from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import usual_courses
 from vivit_core.models.twin import Twin
+from vivit_core.rf import energy_pairs as search
 from vivit_core.rf.energy_pairs import energy_pairs
+from vivit_core.system.activity import spared
+from vivit_core.system.kept import Arrays, Kept
+from vivit_core.training import finer_filters, readout_fit
 from vivit_core.training.finer_filters import Shown, refine
 from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, best_of, parts
 
+CODE = (own_filter, pairs, search, finer_filters, readout_fit)  # that decides, besides this module, what is found
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
 LEAST_PIECES = 4
 SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
@@ -32,96 +42,199 @@ FIT_FRAMES = 32_000  # on which weights are fitted
 FIT_NUMBERS = 2**28  # of all units' features in them at most, two bytes each
 
 
+@dataclass
+class Known:
+    """What is known of a recording's units before their own filters are looked for.
+
+    Attributes
+    ----------
+    linear : LN of the units; None: there are no linear filters.
+    hidden : units without a linear filter, for which pairs are looked for.
+    centers_U2 : where units look, x and y in pixels.
+    courses_2L : time courses of the pairs; None: the usual ones.
+    """
+
+    linear: LNReadout | None
+    hidden: list[int]
+    centers_U2: np.ndarray
+    courses_2L: np.ndarray | None
+
+
 @torch.no_grad()
-def begin_own_filters(
-    twin: Twin,
-    recording: Recording,
-    found: LNReadout | None,
-    hidden: Sequence[int],
-    centers_U2: np.ndarray,
-    courses_2L: np.ndarray | None,
-    steps: int,
-) -> None:
+def begin_own_filters(twin: Twin, recording: Recording, known: Known, steps: int, kept: Kept | None = None) -> bool:
     """Let a recording's units begin with filters of their own, and with what these alone predict.
 
     Parameters
     ----------
     twin : with own filters.
-    recording : of its trials those for training are fitted to. Its validation trials say which units' filters are made
-        finer; without any, none are.
-    found : LN of its units; None: there are no linear filters.
-    hidden : units without a linear filter, for which pairs are looked for.
-    centers_U2 : where units look, x and y in pixels.
-    courses_2L : time courses of the pairs; None: the usual ones.
-    steps : in which they are made finer (``finer_filters.steps_for``).
+    recording : of its trials those for training are fitted to. Its validation trials say which units keep what was
+        fitted, and whose filters are made finer; one without any keeps it, and its filters as they are.
+    known : of the units.
+    steps : in which filters are made finer (``finer_filters.steps_for``).
+    kept : where what was found is kept and looked up; None: nowhere.
+
+    Returns
+    -------
+    Whether it was found before.
     """
     name = recording.info.recording_id
-    own = twin.own_filter(name)
+    own, bias_U = twin.own_filter(name), twin.readout(name).bias
     assert own is not None
-    device = own.weight.device
+    if kept is None:
+        find_own_filters(twin, recording, own, known, steps)
+        return False
+    found = {**own.state_dict(), "bias": bias_U}
+
+    def arrays() -> Arrays:
+        return {part: value.detach().cpu().numpy() for part, value in found.items()}
+
+    def make() -> Arrays:
+        find_own_filters(twin, recording, own, known, steps)
+        return arrays()
+
+    made, old = kept.get(key_of(twin, recording, own, known, steps), arrays(), make)
+    for part, value in found.items():
+        value.copy_(torch.as_tensor(made[part]))
+    if old:
+        spared()
+    return old
+
+
+def key_of(twin: Twin, recording: Recording, own: OwnFilters, known: Known, steps: int) -> str:
+    """A hash of all that a recording's own filters depend on: what it shows and what the units do in the trials that
+    are looked at, what is known of them, the settings, and the code."""
+    name, nodes = recording.info.recording_id, twin.description()
+    settings = [nodes["model"]["own_filter"], nodes["likelihood"], twin.specs[name].to_dict(), known.hidden, steps]
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for file in (__file__, *(module.__file__ for module in CODE)):
+        digest.update(Path(str(file)).read_bytes())
+    parts = [twin.likelihood(name), *([] if known.linear is None else [known.linear])]
+    values = [twin.readout(name).bias, *(value for part in parts for value in part.state_dict().values())]
+    arrays = [value.detach().cpu().numpy() for value in values]
+    arrays += [known.centers_U2, *([] if known.courses_2L is None else [known.courses_2L])]
+    pieces = [*spread(recording, fitted_frames(own)), *spread(recording, fitted_frames(own), "val")]
+    pieces += [*spread(recording, searched_frames(own, known)), *spread(recording, SCALE_FRAMES)]
+    for start, stop in pieces:
+        arrays += [recording.frames(start, stop), recording.counts(start, stop), recording.valid(start, stop)]
+        for array in arrays:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        arrays = []
+    return digest.hexdigest()
+
+
+def fitted_frames(own: OwnFilters) -> int:
+    """How many are fitted to, and decide."""
+    return max(1, min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel()))
+
+
+def searched_frames(own: OwnFilters, known: Known) -> int:
+    """In how many pairs are looked for."""
+    return max(1, min(SEARCH_FRAMES, most_frames(own), SEARCH_WORK // max(1, len(known.hidden))))
+
+
+def most_frames(own: OwnFilters) -> int:
+    """Of which so many fit into memory."""
+    _, height, width = own.linear.spec.frame_shape
+    return max(1, SEARCH_PIXELS // (height * width))
+
+
+def find_own_filters(twin: Twin, recording: Recording, own: OwnFilters, known: Known, steps: int) -> None:
+    """See :func:`begin_own_filters`."""
+    name, device = recording.info.recording_id, own.weight.device
     pieces = spread(recording, SCALE_FRAMES)
     frames = [torch.as_tensor(recording.frames(*piece), device=device)[None] for piece in pieces]
-    own.take_places(torch.as_tensor(centers_U2), frames)
-    if found is not None:
-        own.take_linear(found, frames)
-    members_U = torch.full((len(own.scale_U),), -1)
-    if hidden:
+    own.take_places(torch.as_tensor(known.centers_U2), frames)
+    if known.linear is not None:
+        own.take_linear(known.linear, frames)
+    members_U = torch.zeros(len(own.scale_U), dtype=torch.long)
+    if known.hidden:
         usual = usual_courses(own.courses_U2L.shape[2], recording.info.frame_rate_hz)
-        courses = usual if courses_2L is None else own.newest(torch.as_tensor(courses_2L))
-        shown = seen_and_done(recording, own, SEARCH_WORK // len(hidden))
+        courses = usual if known.courses_2L is None else own.newest(torch.as_tensor(known.courses_2L))
+        trials = seen_and_done(recording, own, searched_frames(own, known))
         bank_M2PP = own.shapes().pairs(own.side)
-        pairs = energy_pairs(shown, hidden, torch.as_tensor(centers_U2), courses, bank_M2PP)
-        own.take_pairs(pairs, courses, frames)
-        members_U = pairs.member_U
+        found = energy_pairs(trials, known.hidden, torch.as_tensor(known.centers_U2), courses, bank_M2PP)
+        own.take_pairs(found, courses, frames)
+        members_U = found.member_U.clamp_min(0)
     if recording.info.trials.of("train").n_bins < LEAST_FRAMES:
         return
-    bias_U = twin.readout(name).bias
-    fit_own_filters(twin, recording, own)
-    before_U = validation_nats(twin, recording, own)
-    if before_U is None:
+    judge = Judge(twin, recording, own)
+    judge.take_over()
+    if not judge.seen_U.any():
         return
-    begun = [each.clone() for each in (*own.learned(), bias_U)]
-    refine(own, twin.likelihood(name), bias_U, members_U.clamp_min(0), pieces_shown(recording, own), steps)
-    fit_own_filters(twin, recording, own)
-    after_U = validation_nats(twin, recording, own)
-    assert after_U is not None
-    keeps_U = ~(after_U < before_U)
-    for each, was in zip((*own.learned(), bias_U), begun, strict=True):
-        each[keeps_U] = was[keeps_U]
+    shown, likelihood, bias_U = pieces_shown(recording, own), twin.likelihood(name), twin.readout(name).bias
+    linear_U = (own.scale_U > 0) & (own.size_U == 0)
+
+    def as_pairs() -> None:
+        own_U = own.take_shapes(linear_U.nonzero()[:, 0].tolist(), frames)
+        every_U = torch.ones_like(linear_U)
+        refine(own, likelihood, bias_U, torch.where(linear_U.cpu(), own_U, members_U), every_U, shown, steps)
+
+    def as_pixels() -> None:
+        refine(own, likelihood, bias_U, members_U, pixels_U, shown, steps)
+
+    pixels_U = linear_U & ~judge.take_over(as_pairs)
+    if pixels_U.any():
+        judge.take_over(as_pixels)
+
+
+class Judge:
+    """Lets units take over other filters and weights where their validation trials say so.
+
+    Attributes
+    ----------
+    nats_U : of those trials, as things are.
+    seen_U : which units have any.
+    """
+
+    def __init__(self, twin: Twin, recording: Recording, own: OwnFilters) -> None:
+        self.twin, self.recording, self.own = twin, recording, own
+        self.nats_U, self.seen_U = validation_nats(twin, recording, own)
+
+    def take_over(self, change: Callable[[], None] | None = None) -> Tensor:
+        """Fit the weights, after a change of filters if there is one.
+
+        Returns
+        -------
+        Which units took over what that gave, (U,): those whose validation trials become better, and where no filter
+        changed those that have none.
+        """
+        learned = (*self.own.learned(), self.twin.readout(self.recording.info.recording_id).bias)
+        begun = [each.clone() for each in learned]
+        if change is not None:
+            change()
+        fit_own_filters(self.twin, self.recording, self.own)
+        after_U, _ = validation_nats(self.twin, self.recording, self.own)
+        took_U = after_U < self.nats_U
+        if change is None:
+            took_U |= ~self.seen_U
+        for each, was in zip(learned, begun, strict=True):
+            each[~took_U] = was[~took_U]
+        self.nats_U = torch.where(took_U, after_U, self.nats_U)
+        return took_U
 
 
 def pieces_shown(recording: Recording, own: OwnFilters) -> Shown:
     """What units saw and did in pieces spread over the training trials, as many as fit into memory."""
-    _, height, width = own.linear.spec.frame_shape
-    device, most = own.weight.device, min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())
     shown = Shown([], [], [], [])
-    for start, stop in spread(recording, max(1, min(most, SEARCH_PIXELS // (height * width)))):
-        frames = torch.as_tensor(recording.frames(start, stop), device=device)[None]
-        counts_TU, valid = (
-            torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
-        )
+    for frames, counts_TU, valid_TU in read(recording, min(fitted_frames(own), most_frames(own)), own.weight.device):
         shown.contrast.append(own.linear.contrast(frames)[0].half())
         shown.around.append(own.faded(own.around(frames))[0])
         shown.counts.append(counts_TU)
-        shown.valid.append(valid.expand(counts_TU.shape))
+        shown.valid.append(valid_TU)
     return shown
 
 
-def validation_nats(twin: Twin, recording: Recording, own: OwnFilters) -> Tensor | None:
-    """(U,) of pieces spread over the validation trials, by what filters alone predict; None where there are none."""
-    name, device, total = recording.info.recording_id, own.weight.device, None
-    if not len(recording.info.trials.of("val").start):
-        return None
-    for start, stop in spread(recording, max(1, min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())), "val"):
-        drive_TU = own(torch.as_tensor(recording.frames(start, stop), device=device)[None])[0]
-        rate_TU = twin.likelihood(name).rate(drive_TU + twin.readout(name).bias)
-        counts_TU, valid = (
-            torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
-        )
-        counts_TU = torch.where(valid, counts_TU, 0.0)
-        nats_U = torch.where(valid, twin.likelihood(name).nats(rate_TU, counts_TU), 0.0).sum(0)
-        total = nats_U if total is None else total + nats_U
-    return total
+def validation_nats(twin: Twin, recording: Recording, own: OwnFilters) -> tuple[Tensor, Tensor]:
+    """Of pieces spread over the validation trials, by what filters alone predict, (U,); and which units have any."""
+    name, device = recording.info.recording_id, own.weight.device
+    total_U, seen_U = torch.zeros_like(own.scale_U), torch.zeros_like(own.scale_U, dtype=torch.bool)
+    for frames, counts_TU, valid_TU in read(recording, fitted_frames(own), device, "val"):
+        rate_TU = twin.likelihood(name).rate(own(frames)[0] + twin.readout(name).bias)
+        counts_TU = torch.where(valid_TU, counts_TU, 0.0)
+        total_U += torch.where(valid_TU, twin.likelihood(name).nats(rate_TU, counts_TU), 0.0).sum(0)
+        seen_U |= valid_TU.any(0)
+    return total_U, seen_U
 
 
 def spread(recording: Recording, frames: int, split: str = "train") -> list[tuple[int, int]]:
@@ -130,7 +243,8 @@ def spread(recording: Recording, frames: int, split: str = "train") -> list[tupl
     A trial is cut into equal pieces, of which there are ``LEAST_PIECES`` where the recording has so many bins.
     """
     trials = recording.info.trials.of(split)
-    total = trials.n_bins
+    if not (total := trials.n_bins):
+        return []
     longest = max(1, min(PIECE_FRAMES, min(frames, total) // LEAST_PIECES))
     pieces: list[tuple[int, int]] = []
     for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):
@@ -140,32 +254,37 @@ def spread(recording: Recording, frames: int, split: str = "train") -> list[tupl
     return [pieces[int(index)] for index in np.linspace(0, len(pieces) - 1, number)]
 
 
-def seen_and_done(recording: Recording, own: OwnFilters, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+def read(
+    recording: Recording, most: int, device: torch.device, split: str = "train"
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Frames (1, C, T, H, W), counts and which of them are valid (T, U), of pieces spread over a split's trials."""
+    for start, stop in spread(recording, most, split):
+        frames, counts_TU, valid = (
+            torch.as_tensor(x, device=device)
+            for x in (recording.frames(start, stop), recording.counts(start, stop), recording.valid(start, stop))
+        )
+        yield frames[None], counts_TU, valid.expand(counts_TU.shape)
+
+
+def seen_and_done(recording: Recording, own: OwnFilters, frames: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Contrast (T, H, W) and counts less their mean (T, U) of training trials, zero where they do not count."""
     mean_U = torch.tensor(own.linear.spec.unit_mean_counts)
-    _, height, width = own.linear.spec.frame_shape
-    for start, stop in spread(recording, max(1, min(SEARCH_FRAMES, SEARCH_PIXELS // (height * width), most))):
-        contrast_THW = own.linear.contrast(torch.as_tensor(recording.frames(start, stop))[None])[0].half()
-        counts_TU, valid = torch.as_tensor(recording.counts(start, stop)), torch.as_tensor(recording.valid(start, stop))
-        yield contrast_THW, torch.where(valid, counts_TU - mean_U, 0.0)
+    for shown, counts_TU, valid_TU in read(recording, frames, torch.device("cpu")):
+        yield own.linear.contrast(shown)[0].half(), torch.where(valid_TU, counts_TU - mean_U, 0.0)
 
 
 def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
     """Fit the filters' weights and the readout's bias, as if nothing else drove a unit."""
     name = recording.info.recording_id
     bias_U, device = twin.readout(name).bias, next(twin.parameters()).device
-    columns: list[tuple[Tensor, ...]] = []
-    most = min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel())
-    pieces = spread(recording, max(1, most))
+    columns = [
+        (own.looked(frames)[0].half(), counts_TU, valid_TU)
+        for frames, counts_TU, valid_TU in read(recording, fitted_frames(own), device)
+    ]
+    pieces = [len(counts_TU) for _, counts_TU, _ in columns]
     chooses = np.random.default_rng(0).permutation(len(pieces)) % HELD_OUT == HELD_OUT - 1  # not in step with trials
-    for (start, stop), held in zip(pieces, chooses.tolist(), strict=True):
-        x_TUK = own.looked(torch.as_tensor(recording.frames(start, stop), device=device)[None])[0].half()
-        counts_TU, valid = (
-            torch.as_tensor(x, device=device) for x in (recording.counts(start, stop), recording.valid(start, stop))
-        )
-        held_T = torch.full((stop - start,), held, device=device)
-        columns.append((x_TUK, counts_TU, valid.expand(counts_TU.shape), held_T))
-    x_NUK, counts_NU, valid_NU, held_N = (torch.cat(column) for column in zip(*columns, strict=True))
+    held_N = torch.as_tensor(np.repeat(chooses, pieces), device=device)
+    x_NUK, counts_NU, valid_NU = (torch.cat(column) for column in zip(*columns, strict=True))
     seen = Seen(x_NUK, counts_NU, valid_NU, held_N, 0, x_NUK.shape[2])
     found = []
     for units in parts(slice(0, len(bias_U)), GROUP // max(1, x_NUK[:, 0].numel())):

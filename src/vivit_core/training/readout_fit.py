@@ -5,8 +5,9 @@ unit are a regression of some hundred numbers, close to convex. A few steps of F
 where gradient steps on small batches stay farther away and noisy.
 
 How far weights may go from where they are depends on what they weigh. What multiplies a rate and what a unit's own
-filters say are few numbers, which go far. The core's maps are many, and a unit has some thousand spikes: how far they
-may go is decided for each unit by the validation trials, which nothing was fitted to.
+filters say are few numbers, which go far unless trials are seconds. The core's maps are many, and a unit has some
+thousand spikes. Which of a few strengths holds them is decided for all units of a recording together, by the validation
+trials, which nothing was fitted to.
 
 Shape letters: B clips, T bins of a clip, N bins that count, U units, C channels, K weights of a unit (the bias last).
 """
@@ -30,8 +31,6 @@ from vivit_core.specs import Clips
 
 MEMORY = 2**28  # numbers of all units' features that are held at a time, at two bytes each; half of it at four
 GROUP = 2**24  # of some units', at four bytes, that are worked on at a time
-RIDGES = (4096.0, 512.0, 64.0)  # of the core's maps: nats for a weight that moves by one over its feature's deviation
-OWN, GAIN = 8.0, 128.0  # of a unit's own filters, and of what multiplies its rate
 STEPS = 2  # of Fisher scoring with each ridge, from where the one before ended
 CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
@@ -41,6 +40,23 @@ LEAST_SHARE = 16  # less than one bin for so many of the training trials
 LEAST_DEVIATION = 1e-4  # of a feature; one that varies less tells nothing
 LEAST_CURVATURE = 1e-3  # of the nats, so that a step is finite
 MOST = 6e4  # of a feature, in half precision
+
+
+class Ridge(NamedTuple):
+    """How strongly weights are held, in nats for one that moves by one over its feature's deviation: those of the
+    core's maps that drive, of a unit's own filters, and of what multiplies its rate."""
+
+    core: float
+    own: float
+    gain: float
+
+
+RIDGES = (  # where trials are seconds, the first one is the best
+    Ridge(4096.0, 512.0, 4096.0),
+    Ridge(4096.0, 8.0, 128.0),
+    Ridge(512.0, 8.0, 128.0),
+    Ridge(64.0, 8.0, 128.0),
+)
 
 
 @dataclass
@@ -122,7 +138,7 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     numbers = one[1].x_NUK.shape[2]
     # Where not all units can be looked at together, the core works for some of them after others, and on fewer clips.
     bins = min(bins, math.isqrt(bins * MEMORY // (numbers * units.stop)))
-    chosen, choosing = spread(windows, bins), spread(choosing, max(1, bins // HELD_OUT))
+    chosen, choosing = evenly(windows, bins), evenly(choosing, max(1, bins // HELD_OUT))
     scored = scored_bins([*chosen, *choosing])
     fitted: list[tuple[Weights, slice]] = []
     found: list[tuple[Tensor, Tensor]] = []
@@ -160,7 +176,7 @@ def scored_bins(windows: Sequence[Window]) -> int:
     return sum(window.score_stop - window.score_start for window in windows)
 
 
-def spread(windows: Sequence[Window], bins: int) -> list[Window]:
+def evenly(windows: Sequence[Window], bins: int) -> list[Window]:
     """As many of them as score about so many bins, evenly taken; at least ``HELD_OUT`` where there are so many."""
     scored = scored_bins(windows)
     number = min(len(windows), max(HELD_OUT, len(windows) * bins // scored))
@@ -275,13 +291,19 @@ class Fit:
         unseen_U = ~self.fit_NU.any(0)
         now = State(self.start_UK, *self.drive(self.start_UK))
         found, nats = [self.weights_UK], [self.nats(now, self.held_NU)]
-        for ridge in RIDGES:
+        for ridge in self.ridges():
             for _ in range(STEPS):
                 now = self.stepped(now, ridge)
             own_UK = now.weights_UK[:, :-1] / self.deviation_UK
             found.append(torch.cat([own_UK, now.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1))
             nats.append(self.nats(now, self.held_NU).masked_fill(unseen_U, torch.inf))
         return torch.stack(found), torch.stack(nats)
+
+    def ridges(self) -> list[Ridge]:
+        """Those that differ in what there is to hold."""
+        numbers = self.of_core, self.drives - self.of_core, self.z_UNK.shape[2] - self.drives
+        held = (Ridge(*(own if number else 0.0 for own, number in zip(each, numbers, strict=True))) for each in RIDGES)
+        return list(dict.fromkeys(held))
 
     def drive(self, weights_UK: Tensor) -> tuple[Tensor, Tensor | None]:
         """Drive and logarithm of the gain, (N, U) each; None where no map is a gain. Linear in the weights."""
@@ -313,11 +335,11 @@ class Fit:
         bends_U = (second_NU * rate_NU * counted_NU).sum(0) / counted_NU.sum(0).clamp_min(1.0)
         return list(slopes), first_NU.detach() * counted_NU, bends_U.clamp_min(LEAST_CURVATURE) / rate_NU * counted_NU
 
-    def stepped(self, state: State, ridge: float) -> State:
+    def stepped(self, state: State, ridge: Ridge) -> State:
         """One step of Fisher scoring: as much of it as lowers a unit's penalized nats most."""
         slopes, first_NU, curvature_NU = self.derivatives(state)
-        ridge_K = state.weights_UK.new_full(state.weights_UK.shape[1:], GAIN)
-        ridge_K[: self.drives], ridge_K[: self.of_core], ridge_K[-1] = OWN, ridge, 0.0
+        ridge_K = state.weights_UK.new_full(state.weights_UK.shape[1:], ridge.gain)
+        ridge_K[: self.drives], ridge_K[: self.of_core], ridge_K[-1] = ridge.own, ridge.core, 0.0
         every = slice(None, None, max(1, len(first_NU) // CURVED))
         moves_UNK = self.moves([slope_NU[every] for slope_NU in slopes], every)
         moves_UNK *= curvature_NU[every].sqrt().T[..., None]

@@ -48,6 +48,7 @@ from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
 from vivit_core.system.activity import stage
+from vivit_core.system.kept import users
 from vivit_core.system.processes import started_from_outside
 from vivit_core.system.stops import TrainingPruned
 from vivit_core.training.baseline import fit_baseline
@@ -370,8 +371,9 @@ def initialize(
     if baseline is not None:
         with stage("the linear baseline (LN)", work=ahead.baseline, unless="it was fitted before"):
             ln = fit_baseline(datamodule, baseline)
-    with stage("starting values from data", work=ahead.start):
-        initialize_from_data(twin, datamodule.recordings, ln, readouts_only=trained is not None)
+    unless = "" if twin.own_filters is None else "filters were found before"
+    with stage("starting values from data", work=ahead.start, unless=unless):
+        initialize_from_data(twin, datamodule.recordings, ln, trained is not None, kept=users("own_filters"))
     return ln
 
 
