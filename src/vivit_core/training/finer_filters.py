@@ -7,7 +7,8 @@ one of Gabor filters, which a few numbers describe: as free pixels it would foll
 hundred pixels, and follows chance too where trials are few: who calls this looks at trials that it did not see, and
 lets a pair stand for it first (``own_filters``).
 
-Shape letters: N pieces of trials, T bins of the longest one, U units, H W pixels, P pixels of a window, L lags.
+Shape letters: N pieces of trials, T bins of the longest one, U units, H W pixels, P pixels of a window, F filters of a
+unit, S filters of all, L lags.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.models.ln import laid_into_frame
 from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import Gabors, energies, through
 from vivit_core.rf.energy_pairs import threads_for_units
@@ -29,7 +31,8 @@ STEPS, LEAST_STEPS = 160, 20
 MOST_UNITS = 512  # of all recordings, for whom so many are made: about a second of a core a unit
 WARM_UP = 1 / 8  # of the steps
 BATCH = 2_400  # bins in a step, of whole pieces of trials
-GROUP = 8  # units that learn together
+GROUP, FEW = 32, 8  # units that learn together; where each looks through a window of its own
+LARGE = 16  # a frame of so many windows: then each unit's window is cut out, which else takes longer than whole frames
 RATE = 0.1  # of Adam at its peak: of angles (radians), logarithms, mixtures of time courses and of responses
 PLACE = 2.0  # of the middle of a pair (px), in that
 COURSE, FILTER = 0.3, 0.3  # of time courses and of the linear filter, in their own size and in that
@@ -93,10 +96,13 @@ def refine(
     steps : how many.
     """
     paired_U = own.size_U > 0
+    height, width = shown.contrast[0].shape[1:]
     groups = [
         (some.tolist(), paired)
         for paired in (True, False)
-        for some in (wanted_U & (paired_U if paired else ~paired_U & (own.scale_U > 0))).nonzero()[:, 0].split(GROUP)
+        for some in (wanted_U & (paired_U if paired else ~paired_U & (own.scale_U > 0)))
+        .nonzero()[:, 0]
+        .split(FEW if large(height, width, own.side if paired else own.linear.patch) else GROUP)
         if len(some)
     ]
 
@@ -155,43 +161,39 @@ class Finer:
         optimizer = torch.optim.Adam(
             [{"params": [each], "peak": RATE * peak} for each, peak in self.peaks], betas=BETAS
         )
-        own, units = self.own, self.units
-        where = (own.corner_U2, own.side) if self.paired else (own.linear.corner_U2, own.linear.patch)
         filtered: list[Tensor] = []
         if self.paired:  # whose linear filters stay as they are
             with torch.no_grad():
-                seen = (windows(x[None], own.linear.corner_U2[units], own.linear.patch) for x in shown.contrast)
-                filtered = [self.filtered(x)[0] for x in seen]
+                filtered = [self.filtered(x[None])[0] for x in shown.contrast]
         for step in range(steps):
             course = min(1.0, (step + 1) / (WARM_UP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = course * group["peak"]
             some = shown.some(np.random.default_rng(step))
-            seen_UNTP = windows(filled(shown.contrast, some), where[0][units], where[1])
+            contrast_NTHW = filled(shown.contrast, some)
             if self.paired:
-                responses_NTU4 = self.responses(seen_UNTP)
+                responses_NTU4 = self.responses(contrast_NTHW)
                 s_NTU = filled(filtered, some) + (responses_NTU4 * self.mix()).sum(-1)
                 energy_NTU3 = energies(responses_NTU4)
             else:
-                s_NTU = self.filtered(seen_UNTP)
+                s_NTU = self.filtered(contrast_NTHW)
                 energy_NTU3 = s_NTU.new_zeros(*s_NTU.shape, 3)
             optimizer.zero_grad()
             self.nats(shown, some, s_NTU, energy_NTU3).backward()
             optimizer.step()
             self.stay_near()
 
-    def filtered(self, seen_UNTP: Tensor) -> Tensor:
-        """What the linear filters make of windows, (N, T, U)."""
-        space_UP, time_UL = self.linear()
-        s_NUT = (seen_UNTP.float() @ space_UP[:, None, :, None])[..., 0].transpose(0, 1)
-        s_NUT = F.pad(s_NUT, (time_UL.shape[1] - 1, 0))
+    def filtered(self, contrast_NTHW: Tensor) -> Tensor:
+        """What the linear filters make of pieces, (N, T, U)."""
+        (space_UP, time_UL), linear = self.linear(), self.own.linear
+        s_NTU = through_windows(contrast_NTHW, space_UP[:, None], linear.corner_U2[self.units], linear.patch)[..., 0]
+        s_NUT = F.pad(s_NTU.transpose(1, 2), (time_UL.shape[1] - 1, 0))
         return F.conv1d(s_NUT, time_UL[:, None], groups=len(time_UL)).transpose(1, 2)
 
-    def responses(self, seen_UNTP: Tensor) -> Tensor:
-        """Of the pairs, to what is seen through windows, (N, T, U, 4)."""
-        pairs_UP2 = self.shape.pairs(self.own.side).flatten(2).transpose(1, 2)
-        seen_NTU2 = (seen_UNTP.float() @ pairs_UP2[:, None]).permute(1, 2, 0, 3)
-        return through(seen_NTU2, self.courses())
+    def responses(self, contrast_NTHW: Tensor) -> Tensor:
+        """Of the pairs to pieces, (N, T, U, 4)."""
+        own, pairs_U2P = self.own, self.shape.pairs(self.own.side).flatten(2)
+        return through(through_windows(contrast_NTHW, pairs_U2P, own.corner_U2[self.units], own.side), self.courses())
 
     def nats(self, shown: Shown, pieces: list[int], s_NTU: Tensor, energy_NTU3: Tensor) -> Tensor:
         """Of a bin that counts, of all these units together."""
@@ -220,6 +222,22 @@ class Finer:
         else:
             own.linear.space_UP[units], own.linear.time_UL[units] = self.linear()
         own.weight[units], bias_U[units] = self.weight_UK, self.bias_U
+
+
+def large(height: int, width: int, side: int) -> bool:
+    """Whether a frame is so much larger than a window of this side that windows are cut out of it."""
+    return height * width > LARGE * side**2
+
+
+def through_windows(contrast_NTHW: Tensor, filters_UFP: Tensor, corner_U2: Tensor, side: int) -> Tensor:
+    """What each unit's filters see of pieces, (N, T, U, F); see :func:`windows`."""
+    height, width = contrast_NTHW.shape[2:]
+    if large(height, width, side):
+        seen_UNTP = windows(contrast_NTHW, corner_U2, side).float()
+        return (seen_UNTP @ filters_UFP.transpose(1, 2)[:, None]).permute(1, 2, 0, 3)
+    number = filters_UFP.shape[1]
+    laid_SP = laid_into_frame(filters_UFP.flatten(0, 1), corner_U2.repeat_interleave(number, 0), side, (height, width))
+    return (contrast_NTHW.flatten(2).float() @ laid_SP.T).unflatten(2, (-1, number))
 
 
 def windows(contrast_NTHW: Tensor, corner_U2: Tensor, side: int) -> Tensor:
