@@ -36,7 +36,7 @@ def user_folder(name: str) -> Path | None:
     return cache_folder(name)
 
 
-def users(name: str) -> Kept | None:
+def user_kept(name: str) -> Kept | None:
     """What is kept in :func:`user_folder`; None where there is none."""
     folder = user_folder(name)
     return None if folder is None else Kept(folder)

@@ -22,7 +22,7 @@ from vivit_core.rf.energy_pairs import threads_for_units
 from vivit_core.rf.regression import unit_centers
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.system.activity import spared
-from vivit_core.system.kept import SWITCH, Arrays, Kept, users
+from vivit_core.system.kept import SWITCH, Arrays, Kept, user_kept
 from vivit_core.system.terminal import track
 from vivit_core.training import ln_fitter
 from vivit_core.training.ln_fitter import Fitter
@@ -49,7 +49,7 @@ def fit_baseline(datamodule: RecordingsDataModule, node: Mapping[str, Any]) -> L
     kind = class_of("baseline", node["_target_"])
     if kind is not LN:
         raise ValueError(f"{node['_target_']} is no model that is fitted in one go; say baseline=ln, or model=ln")
-    return fit_ln(datamodule, **{key: value for key, value in node.items() if key != "_target_"}, kept=users("ln"))
+    return fit_ln(datamodule, **{key: value for key, value in node.items() if key != "_target_"}, kept=user_kept("ln"))
 
 
 def fit_ln(

@@ -48,7 +48,7 @@ from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
 from vivit_core.system.activity import stage
-from vivit_core.system.kept import users
+from vivit_core.system.kept import user_kept
 from vivit_core.system.processes import started_from_outside
 from vivit_core.system.stops import TrainingPruned
 from vivit_core.training.baseline import fit_baseline
@@ -373,7 +373,7 @@ def initialize(
             ln = fit_baseline(datamodule, baseline)
     unless = "" if twin.own_filters is None else "filters were found before"
     with stage("starting values from data", work=ahead.start, unless=unless):
-        initialize_from_data(twin, datamodule.recordings, ln, trained is not None, kept=users("own_filters"))
+        initialize_from_data(twin, datamodule.recordings, ln, trained is not None, kept=user_kept("own_filters"))
     return ln
 
 
