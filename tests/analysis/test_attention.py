@@ -235,7 +235,7 @@ def test_every_model_shows_its_attention_or_says_that_it_has_none(model):
     with torch.no_grad():
         frames, _ = made.adapt("a", given["a"])
         tokens = made.core.tokenizer(frames if made.core.frontend is None else made.core.frontend(frames))
-    x_BTND = made.core.lifted(frames, tokens).detach()
+    x_BTND = made.core.lifted(tokens, made.core.cells(frames)).detach()
     exact, x = Float64(made, heads=2), x_BTND[0].double().numpy()
     expected = exact.maps(x, tokens.height, tokens.width, None, True)
     expected = (*expected, exact.joint_maps(x, tokens.height, tokens.width, None))
@@ -751,7 +751,9 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
     of = spec(height=height, width=width)
     made = twin(vivit(tokenizer=STEM | {"patch_size": [4, 4, min(4, width)], "stride": 1}, **changes), of)
     one = clips(of, count=1)
-    summary, drawn = study_attention(made, "a", one, [one], out=tmp_path, place=None, heads=1, units=2, megabytes=1.0)
+    summary, drawn = study_attention(
+        made, "a", one, [one], beside_truth={}, out=tmp_path, place=None, heads=1, units=2, megabytes=1.0
+    )
     assert all(path.stat().st_size > 2000 for path, _ in drawn)
     section = attention_section.report_section(summary, tmp_path, drawn, "python run.py task=attention")
     assert len(section.tables[0].rows) == 4 - 2 * ("spatial_depth" in changes or "temporal_depth" in changes)
@@ -774,7 +776,9 @@ def test_a_readout_that_does_not_say_where_it_looks_is_studied_too(tmp_path, mon
     monkeypatch.setattr(FactorizedReadout, "window_on", lambda readout, feature_map: None)
     made = twin(vivit(temporal_depth=1, spatial_depth=1), readout=FACTORIZED)
     one = clips(spec(), count=1)
-    summary, drawn = study_attention(made, "a", one, [one], out=tmp_path, place=None, heads=1, units=2, megabytes=1.0)
+    summary, drawn = study_attention(
+        made, "a", one, [one], beside_truth={}, out=tmp_path, place=None, heads=1, units=2, megabytes=1.0
+    )
     with np.load(tmp_path / "attention.npz") as arrays:
         assert "windows" not in arrays and arrays["token_share"].shape == (5,)
     assert summary["place"] == [1, 2] and not any(path.name == "attention_units.png" for path, _ in drawn)

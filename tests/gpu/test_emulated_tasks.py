@@ -75,7 +75,9 @@ def attended(device, data, out):
     spec = tiny_models.spec()
     clip = tiny_models.clips(spec, count=1)
     twin = tiny_models.twin(tiny_models.vivit(), spec).to(device)
-    return study_attention(twin, "a", clip, [clip], out=out, place=(1, 2), heads=1, units=2, megabytes=1.0)[0]
+    return study_attention(
+        twin, "a", clip, [clip], beside_truth={}, out=out, place=(1, 2), heads=1, units=2, megabytes=1.0
+    )[0]
 
 
 def streamed(device, data, out):

@@ -45,7 +45,7 @@ def numbers(made: ViViT, video: Tensor) -> Tensor:
     """Of the last step's tokens, (N, E)."""
     assert made.energy is not None and made.frontend is not None
     with torch.no_grad():
-        found: Tensor = made.energy(video, made.tokenizer(made.frontend(video)))[0, -1]
+        found: Tensor = made.energy(made.cells(video), made.tokenizer(made.frontend(video)))[0, -1]
     return found
 
 
@@ -83,7 +83,7 @@ def gates(made: ViViT, video: Tensor) -> Tensor:
     at = Numbers(made.energy)
     with torch.no_grad():
         tokens = made.tokenizer(made.frontend(video))
-        x = made.attend_space(made.lifted(video, tokens), tokens.height, tokens.width)
+        x = made.attend_space(made.lifted(tokens, made.cells(video)), tokens.height, tokens.width)
     return (x[0, -1][:, list(at.gates)] - x[0, -1][:, at.zero, None]).view(4, 4, 3)
 
 
@@ -110,7 +110,7 @@ def test_what_is_compared_is_written_by_nothing_else() -> None:
     video = torch.randn(1, 1, FRAMES, SIDE, SIDE)
     with torch.no_grad():
         tokens = made.tokenizer(made.frontend(video))
-        before = made.lifted(video, tokens)
+        before = made.lifted(tokens, made.cells(video))
         after = made.attend_time(made.attend_space(before, tokens.height, tokens.width))
     torch.testing.assert_close(after[..., : made.energy.numbers], before[..., : made.energy.numbers])
 
@@ -172,7 +172,7 @@ def test_energies_are_scaled_by_what_they_will_see() -> None:
     made.normalize(iter([video]))
     assert made.frontend is not None
     with torch.no_grad():
-        told = made.energy(video, made.tokenizer(made.frontend(video)))
+        told = made.energy(made.cells(video), made.tokenizer(made.frontend(video)))
     rest = told[..., made.energy.energy.start :].flatten(0, 2)
     torch.testing.assert_close(rest.mean(0), torch.zeros(5), atol=1e-3, rtol=0)
     torch.testing.assert_close(rest.std(0), torch.ones(5), atol=1e-2, rtol=0)

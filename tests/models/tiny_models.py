@@ -43,6 +43,8 @@ ENERGY = {
     "orientations": 3,
     "std_px": 1.0,
     "cycles_per_std": 0.3,
+    "fading": 0.5,
+    "reach": 2.0,
 }
 GAIN = {"_target_": "vivit_core.models.modulators.behavior_gain.BehaviorGain", "hidden": 6, "numbers": 4}
 MODULATORS = {

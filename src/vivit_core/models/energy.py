@@ -42,6 +42,7 @@ class OrientedEnergy(nn.Module):
     orientations : how many, evenly spread over half a turn.
     std_px : standard deviation of a filter's window, px.
     cycles_per_std : waves of a filter within that.
+    fading, reach : of the attention among cells (``CellAttention``); where ``reach`` is None, there is none.
     """
 
     mean_E: Tensor
@@ -58,8 +59,11 @@ class OrientedEnergy(nn.Module):
         orientations: int,
         std_px: float,
         cycles_per_std: float,
+        fading: float,
+        reach: float | None,
     ) -> None:
         super().__init__()
+        self.fading, self.reach = fading, reach
         self.in_channels, self.frames, self.orientations = in_channels, patch_size[0], orientations
         self.every = token_stride[0]
         self.apart = tuple(max(1, side // 2) for side in token_stride[1:])  # px from cell to cell
@@ -100,6 +104,11 @@ class OrientedEnergy(nn.Module):
         """(E,) by how much each of them is scaled in a token to begin with, so that none outweighs the others."""
         return torch.tensor([1.0] * (self.orientations + 2) + [LOGARITHM] * (self.orientations + 1))
 
+    @property
+    def usual(self) -> Tensor:
+        """The energy that a cell has on average, of all orientations."""
+        return self.usual_O.sum()
+
     @staticmethod
     def _at(apart: int, std_px: float) -> Tensor:
         size = math.ceil(2 * REACH * std_px)
@@ -108,21 +117,22 @@ class OrientedEnergy(nn.Module):
 
     def cells(self, x_BCTHW: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """Energies and motion (B, T, O + 2, R, S) at the full frame rate, and the last responses."""
-        b, c, t, h, w = x_BCTHW.shape
-        x = x_BCTHW.float().transpose(1, 2).reshape(b * t * c, 1, h, w)
-        (dy, dx), (ky, kx) = self.apart, self.filters.shape[2:]
-        rows, columns = math.ceil(h / dy), math.ceil(w / dx)
-        top, left = (ky - dy) // 2, (kx - dx) // 2
-        x = F.pad(x, (left, (columns - 1) * dx + kx - w - left, top, (rows - 1) * dy + ky - h - top))
-        y = F.conv2d(x, self.filters, stride=(dy, dx)).view(b, t, c, self.orientations, 2, rows, columns)
-        real, imaginary = y.unbind(4)
-        last = y[:, -1:]
-        first = torch.zeros_like(last) if before is None else before
-        earlier = torch.cat([first, y[:, :-1]], dim=1)
-        energy = (real.square() + imaginary.square()).sum(2)
-        turn = (earlier[:, :, :, :, 1] * real - earlier[:, :, :, :, 0] * imaginary).sum(2)
-        motion = torch.einsum("btors,oa->btars", turn, self.across_O2)
-        return torch.cat([energy, motion], dim=2), last
+        with torch.autocast(x_BCTHW.device.type, enabled=False):  # squares of small numbers
+            b, c, t, h, w = x_BCTHW.shape
+            x = x_BCTHW.float().transpose(1, 2).reshape(b * t * c, 1, h, w)
+            (dy, dx), (ky, kx) = self.apart, self.filters.shape[2:]
+            rows, columns = math.ceil(h / dy), math.ceil(w / dx)
+            top, left = (ky - dy) // 2, (kx - dx) // 2
+            x = F.pad(x, (left, (columns - 1) * dx + kx - w - left, top, (rows - 1) * dy + ky - h - top))
+            y = F.conv2d(x, self.filters, stride=(dy, dx)).view(b, t, c, self.orientations, 2, rows, columns)
+            real, imaginary = y.unbind(4)
+            last = y[:, -1:]
+            first = torch.zeros_like(last) if before is None else before
+            earlier = torch.cat([first, y[:, :-1]], dim=1)
+            energy = (real.square() + imaginary.square()).sum(2)
+            turn = (earlier[:, :, :, :, 1] * real - earlier[:, :, :, :, 0] * imaginary).sum(2)
+            motion = torch.einsum("btors,oa->btars", turn, self.across_O2)
+            return torch.cat([energy, motion], dim=2), last
 
     def pooled(self, cells_BTKRS: Tensor, tokens: Tokens) -> Tensor:
         """The mean of the cells around the tokens' middles, (B, T, N, K)."""
@@ -139,30 +149,26 @@ class OrientedEnergy(nn.Module):
         """A token's numbers from its mean energies and motion."""
         energy, motion = mean_BTNK.split([self.orientations, 2], dim=-1)
         total = energy.sum(-1, keepdim=True)
-        amplitude = (energy + TINY).sqrt()
-        tuned = amplitude - amplitude.mean(-1, keepdim=True)
-        likeness = tuned / (tuned.square().sum(-1, keepdim=True) + TINY).sqrt()
         size = (motion.square().sum(-1, keepdim=True) + TINY**2).sqrt()
         direction = motion / (size + 1e-3 * total + TINY)
         rest = torch.cat([torch.log1p(energy / self.usual_O), size / (total + TINY)], dim=-1)
-        return torch.cat([likeness, direction, (rest - self.mean_E) / self.scale_E], dim=-1)
+        return torch.cat([likeness_of(energy, -1), direction, (rest - self.mean_E) / self.scale_E], dim=-1)
 
-    def forward(self, x_BCTHW: Tensor, tokens: Tokens) -> Tensor:
-        """The numbers of these tokens, (B, T', N, E), of the video that they were cut from."""
-        with torch.autocast(x_BCTHW.device.type, enabled=False):  # squares of small numbers
-            return self.numbers_of(self.means(x_BCTHW, tokens))
+    def forward(self, cells_BTKRS: Tensor, tokens: Tokens) -> Tensor:
+        """The numbers of these tokens, (B, T', N, E), from the cells of the video that they were cut from."""
+        with torch.autocast(cells_BTKRS.device.type, enabled=False):  # differences of what is nearly the same
+            return self.numbers_of(self.means(cells_BTKRS, tokens))
 
-    def means(self, x_BCTHW: Tensor, tokens: Tokens) -> Tensor:
+    def means(self, cells_BTKRS: Tensor, tokens: Tokens) -> Tensor:
         """Energies and motion over each token's frames and around its middle, (B, T', N, O + 2)."""
-        cells, _ = self.cells(x_BCTHW, None)
-        x = self.pooled(cells, tokens)
+        x = self.pooled(cells_BTKRS, tokens)
         x = F.pad(x, (0, 0, 0, 0, self.frames - 1 - tokens.first_end, 0))  # nothing was shown before the clip
         return x.unfold(1, self.frames, self.every)[:, : tokens.x_BTND.shape[1]].mean(-1)
 
     @torch.no_grad()
     def normalize(self, shown: Iterable[tuple[Tensor, Tokens]]) -> None:
-        """Standardize energies and speed by videos and their tokens."""
-        mean_NK = torch.cat([self.means(x_BCTHW, tokens).flatten(0, 2) for x_BCTHW, tokens in shown])
+        """Standardize energies and speed by the cells of videos and their tokens."""
+        mean_NK = torch.cat([self.means(cells_BTKRS, tokens).flatten(0, 2) for cells_BTKRS, tokens in shown])
         self.usual_O.copy_(mean_NK[:, : self.orientations].mean(0).clamp_min(TINY))
         self.mean_E.zero_()
         self.scale_E.fill_(1.0)
@@ -170,15 +176,23 @@ class OrientedEnergy(nn.Module):
         self.mean_E.copy_(rest_NE.mean(0))
         self.scale_E.copy_(rest_NE.std(0).clamp_min(1e-3))
 
-    def stream(self) -> Callable[[Tensor, Tokens | None], Tensor | None]:
-        """Takes frames (1, C, 1, H, W) one by one, and the tokens that end with them (None: none do); gives these
-        tokens' numbers."""
-        waiting: list[Tensor] = []
+    def stream_cells(self) -> Callable[[Tensor], Tensor]:
+        """Takes frames (1, C, 1, H, W) one by one; gives the cells of each."""
         last: Tensor | None = None
 
-        def advance(frame: Tensor, tokens: Tokens | None) -> Tensor | None:
+        def advance(frame: Tensor) -> Tensor:
             nonlocal last
             cells, last = self.cells(frame, last)
+            return cells
+
+        return advance
+
+    def stream(self) -> Callable[[Tensor, Tokens | None], Tensor | None]:
+        """Takes the cells of frames one by one, and the tokens that end with them (None: none do); gives these
+        tokens' numbers."""
+        waiting: list[Tensor] = []
+
+        def advance(cells: Tensor, tokens: Tokens | None) -> Tensor | None:
             waiting.append(cells)
             del waiting[: -self.frames]
             if tokens is None:
@@ -187,3 +201,10 @@ class OrientedEnergy(nn.Module):
             return self.numbers_of(self.pooled(mean, tokens))
 
         return advance
+
+
+def likeness_of(energy: Tensor, dim: int) -> Tensor:
+    """The tuned part of the amplitudes over orientations, of length 1: places are alike as their products."""
+    amplitude = (energy + TINY).sqrt()
+    tuned = amplitude - amplitude.mean(dim, keepdim=True)
+    return tuned / (tuned.square().sum(dim, keepdim=True) + TINY).sqrt()

@@ -53,7 +53,8 @@ LESIONS: dict[str, Lesion] = {
     "own_place": {"spatial": at_own_place, "joint": at_own_place},
     "newest": {"temporal": of_newest_step, "joint": of_newest_step},
 }
-HELD = "held"  # the blocks' output at its mean
+OF_CELLS = {"uniform": True, "own_place": False}  # whether cells still know how much there is around them
+HELD = "held"  # the blocks' output at its mean, and that of cells
 UNMIXED = "unmixed"  # each attention's output at its mean: tokens keep what they tell of themselves
 
 
@@ -64,7 +65,7 @@ class Lesioned:
     ----------
     twin : left as it is between calls.
     lesion : what is made of the weights; empty: nothing is.
-    held : parts of the twin and their output at every place and time, (D,) each.
+    held : parts of the twin and their output at every place and time, (D,) each; it stays as it is where that is NaN.
     """
 
     def __init__(self, twin: Twin, lesion: Lesion, held: Mapping[nn.Module, Tensor] | None = None) -> None:
@@ -93,7 +94,7 @@ class Lesioned:
 
 def always(mean_D: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     """A hook that puts this in the place of what a part makes."""
-    return lambda part, given, made: mean_D.to(made).expand_as(made)
+    return lambda part, given, made: torch.where(mean_D.isnan(), made, mean_D.to(made))
 
 
 @torch.no_grad()
@@ -111,7 +112,9 @@ def lesions(twin: Twin, batches: Iterable[Batch]) -> dict[str, Lesioned]:
         For a core without attention, and where there are no clips.
     """
     core, device, training = attending_core(twin), next(twin.parameters()).device, twin.training
+    cells = core.cell_attention
     attentions: list[nn.Module] = [attention for own in blocks_of(core).values() for attention in own]
+    attentions += [] if cells is None else [cells]
     total: dict[nn.Module, Tensor] = {}
     tokens: Counter[nn.Module] = Counter()
 
@@ -133,7 +136,13 @@ def lesions(twin: Twin, batches: Iterable[Batch]) -> dict[str, Lesioned]:
         raise ValueError("there are no clips over which the blocks' output could be averaged")
     mean = {part: own / tokens[part] for part, own in total.items()}
     found = {
-        HELD: Lesioned(twin, {}, {core.norm: mean[core.norm]}),
+        HELD: Lesioned(twin, {}, {part: mean[part] for part in (core.norm, *([] if cells is None else [cells]))}),
         UNMIXED: Lesioned(twin, {}, {part: mean[part] for part in attentions}),
     }
-    return found | {name: Lesioned(twin, lesion) for name, lesion in LESIONS.items()}
+    for name, lesion in LESIONS.items():
+        held: dict[nn.Module, Tensor] = {}
+        if cells is not None and (known := OF_CELLS.get(name)) is not None:
+            held[cells] = mean[cells].clone()
+            held[cells][list(cells.LEVEL) if known else []] = torch.nan
+        found[name] = Lesioned(twin, lesion, held)
+    return found

@@ -265,6 +265,29 @@ def readouts(
     return save(figure, path)
 
 
+def surrounds(
+    path: Path, *, maps_NRC: np.ndarray, true_NRC: np.ndarray, names: Sequence[str], correlation_N: np.ndarray
+) -> Path:
+    """Units' maps of their surround (left of each pair) beside the true ones (right), each from 0 to its largest."""
+    number, height, width = maps_NRC.shape
+    pairs = min(number, 2)
+    rows = math.ceil(number / pairs)
+    wide, high = panel_size(height, width, 2.6, 2.2)
+    figure = Figure(figsize=(max(6.5, 2 * wide * pairs), (high + 0.5) * rows + 0.3), layout="constrained")
+    panels = figure.subplots(rows, 2 * pairs, squeeze=False)
+    for axes in panels.ravel():
+        axes.set_axis_off()
+    for n in range(number):
+        left, right = panels[n // pairs, 2 * (n % pairs) :][:2]
+        for axes, values in ((left, maps_NRC[n]), (right, true_NRC[n])):
+            axes.set_axis_on()
+            axes.imshow(values, cmap="magma", vmin=0.0, vmax=max(float(values.max()), 1e-12), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+        left.set_title(names[n], fontsize=9)
+        right.set_title(f"true; correlation {correlation_N[n]:.2f}", fontsize=9)
+    return save(figure, path)
+
+
 def film(
     path: Path,
     *,

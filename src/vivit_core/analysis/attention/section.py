@@ -60,5 +60,18 @@ def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command:
     ]
     if not summary["causal"]:
         text.append("This model is acausal: temporal attention also sees later tokens.")
-    tables, explore = [table_by_block(summary)], unit_explorer(folder, summary["recording"])
+    if (of_cells := summary["cell_share_median"]) is not None:
+        text.append(
+            f"Of the median unit's log rate {of_cells:.0%} of the variance is from attention among cells, which "
+            "compare themselves with their surround in every frame."
+        )
+    tables = [table_by_block(summary)]
+    if summary["beside_truth"]:
+        rows: list[list[str | float | None]] = [
+            [kind, found["units"], found["correlation"], found["chance"]]
+            for kind, found in summary["beside_truth"].items()
+        ]
+        columns = ["context", "units", "correlation (median)", "chance"]
+        tables.append(Table("Units' maps of their surround beside the simulator's true weights", columns, rows))
+    explore = unit_explorer(folder, summary["recording"])
     return Section("attention", "Where it attends", text, tables, drawn, command, explore=explore)

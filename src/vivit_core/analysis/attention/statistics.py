@@ -11,12 +11,11 @@ import torch
 from einops import einsum, reduce
 from torch import Tensor, nn
 
-from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, heads_of
+from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, heads_of, on_device
 from vivit_core.analysis.attention.lesions import evenly
 from vivit_core.analysis.attention.maps import watched_pass
 from vivit_core.analysis.attention.token_grid import TokenGrid, token_grid, tokens_of
 from vivit_core.models.attention.base import Attention
-from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
@@ -196,35 +195,42 @@ def distances(centers_px: np.ndarray) -> np.ndarray:
 def token_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray:
     """How much of each unit's rate comes from the tokens.
 
-    A readout reads several maps, and convolutions or behavior feed all of them. So the twin runs once as it is and once
-    with zeros in place of what the blocks made of the tokens. This is the variance over the clips' bins of the
-    difference that it makes to the logarithm of the rate, as a part of the sum of it and the variance of what is left.
-    What behavior does through the modulator is left, and does not count.
+    The twin runs once as it is and once with zeros in place of what the blocks made of the tokens. This is the variance
+    over the clips' bins of the difference that it makes to the logarithm of the rate, as a part of the sum of it and
+    the variance of what is left. What behavior does through the modulator is left, and does not count.
 
     Returns
     -------
     (U,) from 0 to 1; NaN for a unit whose rate never changes.
     """
-    found = []
+    return share_of(twin, recording_id, clips, attending_core(twin).norm)
 
-    def look(readout: nn.Module, given: tuple[list[FeatureMap], int], keywords: dict[str, Any]) -> None:
-        maps, bins = given
-        rate = twin.likelihood(recording_id).rate(*readout.forward(maps, bins, last=False))
-        found.append(rate[:, max(0, maps[-1].first_end) :].double().log().flatten(0, 1))
 
-    def run() -> None:
-        watched_pass(twin, {recording_id: clips}, lambda *_: None, lambda *_: np.zeros(0, int))
+def cell_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray | None:
+    """The same of the attention among cells, with its mean in its place; None where there is none."""
+    part = attending_core(twin).cell_attention
+    return None if part is None else share_of(twin, recording_id, clips, part)
 
-    looking = twin.readout(recording_id).register_forward_pre_hook(look, with_kwargs=True)
+
+@torch.no_grad()
+def share_of(twin: Twin, recording_id: str, clips: Clips, part: nn.Module) -> np.ndarray:
+    """(U,) of what a part of the core makes, zeros in its place, from the first token on."""
+    training, device = twin.training, next(twin.parameters()).device
+    first = tokens_of(twin, recording_id, clips).first_end
+
+    def run() -> Tensor:
+        rates = twin({recording_id: on_device(clips, device)})[recording_id]
+        return rates[:, max(0, first) :].double().log().flatten(0, 1)
+
+    twin.eval()
     try:
-        run()
-        silence = attending_core(twin).norm.register_forward_hook(lambda module, given, made: torch.zeros_like(made))
+        whole = run()
+        silence = part.register_forward_hook(lambda module, given, made: torch.zeros_like(made))
         try:
-            run()
+            without = run()
         finally:
             silence.remove()
     finally:
-        looking.remove()
-    whole, without = found
-    of_tokens, left = (whole - without).var(0), without.var(0)
-    return (of_tokens / (of_tokens + left)).cpu().numpy()  # 0 / 0 is NaN
+        twin.train(training)
+    of_part, left = (whole - without).var(0), without.var(0)
+    return (of_part / (of_part + left)).cpu().numpy()  # 0 / 0 is NaN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from vivit_core.analysis.attention import plots as pictures
 from vivit_core.analysis.attention.blocks import attending_core, heads_of
 from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
 from vivit_core.analysis.attention.rollout import rollout
-from vivit_core.analysis.attention.statistics import AttentionStatistics, measure_attention, token_share
+from vivit_core.analysis.attention.statistics import AttentionStatistics, cell_share, measure_attention, token_share
+from vivit_core.analysis.attention.surrounds import BesideTruth, median, surround_maps
 from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.models.twin import Twin
 from vivit_core.names import short
@@ -20,6 +21,8 @@ from vivit_core.specs import Clips
 
 Drawn = list[tuple[Path, str]]
 """Pictures and their captions."""
+
+LEAST_SHARE = 0.01  # of a unit's rate, that its surround has to tell for its map to mean something
 
 
 def plot_attention(
@@ -197,12 +200,51 @@ def plot_readouts(
     ]
 
 
+def plot_surrounds(
+    folder: Path, beside_truth: Mapping[str, BesideTruth], names: Sequence[str], share_U: np.ndarray, units: int
+) -> Drawn:
+    """Maps of the surround beside the true ones: ``attention_surround_KIND.png`` for each kind of context.
+
+    Parameters
+    ----------
+    folder : where they are written.
+    beside_truth : from ``maps_beside_truth``.
+    names : of all units.
+    share_U : how much of each unit's rate comes from attention among cells; those with most are drawn.
+    units : drawn of each kind.
+    """
+    drawn = []
+    for kind, found in beside_truth.items():
+        most = np.argsort(-np.nan_to_num(share_U[found.units]), kind="stable")[:units]
+        path = pictures.surrounds(
+            folder / f"attention_surround_{kind}.png",
+            maps_NRC=found.maps[most],
+            true_NRC=found.true[most],
+            names=[
+                f"{short(names[found.units[n]], 20)}: {share_U[found.units[n]]:.0%} of its rate"
+                if share_U[found.units[n]] >= LEAST_SHARE
+                else f"{short(names[found.units[n]], 20)}: uses no surround"
+                for n in most
+            ],
+            correlation_N=found.correlation[most],
+        )
+        drawn.append(
+            (
+                path,
+                f"Units with {kind}: where a unit's cells find likes of theirs (left), and the truth (right), in bin "
+                f"{found.bin}. Correlations are means over moments.",
+            )
+        )
+    return drawn
+
+
 def study_attention(
     twin: Twin,
     recording_id: str,
     clip: Clips,
     clips: Iterable[Clips],
     *,
+    beside_truth: Mapping[str, BesideTruth],
     out: Path,
     place: tuple[int, int] | None,
     heads: int,
@@ -215,13 +257,17 @@ def study_attention(
     T) and ``joint`` (L, h, steps, M, T, M) in float16, which ``steps`` and ``places`` those are, ``is_register``,
     ``coordinates`` and the edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``,
     ``unit_ids`` (U,) and each unit's ``token_share`` (U,), and where readouts say where they look their ``windows``
-    (U, rows, columns) and ``looks`` (U, rows, columns), the rollout from each window, summed over time.
+    (U, rows, columns) and ``looks`` (U, rows, columns), the rollout from each window, summed over time. Where cells
+    attend to their surround, ``cell_share`` (U,) is how much of a unit's rate comes from that, and ``surround_alike``
+    and ``surround_agree`` (U, rows, columns) are its units' maps in the newest frame, on ``cell_y_px`` and
+    ``cell_x_px``.
 
     Parameters
     ----------
     twin, recording_id : whose attention.
     clip : one clip, to draw.
     clips : clips of one length, to average over.
+    beside_truth : what the truth says of units' maps (``maps_beside_truth``); empty where nobody knows it.
     out : folder for the files.
     place : row and column of the token drawn; None: where most readouts look.
     heads : heads drawn, the first ones.
@@ -274,13 +320,20 @@ def study_attention(
         for unit in np.flatnonzero(maps.windows.sum((1, 2)) > 0).tolist():
             looks[unit] = rollout(maps, maps.windows[unit].astype(np.float64)).tokens.sum(0)
         arrays |= {"windows": maps.windows, "looks": looks}
+    if (of_cells := cell_share(twin, recording_id, clip)) is not None:
+        arrays["cell_share"] = of_cells
+    if (around := surround_maps(twin, recording_id, clip)) is not None:
+        arrays |= {"surround_alike": around.alike, "surround_agree": around.agree}
+        arrays |= {"cell_y_px": around.ys, "cell_x_px": around.xs}
     write_arrays(out / "attention.npz", arrays)
     summary = {
         "recording": recording_id,
         "tokens": {"steps": time, "rows": rows, "columns": columns, "registers": maps.grid.registers},
         "causal": twin.causal,
         "place": list(place),
-        "token_share_median": float(np.nanmedian(shares)) if np.isfinite(shares).any() else None,
+        "token_share_median": median(shares),
+        "cell_share_median": None if of_cells is None else median(of_cells),
+        "beside_truth": {kind: found.summary() for kind, found in beside_truth.items()},
         "rollout_to_registers": newest.to_registers,
         "rollout_by_step": newest.tokens.sum((1, 2)).tolist(),
         **statistics.summary(),
@@ -293,6 +346,8 @@ def study_attention(
     drawn += plot_statistics(folder, statistics)
     most = np.argsort(np.nan_to_num(-shares), kind="stable")[:units]
     drawn += plot_readouts(folder, twin, recording_id, maps, frames, [int(unit) for unit in most], shares)
+    if of_cells is not None:
+        drawn += plot_surrounds(folder, beside_truth, twin.specs[recording_id].unit_ids, of_cells, units)
     return summary, drawn
 
 

@@ -9,6 +9,7 @@ import torch
 from vivit_core.analysis.attention.blocks import attending_core
 from vivit_core.analysis.attention.section import report_section
 from vivit_core.analysis.attention.study import study_attention
+from vivit_core.analysis.attention.surrounds import maps_beside_truth
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import tested
 from vivit_core.cli.schema import Count, Positive
@@ -78,6 +79,7 @@ def attention(
         name,
         clips_at(start, min(stop, start + length)),
         (clips_at(w.start, w.stop) for w in track(averaged, "attention")),
+        beside_truth=maps_beside_truth(twin, chosen),
         out=context.run.path,
         place=place,
         heads=heads,

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from vivit_core.models.attention.base import Attention, AttentionMask, Cache, Positions
 from vivit_core.models.attention.blocks import Block
 from vivit_core.models.cores.base import Core
+from vivit_core.models.cores.cell_attention import CellAttention
 from vivit_core.models.cores.comparisons import Beginning, no_room
 from vivit_core.models.dropout import check_probability, draw_seeds, drop
 from vivit_core.models.energy import OrientedEnergy
@@ -122,8 +123,8 @@ class ViViT(Core):
             made[kind].append(block)
         self.spatial, self.temporal, self.joint = (nn.ModuleList(own) for own in made.values())
         self.norm = nn.LayerNorm(embedding_dim)
-        self.map_channels = [*self.tokenizer.map_channels, self.tokenizer.out_channels]
         self.energy: OrientedEnergy | None = None
+        self.cell_attention: CellAttention | None = None
         if energy is not None:
             own: OrientedEnergy = energy(
                 in_channels=in_channels, patch_size=self.tokenizer.patch_size, token_stride=self.tokenizer.token_stride
@@ -134,6 +135,10 @@ class ViViT(Core):
                 self.lift = nn.Linear(own.numbers, embedding_dim)
                 self.level = nn.RMSNorm(embedding_dim)
                 self.begin_with_comparisons(own)
+                if self.tokenizer.gain and own.reach is not None:
+                    self.cell_attention = CellAttention(own, own.fading, own.reach)
+        of_cells = [] if self.cell_attention is None else [CellAttention.CHANNELS]
+        self.map_channels = [*self.tokenizer.map_channels, *of_cells, self.tokenizer.out_channels]
 
     @torch.no_grad()
     def begin_with_comparisons(self, energy: OrientedEnergy) -> None:
@@ -158,25 +163,39 @@ class ViViT(Core):
     def context(self) -> list[nn.Parameter]:
         if self.energy is None or not self.tokenizer.gain:
             return []
-        parts = (self.lift, self.level, *self.spatial, *self.temporal, *self.joint, self.norm)
+        cells = [] if self.cell_attention is None else [self.cell_attention]
+        parts = (self.lift, self.level, *self.spatial, *self.temporal, *self.joint, self.norm, *cells)
         own = [parameter for part in parts for parameter in part.parameters()]
         return [*own, *self.tokenizer.learns_with_blocks(), *([] if self.registers is None else [self.registers])]
 
     def forward(self, x_BCTHW: Tensor) -> list[FeatureMap]:
         """Feature maps, finest first; the last is what the tokenizer makes of the blocks' output."""
         tokens = self.tokenizer(x_BCTHW if self.frontend is None else self.frontend(x_BCTHW), self.call)
-        x = self.lifted(x_BCTHW, tokens)
+        cells = self.cells(x_BCTHW)
+        x = self.lifted(tokens, cells)
         if self.training and self.patch_dropout:
             x = drop(x, self.patch_dropout, draw_seeds(device=x.device), shape=(*x.shape[:-1], 1))
         self.check_positions(tokens.height, tokens.width, x.shape[1])
         x = self.attend_space(x, tokens.height, tokens.width)
         x = self.attend_time(x)
         x = self.attend_both(x, tokens.height, tokens.width)
-        return [*tokens.maps, self.tokenizer.restore(tokens, self.norm(x))]
+        return [*tokens.maps, *self.of_cells(cells), self.tokenizer.restore(tokens, self.norm(x))]
 
-    def lifted(self, x_BCTHW: Tensor, tokens: Tokens) -> Tensor:
+    def cells(self, x_BCTHW: Tensor) -> Tensor | None:
+        """Energies and motion of the video's cells in every frame; None for a core that holds none."""
+        return None if self.energy is None else self.energy.cells(x_BCTHW, None)[0]
+
+    def lifted(self, tokens: Tokens, cells_BTKRS: Tensor | None) -> Tensor:
         """Tokens (B, T', N, D), with the energies of the video that they were cut from."""
-        return tokens.x_BTND if self.energy is None else self.with_energies(tokens, self.energy(x_BCTHW, tokens))
+        if self.energy is None or cells_BTKRS is None:
+            return tokens.x_BTND
+        return self.with_energies(tokens, self.energy(cells_BTKRS, tokens))
+
+    def of_cells(self, cells_BTKRS: Tensor | None) -> list[FeatureMap]:
+        """The gain that cells make of what is around them."""
+        if self.energy is None or self.cell_attention is None or cells_BTKRS is None:
+            return []
+        return [self.cell_attention.as_map(self.cell_attention(cells_BTKRS, self.energy.usual))]
 
     def with_energies(self, tokens: Tokens, told_BTNE: Tensor) -> Tensor:
         # The convolutions' maps grow in training: leveled, they leave the energies as large as they were.
@@ -235,14 +254,18 @@ class ViViT(Core):
         self.refuse_acausal_stream()
         filtered = self.frontend.stream() if self.frontend is not None else None
         cut = self.tokenizer.stream(old)
-        told = self.energy.stream() if self.energy is not None else None
+        see, told = (None, None) if self.energy is None else (self.energy.stream_cells(), self.energy.stream())
+        compare = self.cell_attention.stream(self.energy.usual) if self.energy and self.cell_attention else None
         in_time, joint = ([Cache(self.window) for _ in blocks] for blocks in (self.temporal, self.joint))
         step = 0
 
         def advance(frame: Tensor) -> list[FeatureMap | None]:
             nonlocal step
             maps, tokens = cut(frame if filtered is None else filtered(frame))
-            numbers = told(frame, tokens) if told is not None else None
+            cells = see(frame) if see is not None else None
+            numbers = told(cells, tokens) if told is not None and cells is not None else None
+            if self.cell_attention is not None and compare is not None and cells is not None:
+                maps = [*maps, self.cell_attention.as_map(compare(cells))]
             if tokens is None:
                 return [*maps, None]
             height, width = tokens.height, tokens.width
@@ -276,8 +299,11 @@ class ViViT(Core):
     @torch.no_grad()
     def normalize(self, clips: Iterable[Tensor]) -> None:
         if self.energy is not None:
-            shown = ((x, self.tokenizer(x if self.frontend is None else self.frontend(x))) for x in clips)
-            self.energy.normalize(shown)
+            shown = [(x, self.energy.cells(x, None)[0]) for x in clips]
+            cut = ((cells, self.tokenizer(x if self.frontend is None else self.frontend(x))) for x, cells in shown)
+            self.energy.normalize(cut)
+            if self.cell_attention is not None:
+                self.cell_attention.normalize((cells for _, cells in shown), self.energy.usual)
 
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         steps, rows, columns = self.tokenizer.grid(frames, height, width)
