@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from shipped import PLAIN
-from tiny_models import ABSOLUTE, GAIN, RELATIVE, RESIDUAL_STEM, WINDOW, clips, spec, twin, vivit
+from tiny_models import ABSOLUTE, ENERGY, GAIN, RELATIVE, RESIDUAL_STEM, WINDOW, clips, spec, twin, vivit
 from torch import Tensor
 
 from vivit_core.analysis.attention.lesions import HELD, LESIONS, UNMIXED, Lesioned, lesions
@@ -197,3 +197,31 @@ def test_an_evaluation_says_what_attention_is_worth(tmp_path: Path) -> None:
     without = evaluate(model, data, **asked)
     assert without["attention"] == {} and without["context_gain_mean"] is None and without["behavior"] == {}
     assert without["bps_mean"] == summary["bps_mean"]
+
+
+def test_cells_are_held_with_the_blocks() -> None:
+    """Attention among cells is attention: what it says of the surround goes, and under even weights stays how much
+    there is."""
+    stem = RESIDUAL_STEM | {"patch_size": [4, 8, 8]}
+    model = twin(
+        vivit(tokenizer=stem, energy=ENERGY, embedding_dim=48, modulator=None), spec(height=16, width=24)
+    ).eval()
+    attention, shown = model.core.cell_attention, clips(spec(height=16, width=24), count=1, bins=16)
+
+    def of_cells(lesioned: Lesioned | None) -> Tensor:
+        with torch.no_grad():
+            if lesioned is None:
+                return model.core(model.adapt("a", shown)[0])[-2].x_BCTHW[0]
+            with lesioned.lesioned():
+                return model.core(model.adapt("a", shown)[0])[-2].x_BCTHW[0]
+
+    found, whole = lesions(model, [{"a": shown}]), of_cells(None)
+    changes = {name: (of_cells(own) - whole).abs().amax((1, 2, 3)) > 1e-6 for name, own in found.items()}
+    level = torch.zeros(len(whole), dtype=torch.bool)
+    level[list(attention.LEVEL)] = True
+    assert changes[HELD].all() and changes[UNMIXED].all() and changes["own_place"].all()
+    assert torch.equal(changes["uniform"], ~level) and not changes["newest"].any()
+    for name in (HELD, UNMIXED, "own_place"):
+        held = of_cells(found[name])
+        torch.testing.assert_close(held.mean((1, 2, 3)), whole.mean((1, 2, 3)))
+        assert held.std((1, 2, 3)).max() < 1e-5

@@ -119,6 +119,18 @@ def test_a_pair_stands_for_a_linear_filter_that_it_is_like() -> None:
         assert torch.equal(was[[2, 4]], each[[2, 4]])
 
 
+def test_a_pair_says_where_it_lies() -> None:
+    """Also where it lies partly beyond the frame; a unit without one has no place."""
+    own = made()
+    at = torch.tensor([[3.0, 5.0], [10.0, 2.0], [0.0, 0.0]])
+    own.pair_U2PP[:3] = own.shapes().of(torch.zeros(3, dtype=torch.long)).pairs(own.side)
+    own.corner_U2[:3] = at.flip(1).long() - own.side // 2
+    own.size_U[:3] = 1.0
+    places_U2 = own.places()
+    torch.testing.assert_close(places_U2[:3], at, atol=1e-4, rtol=0)
+    assert places_U2[3:].isnan().all()
+
+
 def test_contrast_is_the_energy_of_all_orientations_and_fades() -> None:
     """A flash of noise at a unit's place, and one far away; a place beyond the frame's end is the last one."""
     own, frames = made(), torch.full((1, 1, 20, 12, 16), 120.0)

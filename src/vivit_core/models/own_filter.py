@@ -211,6 +211,15 @@ class OwnFilters(nn.Module):
         mean_U2 = torch.cat([self.around(frames).flatten(0, 1) for frames in shown]).mean(0)
         self.contrast_U2.copy_(torch.where(mean_U2 > 1e-9, 1 / mean_U2, 0.0))
 
+    @torch.no_grad()
+    def places(self) -> Tensor:
+        """The middle of each pair's energy, (U, 2) x and y in pixels; NaN where a unit has no pair."""
+        energy_UPP = self.pair_U2PP.square().sum(1)
+        at = torch.arange(self.side, device=energy_UPP.device)
+        middle_U2 = torch.stack([(energy_UPP.sum(1) * at).sum(1), (energy_UPP.sum(2) * at).sum(1)], dim=1)
+        found_U2 = self.corner_U2.flip(1) + middle_U2 / energy_UPP.sum((1, 2))[:, None]
+        return torch.where(self.size_U[:, None] > 0, found_U2, torch.nan)
+
     def newest(self, course_XL: Tensor) -> Tensor:
         """Time courses of as many lags as the filters have."""
         lags = self.courses_U2L.shape[2]
