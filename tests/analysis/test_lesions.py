@@ -111,7 +111,7 @@ def test_a_held_output_is_its_mean_and_leaves_the_local_path_and_behavior() -> N
     whole = model({"a": shown})["a"]
     hook.remove()
     held = lesions(model, [{"a": shown}])[HELD]
-    torch.testing.assert_close(held.held[model.core.norm].float(), seen[0].mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(held.held[model.core.norm][0].float(), seen[0].mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
     without = held({"a": shown})["a"]
     assert not torch.allclose(without, whole, rtol=1e-4)
     model.core.tokenizer.unembed.weight.zero_()  # blocks that say nothing are worth nothing
@@ -133,7 +133,7 @@ def test_where_nothing_is_mixed_a_token_still_tells_of_itself(changes: dict[str,
     whole = model({"a": shown})["a"]
     hook.remove()
     mean_D = seen[0].mean((0, 1))
-    torch.testing.assert_close(apart.held[blocks[0].attention].float(), mean_D, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(apart.held[blocks[0].attention][0].float(), mean_D, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(apart({"a": shown})["a"], whole, rtol=1e-4)
     for block in blocks:  # an attention that says nothing is worth nothing
         block.attention.out.weight.zero_()

@@ -74,9 +74,11 @@ def tuned(device, data, out):
 def attended(device, data, out):
     spec = tiny_models.spec()
     clip = tiny_models.clips(spec, count=1)
-    twin = tiny_models.twin(tiny_models.vivit(), spec).to(device)
+    model = tiny_models.vivit(tokenizer=tiny_models.RESIDUAL_STEM, energy=tiny_models.ENERGY, embedding_dim=48)
+    twin = tiny_models.twin(model, spec).to(device)
+    assert twin.core.cell_attention is not None
     return study_attention(
-        twin, "a", clip, [clip], beside_truth={}, out=out, place=(1, 2), heads=1, units=2, megabytes=1.0
+        twin, "a", clip, [clip], beside_truth={}, out=out, place=(1, 1), heads=1, units=2, megabytes=1.0
     )[0]
 
 

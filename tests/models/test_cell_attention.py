@@ -11,7 +11,7 @@ from test_energy import FRAMES, SIDE, core, grating
 from tiny_models import ENERGY
 from torch import Tensor
 
-from vivit_core.models.cores.cell_attention import ALIKE, REST, STRONG, CellAttention
+from vivit_core.models.cores.cell_attention import ALIKE, LEAST_SCALE, REST, STRONG, CellAttention
 from vivit_core.models.energy import TINY
 
 LOW, STEEP, LEVEL, LOW_LEVEL, STEEP_LEVEL, AGREE, AGREED = 0, 1, 4, 2, 3, 5, 6  # the gain's numbers
@@ -59,6 +59,18 @@ def test_motion_agrees_with_the_surround_s(angle: float) -> None:
     assert against[MIDDLE, MIDDLE, AGREE] < -0.3
     assert abs(at_rest[AGREE]) < 0.05
     assert alone[AGREE] > 0.5  # the patch itself is all that moves
+
+
+def test_the_past_fades() -> None:
+    made = core()
+    attention, cells = made.cell_attention, torch.zeros(1, 20, 6, 2, 3)
+    assert attention is not None
+    cells[:, 5] = 1.0
+    tau = 0.5 * 8  # frames: half a token's
+    weights = torch.exp(-torch.arange(12) / tau)
+    expected = torch.zeros(20)
+    expected[5:17] = weights / weights.sum()
+    torch.testing.assert_close(attention.faded(cells)[0, :, 3, 1, 2], expected)
 
 
 def test_numbers_are_those_of_every_pair_of_cells() -> None:
@@ -114,8 +126,24 @@ def test_numbers_are_standardized_by_what_is_shown() -> None:
     with torch.no_grad():
         cells = torch.cat([made.energy.cells(video, None)[0] for video in videos])
         numbers = made.cell_attention(cells, made.energy.usual).flatten(0, 3)
+        raw = made.cell_attention.told(made.cell_attention.faded(cells), made.energy.usual).flatten(0, 3)
+    varied = raw.std(0) > LEAST_SCALE
+    assert varied[[LEVEL, AGREE]].all()
     torch.testing.assert_close(numbers.mean(0), torch.zeros(CellAttention.CHANNELS), atol=1e-4, rtol=0)
-    torch.testing.assert_close(numbers.std(0), torch.ones(CellAttention.CHANNELS), atol=1e-3, rtol=0)
+    torch.testing.assert_close(numbers.std(0)[varied], torch.ones(int(varied.sum())), atol=1e-3, rtol=0)
+    torch.testing.assert_close(numbers.std(0)[~varied], raw.std(0)[~varied] / LEAST_SCALE, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shown", [0.0, 1.0])
+def test_what_hardly_varied_before_stays_in_bounds(shown: float) -> None:
+    """Where only gray or only a still picture was shown, and then things move."""
+    made = core()
+    made.normalize([shown * grating(0.0)])
+    assert made.energy is not None and made.cell_attention is not None
+    torch.manual_seed(0)
+    with torch.no_grad():
+        cells, _ = made.energy.cells(torch.randn(1, 1, FRAMES, SIDE, SIDE), None)
+        assert made.cell_attention(cells, made.energy.usual).abs().max() < 100
 
 
 def test_the_gain_lies_where_cells_do() -> None:

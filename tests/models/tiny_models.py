@@ -17,6 +17,7 @@ from vivit_core.testing.small import GRU as GRU
 from vivit_core.testing.small import LIKELIHOOD as LIKELIHOOD
 from vivit_core.testing.small import READOUT as READOUT
 from vivit_core.testing.small import RELATIVE as RELATIVE
+from vivit_core.testing.small import RESIDUAL_STEM as RESIDUAL_STEM
 from vivit_core.testing.small import STEM as STEM
 from vivit_core.testing.small import TUBELET as TUBELET
 from vivit_core.testing.small import WINDOW as WINDOW
@@ -25,19 +26,6 @@ from vivit_core.testing.small import clips as clips
 from vivit_core.testing.small import spec as spec
 from vivit_core.testing.small import vivit as vivit
 
-RESIDUAL_STEM = {
-    "_target_": "vivit_core.models.tokenizers.residual_stem.ResidualStem",
-    "patch_size": [4, 4, 8],
-    "token_stride": None,
-    "stem": {key: value for key, value in STEM.items() if key != "patch_size"},
-    "step": 4,
-    "cell": 4,
-    "widths": [4, 6],
-    "depth": 2,
-    "kernel": [3, 3],
-    "dropout": 0.0,
-    "context": 3,
-}
 ENERGY = {
     "_target_": "vivit_core.models.energy.OrientedEnergy",
     "orientations": 3,

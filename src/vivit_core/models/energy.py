@@ -17,6 +17,7 @@ from vivit_core.models.tokenizers.base import Tokens
 
 REACH = 3.0  # standard deviations from a filter's middle to its border
 LOGARITHM = 0.5  # size of standardized numbers in a token, beside those of length 1
+LEAST = 1e-2  # of the usual energy, where hardly anything was shown
 TINY = 1e-6  # of an energy of normalized pixels; less is nothing
 
 
@@ -169,7 +170,7 @@ class OrientedEnergy(nn.Module):
     def normalize(self, shown: Iterable[tuple[Tensor, Tokens]]) -> None:
         """Standardize energies and speed by the cells of videos and their tokens."""
         mean_NK = torch.cat([self.means(cells_BTKRS, tokens).flatten(0, 2) for cells_BTKRS, tokens in shown])
-        self.usual_O.copy_(mean_NK[:, : self.orientations].mean(0).clamp_min(TINY))
+        self.usual_O.copy_(mean_NK[:, : self.orientations].mean(0).clamp_min(LEAST))
         self.mean_E.zero_()
         self.scale_E.fill_(1.0)
         rest_NE = self.numbers_of(mean_NK)[:, self.energy.start :]

@@ -72,8 +72,11 @@ def check_frontend(node: Node | None, packages: Sequence[str] = (), compiled: bo
 
 
 def check_energy(node: Node | None, packages: Sequence[str] = (), compiled: bool = False) -> None:
-    """Energies in the tokens of a small ViViT that is wide enough to compare them."""
-    check_twin(vivit(energy=node, embedding_dim=48), packages=packages, compiled=compiled)
+    """Energies in the tokens of small ViViTs that are wide enough to compare them; where blocks are a gain, cells
+    compare themselves too."""
+    for tokenizer in (small.TUBELET, small.RESIDUAL_STEM):
+        node_of_model = vivit(energy=node, tokenizer=tokenizer, embedding_dim=48)
+        check_twin(node_of_model, packages=packages, compiled=compiled)
 
 
 def check_modulator(node: Node | None, packages: Sequence[str] = ()) -> None:

@@ -24,6 +24,19 @@ STEM: Node = {
     "dropout": 0.0,
     "smoothness": 0.0,
 }
+RESIDUAL_STEM: Node = {
+    "_target_": "vivit_core.models.tokenizers.residual_stem.ResidualStem",
+    "patch_size": [4, 4, 8],
+    "token_stride": None,
+    "stem": {key: value for key, value in STEM.items() if key != "patch_size"},
+    "step": 4,
+    "cell": 4,
+    "widths": [4, 6],
+    "depth": 2,
+    "kernel": [3, 3],
+    "dropout": 0.0,
+    "context": 3,
+}
 BASIS: Node = {"_target_": "vivit_core.models.frontends.temporal_basis.TemporalBasis", "bases": 3, "lags": 7}
 ATTENTION: Node = {
     "_target_": "vivit_core.models.attention.rotary.RotaryAttention",

@@ -20,6 +20,7 @@ from vivit_core.specs import Batch
 
 Reweigh = Callable[[Tensor, Positions, Tensor | None], Tensor]
 Lesion = dict[Kind, Reweigh]  # what is made of the weights, by kind of block
+Held = tuple[Tensor, Tensor]  # the mean of a part's output, and where it takes its place
 
 
 def evenly(weights_BhQK: Tensor, positions: Positions, seen_QK: Tensor | None) -> Tensor:
@@ -65,10 +66,10 @@ class Lesioned:
     ----------
     twin : left as it is between calls.
     lesion : what is made of the weights; empty: nothing is.
-    held : parts of the twin and their output at every place and time, (D,) each; it stays as it is where that is NaN.
+    held : parts of the twin, their output at every place and time, (D,) each, and which of it is put there, (D,).
     """
 
-    def __init__(self, twin: Twin, lesion: Lesion, held: Mapping[nn.Module, Tensor] | None = None) -> None:
+    def __init__(self, twin: Twin, lesion: Lesion, held: Mapping[nn.Module, Held] | None = None) -> None:
         self.twin, self.lesion, self.held, self.predict = twin, lesion, held or {}, twin.predict
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -80,7 +81,7 @@ class Lesioned:
     def lesioned(self) -> Iterator[None]:
         own = blocks_of(attending_core(self.twin))
         attentions = [(attention, change) for kind, change in self.lesion.items() for attention in own[kind]]
-        hooks = [part.register_forward_hook(always(mean_D)) for part, mean_D in self.held.items()]
+        hooks = [part.register_forward_hook(always(*own)) for part, own in self.held.items()]
         try:
             for attention, change in attentions:
                 attention.reweigh = change
@@ -92,9 +93,9 @@ class Lesioned:
                 hook.remove()
 
 
-def always(mean_D: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+def always(mean_D: Tensor, held_D: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     """A hook that puts this in the place of what a part makes."""
-    return lambda part, given, made: torch.where(mean_D.isnan(), made, mean_D.to(made))
+    return lambda part, given, made: torch.where(held_D, mean_D.to(made), made)
 
 
 @torch.no_grad()
@@ -134,15 +135,17 @@ def lesions(twin: Twin, batches: Iterable[Batch]) -> dict[str, Lesioned]:
         twin.train(training)
     if not tokens:
         raise ValueError("there are no clips over which the blocks' output could be averaged")
-    mean = {part: own / tokens[part] for part, own in total.items()}
+    mean = {part: (own / tokens[part], torch.ones_like(own, dtype=torch.bool)) for part, own in total.items()}
     found = {
         HELD: Lesioned(twin, {}, {part: mean[part] for part in (core.norm, *([] if cells is None else [cells]))}),
         UNMIXED: Lesioned(twin, {}, {part: mean[part] for part in attentions}),
     }
     for name, lesion in LESIONS.items():
-        held: dict[nn.Module, Tensor] = {}
+        held: dict[nn.Module, Held] = {}
         if cells is not None and (known := OF_CELLS.get(name)) is not None:
-            held[cells] = mean[cells].clone()
-            held[cells][list(cells.LEVEL) if known else []] = torch.nan
+            of_mean, where = mean[cells]
+            where = where.clone()
+            where[list(cells.LEVEL) if known else []] = False
+            held[cells] = of_mean, where
         found[name] = Lesioned(twin, lesion, held)
     return found

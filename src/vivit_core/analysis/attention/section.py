@@ -68,10 +68,10 @@ def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command:
     tables = [table_by_block(summary)]
     if summary["beside_truth"]:
         rows: list[list[str | float | None]] = [
-            [kind, found["units"], found["correlation"], found["chance"]]
+            [kind, *(found[name] for name in ("units", "correlation", "other_moments", "other_units"))]
             for kind, found in summary["beside_truth"].items()
         ]
-        columns = ["context", "units", "correlation (median)", "chance"]
+        columns = ["context", "units", "correlation (median)", "with other moments", "with other units"]
         tables.append(Table("Units' maps of their surround beside the simulator's true weights", columns, rows))
     explore = unit_explorer(folder, summary["recording"])
     return Section("attention", "Where it attends", text, tables, drawn, command, explore=explore)

@@ -215,7 +215,7 @@ def cell_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray | None
 @torch.no_grad()
 def share_of(twin: Twin, recording_id: str, clips: Clips, part: nn.Module) -> np.ndarray:
     """(U,) of what a part of the core makes, zeros in its place, from the first token on."""
-    training, device = twin.training, next(twin.parameters()).device
+    training, predict, device = twin.training, twin.predict, next(twin.parameters()).device
     first = tokens_of(twin, recording_id, clips).first_end
 
     def run() -> Tensor:
@@ -223,6 +223,7 @@ def share_of(twin: Twin, recording_id: str, clips: Clips, part: nn.Module) -> np
         return rates[:, max(0, first) :].double().log().flatten(0, 1)
 
     twin.eval()
+    twin.predict = "all"
     try:
         whole = run()
         silence = part.register_forward_hook(lambda module, given, made: torch.zeros_like(made))
@@ -231,6 +232,7 @@ def share_of(twin: Twin, recording_id: str, clips: Clips, part: nn.Module) -> np
         finally:
             silence.remove()
     finally:
+        twin.predict = predict
         twin.train(training)
     of_part, left = (whole - without).var(0), without.var(0)
     return (of_part / (of_part + left)).cpu().numpy()  # 0 / 0 is NaN

@@ -25,6 +25,7 @@ from vivit_core.models.feature_map import FeatureMap
 
 REST = 0.01  # radians a frame: a pattern whose phase turns more slowly is at rest
 STRONG = 3.0  # a mean energy follows what is below a third of the usual one, and its logarithm above
+LEAST_SCALE = 0.1  # of a number, where what was shown hardly varies in it
 ALIKE = (0.0, 0.2)  # likeness to the surround from which on it counts, to begin with: a gate, and a steeper one
 
 
@@ -63,7 +64,7 @@ class CellAttention(nn.Module):
 
     def __init__(self, energy: OrientedEnergy, fading: float, reach: float) -> None:
         super().__init__()
-        if not min(fading, reach) > 0:
+        if not (fading > 0 and reach > 0):
             raise ValueError(f"model.energy: fading={fading} and reach={reach} must be above 0")
         tau = fading * energy.frames
         fading_L = torch.exp(-torch.arange(math.ceil(3 * tau)).flip(0) / tau)
@@ -96,7 +97,7 @@ class CellAttention(nn.Module):
         """Standardize the gain's numbers by the cells of videos."""
         told_NC = torch.cat([self.told(self.faded(cells_BTKRS), usual).flatten(0, 3) for cells_BTKRS in shown])
         self.mean_C.copy_(told_NC.mean(0))
-        self.scale_C.copy_(told_NC.std(0).clamp_min(1e-3))
+        self.scale_C.copy_(told_NC.std(0).clamp_min(LEAST_SCALE))
 
     def told(self, faded_BTKRS: Tensor, usual: Tensor) -> Tensor:
         """The numbers (B, T, R, S, C) before they are standardized."""
@@ -110,16 +111,21 @@ class CellAttention(nn.Module):
         rest = torch.stack([level, agree, agree.square()], dim=-1)
         return torch.cat([gates, gates * level[..., None], rest], dim=-1)
 
-    def weights(self, faded_BTKRS: Tensor) -> tuple[Tensor, Tensor]:
-        """How much each cell (first J = R · S) counts as alike for each other one (second), in orientation and in
-        motion, (B, T, J, J) each, before it is known whether their mean counts. Unlike ones count below zero."""
-        like, moves = (x.flatten(3) for x in self.queries(faded_BTKRS))
-        like_keys, _, motion, speed = (x.flatten(3) for x in self.keys(faded_BTKRS))
-        rows, columns = (self.nearness(number, axis) for axis, number in enumerate(faded_BTKRS.shape[3:]))
-        near_JJ = torch.kron(rows, columns)
-        alike = torch.einsum("btoj,op,btpi->btji", like, self.alike_OO, like_keys) * near_JJ
-        agree = torch.einsum("btaj,ac,btci->btji", moves, self.agree_22, motion / (speed + TINY)) * near_JJ
-        return alike, agree
+    def seen_from(self, window_URS: Tensor, faded_KRS: Tensor) -> tuple[Tensor, Tensor]:
+        """How much each cell of a frame counts as alike for those in each window, in orientation and in motion,
+        (U, R, S) each. Unlike ones count below zero."""
+        like, moves = (x[0, 0] for x in self.queries(faded_KRS[None, None]))
+        like_keys, _, motion, speed = (x[0, 0] for x in self.keys(faded_KRS[None, None]))
+        rows, columns = (self.nearness(number, axis) for axis, number in enumerate(window_URS.shape[1:]))
+
+        def counted(queries: Tensor, products: Tensor, keys: Tensor) -> Tensor:
+            wanted = torch.einsum("urs,ors,op->uprs", window_URS, queries, products)
+            return (torch.einsum("uors,rp,sq->uopq", wanted, rows, columns) * keys).sum(1)
+
+        return (
+            counted(like, self.alike_OO, like_keys),
+            counted(moves, self.agree_22, motion / (speed + TINY)),
+        )
 
     def queries(self, faded_BTKRS: Tensor) -> tuple[Tensor, Tensor]:
         """What a cell compares with others: its orientations (B, T, O, R, S), and the direction (B, T, 2, R, S) in

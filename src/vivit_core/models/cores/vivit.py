@@ -23,7 +23,7 @@ M = R + N, D embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -299,11 +299,18 @@ class ViViT(Core):
     @torch.no_grad()
     def normalize(self, clips: Iterable[Tensor]) -> None:
         if self.energy is not None:
-            shown = [(x, self.energy.cells(x, None)[0]) for x in clips]
-            cut = ((cells, self.tokenizer(x if self.frontend is None else self.frontend(x))) for x, cells in shown)
-            self.energy.normalize(cut)
+            seen: list[Tensor] = []
+            self.energy.normalize(self.shown(clips, seen))
             if self.cell_attention is not None:
-                self.cell_attention.normalize((cells for _, cells in shown), self.energy.usual)
+                self.cell_attention.normalize(seen, self.energy.usual)
+
+    def shown(self, clips: Iterable[Tensor], seen: list[Tensor]) -> Iterator[tuple[Tensor, Tokens]]:
+        """Cells and tokens of clips; the cells are kept in ``seen``, because they are few beside pixels."""
+        assert self.energy is not None
+        for x_BCTHW in clips:
+            cells, _ = self.energy.cells(x_BCTHW, None)
+            seen.append(cells)
+            yield cells, self.tokenizer(x_BCTHW if self.frontend is None else self.frontend(x_BCTHW))
 
     def check_geometry(self, frames: int, height: int, width: int) -> None:
         steps, rows, columns = self.tokenizer.grid(frames, height, width)
