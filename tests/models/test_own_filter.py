@@ -10,7 +10,7 @@ import torch
 from tiny_models import clips, spec, twin, vivit
 
 from vivit_core.models.ln import LN, LinearFilters
-from vivit_core.models.own_filter import OwnFilters
+from vivit_core.models.own_filter import AT_ONCE, OwnFilters, slow_means
 from vivit_core.models.pairs import Pairs, energies
 from vivit_core.parts.build import build
 from vivit_core.testing.twins import begin_anywhere
@@ -24,6 +24,7 @@ NODE: dict[str, Any] = {
     "cycles_per_std": [0.3],
     "contrast_stds_px": [1.0, 2.0],
     "contrast_tau_s": 0.02,
+    "slow_tau_s": [0.05, 0.3],
 }
 
 
@@ -67,10 +68,12 @@ def test_what_was_not_found_adds_nothing() -> None:
     own = made()
     with torch.no_grad():
         own.weight.fill_(1.0)
-    assert torch.equal(own(shown), torch.zeros(2, shown.shape[2], 5))
+        own.gain.fill_(1.0)
+    for added in own(shown):
+        assert torch.equal(added, torch.zeros(2, shown.shape[2], 5))
     own.take_pairs(Pairs(torch.tensor([-1, 2, -1, 0, -1]), torch.full((5, 2), 6)), torch.randn(2, 4), [shown])
-    silent = own(shown).abs().amax((0, 1)) == 0
-    assert silent.tolist() == [True, False, True, False, True]
+    for added in own(shown):
+        assert (added.abs().amax((0, 1)) == 0).tolist() == [True, False, True, False, True]
 
 
 def test_an_energy_is_the_sum_of_squares_of_what_a_pair_sees() -> None:
@@ -148,16 +151,43 @@ def test_contrast_is_the_energy_of_all_orientations_and_fades() -> None:
     torch.testing.assert_close(own.faded(total)[0, :, 0].sum(0), seen[5, 0])  # nothing is lost
 
 
+def test_a_gain_follows_slow_means_of_the_energy() -> None:
+    """Beside a slow reference, over more bins than are computed together; what came after changes nothing."""
+    torch.manual_seed(0)
+    energy, keep = torch.rand(2, 2 * AT_ONCE + 9, 3, dtype=torch.float64), torch.tensor([0.5, 0.999]).double()
+    mean, expected = torch.zeros(2, 3, 2, dtype=torch.float64), []
+    for now in energy.unbind(1):
+        mean = keep * mean + (1 - keep) * now[..., None]
+        expected.append(mean)
+    torch.testing.assert_close(slow_means(energy, keep), torch.stack(expected, dim=1))
+
+
+def test_a_unit_s_gain_falls_with_what_its_own_pair_has_seen() -> None:
+    own = made(slow_tau_s=[0.1])
+    shown = clips(spec(), count=2, bins=40)["frames"].clone()
+    shown[:, :, :20] = 128  # gray, then something
+    own.pair_U2PP[:2] = own.shapes().of(torch.zeros(2, dtype=torch.long)).pairs(own.side)
+    own.courses_U2L[:, :, -1] = 1.0
+    own.corner_U2[:] = 2
+    own.size_U[0] = 0.1  # the second unit has no pair
+    with torch.no_grad():
+        own.gain.fill_(-1.0)
+        added = own(shown)
+    assert added.log_gain is not None
+    assert (added.log_gain[:, :20].abs() < 1e-3).all() and (added.log_gain[:, -1, 0] < -0.01).all()
+    assert (added.log_gain[..., 1:] == 0).all()
+
+
 def test_filters_stand_still_and_pixels_have_a_gradient_through_them() -> None:
     """Analyses ask a twin how its rates move with pixels."""
     model = twin(vivit(own_filter=NODE, modulator=None), spec())
     own = model.own_filter("a")
     assert own is not None
     begin_anywhere(own)
-    assert [name for name, _ in own.named_parameters()] == ["weight"]
+    assert [name for name, _ in own.named_parameters()] == ["weight", "gain"]
     shown = clips(spec())
     frames = shown["frames"].float().requires_grad_()
-    own(frames)[:, -1].sum().backward()
+    own(frames).value[:, -1].sum().backward()
     assert frames.grad is not None and frames.grad[:, :, -1].abs().sum() > 0
 
 
@@ -168,6 +198,8 @@ def test_sizes_that_are_none_are_refused() -> None:
         ({"cycles_per_std": [0.0]}, "above 0"),
         ({"contrast_stds_px": [1.0]}, "two sizes"),
         ({"orientations": 10**9}, "at most 1024"),
+        ({"slow_tau_s": []}, "slow_tau_s"),
+        ({"slow_tau_s": [0.3, 0.0]}, "slow_tau_s"),
     ):
         with pytest.raises(ValueError, match=word):
             made(**changes)

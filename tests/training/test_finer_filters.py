@@ -38,6 +38,7 @@ NODE: dict[str, Any] = {
     "cycles_per_std": [0.3],
     "contrast_stds_px": [1.0, 2.0],
     "contrast_tau_s": 0.02,
+    "slow_tau_s": [0.05, 0.3],
 }
 PIECES, BINS = 24, 200
 SIMPLE, COMPLEX, CHANCE = 0, 1, 2

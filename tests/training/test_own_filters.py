@@ -33,6 +33,7 @@ NODE: dict[str, Any] = {
     "cycles_per_std": [0.3],
     "contrast_stds_px": [1.0, 2.0],
     "contrast_tau_s": 0.05,
+    "slow_tau_s": [0.05, 0.3],
 }
 HEIGHT, WIDTH, TRIALS, BINS = 14, 20, 16, 500
 SIMPLE = ((5, 4), (3, 9), (16, 10))  # places, x and y
@@ -113,7 +114,7 @@ def alone(made: Twin, own: OwnFilters, recording: Recording) -> np.ndarray:
     """Bits per spike (U,) of what the filters alone predict, on the test trial."""
     start, stop = (TRIALS - 1) * BINS, TRIALS * BINS
     with torch.no_grad():
-        drive = own(torch.as_tensor(recording.frames(start, stop))[None])[0] + made.readout("a").bias
+        drive = own(torch.as_tensor(recording.frames(start, stop))[None]).value[0] + made.readout("a").bias
         rate = made.likelihood("a").rate(drive).double().numpy()
     counts = recording.counts(start, stop).astype(float)
     mean = counts.mean(0)

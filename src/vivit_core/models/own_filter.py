@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from einops import rearrange, reduce
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from vivit_core.models.ln import LinearFilters, lags_of, laid_into_frame
 from vivit_core.models.pairs import Gabors, Pairs, bank_of, energies, round_gabors, through
+from vivit_core.models.readouts.base import Drive
 from vivit_core.specs import RecordingSpec
 
 MOST_MEMBERS = 1024  # of a bank
@@ -23,6 +25,17 @@ REACH = 2.5  # standard deviations from a filter's middle to its border
 APART = 4  # pixels between the places at which contrast is seen
 AROUND_ORIENTATIONS, AROUND_CYCLES = 4, 0.35  # of the filters that see it, and waves within a standard deviation
 BEND = 3.0  # features follow a response as it is below a third of its usual size, and its logarithm above
+
+
+AT_ONCE = 256  # bins whose slow means are computed together
+
+
+class Looked(NamedTuple):
+    """What own filters make of clips: what the weights of the drive weigh (B, T, U, K), and those of the gain
+    (B, T, U, G)."""
+
+    drive: Tensor
+    gain: Tensor
 
 
 class OwnFilters(nn.Module):
@@ -47,6 +60,10 @@ class OwnFilters(nn.Module):
     or of an energy, and be divided by the contrast. In the training the filters stay as they are. Where nothing was
     found they are zero, and add nothing.
 
+    What a unit's own filter has shown to it in the last seconds changes its gain (contrast adaptation: Ohzawa, Sclar &
+    Freeman 1985; of the feature and not of the neuron: Benucci, Saleem & Carandini 2013). So the logarithms of slow
+    means of the pair's energy multiply the rate, by weights that begin at zero. Before a clip there was no energy.
+
     They see the frames as the recording has them: gray, not shifted, not resized.
 
     Parameters
@@ -59,6 +76,7 @@ class OwnFilters(nn.Module):
     cycles_per_std : waves of a pair within that.
     contrast_stds_px : standard deviations of the windows in which contrast is seen, px, two sizes.
     contrast_tau_s : time in which it falls to a part of 1/e, s.
+    slow_tau_s : times in which the slow means of energy fall to a part of 1/e, s.
 
     Raises
     ------
@@ -75,6 +93,7 @@ class OwnFilters(nn.Module):
     size_U: Tensor
     around_F1PP: Tensor
     fading_L: Tensor
+    slow_G: Tensor
     place_U2: Tensor
     contrast_U2: Tensor
 
@@ -88,6 +107,7 @@ class OwnFilters(nn.Module):
         cycles_per_std: list[float],
         contrast_stds_px: list[float],
         contrast_tau_s: float,
+        slow_tau_s: list[float],
     ) -> None:
         super().__init__()
         if patch < 1 or patch % 2 == 0:
@@ -109,6 +129,8 @@ class OwnFilters(nn.Module):
                 f"model.own_filter: contrast_stds_px={list(contrast_stds_px)} must be two sizes above 0, and "
                 f"contrast_tau_s={contrast_tau_s} above 0"
             )
+        if not slow_tau_s or not min(slow_tau_s) > 0:
+            raise ValueError(f"model.own_filter.slow_tau_s={list(slow_tau_s)[:9]} must be times above 0, at least one")
         units, lags = spec.n_units, max(1, lags_of(duration_s, spec))
         self.linear = LinearFilters(spec, lags, patch, learned=False)
         self.side = 2 * math.ceil(REACH * max(stds_px)) + 1
@@ -129,7 +151,10 @@ class OwnFilters(nn.Module):
             "place_U2", torch.zeros(units, 2, dtype=torch.long)
         )  # row and column on the contrast's map
         self.register_buffer("contrast_U2", torch.zeros(units, 2))  # one over the mean contrast; 0: none is known
+        slow_G = torch.exp(-1 / (torch.tensor(slow_tau_s) * spec.frame_rate_hz))
+        self.register_buffer("slow_G", slow_G, persistent=False)  # what of a mean is left a bin later
         self.weight = nn.Parameter(torch.zeros(units, self.FEATURES))
+        self.gain = nn.Parameter(torch.zeros(units, len(slow_tau_s)))
 
     @torch.no_grad()
     def take_linear(self, found: LinearFilters, shown: Sequence[Tensor]) -> None:
@@ -264,26 +289,38 @@ class OwnFilters(nn.Module):
         energetic = [levels, levels[..., :1].square(), turned[..., None]]
         return torch.cat([halves, halves.square(), *energetic, contrasts, contrasts.square()], dim=-1)
 
-    def looked(self, frames_BCTHW: Tensor) -> Tensor:
-        """(B, T, U, K) of clips: what the weights weigh."""
+    def gains(self, slow_UG: Tensor) -> Tensor:
+        """What slow means of energy (…, U, G) are made of."""
+        return torch.log1p(BEND * slow_UG)
+
+    def level(self, energy_U3: Tensor) -> Tensor:
+        """The energy (…, U) of both time courses, 1 on average."""
+        return energy_U3[..., :2].sum(-1) * self.size_U
+
+    def looked(self, frames_BCTHW: Tensor) -> Looked:
+        """What the weights weigh, of clips."""
         with torch.autocast(frames_BCTHW.device.type, enabled=False):  # squares of small numbers
             around_BTU2 = self.faded(self.around(frames_BCTHW))
             responses_BTU4 = self.responses(frames_BCTHW)
             s_BTU = self.linear.filtered(frames_BCTHW) + (responses_BTU4 * self.mix_U4).sum(-1)
-            return self.features(s_BTU, energies(responses_BTU4), around_BTU2)
+            energy_BTU3 = energies(responses_BTU4)
+            slow_BTUG = slow_means(self.level(energy_BTU3), self.slow_G)
+            return Looked(self.features(s_BTU, energy_BTU3, around_BTU2), self.gains(slow_BTUG))
 
-    def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """What is added to the drive, (B, T, U)."""
-        return (self.looked(frames_BCTHW) * self.weight).sum(-1)
+    def forward(self, frames_BCTHW: Tensor) -> Drive:
+        """What is added to the drive, and to the logarithm of the gain, (B, T, U) each."""
+        looked = self.looked(frames_BCTHW)
+        return Drive((looked.drive * self.weight).sum(-1), (looked.gain * self.gain).sum(-1))
 
-    def stream(self) -> Callable[[Tensor], Tensor]:
-        """Takes frames (1, C, 1, H, W) one by one; gives what is added to the drive of each, (U,)."""
+    def stream(self) -> Callable[[Tensor], Drive]:
+        """Takes frames (1, C, 1, H, W) one by one; gives what each adds to the drive and to the gain, (U,)."""
         filtered, pairs = self.linear.stream(), self.pairs()
         seen = pairs.new_zeros(self.courses_U2L.shape[2], len(pairs))  # by the pairs, in the last frames, oldest first
         contrast = pairs.new_zeros(len(self.fading_L), *self.contrast_U2.shape)
+        slow_UG = torch.zeros_like(self.gain)
 
-        def advance(frame_BCTHW: Tensor) -> Tensor:
-            nonlocal seen, contrast
+        def advance(frame_BCTHW: Tensor) -> Drive:
+            nonlocal seen, contrast, slow_UG
             s_U = filtered(frame_BCTHW)
             now = pairs @ self.linear.contrast(frame_BCTHW).flatten()
             seen = torch.cat([seen[1:], now[None]])
@@ -292,6 +329,23 @@ class OwnFilters(nn.Module):
             s_U = s_U + (responses_U4 * self.mix_U4).sum(-1)
             contrast = torch.cat([contrast[1:], self.around(frame_BCTHW)[0]])
             around_U2 = torch.einsum("l,lus->us", self.fading_L, contrast)
-            return (self.features(s_U, energies(responses_U4), around_U2) * self.weight).sum(-1)
+            energy_U3 = energies(responses_U4)
+            slow_UG = self.slow_G * slow_UG + (1 - self.slow_G) * self.level(energy_U3)[:, None]
+            drive_U = (self.features(s_U, energy_U3, around_U2) * self.weight).sum(-1)
+            return Drive(drive_U, (self.gains(slow_UG) * self.gain).sum(-1))
 
         return advance
+
+
+def slow_means(x_BTU: Tensor, keep_G: Tensor) -> Tensor:
+    """Means (B, T, U, G) of the past, each of which keeps a part of the bin before's; nothing was before the clip."""
+    means: list[Tensor] = []
+    last_BUG = x_BTU.new_zeros(len(x_BTU), x_BTU.shape[2], len(keep_G))
+    for piece_BTU in x_BTU.split(AT_ONCE, dim=1):
+        bins = torch.arange(piece_BTU.shape[1], device=x_BTU.device)
+        lag_TT = bins[:, None] - bins
+        kept_GTT = torch.where(lag_TT >= 0, keep_G[:, None, None] ** lag_TT.clamp_min(0), 0.0)
+        new = torch.einsum("gts,bsu->btug", kept_GTT * (1 - keep_G)[:, None, None], piece_BTU)
+        means.append(new + last_BUG[:, None] * keep_G ** (bins[:, None, None] + 1))
+        last_BUG = means[-1][:, -1]
+    return torch.cat(means, dim=1)

@@ -232,7 +232,7 @@ class Twin(Predictor):
             drive = self.readout(rid)(list(mine), bins, last=self.predict == "last")
             if (own := self.own_filter(rid)) is not None:
                 added = own(batch[rid]["frames"])
-                drive = drive._replace(value=drive.value + (added[:, -1] if self.predict == "last" else added))
+                drive = drive.plus(added.newest() if self.predict == "last" else added)
             counts[rid] = self.rate(rid, drive, batch[rid])
         return counts
 
@@ -296,7 +296,7 @@ class Twin(Predictor):
         def counts(maps: Any, frame: Tensor) -> Tensor:
             drive = read(maps)
             if filtered is not None:
-                drive = drive._replace(value=drive.value + filtered(frame))
+                drive = drive.plus(filtered(frame))
             if past is None:
                 return likelihood.rate(*drive)
             return past.rate(Drive(drive.value[None], None if drive.log_gain is None else drive.log_gain[None]))[0]

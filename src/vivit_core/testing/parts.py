@@ -100,9 +100,12 @@ def check_own_filter(node: Node | None, packages: Sequence[str] = ()) -> None:
         filters = twin.eval().own_filter("a")
         assert filters is not None
         added = filters(shown["frames"])
-        assert added.shape == (2, shown["frames"].shape[2], 5), f"what 5 units' filters add is {tuple(added.shape)}"
-        weighed = (filters.looked(shown["frames"]) * filters.weight).sum(-1)
-        assert torch.allclose(added, weighed, atol=1e-5), "looked() times the weights is not what forward() adds"
+        shape = tuple(added.value.shape)
+        assert shape == (2, shown["frames"].shape[2], 5), f"what 5 units' filters add is {shape}"
+        looked = filters.looked(shown["frames"])
+        for part, sees, weight in zip(added, looked, (filters.weight, filters.gain), strict=True):
+            weighed = (sees * weight).sum(-1)
+            assert torch.allclose(part, weighed, atol=1e-5), "looked() times the weights is not what forward() adds"
 
 
 def check_history(node: Node | None, packages: Sequence[str] = ()) -> None:

@@ -67,7 +67,15 @@ class Parts:
 @torch.no_grad()
 def begin_anywhere(own: OwnFilters) -> None:
     """Random filters of all kinds."""
-    for values in (own.linear.space_UP, own.linear.time_UL, own.pair_U2PP, own.courses_U2L, own.mix_U4, own.weight):
+    for values in (
+        own.linear.space_UP,
+        own.linear.time_UL,
+        own.pair_U2PP,
+        own.courses_U2L,
+        own.mix_U4,
+        own.weight,
+        own.gain,
+    ):
         values.copy_(0.3 * torch.randn(values.shape))
     for sizes in (own.scale_U, own.size_U, own.contrast_U2):
         sizes.fill_(0.3)

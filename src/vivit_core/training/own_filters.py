@@ -230,7 +230,7 @@ def validation_nats(twin: Twin, recording: Recording, own: OwnFilters) -> tuple[
     name, device = recording.info.recording_id, own.weight.device
     total_U, seen_U = torch.zeros_like(own.scale_U), torch.zeros_like(own.scale_U, dtype=torch.bool)
     for frames, counts_TU, valid_TU in read(recording, fitted_frames(own), device, "val"):
-        rate_TU = twin.likelihood(name).rate(own(frames)[0] + twin.readout(name).bias)
+        rate_TU = twin.likelihood(name).rate(own(frames).value[0] + twin.readout(name).bias)
         counts_TU = torch.where(valid_TU, counts_TU, 0.0)
         total_U += torch.where(valid_TU, twin.likelihood(name).nats(rate_TU, counts_TU), 0.0).sum(0)
         seen_U |= valid_TU.any(0)
@@ -278,7 +278,7 @@ def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
     name = recording.info.recording_id
     bias_U, device = twin.readout(name).bias, next(twin.parameters()).device
     columns = [
-        (own.looked(frames)[0].half(), counts_TU, valid_TU)
+        (own.looked(frames).drive[0].half(), counts_TU, valid_TU)
         for frames, counts_TU, valid_TU in read(recording, fitted_frames(own), device)
     ]
     pieces = [len(counts_TU) for _, counts_TU, _ in columns]

@@ -28,6 +28,15 @@ class Drive(NamedTuple):
     value: Tensor
     log_gain: Tensor | None = None
 
+    def newest(self) -> Drive:
+        """Of the newest bin alone, (B, U)."""
+        return Drive(self.value[:, -1], None if self.log_gain is None else self.log_gain[:, -1])
+
+    def plus(self, other: Drive) -> Drive:
+        """Both added up."""
+        gains = [gain for gain in (self.log_gain, other.log_gain) if gain is not None]
+        return Drive(self.value + other.value, sum(gains[1:], gains[0]) if gains else None)
+
 
 Reader = Callable[[Tensor], Tensor]
 """From features of one map, (B, C, T, H, W), to what each unit reads of them, (B, T, U) in float32."""
