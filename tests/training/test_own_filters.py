@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_models import LIKELIHOOD, READOUT, vivit
 
+from vivit_core.data.clips import evaluation_windows
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
@@ -23,6 +24,7 @@ from vivit_core.system.kept import Kept
 from vivit_core.training import own_filters
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.own_filters import spread
+from vivit_core.training.readout_fit import look
 
 NODE: dict[str, Any] = {
     "_target_": "vivit_core.models.own_filter.OwnFilters",
@@ -137,6 +139,38 @@ def test_a_twin_begins_with_what_simple_models_know(recording: Recording, spec: 
     true = torch.as_tensor(moved((frames[0].numpy() - 127.5) / 74.0))
     assert torch.corrcoef(torch.stack([found[5:], true[5:]]))[0, 1] > 0.95  # of one space times one time: .71 at most
     assert torch.isfinite(own.weight).all() and torch.isfinite(made.readout("a").bias).all()
+
+
+@pytest.mark.parametrize("larger", [1, 2])
+def test_readouts_begin_where_own_filters_lie(recording: Recording, spec: RecordingSpec, ln: LN, larger: int) -> None:
+    """On the common grid of frames; a unit without a pair begins elsewhere."""
+    model = vivit(own_filter=NODE, modulator=None, frame_size=[larger * HEIGHT, larger * WIDTH])
+    made = Twin(model, READOUT, LIKELIHOOD, [spec])
+    initialize_from_data(made, [recording], ln)
+    own, centers_U2 = made.own_filter("a"), made.readout("a").centers()
+    assert own is not None and centers_U2 is not None
+    places_U2 = (own.places() + 0.5) * larger - 0.5
+    assert places_U2.isfinite().all(1).tolist() == [False, False, False, True, False, True]
+    torch.testing.assert_close(centers_U2[[3, MOVING]], places_U2[[3, MOVING]])
+
+
+def test_the_last_fit_sees_what_own_filters_add(recording: Recording, spec: RecordingSpec, ln: LN) -> None:
+    """Its features times the weights are the drive and the gain of the twin's own rates."""
+    made, own = begun(recording, spec, ln)
+    with torch.no_grad():
+        own.gain.normal_(0, 0.5)
+        windows = evaluation_windows(recording.info.trials, "test", BINS, 10)
+        looked = look(made, recording, windows, [], slice(0, spec.n_units))
+        assert looked is not None
+        weights, seen = looked
+        own_UK = weights.of(slice(0, spec.n_units))
+        weighed = torch.einsum("nuk,uk->nuk", seen.x_NUK, own_UK[:, :-1])
+        drive_NU, gain_NU = weighed[..., : seen.drives].sum(2) + own_UK[:, -1], weighed[..., seen.drives :].sum(2)
+        start, stop, scored, _ = windows[0]
+        frames = torch.as_tensor(recording.frames(start, stop))[None]
+        rates = made({"a": {"frames": frames, "behavior": torch.zeros(1, stop - start, 0)}})["a"][0, scored - start :]
+    assert gain_NU[:, 3].std() > 0.01 and (gain_NU[:, 0] == 0).all()
+    torch.testing.assert_close(made.likelihood("a").rate(drive_NU, gain_NU), rates, rtol=1e-4, atol=1e-6)
 
 
 def test_without_a_baseline_there_are_pairs_and_contrast(recording: Recording, spec: RecordingSpec) -> None:

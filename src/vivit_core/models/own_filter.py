@@ -27,6 +27,7 @@ AROUND_ORIENTATIONS, AROUND_CYCLES = 4, 0.35  # of the filters that see it, and 
 BEND = 3.0  # features follow a response as it is below a third of its usual size, and its logarithm above
 
 
+MOST = 1e4  # of an energy, so that a bin does not stay in the means for good
 AT_ONCE = 256  # bins whose slow means are computed together
 
 
@@ -238,12 +239,13 @@ class OwnFilters(nn.Module):
 
     @torch.no_grad()
     def places(self) -> Tensor:
-        """The middle of each pair's energy, (U, 2) x and y in pixels; NaN where a unit has no pair."""
+        """The middle of each pair's energy, (U, 2) x and y in pixels; NaN where a unit has none that tells."""
         energy_UPP = self.pair_U2PP.square().sum(1)
         at = torch.arange(self.side, device=energy_UPP.device)
         middle_U2 = torch.stack([(energy_UPP.sum(1) * at).sum(1), (energy_UPP.sum(2) * at).sum(1)], dim=1)
         found_U2 = self.corner_U2.flip(1) + middle_U2 / energy_UPP.sum((1, 2))[:, None]
-        return torch.where(self.size_U[:, None] > 0, found_U2, torch.nan)
+        tells_U = (self.size_U > 0) & self.weight.any(1)
+        return torch.where(tells_U[:, None], found_U2, torch.nan)
 
     def newest(self, course_XL: Tensor) -> Tensor:
         """Time courses of as many lags as the filters have."""
@@ -294,8 +296,8 @@ class OwnFilters(nn.Module):
         return torch.log1p(BEND * slow_UG)
 
     def level(self, energy_U3: Tensor) -> Tensor:
-        """The energy (…, U) of both time courses, 1 on average."""
-        return energy_U3[..., :2].sum(-1) * self.size_U
+        """The energy (…, U) of both time courses, 1 on average as the pair was found."""
+        return (energy_U3[..., :2].sum(-1) * self.size_U).clamp_max(MOST)
 
     def looked(self, frames_BCTHW: Tensor) -> Looked:
         """What the weights weigh, of clips."""

@@ -42,7 +42,7 @@ def test_the_last_step_is_followed_by_a_fit_and_then_by_a_validation(
     fitted, plain = weights(tmp_path / "fitted"), weights(tmp_path / "plain")
     moved = {name for name in plain if not torch.equal(plain[name], fitted[name])}
     readouts = {name for name in moved if ".readouts." in name and (".features." in name or ".bias" in name)}
-    filters = {name for name in moved if ".own_filters." in name and name.endswith(".weight")}
+    filters = {name for name in moved if ".own_filters." in name and name.endswith((".weight", ".gain"))}
     assert readouts and filters and readouts | filters == moved
 
 
