@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_own_filter import NODE as OWN_FILTER
 from tiny_models import (
     ABSOLUTE,
     ATTENTION,
+    ENERGY,
     LIKELIHOOD,
     MODULATORS,
     READOUT,
     READOUTS_UNDER_CONTRACT,
     RELATIVE,
+    RESIDUAL_STEM,
     TUBELET,
     WINDOW,
     spec,
@@ -179,3 +182,12 @@ def test_memory_is_what_a_pass_then_takes(checkpointing: bool) -> None:
 def test_impossible_geometry_is_refused_with_a_remedy() -> None:
     with pytest.raises(ValueError, match="clip_length"):
         plan(vivit(), READOUT, LIKELIHOOD, **SIZES | {"clip_length": 4})
+
+
+def test_what_each_recording_has_and_attention_among_cells_have_rows() -> None:
+    """Also where a part gives a drive and a gain."""
+    model = vivit(tokenizer=RESIDUAL_STEM, energy=ENERGY, own_filter=OWN_FILTER, embedding_dim=48)
+    rows = {row.name: row for row in plan(model, READOUT, LIKELIHOOD, **SIZES).stages}
+    of_cells, own = rows["attention among cells"], rows["2 own filters"]
+    assert of_cells.parameters == 3 * 3 + 2 * 2 + 2
+    assert own.shape.count(" + ") == 1 and own.parameters == 2 * 5 * (12 + 2)

@@ -235,6 +235,8 @@ class _Stages:
         for name, module in core.named_children():
             if name in ("frontend", "tokenizer"):
                 module.register_forward_hook(self._note(name))
+            elif name == "cell_attention":
+                module.register_forward_hook(self._note("attention among cells"))
         for name, blocks in core.named_children():
             if name in ("spatial", "temporal", "joint") and isinstance(blocks, nn.ModuleList) and blocks:
                 blocks[-1].register_forward_hook(self._note(f"{len(blocks)} {name} blocks", blocks))
@@ -264,7 +266,8 @@ class _Stages:
                     parameters,
                 )
             else:
-                self._add(name, [output], 0, parameters)
+                several = output if isinstance(output, tuple) else [output]
+                self._add(name, [x for x in several if x is not None], 0, parameters)
 
         return hook
 
