@@ -218,7 +218,7 @@ def test_cells_are_held_with_the_blocks() -> None:
     found, whole = lesions(model, [{"a": shown}]), of_cells(None)
     changes = {name: (of_cells(own) - whole).abs().amax((1, 2, 3)) > 1e-6 for name, own in found.items()}
     level = torch.zeros(len(whole), dtype=torch.bool)
-    level[list(attention.LEVEL)] = True
+    level[attention.LEVEL] = True
     assert changes[HELD].all() and changes[UNMIXED].all() and changes["own_place"].all()
     assert torch.equal(changes["uniform"], ~level) and not changes["newest"].any()
     for name in (HELD, UNMIXED, "own_place"):

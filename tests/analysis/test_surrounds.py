@@ -12,6 +12,8 @@ import yaml
 from shipped import simulator
 from tiny_models import ENERGY, RESIDUAL_STEM, clips, spec, twin, vivit
 
+from vivit_core.analysis.attention.section import report_section
+from vivit_core.analysis.attention.study import LEAST_SHARE, labels, study_attention
 from vivit_core.analysis.attention.surrounds import (
     KINDS,
     OWN_PX,
@@ -127,6 +129,31 @@ def test_maps_at_the_true_places_are_like_the_truth(recording: Recording) -> Non
         assert told["correlation"] > max(told["other_moments"], told["other_units"]) + 0.2
     elsewhere = maps_beside_truth(looking(recording, centers_U2[::-1].copy()), recording)
     assert elsewhere["surround"].summary()["correlation"] < found["surround"].summary()["correlation"] - 0.1
+
+
+def test_the_study_draws_maps_beside_the_truth(recording: Recording, tmp_path: Path) -> None:
+    """A picture for each kind of context; who uses no surround is told so, and the report has a table."""
+    twin, test = looking(recording, recording.truth("center_px")), recording.info.trials.of("test")
+    name, start = recording.info.recording_id, int(test.start[0])
+    silent = int(np.flatnonzero(recording.unit_column("context") == "motion")[0])
+    with torch.no_grad():
+        for weights in twin.readout(name).features:
+            weights[silent] = 0.0  # of every map
+    clip = Clips(frames=torch.as_tensor(recording.frames(start, start + 64))[None], behavior=torch.zeros(1, 64, 0))
+    found = maps_beside_truth(twin, recording)
+    asked: dict[str, Any] = {"place": None, "heads": 1, "units": 2, "megabytes": 1.0}
+    summary, drawn = study_attention(twin, name, clip, [clip], beside_truth=found, out=tmp_path, **asked)
+    names = [path.name for path, _ in drawn]
+    assert {"attention_surround_surround.png", "attention_surround_motion.png"} <= set(names)
+    assert summary["beside_truth"] == {kind: own.summary() for kind, own in found.items()}
+    section = report_section(summary, tmp_path, drawn, "command")
+    assert [row[0] for row in section.tables[-1].rows] == list(found)
+    with np.load(tmp_path / "attention.npz") as arrays:
+        share_U = arrays["cell_share"]
+        assert arrays["surround_alike"].shape == arrays["surround_agree"].shape == (24, 9, 16)
+    assert np.isnan(share_U[silent]) and np.nanmax(share_U) > LEAST_SHARE
+    titles = labels(np.array(["a", "b", "c"]), np.array([0.5, np.nan, 0.001]))
+    assert titles == ["a: 50% of its rate", "b: uses no surround", "c: uses no surround"]
 
 
 def test_nobody_knows_the_truth_of_other_recordings(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class OrientedEnergy(nn.Module):
         """A token's numbers from its mean energies and motion."""
         energy, motion = mean_BTNK.split([self.orientations, 2], dim=-1)
         total = energy.sum(-1, keepdim=True)
-        size = (motion.square().sum(-1, keepdim=True) + TINY**2).sqrt()
+        size = size_of(motion, -1)
         direction = motion / (size + 1e-3 * total + TINY)
         rest = torch.cat([torch.log1p(energy / self.usual_O), size / (total + TINY)], dim=-1)
         return torch.cat([likeness_of(energy, -1), direction, (rest - self.mean_E) / self.scale_E], dim=-1)
@@ -209,3 +209,8 @@ def likeness_of(energy: Tensor, dim: int) -> Tensor:
     amplitude = (energy + TINY).sqrt()
     tuned = amplitude - amplitude.mean(dim, keepdim=True)
     return tuned / (tuned.square().sum(dim, keepdim=True) + TINY).sqrt()
+
+
+def size_of(motion: Tensor, dim: int) -> Tensor:
+    """Length of the vectors, with a gradient where it is 0."""
+    return (motion.square().sum(dim, keepdim=True) + TINY**2).sqrt()

@@ -6,6 +6,7 @@ d numbers of a head, F bins (frames) of a clip.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -87,3 +88,9 @@ def init_linear(module: nn.Module, depth_scale: float = 1.0) -> None:
         module.weight.normal_(0.0, std).clamp_(-2 * std, 2 * std)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def fading_weights(tau: float) -> Tensor:
+    """(L,) weights of the last bins, the newest last, which fall to a part of 1/e in ``tau`` bins and sum to one."""
+    weights_L = torch.exp(-torch.arange(math.ceil(3 * tau)).flip(0) / tau)
+    return weights_L / weights_L.sum()

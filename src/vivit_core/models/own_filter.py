@@ -15,6 +15,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vivit_core.models.layers import fading_weights
 from vivit_core.models.ln import LinearFilters, lags_of, laid_into_frame
 from vivit_core.models.pairs import Gabors, Pairs, bank_of, energies, round_gabors, through
 from vivit_core.models.readouts.base import Drive
@@ -145,9 +146,7 @@ class OwnFilters(nn.Module):
         reach = 2 * math.ceil(REACH * max(contrast_stds_px)) + 1
         around_M2PP = bank_of(reach, AROUND_ORIENTATIONS, contrast_stds_px, [AROUND_CYCLES])
         self.register_buffer("around_F1PP", around_M2PP.flatten(0, 1)[:, None], persistent=False)
-        tau = contrast_tau_s * spec.frame_rate_hz
-        fading_L = torch.exp(-torch.arange(math.ceil(3 * tau)).flip(0) / tau)
-        self.register_buffer("fading_L", fading_L / fading_L.sum(), persistent=False)
+        self.register_buffer("fading_L", fading_weights(contrast_tau_s * spec.frame_rate_hz), persistent=False)
         self.register_buffer(
             "place_U2", torch.zeros(units, 2, dtype=torch.long)
         )  # row and column on the contrast's map

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vivit_core.models.cores.base import Core
 from vivit_core.models.frames import common_frame_size, resized, same, shifted
-from vivit_core.models.histories.base import History, Past, with_gain
+from vivit_core.models.histories.base import History, Past
 from vivit_core.models.latents.base import Latent
 from vivit_core.models.layers import normalized
 from vivit_core.models.likelihoods.base import Likelihood
@@ -249,7 +249,7 @@ class Twin(Predictor):
         if observed_BU is None:
             return likelihood.rate(*drive)
         log_gain = history(clips["counts"], clips["valid"] & observed_BU[:, None])
-        return likelihood.rate(*with_gain(drive, log_gain[:, -1] if self.predict == "last" else log_gain))
+        return likelihood.rate(*drive.with_gain(log_gain[:, -1] if self.predict == "last" else log_gain))
 
     def fed(self, recording_id: str, drive: Drive, clips: Clips) -> Tensor:
         """The same bin by bin, where the twin's own counts stand in for those that nobody observed."""

@@ -145,7 +145,7 @@ def lesions(twin: Twin, batches: Iterable[Batch]) -> dict[str, Lesioned]:
         if cells is not None and (known := OF_CELLS.get(name)) is not None:
             of_mean, where = mean[cells]
             where = where.clone()
-            where[list(cells.LEVEL) if known else []] = False
+            where[cells.LEVEL] = not known
             held[cells] = of_mean, where
         found[name] = Lesioned(twin, lesion, held)
     return found

@@ -71,6 +71,11 @@ def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command:
             [kind, *(found[name] for name in ("units", "correlation", "other_moments", "other_units"))]
             for kind, found in summary["beside_truth"].items()
         ]
+        text.append(
+            "Maps and truth are correlated over the places that ever count for a unit. What cells compare is known "
+            "before a training and hardly changes in it, so that a twin that was not trained has such maps too; what a "
+            "training learns is which units read them."
+        )
         columns = ["context", "units", "correlation (median)", "with other moments", "with other units"]
         tables.append(Table("Units' maps of their surround beside the simulator's true weights", columns, rows))
     explore = unit_explorer(folder, summary["recording"])

@@ -220,12 +220,7 @@ def plot_surrounds(
             folder / f"attention_surround_{kind}.png",
             maps_NRC=found.maps[most],
             true_NRC=found.true[most],
-            names=[
-                f"{short(names[found.units[n]], 20)}: {share_U[found.units[n]]:.0%} of its rate"
-                if share_U[found.units[n]] >= LEAST_SHARE
-                else f"{short(names[found.units[n]], 20)}: uses no surround"
-                for n in most
-            ],
+            names=labels([names[unit] for unit in found.units[most]], share_U[found.units[most]]),
             correlation_N=found.correlation[most],
         )
         drawn.append(
@@ -236,6 +231,14 @@ def plot_surrounds(
             )
         )
     return drawn
+
+
+def labels(names: Sequence[str], share_U: np.ndarray) -> list[str]:
+    """Units' names, and how much of their rate their surround tells, or that it tells nothing."""
+    return [
+        f"{short(name, 20)}: " + (f"{share:.0%} of its rate" if share >= LEAST_SHARE else "uses no surround")
+        for name, share in zip(names, share_U, strict=True)
+    ]
 
 
 def study_attention(

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.models.energy import TINY, OrientedEnergy, likeness_of
+from vivit_core.models.energy import TINY, OrientedEnergy, likeness_of, size_of
 from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.layers import fading_weights
 
 REST = 0.01  # radians a frame: a pattern whose phase turns more slowly is at rest
 STRONG = 3.0  # a mean energy follows what is below a third of the usual one, and its logarithm above
@@ -57,7 +58,7 @@ class CellAttention(nn.Module):
     """
 
     CHANNELS = 7
-    LEVEL = (4,)  # which of them need no comparison
+    LEVEL = 4  # which of them needs no comparison
     fading_L: Tensor
     mean_C: Tensor
     scale_C: Tensor
@@ -66,11 +67,9 @@ class CellAttention(nn.Module):
         super().__init__()
         if not (fading > 0 and reach > 0):
             raise ValueError(f"model.energy: fading={fading} and reach={reach} must be above 0")
-        tau = fading * energy.frames
-        fading_L = torch.exp(-torch.arange(math.ceil(3 * tau)).flip(0) / tau)
         self.orientations, self.apart = energy.orientations, energy.apart
         self.std_px = [reach * side for side in energy.side]
-        self.register_buffer("fading_L", fading_L / fading_L.sum(), persistent=False)
+        self.register_buffer("fading_L", fading_weights(fading * energy.frames), persistent=False)
         self.alike_OO = nn.Parameter(torch.eye(energy.orientations))
         self.agree_22 = nn.Parameter(torch.eye(2))
         self.from_2 = nn.Parameter(torch.tensor(ALIKE))
@@ -134,14 +133,14 @@ class CellAttention(nn.Module):
         near = F.avg_pool2d(faded_BTKRS.flatten(0, 1), 3, stride=1, padding=1, count_include_pad=False)
         near_energy, near_motion = near.unflatten(0, faded_BTKRS.shape[:2]).split([self.orientations, 2], dim=2)
         rest = REST * near_energy.sum(2, keepdim=True) + TINY
-        return likeness_of(energy, 2), near_motion / (size_of(near_motion) + rest)
+        return likeness_of(energy, 2), near_motion / (size_of(near_motion, 2) + rest)
 
     def keys(self, faded_BTKRS: Tensor) -> tuple[Tensor, ...]:
         """What cells are compared by: orientations (B, T, O, R, S), energy (…, 1, R, S), motion (…, 2, R, S) and speed
         (…, 1, R, S), these two times the energy."""
         energy, motion = faded_BTKRS.split([self.orientations, 2], dim=2)
         total = energy.sum(2, keepdim=True)
-        return likeness_of(energy, 2), total, motion, size_of(motion) + REST * total
+        return likeness_of(energy, 2), total, motion, size_of(motion, 2) + REST * total
 
     def around(self, x_BTKRS: Tensor) -> Tensor:
         """The mean over each cell's surround."""
@@ -174,8 +173,3 @@ class CellAttention(nn.Module):
             return self.compared(faded, usual)
 
         return advance
-
-
-def size_of(motion_BT2RS: Tensor) -> Tensor:
-    """Length of the vectors, (B, T, 1, R, S)."""
-    return (motion_BT2RS.square().sum(2, keepdim=True) + TINY**2).sqrt()

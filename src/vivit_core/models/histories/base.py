@@ -151,7 +151,7 @@ class Past:
             self.observe(None)
         if not self.empty:
             log_gain = bounded(self.history.gain(self.past_BLU, self.known_BLU))[:, 0]
-            drive = with_gain(drive, log_gain)
+            drive = drive.with_gain(log_gain)
         rate = self.likelihood.rate(*drive)
         if self.feedback != "none" or not self.empty:
             self.waiting = rate
@@ -169,11 +169,6 @@ class Past:
         self.empty = self.empty and not bool(known.any())
         for name, new_BU in zip(("past_BLU", "known_BLU"), self.history.seen(counts, known), strict=True):
             setattr(self, name, torch.cat([getattr(self, name)[:, 1:], new_BU[:, None]], dim=1))
-
-
-def with_gain(drive: Drive, log_gain: Tensor) -> Drive:
-    """The drive with another gain on top of its own."""
-    return Drive(drive.value, log_gain if drive.log_gain is None else drive.log_gain + log_gain)
 
 
 def bounded(log_gain: Tensor) -> Tensor:

@@ -32,10 +32,15 @@ class Drive(NamedTuple):
         """Of the newest bin alone, (B, U)."""
         return Drive(self.value[:, -1], None if self.log_gain is None else self.log_gain[:, -1])
 
+    def with_gain(self, log_gain: Tensor | None) -> Drive:
+        """With another gain on top of its own; None: as it is."""
+        if log_gain is None:
+            return self
+        return Drive(self.value, log_gain if self.log_gain is None else self.log_gain + log_gain)
+
     def plus(self, other: Drive) -> Drive:
         """Both added up."""
-        gains = [gain for gain in (self.log_gain, other.log_gain) if gain is not None]
-        return Drive(self.value + other.value, sum(gains[1:], gains[0]) if gains else None)
+        return Drive(self.value + other.value, self.log_gain).with_gain(other.log_gain)
 
 
 Reader = Callable[[Tensor], Tensor]
