@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivit_core.models.pairs import ENERGIES, Pairs, energies
+from vivit_core.models.solving import solve_positive
 
 SOME = 3  # one trial in so many tells one place from the next
 RIDGE = 1e-3  # in units of a feature's variance
@@ -106,4 +107,4 @@ def explained(
     pull -= total * rest / count
     ridge_M = RIDGE * information.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-9)
     information += torch.diag_embed(ridge_M[:, None].expand(-1, ENERGIES))
-    return (pull * torch.linalg.solve(information, pull[..., None])[..., 0]).sum(1)
+    return (pull * solve_positive(information, pull[..., None])[..., 0]).sum(1)

@@ -15,6 +15,8 @@ import torch
 from einops import einsum
 from torch import Tensor
 
+from vivit_core.models.solving import solve_positive
+
 SIZES_PX = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # standard deviations that the fit of an envelope starts from
 
 
@@ -99,7 +101,7 @@ def fit_some(energy_UHW: Tensor) -> tuple[Tensor, Tensor]:
         jacobian_UPN = torch.stack([height_U1 * g_UP * slope for slope in slopes] + [g_UP, torch.ones_like(g_UP)], 2)
         normal_UNN = jacobian_UPN.mT @ jacobian_UPN
         diagonal = torch.diag_embed(normal_UNN.diagonal(dim1=1, dim2=2) * damping_U[:, None] + 1e-12)
-        step_UN = torch.linalg.solve(normal_UNN + diagonal, (jacobian_UPN.mT @ rest_UP[..., None])[..., 0])
+        step_UN = solve_positive(normal_UNN + diagonal, jacobian_UPN.mT @ rest_UP[..., None])[..., 0]
         step_UN = step_UN[:, :3].clamp(-2.0, 2.0)
         tried_UN = theta_UN + step_UN
         tried_UN[:, 2].clamp_(np.log(0.3), np.log(float(max(height, width))))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import lags_of
+from vivit_core.models.solving import solve_positive
 from vivit_core.rf.stretches import ShiftPx, TrialStretches
 from vivit_core.specs import RecordingSpec
 
@@ -155,7 +156,7 @@ def kernels(x_THW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> Tensor:
     if not power > 0:  # a movie that stands still
         return torch.zeros(lags, rest_TU.shape[1], *x_THW.shape[1:])
     covariance_PLL = covariance_PLL + ridge * power * torch.eye(lags)
-    w_PLU = torch.linalg.solve(covariance_PLL, rearrange(triggered_LUP, "l u p -> p l u"))
+    w_PLU = solve_positive(covariance_PLL, rearrange(triggered_LUP, "l u p -> p l u"))
     back_rows, back_columns = (blur(len(matrix), 0.7) @ matrix.T for matrix in (rows, columns))
     return back_rows @ (rearrange(w_PLU, "(i j) l u -> l u i j", j=len(columns)) @ back_columns.T)
 
@@ -257,4 +258,4 @@ def courses(data: TrialStretches, spec: RecordingSpec, map_UHW: Tensor, lags: in
     power_UL = torch.stack([torch.linalg.vecdot(seen_TU[lag:], seen_TU[: ends[lag]], dim=0) for lag in range(lags)], 1)
     distance = (torch.arange(lags)[:, None] - torch.arange(lags)[None]).abs()
     covariance_ULL = power_UL[:, distance] + 0.3 * power_UL[:, :1, None].clamp_min(1e-12) * torch.eye(lags)
-    return F.normalize(torch.linalg.solve(covariance_ULL, triggered_UL), dim=1)
+    return F.normalize(solve_positive(covariance_ULL, triggered_UL[..., None])[..., 0], dim=1)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from vivit_core.models.layers import inverse_softplus
 from vivit_core.models.ln import LNReadout
+from vivit_core.models.solving import solve_positive
 from vivit_core.rf.movie import BAND, BLOCK, Movie, Stimulus, band, blocks, filtered, through_time, trace_through_time
 from vivit_core.rf.regression import varying
 from vivit_core.rf.stretches import TrialStretches
@@ -159,7 +160,8 @@ class Fitter:
         weight_T = (movie.counts_T / movie.mean - 1) * movie.use_T
         covariance_KK = seen_TK.T @ seen_TK
         covariance_KK = covariance_KK + 0.3 * covariance_KK.trace() / len(covariance_KK) * torch.eye(len(covariance_KK))
-        half_KK = torch.linalg.inv(torch.linalg.cholesky(covariance_KK))
+        factor_KK = torch.linalg.cholesky(covariance_KK)
+        half_KK = torch.linalg.solve_triangular(factor_KK, torch.eye(len(factor_KK)), upper=False)
         values, vectors = torch.linalg.eigh(half_KK @ (seen_TK.T @ (seen_TK * weight_T[:, None])) @ half_KK.T)
         first = int(values.abs().argmax())
         point_3 = torch.tensor([self.inverse(movie.mean), 0.0, 0.1 * float(values[first].sign())])
@@ -344,7 +346,7 @@ def total(drive_T: Tensor, point_3: Tensor) -> Tensor:
 def direction(gradient_F: Tensor, information_FF: Tensor, theta_F: Tensor, ridge_F: Tensor) -> Tensor:
     """The step of Fisher scoring with a ridge."""
     information_FF = information_FF + torch.diag(ridge_F + 1e-4 * information_FF.diagonal().mean() + 1e-6)
-    return torch.linalg.solve(information_FF, gradient_F - ridge_F * theta_F)
+    return solve_positive(information_FF, (gradient_F - ridge_F * theta_F)[:, None])[:, 0]
 
 
 def prior(place_ND: Tensor, length: float, distance_N: Tensor) -> Tensor:

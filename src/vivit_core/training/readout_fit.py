@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from vivit_core.data.clips import Window, evaluation_windows
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.models.solving import solve_positive
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
@@ -351,7 +352,7 @@ class Fit:
         slope_UK = self.pulled([slope_NU * first_NU for slope_NU in slopes]) + ridge_K * (
             state.weights_UK - self.start_UK
         )
-        step_UK = torch.linalg.solve(information_UKK, slope_UK[..., None])[..., 0]
+        step_UK = solve_positive(information_UKK, slope_UK[..., None])[..., 0]  # NaN makes no weights better
         step = State(step_UK, *self.drive(step_UK))
 
         def cost(candidate: State) -> Tensor:

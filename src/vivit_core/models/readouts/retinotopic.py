@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.readouts.gaussian import GaussianReadout
+from vivit_core.models.solving import solve_positive
 
 SURE = 2.0  # units whose receptive field is this clear lie where the data say
 BEND = 0.05  # how far the hidden layer bends the map, as a part of the frame's side; what is known before the data
@@ -106,7 +107,7 @@ class RetinotopicReadout(GaussianReadout):
         variance = torch.tensor(area, dtype=torch.float64, device=self.mean.device)
         for _ in range(ROUNDS):
             weighed_KU = functions_UK.T * right_U / variance
-            outer_K2 = torch.linalg.solve(weighed_KU @ functions_UK + precision_K.diag(), weighed_KU @ target_U2)
+            outer_K2 = solve_positive(weighed_KU @ functions_UK + precision_K.diag(), weighed_KU @ target_U2)
             far_U = (target_U2 - functions_UK @ outer_K2).square().sum(1)
             variance = ((right_U * far_U).sum() / (2 * right_U.sum()).clamp_min(1e-6)).clamp_min(LEAST_SCATTER_PX**2)
             # One that cannot be a mistake beforehand is none however far it lies, one that must be is never right.
