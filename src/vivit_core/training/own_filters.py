@@ -28,7 +28,7 @@ from vivit_core.system.activity import spared
 from vivit_core.system.kept import Arrays, Kept
 from vivit_core.training import finer_filters, readout_fit
 from vivit_core.training.finer_filters import Shown, refine
-from vivit_core.training.readout_fit import GROUP, HELD_OUT, Fit, Seen, best_of, parts
+from vivit_core.training.readout_fit import HELD_OUT, Fit, Seen, best_of, in_groups, side_by_side
 
 CODE = (own_filter, pairs, search, finer_filters, readout_fit)  # that decides, besides this module, what is found
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
@@ -286,11 +286,11 @@ def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
     held_N = torch.as_tensor(np.repeat(chooses, pieces), device=device)
     x_NUK, counts_NU, valid_NU = (torch.cat(column) for column in zip(*columns, strict=True))
     seen = Seen(x_NUK, counts_NU, valid_NU, held_N, 0, x_NUK.shape[2])
-    found = []
-    for units in parts(slice(0, len(bias_U)), GROUP // max(1, x_NUK[:, 0].numel())):
+
+    def fit(units: slice) -> Fit:
         begun_UK = torch.cat([own.weight[units], bias_U[units, None]], dim=1)
-        likelihood = twin.likelihood(name).of_units(range(units.start, units.stop))
-        found.append(Fit(likelihood, seen, units, begun_UK).found())
-    fitted_UK, _ = best_of(found)
+        return Fit(twin.likelihood(name).of_units(range(units.start, units.stop)), seen, units, begun_UK)
+
+    fitted_UK, _ = best_of(side_by_side(fit, in_groups(slice(0, len(bias_U)), x_NUK[:, 0].numel())))
     own.weight.copy_(fitted_UK[:, :-1])
     bias_U.copy_(fitted_UK[:, -1])

@@ -15,7 +15,7 @@ Shape letters: B clips, T bins of a clip, N bins that count, U units, C channels
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,10 +28,11 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.solving import solve_positive
 from vivit_core.models.twin import Twin
+from vivit_core.rf.energy_pairs import threads_for_units
 from vivit_core.specs import Clips
 
 MEMORY = 2**28  # numbers of all units' features that are held at a time, at two bytes each; half of it at four
-GROUP = 2**24  # of some units', at four bytes, that are worked on at a time
+GROUP = 2**25  # of some units', at four bytes, that are worked on at a time, by all threads together
 STEPS = 2  # of Fisher scoring with each ridge, from where the one before ended
 CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
@@ -149,14 +150,34 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
         looked = look(twin, recording, chosen, choosing, some, torch.float16 if many else torch.float32)
         assert looked is not None
         weights, seen = looked
-        for few in parts(some, GROUP // (scored * numbers)):
+
+        def fit(few: slice, seen: Seen = seen, weights: Weights = weights, first: int = some.start) -> Fit:
             own = likelihood.of_units(range(few.start, few.stop))
-            fitted.append((weights, few))
-            found.append(Fit(own, seen, slice(few.start - some.start, few.stop - some.start), weights.of(few)).found())
+            return Fit(own, seen, slice(few.start - first, few.stop - first), weights.of(few))
+
+        groups = in_groups(some, scored * numbers)
+        fitted += [(weights, few) for few in groups]
+        found += side_by_side(fit, groups)
     better_UK, took_U = best_of(found)
     for weights, few in fitted:
         weights.set(few, better_UK[few])
     return int(took_U.sum())
+
+
+def in_groups(units: slice, numbers: int) -> list[slice]:
+    """Units in groups, one a thread, of which each has so many numbers."""
+    return parts(units, GROUP // (torch.get_num_threads() * max(1, numbers)))
+
+
+def side_by_side(fit: Callable[[slice], Fit], groups: Sequence[slice]) -> list[tuple[Tensor, Tensor]]:
+    """What the fit of each group finds; a thread a group."""
+
+    def found(few: slice) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():  # which every thread has to say for itself
+            return fit(few).found()
+
+    with threads_for_units() as pool:
+        return list(pool.map(found, groups))
 
 
 def best_of(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -179,16 +200,14 @@ def scored_bins(windows: Sequence[Window]) -> int:
 
 def evenly(windows: Sequence[Window], bins: int) -> list[Window]:
     """As many of them as score about so many bins, evenly taken; at least ``HELD_OUT`` where there are so many."""
-    scored = scored_bins(windows)
-    number = min(len(windows), max(HELD_OUT, len(windows) * bins // scored))
+    number = min(len(windows), max(HELD_OUT, len(windows) * bins // scored_bins(windows)))
     return [windows[int(i)] for i in np.linspace(0, len(windows) - 1, number)]
 
 
-def parts(whole: slice, size: int) -> Iterator[slice]:
+def parts(whole: slice, size: int) -> list[slice]:
     """A range in parts of at most ``size``, at least one."""
     size = max(1, size)
-    for first in range(whole.start, whole.stop, size):
-        yield slice(first, min(first + size, whole.stop))
+    return [slice(first, min(first + size, whole.stop)) for first in range(whole.start, whole.stop, size)]
 
 
 def look(
@@ -291,7 +310,6 @@ class Fit:
     def found(self) -> tuple[Tensor, Tensor]:
         """Weights (R, U, K) as readouts have them, those that the fit began with and those of each ridge, and the nats
         (R, U) of the held-out bins with them; infinite where a unit has no bin to be fitted to."""
-        unseen_U = ~self.fit_NU.any(0)
         now = State(self.start_UK, *self.drive(self.start_UK))
         found, nats = [self.weights_UK], [self.nats(now, self.held_NU)]
         for ridge in self.ridges():
@@ -299,7 +317,7 @@ class Fit:
                 now = self.stepped(now, ridge)
             own_UK = now.weights_UK[:, :-1] / self.deviation_UK
             found.append(torch.cat([own_UK, now.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1))
-            nats.append(self.nats(now, self.held_NU).masked_fill(unseen_U, torch.inf))
+            nats.append(self.nats(now, self.held_NU).masked_fill(~self.fit_NU.any(0), torch.inf))
         return torch.stack(found), torch.stack(nats)
 
     def ridges(self) -> list[Ridge]:
