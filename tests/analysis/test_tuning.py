@@ -237,18 +237,22 @@ def counted(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_full_field_contrasts_are_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two pairs of units prefer the same grating; each has the same response as if it were alone."""
-    twins = replace(population(), **{
-        name: np.repeat(getattr(population(), name)[:2], 2, 0)
-        for name in ("center_px", "orientation_deg", "spatial_frequency", "size_px")
-    })  # fmt: skip
+    """Two pairs of units prefer the same grating; each has the same response as if it were alone.
+
+    All prefer a direction: a unit that does not has two best gratings, and rounding chooses one of them.
+    """
+    alike = ("center_px", "orientation_deg", "spatial_frequency", "size_px", "temporal_rate_per_s", "complex")
+    twins = replace(
+        population(),
+        direction=np.array([1, 1, -1, -1], np.int8),
+        **{name: np.repeat(getattr(population(), name)[:2], 2, 0) for name in alike},
+    )
     model: Any = SimulatedUnits(twins)
     screen = Screen(model, "known", (0.0, 255.0))
     shown = counted(screen, monkeypatch)
     found = measure(screen, GRATINGS, CENTERS, progress=False)
-    distinct = len(np.unique(found.best_U3, axis=0))
-    assert distinct < 4
-    assert shown["contrasts"] == 4 * distinct and shown["sizes"] == 4 * 4  # contrasts, and diameters of each unit
+    assert (found.best_U3[::2] == found.best_U3[1::2]).all() and (found.best_U3[0] != found.best_U3[2]).any()
+    assert shown["contrasts"] == 4 * 2 and shown["sizes"] == 4 * 4  # contrasts, and diameters of each unit
     times = np.arange(-15, 30) / RATE_HZ
     blank = model({"known": {"frames": torch.full((1, 1, 45, HEIGHT, WIDTH), 120.0)}})["known"][0, 15:] * RATE_HZ
     for unit, (d, s, f) in enumerate(found.best_U3.tolist()):
