@@ -22,8 +22,8 @@ NODE: dict[str, Any] = {
     "orientations": 4,
     "stds_px": [1.0],
     "cycles_per_std": [0.3],
-    "contrast_stds_px": [1.0, 2.0],
-    "contrast_tau_s": 0.02,
+    "pool_width": 1.5,
+    "pool_tau_s": 0.02,
     "slow_tau_s": [0.05, 0.3],
 }
 
@@ -136,21 +136,58 @@ def test_a_pair_says_where_it_lies() -> None:
     assert places_U2[3:].isnan().all()
 
 
-def test_contrast_is_the_energy_of_all_orientations_and_fades() -> None:
+def test_a_pool_is_the_energy_of_all_orientations_and_fades() -> None:
     """A flash of noise at a unit's place, and one far away; a place beyond the frame's end is the last one."""
-    own, frames = made(), torch.full((1, 1, 20, 12, 16), 120.0)
-    own.take_places(torch.tensor([[4.0, 4.0], [14.0, 10.0], [40.0, 3.0], [4.0, 4.0], [0.0, 0.0]]), [frames])
-    assert own.place_U2.tolist() == [[1, 1], [2, 3], [1, 3], [1, 1], [0, 0]]  # every fourth pixel
-    assert torch.equal(own.contrast_U2, torch.zeros(5, 2))  # nothing was shown
-    frames[:, :, 5, 2:7, 2:7] += 60 * torch.randn(5, 5)
-    seen = own.around(frames)[0]
+    own, frames = made(stds_px=[1.0, 2.0]), torch.full((1, 1, 20, 12, 16), 120.0)
+    assert own.pools == [1, 3]  # px between the places at which a pool of each size is seen
+    centers = torch.tensor([[4.0, 4.0], [14.0, 10.0], [40.0, 3.0], [4.0, 4.0], [0.0, 0.0]])
+    own.take_pools(centers, [frames])
+    assert own.place_U3.tolist() == [[1, 1, 1], [1, 3, 5], [1, 1, 5], [1, 1, 1], [1, 0, 0]]  # of a middling size
+    assert torch.equal(own.pool_U, torch.zeros(5))  # nothing was shown
+    flash = 60 * torch.randn(7, 7)  # the first place is three pixels from the edge
+    frames[:, :, 5, :7, :7] += flash
+    own.take_pools(centers, [frames])
+    seen = own.pool(frames)[0]
     assert (seen[5, 0] > 0).all() and torch.equal(seen[5, 0], seen[5, 3])
-    assert seen[torch.arange(20) != 5].abs().max() < 1e-6 and seen[5, 1].max() < 1e-3 * seen[5, 0].min()
-    faded = own.faded(own.around(frames))[0, :, 0]
-    assert torch.equal(faded[:5], torch.zeros(5, 2))
-    torch.testing.assert_close(faded[6] / faded[5], torch.full((2,), math.exp(-1 / (0.02 * 120))))
-    total = torch.nn.functional.pad(own.around(frames).transpose(1, 2), (0, 0, 0, 20)).transpose(1, 2)
+    assert seen[torch.arange(20) != 5].abs().max() < 1e-6 and seen[5, 1] < 1e-2 * seen[5, 0]
+    torch.testing.assert_close(seen.mean(0) * own.pool_U, (seen.mean(0) > 1e-9).float())
+    faded = own.faded(own.pool(frames))[0, :, 0]
+    assert torch.equal(faded[:5], torch.zeros(5))
+    torch.testing.assert_close(faded[6] / faded[5], torch.tensor(math.exp(-1 / (0.02 * 120))))
+    total = torch.nn.functional.pad(own.pool(frames).transpose(1, 2), (0, 20)).transpose(1, 2)
     torch.testing.assert_close(own.faded(total)[0, :, 0].sum(0), seen[5, 0])  # nothing is lost
+    turned = frames.clone()
+    turned[0, 0, 5, :7, :7] = 120.0 + torch.rot90(flash)
+    torch.testing.assert_close(own.pool(turned)[0, 5, 0], seen[5, 0], rtol=0.02, atol=0)  # about its middle
+
+
+def test_a_pool_lies_where_the_pair_does_and_is_as_large() -> None:
+    shown = [clips(spec())["frames"]]
+    own = made(stds_px=[1.0, 1.5, 2.2, 3.2])
+    sizes = own.shapes().of(torch.tensor([2, 14, 9, 0, 0])).pairs(own.side)
+    own.pair_U2PP.copy_(sizes)
+    own.corner_U2.copy_(torch.tensor([[3, 5], [6, 9], [4, 4], [0, 0], [0, 0]]) - own.side // 2)
+    own.size_U[:3] = 1.0
+    middles_U2, std_U = own.middles()
+    torch.testing.assert_close(middles_U2[:3], torch.tensor([[5.0, 3.0], [9.0, 6.0], [4.0, 4.0]]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(std_U[:3], torch.tensor([1.0, 3.2, 2.2]), rtol=0.15, atol=0)
+    own.take_pools(torch.zeros(5, 2), shown)
+    assert own.place_U3.tolist() == [[0, 3, 5], [3, 2, 2], [2, 1, 1], [2, 0, 0], [2, 0, 0]]
+
+
+def test_features_are_divided_by_the_pool() -> None:
+    """What is around divides responses and energies; motion one way is more than the other; a unit for whom nothing
+    was found has none."""
+    own = made()
+    own.scale_U[:3], own.size_U[:3], own.pool_U[:3] = 1.0, 1.0, 1.0
+    s_U, energy_U3 = torch.ones(5), torch.tensor([1.0, 0.5, 0.2]).expand(5, 3)
+    alone, divided = (own.features(s_U, energy_U3, pool * torch.ones(5)) for pool in (0.0, 1.5))
+    assert alone.shape == (5, OwnFilters.FEATURES) and (alone[3:] == 0).all()
+    for found, by in ((alone, 0.5), (divided, 2.0)):
+        u = math.asinh(3 / math.sqrt(by))
+        levels = [math.log1p(30 * energy / by) / math.log(31) for energy in (1.0, 1.9, 1.1)]
+        squares = [level**2 for level in levels]
+        assert found[0].tolist() == pytest.approx([u, 0.0, u**2, 0.0, *levels, *squares, math.log1p(3 * (by - 0.5))])
 
 
 def test_a_gain_follows_slow_means_of_the_energy() -> None:
@@ -198,7 +235,8 @@ def test_sizes_that_are_none_are_refused() -> None:
         ({"patch": 4}, "odd"),
         ({"stds_px": []}, "stds_px"),
         ({"cycles_per_std": [0.0]}, "above 0"),
-        ({"contrast_stds_px": [1.0]}, "two sizes"),
+        ({"pool_width": 0.0}, "pool_width"),
+        ({"pool_tau_s": -1.0}, "pool_tau_s"),
         ({"orientations": 10**9}, "at most 1024"),
         ({"slow_tau_s": []}, "slow_tau_s"),
         ({"slow_tau_s": [0.3, 0.0]}, "slow_tau_s"),

@@ -190,4 +190,4 @@ def test_what_each_recording_has_and_attention_among_cells_have_rows() -> None:
     rows = {row.name: row for row in plan(model, READOUT, LIKELIHOOD, **SIZES).stages}
     of_cells, own = rows["attention among cells"], rows["2 own filters"]
     assert of_cells.parameters == 3 * 3 + 2 * 2 + 2
-    assert own.shape.count(" + ") == 1 and own.parameters == 2 * 5 * (12 + 2)
+    assert own.shape.count(" + ") == 1 and own.parameters == 2 * 5 * (11 + 2)

@@ -36,8 +36,8 @@ NODE: dict[str, Any] = {
     "orientations": 4,
     "stds_px": [2.0],
     "cycles_per_std": [0.3],
-    "contrast_stds_px": [1.0, 2.0],
-    "contrast_tau_s": 0.02,
+    "pool_width": 1.5,
+    "pool_tau_s": 0.02,
     "slow_tau_s": [0.05, 0.3],
 }
 PIECES, BINS = 24, 200
@@ -124,8 +124,8 @@ class Made:
         rates = torch.stack([0.3 * simple, 0.5 * energy / energy.mean(), torch.full_like(simple, 0.4)], dim=-1)
         self.counts = torch.poisson(torch.cat([rates, rates[..., 2:].expand(-1, -1, 2)], dim=-1), generator=generator)
         self.bias = self.likelihood.mean_drive().clone()
-        around, valid = torch.zeros(PIECES, BINS, UNITS, 2), torch.ones_like(self.counts, dtype=torch.bool)
-        self.shown = Shown(*(list(each) for each in (self.contrast.half(), around, self.counts, valid)))
+        pool, valid = torch.zeros(PIECES, BINS, UNITS), torch.ones_like(self.counts, dtype=torch.bool)
+        self.shown = Shown(*(list(each) for each in (self.contrast.half(), pool, self.counts, valid)))
         with torch.no_grad():
             self.own.weight[SIMPLE, 0], self.own.weight[COMPLEX, 4] = 0.5, 0.5
 
@@ -183,6 +183,7 @@ def test_a_pair_gives_a_linear_filter_its_direction() -> None:
     cut = (own.side - linear.patch) // 2
     with torch.no_grad():
         linear.space_UP[SIMPLE] = pair[0, cut:-cut, cut:-cut].flatten()
+        own.weight[SIMPLE, 0] = 1.0  # about as a fit of the weights leaves it
     members = own.take_shapes([SIMPLE], frames[:4])
     refine(own, made.likelihood, made.bias, members, EVERY, made.shown)
     found = torch.cat([linear.filtered(each) + (own.responses(each) * own.mix_U4).sum(-1) for each in frames])

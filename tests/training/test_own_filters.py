@@ -33,8 +33,8 @@ NODE: dict[str, Any] = {
     "orientations": 4,
     "stds_px": [1.2, 2.0],
     "cycles_per_std": [0.3],
-    "contrast_stds_px": [1.0, 2.0],
-    "contrast_tau_s": 0.05,
+    "pool_width": 1.5,
+    "pool_tau_s": 0.05,
     "slow_tau_s": [0.05, 0.3],
 }
 HEIGHT, WIDTH, TRIALS, BINS = 14, 20, 16, 500
@@ -256,7 +256,7 @@ def test_what_was_found_is_kept_for_the_next_training(
         torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0, msg=name)
     looked: list[int] = []
     monkeypatch.setattr(own_filters, "find_own_filters", lambda *_: looked.append(len(looked)))
-    once(NODE | {"contrast_tau_s": 0.1})
+    once(NODE | {"pool_tau_s": 0.1})
     once(NODE | {"cycles_per_std": [0.35]})
     once(baseline=None)
     once(likelihood=LIKELIHOOD | {"output": "softplus" if LIKELIHOOD["output"] == "exp" else "exp"})

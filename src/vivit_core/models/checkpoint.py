@@ -23,7 +23,7 @@ from vivit_core.parts.schema import problems_of
 from vivit_core.system.plain import in_a_line
 
 WRITTEN = "vivit_core"  # where a checkpoint says by whom it was written
-FORMAT = 4  # to be raised with every change after which older checkpoints do not read
+FORMAT = 5  # to be raised with every change after which older checkpoints do not read
 
 
 def written_by(*nodes: Any) -> dict[str, Any]:

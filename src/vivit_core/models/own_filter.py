@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,11 +23,11 @@ from vivit_core.specs import RecordingSpec
 
 MOST_MEMBERS = 1024  # of a bank
 REACH = 2.5  # standard deviations from a filter's middle to its border
-APART = 4  # pixels between the places at which contrast is seen
-AROUND_ORIENTATIONS, AROUND_CYCLES = 4, 0.35  # of the filters that see it, and waves within a standard deviation
-BEND = 3.0  # features follow a response as it is below a third of its usual size, and its logarithm above
-
-
+POOL_REACH = 1.8  # of a pool's filters: beyond 25 px a convolution is slow
+POOL_ORIENTATIONS = 4  # of them
+HALF = 0.5  # of its usual size: a pool that halves energies
+BEND = 3.0  # a feature follows a response as it is below a third of its usual size, and its logarithm above
+FINE = 30.0  # the same of a normalized energy: a unit is silent at less than a thirtieth
 MOST = 1e4  # of an energy, so that a bin does not stay in the means for good
 AT_ONCE = 256  # bins whose slow means are computed together
 
@@ -53,14 +53,15 @@ class OwnFilters(nn.Module):
     Both are made finer by what the unit did, before the first step (``training.finer_filters``). A linear filter may
     then become a weighted sum of the four responses of a pair, whose energies come with it.
 
-    A third is known without any data: the *contrast* around a unit, the energy of all orientations, of two sizes and
-    smoothed over some bins, by which cortical responses are normalized (Heeger 1992).
+    A third is known without any data: by what a unit's responses are *normalized* (Heeger 1992). Its pool is the energy
+    of all orientations in a somewhat larger window at the unit's place, of filters as large as its pair, smoothed over
+    some bins. With all in their usual size a response is s / sqrt(1/2 + pool), and an energy e / (1/2 + pool).
 
-    All go into the drive through curves that the training learns: a weight for each half of u = asinh(3 s), for their
-    squares, for the logarithms of the pair's energies, for the square of the first, for motion, and for the logarithms
-    of the contrasts and their squares. With a softplus or an exponential behind it a rate may so follow any power of s
-    or of an energy, and be divided by the contrast. In the training the filters stay as they are. Where nothing was
-    found they are zero, and add nothing.
+    All go into the drive through curves that the training learns: a weight for each half of u = asinh(3 s) and for its
+    square; for log(1 + 30 e) / log 31 and for its square, of the energy of the pair's first time course, and of the energies of
+    motion in one direction and in the other (Adelson & Bergen 1985); and for the logarithm of the pool. With a softplus
+    or an exponential behind it a rate may so follow any power of a normalized response, and saturate. In the training
+    the filters stay as they are. Where nothing was found they are zero, and add nothing.
 
     What a unit's own filter has shown to it in the last seconds changes its gain (contrast adaptation: Ohzawa, Sclar &
     Freeman 1985; of the feature and not of the neuron: Benucci, Saleem & Carandini 2013). So the logarithms of slow
@@ -76,8 +77,8 @@ class OwnFilters(nn.Module):
     orientations : of the pairs, evenly spread over half a turn.
     stds_px : standard deviations of the pairs' windows, px.
     cycles_per_std : waves of a pair within that.
-    contrast_stds_px : standard deviations of the windows in which contrast is seen, px, two sizes.
-    contrast_tau_s : time in which it falls to a part of 1/e, s.
+    pool_width : standard deviation of a pool's window, in that of the pair.
+    pool_tau_s : time in which a pool falls to a part of 1/e, s.
     slow_tau_s : times in which the slow means of energy fall to a part of 1/e, s.
 
     Raises
@@ -86,18 +87,17 @@ class OwnFilters(nn.Module):
         For sizes that are none.
     """
 
-    FEATURES = 12
+    FEATURES = 11
     scale_U: Tensor
     pair_U2PP: Tensor
     corner_U2: Tensor
     courses_U2L: Tensor
     mix_U4: Tensor
     size_U: Tensor
-    around_F1PP: Tensor
     fading_L: Tensor
     slow_G: Tensor
-    place_U2: Tensor
-    contrast_U2: Tensor
+    place_U3: Tensor
+    pool_U: Tensor
 
     def __init__(
         self,
@@ -107,8 +107,8 @@ class OwnFilters(nn.Module):
         orientations: int,
         stds_px: list[float],
         cycles_per_std: list[float],
-        contrast_stds_px: list[float],
-        contrast_tau_s: float,
+        pool_width: float,
+        pool_tau_s: float,
         slow_tau_s: list[float],
     ) -> None:
         super().__init__()
@@ -126,10 +126,9 @@ class OwnFilters(nn.Module):
                 f"model.own_filter: {members} pairs would be tried for each unit, and at most {MOST_MEMBERS} may be; "
                 "give fewer orientations, stds_px or cycles_per_std"
             )
-        if len(contrast_stds_px) != 2 or not min(*contrast_stds_px, contrast_tau_s) > 0:
+        if not min(pool_width, pool_tau_s) > 0:
             raise ValueError(
-                f"model.own_filter: contrast_stds_px={list(contrast_stds_px)} must be two sizes above 0, and "
-                f"contrast_tau_s={contrast_tau_s} above 0"
+                f"model.own_filter: pool_width={pool_width} and pool_tau_s={pool_tau_s} must both be above 0"
             )
         if not slow_tau_s or not min(slow_tau_s) > 0:
             raise ValueError(f"model.own_filter.slow_tau_s={list(slow_tau_s)[:9]} must be times above 0, at least one")
@@ -143,14 +142,16 @@ class OwnFilters(nn.Module):
         self.register_buffer("courses_U2L", torch.zeros(units, 2, lags))
         self.register_buffer("mix_U4", torch.zeros(units, 4))  # of a pair's responses, in the unit's linear one
         self.register_buffer("size_U", torch.zeros(units))  # one over a pair's mean energy; 0: no pair
-        reach = 2 * math.ceil(REACH * max(contrast_stds_px)) + 1
-        around_M2PP = bank_of(reach, AROUND_ORIENTATIONS, contrast_stds_px, [AROUND_CYCLES])
-        self.register_buffer("around_F1PP", around_M2PP.flatten(0, 1)[:, None], persistent=False)
-        self.register_buffer("fading_L", fading_weights(contrast_tau_s * spec.frame_rate_hz), persistent=False)
-        self.register_buffer(
-            "place_U2", torch.zeros(units, 2, dtype=torch.long)
-        )  # row and column on the contrast's map
-        self.register_buffer("contrast_U2", torch.zeros(units, 2))  # one over the mean contrast; 0: none is known
+        cycles = pool_width * sum(cycles_per_std) / len(cycles_per_std)
+        self.pools = [max(1, int(pool_width * std)) for std in stds_px]  # px between the places at which each is seen
+        for size, std in enumerate(stds_px):
+            reach = 2 * math.ceil(POOL_REACH * pool_width * std) + 1
+            filters_M2PP = bank_of(reach, POOL_ORIENTATIONS, [pool_width * std], [cycles])
+            self.register_buffer(f"pool_filters_{size}", filters_M2PP.flatten(0, 1)[:, None], persistent=False)
+        self.register_buffer("fading_L", fading_weights(pool_tau_s * spec.frame_rate_hz), persistent=False)
+        # Which of the sizes a unit's pool has, and where: the row and the column among the places of that size.
+        self.register_buffer("place_U3", torch.zeros(units, 3, dtype=torch.long))
+        self.register_buffer("pool_U", torch.zeros(units))  # one over the mean of a pool; 0: none is known
         slow_G = torch.exp(-1 / (torch.tensor(slow_tau_s) * spec.frame_rate_hz))
         self.register_buffer("slow_G", slow_G, persistent=False)  # what of a mean is left a bin later
         self.weight = nn.Parameter(torch.zeros(units, self.FEATURES))
@@ -171,7 +172,7 @@ class OwnFilters(nn.Module):
     def learned(self) -> tuple[Tensor, ...]:
         """What data of units tell of each of them, the unit first."""
         pairs = self.pair_U2PP, self.corner_U2, self.courses_U2L, self.mix_U4, self.size_U
-        return self.linear.space_UP, self.linear.time_UL, *pairs, self.weight
+        return self.linear.space_UP, self.linear.time_UL, *pairs, self.place_U3, self.pool_U, self.weight
 
     def shapes(self) -> Gabors:
         """Of the pairs that are tried for each unit."""
@@ -228,23 +229,37 @@ class OwnFilters(nn.Module):
         return members_U
 
     @torch.no_grad()
-    def take_places(self, centers_U2: Tensor, shown: Sequence[Tensor]) -> None:
-        """See contrast at these places, x and y in pixels, in the size it has in what is shown."""
-        _, height, width = self.linear.spec.frame_shape
-        most = torch.tensor([(height - 1) // APART, (width - 1) // APART])
-        self.place_U2.copy_((centers_U2.flip(1) / APART).round().long().clamp(torch.zeros_like(most), most))
-        mean_U2 = torch.cat([self.around(frames).flatten(0, 1) for frames in shown]).mean(0)
-        self.contrast_U2.copy_(torch.where(mean_U2 > 1e-9, 1 / mean_U2, 0.0))
+    def take_pools(self, centers_U2: Tensor, shown: Sequence[Tensor]) -> None:
+        """Be normalized by what is seen at each pair's place, in its size; without a pair at these places, x and y in
+        pixels, and in a middling size. Pools have the size that they have in what is shown."""
+        middle_U2, std_U = self.middles()
+        paired_U = (self.size_U > 0) & middle_U2.isfinite().all(1)
+        middle_U2 = torch.where(paired_U[:, None], middle_U2, centers_U2.to(middle_U2))
+        stds = torch.tensor(self.bank[1], device=std_U.device)
+        std_U = torch.where(paired_U, std_U, stds[len(stds) // 2])
+        self.place_U3[:, 0] = (std_U[:, None].log() - stds.log()).abs().argmin(1)
+        apart_U1 = torch.tensor(self.pools, device=std_U.device)[self.place_U3[:, 0], None]
+        most_U2 = (torch.tensor(self.linear.spec.frame_shape[1:], device=std_U.device) - 1) // apart_U1
+        self.place_U3[:, 1:] = (middle_U2.flip(1) / apart_U1).round().long().clamp_min(0).minimum(most_U2)
+        mean_U = torch.cat([self.pool(frames).flatten(0, 1) for frames in shown]).mean(0)
+        self.pool_U.copy_(torch.where(mean_U > 1e-9, 1 / mean_U, 0.0))
 
     @torch.no_grad()
+    def middles(self) -> tuple[Tensor, Tensor]:
+        """Where the energy of each pair lies, (U, 2) x and y in pixels, and the standard deviation of its window, (U,)
+        px; NaN where there is no pair."""
+        energy_UPP = self.pair_U2PP.square().sum(1)
+        energy_UPP = energy_UPP / energy_UPP.sum((1, 2), keepdim=True)
+        at_P = torch.arange(self.side, device=energy_UPP.device)
+        along_U2P = torch.stack([energy_UPP.sum(1), energy_UPP.sum(2)], dim=1)
+        middle_U2 = (along_U2P * at_P).sum(2)
+        variance_U2 = (along_U2P * (at_P - middle_U2[..., None]).square()).sum(2)  # of a Gaussian's square: half of its
+        return self.corner_U2.flip(1) + middle_U2, (2 * variance_U2.mean(1)).sqrt()
+
     def places(self) -> Tensor:
         """The middle of each pair's energy, (U, 2) x and y in pixels; NaN where a unit has none that tells."""
-        energy_UPP = self.pair_U2PP.square().sum(1)
-        at = torch.arange(self.side, device=energy_UPP.device)
-        middle_U2 = torch.stack([(energy_UPP.sum(1) * at).sum(1), (energy_UPP.sum(2) * at).sum(1)], dim=1)
-        found_U2 = self.corner_U2.flip(1) + middle_U2 / energy_UPP.sum((1, 2))[:, None]
         tells_U = (self.size_U > 0) & self.weight.any(1)
-        return torch.where(tells_U[:, None], found_U2, torch.nan)
+        return torch.where(tells_U[:, None], self.middles()[0], torch.nan)
 
     def newest(self, course_XL: Tensor) -> Tensor:
         """Time courses of as many lags as the filters have."""
@@ -262,33 +277,37 @@ class OwnFilters(nn.Module):
         contrast_BTP = self.linear.contrast(frames_BCTHW).flatten(2)
         return through(rearrange(contrast_BTP @ self.pairs().T, "b t (u p) -> b t u p", p=2), self.courses_U2L)
 
-    def around(self, frames_BCTHW: Tensor) -> Tensor:
-        """(B, T, U, 2) contrast of each size at the units' places, as it is in each bin."""
+    def pool(self, frames_BCTHW: Tensor) -> Tensor:
+        """(B, T, U) energy of all orientations by which each unit is normalized, as it is in each bin."""
         x = rearrange(self.linear.contrast(frames_BCTHW), "b t h w -> (b t) 1 h w")
-        y = F.conv2d(x, self.around_F1PP, stride=APART, padding=self.around_F1PP.shape[-1] // 2).square()
-        y = reduce(y, "bt (size pair) h w -> bt h w size", "sum", size=2)
-        rows, columns = self.place_U2.unbind(1)
-        return rearrange(y[:, rows, columns], "(b t) u size -> b t u size", b=len(frames_BCTHW))
+        seen_BTU, (size_U, row_U, column_U) = x.new_zeros(()), self.place_U3.unbind(1)
+        for size, apart in enumerate(self.pools):
+            filters_F1PP = self.get_buffer(f"pool_filters_{size}")
+            y = F.conv2d(x, filters_F1PP, stride=apart, padding=filters_F1PP.shape[-1] // 2).square().sum(1)
+            rows, columns = (at.clamp_max(most - 1) for at, most in zip((row_U, column_U), y.shape[1:], strict=True))
+            seen_BTU = torch.where(size_U == size, y[:, rows, columns], seen_BTU)
+        return rearrange(seen_BTU, "(b t) u -> b t u", b=len(frames_BCTHW))
 
-    def faded(self, around_BTU2: Tensor) -> Tensor:
-        """Smoothed over the bins before; before the clip there was no contrast."""
-        b = len(around_BTU2)
-        past = F.pad(rearrange(around_BTU2, "b t u size -> (b u size) 1 t"), (len(self.fading_L) - 1, 0))
-        return rearrange(F.conv1d(past, self.fading_L[None, None]), "(b u size) 1 t -> b t u size", b=b, size=2)
+    def faded(self, pool_BTU: Tensor) -> Tensor:
+        """Smoothed over the bins before; before the clip nothing was shown."""
+        b = len(pool_BTU)
+        past = F.pad(rearrange(pool_BTU, "b t u -> (b u) 1 t"), (len(self.fading_L) - 1, 0))
+        return rearrange(F.conv1d(past, self.fading_L[None, None]), "(b u) 1 t -> b t u", b=b)
 
-    def features(self, s_U: Tensor, energy_U3: Tensor, around_U2: Tensor, units: Sequence[int] | None = None) -> Tensor:
-        """What responses (…, U), energies (…, U, 3) and smooth contrasts (…, U, 2) of some units are made of,
-        (…, U, K)."""
-        sizes = self.scale_U, self.size_U, self.contrast_U2
-        scale_U, size_U, contrast_U2 = sizes if units is None else (size[units] for size in sizes)
-        u = torch.asinh(BEND * s_U * scale_U)
-        halves = torch.stack([u.clamp_min(0), (-u).clamp_min(0)], dim=-1)
+    def features(self, s_U: Tensor, energy_U3: Tensor, pool_U: Tensor, units: Sequence[int] | None = None) -> Tensor:
+        """What responses (…, U), energies (…, U, 3) and smooth pools (…, U) of some units are made of, (…, U, K)."""
+        sizes = self.scale_U, self.size_U, self.pool_U
+        scale_U, size_U, usual_U = sizes if units is None else (size[units] for size in sizes)
+        pool_U, s_U = pool_U * usual_U, s_U * scale_U
         first, late, motion = (energy_U3 * size_U[:, None]).unbind(-1)
-        levels = torch.stack([torch.log1p(BEND * first), torch.log1p(BEND * late)], dim=-1)
-        turned = motion / (0.5 + first + late)
-        contrasts = torch.log1p(BEND * around_U2 * contrast_U2)
-        energetic = [levels, levels[..., :1].square(), turned[..., None]]
-        return torch.cat([halves, halves.square(), *energetic, contrasts, contrasts.square()], dim=-1)
+        u = torch.asinh(BEND * s_U / (HALF + pool_U).sqrt())
+        halves = torch.stack([u.clamp_min(0), (-u).clamp_min(0)], dim=-1)
+        both = first + late
+        # Of quadrature pairs; where time courses are others, a difference may be less than nothing.
+        ways = (both + 2 * motion).clamp_min(0), (both - 2 * motion).clamp_min(0)
+        normalized = torch.stack([first, *ways], dim=-1) / (HALF + pool_U)[..., None]
+        levels, pooled = torch.log1p(FINE * normalized) / math.log1p(FINE), torch.log1p(BEND * pool_U)[..., None]
+        return torch.cat([halves, halves.square(), levels, levels.square(), pooled], dim=-1)
 
     def gains(self, slow_UG: Tensor) -> Tensor:
         """What slow means of energy (…, U, G) are made of."""
@@ -301,12 +320,12 @@ class OwnFilters(nn.Module):
     def looked(self, frames_BCTHW: Tensor) -> Looked:
         """What the weights weigh, of clips."""
         with torch.autocast(frames_BCTHW.device.type, enabled=False):  # squares of small numbers
-            around_BTU2 = self.faded(self.around(frames_BCTHW))
+            pool_BTU = self.faded(self.pool(frames_BCTHW))
             responses_BTU4 = self.responses(frames_BCTHW)
             s_BTU = self.linear.filtered(frames_BCTHW) + (responses_BTU4 * self.mix_U4).sum(-1)
             energy_BTU3 = energies(responses_BTU4)
             slow_BTUG = slow_means(self.level(energy_BTU3), self.slow_G)
-            return Looked(self.features(s_BTU, energy_BTU3, around_BTU2), self.gains(slow_BTUG))
+            return Looked(self.features(s_BTU, energy_BTU3, pool_BTU), self.gains(slow_BTUG))
 
     def forward(self, frames_BCTHW: Tensor) -> Drive:
         """What is added to the drive, and to the logarithm of the gain, (B, T, U) each."""
@@ -317,22 +336,21 @@ class OwnFilters(nn.Module):
         """Takes frames (1, C, 1, H, W) one by one; gives what each adds to the drive and to the gain, (U,)."""
         filtered, pairs = self.linear.stream(), self.pairs()
         seen = pairs.new_zeros(self.courses_U2L.shape[2], len(pairs))  # by the pairs, in the last frames, oldest first
-        contrast = pairs.new_zeros(len(self.fading_L), *self.contrast_U2.shape)
+        pool = pairs.new_zeros(len(self.fading_L), len(self.pool_U))
         slow_UG = torch.zeros_like(self.gain)
 
         def advance(frame_BCTHW: Tensor) -> Drive:
-            nonlocal seen, contrast, slow_UG
+            nonlocal seen, pool, slow_UG
             s_U = filtered(frame_BCTHW)
             now = pairs @ self.linear.contrast(frame_BCTHW).flatten()
             seen = torch.cat([seen[1:], now[None]])
             seen_LU2 = seen.unflatten(1, (-1, 2))
             responses_U4 = torch.einsum("ucl,lup->ucp", self.courses_U2L, seen_LU2).flatten(1)
             s_U = s_U + (responses_U4 * self.mix_U4).sum(-1)
-            contrast = torch.cat([contrast[1:], self.around(frame_BCTHW)[0]])
-            around_U2 = torch.einsum("l,lus->us", self.fading_L, contrast)
+            pool = torch.cat([pool[1:], self.pool(frame_BCTHW)[0]])
             energy_U3 = energies(responses_U4)
             slow_UG = self.slow_G * slow_UG + (1 - self.slow_G) * self.level(energy_U3)[:, None]
-            drive_U = (self.features(s_U, energy_U3, around_U2) * self.weight).sum(-1)
+            drive_U = (self.features(s_U, energy_U3, self.fading_L @ pool) * self.weight).sum(-1)
             return Drive(drive_U, (self.gains(slow_UG) * self.gain).sum(-1))
 
         return advance

@@ -77,7 +77,7 @@ def begin_anywhere(own: OwnFilters) -> None:
         own.gain,
     ):
         values.copy_(0.3 * torch.randn(values.shape))
-    for sizes in (own.scale_U, own.size_U, own.contrast_U2):
+    for sizes in (own.scale_U, own.size_U, own.pool_U):
         sizes.fill_(0.3)
 
 

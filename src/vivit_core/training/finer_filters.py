@@ -50,12 +50,12 @@ class Shown:
     Attributes
     ----------
     contrast : (T, H, W) of each, in half precision.
-    around : (T, U, 2), contrast around units, smoothed.
+    pool : (T, U), by what units are normalized, smoothed.
     counts, valid : (T, U), what was measured, and which bins count.
     """
 
     contrast: list[Tensor]
-    around: list[Tensor]
+    pool: list[Tensor]
     counts: list[Tensor]
     valid: list[Tensor]
 
@@ -197,10 +197,10 @@ class Finer:
 
     def nats(self, shown: Shown, pieces: list[int], s_NTU: Tensor, energy_NTU3: Tensor) -> Tensor:
         """Of a bin that counts, of all these units together."""
-        around_NTU2, counts_NTU, valid_NTU = (
-            filled(each, pieces)[:, :, self.units] for each in (shown.around, shown.counts, shown.valid)
+        pool_NTU, counts_NTU, valid_NTU = (
+            filled(each, pieces)[:, :, self.units] for each in (shown.pool, shown.counts, shown.valid)
         )
-        x_NTUK = self.own.features(s_NTU, energy_NTU3, around_NTU2, self.units)
+        x_NTUK = self.own.features(s_NTU, energy_NTU3, pool_NTU, self.units)
         rate_NTU = self.likelihood.rate((x_NTUK * self.weight_UK).sum(-1) + self.bias_U)
         counts_NTU = torch.where(valid_NTU, counts_NTU, 0.0)
         nats_NTU = torch.where(valid_NTU, self.likelihood.nats(rate_NTU, counts_NTU), 0.0)

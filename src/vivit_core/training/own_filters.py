@@ -144,7 +144,7 @@ def find_own_filters(twin: Twin, recording: Recording, own: OwnFilters, known: K
     name, device = recording.info.recording_id, own.weight.device
     pieces = spread(recording, SCALE_FRAMES)
     frames = [torch.as_tensor(recording.frames(*piece), device=device)[None] for piece in pieces]
-    own.take_places(torch.as_tensor(known.centers_U2), frames)
+    centers_U2 = torch.as_tensor(known.centers_U2)
     if known.linear is not None:
         own.take_linear(known.linear, frames)
     members_U = torch.zeros(len(own.scale_U), dtype=torch.long)
@@ -156,22 +156,25 @@ def find_own_filters(twin: Twin, recording: Recording, own: OwnFilters, known: K
         found = energy_pairs(trials, known.hidden, torch.as_tensor(known.centers_U2), courses, bank_M2PP)
         own.take_pairs(found, courses, frames)
         members_U = found.member_U.clamp_min(0)
+    own.take_pools(centers_U2, frames)
     if recording.info.trials.of("train").n_bins < LEAST_FRAMES:
         return
     judge = Judge(twin, recording, own)
     judge.take_over()
     if not judge.seen_U.any():
         return
-    shown, likelihood, bias_U = pieces_shown(recording, own), twin.likelihood(name), twin.readout(name).bias
+    likelihood, bias_U = twin.likelihood(name), twin.readout(name).bias
     linear_U = (own.scale_U > 0) & (own.size_U == 0)
 
     def as_pairs() -> None:
         own_U = own.take_shapes(linear_U.nonzero()[:, 0].tolist(), frames)
-        every_U = torch.ones_like(linear_U)
-        refine(own, likelihood, bias_U, torch.where(linear_U.cpu(), own_U, members_U), every_U, shown, steps)
+        own.take_pools(centers_U2, frames)
+        members, every_U = torch.where(linear_U.cpu(), own_U, members_U), torch.ones_like(linear_U)
+        refine(own, likelihood, bias_U, members, every_U, pieces_shown(recording, own), steps)
+        own.take_pools(centers_U2, frames)
 
     def as_pixels() -> None:
-        refine(own, likelihood, bias_U, members_U, pixels_U, shown, steps)
+        refine(own, likelihood, bias_U, members_U, pixels_U, pieces_shown(recording, own), steps)
 
     pixels_U = linear_U & ~judge.take_over(as_pairs)
     if pixels_U.any():
@@ -219,7 +222,7 @@ def pieces_shown(recording: Recording, own: OwnFilters) -> Shown:
     shown = Shown([], [], [], [])
     for frames, counts_TU, valid_TU in read(recording, min(fitted_frames(own), most_frames(own)), own.weight.device):
         shown.contrast.append(own.linear.contrast(frames)[0].half())
-        shown.around.append(own.faded(own.around(frames))[0])
+        shown.pool.append(own.faded(own.pool(frames))[0])
         shown.counts.append(counts_TU)
         shown.valid.append(valid_TU)
     return shown
