@@ -58,10 +58,10 @@ class OwnFilters(nn.Module):
     some bins. With all in their usual size a response is s / sqrt(1/2 + pool), and an energy e / (1/2 + pool).
 
     All go into the drive through curves that the training learns: a weight for each half of u = asinh(3 s) and for its
-    square; for log(1 + 30 e) / log 31 and for its square, of the energy of the pair's first time course, and of the energies of
-    motion in one direction and in the other (Adelson & Bergen 1985); and for the logarithm of the pool. With a softplus
-    or an exponential behind it a rate may so follow any power of a normalized response, and saturate. In the training
-    the filters stay as they are. Where nothing was found they are zero, and add nothing.
+    square; for log(1 + 30 e) / log 31 and for its square, of the energy of the pair's first time course, and of the
+    energies of motion in one direction and in the other (Adelson & Bergen 1985); and for the logarithm of the pool.
+    With a softplus or an exponential behind it a rate may so follow any power of a normalized response, and saturate.
+    In the training the filters stay as they are. Where nothing was found they are zero, and add nothing.
 
     What a unit's own filter has shown to it in the last seconds changes its gain (contrast adaptation: Ohzawa, Sclar &
     Freeman 1985; of the feature and not of the neuron: Benucci, Saleem & Carandini 2013). So the logarithms of slow
