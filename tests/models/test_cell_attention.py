@@ -149,7 +149,7 @@ def test_what_hardly_varied_before_stays_in_bounds(shown: float) -> None:
 def test_the_gain_lies_where_cells_do() -> None:
     made = core()
     of_cells = made(torch.randn(1, 1, FRAMES, 30, SIDE))[-2]
-    assert of_cells.gain and (of_cells.first_end, of_cells.stride, of_cells.cell) == (0, 1, 4.0)
+    assert of_cells.gain and (of_cells.first_end, of_cells.stride, of_cells.cell) == (0, 1, 2.0)
     assert of_cells.x_BCTHW.shape == (1, CellAttention.CHANNELS, FRAMES, 8, 8)
     assert of_cells.ys[:2].tolist() == of_cells.xs[:2].tolist() == [1.5, 5.5]
 

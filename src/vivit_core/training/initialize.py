@@ -31,6 +31,7 @@ from vivit_core.rf.regression import CLEAR, unit_centers, varies
 from vivit_core.rf.stretches import ShiftPx
 from vivit_core.specs import Clips
 from vivit_core.system.kept import Kept
+from vivit_core.training.behavior_directions import begin_behavior_gains
 from vivit_core.training.finer_filters import steps_for
 from vivit_core.training.own_filters import Known, begin_own_filters
 
@@ -107,6 +108,7 @@ def initialize_from_data(
         )
     if readouts_only:
         return
+    begin_behavior_gains(twin, recordings)
     if core.left_out:
         rank_zero_warn(f"tokens hold no energies (model/energy): {core.left_out}")
     clear_U = torch.as_tensor(np.concatenate(clear))

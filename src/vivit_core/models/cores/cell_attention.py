@@ -158,9 +158,9 @@ class CellAttention(nn.Module):
             for number, apart in zip(x_BTRSC.shape[2:4], self.apart, strict=True)
         )
         x_BCTRS = x_BTRSC.movedim(-1, 1)
-        return FeatureMap(
-            x_BCTRS, first_end=0, stride=1, ys=ys, xs=xs, cell=math.sqrt(math.prod(self.apart)), gain=True
-        )
+        # What a cell is told depends on its own place. A window as wide as a cell would mix that of its neighbors in.
+        cell = math.sqrt(math.prod(self.apart)) / 2
+        return FeatureMap(x_BCTRS, first_end=0, stride=1, ys=ys, xs=xs, cell=cell, gain=True)
 
     def stream(self, usual: Tensor) -> Callable[[Tensor], Tensor]:
         """Takes the cells (1, 1, K, R, S) of one frame after the other; gives the gain's numbers (1, 1, R, S, C)."""

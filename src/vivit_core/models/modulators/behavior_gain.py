@@ -12,15 +12,19 @@ from einops import repeat
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.layers import init_linear
 from vivit_core.models.modulators.base import Modulator, small_net
 
 
 class BehaviorGain(Modulator):
-    """A small network of each bin's behavior, whose output every unit weighs into the gain of its rate.
+    """A few numbers of each bin's behavior, which every unit weighs into the gain of its rate: directions in behavior,
+    and what a small network adds to them.
 
     In cortex, behavior acts on firing rates more as a gain than as a drive (Niell & Stryker 2010; Reynolds & Heeger
     2009). What behavior was before is in the behavior itself, where its transform keeps a history
     (``data/transforms``). Where there is no behavior it does nothing.
+
+    Before a training, the directions are set to those that tell most of rates (``training.behavior_directions``).
 
     Parameters
     ----------
@@ -32,16 +36,29 @@ class BehaviorGain(Modulator):
     def __init__(self, channels: int, behavior_dim: int, stride: int, hidden: int, numbers: int) -> None:
         super().__init__()
         self.net = nn.Sequential(*small_net(behavior_dim, hidden, numbers), nn.GELU()) if behavior_dim else None
+        self.directions = nn.Linear(behavior_dim, numbers, bias=False) if behavior_dim else None
+        if self.directions is not None:
+            init_linear(self.directions)
         self.extra_channels = [] if self.net is None else [numbers]
+
+    @torch.no_grad()
+    def initialize(self, directions_GD: Tensor) -> None:
+        """Begin with these directions in normalized behavior alone; where they are fewer than the numbers, with no
+        others."""
+        assert self.directions is not None and self.net is not None
+        self.directions.weight.zero_()
+        self.directions.weight[: len(directions_GD)] = directions_GD[: len(self.directions.weight)]
+        for value in self.net[2].parameters():
+            value.zero_()
 
     def forward(self, maps: list[FeatureMap], behavior_BTD: Tensor) -> list[FeatureMap]:
         return [*self.gain(behavior_BTD), *maps]
 
     def gain(self, behavior_BTD: Tensor) -> list[FeatureMap]:
         """The gain's map, at every bin; nothing where there is no behavior."""
-        if self.net is None:
+        if self.net is None or self.directions is None:
             return []
-        x_BGT11 = repeat(self.net(behavior_BTD), "b t g -> b g t 1 1")
+        x_BGT11 = repeat(self.directions(behavior_BTD) + self.net(behavior_BTD), "b t g -> b g t 1 1")
         middle = x_BGT11.new_zeros(1, dtype=torch.float32)
         return [FeatureMap(x_BGT11, 0, 1, middle, middle, 1.0, gain=True)]
 
