@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_own_filters import NODE as OWN_FILTER
 from tiny_models import GAIN, LIKELIHOOD, READOUT, vivit
 
 from vivit_core.data.recording.format import Trials
@@ -15,7 +16,9 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.modulators.behavior_gain import BehaviorGain
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
-from vivit_core.training.behavior_directions import begin_behavior_gains, directions
+from vivit_core.testing.small import GRU as CONVGRU
+from vivit_core.training.behavior_directions import begin_behavior_gains, directions, left_over
+from vivit_core.training.initialize import initialize_from_data
 
 BINS, UNITS, NUMBERS = 12_000, 8, 5
 SHARED = np.array([[0.6, 0.0, -0.8, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]])  # of normalized behavior
@@ -43,13 +46,14 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     return Recording(path)
 
 
-def made(recording: Recording, **changes: Any) -> Twin:
+def made(recording: Recording, own_filter: dict[str, Any] | None = None, **changes: Any) -> Twin:
+    modulator = changes.pop("modulator", GAIN) | changes
     means = (0.33,) * UNITS
     spec = RecordingSpec(
         "a", 60.0, (1, 12, 16), recording.info.unit_ids, means, 127.5, 74.0, {"eye": NUMBERS}, (10.0,) * 5, (3.0,) * 5
     )
     torch.manual_seed(0)
-    return Twin(vivit(modulator=GAIN | changes), READOUT, LIKELIHOOD, [spec])
+    return Twin(vivit(modulator=modulator, own_filter=own_filter), READOUT, LIKELIHOOD, [spec])
 
 
 def test_shared_directions_come_first(recording: Recording) -> None:
@@ -86,9 +90,53 @@ def test_directions_have_variance_one_in_behaviors_that_go_together() -> None:
     torch.testing.assert_close(found @ covariance @ found.T, torch.eye(3), atol=1e-3, rtol=0)
 
 
-def test_twins_without_such_gains_stay_as_they_are(recording: Recording) -> None:
-    twin = made(recording)
-    twin.modulator = None
-    before = {name: value.clone() for name, value in twin.state_dict().items()}
-    begin_behavior_gains(twin, [recording])
-    assert all(torch.equal(value, before[name]) for name, value in twin.state_dict().items())
+def test_a_unit_in_large_numbers_counts_as_others() -> None:
+    """A response of its own direction in a unit a hundred thousand times as large, beside forty that share one."""
+    torch.manual_seed(0)
+    behavior = torch.randn(4000, 3)
+    rest = 0.2 * behavior[:, :1] + torch.randn(4000, 41)
+    rest[:, 0] = 1e5 * torch.randn(4000)
+    slopes = rest.T @ behavior / rest.square().sum(0).sqrt()[:, None]
+    found = directions(slopes, torch.eye(3))
+    assert found[0, 0].abs() > 0.99
+
+
+@pytest.mark.parametrize("modulator", [GAIN, CONVGRU], ids=["gain", "convgru"])
+def test_a_twin_that_starts_from_data_has_them(recording: Recording, modulator: dict[str, Any]) -> None:
+    """Also where the gain stands beside another modulator; not where the modulator is trained already. What own filters
+    tell is left out."""
+    for trained in ((), ("core",), ("core", "modulator")):
+        twin = made(recording, modulator=modulator, own_filter=OWN_FILTER)
+        initialize_from_data(twin, [recording], None, trained)
+        gains = [part for part in twin.modulator.modules() if isinstance(part, BehaviorGain)]  # type: ignore[union-attr]
+        assert len(gains) == 1 and gains[0].directions is not None
+        found = gains[0].directions.weight.detach().numpy()
+        if "modulator" in trained:
+            assert (found == 0).all()
+        else:
+            assert np.linalg.norm(SHARED @ found[:2].T, axis=1) == pytest.approx([1.0, 1.0], abs=0.1)
+
+
+def test_own_filters_and_all_recordings_have_a_say(recording: Recording) -> None:
+    """What own filters predict is subtracted; the slopes of every recording's units stand together."""
+    twin = made(recording, own_filter=OWN_FILTER)
+    own = twin.own_filter("a")
+    assert own is not None
+    before, _ = left_over(twin, recording)
+    with torch.no_grad():
+        own.place_U3.zero_()
+        own.pool_U.fill_(1.0)
+        own.weight[:, -1] = 1.0  # the pool alone drives
+    after, covariance = left_over(twin, recording)
+    assert before.shape == (UNITS, NUMBERS) and not torch.allclose(before, after)
+    torch.testing.assert_close(covariance, torch.eye(NUMBERS), atol=0.1, rtol=0)
+
+
+def test_twins_without_such_gains_begin_without() -> None:
+    """A twin that sees no behavior, and one without a modulator."""
+    blind = Twin(
+        vivit(modulator=GAIN), READOUT, LIKELIHOOD, [RecordingSpec("a", 60.0, (1, 12, 16), ("u",), (0.3,), 127.5, 74.0)]
+    )
+    without = Twin(vivit(modulator=None), READOUT, LIKELIHOOD, list(blind.specs.values()))
+    for twin in (blind, without):
+        begin_behavior_gains(twin, [])

@@ -76,7 +76,7 @@ def test_likelihoods_and_histories_start_from_training_trials(recording: Recordi
     scatter = {"_target_": "vivit_core.models.likelihoods.gaussian.Gaussian", "output": "softplus", "stabilized": False}
     history = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 2, "lags": 4, "shown": 0.5}
     twin = Twin(vivit(modulator=None, history=history), READOUT, scatter, [spec])
-    initialize_from_data(twin, [recording], ln=None, readouts_only=True)
+    initialize_from_data(twin, [recording], ln=None, trained=("core", "modulator"))
     measured = recording.counts(0, 3000)
     np.testing.assert_allclose(twin.likelihood("a").std_U.detach(), measured.std(0) / 0.4, rtol=1e-4)
     np.testing.assert_allclose(twin.history("a").std_U, measured.std(0), rtol=1e-4)

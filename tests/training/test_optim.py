@@ -48,7 +48,8 @@ def test_groups_by_name():
         "core.tokenizer.fields.weight",
         "core.tokenizer.mix.weight",
         "core.tokenizer.embed.weight",
-        *(f"modulator.{w}.weight" for w in ("input", "behavior", "recur", "out", "gain.net.0", "gain.net.2")),
+        *(f"modulator.{w}.weight" for w in ("input", "behavior", "recur", "out")),
+        *(f"modulator.gain.{w}.weight" for w in ("net.0", "net.2", "directions")),
     }
     assert set(groups["core/decay"]) == decay
     assert set(groups["attention/decay"]) == {

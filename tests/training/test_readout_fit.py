@@ -21,8 +21,20 @@ from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build
 from vivit_core.specs import Batch
 from vivit_core.training import readout_fit, regression
-from vivit_core.training.readout_fit import HELD_OUT, fit_readout, look
-from vivit_core.training.regression import CURVED, NONE, RIDGES, STEPS, WORSE, Fit, Ridge, Seen, State, best_of
+from vivit_core.training.readout_fit import fit_readout, look
+from vivit_core.training.regression import (
+    CURVED,
+    HELD_OUT,
+    NONE,
+    RIDGES,
+    STEPS,
+    WORSE,
+    Fit,
+    Ridge,
+    Seen,
+    State,
+    best_of,
+)
 
 CLIP, BURN_IN, TRIAL, TRIALS = 60, 12, 108, 40
 RIDGE = 4.0
@@ -135,7 +147,9 @@ def test_weights_that_made_the_counts_are_found(model: str, readout: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("steps", "short"), [(12, 1e-6), (len(RIDGES) * STEPS, 1e-4), (5, 1e-4)], ids=["many", "shipped", "few"]
+    ("steps", "short"),
+    [(12, 1e-6), (STEPS * sum(ridge.core < NONE for ridge in RIDGES), 1e-4), (4, 1e-4)],
+    ids=["many", "shipped", "few"],
 )
 @pytest.mark.parametrize("curved", [CURVED, 700])
 def test_it_nears_the_optimum(
@@ -213,7 +227,7 @@ def test_units_may_do_without_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen(x, counts, torch.ones_like(counts, dtype=torch.bool), held, of_core=38, drives=39)
     begun = torch.randn(2, 41, generator=generator) * 0.1
     weights_RUK, nats_RU = Fit(build("likelihood", SOFTPLUS, mean_counts=(1.0, 1.0)), seen, slice(0, 2), begun).found()
-    assert weights_RUK[2, :, :38].abs().max() < 1e-4 < weights_RUK[1, :, :38].abs().max()
+    assert (weights_RUK[2, :, :38] == 0).all() and weights_RUK[1, :, :38].abs().max() > 1e-4
     assert (nats_RU[2] < nats_RU[1]).all()
     best_UK, took_U = best_of([(weights_RUK, nats_RU)])
     assert took_U.all() and torch.equal(best_UK, weights_RUK[2])

@@ -24,13 +24,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recording, Recording
 
 
 @pytest.mark.parametrize("shifter", SHIFTERS.values(), ids=SHIFTERS)
-@pytest.mark.parametrize("readouts_only", [False, True])
+@pytest.mark.parametrize("trained", [(), ("core", "modulator")], ids=["new", "trained"])
 def test_windows_shift_as_the_data_show_and_readouts_start_at_the_fields(
-    shifter: dict[str, Any], readouts_only: bool, made: tuple[Recording, RecordingSpec]
+    shifter: dict[str, Any], trained: tuple[str, ...], made: tuple[Recording, RecordingSpec]
 ) -> None:
     recording, spec = made
     twin = Twin(vivit(modulator=None, shifter=shifter), READOUT, LIKELIHOOD, [spec])
-    initialize_from_data(twin, [recording], ln=None, readouts_only=readouts_only)
+    initialize_from_data(twin, [recording], ln=None, trained=trained)
     apart = np.array([[0.0, *wrong_tracker.MEAN + step] for step in np.eye(2)], np.float32)
     np.testing.assert_allclose(twin.shift_px("a", apart), WRONG, atol=0.5)
     np.testing.assert_allclose(twin.gaussians_px("a")["mean_px"], wrong_tracker.CENTERS, atol=0.7)

@@ -19,7 +19,7 @@ class FeatureMap:
     first_end : the frame (0 = the clip's oldest) with which the first step ends.
     stride : frames a step.
     ys, xs : (H,), (W,) pixel coordinates of the cells' centers in the clip's frame.
-    cell : side of a cell in pixels.
+    cell : side of a cell in pixels; less where windows shall be sharper than that.
     gain : what is read of it multiplies the rate, as its logarithm, instead of being added to the drive.
     """
 

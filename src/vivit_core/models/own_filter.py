@@ -25,6 +25,7 @@ MOST_MEMBERS = 1024  # of a bank
 REACH = 2.5  # standard deviations from a filter's middle to its border
 POOL_REACH = 1.8  # of a pool's filters: beyond 25 px a convolution is slow
 POOL_ORIENTATIONS = 4  # of them
+MOST_WIDTH = 8  # of a pool, in standard deviations of a pair
 HALF = 0.5  # of its usual size: a pool that halves energies
 BEND = 3.0  # a feature follows a response as it is below a third of its usual size, and its logarithm above
 FINE = 30.0  # the same of a normalized energy: a unit is silent at less than a thirtieth
@@ -53,9 +54,10 @@ class OwnFilters(nn.Module):
     Both are made finer by what the unit did, before the first step (``training.finer_filters``). A linear filter may
     then become a weighted sum of the four responses of a pair, whose energies come with it.
 
-    A third is known without any data: by what a unit's responses are *normalized* (Heeger 1992). Its pool is the energy
-    of all orientations in a somewhat larger window at the unit's place, of filters as large as its pair, smoothed over
-    some bins. With all in their usual size a response is s / sqrt(1/2 + pool), and an energy e / (1/2 + pool).
+    Both are *normalized* (Heeger 1992). A unit's pool is the energy of all orientations in a larger window at the
+    place of its pair, of waves as wide as the pair's, smoothed over some bins. There is one for each size in
+    ``stds_px``, and units take the nearest. With all in their usual size a response is s / sqrt(1/2 + pool), and an
+    energy e / (1/2 + pool).
 
     All go into the drive through curves that the training learns: a weight for each half of u = asinh(3 s) and for its
     square; for log(1 + 30 e) / log 31 and for its square, of the energy of the pair's first time course, and of the
@@ -126,9 +128,10 @@ class OwnFilters(nn.Module):
                 f"model.own_filter: {members} pairs would be tried for each unit, and at most {MOST_MEMBERS} may be; "
                 "give fewer orientations, stds_px or cycles_per_std"
             )
-        if not min(pool_width, pool_tau_s) > 0:
+        if not (0 < pool_width <= MOST_WIDTH and 0 < pool_tau_s < math.inf):
             raise ValueError(
-                f"model.own_filter: pool_width={pool_width} and pool_tau_s={pool_tau_s} must both be above 0"
+                f"model.own_filter: pool_width={pool_width} must be above 0 and at most {MOST_WIDTH}, and "
+                f"pool_tau_s={pool_tau_s} a time above 0"
             )
         if not slow_tau_s or not min(slow_tau_s) > 0:
             raise ValueError(f"model.own_filter.slow_tau_s={list(slow_tau_s)[:9]} must be times above 0, at least one")

@@ -79,6 +79,8 @@ def begin_anywhere(own: OwnFilters) -> None:
         values.copy_(0.3 * torch.randn(values.shape))
     for sizes in (own.scale_U, own.size_U, own.pool_U):
         sizes.fill_(0.3)
+    units = torch.arange(len(own.pool_U))  # pools of each size, at some places within the frame
+    own.place_U3.copy_(torch.stack([units % len(own.pools), units % 2, (units + 1) % 3], dim=1))
 
 
 def check_twin(

@@ -17,10 +17,11 @@ from torch import Tensor
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.modulators.behavior_gain import BehaviorGain
 from vivit_core.models.twin import Twin
-from vivit_core.training.own_filters import spread
+from vivit_core.training.own_filters import fitted_frames, spread
 
-FRAMES = 16_000  # of a recording that are looked at
-LEAST_VARIANCE = 1e-3  # of a direction, in that of a behavior; one that varies less tells nothing
+TINY = 1e-6  # of a response: where all is as expected
+FRAMES = 16_000  # of a recording that are looked at, at most
+LEAST_VARIANCE = 1e-2  # of a direction, in that of a behavior: what varies less is small differences of large numbers
 
 
 @torch.no_grad()
@@ -32,26 +33,22 @@ def begin_behavior_gains(twin: Twin, recordings: Sequence[Recording]) -> None:
     twin : changed in place; with own filters, what they predict is left out of the counts.
     recordings : of the twin.
     """
-    gains = (
-        [] if twin.modulator is None else [part for part in twin.modulator.modules() if isinstance(part, BehaviorGain)]
-    )
-    gains = [gain for gain in gains if gain.directions is not None]
+    parts = [] if twin.modulator is None else twin.modulator.modules()
+    gains = [part for part in parts if isinstance(part, BehaviorGain) and part.directions is not None]
     if not gains:
         return
-    told = [left_over(twin, recording) for recording in recordings]
-    covariance_DD = torch.stack([covariance for _, covariance in told]).mean(0)
-    directions_DD = directions(torch.cat([slope for slope, _ in told]), covariance_DD)
+    slopes, covariances = zip(*(left_over(twin, recording) for recording in recordings), strict=True)
+    found = directions(torch.cat(slopes), torch.stack(covariances).mean(0))
     for gain in gains:
-        gain.initialize(directions_DD)
+        gain.initialize(found)
 
 
 def directions(slope_VD: Tensor, covariance_DD: Tensor) -> Tensor:
-    """Directions of variance one, those first that move units' rates most surely.
+    """Directions of variance one, those first that units' responses follow most surely.
 
     Parameters
     ----------
-    slope_VD : the derivative of each unit's log likelihood along each behavior, in its standard deviation where the
-        unit's counts are chance.
+    slope_VD : of each unit's response along each behavior, in the standard deviation that chance gives it.
     covariance_DD : of behavior.
     """
     variance_D, basis_DD = torch.linalg.eigh(covariance_DD.double())
@@ -62,35 +59,29 @@ def directions(slope_VD: Tensor, covariance_DD: Tensor) -> Tensor:
 
 
 def left_over(twin: Twin, recording: Recording) -> tuple[Tensor, Tensor]:
-    """What behavior tells of counts beside own filters: slopes (U, D), and the covariance of behavior (D, D)."""
+    """What behavior tells of responses beside own filters: slopes (U, D), and the covariance of behavior (D, D)."""
     name, device = recording.info.recording_id, next(twin.parameters()).device
-    spec, own, likelihood, bias_U = (
-        twin.specs[name],
-        twin.own_filter(name),
-        twin.likelihood(name),
-        twin.readout(name).bias,
-    )
+    spec, own, likelihood = twin.specs[name], twin.own_filter(name), twin.likelihood(name)
     slope_UD = torch.zeros(spec.n_units, spec.behavior_dim, device=device)
-    square_DD, expected_U, bins = (
-        torch.zeros(spec.behavior_dim, spec.behavior_dim, device=device),
-        torch.zeros(spec.n_units, device=device),
-        0,
-    )
-    for start, stop in spread(recording, FRAMES):
-        read = (
-            recording.behavior(start, stop, spec.behavior),
-            recording.counts(start, stop),
-            recording.valid(start, stop),
+    square_U, covariance_DD = slope_UD.new_zeros(spec.n_units), slope_UD.new_zeros([spec.behavior_dim] * 2)
+    pieces = spread(recording, FRAMES if own is None else min(FRAMES, fitted_frames(own)))
+    for start, stop in pieces:
+        behavior_TD, counts_TU, valid = (
+            torch.as_tensor(x, device=device)
+            for x in (
+                recording.behavior(start, stop, spec.behavior),
+                recording.counts(start, stop),
+                recording.valid(start, stop),
+            )
         )
-        behavior, counts_TU, valid = (torch.as_tensor(x, device=device) for x in read)
-        behavior_TD = twin.normalized_behavior(name, behavior)
-        drive_TU = bias_U.expand(stop - start, -1)
+        behavior_TD = twin.normalized_behavior(name, behavior_TD)
+        drive_TU = twin.readout(name).bias.expand(counts_TU.shape)
         if own is not None:
             drive_TU = drive_TU + own(torch.as_tensor(recording.frames(start, stop), device=device)[None]).value[0]
-        rate_TU = torch.where(valid.expand(counts_TU.shape), likelihood.rate(drive_TU), 0.0)
-        counts_TU = torch.where(valid.expand(counts_TU.shape), counts_TU, 0.0)
-        slope_UD += (counts_TU - rate_TU).T @ behavior_TD
-        expected_U += rate_TU.sum(0)
-        square_DD += behavior_TD.T @ behavior_TD
-        bins += len(behavior_TD)
-    return slope_UD / expected_U.clamp_min(1.0).sqrt()[:, None], square_DD / max(1, bins)
+        rest_TU = torch.where(valid.expand(counts_TU.shape), counts_TU - likelihood.rate(drive_TU), 0.0)
+        slope_UD += rest_TU.T @ behavior_TD
+        square_U += rest_TU.square().sum(0)
+        covariance_DD += behavior_TD.T @ behavior_TD
+    bins = sum(stop - start for start, stop in pieces)
+    # In what is left over, not in what is expected: responses of any size and scatter count alike.
+    return slope_UD / square_U.sqrt().clamp_min(TINY)[:, None], covariance_DD / max(1, bins)

@@ -12,7 +12,7 @@ Shape letters: U units, L lags, K temporal bases, P pixels of a side, C prototyp
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def initialize_from_data(
     twin: Twin,
     recordings: Sequence[Recording],
     ln: LN | None,
-    readouts_only: bool = False,
+    trained: Collection[str] = (),
     max_frames: int = 60_000,
     kept: Kept | None = None,
 ) -> None:
@@ -67,7 +67,7 @@ def initialize_from_data(
     recordings : files of the twin's recordings. Only training trials tell where values start; validation trials say
         which units' own filters keep what was fitted, and are made finer.
     ln : the fitted baseline, whose receptive fields the first convolution takes over; None leaves it random.
-    readouts_only : leave the core as it is, because it is trained already.
+    trained : parts of the twin that are trained already, and stay as they are: core, modulator.
     max_frames : most frames of a recording that are used.
     kept : where own filters are kept and looked up; None: nowhere.
     """
@@ -106,9 +106,10 @@ def initialize_from_data(
             f"{found} of {len(recordings)} recordings' were found before" if found else "found",
             kept.folder,
         )
-    if readouts_only:
+    if "modulator" not in trained:
+        begin_behavior_gains(twin, recordings)
+    if "core" in trained:
         return
-    begin_behavior_gains(twin, recordings)
     if core.left_out:
         rank_zero_warn(f"tokens hold no energies (model/energy): {core.left_out}")
     clear_U = torch.as_tensor(np.concatenate(clear))

@@ -28,8 +28,7 @@ from vivit_core.system.activity import spared
 from vivit_core.system.kept import Arrays, Kept
 from vivit_core.training import finer_filters, regression
 from vivit_core.training.finer_filters import Shown, refine
-from vivit_core.training.readout_fit import HELD_OUT
-from vivit_core.training.regression import Fit, Seen, best_of, in_groups, side_by_side
+from vivit_core.training.regression import HELD_OUT, Fit, Seen, best_of, in_groups, side_by_side
 
 CODE = (own_filter, pairs, search, finer_filters, regression)  # that decides, besides this module, what is found
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most

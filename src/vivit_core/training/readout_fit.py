@@ -21,10 +21,9 @@ from vivit_core.data.clips import Window, evaluation_windows
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
-from vivit_core.training.regression import Fit, Seen, best_of, in_groups, parts, side_by_side
+from vivit_core.training.regression import HELD_OUT, Fit, Seen, best_of, in_groups, parts, side_by_side
 
 MEMORY = 2**28  # numbers of all units' features that are held at a time, at two bytes each; half of it at four
-HELD_OUT = 4  # one training clip in so many chooses the ridge too, where validation trials have
 LEAST_SHARE = 16  # less than one bin for so many of the training trials
 MOST = 6e4  # of a feature, in half precision
 

@@ -26,9 +26,10 @@ STEPS = 2  # of Fisher scoring with each ridge, from where the one before ended
 CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
 WORSE = 4.0  # nats of the held-out clips, by which a unit's other weights may be worse than its own: more is no chance
+HELD_OUT = 4  # one training clip in so many chooses the ridge too, where validation trials have
 LEAST_DEVIATION = 1e-4  # of a feature; one that varies less tells nothing
 LEAST_CURVATURE = 1e-3  # of the nats, so that a step is finite
-NONE = 1e9  # as good as for ever
+NONE = 1e9  # nats that hold a weight where it is
 
 
 class Ridge(NamedTuple):
@@ -164,6 +165,8 @@ class Fit:
             for _ in range(STEPS):
                 now = self.stepped(now, ridge)
             own_UK = now.weights_UK[:, :-1] / self.deviation_UK
+            if ridge.core == NONE:  # which rounding and a thousand small numbers have moved
+                own_UK[:, : self.of_core] = 0.0
             found.append(torch.cat([own_UK, now.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1))
             nats.append(self.nats(now, self.held_NU).masked_fill(~self.fit_NU.any(0), torch.inf))
         return torch.stack(found), torch.stack(nats)

@@ -12,7 +12,6 @@ from einops import repeat
 from torch import Tensor, nn
 
 from vivit_core.models.feature_map import FeatureMap
-from vivit_core.models.layers import init_linear
 from vivit_core.models.modulators.base import Modulator, small_net
 
 
@@ -30,7 +29,7 @@ class BehaviorGain(Modulator):
     ----------
     channels, behavior_dim, stride : given by the twin.
     hidden : width of the network's hidden layer.
-    numbers : of its output, a map on a 1×1 grid.
+    numbers : directions, and outputs of the network that add to them; a map on a 1×1 grid.
     """
 
     def __init__(self, channels: int, behavior_dim: int, stride: int, hidden: int, numbers: int) -> None:
@@ -38,7 +37,7 @@ class BehaviorGain(Modulator):
         self.net = nn.Sequential(*small_net(behavior_dim, hidden, numbers), nn.GELU()) if behavior_dim else None
         self.directions = nn.Linear(behavior_dim, numbers, bias=False) if behavior_dim else None
         if self.directions is not None:
-            init_linear(self.directions)
+            nn.init.zeros_(self.directions.weight)
         self.extra_channels = [] if self.net is None else [numbers]
 
     @torch.no_grad()
@@ -58,7 +57,8 @@ class BehaviorGain(Modulator):
         """The gain's map, at every bin; nothing where there is no behavior."""
         if self.net is None or self.directions is None:
             return []
-        x_BGT11 = repeat(self.directions(behavior_BTD) + self.net(behavior_BTD), "b t g -> b g t 1 1")
+        with torch.autocast(behavior_BTD.device.type, enabled=False):  # small differences of behaviors that go together
+            x_BGT11 = repeat(self.directions(behavior_BTD) + self.net(behavior_BTD), "b t g -> b g t 1 1")
         middle = x_BGT11.new_zeros(1, dtype=torch.float32)
         return [FeatureMap(x_BGT11, 0, 1, middle, middle, 1.0, gain=True)]
 

@@ -8,7 +8,8 @@ from vivit_core.data.datamodule import PASS, RecordingsDataModule
 from vivit_core.system.activity import stage
 from vivit_core.training.data import TrainingData
 from vivit_core.training.module import TwinModule
-from vivit_core.training.readout_fit import HELD_OUT, fit_readout
+from vivit_core.training.readout_fit import fit_readout
+from vivit_core.training.regression import HELD_OUT
 
 SHARE = 1.0  # of the clips that the training has seen; without a backward pass they take a third of its time at most
 
