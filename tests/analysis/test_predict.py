@@ -160,7 +160,7 @@ def test_a_validation_scores_the_same_predictions(path: Path) -> None:
             for number, batch in enumerate(data.val_dataloader()):
                 module.validation_step(batch, number)
         numbers.append(validation_numbers({"a": module._metric("a")}))
-    assert numbers[0] == pytest.approx(numbers[1], rel=1e-5)
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-5, abs=1e-6)  # a correlation may be zero
     found = predicted(of(data), data)
     nats = np.where(found.valid_NU, found.predicted_NU - found.counts_NU * np.log(found.predicted_NU), 0.0)
     assert numbers[0]["loss"] == pytest.approx(nats.sum() / found.valid_NU.sum(), rel=1e-5)

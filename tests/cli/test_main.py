@@ -44,6 +44,7 @@ def sections_of(run: Path) -> list[str]:
     return re.findall(r'<section id="(\w+)">', (run / "report.html").read_text())
 
 
+@pytest.mark.slow
 def test_train_then_evaluate_then_resume(command, tiny, tiny_files, tmp_path):
     train = [*tiny, *SMALL, "model=vivit_small"]
     code, printed = command(*train)

@@ -222,6 +222,7 @@ def assert_alike(one: runs.Run, two: runs.Run) -> None:
         assert summaries[1][name] == pytest.approx(summaries[0][name], abs=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the machine may be busy
 def test_two_processes_train_as_one(tiny, tmp_path, command):
     """Weights after eight steps, validation's metrics, the test split's scores; and one process alone writes."""
