@@ -139,7 +139,7 @@ def test_a_pair_says_where_it_lies() -> None:
 def test_a_pool_is_the_energy_of_all_orientations_and_fades() -> None:
     """A flash of noise at a unit's place, and one far away; a place beyond the frame's end is the last one."""
     own, frames = made(stds_px=[1.0, 2.0]), torch.full((1, 1, 20, 12, 16), 120.0)
-    assert own.pools == [1, 3]  # px between the places at which a pool of each size is seen
+    assert own.pool_apart == [1, 3]  # px between the places at which a pool of each size is seen
     centers = torch.tensor([[4.0, 4.0], [14.0, 10.0], [40.0, 3.0], [4.0, 4.0], [0.0, 0.0]])
     own.take_pools(centers, [frames])
     assert own.place_U3.tolist() == [[1, 1, 1], [1, 3, 5], [1, 1, 5], [1, 1, 1], [1, 0, 0]]  # of a middling size

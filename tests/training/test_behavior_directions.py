@@ -90,15 +90,16 @@ def test_directions_have_variance_one_in_behaviors_that_go_together() -> None:
     torch.testing.assert_close(found @ covariance @ found.T, torch.eye(3), atol=1e-3, rtol=0)
 
 
-def test_a_unit_in_large_numbers_counts_as_others() -> None:
-    """A response of its own direction in a unit a hundred thousand times as large, beside forty that share one."""
-    torch.manual_seed(0)
-    behavior = torch.randn(4000, 3)
-    rest = 0.2 * behavior[:, :1] + torch.randn(4000, 41)
-    rest[:, 0] = 1e5 * torch.randn(4000)
-    slopes = rest.T @ behavior / rest.square().sum(0).sqrt()[:, None]
-    found = directions(slopes, torch.eye(3))
-    assert found[0, 0].abs() > 0.99
+def test_a_unit_in_large_numbers_counts_as_others(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Responses are told in the scatter that they have, whatever their unit: ten thousand times the counts of one."""
+    twin, counts = made(recording), recording.counts
+    before, _ = left_over(twin, recording)
+    times = np.where(np.arange(UNITS) == 0, 1e4, 1.0)
+    monkeypatch.setattr(recording, "counts", lambda start, stop: (counts(start, stop) * times).astype(np.float32))
+    after, _ = left_over(twin, recording)
+    torch.testing.assert_close(after[1:], before[1:])
+    torch.testing.assert_close(after[0], before[0], rtol=0.2, atol=3.0)
+    assert before[0].abs().max() > 5
 
 
 @pytest.mark.parametrize("modulator", [GAIN, CONVGRU], ids=["gain", "convgru"])

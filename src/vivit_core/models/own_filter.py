@@ -146,7 +146,9 @@ class OwnFilters(nn.Module):
         self.register_buffer("mix_U4", torch.zeros(units, 4))  # of a pair's responses, in the unit's linear one
         self.register_buffer("size_U", torch.zeros(units))  # one over a pair's mean energy; 0: no pair
         cycles = pool_width * sum(cycles_per_std) / len(cycles_per_std)
-        self.pools = [max(1, int(pool_width * std)) for std in stds_px]  # px between the places at which each is seen
+        self.pool_apart = [
+            max(1, int(pool_width * std)) for std in stds_px
+        ]  # px between the places at which each is seen
         for size, std in enumerate(stds_px):
             reach = 2 * math.ceil(POOL_REACH * pool_width * std) + 1
             filters_M2PP = bank_of(reach, POOL_ORIENTATIONS, [pool_width * std], [cycles])
@@ -241,7 +243,7 @@ class OwnFilters(nn.Module):
         stds = torch.tensor(self.bank[1], device=std_U.device)
         std_U = torch.where(paired_U, std_U, stds[len(stds) // 2])
         self.place_U3[:, 0] = (std_U[:, None].log() - stds.log()).abs().argmin(1)
-        apart_U1 = torch.tensor(self.pools, device=std_U.device)[self.place_U3[:, 0], None]
+        apart_U1 = torch.tensor(self.pool_apart, device=std_U.device)[self.place_U3[:, 0], None]
         most_U2 = (torch.tensor(self.linear.spec.frame_shape[1:], device=std_U.device) - 1) // apart_U1
         self.place_U3[:, 1:] = (middle_U2.flip(1) / apart_U1).round().long().clamp_min(0).minimum(most_U2)
         mean_U = torch.cat([self.pool(frames).flatten(0, 1) for frames in shown]).mean(0)
@@ -284,7 +286,7 @@ class OwnFilters(nn.Module):
         """(B, T, U) energy of all orientations by which each unit is normalized, as it is in each bin."""
         x = rearrange(self.linear.contrast(frames_BCTHW), "b t h w -> (b t) 1 h w")
         seen_BTU, (size_U, row_U, column_U) = x.new_zeros(()), self.place_U3.unbind(1)
-        for size, apart in enumerate(self.pools):
+        for size, apart in enumerate(self.pool_apart):
             filters_F1PP = self.get_buffer(f"pool_filters_{size}")
             y = F.conv2d(x, filters_F1PP, stride=apart, padding=filters_F1PP.shape[-1] // 2).square().sum(1)
             rows, columns = (at.clamp_max(most - 1) for at, most in zip((row_U, column_U), y.shape[1:], strict=True))

@@ -80,7 +80,7 @@ def begin_anywhere(own: OwnFilters) -> None:
     for sizes in (own.scale_U, own.size_U, own.pool_U):
         sizes.fill_(0.3)
     units = torch.arange(len(own.pool_U))  # pools of each size, at some places within the frame
-    own.place_U3.copy_(torch.stack([units % len(own.pools), units % 2, (units + 1) % 3], dim=1))
+    own.place_U3.copy_(torch.stack([units % len(own.pool_apart), units % 2, (units + 1) % 3], dim=1))
 
 
 def check_twin(

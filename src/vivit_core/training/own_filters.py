@@ -153,7 +153,7 @@ def find_own_filters(twin: Twin, recording: Recording, own: OwnFilters, known: K
         courses = usual if known.courses_2L is None else own.newest(torch.as_tensor(known.courses_2L))
         trials = seen_and_done(recording, own, searched_frames(own, known))
         bank_M2PP = own.shapes().pairs(own.side)
-        found = energy_pairs(trials, known.hidden, torch.as_tensor(known.centers_U2), courses, bank_M2PP)
+        found = energy_pairs(trials, known.hidden, centers_U2, courses, bank_M2PP)
         own.take_pairs(found, courses, frames)
         members_U = found.member_U.clamp_min(0)
     own.take_pools(centers_U2, frames)

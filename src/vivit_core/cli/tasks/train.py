@@ -371,9 +371,9 @@ def initialize(
     if baseline is not None:
         with stage("the linear baseline (LN)", work=ahead.baseline, unless="it was fitted before"):
             ln = fit_baseline(datamodule, baseline)
-    there, unless = trained.parts if trained else (), "filters were found before" if twin.own_filters else ""
+    parts, unless = trained.parts if trained else (), "filters were found before" if twin.own_filters else ""
     with stage("starting values from data", work=ahead.start, unless=unless):
-        initialize_from_data(twin, datamodule.recordings, ln, there, kept=user_kept("own_filters"))
+        initialize_from_data(twin, datamodule.recordings, ln, parts, kept=user_kept("own_filters"))
     return ln
 
 
