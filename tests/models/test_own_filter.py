@@ -147,18 +147,19 @@ def test_a_pool_is_the_energy_of_all_orientations_and_fades() -> None:
     flash = 60 * torch.randn(7, 7)  # the first place is three pixels from the edge
     frames[:, :, 5, :7, :7] += flash
     own.take_pools(centers, [frames])
-    seen = own.pool(frames)[0]
+    seen = own.pool_of(own.pools(frames))[0]
     assert (seen[5, 0] > 0).all() and torch.equal(seen[5, 0], seen[5, 3])
     assert seen[torch.arange(20) != 5].abs().max() < 1e-6 and seen[5, 1] < 1e-2 * seen[5, 0]
     torch.testing.assert_close(seen.mean(0) * own.pool_U, (seen.mean(0) > 1e-9).float())
-    faded = own.faded(own.pool(frames))[0, :, 0]
+    faded = own.faded(own.pool_of(own.pools(frames)))[0, :, 0]
     assert torch.equal(faded[:5], torch.zeros(5))
     torch.testing.assert_close(faded[6] / faded[5], torch.tensor(math.exp(-1 / (0.02 * 120))))
-    total = torch.nn.functional.pad(own.pool(frames).transpose(1, 2), (0, 20)).transpose(1, 2)
+    total = torch.nn.functional.pad(own.pool_of(own.pools(frames)).transpose(1, 2), (0, 20)).transpose(1, 2)
     torch.testing.assert_close(own.faded(total)[0, :, 0].sum(0), seen[5, 0])  # nothing is lost
     turned = frames.clone()
     turned[0, 0, 5, :7, :7] = 120.0 + torch.rot90(flash)
-    torch.testing.assert_close(own.pool(turned)[0, 5, 0], seen[5, 0], rtol=0.02, atol=0)  # about its middle
+    about = own.pool_of(own.pools(turned))[0, 5, 0]  # the place's middle
+    torch.testing.assert_close(about, seen[5, 0], rtol=0.02, atol=0)
 
 
 def test_a_pool_lies_where_the_pair_does_and_is_as_large() -> None:

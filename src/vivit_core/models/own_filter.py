@@ -1,7 +1,7 @@
 """Each unit's own filters, found before the training, as a part of what drives it.
 
-Shape letters: B clips, C channels, T bins, H W pixels, U units, M members of a bank, P pixels of a side, L lags,
-K features of a unit.
+Shape letters: B clips, C channels, T bins, H W pixels, U units, M members of a bank or all pools, S sizes of pools,
+P pixels of a side, L lags, K features of a unit.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class OwnFilters(nn.Module):
         apart_U1 = torch.tensor(self.pool_apart, device=std_U.device)[self.place_U3[:, 0], None]
         most_U2 = (torch.tensor(self.linear.spec.frame_shape[1:], device=std_U.device) - 1) // apart_U1
         self.place_U3[:, 1:] = (middle_U2.flip(1) / apart_U1).round().long().clamp_min(0).minimum(most_U2)
-        mean_U = torch.cat([self.pool(frames).flatten(0, 1) for frames in shown]).mean(0)
+        mean_U = torch.cat([self.pool_of(self.pools(frames)).flatten(0, 1) for frames in shown]).mean(0)
         self.pool_U.copy_(torch.where(mean_U > 1e-9, 1 / mean_U, 0.0))
 
     @torch.no_grad()
@@ -282,16 +282,23 @@ class OwnFilters(nn.Module):
         contrast_BTP = self.linear.contrast(frames_BCTHW).flatten(2)
         return through(rearrange(contrast_BTP @ self.pairs().T, "b t (u p) -> b t u p", p=2), self.courses_U2L)
 
-    def pool(self, frames_BCTHW: Tensor) -> Tensor:
-        """(B, T, U) energy of all orientations by which each unit is normalized, as it is in each bin."""
+    def pools(self, frames_BCTHW: Tensor) -> Tensor:
+        """Energy of all orientations as it is in each bin, (B, T, M): in pools of each size, at each of its places."""
         x = rearrange(self.linear.contrast(frames_BCTHW), "b t h w -> (b t) 1 h w")
-        seen_BTU, (size_U, row_U, column_U) = x.new_zeros(()), self.place_U3.unbind(1)
+        seen = []
         for size, apart in enumerate(self.pool_apart):
             filters_F1PP = self.get_buffer(f"pool_filters_{size}")
-            y = F.conv2d(x, filters_F1PP, stride=apart, padding=filters_F1PP.shape[-1] // 2).square().sum(1)
-            rows, columns = (at.clamp_max(most - 1) for at, most in zip((row_U, column_U), y.shape[1:], strict=True))
-            seen_BTU = torch.where(size_U == size, y[:, rows, columns], seen_BTU)
-        return rearrange(seen_BTU, "(b t) u -> b t u", b=len(frames_BCTHW))
+            y = F.conv2d(x, filters_F1PP, stride=apart, padding=filters_F1PP.shape[-1] // 2)
+            seen.append(y.square().sum(1).flatten(1))
+        return torch.cat(seen, dim=1).unflatten(0, (len(frames_BCTHW), -1))
+
+    def pool_of(self, pools_BTM: Tensor) -> Tensor:
+        """Of these, in any precision, the one by which each unit is normalized, (B, T, U)."""
+        apart_S = torch.tensor(self.pool_apart, device=pools_BTM.device)
+        rows_S, columns_S = ((side - 1) // apart_S + 1 for side in self.linear.spec.frame_shape[1:])
+        size_U, row_U, column_U = self.place_U3.unbind(1)
+        before_S = (rows_S * columns_S).cumsum(0) - rows_S * columns_S
+        return pools_BTM[..., before_S[size_U] + row_U * columns_S[size_U] + column_U].float()
 
     def faded(self, pool_BTU: Tensor) -> Tensor:
         """Smoothed over the bins before; before the clip nothing was shown."""
@@ -322,10 +329,10 @@ class OwnFilters(nn.Module):
         """The energy (…, U) of both time courses, 1 on average as the pair was found."""
         return (energy_U3[..., :2].sum(-1) * self.size_U).clamp_max(MOST)
 
-    def looked(self, frames_BCTHW: Tensor) -> Looked:
-        """What the weights weigh, of clips."""
+    def looked(self, frames_BCTHW: Tensor, pools_BTM: Tensor | None = None) -> Looked:
+        """What the weights weigh, of clips; their pools may be given."""
         with torch.autocast(frames_BCTHW.device.type, enabled=False):  # squares of small numbers
-            pool_BTU = self.faded(self.pool(frames_BCTHW))
+            pool_BTU = self.faded(self.pool_of(self.pools(frames_BCTHW) if pools_BTM is None else pools_BTM))
             responses_BTU4 = self.responses(frames_BCTHW)
             s_BTU = self.linear.filtered(frames_BCTHW) + (responses_BTU4 * self.mix_U4).sum(-1)
             energy_BTU3 = energies(responses_BTU4)
@@ -352,7 +359,7 @@ class OwnFilters(nn.Module):
             seen_LU2 = seen.unflatten(1, (-1, 2))
             responses_U4 = torch.einsum("ucl,lup->ucp", self.courses_U2L, seen_LU2).flatten(1)
             s_U = s_U + (responses_U4 * self.mix_U4).sum(-1)
-            pool = torch.cat([pool[1:], self.pool(frame_BCTHW)[0]])
+            pool = torch.cat([pool[1:], self.pool_of(self.pools(frame_BCTHW))[0]])
             energy_U3 = energies(responses_U4)
             slow_UG = self.slow_G * slow_UG + (1 - self.slow_G) * self.level(energy_U3)[:, None]
             drive_U = (self.features(s_U, energy_U3, self.fading_L @ pool) * self.weight).sum(-1)

@@ -1,6 +1,6 @@
 """What units' own filters begin with: the linear baseline's, pairs whose energy units follow, and their weights.
 
-Shape letters: T bins of a trial, N bins of all, U units, K features of a unit's filters, L lags.
+Shape letters: T bins of a trial, N bins of all, U units, K features of a unit's filters, L lags, M pools.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,16 @@ from vivit_core.system.activity import spared
 from vivit_core.system.kept import Arrays, Kept
 from vivit_core.training import finer_filters, regression
 from vivit_core.training.finer_filters import Shown, refine
-from vivit_core.training.regression import HELD_OUT, Fit, Seen, best_of, in_groups, side_by_side
+from vivit_core.training.regression import (
+    HELD_OUT,
+    Fit,
+    Seen,
+    best_of,
+    difference,
+    expected_gain,
+    in_groups,
+    side_by_side,
+)
 
 CODE = (own_filter, pairs, search, finer_filters, regression)  # that decides, besides this module, what is found
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
@@ -40,6 +50,8 @@ SEARCH_PIXELS = 2**27  # of them at most, two bytes each
 LEAST_FRAMES = 400  # less is not fitted to: a dozen weights find what is not there
 FIT_FRAMES = 32_000  # on which weights are fitted
 FIT_NUMBERS = 2**28  # of all units' features in them at most, two bytes each
+KEPT_BYTES = 2**28  # of these frames, and of what is seen there whatever filters are
+MOST_POOL = 6e4  # in half precision
 
 
 @dataclass
@@ -159,7 +171,8 @@ def find_own_filters(twin: Twin, recording: Recording, own: OwnFilters, known: K
     own.take_pools(centers_U2, frames)
     if recording.info.trials.of("train").n_bins < LEAST_FRAMES:
         return
-    judge = Judge(twin, recording, own)
+    train = Pieces(recording, own, "train")
+    judge = Judge(twin, recording, own, train)
     judge.take_over()
     if not judge.seen_U.any():
         return
@@ -170,15 +183,53 @@ def find_own_filters(twin: Twin, recording: Recording, own: OwnFilters, known: K
         own_U = own.take_shapes(linear_U.nonzero()[:, 0].tolist(), frames)
         own.take_pools(centers_U2, frames)
         members, every_U = torch.where(linear_U.cpu(), own_U, members_U), torch.ones_like(linear_U)
-        refine(own, likelihood, bias_U, members, every_U, pieces_shown(recording, own), steps)
+        refine(own, likelihood, bias_U, members, every_U, pieces_shown(train, own), steps)
         own.take_pools(centers_U2, frames)
 
     def as_pixels() -> None:
-        refine(own, likelihood, bias_U, members_U, pixels_U, pieces_shown(recording, own), steps)
+        refine(own, likelihood, bias_U, members_U, pixels_U, pieces_shown(train, own), steps)
 
     pixels_U = linear_U & ~judge.take_over(as_pairs)
     if pixels_U.any():
-        judge.take_over(as_pixels)
+        judge.take_over(as_pixels, pixels_U)
+
+
+class Piece(NamedTuple):
+    """Of a trial: frames (1, C, T, H, W), the pools there (1, T, M), counts and which of them are valid, (T, U)."""
+
+    frames: Tensor
+    pools: Tensor
+    counts: Tensor
+    valid: Tensor
+
+
+class Pieces:
+    """Pieces that are spread over the trials of a split, as many as are fitted to. Filters are tried on them again and
+    again, so those that fit into ``KEPT_BYTES`` are kept with what is seen there whatever a unit's filters are."""
+
+    def __init__(self, recording: Recording, own: OwnFilters, split: str) -> None:
+        self.recording, self.own = recording, own
+        self.places = spread(recording, fitted_frames(own), split)
+        self.kept: dict[tuple[int, int], Piece] = {}
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[Piece]:
+        yield from map(self.piece, self.places)
+
+    def piece(self, place: tuple[int, int]) -> Piece:
+        if place in self.kept:
+            return self.kept[place]
+        recording, device = self.recording, self.own.weight.device
+        frames, counts_TU, valid = (
+            torch.as_tensor(x, device=device)
+            for x in (recording.frames(*place), recording.counts(*place), recording.valid(*place))
+        )
+        pools_BTM = self.own.pools(frames[None]).clamp_max(MOST_POOL).half()
+        piece = Piece(frames[None], pools_BTM, counts_TU, valid.expand(counts_TU.shape))
+        self.bytes += sum(part.numel() * part.element_size() for part in piece)
+        if self.bytes <= KEPT_BYTES:
+            self.kept[place] = piece
+        return piece
 
 
 class Judge:
@@ -186,58 +237,66 @@ class Judge:
 
     Attributes
     ----------
-    nats_U : of those trials, as things are.
+    nats_NU : of those trials' bins, as things are.
     seen_U : which units have any.
     """
 
-    def __init__(self, twin: Twin, recording: Recording, own: OwnFilters) -> None:
+    def __init__(self, twin: Twin, recording: Recording, own: OwnFilters, train: Pieces) -> None:
         self.twin, self.recording, self.own = twin, recording, own
-        self.nats_U, self.seen_U = validation_nats(twin, recording, own)
+        self.train, self.val = train, Pieces(recording, own, "val")
+        self.nats_NU, self.seen_U = self.validation_nats()
 
-    def take_over(self, change: Callable[[], None] | None = None) -> Tensor:
+    def take_over(self, change: Callable[[], None] | None = None, changed_U: Tensor | None = None) -> Tensor:
         """Fit the weights, after a change of filters if there is one.
+
+        Parameters
+        ----------
+        change : of filters.
+        changed_U : of which units, to whose weights it is fitted; None: of all.
 
         Returns
         -------
-        Which units took over what that gave, (U,): those whose validation trials become better, and where no filter
-        changed those that have none.
+        Which units took over what that gave, (U,): those that gain by it (:func:`regression.expected_gain`), and where
+        no filter changed those that have no validation trials.
         """
         learned = (*self.own.learned(), self.twin.readout(self.recording.info.recording_id).bias)
         begun = [each.clone() for each in learned]
         if change is not None:
             change()
-        fit_own_filters(self.twin, self.recording, self.own)
-        after_U, _ = validation_nats(self.twin, self.recording, self.own)
-        took_U = after_U < self.nats_U
+        fit_own_filters(self.twin, self.recording, self.own, self.train, changed_U)
+        after_NU, _ = self.validation_nats()
+        took_U = expected_gain(*difference(self.nats_NU, after_NU)) > 0
         if change is None:
             took_U |= ~self.seen_U
         for each, was in zip(learned, begun, strict=True):
             each[~took_U] = was[~took_U]
-        self.nats_U = torch.where(took_U, after_U, self.nats_U)
+        self.nats_NU = torch.where(took_U, after_NU, self.nats_NU)
         return took_U
 
+    def validation_nats(self) -> tuple[Tensor, Tensor]:
+        """Of the validation trials' bins, by what filters alone predict, (N, U); and which units have any, (U,)."""
+        name, own = self.recording.info.recording_id, self.own
+        likelihood, bias_U = self.twin.likelihood(name), self.twin.readout(name).bias
+        nats, seen_U = [own.scale_U.new_zeros(0, len(own.scale_U))], torch.zeros_like(own.scale_U, dtype=torch.bool)
+        for frames, pools_BTM, counts_TU, valid_TU in self.val:
+            rate_TU = likelihood.rate((own.looked(frames, pools_BTM).drive[0] * own.weight).sum(-1) + bias_U)
+            counts_TU = torch.where(valid_TU, counts_TU, 0.0)
+            nats.append(torch.where(valid_TU, likelihood.nats(rate_TU, counts_TU), 0.0))
+            seen_U |= valid_TU.any(0)
+        return torch.cat(nats), seen_U
 
-def pieces_shown(recording: Recording, own: OwnFilters) -> Shown:
-    """What units saw and did in pieces spread over the training trials, as many as fit into memory."""
+
+def pieces_shown(train: Pieces, own: OwnFilters) -> Shown:
+    """What units saw and did in these pieces, in as many as fit into memory."""
+    number = max(1, min(len(train.places), len(train.places) * most_frames(own) // fitted_frames(own)))
     shown = Shown([], [], [], [])
-    for frames, counts_TU, valid_TU in read(recording, min(fitted_frames(own), most_frames(own)), own.weight.device):
+    for index in np.linspace(0, len(train.places) - 1, number):
+        frames, pools_BTM, counts_TU, valid_TU = train.piece(train.places[int(index)])
         shown.contrast.append(own.linear.contrast(frames)[0].half())
-        shown.pool.append(own.faded(own.pool(frames))[0])
+        shown.pool.append(own.faded(own.pool_of(pools_BTM))[0])
         shown.counts.append(counts_TU)
         shown.valid.append(valid_TU)
     return shown
-
-
-def validation_nats(twin: Twin, recording: Recording, own: OwnFilters) -> tuple[Tensor, Tensor]:
-    """Of pieces spread over the validation trials, by what filters alone predict, (U,); and which units have any."""
-    name, device = recording.info.recording_id, own.weight.device
-    total_U, seen_U = torch.zeros_like(own.scale_U), torch.zeros_like(own.scale_U, dtype=torch.bool)
-    for frames, counts_TU, valid_TU in read(recording, fitted_frames(own), device, "val"):
-        rate_TU = twin.likelihood(name).rate(own(frames).value[0] + twin.readout(name).bias)
-        counts_TU = torch.where(valid_TU, counts_TU, 0.0)
-        total_U += torch.where(valid_TU, twin.likelihood(name).nats(rate_TU, counts_TU), 0.0).sum(0)
-        seen_U |= valid_TU.any(0)
-    return total_U, seen_U
 
 
 def spread(recording: Recording, frames: int, split: str = "train") -> list[tuple[int, int]]:
@@ -257,43 +316,39 @@ def spread(recording: Recording, frames: int, split: str = "train") -> list[tupl
     return [pieces[int(index)] for index in np.linspace(0, len(pieces) - 1, number)]
 
 
-def read(
-    recording: Recording, most: int, device: torch.device, split: str = "train"
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Frames (1, C, T, H, W), counts and which of them are valid (T, U), of pieces spread over a split's trials."""
-    for start, stop in spread(recording, most, split):
-        frames, counts_TU, valid = (
-            torch.as_tensor(x, device=device)
-            for x in (recording.frames(start, stop), recording.counts(start, stop), recording.valid(start, stop))
-        )
-        yield frames[None], counts_TU, valid.expand(counts_TU.shape)
-
-
 def seen_and_done(recording: Recording, own: OwnFilters, frames: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Contrast (T, H, W) and counts less their mean (T, U) of training trials, zero where they do not count."""
     mean_U = torch.tensor(own.linear.spec.unit_mean_counts)
-    for shown, counts_TU, valid_TU in read(recording, frames, torch.device("cpu")):
-        yield own.linear.contrast(shown)[0].half(), torch.where(valid_TU, counts_TU - mean_U, 0.0)
+    for place in spread(recording, frames):
+        shown, counts_TU, valid = map(
+            torch.as_tensor, (recording.frames(*place), recording.counts(*place), recording.valid(*place))
+        )
+        contrast_THW = own.linear.contrast(shown[None])[0].half()
+        yield contrast_THW, torch.where(valid.expand(counts_TU.shape), counts_TU - mean_U, 0.0)
 
 
-def fit_own_filters(twin: Twin, recording: Recording, own: OwnFilters) -> None:
-    """Fit the filters' weights and the readout's bias, as if nothing else drove a unit."""
+def fit_own_filters(
+    twin: Twin, recording: Recording, own: OwnFilters, train: Pieces, wanted_U: Tensor | None = None
+) -> None:
+    """Fit the filters' weights and the readout's bias of some units, or of all, as if nothing else drove them."""
     name = recording.info.recording_id
-    bias_U, device = twin.readout(name).bias, next(twin.parameters()).device
+    bias_U, likelihood = twin.readout(name).bias, twin.likelihood(name)
+    units = torch.ones_like(bias_U, dtype=torch.bool) if wanted_U is None else wanted_U
+    units = units.nonzero()[:, 0]
     columns = [
-        (own.looked(frames).drive[0].half(), counts_TU, valid_TU)
-        for frames, counts_TU, valid_TU in read(recording, fitted_frames(own), device)
+        (own.looked(frames, pools_BTM).drive[0][:, units].half(), counts_TU[:, units], valid_TU[:, units])
+        for frames, pools_BTM, counts_TU, valid_TU in train
     ]
     pieces = [len(counts_TU) for _, counts_TU, _ in columns]
     chooses = np.random.default_rng(0).permutation(len(pieces)) % HELD_OUT == HELD_OUT - 1  # not in step with trials
-    held_N = torch.as_tensor(np.repeat(chooses, pieces), device=device)
+    held_N = torch.as_tensor(np.repeat(chooses, pieces), device=bias_U.device)
     x_NUK, counts_NU, valid_NU = (torch.cat(column) for column in zip(*columns, strict=True))
     seen = Seen(x_NUK, counts_NU, valid_NU, held_N, 0, x_NUK.shape[2])
+    begun_UK = torch.cat([own.weight[units], bias_U[units, None]], dim=1)
 
-    def fit(units: slice) -> Fit:
-        begun_UK = torch.cat([own.weight[units], bias_U[units, None]], dim=1)
-        return Fit(twin.likelihood(name).of_units(range(units.start, units.stop)), seen, units, begun_UK)
+    def fit(some: slice) -> Fit:
+        return Fit(likelihood.of_units(units[some].tolist()), seen, some, begun_UK[some])
 
-    fitted_UK, _ = best_of(side_by_side(fit, in_groups(slice(0, len(bias_U)), x_NUK[:, 0].numel())))
-    own.weight.copy_(fitted_UK[:, :-1])
-    bias_U.copy_(fitted_UK[:, -1])
+    fitted_UK, _ = best_of(side_by_side(fit, in_groups(slice(0, len(units)), x_NUK[:, 0].numel())), begun_UK)
+    own.weight[units] = fitted_UK[:, :-1]
+    bias_U[units] = fitted_UK[:, -1]

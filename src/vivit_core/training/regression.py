@@ -25,10 +25,11 @@ GROUP = 2**25  # of some units', at four bytes, that are worked on at a time, by
 STEPS = 2  # of Fisher scoring with each ridge, from where the one before ended
 CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
-WORSE = 4.0  # nats of the held-out clips, by which a unit's other weights may be worse than its own: more is no chance
 HELD_OUT = 4  # one training clip in so many chooses the ridge too, where validation trials have
 LEAST_DEVIATION = 1e-4  # of a feature; one that varies less tells nothing
 LEAST_CURVATURE = 1e-3  # of the nats, so that a step is finite
+DRAWN = 2.0  # standard errors, by which others' gains may move what a unit is thought to gain
+DEVIATION = 1.4826  # the standard deviation of a Gaussian, in its median deviation
 NONE = 1e9  # nats that hold a weight where it is
 
 
@@ -75,10 +76,26 @@ def in_groups(units: slice, numbers: int) -> list[slice]:
     return parts(units, GROUP // (torch.get_num_threads() * max(1, numbers)))
 
 
-def side_by_side(fit: Callable[[slice], Fit], groups: Sequence[slice]) -> list[tuple[Tensor, Tensor]]:
+class Found(NamedTuple):
+    """What fits with some ridges found, R of them.
+
+    Attributes
+    ----------
+    weights_RUK : as readouts have them.
+    better_RU : by how many nats the held-out bins are better predicted than by the weights that the fit began with.
+        Minus infinity where a unit has no bin to be fitted to, or a rate is none.
+    error_RU : the standard error of that.
+    """
+
+    weights_RUK: Tensor
+    better_RU: Tensor
+    error_RU: Tensor
+
+
+def side_by_side(fit: Callable[[slice], Fit], groups: Sequence[slice]) -> list[Found]:
     """What the fit of each group finds; a thread a group."""
 
-    def found(few: slice) -> tuple[Tensor, Tensor]:
+    def found(few: slice) -> Found:
         with torch.no_grad():  # which every thread has to say for itself
             return fit(few).found()
 
@@ -86,18 +103,41 @@ def side_by_side(fit: Callable[[slice], Fit], groups: Sequence[slice]) -> list[t
         return list(pool.map(found, groups))
 
 
-def best_of(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Of what fits found for some units after others (:meth:`Fit.found`), all units' weights (U, K) with the ridge that
-    is best for all of them together, and which units (U,) took them over.
+def best_of(found: Sequence[Found], begun_UK: Tensor) -> tuple[Tensor, Tensor]:
+    """Of what fits found for some units after others, all units' weights (U, K) with the ridge by which they gain most
+    together, and which units (U,) took them over. The others keep the weights that fits began with."""
+    weights_RUK, better_RU, error_RU = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    gain_RU = torch.stack([expected_gain(*own) for own in zip(better_RU, error_RU, strict=True)])
+    best = int(gain_RU.clamp_min(0).sum(1).argmax())
+    took_U = gain_RU[best] > 0
+    return torch.where(took_U[:, None], weights_RUK[best], begun_UK), took_U
 
-    Where it is best to leave all as it was, none does. Otherwise those keep what they had which would become worse.
+
+def expected_gain(better_U: Tensor, error_U: Tensor) -> Tensor:
+    """What units gain by a change, as far as held-out bins can tell, (U,).
+
+    Few bins tell little of one unit: of changes that help nobody, half look better by chance. So a unit's gain, in its
+    standard errors, is drawn towards what all units gain, the more the less these differ beyond chance (empirical
+    Bayes: Efron & Morris 1973), and by ``DRAWN`` of these errors at most (their limited translation of 1972), as some
+    units differ much. A unit of which nothing can be told gains nothing.
     """
-    weights_RUK, nats_RU = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-    more_RU = (nats_RU - nats_RU[0]).nan_to_num(nan=torch.inf)
-    took_RU = more_RU < WORSE
-    took_RU[0] = False
-    best = int(torch.where(took_RU, more_RU, 0.0).sum(1).argmin())
-    return torch.where(took_RU[best][:, None], weights_RUK[best], weights_RUK[0]), took_RU[best]
+    told_U = better_U.isfinite() & (error_U > 0)
+    if not told_U.any():
+        return torch.zeros_like(better_U)
+    z_U = torch.where(told_U, better_U / error_U, 0.0)
+    usual = z_U[told_U].median()
+    spread = (DEVIATION * (z_U[told_U] - usual).abs().median()).square()
+    differ = (spread - 1).clamp_min(0)  # of gains, beyond that of chance
+    drawn_U = ((usual - z_U) / (1 + differ)).clamp(-DRAWN, DRAWN)
+    return torch.where(told_U, error_U * (z_U + drawn_U), 0.0)
+
+
+def difference(other_NU: Tensor, own_NU: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the sum of a unit's nats in some bins is less than that of others, (U,), and its standard error."""
+    better_NU = (other_NU - own_NU).double()
+    better_U = better_NU.sum(0)
+    error_U = ((better_NU - better_NU.mean(0)).square().sum(0)).sqrt()
+    return better_U.nan_to_num(nan=-torch.inf).float(), error_U.float()
 
 
 def parts(whole: slice, size: int) -> list[slice]:
@@ -141,9 +181,9 @@ class Fit:
 
     def __init__(self, likelihood: Likelihood, seen: Seen, units: slice, weights_UK: Tensor) -> None:
         self.likelihood, self.of_core, self.drives = likelihood, seen.of_core, seen.drives
-        valid_NU, held_N1 = seen.valid_NU[:, units], seen.held_N[:, None]
-        self.counts_NU = torch.where(valid_NU, seen.counts_NU[:, units], 0.0)
-        self.fit_NU, self.held_NU = valid_NU & ~held_N1, valid_NU & held_N1
+        self.valid_NU, self.held_N = seen.valid_NU[:, units], seen.held_N
+        self.counts_NU = torch.where(self.valid_NU, seen.counts_NU[:, units], 0.0)
+        self.fit_NU = self.valid_NU & ~self.held_N[:, None]
         self.z_UNK = seen.x_NUK[:, units].float().transpose(0, 1).contiguous()
         deviation_UK, self.mean_UK = torch.std_mean(self.z_UNK, dim=1)
         self.deviation_UK = torch.where(deviation_UK > LEAST_DEVIATION, deviation_UK, 1.0)
@@ -154,11 +194,11 @@ class Fit:
         self.start_UK = torch.cat([own_UK * self.deviation_UK, at_mean_U1], dim=1)
         self.weights_UK = weights_UK
 
-    def found(self) -> tuple[Tensor, Tensor]:
-        """Weights (R, U, K) as readouts have them, those that the fit began with and those of each ridge, and the nats
-        (R, U) of the held-out bins with them; infinite where a unit has no bin to be fitted to."""
+    def found(self) -> Found:
+        """What each ridge gives."""
         now = State(self.start_UK, *self.drive(self.start_UK))
-        found, nats = [self.weights_UK], [self.nats(now, self.held_NU)]
+        begun_NU = self.held_nats(now)
+        found: list[tuple[Tensor, ...]] = []
         for ridge in self.ridges():
             if ridge.core == NONE:
                 now = self.without_core(now)
@@ -167,9 +207,10 @@ class Fit:
             own_UK = now.weights_UK[:, :-1] / self.deviation_UK
             if ridge.core == NONE:  # which rounding and a thousand small numbers have moved
                 own_UK[:, : self.of_core] = 0.0
-            found.append(torch.cat([own_UK, now.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1))
-            nats.append(self.nats(now, self.held_NU).masked_fill(~self.fit_NU.any(0), torch.inf))
-        return torch.stack(found), torch.stack(nats)
+            weights_UK = torch.cat([own_UK, now.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1)
+            better_U, error_U = difference(begun_NU, self.held_nats(now))
+            found.append((weights_UK, better_U.masked_fill(~self.fit_NU.any(0), -torch.inf), error_U))
+        return Found(*(torch.stack(each) for each in zip(*found, strict=True)))
 
     def ridges(self) -> list[Ridge]:
         """Those that differ in what there is to hold. Without own filters nothing can do without the core."""
@@ -193,10 +234,16 @@ class Fit:
             return drive_UN.T, None
         return drive_UN.T, torch.einsum("unk,uk->un", self.z_UNK[..., d:], weights_UK[:, d:-1]).T
 
-    def nats(self, state: State, mask_NU: Tensor) -> Tensor:
-        """(U,) of the bins in the mask; infinite where a rate is none."""
+    def nats(self, state: State) -> Tensor:
+        """(U,) of the bins that are fitted to; infinite where a rate is none."""
         nats_NU = self.likelihood.nats(self.likelihood.rate(state.drive_NU, state.log_gain_NU), self.counts_NU)
-        return torch.where(mask_NU, nats_NU, 0.0).sum(0, dtype=torch.float64).nan_to_num(nan=torch.inf).float()
+        return torch.where(self.fit_NU, nats_NU, 0.0).sum(0, dtype=torch.float64).nan_to_num(nan=torch.inf).float()
+
+    def held_nats(self, state: State) -> Tensor:
+        """Of the bins that are held out, one by one."""
+        held_N, log_gain_NU = self.held_N, state.log_gain_NU
+        rate_NU = self.likelihood.rate(state.drive_NU[held_N], None if log_gain_NU is None else log_gain_NU[held_N])
+        return torch.where(self.valid_NU[held_N], self.likelihood.nats(rate_NU, self.counts_NU[held_N]), 0.0)
 
     def derivatives(self, state: State) -> tuple[list[Tensor], Tensor, Tensor]:
         """How the rate moves with the drive, and with the logarithm of the gain; how the nats move with the rate; and
@@ -234,7 +281,7 @@ class Fit:
 
         def cost(candidate: State) -> Tensor:
             penalty_U = 0.5 * (ridge_K * (candidate.weights_UK - self.start_UK).square()).sum(1)
-            return self.nats(candidate, self.fit_NU) + penalty_U
+            return self.nats(candidate) + penalty_U
 
         best, best_U = state, cost(state)
         for size in SIZES:
