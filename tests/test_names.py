@@ -591,6 +591,7 @@ def test_a_sweep_over_any_values_is_summed_up(tmp_path: Path) -> None:
 # All of it ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_on_recordings_of_any_name(
     tmp_path: Path, command: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def data_with(folder: Path, frames: dict[str, float | None]) -> tuple[LN, Record
     return LN(specs, duration_s=0.15, patch=19, nonlinearity="exp"), data
 
 
+@pytest.mark.slow
 def test_recordings_of_one_gray_are_refused_together_before_the_others_are_shown(tmp_path: Path) -> None:
     model, data = data_with(tmp_path, {"dark": 0, "good": None, "middle": 127})
     words = r"recording dark .*one gray alone \(pixels of 0\).*recording middle .*pixels of 127.*data\.recordings=\[…\]"

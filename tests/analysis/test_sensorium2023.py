@@ -132,6 +132,7 @@ def test_they_equal_task_predict_of_released_trials(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.stack(row.prediction), wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_writes_it(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
     write(tmp_path / MICE[0], 0)
     write(tmp_path / MICE[1], 1)

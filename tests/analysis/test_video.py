@@ -171,6 +171,7 @@ def test_a_film_as_mp4(tmp_path: Path) -> None:
         predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, film=tmp_path / "f.mov")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     model = known_models.known_ln(0.3)
     peaks = []

@@ -187,6 +187,7 @@ def test_a_folder_says_what_was_done_there(tmp_path):
     assert (mine.path / "config.yaml").read_text() == "mine: true"
 
 
+@pytest.mark.slow
 def test_a_refused_try_is_forgotten_and_results_are_kept(command, tmp_path, monkeypatch):
     """A whole command line each, with the training itself left out."""
 

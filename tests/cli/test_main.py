@@ -169,6 +169,7 @@ def test_a_log_file_is_never_silent_for_long(tiny, tmp_path, monkeypatch):
         assert words in printed, printed
 
 
+@pytest.mark.slow
 def test_the_baseline_alone(command, tiny):
     code, printed = command(*tiny, "trainer=debug", "model=ln")
     assert code == 0, printed

@@ -122,6 +122,7 @@ def test_recordings_of_several_rates_are_seen_at_the_trainings(bars, tmp_path):
     assert sizes_of({**node, "recordings": both[2:]}, None) is None  # which the task will say
 
 
+@pytest.mark.slow
 def test_a_training_keeps_plain_numbers_and_an_evaluation_takes_them(command, bars):
     """The command of the README, in small: nothing said of clips."""
     words = ["experiment=bars", f"data.root={bars}", "trainer=debug", "baseline=null", "hydra.run.dir=run"]

@@ -224,6 +224,7 @@ def test_the_same_command_again_goes_on(
     assert code == 1 and "Key 'ls' is not in struct" in printed and len(trained) == 5
 
 
+@pytest.mark.slow
 def test_a_pruned_run_says_so(
     command: Callable[..., Any], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,6 +283,7 @@ def jobs_of(*words: str) -> list[list[str]]:
     return jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["patch_depth_lr", "embedding_dim", "scaling"])
 def test_every_combination_of_a_shipped_search_can_be(name, compose):
     params = yaml.safe_load((CONF / "hparams_search" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]

@@ -148,6 +148,7 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_training_without_test_trials_says_so_first_and_ends_well(
     tmp_path: Path, command: Callable[..., tuple[int, str]]
 ) -> None:

@@ -102,6 +102,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_whatever_its_workers_do(tmp_path: Path) -> None:
     """Signals to the whole group leave them reading; one that hangs, and does not heed SIGTERM, holds up nothing."""
     (tmp_path / "stubborn.py").write_text(STUBBORN)

@@ -151,6 +151,7 @@ def weights_of(content):
     return {**content["state_dict"], **{f"average.{k}": v for k, v in content["average"]["state_dict"].items()}}
 
 
+@pytest.mark.slow
 def test_a_whole_training_on_the_gpu_equals_the_cpus(tmp_path, request):
     """Lightning's loop with validation, an average of the weights and checkpoints; then continued, on a trained core,
     and loaded there. Before each step every tensor of the optimizer lies on the GPU."""

@@ -109,6 +109,7 @@ def assert_alike(one, other, where=""):
         assert one == other, where
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [evaluated, compared, fields, tuned, attended, streamed])
 def test_a_task_on_the_gpu_finds_what_it_finds_on_the_cpu(task, data, tmp_path, monkeypatch, request):
     monkeypatch.setattr(cost, "MEASURED_S", 0.01)

@@ -151,7 +151,7 @@ def test_checkpointed_blocks_compute_the_same(model: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        pytest.param(vivit(window=12), id="vivit"),
+        pytest.param(vivit(window=12), id="vivit", marks=pytest.mark.slow),
         pytest.param(vivit(**SHALLOW, attention=ABSOLUTE, blocks="joint"), id="absolute", marks=pytest.mark.long),
         pytest.param(vivit(**SHALLOW, attention=RELATIVE), id="relative", marks=pytest.mark.long),
         pytest.param(vivit(**SHALLOW, attention=WINDOW), id="window", marks=pytest.mark.long),

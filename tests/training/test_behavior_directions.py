@@ -102,6 +102,7 @@ def test_a_unit_in_large_numbers_counts_as_others(recording: Recording, monkeypa
     assert before[0].abs().max() > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modulator", [GAIN, CONVGRU], ids=["gain", "convgru"])
 def test_a_twin_that_starts_from_data_has_them(recording: Recording, modulator: dict[str, Any]) -> None:
     """Also where the gain stands beside another modulator; not where the modulator is trained already. What own filters

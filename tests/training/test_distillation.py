@@ -75,6 +75,7 @@ def distance(twin: Twin, taught: Teacher) -> float:
         return float(sum((twin.eval()(batch)[n] - r).abs().mean() for n, r in taught.rates(batch).items()))
 
 
+@pytest.mark.slow
 def test_a_twin_comes_near_its_teacher_and_goes_on_exactly(tmp_path: Path) -> None:
     options: dict[str, Any] = {"module": {"teacher": teacher()}, "epochs": 6, "optim": {"weight_decay": 0.0}}
     whole, trainer, _ = tiny_training.train(tmp_path / "whole", **options)

@@ -287,6 +287,7 @@ def test_pieces_are_spread_over_long_trials_too(tmp_path: Path) -> None:
     assert len(spread(recording, 1)) == 1
 
 
+@pytest.mark.slow
 def test_short_recordings_and_odd_trials_are_fitted_too(
     recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def logger(folder: Path, **changed) -> WandbRun:
     return WandbRun(**(settings | {"save_dir": str(folder), "checkpoint": True} | changed))
 
 
+@pytest.mark.slow
 def test_a_training_without_an_account(command, tiny, tmp_path):
     code, printed = command(*tiny, *SMALL)
     assert code == 0, printed
@@ -117,6 +118,7 @@ def test_a_failure_in_the_middle_goes_on_offline(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err.count("pipe broke") == 1
 
 
+@pytest.mark.slow
 def test_a_training_outlives_a_wandb_that_does_not_start(command, tiny, monkeypatch):
     start = wandb.init
     monkeypatch.setattr(wandb, "init", lambda **named: start(**named) if named.get("mode") == "disabled" else broken())

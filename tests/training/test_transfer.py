@@ -49,6 +49,7 @@ def equal(a, b):
 # The command line ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_finetune(command, tiny, tiny_files, tmp_path):
     """A twin of one recording, then another recording on its core, frozen and learning slowly."""
     code, printed = command(*tiny, *SMALL, f"data.recordings=[{tiny_files[0]}]", "hydra.run.dir=trained")

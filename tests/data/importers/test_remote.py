@@ -267,6 +267,7 @@ def test_settings_and_libraries(files: Files, monkeypatch: pytest.MonkeyPatch, i
 # NWB files ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_file_on_a_server_becomes_the_same_recording(
     files: Files,
     session_nwb: Path,

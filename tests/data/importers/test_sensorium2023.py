@@ -217,6 +217,7 @@ def test_files_cut_short_links_out_and_wrong_folders(tmp_path: Path, importer: C
         importer("sensorium2023", "recording_id=a")(tmp_path, tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_end_to_end(
     tmp_path: Path, command: Callable[..., tuple[int, str]], train_and_evaluate: Callable[..., dict[str, Any]]
 ) -> None:

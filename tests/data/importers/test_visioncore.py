@@ -219,6 +219,7 @@ def test_broken_files_are_named(tmp_path: Path, importer: Callable[..., Any]) ->
         importer("visioncore", "repeats=[dots]")(folder, tmp_path / "x.h5")
 
 
+@pytest.mark.slow
 def test_end_to_end(
     tmp_path: Path, command: Callable[..., tuple[int, str]], train_and_evaluate: Callable[..., dict[str, Any]]
 ) -> None:
