@@ -24,18 +24,19 @@ from vivit_core.training import readout_fit, regression
 from vivit_core.training.readout_fit import fit_readout, look
 from vivit_core.training.regression import (
     CURVED,
+    FIRST,
     HELD_OUT,
-    NONE,
-    RIDGES,
+    LEARNED,
     STEPS,
     Fit,
     Found,
+    Prior,
     Ridge,
     Seen,
-    State,
     best_of,
     difference,
     expected_gain,
+    fitted,
 )
 
 CLIP, BURN_IN, TRIAL, TRIALS = 60, 12, 108, 40
@@ -150,7 +151,7 @@ def test_weights_that_made_the_counts_are_found(model: str, readout: dict[str, A
 
 @pytest.mark.parametrize(
     ("steps", "short"),
-    [(12, 1e-6), (STEPS * sum(ridge.core < NONE for ridge in RIDGES), 1e-4), (4, 1e-4)],
+    [(12, 1e-6), (STEPS * (1 + LEARNED), 1e-4), (4, 1e-4)],
     ids=["many", "shipped", "few"],
 )
 @pytest.mark.parametrize("curved", [CURVED, 700])
@@ -159,7 +160,8 @@ def test_it_nears_the_optimum(
 ) -> None:
     """Against a general minimizer, in float64, of the same penalized nats of one unit: at most a part ``short`` of what
     that gains over a constant is left to gain; also where a part of the bins tells the curvature."""
-    monkeypatch.setattr(regression, "RIDGES", (Ridge(RIDGE, RIDGE, RIDGE),))
+    monkeypatch.setattr(regression, "FIRST", Ridge(RIDGE, RIDGE, RIDGE))
+    monkeypatch.setattr(regression, "LEARNED", 0)
     monkeypatch.setattr(regression, "STEPS", steps)
     monkeypatch.setattr(regression, "CURVED", curved)
     twin = made(MODELS["gains"])
@@ -189,50 +191,95 @@ def test_it_nears_the_optimum(
         assert cost(own) - best < short * (cost(constant) - best)
 
 
-def synthetic(of_core: int, drives: int) -> Fit:
-    """Of two units whose rates all three features move alike."""
+LIKELIHOOD = build("likelihood", SOFTPLUS, mean_counts=(1.0, 1.0))
+
+
+def synthetic(weights_UK: torch.Tensor, bins: int, of_core: int, drives: int) -> Seen:
+    """What units do with such weights of features that are noise; every fourth bin decides."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2000, 2, 3, generator=generator)
-    counts = torch.poisson(torch.nn.functional.softplus(x.sum(2)), generator=generator)
-    held = torch.arange(2000) % 4 == 0
-    seen = Seen(x, counts, torch.ones_like(counts, dtype=torch.bool), held, of_core, drives)
-    likelihood = build("likelihood", SOFTPLUS, mean_counts=(1.0, 1.0))
-    return Fit(likelihood, seen, slice(0, 2), torch.zeros(2, 4))
+    x = torch.randn(bins, *weights_UK.shape, generator=generator)
+    drive, gain = ((x * weights_UK)[..., some].sum(2) for some in (slice(drives), slice(drives, None)))
+    counts = torch.poisson(torch.nn.functional.softplus(drive) * gain.exp(), generator=generator)
+    held = torch.arange(bins) % 4 == 0
+    return Seen(x, counts, torch.ones_like(counts, dtype=torch.bool), held, of_core, drives)
 
 
-def test_each_kind_of_weight_is_held_by_its_own_ridge() -> None:
-    fit = synthetic(of_core=1, drives=2)
+def fit_of(seen: Seen, begun_UK: torch.Tensor | None = None) -> Callable[[slice], Fit]:
+    units = seen.counts_NU.shape[1]
+    likelihood = build("likelihood", SOFTPLUS, mean_counts=(1.0,) * units)
+    begun_UK = torch.zeros(units, seen.x_NUK.shape[2] + 1) if begun_UK is None else begun_UK
+    return lambda some: Fit(likelihood.of_units(range(some.start, some.stop)), seen, some, begun_UK[some])
+
+
+def test_each_kind_of_weight_is_held_by_its_own_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = synthetic(torch.ones(2, 3), 2000, of_core=1, drives=2)
     for kind in range(3):
-        ridge = Ridge(*(0.0 if other == kind else 1e9 for other in range(3)))
-        fit.start_UK[:, -1] = 0.5
-        begun = State(fit.start_UK, *fit.drive(fit.start_UK))
-        moved = fit.stepped(begun, ridge).weights_UK[:, :3].abs()
+        ridge = [0.0 if other == kind else 1e9 for other in range(3)]
+        monkeypatch.setattr(regression, "FIRST", Ridge(*ridge))
+        fit = fit_of(seen)(slice(0, 2))
+        moved = fit.stepped(fit.state(torch.tensor([[0.0, 0.0, 0.0, 0.5]] * 2)), seen.first_prior())[0].weights_UK.abs()
         others = [other for other in range(3) if other != kind]
         assert moved[:, kind].min() > 0.1 and moved[:, others].max() < 1e-4, kind
+    prior = Prior(torch.tensor([0.3, -0.2, 0.1, 0.0]), torch.tensor([1e9, 1e9, 1e9, 0.0]))
+    found = fit.turn(None, prior)
+    torch.testing.assert_close(found.scaled_UK[:, :3], prior.mean_K[:3].expand(2, 3), atol=1e-4, rtol=0)
 
 
-def test_only_ridges_that_differ_in_what_is_there_are_tried() -> None:
-    assert synthetic(of_core=1, drives=2).ridges() == list(RIDGES)
-    own = [(ridge.core, ridge.own, ridge.gain) for ridge in synthetic(of_core=0, drives=3).ridges()]
-    assert own == [(0.0, 512.0, 0.0), (0.0, 8.0, 0.0)]
-    alone = synthetic(of_core=2, drives=2).ridges()
-    assert [ridge.core for ridge in alone] == [ridge.core for ridge in RIDGES if ridge.core < NONE]
+def test_a_kind_that_is_not_there_has_no_ridge() -> None:
+    every, own, core = (synthetic(torch.ones(2, 3), 8, *of).kinds() for of in ((1, 2), (0, 3), (3, 3)))
+    assert every == list(zip(FIRST, (slice(0, 1), slice(1, 2), slice(2, 3)), strict=True))
+    assert own == [(FIRST.own, slice(0, 3))] and core == [(FIRST.core, slice(0, 3))]
 
 
-def test_units_may_do_without_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where what the core's maps say is chance, which a training has taken for more."""
-    monkeypatch.setattr(regression, "RIDGES", (Ridge(64.0, 8.0, 8.0), Ridge(NONE, 8.0, 8.0)))
+def test_units_tell_where_weights_lie_and_how_far_they_differ() -> None:
+    """From estimates with errors of their own; a weight that chance alone moves is held tightly. A single unit tells
+    little, and what is usual among a kind stands for the others."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2000, 2, 40, generator=generator)
-    counts = torch.poisson(torch.nn.functional.softplus(x[..., 38:].sum(2)), generator=generator)
-    held = torch.arange(2000) % 4 == 0
-    seen = Seen(x, counts, torch.ones_like(counts, dtype=torch.bool), held, of_core=38, drives=39)
-    begun = torch.randn(2, 41, generator=generator) * 0.1
-    found = Fit(build("likelihood", SOFTPLUS, mean_counts=(1.0, 1.0)), seen, slice(0, 2), begun).found()
-    assert (found.weights_RUK[1, :, :38] == 0).all() and found.weights_RUK[0, :, :38].abs().max() > 1e-4
-    assert (found.better_RU[1] > found.better_RU[0]).all()
+    mean, deviation = torch.tensor([0.0, 0.5, -1.0, 0.0]), torch.tensor([0.0, 0.2, 0.05, 0.4])
+    prior = synthetic(torch.ones(2, 4), 8, 0, 4).first_prior()
+    seen, units, noise = synthetic(torch.ones(2, 4), 8, 0, 4), 4000, 0.04
+    truth = mean + deviation * torch.randn(units, 4, generator=generator)
+    estimate = truth + noise * torch.randn(units, 4, generator=generator)
+    for _ in range(30):  # what an estimate and its variance become under a prior
+        variance = 1 / (prior.ridge_K[:-1] + noise**-2)
+        weights = variance * (estimate * noise**-2 + prior.ridge_K[:-1] * prior.mean_K[:-1])
+        padded = [torch.nn.functional.pad(each, (0, 1)) for each in (weights, variance.expand(units, 4))]
+        prior = seen.told(prior, *padded)
+    torch.testing.assert_close(prior.mean_K[:-1], mean, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(prior.ridge_K[1:4] ** -0.5, deviation[1:], atol=0.005, rtol=0.05)
+    assert prior.ridge_K[0] ** -0.5 < 0.03 and prior.ridge_K[-1] == 0
+    alone = seen.told(seen.first_prior(), torch.tensor([[1.0, 0.0, 0.0, 0.0, 9.0]]), torch.zeros(1, 5))
+    usual = (0.8**2 + 4 / FIRST.own) / (4 + 4)  # around the mean with four units at zero
+    torch.testing.assert_close(alone.ridge_K[1:4], torch.full((3,), (1 + 4) / (4 * usual)))
+    unknown = seen.told(seen.first_prior(), torch.zeros(2, 5), torch.full((2, 5), torch.nan))
+    torch.testing.assert_close(unknown.ridge_K[:4], torch.full((4,), FIRST.own))
+
+
+def test_units_learn_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty units, of whose thirty features three matter, to all alike."""
+    weights = torch.zeros(60, 30)
+    weights[:, :2], weights[:, 20] = 1.0, 0.5
+    seen = synthetic(weights, 400, of_core=0, drives=20)
+
+    def error() -> torch.Tensor:
+        found = fitted(fit_of(seen), seen, [slice(0, 32), slice(32, 60)])
+        return (found.weights_RUK[-1, :, :-1] - weights).square().sum(1)
+
+    together = error()
+    monkeypatch.setattr(regression, "LEARNED", 0)
+    alone = error()
+    assert together.mean() < 0.4 * alone.mean()
+
+
+def test_units_may_do_without_the_core() -> None:
+    """Where what the core's maps say is chance, which a training has taken for more."""
+    truth = torch.zeros(6, 40)
+    truth[:, 38:] = 1.0
+    seen = synthetic(truth, 2000, of_core=38, drives=39)
+    begun = torch.randn(6, 41, generator=torch.Generator().manual_seed(0)) * 0.1
+    found = fitted(fit_of(seen, begun), seen, [slice(0, 6)])
     best_UK, took_U = best_of([found], begun)
-    assert took_U.all() and torch.equal(best_UK, found.weights_RUK[1])
+    assert took_U.all() and best_UK[:, :38].abs().mean() < 0.1 * begun[:, :38].abs().mean()
 
 
 def test_units_of_chance_lose_nothing(tmp_path: Path) -> None:

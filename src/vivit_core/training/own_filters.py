@@ -36,8 +36,8 @@ from vivit_core.training.regression import (
     best_of,
     difference,
     expected_gain,
+    fitted,
     in_groups,
-    side_by_side,
 )
 
 CODE = (own_filter, pairs, search, finer_filters, regression)  # that decides, besides this module, what is found
@@ -349,6 +349,6 @@ def fit_own_filters(
     def fit(some: slice) -> Fit:
         return Fit(likelihood.of_units(units[some].tolist()), seen, some, begun_UK[some])
 
-    fitted_UK, _ = best_of(side_by_side(fit, in_groups(slice(0, len(units)), x_NUK[:, 0].numel())), begun_UK)
-    own.weight[units] = fitted_UK[:, :-1]
-    bias_U[units] = fitted_UK[:, -1]
+    better_UK, _ = best_of([fitted(fit, seen, in_groups(slice(0, len(units)), x_NUK[:, 0].numel()))], begun_UK)
+    own.weight[units] = better_UK[:, :-1]
+    bias_U[units] = better_UK[:, -1]

@@ -21,7 +21,7 @@ from vivit_core.data.clips import Window, evaluation_windows
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
-from vivit_core.training.regression import HELD_OUT, Fit, Found, Seen, best_of, in_groups, parts, side_by_side
+from vivit_core.training.regression import HELD_OUT, Fit, Found, Seen, best_of, fitted, in_groups, parts
 
 MEMORY = 2**29  # numbers of all units' features that are held at a time, at two bytes each; half of it at four
 LEAST_SHARE = 16  # less than one bin for so many of the training trials
@@ -88,8 +88,8 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     bins = min(bins, math.isqrt(bins * MEMORY // (numbers * units.stop)))
     chosen, choosing = evenly(windows, bins), evenly(choosing, max(1, bins // HELD_OUT))
     scored = scored_bins([*chosen, *choosing])
-    fitted: list[tuple[Weights, slice]] = []
     found: list[Found] = []
+    begun: list[Tensor] = []
     for some in parts(units, MEMORY // (scored * numbers)):
         # Half a number's precision is lost where it must be: it shows in the weights of what hardly varies.
         many = scored * numbers * (some.stop - some.start) > MEMORY // 2
@@ -101,12 +101,10 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
             own = likelihood.of_units(range(few.start, few.stop))
             return Fit(own, seen, slice(few.start - first, few.stop - first), weights.of(few))
 
-        groups = in_groups(some, scored * numbers)
-        fitted += [(weights, few) for few in groups]
-        found += side_by_side(fit, groups)
-    better_UK, took_U = best_of(found, torch.cat([weights.of(few) for weights, few in fitted]))
-    for weights, few in fitted:
-        weights.set(few, better_UK[few])
+        found.append(fitted(fit, seen, in_groups(some, scored * numbers)))
+        begun.append(weights.of(some))
+    better_UK, took_U = best_of(found, torch.cat(begun))
+    weights.set(units, better_UK)
     return int(took_U.sum())
 
 

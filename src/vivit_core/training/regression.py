@@ -1,17 +1,22 @@
 """The regression of units' counts on what they see: which weights predict them best, by some steps of Fisher scoring.
 
-How far weights may go from where they are depends on what they weigh. What multiplies a rate and what a unit's own
-filters say are few numbers, which go far unless trials are seconds. The core's maps are many, and a unit has some
-thousand spikes. Which of a few strengths holds them, or whether units do better without them, is decided for all units
-of a recording together, by bins that nothing was fitted to.
+A unit has a hundred weights and more, and some thousand spikes: by itself it finds what is not there. But a recording's
+units are alike. Some features matter to most of them and in the same way, others to none. So units tell each other:
+after some steps, the mean of each weight over units and how far it differs among them, beyond what chance does, are the
+prior of the next steps (empirical Bayes: Efron & Morris 1973; with the evidence's fixed point of MacKay 1992). Where
+units are few, what is usual among weights of a kind counts too.
 
-Shape letters: N bins, U units, K weights of a unit (the bias last), R ridges.
+Bins that nothing was fitted to decide how often priors are learned, for all units of a recording together, and which
+units take over what was found.
+
+Shape letters: N bins, U units, K weights of a unit (the bias last), R priors, one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -22,32 +27,36 @@ from vivit_core.models.solving import solve_positive
 from vivit_core.rf.energy_pairs import threads_for_units
 
 GROUP = 2**25  # of some units', at four bytes, that are worked on at a time, by all threads together
-STEPS = 2  # of Fisher scoring with each ridge, from where the one before ended
+STEPS = 2  # of Fisher scoring with each prior, from where the one before ended
+LEARNED = 3  # priors that units tell
+FEW = 4.0  # units; so much counts what is usual among a kind of weights
 CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
-HELD_OUT = 4  # one training clip in so many chooses the ridge too, where validation trials have
+HELD_OUT = 4  # one training clip in so many decides too, where validation trials have
 LEAST_DEVIATION = 1e-4  # of a feature; one that varies less tells nothing
 LEAST_CURVATURE = 1e-3  # of the nats, so that a step is finite
 DRAWN = 2.0  # standard errors, by which others' gains may move what a unit is thought to gain
 DEVIATION = 1.4826  # the standard deviation of a Gaussian, in its median deviation
-NONE = 1e9  # nats that hold a weight where it is
 
 
 class Ridge(NamedTuple):
-    """How strongly weights are held, in nats for one that moves by one over its feature's deviation: those of the
-    core's maps that drive (``NONE``: they are zero), of a unit's own filters, and of what multiplies its rate."""
+    """How strongly weights are held before units have told it, in nats for one that moves by one over its feature's
+    deviation: those of the core's maps that drive, of a unit's own filters, and of what multiplies its rate."""
 
     core: float
     own: float
     gain: float
 
 
-RIDGES = (  # where trials are seconds, the first one is the best
-    Ridge(4096.0, 512.0, 4096.0),
-    Ridge(4096.0, 8.0, 128.0),
-    Ridge(256.0, 8.0, 128.0),
-    Ridge(NONE, 8.0, 128.0),
-)
+FIRST = Ridge(4096.0, 8.0, 128.0)
+
+
+class Prior(NamedTuple):
+    """Where weights lie, in their features' deviations, and how strongly they are held there, (K,) each. The bias may
+    lie anywhere."""
+
+    mean_K: Tensor
+    ridge_K: Tensor
 
 
 @dataclass
@@ -59,7 +68,7 @@ class Seen:
     x_NUK : what the weights weigh, but for the bias: the core's maps that drive, the unit's own filters, what
         multiplies.
     counts_NU, valid_NU : what was measured.
-    held_N : which bins are of clips that choose the ridge.
+    held_N : which bins are of clips that decide, and are not fitted to.
     of_core, drives : how many of the K are of the core's maps that drive, and of the drive with own filters.
     """
 
@@ -70,6 +79,30 @@ class Seen:
     of_core: int
     drives: int
 
+    def kinds(self) -> list[tuple[float, slice]]:
+        """How strongly weights of each kind are held at first, and which they are."""
+        edges = 0, self.of_core, self.drives, self.x_NUK.shape[2]
+        return [(ridge, slice(*of)) for ridge, of in zip(FIRST, pairwise(edges), strict=True) if of[0] < of[1]]
+
+    def first_prior(self) -> Prior:
+        ridge_K = self.x_NUK.new_zeros(self.x_NUK.shape[2] + 1, dtype=torch.float32)
+        for ridge, some in self.kinds():
+            ridge_K[some] = ridge
+        return Prior(torch.zeros_like(ridge_K), ridge_K)
+
+    def told(self, prior: Prior, weights_UK: Tensor, variance_UK: Tensor) -> Prior:
+        """The prior that units tell whose weights, fitted with another one, have these variances for all they know."""
+        units = len(weights_UK)
+        sure_UK = (1 - variance_UK * prior.ridge_K).nan_to_num(nan=0.0).clamp(0.0, 1.0)  # data decided, not the prior
+        mean_K = weights_UK.sum(0) / (units + FEW)
+        moved_K, sure_K = (weights_UK - mean_K).square().sum(0), sure_UK.sum(0)
+        ridge_K = torch.zeros_like(mean_K)
+        for ridge, some in self.kinds():
+            usual = (moved_K[some].sum() + FEW / ridge) / (sure_K[some].sum() + FEW)
+            ridge_K[some] = (sure_K[some] + FEW) / (moved_K[some] + FEW * usual)
+        mean_K[-1] = 0.0
+        return Prior(mean_K, ridge_K)
+
 
 def in_groups(units: slice, numbers: int) -> list[slice]:
     """Units in groups, one a thread, of which each has so many numbers."""
@@ -77,7 +110,7 @@ def in_groups(units: slice, numbers: int) -> list[slice]:
 
 
 class Found(NamedTuple):
-    """What fits with some ridges found, R of them.
+    """What was found with some priors, R of them.
 
     Attributes
     ----------
@@ -92,20 +125,28 @@ class Found(NamedTuple):
     error_RU: Tensor
 
 
-def side_by_side(fit: Callable[[slice], Fit], groups: Sequence[slice]) -> list[Found]:
-    """What the fit of each group finds; a thread a group."""
-
-    def found(few: slice) -> Found:
-        with torch.no_grad():  # which every thread has to say for itself
-            return fit(few).found()
-
+def fitted(fit: Callable[[slice], Fit], seen: Seen, groups: Sequence[slice]) -> Found:
+    """What is found for all units of these groups, which tell each other; a thread a group."""
+    now: list[Tensor | None] = [None] * len(groups)
+    prior, found = seen.first_prior(), []
     with threads_for_units() as pool:
-        return list(pool.map(found, groups))
+        for turn in range(1 + LEARNED):
+
+            def fitted(few: slice, begun_UK: Tensor | None, prior: Prior = prior) -> Turn:
+                with torch.no_grad():  # which every thread has to say for itself
+                    return fit(few).turn(begun_UK, prior)
+
+            turns = list(pool.map(fitted, groups, now))
+            now = [each.weights_UK for each in turns]
+            found.append([torch.cat(each) for each in zip(*turns, strict=True)])
+            if turn < LEARNED:
+                prior = seen.told(prior, found[-1][3], found[-1][4])
+    return Found(*(torch.stack(each) for each in list(zip(*found, strict=True))[:3]))
 
 
 def best_of(found: Sequence[Found], begun_UK: Tensor) -> tuple[Tensor, Tensor]:
-    """Of what fits found for some units after others, all units' weights (U, K) with the ridge by which they gain most
-    together, and which units (U,) took them over. The others keep the weights that fits began with."""
+    """Of what was found for some units after others, all units' weights (U, K) with the prior by which they gain most
+    together, and which units (U,) took them over. The others keep the weights that the fit began with."""
     weights_RUK, better_RU, error_RU = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     gain_RU = torch.stack([expected_gain(*own) for own in zip(better_RU, error_RU, strict=True)])
     best = int(gain_RU.clamp_min(0).sum(1).argmax())
@@ -168,6 +209,17 @@ class State(NamedTuple):
         return State(self.weights_UK - size * step.weights_UK, self.drive_NU - size * step.drive_NU, gain_NU)
 
 
+class Turn(NamedTuple):
+    """What some units found with one prior: as in :class:`Found`; and in their features' deviations, with the variances
+    that their bins and the prior leave, NaN where there is none."""
+
+    weights_UK: Tensor
+    better_U: Tensor
+    error_U: Tensor
+    scaled_UK: Tensor
+    variance_UK: Tensor
+
+
 class Fit:
     """The regression of some units, in coordinates in which features have the deviation one, and those of the drive the
     mean zero.
@@ -176,11 +228,11 @@ class Fit:
     ----------
     likelihood : of these units.
     seen, units : what they see and do, and which of its units they are.
-    weights_UK : their weights, to which the ridge pulls.
+    weights_UK : those that they have.
     """
 
     def __init__(self, likelihood: Likelihood, seen: Seen, units: slice, weights_UK: Tensor) -> None:
-        self.likelihood, self.of_core, self.drives = likelihood, seen.of_core, seen.drives
+        self.likelihood, self.drives = likelihood, seen.drives
         self.valid_NU, self.held_N = seen.valid_NU[:, units], seen.held_N
         self.counts_NU = torch.where(self.valid_NU, seen.counts_NU[:, units], 0.0)
         self.fit_NU = self.valid_NU & ~self.held_N[:, None]
@@ -189,42 +241,31 @@ class Fit:
         self.deviation_UK = torch.where(deviation_UK > LEAST_DEVIATION, deviation_UK, 1.0)
         self.mean_UK[:, self.drives :] = 0.0  # a gain has no bias that could make up for it
         self.z_UNK.sub_(self.mean_UK[:, None]).div_(self.deviation_UK[:, None])
-        own_UK, bias_U1 = weights_UK[:, :-1], weights_UK[:, -1:]
-        at_mean_U1 = bias_U1 + (own_UK * self.mean_UK).sum(1, True)
-        self.start_UK = torch.cat([own_UK * self.deviation_UK, at_mean_U1], dim=1)
         self.weights_UK = weights_UK
 
-    def found(self) -> Found:
-        """What each ridge gives."""
-        now = State(self.start_UK, *self.drive(self.start_UK))
-        begun_NU = self.held_nats(now)
-        found: list[tuple[Tensor, ...]] = []
-        for ridge in self.ridges():
-            if ridge.core == NONE:
-                now = self.without_core(now)
-            for _ in range(STEPS):
-                now = self.stepped(now, ridge)
-            own_UK = now.weights_UK[:, :-1] / self.deviation_UK
-            if ridge.core == NONE:  # which rounding and a thousand small numbers have moved
-                own_UK[:, : self.of_core] = 0.0
-            weights_UK = torch.cat([own_UK, now.weights_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1)
-            better_U, error_U = difference(begun_NU, self.held_nats(now))
-            found.append((weights_UK, better_U.masked_fill(~self.fit_NU.any(0), -torch.inf), error_U))
-        return Found(*(torch.stack(each) for each in zip(*found, strict=True)))
+    def scaled(self, weights_UK: Tensor) -> Tensor:
+        """Weights as readouts have them, in these coordinates."""
+        own_UK, bias_U1 = weights_UK[:, :-1], weights_UK[:, -1:]
+        return torch.cat([own_UK * self.deviation_UK, bias_U1 + (own_UK * self.mean_UK).sum(1, True)], dim=1)
 
-    def ridges(self) -> list[Ridge]:
-        """Those that differ in what there is to hold. Without own filters nothing can do without the core."""
-        numbers = self.of_core, self.drives - self.of_core, self.z_UNK.shape[2] - self.drives
-        some = [each for each in RIDGES if numbers[1] or each.core < NONE]
-        held = (Ridge(*(own if number else 0.0 for own, number in zip(each, numbers, strict=True))) for each in some)
-        return list(dict.fromkeys(held))
+    def unscaled(self, scaled_UK: Tensor) -> Tensor:
+        own_UK = scaled_UK[:, :-1] / self.deviation_UK
+        return torch.cat([own_UK, scaled_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1)
 
-    def without_core(self, state: State) -> State:
-        """With all weights of the core's maps that drive at zero, to which the ridge pulls them from now on."""
-        self.start_UK[:, : self.of_core] = 0.0
-        weights_UK = state.weights_UK.clone()
-        weights_UK[:, : self.of_core] = 0.0
-        return State(weights_UK, *self.drive(weights_UK))
+    def state(self, scaled_UK: Tensor) -> State:
+        return State(scaled_UK, *self.drive(scaled_UK))
+
+    def turn(self, begun_UK: Tensor | None, prior: Prior) -> Turn:
+        """What this prior gives, from weights as readouts have them on; None: those that the units have."""
+        own_UK = self.scaled(self.weights_UK)
+        now = self.state(own_UK if begun_UK is None else self.scaled(begun_UK))
+        for _ in range(STEPS):
+            now, information_UKK = self.stepped(now, prior)
+        every_UKK = torch.eye(len(prior.mean_K), device=information_UKK.device).expand_as(information_UKK)
+        variance_UK = solve_positive(information_UKK, every_UKK).diagonal(dim1=1, dim2=2)
+        better_U, error_U = difference(self.held_nats(self.state(own_UK)), self.held_nats(now))
+        better_U = better_U.masked_fill(~self.fit_NU.any(0), -torch.inf)
+        return Turn(self.unscaled(now.weights_UK), better_U, error_U, now.weights_UK, variance_UK)
 
     def drive(self, weights_UK: Tensor) -> tuple[Tensor, Tensor | None]:
         """Drive and logarithm of the gain, (N, U) each; None where no map is a gain. Linear in the weights."""
@@ -262,25 +303,23 @@ class Fit:
         bends_U = (second_NU * rate_NU * counted_NU).sum(0) / counted_NU.sum(0).clamp_min(1.0)
         return list(slopes), first_NU.detach() * counted_NU, bends_U.clamp_min(LEAST_CURVATURE) / rate_NU * counted_NU
 
-    def stepped(self, state: State, ridge: Ridge) -> State:
-        """One step of Fisher scoring: as much of it as lowers a unit's penalized nats most."""
+    def stepped(self, state: State, prior: Prior) -> tuple[State, Tensor]:
+        """One step of Fisher scoring, as much of it as lowers a unit's penalized nats most; and how these are curved
+        where it began, (U, K, K)."""
         slopes, first_NU, curvature_NU = self.derivatives(state)
-        ridge_K = state.weights_UK.new_full(state.weights_UK.shape[1:], ridge.gain)
-        ridge_K[: self.drives], ridge_K[: self.of_core], ridge_K[-1] = ridge.own, ridge.core, 0.0
         every = slice(None, None, max(1, len(first_NU) // CURVED))
         moves_UNK = self.moves([slope_NU[every] for slope_NU in slopes], every)
         moves_UNK *= curvature_NU[every].sqrt().T[..., None]
         more_U = self.fit_NU.sum(0) / self.fit_NU[every].sum(0).clamp_min(1)
         information_UKK = moves_UNK.transpose(1, 2) @ moves_UNK * more_U[:, None, None]
-        information_UKK.diagonal(dim1=1, dim2=2).add_(ridge_K + LEAST_CURVATURE)
-        slope_UK = self.pulled([slope_NU * first_NU for slope_NU in slopes]) + ridge_K * (
-            state.weights_UK - self.start_UK
-        )
+        information_UKK.diagonal(dim1=1, dim2=2).add_(prior.ridge_K + LEAST_CURVATURE)
+        slope_UK = self.pulled([slope_NU * first_NU for slope_NU in slopes])
+        slope_UK += prior.ridge_K * (state.weights_UK - prior.mean_K)
         step_UK = solve_positive(information_UKK, slope_UK[..., None])[..., 0]  # NaN makes no weights better
-        step = State(step_UK, *self.drive(step_UK))
+        step = self.state(step_UK)
 
         def cost(candidate: State) -> Tensor:
-            penalty_U = 0.5 * (ridge_K * (candidate.weights_UK - self.start_UK).square()).sum(1)
+            penalty_U = 0.5 * (prior.ridge_K * (candidate.weights_UK - prior.mean_K).square()).sum(1)
             return self.nats(candidate) + penalty_U
 
         best, best_U = state, cost(state)
@@ -289,7 +328,7 @@ class Fit:
             cost_U = cost(moved)
             better_U = cost_U < best_U
             best, best_U = best.where(~better_U, moved), torch.where(better_U, cost_U, best_U)
-        return best
+        return best, information_UKK
 
     def moves(self, slopes: Sequence[Tensor], bins: slice) -> Tensor:
         """How rates move with each weight in some bins, (U, N, K), from how they move with drive and gain there."""
