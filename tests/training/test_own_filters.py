@@ -164,7 +164,7 @@ def test_the_last_fit_sees_what_own_filters_add(recording: Recording, spec: Reco
         assert looked is not None
         weights, seen = looked
         own_UK = weights.of(slice(0, spec.n_units))
-        weighed = torch.einsum("nuk,uk->nuk", seen.x_NUK, own_UK[:, :-1])
+        weighed = torch.einsum("unk,uk->nuk", seen.x_UNK, own_UK[:, :-1])
         drive_NU, gain_NU = weighed[..., : seen.drives].sum(2) + own_UK[:, -1], weighed[..., seen.drives :].sum(2)
         start, stop, scored, _ = windows[0]
         frames = torch.as_tensor(recording.frames(start, stop))[None]

@@ -175,9 +175,9 @@ def test_it_nears_the_optimum(
     assert looked is not None
     weights, seen = looked
     for unit in range(5):
-        x, y = seen.x_NUK[:, unit].double().numpy(), seen.counts_NU[:, unit].double().numpy()
+        x, y = seen.x_UNK[unit].double().numpy(), seen.counts_NU[:, unit].double().numpy()
         d = seen.drives
-        deviation = x.std(0, ddof=1)
+        deviation = x.std(0)
         z, y = (x / deviation)[~seen.held_N.numpy()], y[~seen.held_N.numpy()]
 
         def cost(w: np.ndarray, z: np.ndarray = z, y: np.ndarray = y, d: int = d) -> float:
@@ -201,13 +201,13 @@ def synthetic(weights_UK: torch.Tensor, bins: int, of_core: int, drives: int) ->
     drive, gain = ((x * weights_UK)[..., some].sum(2) for some in (slice(drives), slice(drives, None)))
     counts = torch.poisson(torch.nn.functional.softplus(drive) * gain.exp(), generator=generator)
     held = torch.arange(bins) % 4 == 0
-    return Seen(x, counts, torch.ones_like(counts, dtype=torch.bool), held, of_core, drives)
+    return Seen(x.transpose(0, 1), counts, torch.ones_like(counts, dtype=torch.bool), held, of_core, drives)
 
 
 def fit_of(seen: Seen, begun_UK: torch.Tensor | None = None) -> Callable[[slice], Fit]:
     units = seen.counts_NU.shape[1]
     likelihood = build("likelihood", SOFTPLUS, mean_counts=(1.0,) * units)
-    begun_UK = torch.zeros(units, seen.x_NUK.shape[2] + 1) if begun_UK is None else begun_UK
+    begun_UK = torch.zeros(units, seen.x_UNK.shape[2] + 1) if begun_UK is None else begun_UK
     return lambda some: Fit(likelihood.of_units(range(some.start, some.stop)), seen, some, begun_UK[some])
 
 
@@ -249,8 +249,9 @@ def test_units_tell_where_weights_lie_and_how_far_they_differ() -> None:
     torch.testing.assert_close(prior.ridge_K[1:4] ** -0.5, deviation[1:], atol=0.005, rtol=0.05)
     assert prior.ridge_K[0] ** -0.5 < 0.03 and prior.ridge_K[-1] == 0
     alone = seen.told(seen.first_prior(), torch.tensor([[1.0, 0.0, 0.0, 0.0, 9.0]]), torch.zeros(1, 5))
-    usual = (0.8**2 + 4 / FIRST.own) / (4 + 4)  # around the mean with four units at zero
-    torch.testing.assert_close(alone.ridge_K[1:4], torch.full((3,), (1 + 4) / (4 * usual)))
+    few = regression.FEW  # units at zero, beside the one
+    usual = ((few / (1 + few)) ** 2 + few / FIRST.own) / (4 + few)
+    torch.testing.assert_close(alone.ridge_K[1:4], torch.full((3,), (1 + few) / (few * usual)))
     unknown = seen.told(seen.first_prior(), torch.zeros(2, 5), torch.full((2, 5), torch.nan))
     torch.testing.assert_close(unknown.ridge_K[:4], torch.full((4,), FIRST.own))
 

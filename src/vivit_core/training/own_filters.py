@@ -342,13 +342,14 @@ def fit_own_filters(
     pieces = [len(counts_TU) for _, counts_TU, _ in columns]
     chooses = np.random.default_rng(0).permutation(len(pieces)) % HELD_OUT == HELD_OUT - 1  # not in step with trials
     held_N = torch.as_tensor(np.repeat(chooses, pieces), device=bias_U.device)
-    x_NUK, counts_NU, valid_NU = (torch.cat(column) for column in zip(*columns, strict=True))
-    seen = Seen(x_NUK, counts_NU, valid_NU, held_N, 0, x_NUK.shape[2])
+    x_UNK = torch.cat([x_NUK.transpose(0, 1) for x_NUK, *_ in columns], dim=1)
+    counts_NU, valid_NU = (torch.cat([each[part] for each in columns]) for part in (1, 2))
+    seen = Seen(x_UNK, counts_NU, valid_NU, held_N, 0, x_UNK.shape[2])
     begun_UK = torch.cat([own.weight[units], bias_U[units, None]], dim=1)
 
     def fit(some: slice) -> Fit:
         return Fit(likelihood.of_units(units[some].tolist()), seen, some, begun_UK[some])
 
-    better_UK, _ = best_of([fitted(fit, seen, in_groups(slice(0, len(units)), x_NUK[:, 0].numel()))], begun_UK)
+    better_UK, _ = best_of([fitted(fit, seen, in_groups(slice(0, len(units)), x_UNK[0].numel()))], begun_UK)
     own.weight[units] = better_UK[:, :-1]
     bias_U[units] = better_UK[:, -1]

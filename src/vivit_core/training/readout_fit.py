@@ -83,7 +83,7 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
         return None
     if (one := look(twin, recording, windows[:1], [], slice(0, 1))) is None:
         return None
-    numbers = one[1].x_NUK.shape[2]
+    numbers = one[1].x_UNK.shape[2]
     # Where not all units can be looked at together, the core works for some of them after others, and on fewer clips.
     bins = min(bins, math.isqrt(bins * MEMORY // (numbers * units.stop)))
     chosen, choosing = evenly(windows, bins), evenly(choosing, max(1, bins // HELD_OUT))
@@ -163,5 +163,6 @@ def look(
         held_N = torch.full((stop - scored,), number >= len(windows), device=device)
         columns.append((x_NUK, counts_NU[:, units], valid_NU.expand(counts_NU.shape)[:, units], held_N))
     assert weights is not None
-    x_NUK, counts_NU, valid_NU, held_N = (torch.cat(own) for own in zip(*columns, strict=True))
-    return weights, Seen(x_NUK, counts_NU, valid_NU, held_N, of_core, drives)
+    x_UNK = torch.cat([x_NUK.transpose(0, 1) for x_NUK, *_ in columns], dim=1)
+    counts_NU, valid_NU, held_N = (torch.cat([each[part] for each in columns]) for part in (1, 2, 3))
+    return weights, Seen(x_UNK, counts_NU, valid_NU, held_N, of_core, drives)

@@ -29,7 +29,7 @@ from vivit_core.rf.energy_pairs import threads_for_units
 GROUP = 2**25  # of some units', at four bytes, that are worked on at a time, by all threads together
 STEPS = 2  # of Fisher scoring with each prior, from where the one before ended
 LEARNED = 3  # priors that units tell
-FEW = 4.0  # units; so much counts what is usual among a kind of weights
+FEW = 1.0  # units; so much counts what is usual among a kind of weights
 CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
 HELD_OUT = 4  # one training clip in so many decides too, where validation trials have
@@ -65,14 +65,14 @@ class Seen:
 
     Attributes
     ----------
-    x_NUK : what the weights weigh, but for the bias: the core's maps that drive, the unit's own filters, what
+    x_UNK : what the weights weigh, but for the bias: the core's maps that drive, the unit's own filters, what
         multiplies.
     counts_NU, valid_NU : what was measured.
     held_N : which bins are of clips that decide, and are not fitted to.
     of_core, drives : how many of the K are of the core's maps that drive, and of the drive with own filters.
     """
 
-    x_NUK: Tensor
+    x_UNK: Tensor
     counts_NU: Tensor
     valid_NU: Tensor
     held_N: Tensor
@@ -81,11 +81,11 @@ class Seen:
 
     def kinds(self) -> list[tuple[float, slice]]:
         """How strongly weights of each kind are held at first, and which they are."""
-        edges = 0, self.of_core, self.drives, self.x_NUK.shape[2]
+        edges = 0, self.of_core, self.drives, self.x_UNK.shape[2]
         return [(ridge, slice(*of)) for ridge, of in zip(FIRST, pairwise(edges), strict=True) if of[0] < of[1]]
 
     def first_prior(self) -> Prior:
-        ridge_K = self.x_NUK.new_zeros(self.x_NUK.shape[2] + 1, dtype=torch.float32)
+        ridge_K = self.x_UNK.new_zeros(self.x_UNK.shape[2] + 1, dtype=torch.float32)
         for ridge, some in self.kinds():
             ridge_K[some] = ridge
         return Prior(torch.zeros_like(ridge_K), ridge_K)
@@ -236,11 +236,14 @@ class Fit:
         self.valid_NU, self.held_N = seen.valid_NU[:, units], seen.held_N
         self.counts_NU = torch.where(self.valid_NU, seen.counts_NU[:, units], 0.0)
         self.fit_NU = self.valid_NU & ~self.held_N[:, None]
-        self.z_UNK = seen.x_NUK[:, units].float().transpose(0, 1).contiguous()
-        deviation_UK, self.mean_UK = torch.std_mean(self.z_UNK, dim=1)
+        self.z_UNK = seen.x_UNK[units].to(torch.float32, copy=True)
+        self.mean_UK = self.z_UNK.mean(1)
+        deviation_UK = self.z_UNK.sub_(self.mean_UK[:, None]).square().mean(1).sqrt()
         self.deviation_UK = torch.where(deviation_UK > LEAST_DEVIATION, deviation_UK, 1.0)
-        self.mean_UK[:, self.drives :] = 0.0  # a gain has no bias that could make up for it
-        self.z_UNK.sub_(self.mean_UK[:, None]).div_(self.deviation_UK[:, None])
+        self.z_UNK.div_(self.deviation_UK[:, None])
+        # A gain has no bias that could make up for its mean.
+        self.z_UNK[..., self.drives :] += (self.mean_UK / self.deviation_UK)[:, None, self.drives :]
+        self.mean_UK[:, self.drives :] = 0.0
         self.weights_UK = weights_UK
 
     def scaled(self, weights_UK: Tensor) -> Tensor:
