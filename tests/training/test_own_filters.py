@@ -297,3 +297,41 @@ def test_short_recordings_and_odd_trials_are_fitted_too(
             patched.setattr(own_filters, name, value)
             made, own = begun(recording, spec, ln)
         assert alone(made, own, recording)[:3].min() > 0.2, name
+
+
+def test_pieces_are_the_same_kept_or_not_and_as_many_are_learned_from_as_fit(
+    recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, own = begun(recording, spec, ln)
+    train = own_filters.Pieces(recording, own, "train")
+    first = list(train)
+    assert len(train.kept) == len(first) and 0 < train.bytes < own_filters.KEPT_BYTES
+    for piece in first:  # kept in half precision
+        pools = own.pools(piece.frames)
+        torch.testing.assert_close(piece.pools.float(), pools, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            own.looked(piece.frames, piece.pools).drive, own.looked(piece.frames).drive, rtol=0.01, atol=1e-3
+        )
+    assert next(iter(train)) is first[0]
+    monkeypatch.setattr(own_filters, "KEPT_BYTES", train.bytes // 2)
+    some = own_filters.Pieces(recording, own, "train")
+    for again, piece in zip(some, first, strict=True):
+        assert all(torch.equal(part, other) for part, other in zip(again, piece, strict=True))
+    assert 0 < len(some.kept) < len(first)
+    bins = sum(len(counts) for counts in own_filters.pieces_shown(train, own).counts)
+    assert bins == recording.info.trials.of("train").n_bins
+    monkeypatch.setattr(own_filters, "SEARCH_PIXELS", HEIGHT * WIDTH * bins // 3)
+    few = sum(len(counts) for counts in own_filters.pieces_shown(train, own).counts)
+    assert bins / 5 < few < bins / 2
+
+
+def test_weights_of_other_units_stay_as_they_are(recording: Recording, spec: RecordingSpec, ln: LN) -> None:
+    made, own = begun(recording, spec, ln)
+    bias_U = made.readout("a").bias
+    with torch.no_grad():
+        own.weight.zero_()
+        bias_U.zero_()
+        wanted = torch.tensor([False, True, False, True, False, False])
+        own_filters.fit_own_filters(made, recording, own, own_filters.Pieces(recording, own, "train"), wanted)
+    assert own.weight.any(1).tolist() == wanted.tolist() == (bias_U != 0).tolist()
+    assert alone(made, own, recording)[[1, 3]].min() > 0.2

@@ -96,6 +96,8 @@ class OwnFilters(nn.Module):
     courses_U2L: Tensor
     mix_U4: Tensor
     size_U: Tensor
+    before_S: Tensor
+    columns_S: Tensor
     fading_L: Tensor
     slow_G: Tensor
     place_U3: Tensor
@@ -153,6 +155,12 @@ class OwnFilters(nn.Module):
             reach = 2 * math.ceil(POOL_REACH * pool_width * std) + 1
             filters_M2PP = bank_of(reach, POOL_ORIENTATIONS, [pool_width * std], [cycles])
             self.register_buffer(f"pool_filters_{size}", filters_M2PP.flatten(0, 1)[:, None], persistent=False)
+        # Of the pools of all sizes side by side: how many are before those of each size, and in each of its rows.
+        rows_S, columns_S = (
+            torch.tensor([(side - 1) // apart + 1 for apart in self.pool_apart]) for side in spec.frame_shape[1:]
+        )
+        self.register_buffer("before_S", (rows_S * columns_S).cumsum(0) - rows_S * columns_S, persistent=False)
+        self.register_buffer("columns_S", columns_S, persistent=False)
         self.register_buffer("fading_L", fading_weights(pool_tau_s * spec.frame_rate_hz), persistent=False)
         # Which of the sizes a unit's pool has, and where: the row and the column among the places of that size.
         self.register_buffer("place_U3", torch.zeros(units, 3, dtype=torch.long))
@@ -294,11 +302,8 @@ class OwnFilters(nn.Module):
 
     def pool_of(self, pools_BTM: Tensor) -> Tensor:
         """Of these, in any precision, the one by which each unit is normalized, (B, T, U)."""
-        apart_S = torch.tensor(self.pool_apart, device=pools_BTM.device)
-        rows_S, columns_S = ((side - 1) // apart_S + 1 for side in self.linear.spec.frame_shape[1:])
         size_U, row_U, column_U = self.place_U3.unbind(1)
-        before_S = (rows_S * columns_S).cumsum(0) - rows_S * columns_S
-        return pools_BTM[..., before_S[size_U] + row_U * columns_S[size_U] + column_U].float()
+        return pools_BTM[..., self.before_S[size_U] + row_U * self.columns_S[size_U] + column_U].float()
 
     def faded(self, pool_BTU: Tensor) -> Tensor:
         """Smoothed over the bins before; before the clip nothing was shown."""

@@ -226,9 +226,10 @@ class Pieces:
         )
         pools_BTM = self.own.pools(frames[None]).clamp_max(MOST_POOL).half()
         piece = Piece(frames[None], pools_BTM, counts_TU, valid.expand(counts_TU.shape))
-        self.bytes += sum(part.numel() * part.element_size() for part in piece)
-        if self.bytes <= KEPT_BYTES:
+        size = sum(part.untyped_storage().nbytes() for part in piece)
+        if self.bytes + size <= KEPT_BYTES:
             self.kept[place] = piece
+            self.bytes += size
         return piece
 
 
@@ -287,11 +288,10 @@ class Judge:
 
 
 def pieces_shown(train: Pieces, own: OwnFilters) -> Shown:
-    """What units saw and did in these pieces, in as many as fit into memory."""
-    number = max(1, min(len(train.places), len(train.places) * most_frames(own) // fitted_frames(own)))
+    """What units saw and did in training trials, in as many pieces as fit into memory."""
     shown = Shown([], [], [], [])
-    for index in np.linspace(0, len(train.places) - 1, number):
-        frames, pools_BTM, counts_TU, valid_TU = train.piece(train.places[int(index)])
+    for place in spread(train.recording, min(fitted_frames(own), most_frames(own))):
+        frames, pools_BTM, counts_TU, valid_TU = train.piece(place)
         shown.contrast.append(own.linear.contrast(frames)[0].half())
         shown.pool.append(own.faded(own.pool_of(pools_BTM))[0])
         shown.counts.append(counts_TU)
@@ -344,6 +344,7 @@ def fit_own_filters(
     held_N = torch.as_tensor(np.repeat(chooses, pieces), device=bias_U.device)
     x_UNK = torch.cat([x_NUK.transpose(0, 1) for x_NUK, *_ in columns], dim=1)
     counts_NU, valid_NU = (torch.cat([each[part] for each in columns]) for part in (1, 2))
+    del columns
     seen = Seen(x_UNK, counts_NU, valid_NU, held_N, 0, x_UNK.shape[2])
     begun_UK = torch.cat([own.weight[units], bias_U[units, None]], dim=1)
 

@@ -60,16 +60,16 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     Parameters
     ----------
     twin : in evaluation, wherever it lies. Only weights and biases of this recording's readout and filters change.
-    recording : its validation trials choose how far weights may go; where they are few, every ``HELD_OUT``-th clip of
-        the training trials does too, and is not fitted to.
+    recording : its validation trials decide which weights are taken over; where they are few, every ``HELD_OUT``-th
+        clip of the training trials does too, and is not fitted to.
     clip_length, burn_in : bins of a clip, and those at its start that do not count.
     bins : about so many count, of clips that are spread over the training trials; fewer where all units together see
         more than ``MEMORY`` numbers in them.
 
     Returns
     -------
-    How many units took over other weights: all but those whose held-out clips they predict worse. None where the
-    readout has no weights that can be fitted (``Readout.weighed``), or there are fewer than ``HELD_OUT`` clips.
+    How many units took over other weights: those that are expected to gain (``regression.expected_gain``). None where
+    the readout has no weights that can be fitted (``Readout.weighed``), or there are fewer than ``HELD_OUT`` clips.
     """
     units, likelihood = slice(0, recording.info.n_units), twin.likelihood(recording.info.recording_id)
     windows, choosing = (
@@ -103,6 +103,7 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
 
         found.append(fitted(fit, seen, in_groups(some, scored * numbers)))
         begun.append(weights.of(some))
+        del looked, seen, fit  # before the next part is looked at
     better_UK, took_U = best_of(found, torch.cat(begun))
     weights.set(units, better_UK)
     return int(took_U.sum())

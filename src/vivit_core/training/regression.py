@@ -29,12 +29,16 @@ from vivit_core.rf.energy_pairs import threads_for_units
 GROUP = 2**25  # of some units', at four bytes, that are worked on at a time, by all threads together
 STEPS = 2  # of Fisher scoring with each prior, from where the one before ended
 LEARNED = 3  # priors that units tell
+LEAST_SURE = 1e-2  # of a weight's variance before it was fitted, that a fit takes away where it knows something
+ODD = 30  # units, of which one may be like no other
 FEW = 1.0  # units; so much counts what is usual among a kind of weights
 CURVED = 4096  # bins that tell how the nats are curved; their slope is that of all
 SIZES = (1.0, 0.5, 0.2)  # of a step, of which the best is taken
 HELD_OUT = 4  # one training clip in so many decides too, where validation trials have
 LEAST_DEVIATION = 1e-4  # of a feature; one that varies less tells nothing
 LEAST_CURVATURE = 1e-3  # of the nats, so that a step is finite
+PIECE, LEAST_PIECES = 60, 10  # bins that stand for one, and how many such pieces there are at least
+MOST_GAIN = 1e6  # nats, where a rate was none
 DRAWN = 2.0  # standard errors, by which others' gains may move what a unit is thought to gain
 DEVIATION = 1.4826  # the standard deviation of a Gaussian, in its median deviation
 
@@ -91,11 +95,20 @@ class Seen:
         return Prior(torch.zeros_like(ridge_K), ridge_K)
 
     def told(self, prior: Prior, weights_UK: Tensor, variance_UK: Tensor) -> Prior:
-        """The prior that units tell whose weights, fitted with another one, have these variances for all they know."""
-        units = len(weights_UK)
+        """The prior that units tell whose weights, fitted with another one, have these variances for all they know.
+
+        A unit that knows nothing of a weight says nothing. Of thirty units the one that differs most counts like the
+        next, so that none spoils the prior of the others.
+        """
         sure_UK = (1 - variance_UK * prior.ridge_K).nan_to_num(nan=0.0).clamp(0.0, 1.0)  # data decided, not the prior
-        mean_K = weights_UK.sum(0) / (units + FEW)
-        moved_K, sure_K = (weights_UK - mean_K).square().sum(0), sure_UK.sum(0)
+        knows_UK = (sure_UK > LEAST_SURE) & weights_UK.isfinite()
+        sure_K, units_K = torch.where(knows_UK, sure_UK, 0.0).sum(0), knows_UK.sum(0)
+        usual_K = torch.where(knows_UK, weights_UK, torch.nan).nanmedian(0).values.nan_to_num(nan=0.0)
+        moved_UK = torch.where(knows_UK, (weights_UK - usual_K).square(), 0.0)
+        most_K = moved_UK.sort(0, descending=True).values.gather(0, units_K[None] // ODD)[0].sqrt()
+        weights_UK = torch.where(knows_UK, usual_K + (weights_UK - usual_K).clamp(-most_K, most_K), 0.0)
+        mean_K = weights_UK.sum(0) / (units_K + FEW)
+        moved_K = torch.where(knows_UK, (weights_UK - mean_K).square(), 0.0).sum(0)
         ridge_K = torch.zeros_like(mean_K)
         for ridge, some in self.kinds():
             usual = (moved_K[some].sum() + FEW / ridge) / (sure_K[some].sum() + FEW)
@@ -116,7 +129,7 @@ class Found(NamedTuple):
     ----------
     weights_RUK : as readouts have them.
     better_RU : by how many nats the held-out bins are better predicted than by the weights that the fit began with.
-        Minus infinity where a unit has no bin to be fitted to, or a rate is none.
+        Minus infinity where a unit has no bin to be fitted to, or a rate is none; infinity where it was none before.
     error_RU : the standard error of that.
     """
 
@@ -160,31 +173,47 @@ def expected_gain(better_U: Tensor, error_U: Tensor) -> Tensor:
     Few bins tell little of one unit: of changes that help nobody, half look better by chance. So a unit's gain, in its
     standard errors, is drawn towards what all units gain, the more the less these differ beyond chance (empirical
     Bayes: Efron & Morris 1973), and by ``DRAWN`` of these errors at most (their limited translation of 1972), as some
-    units differ much. A unit of which nothing can be told gains nothing.
+    units differ much. A unit without any bin that tells gains as is usual, one that could not be fitted nothing.
     """
     told_U = better_U.isfinite() & (error_U > 0)
     if not told_U.any():
-        return torch.zeros_like(better_U)
+        return torch.where(better_U == torch.inf, MOST_GAIN, 0.0)
     z_U = torch.where(told_U, better_U / error_U, 0.0)
-    usual = z_U[told_U].median()
-    spread = (DEVIATION * (z_U[told_U] - usual).abs().median()).square()
+    usual = z_U[told_U].quantile(0.5)
+    spread = (DEVIATION * (z_U[told_U] - usual).abs().quantile(0.5)).square()
     differ = (spread - 1).clamp_min(0)  # of gains, beyond that of chance
     drawn_U = ((usual - z_U) / (1 + differ)).clamp(-DRAWN, DRAWN)
-    return torch.where(told_U, error_U * (z_U + drawn_U), 0.0)
+    gain_U = torch.where(told_U, error_U * (z_U + drawn_U), 0.0)
+    gain_U = torch.where((better_U == 0) & ~told_U, usual, gain_U)
+    return torch.where(better_U == torch.inf, MOST_GAIN, gain_U)
 
 
 def difference(other_NU: Tensor, own_NU: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the sum of a unit's nats in some bins is less than that of others, (U,), and its standard error."""
+    """By how much the sum of a unit's nats in some bins is less than that of others, (U,), and its standard error.
+
+    What is left over of responses lasts some bins, so that these do not tell apart from each other. The error is that
+    of a sum over pieces of them.
+    """
     better_NU = (other_NU - own_NU).double()
-    better_U = better_NU.sum(0)
-    error_U = ((better_NU - better_NU.mean(0)).square().sum(0)).sqrt()
-    return better_U.nan_to_num(nan=-torch.inf).float(), error_U.float()
+    pieces_PU = torch.stack(
+        [piece.sum(0) for piece in better_NU.tensor_split(max(1, number_of_pieces(len(better_NU))))]
+    )
+    more = len(pieces_PU) / max(1, len(pieces_PU) - 1)  # their mean is not the true one
+    error_U = ((pieces_PU - pieces_PU.mean(0)).square().sum(0) * more).sqrt()
+    return better_NU.sum(0).nan_to_num(nan=-torch.inf, posinf=torch.inf).float(), error_U.float()
+
+
+def number_of_pieces(bins: int) -> int:
+    """As long as ``PIECE``, but where these are few."""
+    return max(bins // PIECE, min(bins, LEAST_PIECES))
 
 
 def parts(whole: slice, size: int) -> list[slice]:
-    """A range in parts of at most ``size``, at least one."""
-    size = max(1, size)
-    return [slice(first, min(first + size, whole.stop)) for first in range(whole.start, whole.stop, size)]
+    """A range in even parts of at most ``size``, at least one."""
+    length = whole.stop - whole.start
+    number = max(1, -(-length // max(1, size)))
+    edges = [whole.start + length * part // number for part in range(number + 1)]
+    return [slice(*of) for of in pairwise(edges)]
 
 
 class State(NamedTuple):
@@ -239,7 +268,9 @@ class Fit:
         self.z_UNK = seen.x_UNK[units].to(torch.float32, copy=True)
         self.mean_UK = self.z_UNK.mean(1)
         deviation_UK = self.z_UNK.sub_(self.mean_UK[:, None]).square().mean(1).sqrt()
-        self.deviation_UK = torch.where(deviation_UK > LEAST_DEVIATION, deviation_UK, 1.0)
+        self.varies_UK = deviation_UK > LEAST_DEVIATION
+        self.deviation_UK = torch.where(self.varies_UK, deviation_UK, 1.0)
+        self.varies_UK[:, self.drives :] = True  # where the bias does not stand for what is constant
         self.z_UNK.div_(self.deviation_UK[:, None])
         # A gain has no bias that could make up for its mean.
         self.z_UNK[..., self.drives :] += (self.mean_UK / self.deviation_UK)[:, None, self.drives :]
@@ -252,7 +283,8 @@ class Fit:
         return torch.cat([own_UK * self.deviation_UK, bias_U1 + (own_UK * self.mean_UK).sum(1, True)], dim=1)
 
     def unscaled(self, scaled_UK: Tensor) -> Tensor:
-        own_UK = scaled_UK[:, :-1] / self.deviation_UK
+        """The reverse; zero for a feature that does not vary."""
+        own_UK = scaled_UK[:, :-1] / self.deviation_UK * self.varies_UK
         return torch.cat([own_UK, scaled_UK[:, -1:] - (own_UK * self.mean_UK).sum(1, True)], dim=1)
 
     def state(self, scaled_UK: Tensor) -> State:
