@@ -16,7 +16,7 @@ DECIDES_AT = 10  # optimizer steps after which the number is decided; between tw
 UNTIMED = 2  # first steps of a process, in which it compiles and allocates
 FORWARD = 0.4  # of a pass with gradients: what a pass without takes
 LATEST, AIM = 1.2, 1.1  # of the limit: where a plan that is late is shortened, and to what
-AFTER = 0.3  # of the limit: what passes after the last step may take at most
+AFTER = 0.35  # of the limit: what passes after the last step may take at most
 
 
 class TimeBudget:

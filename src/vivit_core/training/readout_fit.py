@@ -24,6 +24,7 @@ from vivit_core.specs import Clips
 from vivit_core.training.regression import HELD_OUT, Fit, Found, Seen, best_of, fitted, in_groups, parts
 
 MEMORY = 2**29  # numbers of all units' features that are held at a time, at two bytes each; half of it at four
+MOST_DECIDING = 3_000  # bins of the held-out clips; what units gain together they tell well enough
 LEAST_SHARE = 16  # less than one bin for so many of the training trials
 MOST = 6e4  # of a feature, in half precision
 
@@ -86,7 +87,7 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     numbers = one[1].x_UNK.shape[2]
     # Where not all units can be looked at together, the core works for some of them after others, and on fewer clips.
     bins = min(bins, math.isqrt(bins * MEMORY // (numbers * units.stop)))
-    chosen, choosing = evenly(windows, bins), evenly(choosing, max(1, bins // HELD_OUT))
+    chosen, choosing = evenly(windows, bins), evenly(choosing, deciding(bins))
     scored = scored_bins([*chosen, *choosing])
     found: list[Found] = []
     begun: list[Tensor] = []
@@ -107,6 +108,11 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     better_UK, took_U = best_of(found, torch.cat(begun))
     weights.set(units, better_UK)
     return int(took_U.sum())
+
+
+def deciding(bins: int) -> int:
+    """How many held-out bins decide where so many are fitted to."""
+    return max(1, min(bins // HELD_OUT, MOST_DECIDING))
 
 
 def scored_bins(windows: Sequence[Window]) -> int:

@@ -8,10 +8,11 @@ from vivit_core.data.datamodule import PASS, RecordingsDataModule
 from vivit_core.system.activity import stage
 from vivit_core.training.data import TrainingData
 from vivit_core.training.module import TwinModule
-from vivit_core.training.readout_fit import fit_readout
-from vivit_core.training.regression import HELD_OUT
+from vivit_core.training.readout_fit import deciding, fit_readout
 
 SHARE = 1.0  # of the clips that the training has seen; without a backward pass they take a third of its time at most
+
+REGRESSION = 0.25  # of the time that the core takes for what the fit sees
 
 
 class FitReadouts(Callback):
@@ -41,8 +42,9 @@ class FitReadouts(Callback):
         assert isinstance(pl_module, TwinModule)
         if self.fits(pl_module):
             data = data_of(trainer)
-            clips = self.most(trainer, pl_module) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
-            clips *= 1 + 1 / HELD_OUT  # those that choose
+            bins = self.most(trainer, pl_module)
+            clips = (bins + deciding(bins)) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
+            clips *= 1 + REGRESSION
             pl_module.last_passes = clips / (data.batch_size * trainer.accumulate_grad_batches)
 
     def fits(self, module: TwinModule) -> bool:
