@@ -298,21 +298,16 @@ def test_units_may_do_without_the_core() -> None:
     assert took_U.all() and best_UK[:, :38].abs().mean() < 0.1 * begun[:, :38].abs().mean()
 
 
-def test_units_of_chance_lose_nothing(tmp_path: Path) -> None:
-    """Almost all keep what they have. Of five units that cannot be predicted one seems better by half a nat, and
-    nothing can tell that it is not."""
+def test_units_of_chance_keep_what_they_have(tmp_path: Path) -> None:
     twin = made(MODELS["gains"])
     blank(twin)
     recording = recorded(tmp_path, lambda frames, _, rng: rng.poisson(0.5, (len(frames), 5)).astype(np.uint16))
     with torch.no_grad():
         twin.readout("a").bias.fill_(float(torch.log(torch.expm1(torch.tensor(0.5)))))
-    before, held = nats(twin, recording, "test"), weights_of(twin)
+    before = {name: value.clone() for name, value in twin.state_dict().items()}
     took = fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
-    assert took is not None and took <= 1
-    moved = [(value != held[name]).flatten(1).any(1) for name, value in weights_of(twin).items() if value.dim() > 1]
-    assert int(torch.stack(moved).any(0).sum()) == took
-    bins = sum(stop - scored for _, stop, scored, _ in evaluation_windows(recording.info.trials, "test", CLIP, BURN_IN))
-    assert (nats(twin, recording, "test") - before).max() * bins < 4.0  # of some 700 bins
+    assert took == 0
+    assert all(torch.equal(value, before[name]) for name, value in twin.state_dict().items())
 
 
 @pytest.mark.parametrize("chance", [True, False], ids=["chance", "sound"])

@@ -28,7 +28,7 @@ from vivit_core.models.pairs import Gabors, energies, through
 from vivit_core.rf.energy_pairs import threads_for_units
 
 STEPS, LEAST_STEPS = 160, 20
-MOST_UNITS = 512  # of all recordings, for whom so many are made: about a second of a core a unit
+MOST_UNITS = 512  # of all recordings, for whom so many are made: about a third of a second of a core a unit
 WARM_UP = 1 / 8  # of the steps
 BATCH = 2_400  # bins in a step, of whole pieces of trials
 GROUP, FEW = 32, 8  # units that learn together; where each looks through a window of its own

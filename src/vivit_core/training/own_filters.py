@@ -219,13 +219,9 @@ class Pieces:
     def piece(self, place: tuple[int, int]) -> Piece:
         if place in self.kept:
             return self.kept[place]
-        recording, device = self.recording, self.own.weight.device
-        frames, counts_TU, valid = (
-            torch.as_tensor(x, device=device)
-            for x in (recording.frames(*place), recording.counts(*place), recording.valid(*place))
-        )
-        pools_BTM = self.own.pools(frames[None]).clamp_max(MOST_POOL).half()
-        piece = Piece(frames[None], pools_BTM, counts_TU, valid.expand(counts_TU.shape))
+        frames, counts_TU, valid_TU = read(self.recording, place, self.own.weight.device)
+        pools_BTM = self.own.pools(frames).clamp_max(MOST_POOL).half()
+        piece = Piece(frames, pools_BTM, counts_TU, valid_TU)
         size = sum(part.untyped_storage().nbytes() for part in piece)
         if self.bytes + size <= KEPT_BYTES:
             self.kept[place] = piece
@@ -320,11 +316,16 @@ def seen_and_done(recording: Recording, own: OwnFilters, frames: int) -> Iterato
     """Contrast (T, H, W) and counts less their mean (T, U) of training trials, zero where they do not count."""
     mean_U = torch.tensor(own.linear.spec.unit_mean_counts)
     for place in spread(recording, frames):
-        shown, counts_TU, valid = map(
-            torch.as_tensor, (recording.frames(*place), recording.counts(*place), recording.valid(*place))
-        )
-        contrast_THW = own.linear.contrast(shown[None])[0].half()
-        yield contrast_THW, torch.where(valid.expand(counts_TU.shape), counts_TU - mean_U, 0.0)
+        shown, counts_TU, valid_TU = read(recording, place, torch.device("cpu"))
+        yield own.linear.contrast(shown)[0].half(), torch.where(valid_TU, counts_TU - mean_U, 0.0)
+
+
+def read(recording: Recording, place: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames (1, C, T, H, W), counts and which of them are valid (T, U), of a piece of a trial."""
+    frames, counts_TU, valid = (
+        torch.as_tensor(of(*place), device=device) for of in (recording.frames, recording.counts, recording.valid)
+    )
+    return frames[None], counts_TU, valid.expand(counts_TU.shape)
 
 
 def fit_own_filters(

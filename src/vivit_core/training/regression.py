@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import NamedTuple
 
 import torch
@@ -38,6 +38,7 @@ HELD_OUT = 4  # one training clip in so many decides too, where validation trial
 LEAST_DEVIATION = 1e-4  # of a feature; one that varies less tells nothing
 LEAST_CURVATURE = 1e-3  # of the nats, so that a step is finite
 PIECE, LEAST_PIECES = 60, 10  # bins that stand for one, and how many such pieces there are at least
+LEAST_GAIN = 2.0  # nats of all units together: less is chance among them
 MOST_GAIN = 1e6  # nats, where a rate was none
 DRAWN = 2.0  # standard errors, by which others' gains may move what a unit is thought to gain
 DEVIATION = 1.4826  # the standard deviation of a Gaussian, in its median deviation
@@ -140,30 +141,33 @@ class Found(NamedTuple):
 
 def fitted(fit: Callable[[slice], Fit], seen: Seen, groups: Sequence[slice]) -> Found:
     """What is found for all units of these groups, which tell each other; a thread a group."""
+
+    def turn(few: slice, begun_UK: Tensor | None, prior: Prior) -> Turn:
+        with torch.no_grad():  # which every thread has to say for itself
+            return fit(few).turn(begun_UK, prior)
+
     now: list[Tensor | None] = [None] * len(groups)
     prior, found = seen.first_prior(), []
     with threads_for_units() as pool:
-        for turn in range(1 + LEARNED):
-
-            def fitted(few: slice, begun_UK: Tensor | None, prior: Prior = prior) -> Turn:
-                with torch.no_grad():  # which every thread has to say for itself
-                    return fit(few).turn(begun_UK, prior)
-
-            turns = list(pool.map(fitted, groups, now))
+        for _ in range(1 + LEARNED):
+            turns = list(pool.map(turn, groups, now, repeat(prior)))
             now = [each.weights_UK for each in turns]
-            found.append([torch.cat(each) for each in zip(*turns, strict=True)])
-            if turn < LEARNED:
-                prior = seen.told(prior, found[-1][3], found[-1][4])
-    return Found(*(torch.stack(each) for each in list(zip(*found, strict=True))[:3]))
+            found.append(Turn(*(torch.cat(parts) for parts in zip(*turns, strict=True))))
+            prior = seen.told(prior, found[-1].scaled_UK, found[-1].variance_UK)
+    return Found(
+        *(torch.stack([getattr(each, part) for each in found]) for part in ("weights_UK", "better_U", "error_U"))
+    )
 
 
 def best_of(found: Sequence[Found], begun_UK: Tensor) -> tuple[Tensor, Tensor]:
     """Of what was found for some units after others, all units' weights (U, K) with the prior by which they gain most
-    together, and which units (U,) took them over. The others keep the weights that the fit began with."""
+    together, and which units (U,) took them over. The others keep the weights that the fit began with; all do where
+    they gain next to nothing together."""
     weights_RUK, better_RU, error_RU = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     gain_RU = torch.stack([expected_gain(*own) for own in zip(better_RU, error_RU, strict=True)])
-    best = int(gain_RU.clamp_min(0).sum(1).argmax())
-    took_U = gain_RU[best] > 0
+    all_R = gain_RU.clamp_min(0).sum(1)
+    best = int(all_R.argmax())
+    took_U = (gain_RU[best] > 0) & (all_R[best] > LEAST_GAIN)
     return torch.where(took_U[:, None], weights_RUK[best], begun_UK), took_U
 
 
@@ -195,17 +199,15 @@ def difference(other_NU: Tensor, own_NU: Tensor) -> tuple[Tensor, Tensor]:
     of a sum over pieces of them.
     """
     better_NU = (other_NU - own_NU).double()
-    pieces_PU = torch.stack(
-        [piece.sum(0) for piece in better_NU.tensor_split(max(1, number_of_pieces(len(better_NU))))]
-    )
+    pieces_PU = torch.stack([piece.sum(0) for piece in better_NU.tensor_split(number_of_pieces(len(better_NU)))])
     more = len(pieces_PU) / max(1, len(pieces_PU) - 1)  # their mean is not the true one
     error_U = ((pieces_PU - pieces_PU.mean(0)).square().sum(0) * more).sqrt()
     return better_NU.sum(0).nan_to_num(nan=-torch.inf, posinf=torch.inf).float(), error_U.float()
 
 
 def number_of_pieces(bins: int) -> int:
-    """As long as ``PIECE``, but where these are few."""
-    return max(bins // PIECE, min(bins, LEAST_PIECES))
+    """As long as ``PIECE``, but shorter where these are few; one of no bins."""
+    return max(1, bins // PIECE, min(bins, LEAST_PIECES))
 
 
 def parts(whole: slice, size: int) -> list[slice]:
