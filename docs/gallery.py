@@ -45,7 +45,7 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
             ("attention_heads.png", "Attention of each head over the stimulus."),
             ("attention_rollout.png", "Attention of all blocks together, rolled out to pixels and frames."),
             ("attention_by_head.png", "How widely, how far and how far back each head looks."),
-            ("attention_units.png", "Where some units' readouts look, through the blocks."),
+            ("attention_units.png", "Which tokens change some units' rates."),
         ],
     ),
     "receptive_fields": (

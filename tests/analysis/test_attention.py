@@ -38,6 +38,7 @@ from vivit_core.analysis.attention import maps as looking
 from vivit_core.analysis.attention import section as attention_section
 from vivit_core.analysis.attention import statistics as attention_statistics
 from vivit_core.analysis.attention import token_grid
+from vivit_core.analysis.attention.faithful import Newest, relevance_of_tokens
 from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
 from vivit_core.analysis.attention.rollout import rollout
 from vivit_core.analysis.attention.statistics import measure_attention
@@ -766,13 +767,18 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
     with np.load(tmp_path / "attention.npz") as arrays:
         assert told["columns"][0]["values"] == pytest.approx(arrays["token_share"].tolist(), rel=1e-6)
         np.testing.assert_allclose(arrays["looks"].sum((1, 2)), 1, rtol=1e-5)
-        looks = rollout(extract_attention(made, {"a": one})["a"], arrays["windows"][1].astype(np.float64)).tokens.sum(0)
-        np.testing.assert_allclose(arrays["looks"][1], looks, rtol=1e-4)
+        looks = relevance_of_tokens(Newest(made, "a", one), [1])[0].sum(0).reshape(arrays["looks"].shape[1:])
+        np.testing.assert_allclose(arrays["looks"][1], looks / looks.sum(), rtol=1e-4)
+    assert summary["faithful"].keys() == {"tokens"} and summary["faithful"]["tokens"]["units"] == 2
+    masked = section.tables[-1]
+    assert [row[0] for row in masked.rows] == [
+        f"tokens: {name}" for name in ("rollout", "gradient", "nearest", "random")
+    ]
     assert all(png is not None for png in told["panels"][0]["pngs"])
 
 
 def test_a_readout_that_does_not_say_where_it_looks_is_studied_too(tmp_path, monkeypatch):
-    """The middle is drawn, and no unit's own picture."""
+    """The middle is drawn, and which tokens count for units; a rollout begins at windows, and is not tried."""
     monkeypatch.setattr(FactorizedReadout, "window_on", lambda readout, feature_map: None)
     made = twin(vivit(temporal_depth=1, spatial_depth=1), readout=FACTORIZED)
     one = clips(spec(), count=1)
@@ -781,7 +787,8 @@ def test_a_readout_that_does_not_say_where_it_looks_is_studied_too(tmp_path, mon
     )
     with np.load(tmp_path / "attention.npz") as arrays:
         assert "windows" not in arrays and arrays["token_share"].shape == (5,)
-    assert summary["place"] == [1, 2] and not any(path.name == "attention_units.png" for path, _ in drawn)
+    assert summary["place"] == [1, 2] and any(path.name == "attention_units.png" for path, _ in drawn)
+    assert summary["faithful"] == {}
 
 
 def test_token_share_is_the_tokens_part_of_the_drive():

@@ -147,7 +147,7 @@ def test_the_study_draws_maps_beside_the_truth(recording: Recording, tmp_path: P
     assert {"attention_surround_surround.png", "attention_surround_motion.png"} <= set(names)
     assert summary["beside_truth"] == {kind: own.summary() for kind, own in found.items()}
     section = report_section(summary, tmp_path, drawn, "command")
-    assert [row[0] for row in section.tables[-1].rows] == list(found)
+    assert [row[0] for row in section.tables[-2].rows] == list(found)
     with np.load(tmp_path / "attention.npz") as arrays:
         share_U = arrays["cell_share"]
         assert arrays["surround_alike"].shape == arrays["surround_agree"].shape == (24, 9, 16)

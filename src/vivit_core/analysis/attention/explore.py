@@ -1,4 +1,4 @@
-"""What attention adds to the units that a reader explores: how much comes through the tokens, and where those look."""
+"""What attention adds to the units a reader explores: how much comes through the tokens, and which of them count."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unit_explorer(folder: Path, recording: str) -> Explorer | None:
     if looks_UHW is not None:
         most_U = looks_UHW.max((1, 2)).tolist()
         looks = [look / most if most > 0 else None for look, most in zip(looks_UHW, most_U, strict=True)]
-        panels.append(Images("Where its tokens look", looks))
+        panels.append(Images("Tokens that its rate depends on", looks))
     column = Column(SHARE, "share through tokens", share_U.tolist())
     groups = [recording] * len(names)
     return Explorer(UNITS, "Units", "recording", "unit", groups, names, [column], (SHARE, SHARE), SHARE, panels)

@@ -40,6 +40,18 @@ def table_by_block(summary: dict[str, Any]) -> Table:
     )
 
 
+def table_of_masks(faithful: dict[str, Any]) -> list[Table]:
+    """How far the median unit's log rate moves where a tenth of the tokens, or cells, is masked; no table where nothing
+    was."""
+    rows: list[list[str | float | None]] = [
+        [f"{of}: {name}", found["units"], moved, found["above_random"].get(name)]
+        for of, found in faithful.items()
+        for name, moved in found["moved"].items()
+    ]
+    columns = ["masked are those named by", "units", "log rate moves by (median)", "part of units above random"]
+    return [Table("A tenth masked: a faithful map names what the rate depends on", columns, rows)] if rows else []
+
+
 def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command: str) -> Section:
     """What a look at the attention adds to a twin's report, from its summary, its files in ``folder`` and pictures."""
     tokens = summary["tokens"]
@@ -78,5 +90,6 @@ def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command:
         )
         columns = ["context", "units", "correlation (median)", "with other moments", "with other units"]
         tables.append(Table("Units' maps of their surround beside the simulator's true weights", columns, rows))
+    tables += table_of_masks(summary["faithful"])
     explore = unit_explorer(folder, summary["recording"])
     return Section("attention", "Where it attends", text, tables, drawn, command, explore=explore)

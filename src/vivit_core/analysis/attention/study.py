@@ -10,10 +10,17 @@ import numpy as np
 
 from vivit_core.analysis.attention import plots as pictures
 from vivit_core.analysis.attention.blocks import attending_core, heads_of
+from vivit_core.analysis.attention.faithful import (
+    Newest,
+    faithfulness_of_cells,
+    faithfulness_of_tokens,
+    relevance_of_tokens,
+)
 from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
 from vivit_core.analysis.attention.rollout import rollout
 from vivit_core.analysis.attention.statistics import AttentionStatistics, cell_share, measure_attention, token_share
 from vivit_core.analysis.attention.surrounds import BesideTruth, median, surround_maps
+from vivit_core.analysis.attention.token_grid import TokenGrid
 from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.models.twin import Twin
 from vivit_core.names import short
@@ -23,6 +30,7 @@ Drawn = list[tuple[Path, str]]
 """Pictures and their captions."""
 
 LEAST_SHARE = 0.01  # of a unit's rate, that its surround has to tell for its map to mean something
+MOST_LOOKS = 16  # units whose relevant tokens are found, those whose rate comes most from tokens
 
 
 def plot_attention(
@@ -157,46 +165,46 @@ def plot_readouts(
     folder: Path,
     twin: Twin,
     recording_id: str,
-    maps: AttentionMaps,
+    grid: TokenGrid,
     frames: np.ndarray,
-    units: Sequence[int],
+    relevance: Mapping[int, np.ndarray],
     shares: np.ndarray,
-    *,
-    clip: int = 0,
 ) -> Drawn:
-    """Where some units look through the attention: their windows on the tokens pulled back through the rollout. No
-    picture where their readout does not say where it looks.
+    """Which tokens change some units' rates: ``attention_units.png``.
 
     Parameters
     ----------
-    folder : where ``attention_units.png`` is written.
-    twin, recording_id : whose readouts.
-    maps : whole.
+    folder : where it is written.
+    twin, recording_id : whose units.
+    grid : where tokens lie.
     frames : (F, H, W) or (C, F, H, W) of the clip.
-    units : numbers of the units.
+    relevance : of each unit by its number, (T, rows, columns), sums to one (``relevance_of_tokens``).
     shares : (U,) of all units, from ``token_share``.
-    clip : which of the maps' clips.
     """
-    if maps.windows is None:
+    if not relevance:
         return []
     frames_FHW = np.asarray(frames, np.float32)
     frames_FHW = frames_FHW.mean(0) if frames_FHW.ndim == 4 else frames_FHW
-    spec, chosen = twin.specs[recording_id], list(units)
+    spec, chosen = twin.specs[recording_id], list(relevance)
     gaussians = twin.gaussians_px(recording_id)
     windows = None if gaussians is None else {name: values[chosen] for name, values in gaussians.items()}
-    found = [rollout(maps, maps.windows[unit].astype(np.float64), clip=clip).relevance for unit in units]
+    found = [grid.to_pixels(own) for own in relevance.values()]
     path = pictures.readouts(
         folder / "attention_units.png",
         frame_HW=frames_FHW[-1],
-        relevance_UHW=np.stack([relevance.sum(0) for relevance in found]),
-        in_time_UF=np.stack([relevance.sum((1, 2)) for relevance in found]),
+        relevance_UHW=np.stack([own.sum(0) for own in found]),
+        in_time_UF=np.stack([own.sum((1, 2)) for own in found]),
         frame_ms=1e3 / spec.frame_rate_hz,
         windows=windows,
-        names=[f"unit {short(spec.unit_ids[unit], 20)}, {shares[unit]:.0%} from tokens" for unit in units],
-        title=f"{short(recording_id)}: where readouts look through the attention",
+        names=[f"unit {short(spec.unit_ids[unit], 20)}, {shares[unit]:.0%} from tokens" for unit in chosen],
+        title=f"{short(recording_id)}: which tokens change units' rates",
     )
     return [
-        (path, "Readout windows (ellipses, 1 standard deviation) pulled back through the rollout of the newest token.")
+        (
+            path,
+            "How much each token's presence changes the newest rate (the gradient's size), and where readouts look "
+            "(ellipses, 1 standard deviation).",
+        )
     ]
 
 
@@ -260,10 +268,11 @@ def study_attention(
     T) and ``joint`` (L, h, steps, M, T, M) in float16, which ``steps`` and ``places`` those are, ``is_register``,
     ``coordinates`` and the edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``,
     ``unit_ids`` (U,) and each unit's ``token_share`` (U,), and where readouts say where they look their ``windows``
-    (U, rows, columns) and ``looks`` (U, rows, columns), the rollout from each window, summed over time. Where cells
-    attend to their surround, ``cell_share`` (U,) is how much of a unit's rate comes from that, and ``surround_alike``
-    and ``surround_agree`` (U, rows, columns) are its units' maps in the newest frame, on ``cell_y_px`` and
-    ``cell_x_px``.
+    (U, rows, columns). ``looks`` (U, rows, columns) is how much tokens of each place change a unit's newest rate
+    (``relevance_of_tokens``), and sums to one; zeros for a unit that reads no tokens, and beyond the ``MOST_LOOKS``
+    units whose rate comes most from tokens. Where cells attend to their surround, ``cell_share`` (U,) is how much of a
+    unit's rate comes from that, and ``surround_alike`` and ``surround_agree`` (U, rows, columns) are its units' maps in
+    the newest frame, on ``cell_y_px`` and ``cell_x_px``.
 
     Parameters
     ----------
@@ -319,16 +328,24 @@ def study_attention(
         "unit_ids": np.array(twin.specs[recording_id].unit_ids),
     }
     if maps.windows is not None:
-        looks = np.zeros_like(maps.windows)
-        for unit in np.flatnonzero(maps.windows.sum((1, 2)) > 0).tolist():
-            looks[unit] = rollout(maps, maps.windows[unit].astype(np.float64)).tokens.sum(0)
-        arrays |= {"windows": maps.windows, "looks": looks}
+        arrays["windows"] = maps.windows
+    most = [int(unit) for unit in np.argsort(-np.nan_to_num(shares), kind="stable")]
+    relevance = relevant_tokens(Newest(twin, recording_id, clip), most[:MOST_LOOKS])
+    arrays["looks"] = np.zeros((len(shares), rows, columns), np.float32)
+    for unit, own in relevance.items():
+        arrays["looks"][unit] = own.sum(0)
     if (of_cells := cell_share(twin, recording_id, clip)) is not None:
         arrays["cell_share"] = of_cells
     if (around := surround_maps(twin, recording_id, clip)) is not None:
         arrays |= {"surround_alike": around.alike, "surround_agree": around.agree}
         arrays |= {"cell_y_px": around.ys, "cell_x_px": around.xs}
     write_arrays(out / "attention.npz", arrays)
+    reading = [] if of_cells is None else np.flatnonzero(of_cells >= LEAST_SHARE).tolist()
+    drawn_units = [unit for unit in most if unit in relevance][:units]
+    faithful = {
+        "cells": faithfulness_of_cells(twin, recording_id, clip, reading),
+        "tokens": faithfulness_of_tokens(twin, recording_id, clip, drawn_units),
+    }
     summary = {
         "recording": recording_id,
         "tokens": {"steps": time, "rows": rows, "columns": columns, "registers": maps.grid.registers},
@@ -337,6 +354,7 @@ def study_attention(
         "token_share_median": median(shares),
         "cell_share_median": None if of_cells is None else median(of_cells),
         "beside_truth": {kind: found.summary() for kind, found in beside_truth.items()},
+        "faithful": {of: found.summary() for of, found in faithful.items() if found is not None},
         "rollout_to_registers": newest.to_registers,
         "rollout_by_step": newest.tokens.sum((1, 2)).tolist(),
         **statistics.summary(),
@@ -347,11 +365,18 @@ def study_attention(
     rate_hz = twin.specs[recording_id].frame_rate_hz
     drawn = plot_attention(folder, maps, frames, frame_rate_hz=rate_hz, place=place, of_heads=kept, most_heads=heads)
     drawn += plot_statistics(folder, statistics)
-    most = np.argsort(np.nan_to_num(-shares), kind="stable")[:units]
-    drawn += plot_readouts(folder, twin, recording_id, maps, frames, [int(unit) for unit in most], shares)
+    of_drawn = {unit: relevance[unit] for unit in drawn_units}
+    drawn += plot_readouts(folder, twin, recording_id, maps.grid, frames, of_drawn, shares)
     if of_cells is not None:
         drawn += plot_surrounds(folder, beside_truth, twin.specs[recording_id].unit_ids, of_cells, units)
     return summary, drawn
+
+
+def relevant_tokens(newest: Newest, units: Sequence[int]) -> dict[int, np.ndarray]:
+    """``relevance_of_tokens`` of each unit that reads any, (T, rows, columns), summing to one."""
+    tokens = newest.tokens
+    found = relevance_of_tokens(newest, units).reshape(len(units), -1, tokens.height, tokens.width)
+    return {unit: own / own.sum() for unit, own in zip(units, found, strict=True) if own.sum() > 0}
 
 
 def thinned(count: int, most: float, each: float) -> list[int]:

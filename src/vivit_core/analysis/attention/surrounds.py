@@ -124,24 +124,37 @@ def maps_beside_truth(twin: Twin, recording: Recording) -> dict[str, BesideTruth
         if not len(units := np.flatnonzero(kinds == kind)):
             continue
         map_NMQC, true_NMQC = np.stack(made[which], axis=1)[units], truth.weights_UMRC[units]
-        counts_NQC = np.asarray((true_NMQC > 0).any(1))
-        in_time = [correlations(*own) for own in zip(map_NMQC, true_NMQC, counts_NQC, strict=True)]  # (M, M) each
-        in_units = [
-            [correlations(own[moment, None], true_NMQC[:, moment], counts)[0] for moment in range(true_NMQC.shape[1])]
-            for own, counts in zip(map_NMQC, counts_NQC, strict=True)
-        ]  # (M, N) each
-        others_NMN = np.array(in_units)
-        others_NMN[np.arange(len(units)), :, np.arange(len(units))] = np.nan
+        correlation, other_moments, other_units = likeness(map_NMQC, true_NMQC)
         found[kind] = BesideTruth(
             units=units,
-            correlation=np.array([mean_of(np.diag(own)) for own in in_time]),
-            other_moments=np.array([mean_of(np.where(np.eye(len(own), dtype=bool), np.nan, own)) for own in in_time]),
-            other_units=np.array([mean_of(own) for own in others_NMN]),
+            correlation=correlation,
+            other_moments=other_moments,
+            other_units=other_units,
             maps=map_NMQC[:, -1],
             true=true_NMQC[:, -1],
             bin=int(truth.bins_M[-1]),
         )
     return found
+
+
+def likeness(map_NMQC: np.ndarray, true_NMQC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N,) each: how maps of one kind's units, at moments M, correlate with their truth, with that of other moments,
+    and with that of other units, over the places that ever count for the unit; NaN where nothing can be said."""
+    same, moments, others = [], [], []
+    for unit, own_MQC in enumerate(map_NMQC):
+        counts_QC = np.asarray((true_NMQC[unit] > 0).any(0))
+        in_time = correlations(own_MQC, true_NMQC[unit], counts_QC)  # (M, M)
+        same.append(mean_of(np.diag(in_time)))
+        moments.append(mean_of(np.where(np.eye(len(own_MQC), dtype=bool), np.nan, in_time)))
+        rest_MXQC = np.delete(true_NMQC, unit, axis=0).swapaxes(0, 1)
+        others.append(
+            mean_of(
+                np.array(
+                    [correlations(own[None], rest, counts_QC)[0] for own, rest in zip(own_MQC, rest_MXQC, strict=True)]
+                )
+            )
+        )
+    return np.array(same), np.array(moments), np.array(others)
 
 
 def median(values: np.ndarray) -> float | None:
