@@ -46,6 +46,8 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
             ("attention_rollout.png", "Attention of all blocks together, rolled out to pixels and frames."),
             ("attention_by_head.png", "How widely, how far and how far back each head looks."),
             ("attention_units.png", "Which tokens change some units' rates."),
+            ("attention_surround_surround.png", "Where units with a gated surround find their like, and the truth."),
+            ("attention_surround_motion.png", "Where units of object motion find their own motion, and the truth."),
         ],
     ),
     "receptive_fields": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,26 @@ NOW = {"recordings": None, "root": "now", "behavior": [], "clip_length": 9, "bur
 )
 def test_data_of_evaluation(said, expected):
     assert data_of_evaluation(NOW, TRAINED, said) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"data.simulator.recordings"}, {"recordings": 1, "units": 64, "context": None}),
+        ({"data/simulator/context"}, {"recordings": 4, "units": 64, "context": {"surround": 0.3}}),
+        ({"data.simulator.context.surround"}, {"recordings": 4, "units": 64, "context": {"surround": 0.3}}),
+        ({"data/simulator"}, {"recordings": 1, "units": 8, "context": {"surround": 0.3}}),
+        ({"data/simulator", "data.simulator.units"}, {"recordings": 1, "units": 8, "context": {"surround": 0.3}}),
+    ],
+)
+def test_one_key_of_a_simulator_leaves_the_others_as_trained(said, expected):
+    """Else a twin of neurons without context would be set beside neurons with context, of today's default."""
+    trained = TRAINED["data"] | {"recordings": None, "simulator": {"recordings": 4, "units": 64, "context": None}}
+    now = NOW | {"root": None, "simulator": {"recordings": 1, "units": 8, "context": {"surround": 0.3}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vivit_core.cli.recordings.build", lambda key, node: SimpleNamespace(n_bytes=1))
+        assert data_of_evaluation(now, {"data": trained}, said)["simulator"] == expected
+    assert trained["simulator"] == {"recordings": 4, "units": 64, "context": None}
 
 
 def test_recordings_that_do_not_say_where_their_units_lie(tiny_files: list[Path]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from vivit_core.cli.console import tell
@@ -50,8 +50,9 @@ def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[s
     Returns
     -------
     Where this command chooses ``data=…``, that, but with clips cut as in training; else the training's data; and in
-    both cases with what the command sets key by key. Where simulated recordings are kept and by how many processes
-    clips are read is this command's alone: a checkpoint says nothing of what is written here.
+    both cases with what the command sets key by key: of a group, such as the simulator, the other keys stay. Where
+    simulated recordings are kept and by how many processes clips are read is this command's alone: a checkpoint says
+    nothing of what is written here.
 
     Raises
     ------
@@ -60,21 +61,40 @@ def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[s
     """
     if trained is None:
         return now
-    own = {key[len("data.") :].split(".")[0] for key in said if key.startswith(("data.", "data/"))}
+    paths = sorted(key.replace("/", ".").split(".")[1:] for key in said if key.startswith(("data.", "data/")))
+    own = {path[0] for path in paths}
     if "data" in said:
         cut = {key: trained["data"][key] for key in CUT if key not in own and key in trained["data"]}
         return {**now, **cut}
-    data = {**trained["data"], **{key: now[key] for key in now.keys() & (own | {"cache", "num_workers"})}}
-    if data["recordings"] is None and data["root"] is None and data["simulator"] is not None and "simulator" not in own:
+    data = dict(trained["data"])
+    for path in (["cache"], ["num_workers"], *paths):
+        take_over(data, now, path)
+    if data["recordings"] is None and data["root"] is None and data["simulator"] is not None:
         size = build("data.simulator", data["simulator"]).n_bytes
-        if size > MOST_SIMULATED_BYTES:
+        if size > MOST_SIMULATED_BYTES and ["simulator"] not in paths:
             raise ValueError(
-                f"the checkpoint's recordings are simulated ones of {size / 2**30:.3g} GiB; to have them made here, "
-                "say so with data.simulator.recordings=… and the like, or give others with data.recordings=[FILES]"
+                f"the checkpoint's recordings are simulated ones of {size / 2**30:.3g} GiB; say fewer with "
+                "data.simulator.recordings=… and the like, choose this command's own with data/simulator=…, or give "
+                "others with data.recordings=[FILES]"
             )
     if "root" in own and "recordings" not in own:
         data["recordings"] = None
     return data
+
+
+def take_over(settings: dict[str, Any], now: Mapping[str, Any], path: Sequence[str]) -> None:
+    """Set the value at a path to what it is now, and leave all others, also of the groups on the way, as they are; a
+    group that only one of both has is taken over whole."""
+    *way, last = path
+    for step in way:
+        inner, of = settings.get(step), now.get(step)
+        if not (isinstance(inner, Mapping) and isinstance(of, Mapping)):
+            last = step
+            break
+        settings[step] = dict(inner)
+        settings, now = settings[step], of
+    if last in now:
+        settings[last] = now[last]
 
 
 def tested(datamodule: RecordingsDataModule, name: str | None) -> tuple[Recording, Trials]:
