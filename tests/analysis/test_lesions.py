@@ -13,6 +13,7 @@ from shipped import PLAIN
 from tiny_models import ABSOLUTE, ENERGY, GAIN, RELATIVE, RESIDUAL_STEM, WINDOW, clips, spec, twin, vivit
 from torch import Tensor
 
+from vivit_core.analysis.attention.blocks import core_with_blocks, has_blocks
 from vivit_core.analysis.attention.lesions import HELD, LESIONS, UNMIXED, Lesioned, lesions
 from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.evaluate.section import report_section
@@ -65,6 +66,26 @@ def test_joint_blocks_are_lesioned_in_space_and_in_time() -> None:
     moved = changed(model, "newest", first_step, first_column)
     assert moved[0].all() and not moved[1:].any()
     assert changed(model, "uniform", first_step, first_column).all()
+
+
+def test_cells_alone_can_be_controlled_and_have_no_maps_of_tokens() -> None:
+    """A twin without blocks, which docs/when_attention_pays.md sets beside one with them."""
+    four = ENERGY | {"orientations": 4, "std_px": 2.5, "cycles_per_std": 0.4, "reach": 4.0}
+    core = {"tokenizer": RESIDUAL_STEM | {"patch_size": [8, 8, 8]}, "energy": four, "embedding_dim": 64}
+    of = spec(height=32, width=40)
+    alone = twin(vivit(**(BARE | core | {"spatial_depth": 0, "temporal_depth": 0})), of).eval()
+    assert alone.core.cell_attention is not None and not has_blocks(alone.core)
+    with torch.no_grad():
+        for weights in alone.readout("a").features:
+            weights.normal_()
+    shown = {"a": clips(of, count=1, bins=24)}
+    found = lesions(alone, [shown])
+    with torch.no_grad():
+        before = alone(shown)["a"]
+        moved = {name: (lesioned(shown)["a"] - before).abs().max().item() for name, lesioned in found.items()}
+    assert min(moved[name] for name in (HELD, UNMIXED, "uniform", "own_place")) > 1e-5 and moved["newest"] == 0
+    with pytest.raises(ValueError, match=r"has no blocks: its cells attend.*attention_controls=true"):
+        core_with_blocks(alone)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import yaml
 from shipped import simulator
 from tiny_models import ENERGY, RESIDUAL_STEM, clips, spec, twin, vivit
 
+from vivit_core.analysis.attention.explore import MAPS
 from vivit_core.analysis.attention.section import report_section
 from vivit_core.analysis.attention.study import LEAST_SHARE, labels, study_attention
 from vivit_core.analysis.attention.surrounds import (
@@ -148,6 +149,10 @@ def test_the_study_draws_maps_beside_the_truth(recording: Recording, tmp_path: P
     assert summary["beside_truth"] == {kind: own.summary() for kind, own in found.items()}
     section = report_section(summary, tmp_path, drawn, "command")
     assert [row[0] for row in section.tables[-2].rows] == list(found)
+    assert section.explore is not None
+    told = section.explore.plain()
+    assert [column["key"] for column in told["columns"]] == ["token_share", "cell_share"]
+    assert [panel["title"] for panel in told["panels"]] == list(MAPS.values())
     with np.load(tmp_path / "attention.npz") as arrays:
         share_U = arrays["cell_share"]
         assert arrays["surround_alike"].shape == arrays["surround_agree"].shape == (24, 9, 16)

@@ -18,7 +18,7 @@ Kind = Literal["spatial", "temporal", "joint"]
 
 
 def attending_core(twin: nn.Module) -> ViViT:
-    """The twin's ViViT.
+    """The twin's ViViT, whose blocks or whose cells attend.
 
     Raises
     ------
@@ -30,10 +30,31 @@ def attending_core(twin: nn.Module) -> ViViT:
             f"an {twin.kind} has no attention of its own; look at a member: give the checkpoint that it was made of"
         )
     core = getattr(twin, "core", None)
-    if not isinstance(core, ViViT) or not any(map(len, (core.spatial, core.temporal, core.joint))):
+    if not isinstance(core, ViViT) or not (has_blocks(core) or core.cell_attention is not None):
         raise ValueError(
             f"a core of {type(core if core is not None else twin).__name__} has no attention to look at; "
             "give a twin with a ViViT core, for example of model=vivit_small"
+        )
+    return core
+
+
+def has_blocks(core: ViViT) -> bool:
+    return any(map(len, (core.spatial, core.temporal, core.joint)))
+
+
+def core_with_blocks(twin: nn.Module) -> ViViT:
+    """The same, where tokens attend.
+
+    Raises
+    ------
+    ValueError
+        Where none do.
+    """
+    core = attending_core(twin)
+    if not has_blocks(core):
+        raise ValueError(
+            "this twin has no blocks: its cells attend, its tokens do not. What that is worth, task=evaluate "
+            "attention_controls=true says; maps need a twin with model.spatial_depth or model.temporal_depth above 0"
         )
     return core
 

@@ -10,6 +10,11 @@ from vivit_core.analysis.explore import UNITS
 from vivit_core.report.explore import Column, Explorer, Images
 
 SHARE = "token_share"
+MAPS = {
+    "looks": "Tokens that its rate depends on",
+    "surround_alike": "Cells that are like its own in orientation",
+    "surround_agree": "Cells that move as its own do",
+}  # in attention.npz, and what they show
 
 
 def unit_explorer(folder: Path, recording: str) -> Explorer | None:
@@ -17,14 +22,18 @@ def unit_explorer(folder: Path, recording: str) -> Explorer | None:
     of no unit is known."""
     with np.load(folder / "attention.npz", allow_pickle=False) as arrays:
         names, share_U = arrays["unit_ids"].tolist(), arrays[SHARE]
-        looks_UHW = arrays.get("looks")
+        of_cells_U = arrays.get("cell_share")
+        maps = {title: arrays[key] for key, title in MAPS.items() if key in arrays}
     if not np.isfinite(share_U).any():
         return None
+    columns = [Column(SHARE, "share through tokens", share_U.tolist())]
+    if of_cells_U is not None:
+        columns.append(Column("cell_share", "share through its surround", of_cells_U.tolist()))
     panels = []
-    if looks_UHW is not None:
-        most_U = looks_UHW.max((1, 2)).tolist()
-        looks = [look / most if most > 0 else None for look, most in zip(looks_UHW, most_U, strict=True)]
-        panels.append(Images("Tokens that its rate depends on", looks))
-    column = Column(SHARE, "share through tokens", share_U.tolist())
+    for title, map_UHW in maps.items():
+        most_U = map_UHW.max((1, 2)).tolist()
+        panels.append(
+            Images(title, [own / most if most > 0 else None for own, most in zip(map_UHW, most_U, strict=True)])
+        )
     groups = [recording] * len(names)
-    return Explorer(UNITS, "Units", "recording", "unit", groups, names, [column], (SHARE, SHARE), SHARE, panels)
+    return Explorer(UNITS, "Units", "recording", "unit", groups, names, columns, (SHARE, SHARE), SHARE, panels)

@@ -23,7 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, chosen, heads_of, on_device
+from vivit_core.analysis.attention.blocks import (
+    Kind,
+    attending_core,
+    blocks_of,
+    chosen,
+    core_with_blocks,
+    heads_of,
+    on_device,
+)
 from vivit_core.analysis.attention.token_grid import TokenGrid, token_grid, tokens_of, windows_on
 from vivit_core.models.attention.base import Attention, Positions
 from vivit_core.models.cores.vivit import ViViT
@@ -100,7 +108,7 @@ def extract_attention(
         For a core without attention, for layers, steps or places that it does not have, and for joint maps of over
         2 GiB.
     """
-    core = attending_core(twin)
+    core = core_with_blocks(twin)
     rows = [len(clips["frames"]) for clips in batch.values()]
     frames = next(iter(batch.values()))["frames"].shape[2]
     cut = tokens_of(twin, *next(iter(batch.items())))

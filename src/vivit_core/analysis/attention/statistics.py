@@ -11,7 +11,7 @@ import torch
 from einops import einsum, reduce
 from torch import Tensor, nn
 
-from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, heads_of, on_device
+from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, core_with_blocks, heads_of, on_device
 from vivit_core.analysis.attention.lesions import evenly
 from vivit_core.analysis.attention.maps import watched_pass
 from vivit_core.analysis.attention.token_grid import TokenGrid, token_grid, tokens_of
@@ -90,7 +90,7 @@ def measure_attention(twin: Twin, recording_id: str, clips: Iterable[Clips]) -> 
     ValueError
         For a core without attention, and for clips of different lengths.
     """
-    core, spec = attending_core(twin), twin.specs[recording_id]
+    core, spec = core_with_blocks(twin), twin.specs[recording_id]
     device = next(twin.parameters()).device
     rest = iter(clips)
     some = next(rest, None)

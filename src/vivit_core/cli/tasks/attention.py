@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vivit_core.analysis.attention.blocks import attending_core
+from vivit_core.analysis.attention.blocks import core_with_blocks
 from vivit_core.analysis.attention.section import report_section
 from vivit_core.analysis.attention.study import study_attention
 from vivit_core.analysis.attention.surrounds import maps_beside_truth
@@ -54,7 +54,7 @@ def attention(
         Where the model does not attend, there is no such recording, trial or place, or a recording cannot be used.
     """
     trained = load_trained(checkpoint)
-    attending_core(trained.model)
+    core_with_blocks(trained.model)
     twin = trained.model
     assert isinstance(twin, Twin)
     twin.to(context.device)
