@@ -78,12 +78,25 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
             ("tuning_*.png", "Responses of a few units to drifting gratings."),
             ("exciting_*.png", "The images that excite a few units most, beside the best natural ones."),
             ("population.png", "What all units prefer."),
+            ("protocol_surround.png", "What a grating around the preferred one does, by its orientation and distance."),
+            ("against_truth.png", "What the twin says, beside what the true neurons do under the same stimuli."),
         ],
+    ),
+    "stream": (
+        "How long a bin takes",
+        ["bins=1200"],
+        [("*.png", "Times of single bins, one after the other, beside what a bin lasts in the recording.")],
     ),
 }
 
 # Pictures that this script does not make: (title, command, file in docs/gallery/, caption).
 OTHERS = [
+    (
+        "Which of two twins predicts better",
+        "python run.py task=compare checkpoints=[RESNET,VIVIT] names=[resnet,vivit]",
+        "compare.png",
+        "Bits per spike of each unit under both; the line is where they tie.",
+    ),
     (
         "How large a grating may be",
         "python run.py task=tuning checkpoint=simulated mei=null protocols=[] data.simulator.recordings=1",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,3 +145,21 @@ def test_a_folder_in_which_something_stands_is_refused(run: Path) -> None:
     published(run, made())
     with pytest.raises(ValueError, match="stands there already; name a new folder"):
         published(run, made())
+
+
+def test_a_full_disk_leaves_a_folder_in_which_to_try_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fills while the weights are written, after card and pictures."""
+
+    def full(*given: Any) -> list[Path]:
+        assert (run.parent / "out" / "README.md").exists()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for stood in (False, True):
+        if stood:
+            (run.parent / "out").mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr("vivit_core.analysis.publish.publish.write_published", full)
+            with pytest.raises(OSError, match="No space left"):
+                published(run, made())
+        assert (run.parent / "out").exists() == stood and not list(run.parent.glob("out/*"))
+    published(run, made())

@@ -167,6 +167,10 @@ def test_a_film_as_mp4(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", gray(60, 12, 16))
     predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, film=tmp_path / "f.mp4")
     assert open_video(tmp_path / "f.mp4").frame_rate_hz == 20
+    shown = (tmp_path / "f.mp4").read_bytes()
+    with pytest.raises(ValueError, match=r"film=.*f\.mp4: stands there already; name a new file"):
+        predicted(model, tmp_path / "f.mp4", tmp_path, frame_rate_hz=120, film=tmp_path / "f.mp4")
+    assert (tmp_path / "f.mp4").read_bytes() == shown  # the video itself, which it would have replaced
     with pytest.raises(ValueError, match=r"film=.*f\.mov: a film is \.mp4 or \.gif"):
         predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, film=tmp_path / "f.mov")
 

@@ -75,6 +75,39 @@ def _no_room(path: Path, error: OSError) -> str:
     )
 
 
+def check_new_folder(out: Path) -> None:
+    """Refuse a folder in which something stands.
+
+    Raises
+    ------
+    ValueError
+        Says what would do.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"out={out}: stands there already; name a new folder")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder of several files, whole or not at all: whatever goes wrong while it is filled, a full disk also, what
+    was written there is taken away, so that the same command can be given again.
+
+    Raises
+    ------
+    ValueError
+        As ``check_new_folder``.
+    """
+    check_new_folder(out)
+    stood = out.exists()
+    try:
+        yield out
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        if stood:
+            out.mkdir(exist_ok=True)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """A text file, whole or not at all."""
     with atomic_write(path) as temporary:

@@ -21,7 +21,7 @@ from vivit_core.analysis.tables import write_arrays
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.streamed_step import AGREES, StreamedStep, export_step, noise
 from vivit_core.specs import RecordingSpec
-from vivit_core.system.files import atomic_write, write_text
+from vivit_core.system.files import atomic_write, check_new_folder, new_folder, write_text
 from vivit_core.system.plain import in_a_line, read_plain
 
 ABOUT, STATE, FORMAT = "stream.json", "state.npz", 1
@@ -55,7 +55,7 @@ def export_stream(twin: Predictor, recording_id: str, kind: Kind, out: Path) -> 
     twin : causal.
     recording_id : whose units.
     kind : of the programs.
-    out : the folder. What it is (``stream.json``) is written last, so that a folder without it is none.
+    out : the folder, whole or not at all. What it is (``stream.json``) is written last.
 
     Raises
     ------
@@ -64,20 +64,20 @@ def export_stream(twin: Predictor, recording_id: str, kind: Kind, out: Path) -> 
     OSError
         Where the disk is full.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"out={out}: stands there already; name a new folder")
+    check_new_folder(out)
     check_kind(kind)
     made = export_step(twin.to("cpu"), recording_id)
     digits = len(str(len(made.programs) - 1))
     files = [out / f"phase_{number:0{digits}d}{ENDINGS[kind]}" for number in range(len(made.programs))]
-    for program, file in zip(made.programs, files, strict=True):
-        with atomic_write(file) as temporary:
-            (save_torch if kind == "torch" else save_onnx)(program, temporary)
-    write_arrays(out / STATE, {f"state_{number}": value.numpy() for number, value in enumerate(made.state)})
-    spec = twin.specs[recording_id]
-    about = {"format": FORMAT, "kind": kind, "phases": [file.name for file in files], "recording": spec.to_dict()}
-    write_text(out / ABOUT, json.dumps(about, indent=1, allow_nan=False) + "\n")
-    check_rates(out, made, spec)
+    with new_folder(out):
+        for program, file in zip(made.programs, files, strict=True):
+            with atomic_write(file) as temporary:
+                (save_torch if kind == "torch" else save_onnx)(program, temporary)
+        write_arrays(out / STATE, {f"state_{number}": value.numpy() for number, value in enumerate(made.state)})
+        spec = twin.specs[recording_id]
+        about = {"format": FORMAT, "kind": kind, "phases": [file.name for file in files], "recording": spec.to_dict()}
+        write_text(out / ABOUT, json.dumps(about, indent=1, allow_nan=False) + "\n")
+        check_rates(out, made, spec)
     return [*files, out / STATE, out / ABOUT]
 
 
@@ -110,7 +110,7 @@ def save_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def check_rates(out: Path, made: StreamedStep, spec: RecordingSpec) -> None:
-    """Refuse files whose rates are not those of the programs they were made of; then they are no exported stream."""
+    """Refuse files whose rates are not those of the programs they were made of."""
     written, state, rng = ExportedStream(out), made.state, np.random.default_rng(1)
     steps = [program.module() for program in made.programs]
     worst = largest = 0.0
@@ -121,7 +121,6 @@ def check_rates(out: Path, made: StreamedStep, spec: RecordingSpec) -> None:
         worst = max(worst, float(np.abs(written.step(frame, behavior) - rates.numpy()).max()))
         largest = max(largest, float(rates.abs().max()))
     if not worst <= AGREES * largest:
-        (out / ABOUT).unlink()
         raise ValueError(
             f"out={out}: what was written gives rates {worst:.3g} Hz from the stream's; take another format"
         )

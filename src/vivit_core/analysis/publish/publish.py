@@ -12,7 +12,7 @@ from vivit_core.analysis.publish.scores import Scores
 from vivit_core.models.checkpoint import version
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.published import CARD, shared, write_published
-from vivit_core.system.files import atomic_write, write_text
+from vivit_core.system.files import atomic_write, new_folder, write_text
 
 PICTURES = {  # of an evaluation, and of the training
     "distribution": "Scores over units, beside the linear-nonlinear model's",
@@ -22,18 +22,6 @@ PICTURES = {  # of an evaluation, and of the training
     "learning_curve": "Loss and validation score over the training",
 }
 MOST_BYTES = 2 << 20  # of a picture
-
-
-def check_folder(out: Path) -> None:
-    """Refuse a folder in which something stands.
-
-    Raises
-    ------
-    ValueError
-        Says what would do.
-    """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"out={out}: stands there already; name a new folder")
 
 
 def write_folder(
@@ -61,24 +49,24 @@ def write_folder(
     OSError
         Where the disk is full.
     """
-    check_folder(out)
     data = None if settings is None else settings["data"]
     simulated = data is not None and data["recordings"] is None and data["root"] is None
     pictures = []
-    for kind, caption in PICTURES.items():
-        for path in sorted((scores.folder / "pictures").glob(f"{kind}*.png"))[:1]:
-            if path.stat().st_size <= MOST_BYTES:
-                with atomic_write(out / "pictures" / f"{kind}.png") as temporary:
-                    shutil.copyfile(path, temporary)
-                pictures.append((f"pictures/{kind}.png", caption))
-    told = card(
-        model,
-        scores,
-        about,
-        simulated=simulated,
-        pictures=pictures,
-        version=version(),
-    )
-    write_text(out / CARD, told)
-    files = write_published(out, model, baseline, shared(settings))
+    with new_folder(out):
+        for kind, caption in PICTURES.items():
+            for path in sorted((scores.folder / "pictures").glob(f"{kind}*.png"))[:1]:
+                if path.stat().st_size <= MOST_BYTES:
+                    with atomic_write(out / "pictures" / f"{kind}.png") as temporary:
+                        shutil.copyfile(path, temporary)
+                    pictures.append((f"pictures/{kind}.png", caption))
+        told = card(
+            model,
+            scores,
+            about,
+            simulated=simulated,
+            pictures=pictures,
+            version=version(),
+        )
+        write_text(out / CARD, told)
+        files = write_published(out, model, baseline, shared(settings))
     return [CARD, *(path for path, _ in pictures), *(path.name for path in files)]

@@ -76,6 +76,8 @@ def predict_video(
     check_out(out)
     if film is not None:
         check_film(film)
+        if film.exists():  # it may be the video that is to be shown
+            raise ValueError(f"film={film}: stands there already; name a new file")
     source = open_video(video)
     shown = dict[str, Showing]()
     for name in model.specs if recordings is None else dict.fromkeys(recordings):

@@ -68,6 +68,8 @@ def export(
     files = export_stream(twin, name, format, out)
     size = sum(file.stat().st_size for file in files)
     tell(f"wrote {out}: {len(files)} files, {size / 1e6:.1f} MB; its rates equal the stream's to 1e-4 of the largest")
+    if isinstance(twin, Twin) and twin.histories is not None:
+        tell("past counts are not seen by it: rates are those that the stream gives where nothing is observed")
     tell(f"time its bins: task=stream checkpoint={checkpoint} recording={name} exports=[{out}]")
 
 

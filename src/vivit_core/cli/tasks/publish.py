@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vivit_core.analysis.publish.card import About
-from vivit_core.analysis.publish.publish import check_folder, write_folder
+from vivit_core.analysis.publish.publish import write_folder
 from vivit_core.analysis.publish.scores import scores_in
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
@@ -14,6 +14,7 @@ from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.hub import check_name
 from vivit_core.models.hub import push as push_folder
 from vivit_core.report.training import training_of
+from vivit_core.system.files import check_new_folder
 
 
 def publish(
@@ -48,7 +49,7 @@ def publish(
     ValueError
         Where the checkpoint cannot be read, has no scores, the folder is not new, or the Hub refuses.
     """
-    check_folder(out)
+    check_new_folder(out)
     if push is not None:
         check_name(push)
     trained = load_trained(checkpoint)
@@ -66,4 +67,7 @@ def publish(
     tell(f"wrote {out}: {', '.join(files)}, {size / 1e6:.1f} MB")
     tell(f'load_twin("{out}") loads it; read its README.md before you share it')
     if push is not None:
-        tell(f"uploaded: {push_folder(out, push, private, files)}")
+        try:
+            tell(f"uploaded: {push_folder(out, push, private, files)}")
+        except ValueError as error:
+            raise ValueError(f"{error}. {out} is whole: then `hf upload {push} {out}` uploads it") from error

@@ -231,7 +231,9 @@ class NwbImporter(Importer):
             notes.append(f"{rate:g} bins a second, one in the time of a picture or of the empty screen between")
         # The table says how long a picture stays, so that only an empty screen can be a gap.
         longest = np.where(shown.picture_F >= 0, np.inf, self.longest_frame_s)
-        clock = make_clock(shown.times_F, rate, longest, [])
+        clock = make_clock(shown.times_F, rate, longest, [])  # how long a picture stays is meant so
+        if unseen := int((shown.picture_F >= 0).sum()) - len(np.unique(clock.frame[shown.picture_F[clock.frame] >= 0])):
+            notes.append(f"{unseen} pictures were replaced within half a bin and are not shown")
         kept = shown.picture_F[clock.frame] != UNKNOWN
         clock.gap_after[:-1] |= ~kept[1:]
         return clock.of(np.flatnonzero(kept))
