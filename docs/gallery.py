@@ -94,7 +94,7 @@ OTHERS = [
     (
         "Which of two twins predicts better",
         "python run.py task=compare checkpoints=[RESNET,VIVIT] names=[resnet,vivit]",
-        "compare.png",
+        "compare_units.png",
         "Bits per spike of each unit under both; the line is where they tie.",
     ),
     (

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -238,3 +239,13 @@ def test_the_page_of_settings_names_every_group() -> None:
     groups = {str(path.parent.relative_to(ROOT / "conf")) for path in CONF if path.parent != ROOT / "conf"}
     # The sweeper is chosen by config.yaml, and not on the command line.
     assert [group for group in sorted(groups - {"hydra/sweeper"}) if f"`{group}`" not in page] == []
+
+
+def test_the_gallery_has_what_its_script_would_put_there() -> None:
+    """Every picture that ``docs/gallery.py`` names stands in the page, under its caption, and no other one does."""
+    made = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^!\[.*\]\(gallery/(.*)\)\n\n(.*)$", page, re.MULTILINE))
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "docs" / "gallery").iterdir())
+    captions = [caption for _, _, pictures in made["TASKS"].values() for _, caption in pictures]
+    assert list(shown.values()) == [*captions, *(caption for *_, caption in made["OTHERS"])]

@@ -107,7 +107,7 @@ def test_only_what_grows_is_drawn_along_a_curve():
     one, other = "from nothing, train_minutes=1", "from nothing, train_minutes=5"
     assert curve_names(runs, "recordings") == ([one, other] * 2, [])
     assert curve_names(runs, "units") == ([one, other] * 2, [])
-    units = [flat(), flat(**{"data.simulator.units": 8, "data.geometry.units": 8})]
+    units = [flat(), flat(**{"data.most_units": 8})]
     assert curve_names(units, "units")[0] == ["from nothing"] * 2
     assert len(set(curve_names(units, "recordings")[0])) == 2
 

@@ -12,7 +12,7 @@ from vivit_core.data.simulate import Simulator
 
 PLAIN = {
     "frame_rate_hz": None, "transforms": {}, "augmentation": None, "verify": "known", "worker_timeout_s": 300.0,
-    "most_trials": None, "train_minutes": None,
+    "most_trials": None, "train_minutes": None, "most_units": None,
 }  # fmt: skip
 """What a data module is told beside its recordings and how clips are cut from them."""
 

@@ -22,7 +22,7 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import training_statistics
 from vivit_core.data.transforms import Smooth, Velocity
-from vivit_core.specs import Batch, RecordingSpec
+from vivit_core.specs import Batch, RecordingError, RecordingSpec
 from vivit_core.training.data import TrainingData
 
 CLIP, BURN_IN = 8, 3
@@ -183,6 +183,40 @@ def test_what_is_not_among_the_few_trials_is_as_if_it_were_not_there(make: Calla
     np.testing.assert_allclose(few.specs[0].unit_mean_counts, Recording(path).counts(0, 40).mean(0), rtol=1e-6)
     with pytest.raises(ValueError, match=r"data\.most_trials is 0; give 1 or more"):
         datamodule([path], most_trials=0)
+
+
+def test_most_units_leave_the_smaller_inside_the_larger(make: Callable[..., Path]) -> None:
+    """Counts, validity and what is said of units are those of the units that are used, for a twin of them too."""
+    edges = np.arange(0, 121, 20)
+    trials = Trials(edges[:-1], edges[1:], list("abcdef"), ["train"] * 4 + ["val", "test"])
+    path = make(trials=trials)
+    whole, inside = Recording(path), set[str]()
+    count = whole.info.n_units
+    for most in range(1, count + 2):
+        module = datamodule([path], clip_length=5, burn_in=1, most_units=most)
+        module.setup()
+        view, spec = module.recordings[0], module.specs[0]
+        assert len(view.info.unit_ids) == min(most, count) == spec.n_units and inside <= set(view.info.unit_ids)
+        assert module.headers()[0][0].n_units == spec.n_units
+        columns = [whole.info.unit_ids.index(unit) for unit in view.info.unit_ids]
+        assert columns == sorted(columns)
+        np.testing.assert_array_equal(view.counts(0, 120), whole.counts(0, 120)[:, columns])
+        np.testing.assert_array_equal(view.valid(0, 120), whole.valid(0, 120)[:, columns])
+        again = datamodule([path], clip_length=5, burn_in=1, most_units=most)
+        again.configure(specs=[spec])
+        again.setup()
+        np.testing.assert_array_equal(again.recordings[0].counts(0, 120), view.counts(0, 120))
+        inside = set(view.info.unit_ids)
+    drawn = {Some(None, seed, 1).units_of(whole.info.unit_ids) for seed in range(20)}
+    assert len(drawn) == count
+    known = datamodule([path], clip_length=5, burn_in=1, most_units=1)
+    known.setup()
+    all_of_them = datamodule([path], clip_length=5, burn_in=1)
+    all_of_them.configure(specs=known.specs)
+    with pytest.raises(RecordingError, match="other units than expected"):  # of which nobody knows that they are few
+        all_of_them.setup()
+    with pytest.raises(ValueError, match=r"data\.most_units is 0; give 1 or more"):
+        datamodule([path], most_units=0)
 
 
 def test_train_minutes_leave_the_smaller_inside_the_larger_and_other_splits_whole(make: Callable[..., Path]) -> None:

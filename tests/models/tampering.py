@@ -52,6 +52,7 @@ DATA: dict[str, Any] = {
     "worker_timeout_s": 300.0,
     "most_trials": None,
     "train_minutes": None,
+    "most_units": None,
 }
 
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import Settings, machine_of
 from vivit_core.cli.validate import validate
-from vivit_core.data.clips import few
+from vivit_core.data.clips import Some, few
 from vivit_core.data.paths import inside, named
 from vivit_core.data.recording.reader import Recording
 from vivit_core.names import setting
@@ -94,10 +94,10 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes
         paths = files_of(data)
     except ValueError:  # which the task will say
         paths = []
-    infos = []
+    infos, some = [], Some(None, data["seed"], data["most_units"])
     for path in paths:
         try:
-            infos.append(Recording(path).info)
+            infos.append(Recording(path, used=some.units_of).info)
         except RecordingError:
             continue
     if paths and not infos:
@@ -149,7 +149,7 @@ def expected(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes
         width=width,
         rate_hz=rate_hz,
         recordings=geometry["recordings"],
-        units=geometry["recordings"] * geometry["units"],
+        units=geometry["recordings"] * min(geometry["units"], data["most_units"] or geometry["units"]),
         trial_bins=None if bins is None else int(bins * rate_hz / geometry["frame_rate_hz"] + 1e-6),
         train_bins=None,
     )

@@ -25,7 +25,7 @@ RECORDINGS = ("data.recordings", "data.root", "data.simulator.recordings", "data
 GROWS: dict[Over, tuple[str, ...]] = {
     "minutes": ("data.train_minutes",),
     "recordings": RECORDINGS,
-    "units": (*RECORDINGS, "data.simulator.units", "data.geometry.units"),
+    "units": (*RECORDINGS, "data.most_units"),
     "parameters": ("model.",),
 }
 SEEDS = ("seed", "data.seed")

@@ -104,7 +104,7 @@ def few(trials: Trials, most: int) -> Trials:
 
 @dataclass(frozen=True)
 class Some:
-    """Which of a recording's training trials are trained on; those of other splits all stay.
+    """Which of a recording's units are used, and which of its training trials; trials of other splits all stay.
 
     Trials are drawn in an order that follows from the seed alone until the minutes are full, and the last is cut at its
     end. So what a smaller number takes lies inside what a larger one takes.
@@ -113,10 +113,19 @@ class Some:
     ----------
     minutes : at most; None for all.
     seed : of the order.
+    units : at most, drawn in the same way; None for all.
     """
 
     minutes: float | None
     seed: int
+    units: int | None = None
+
+    def units_of(self, unit_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """The units that are used, in the recording's order."""
+        if self.units is None or self.units >= len(unit_ids):
+            return unit_ids
+        drawn = np.random.default_rng(self.seed).permutation(len(unit_ids))[: self.units]
+        return tuple(unit_ids[unit] for unit in sorted(drawn.tolist()))
 
     def of(self, trials: Trials, frame_rate_hz: float) -> Trials:
         """The trials that are used; all of them where the recording has no more minutes.

@@ -89,6 +89,9 @@ class RecordingsDataModule:
     train_minutes
         Minutes of each recording's training trials that are trained on, at most (:class:`clips.Some`), so that
         scores show what more data would bring; validation and test trials stay whole. None for all.
+    most_units
+        Units of each recording that are used, at most (:class:`clips.Some`), so that scores show what more of them
+        would bring. None for all.
     worker_timeout_s
         Seconds to wait for a batch from the processes that read ahead; 0 waits for ever.
     """
@@ -114,6 +117,7 @@ class RecordingsDataModule:
         worker_timeout_s: float,
         most_trials: int | None,
         train_minutes: float | None,
+        most_units: int | None,
     ) -> None:
         evaluation_length = PASS * clip_length if evaluation_length is None else evaluation_length
         for length, left_out, names in (
@@ -131,6 +135,8 @@ class RecordingsDataModule:
             raise ValueError(f"data.most_trials is {most_trials}; give 1 or more, or null for all")
         if train_minutes is not None and not train_minutes > 0:
             raise ValueError(f"data.train_minutes is {train_minutes}; give minutes above 0, or null for all")
+        if most_units is not None and most_units < 1:
+            raise ValueError(f"data.most_units is {most_units}; give 1 or more, or null for all")
         if worker_timeout_s < 0:
             raise ValueError(f"data.worker_timeout_s is {worker_timeout_s}; give seconds, or 0 to wait for ever")
         if verify not in typing.get_args(Verify):
@@ -151,7 +157,7 @@ class RecordingsDataModule:
         self._patterns = None if recordings is None else [str(pattern) for pattern in recordings]
         self._root, self.simulator, self._cache = root, simulator, Path(cache)
         self._behavior, self._verify, self._most_trials = behavior, verify, most_trials
-        self._some = Some(train_minutes, seed)
+        self._some = Some(train_minutes, seed, most_units)
         self.clip_length, self.burn_in = clip_length, burn_in
         self.evaluation_length, self.evaluation_burn_in = evaluation_length, evaluation_burn_in
         self._weighting: Weighting = weighting

@@ -40,7 +40,7 @@ def for_training(
     behavior : names of those that the twin sees; None for all (:func:`seen_behavior`).
     clip_length : bins of a training clip.
     most_trials : of each split that are used; None for all.
-    some : which training trials are trained on.
+    some : which units and training trials are used.
     """
     rate_hz = rate_hz or min(info.frame_rate_hz for info in infos)
     recordings = [
@@ -149,7 +149,7 @@ def for_twin(
     for info in infos:
         spec = known.get(info.recording_id)
         if spec is None:
-            same_units = [s for s in known.values() if set(s.unit_ids) == set(info.unit_ids)]
+            same_units = [s for s in known.values() if set(s.unit_ids) == set(some.units_of(info.unit_ids))]
             if len(same_units) != 1:
                 raise ValueError(
                     f"{info.path}: the twin knows no recording {info.recording_id!r}, "

@@ -121,7 +121,7 @@ class ResampledRecording(Recording):
     frame_rate_hz : the model's; None for the file's own.
     transforms : name -> transform. A :class:`BehaviorTransform` makes the behavior of its name.
     most_trials : of each split, the others being as if they were not there (:func:`clips.few`); None for all.
-    some : which training trials are used of those; None for all.
+    some : which units are used, and which training trials of those; None for all.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ class ResampledRecording(Recording):
         most_trials: int | None = None,
         some: Some | None = None,
     ) -> None:
-        super().__init__(path, recording_id, unit_ids)
+        super().__init__(path, recording_id, unit_ids, None if some is None else some.units_of)
         stored, self._transforms = self.info, dict(transforms or {})
         try:
             self.clock = Clock(

@@ -157,7 +157,7 @@ def curves_of(runs: Sequence[TrainedRun], over: Over, resamples: int, seed: int)
 SWEPT: dict[Over, str] = {  # what a sweep changes for each
     "minutes": "data.train_minutes (hparams_search=scaling)",
     "recordings": "data.recordings or data.simulator.recordings",
-    "units": "data.recordings or data.simulator.units",
+    "units": "data.most_units (hparams_search=scaling_units) or data.recordings",
     "parameters": "the model's size (hparams_search=embedding_dim)",
 }
 

@@ -93,12 +93,13 @@ def expected_recordings(context: RunContext, model: Node, readout: Node, data: N
     if datamodule is None:
         expected = data["geometry"]
         rate_hz = data["frame_rate_hz"] or expected["frame_rate_hz"]  # to which a training would bring them
+        units = min(expected["units"], data["most_units"] or expected["units"])
         context.console.print(
-            f"of data.geometry: {expected['recordings']} recordings of {expected['units']} units, frames "
+            f"of data.geometry: {expected['recordings']} recordings of {units} units, frames "
             f"{tuple(expected['frame_shape'])} (channels, height, width) at {rate_hz:g} Hz; a clip lasts "
             f"{data['clip_length'] / rate_hz:.3g} s"
         )
-        return expected_sizes(data), expected["recordings"], expected["units"]
+        return expected_sizes(data), expected["recordings"], units
     infos, widths_of = datamodule.headers()
     check_positions(readout, infos)
     shapes = sorted({info.frame_shape for info in infos})

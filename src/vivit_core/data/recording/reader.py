@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class Recording:
     ----------
     path : the file.
     recording_id : the name under which it is used; None for its own.
-    unit_ids : its units in the order in which they are wanted (a permutation of the file's); None for the file's order.
+    unit_ids : its units in the order in which they are wanted (a permutation of those used); None for the file's order.
+    used : which of the file's units are used, from their ids; None for all.
 
     Raises
     ------
@@ -72,7 +73,11 @@ class Recording:
     """
 
     def __init__(
-        self, path: str | Path, recording_id: str | None = None, unit_ids: Sequence[str] | None = None
+        self,
+        path: str | Path,
+        recording_id: str | None = None,
+        unit_ids: Sequence[str] | None = None,
+        used: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None,
     ) -> None:
         self.path = Path(path)
         if not known_whole(self.path):
@@ -81,10 +86,13 @@ class Recording:
             info = describe(file, self.path)
         self._state = state_of(self.path)
         self._order: np.ndarray | None = None  # the file's column of each unit, where it differs from the file's order
-        if unit_ids is not None and tuple(unit_ids) != info.unit_ids:
-            missing = sorted(set(unit_ids) - set(info.unit_ids))
-            extra = sorted(set(info.unit_ids) - set(unit_ids))
-            if missing or extra or len(unit_ids) != info.n_units:
+        self._stored_units = info.n_units
+        there = info.unit_ids if used is None else used(info.unit_ids)
+        unit_ids = there if unit_ids is None else unit_ids
+        if tuple(unit_ids) != info.unit_ids:
+            missing = sorted(set(unit_ids) - set(there))
+            extra = sorted(set(there) - set(unit_ids))
+            if missing or extra or len(unit_ids) != len(there):
                 raise RecordingError(
                     self.path,
                     "units/id",
@@ -206,7 +214,7 @@ class Recording:
     def valid(self, start: int, stop: int) -> np.ndarray:
         """(T, U) bool."""
         valid = self._slice("responses/valid", start, stop)
-        if valid.shape[1] == self.info.n_units:
+        if valid.shape[1] == self._stored_units:
             return self._units(valid, 1)
         return np.repeat(valid, self.info.n_units, axis=1)
 
