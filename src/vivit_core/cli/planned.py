@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import Settings, machine_of
 from vivit_core.cli.validate import validate
-from vivit_core.data.clips import Some, few
+from vivit_core.data.clips import few
 from vivit_core.data.paths import inside, named
 from vivit_core.data.recording.reader import Recording
 from vivit_core.names import setting
@@ -94,10 +94,10 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes
         paths = files_of(data)
     except ValueError:  # which the task will say
         paths = []
-    infos, some = [], Some(None, data["seed"], data["most_units"])
+    infos = []
     for path in paths:
         try:
-            infos.append(Recording(path, used=some.units_of).info)
+            infos.append(Recording(path).info)
         except RecordingError:
             continue
     if paths and not infos:
@@ -116,7 +116,7 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes
         width=width,
         rate_hz=rate_hz,
         recordings=len(infos),
-        units=sum(info.n_units for info in infos),
+        units=sum(min(info.n_units, data["most_units"] or info.n_units) for info in infos),
         trial_bins=min(usual_trial(own) for own in lengths),
         train_bins=sum(map(sum, lengths)),
     )
