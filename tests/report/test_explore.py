@@ -178,3 +178,14 @@ def test_the_policy_names_the_pages_one_script(tmp_path: Path):
         "import(",
     ):
         assert forbidden not in explore.part("explore.js").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_picture_is_made_smaller_by_means() -> None:
+    """Stripes of one pixel become gray; every other pixel would show one of both."""
+    stripes = np.tile([0.0, 1.0], (70, 35))
+    found = explore.smaller(stripes)
+    assert found.shape == (24, 24) and max(found.shape) <= explore.MOST_PX
+    np.testing.assert_allclose(found[:, ::2][:, :-1], 1 / 3)
+    np.testing.assert_allclose(found[1, 2], stripes[3:6, 6:9].mean())
+    np.testing.assert_allclose(found[-1, -1], stripes[69:, 69:].mean())
+    assert explore.smaller(stripes[:, :20][:32]).shape == (32, 20)

@@ -5,7 +5,8 @@ An :class:`Explorer` is plain data. The page holds it as JSON beside its section
 pictures tell the same. Explorers of one ``key`` on a page are shown as one, joined by their rows' groups and names: so
 a tuning, which is made later, adds its columns and curves to the units that an evaluation has listed.
 
-How much a page holds is bounded: ``SERIES_BYTES`` of rates over time, whatever the number of units.
+How much an explorer holds is bounded: ``SERIES_BYTES`` of rates over time, whatever the number of units. A page may
+have two with such, of an evaluation and of a comparison.
 
 Shape letters: T bins, R repeats, U rows (units), X places of a curve, H W pixels.
 """
@@ -27,7 +28,7 @@ import numpy as np
 
 from vivit_core.names import page_text
 
-SERIES_BYTES = 4_500_000  # of rates and counts over time on a page; a third more as the page's text
+SERIES_BYTES = 3_000_000  # of an explorer's rates and counts over time; a third more as the page's text
 MOST_BINS, FEWEST_BINS = 600, 100  # of a row's rates
 MOST_REPEATS = 40
 LEVELS = 15  # of a count in a raster, four bits
@@ -331,9 +332,14 @@ def packed(traces: Sequence[np.ndarray], counts_RT: np.ndarray) -> list[Any]:
 
 
 def smaller(picture: np.ndarray) -> np.ndarray:
-    """At most ``MOST_PX`` a side, by leaving pixels out."""
+    """At most ``MOST_PX`` a side: means over squares of pixels, those at the far edges over what is there of them."""
     step = max(1, math.ceil(max(picture.shape) / MOST_PX))
-    return picture[::step, ::step]
+    if step == 1:
+        return picture
+    rows, columns = (np.arange(0, side, step) for side in picture.shape)
+    sums = np.add.reduceat(np.add.reduceat(picture.astype(np.float64), rows, 0), columns, 1)
+    counts = np.outer(*(np.diff([*start, side]) for start, side in zip((rows, columns), picture.shape, strict=True)))
+    return sums / counts
 
 
 def signed(picture: np.ndarray) -> np.ndarray:
