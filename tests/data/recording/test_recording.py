@@ -376,7 +376,7 @@ def test_each_process_opens_the_file_itself(method: str, make: Callable[..., Pat
     queue = context.Queue()
     child = context.Process(target=read_in_child, args=(recording, queue))
     child.start()
-    there, pid = queue.get(timeout=120)
+    there, pid = queue.get(timeout=30)
     child.join()
     assert there == here and pid == child.pid
     assert recording.read(3, 9, {"eye": 2})["counts"].tolist() == here
