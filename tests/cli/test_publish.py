@@ -25,6 +25,8 @@ def test_a_refused_upload_leaves_the_folder_and_says_how_to_go_on(
     monkeypatch.setattr("vivit_core.cli.tasks.publish.push_folder", refused)
     code, printed = command(*words, "out=shared", "hydra.run.dir=first")
     assert code == 1 and "401" in printed and "`hf upload lab/twin shared` uploads it" in printed
+    code, printed = command(*words, "out=hidden", "private=true", "hydra.run.dir=hiding")
+    assert code == 1 and "`hf upload lab/twin hidden --private` uploads it" in printed
     assert load_twin(tmp_path / "shared").kind == "ViViT"
     given: list[Any] = []
 

@@ -89,8 +89,9 @@ def check_new_folder(out: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder of several files, whole or not at all: whatever goes wrong while it is filled, a full disk also, what
-    was written there is taken away, so that the same command can be given again.
+    """A folder beside ``out`` in which its files are made; it gets the name if nothing fails, a full disk also, so that
+    the same command can be given again. Nothing else is ever taken away. A process that is killed leaves its own,
+    ``.NAME.….tmp``.
 
     Raises
     ------
@@ -98,14 +99,17 @@ def new_folder(out: Path) -> Iterator[Path]:
         As ``check_new_folder``.
     """
     check_new_folder(out)
-    stood = out.exists()
+    whole = out.resolve()  # an empty folder may be a link
+    making = whole.with_name(f".{whole.name}.{uuid4().hex[:8]}.tmp")
     try:
-        yield out
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        if stood:
-            out.mkdir(exist_ok=True)
-        raise
+        making.mkdir(parents=True)
+        yield making
+        if whole.exists():
+            shutil.copymode(whole, making)
+        os.replace(making, whole)  # refused where something has come to stand there
+        _sync_folder(whole.parent)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

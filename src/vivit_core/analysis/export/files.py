@@ -68,17 +68,17 @@ def export_stream(twin: Predictor, recording_id: str, kind: Kind, out: Path) -> 
     check_kind(kind)
     made = export_step(twin.to("cpu"), recording_id)
     digits = len(str(len(made.programs) - 1))
-    files = [out / f"phase_{number:0{digits}d}{ENDINGS[kind]}" for number in range(len(made.programs))]
-    with new_folder(out):
-        for program, file in zip(made.programs, files, strict=True):
-            with atomic_write(file) as temporary:
+    names = [f"phase_{number:0{digits}d}{ENDINGS[kind]}" for number in range(len(made.programs))]
+    spec = twin.specs[recording_id]
+    about = {"format": FORMAT, "kind": kind, "phases": names, "recording": spec.to_dict()}
+    with new_folder(out) as making:
+        for program, name in zip(made.programs, names, strict=True):
+            with atomic_write(making / name) as temporary:
                 (save_torch if kind == "torch" else save_onnx)(program, temporary)
-        write_arrays(out / STATE, {f"state_{number}": value.numpy() for number, value in enumerate(made.state)})
-        spec = twin.specs[recording_id]
-        about = {"format": FORMAT, "kind": kind, "phases": [file.name for file in files], "recording": spec.to_dict()}
-        write_text(out / ABOUT, json.dumps(about, indent=1, allow_nan=False) + "\n")
-        check_rates(out, made, spec)
-    return [*files, out / STATE, out / ABOUT]
+        write_arrays(making / STATE, {f"state_{number}": value.numpy() for number, value in enumerate(made.state)})
+        write_text(making / ABOUT, json.dumps(about, indent=1, allow_nan=False) + "\n")
+        check_rates(making, made, spec)
+    return [out / name for name in (*names, STATE, ABOUT)]
 
 
 def save_torch(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -121,9 +121,7 @@ def check_rates(out: Path, made: StreamedStep, spec: RecordingSpec) -> None:
         worst = max(worst, float(np.abs(written.step(frame, behavior) - rates.numpy()).max()))
         largest = max(largest, float(rates.abs().max()))
     if not worst <= AGREES * largest:
-        raise ValueError(
-            f"out={out}: what was written gives rates {worst:.3g} Hz from the stream's; take another format"
-        )
+        raise ValueError(f"what was written gives rates {worst:.3g} Hz from the stream's; take another format")
 
 
 class ExportedStream:

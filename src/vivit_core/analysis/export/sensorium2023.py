@@ -29,7 +29,7 @@ from vivit_core.data.importers.sensorium2023_trials import TierVideo
 from vivit_core.data.transforms import Transform
 from vivit_core.data.video.match import Match
 from vivit_core.models.predictor import Predictor
-from vivit_core.system.files import atomic_write
+from vivit_core.system.files import atomic_write, check_new_folder, new_folder
 from vivit_core.system.terminal import track
 
 SKIPPED, RATE_HZ = 50, 30.0  # first bins of a trial that are not scored; bins a second
@@ -94,32 +94,36 @@ def export_sensorium2023(
         Where the disk is full.
     """
     check_library()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"out={out}: stands there already; name a new folder")
+    check_new_folder(out)
     mice = [Mouse(model, folder) for folder in chosen(model, source, recording, tell)]
     model.to(device).eval()
-    tables = dict[str, Path]()
-    for tier, name in FILES.items():
-        videos = [(mouse, TierVideo(mouse.folder, tier, RATE_HZ)) for mouse in mice if tier in mouse.tiers]
-        if videos:
-            with atomic_write(out / name) as temporary:
-                rows = (row for mouse, video in videos for row in mouse.rows(model, video, transforms))
-                number = sum(len(video.trials) for _, video in videos)
-                write_parquet(temporary, track(rows, f"predict {tier}", number, disable=not progress))
-            tables[tier] = out / name
-            tell(f"{tier}: {number} trials of {len(videos)} recordings")
-        else:
-            tell(f"{tier}: no trial in {source}")
-    if not tables:
-        raise ValueError(f"source={source}: holds no trial of {', '.join(FILES)}; give the folders with test trials")
-    archives = []
-    for name, tiers in UPLOADS.items():
-        if members := [tables[tier] for tier in tiers if tier in tables]:
-            with atomic_write(out / name) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-                for member in members:
-                    archive.write(member, member.name)
-            archives.append(out / name)
-    return [*tables.values(), *archives]
+    tables, archives = dict[str, str](), []
+    with new_folder(out) as making:
+        for tier, name in FILES.items():
+            videos = [(mouse, TierVideo(mouse.folder, tier, RATE_HZ)) for mouse in mice if tier in mouse.tiers]
+            if videos:
+                with atomic_write(making / name) as temporary:
+                    rows = (row for mouse, video in videos for row in mouse.rows(model, video, transforms))
+                    number = sum(len(video.trials) for _, video in videos)
+                    write_parquet(temporary, track(rows, f"predict {tier}", number, disable=not progress))
+                tables[tier] = name
+                tell(f"{tier}: {number} trials of {len(videos)} recordings")
+            else:
+                tell(f"{tier}: no trial in {source}")
+        if not tables:
+            raise ValueError(
+                f"source={source}: holds no trial of {', '.join(FILES)}; give the folders with test trials"
+            )
+        for name, tiers in UPLOADS.items():
+            if members := [tables[tier] for tier in tiers if tier in tables]:
+                with (
+                    atomic_write(making / name) as temporary,
+                    zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+                ):
+                    for member in members:
+                        archive.write(making / member, member)
+                archives.append(name)
+    return [out / name for name in (*tables.values(), *archives)]
 
 
 def chosen(model: Predictor, source: Path, recording: str | None, tell: Callable[[str], None]) -> list[Path]:

@@ -52,11 +52,11 @@ def write_folder(
     data = None if settings is None else settings["data"]
     simulated = data is not None and data["recordings"] is None and data["root"] is None
     pictures = []
-    with new_folder(out):
+    with new_folder(out) as making:
         for kind, caption in PICTURES.items():
             for path in sorted((scores.folder / "pictures").glob(f"{kind}*.png"))[:1]:
                 if path.stat().st_size <= MOST_BYTES:
-                    with atomic_write(out / "pictures" / f"{kind}.png") as temporary:
+                    with atomic_write(making / "pictures" / f"{kind}.png") as temporary:
                         shutil.copyfile(path, temporary)
                     pictures.append((f"pictures/{kind}.png", caption))
         told = card(
@@ -67,6 +67,6 @@ def write_folder(
             pictures=pictures,
             version=version(),
         )
-        write_text(out / CARD, told)
-        files = write_published(out, model, baseline, shared(settings))
+        write_text(making / CARD, told)
+        files = write_published(making, model, baseline, shared(settings))
     return [CARD, *(path for path, _ in pictures), *(path.name for path in files)]

@@ -70,4 +70,5 @@ def publish(
         try:
             tell(f"uploaded: {push_folder(out, push, private, files)}")
         except ValueError as error:
-            raise ValueError(f"{error}. {out} is whole: then `hf upload {push} {out}` uploads it") from error
+            hidden = " --private" if private else ""
+            raise ValueError(f"{error}. {out} is whole: then `hf upload {push} {out}{hidden}` uploads it") from error
