@@ -19,7 +19,10 @@ import torch
 from vivit_core.analysis.attention.surrounds import KINDS, OWN_PX, likeness, median
 from vivit_core.cli.trained import load_trained
 from vivit_core.data.recording.reader import Recording
+from vivit_core.data.resample import ResampledRecording
+from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.twin import Twin
+from vivit_core.parts.build import build_all
 from vivit_core.specs import Clips
 
 SECONDS = 0.25  # of frames that a map is summed over
@@ -34,7 +37,7 @@ def pixel_maps(twin: Twin, recording: Recording, now: int, units: np.ndarray) ->
     start = max(int(trials.start[trials.start <= now].max()), now - back - round(BEFORE * own.frame_rate_hz))
     frames = torch.as_tensor(recording.frames(start, now + 1)).float()[None].requires_grad_()
     behavior = torch.as_tensor(recording.behavior(start, now + 1, own.behavior))[None]
-    rates = twin({name: Clips(frames=frames, behavior=behavior)})[name][0, -1].log()
+    rates = twin({name: Clips(frames=frames, behavior=behavior)})[name][0].log()
     found = []
     for unit in units.tolist():
         (by,) = torch.autograd.grad(rates[unit], frames, retain_graph=True)
@@ -49,12 +52,20 @@ def main() -> None:
     parser.add_argument("recording", type=Path)
     parser.add_argument("--moments", type=int, default=8)
     asked = parser.parse_args()
-    twin, recording = load_trained(asked.checkpoint).model, Recording(asked.recording)
+    trained = load_trained(asked.checkpoint)
+    twin, stored = trained.model, Recording(asked.recording)
     assert isinstance(twin, Twin)
     twin.eval().requires_grad_(False)
+    twin.predict = "last"
+    settings = settings_of(asked.checkpoint, trained.content)
+    transforms = {} if settings is None else build_all("data.transforms", settings["data"].get("transforms", {}))
+    own = twin.specs[stored.recording_id]
+    recording = ResampledRecording(
+        asked.recording, own.frame_rate_hz, transforms, unit_ids=own.unit_ids, chosen=lambda ids: own.unit_ids
+    )
     truth, kinds = recording.context_weights(), recording.unit_column("context")
-    if truth is None or kinds is None:
-        raise SystemExit(f"{asked.recording} does not say where its units' context truly lies")
+    if truth is None or kinds is None or not recording.clock.same:
+        raise SystemExit(f"{asked.recording} does not say at the twin's rate where its units' context truly lies")
     moments = np.linspace(0, len(truth.bins_M) - 1, min(asked.moments, len(truth.bins_M))).astype(int)
     of = np.flatnonzero(np.isin(kinds, list(KINDS)))
     _, height, width = recording.info.frame_shape
@@ -72,7 +83,8 @@ def main() -> None:
         made.append(np.reshape(patches, (len(of), len(truth.y_px_R), len(truth.x_px_C))))
     for kind in KINDS:
         mine = np.flatnonzero(kinds[of] == kind)
-        found = likeness(np.stack(made, 1)[mine], truth.weights_UMRC[of[mine]][:, moments])
+        whole_NMQC = truth.weights_UMRC[of[mine]]
+        found = likeness(np.stack(made, 1)[mine], whole_NMQC[:, moments], np.asarray((whole_NMQC > 0).any(1)))
         told = [median(values) for values in found]
         words = ["  none" if value is None else f"{value:6.3f}" for value in told]
         print(f"{kind}: {len(mine)} units, with the truth {words[0]}, other moments {words[1]}, other units {words[2]}")

@@ -769,7 +769,7 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
         np.testing.assert_allclose(arrays["looks"].sum((1, 2)), 1, rtol=1e-5)
         looks = relevance_of_tokens(Newest(made, "a", one), [1])[0].sum(0).reshape(arrays["looks"].shape[1:])
         np.testing.assert_allclose(arrays["looks"][1], looks / looks.sum(), rtol=1e-4)
-    assert summary["faithful"].keys() == {"tokens"} and summary["faithful"]["tokens"]["units"] == 2
+    assert summary["faithful"].keys() == {"tokens"} and summary["faithful"]["tokens"]["units"] == 5
     masked = section.tables[-1]
     assert [row[0] for row in masked.rows] == [
         f"tokens: {name}" for name in ("rollout", "gradient", "nearest", "random")

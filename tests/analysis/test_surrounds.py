@@ -165,3 +165,28 @@ def test_nobody_knows_the_truth_of_other_recordings(tmp_path: Path) -> None:
     made = simulator(recordings=1, units=5, train_trials=1, val_trials=1, test_trials=1, trial_s=1.0).make(tmp_path)
     recording = Recording(made[0])
     assert maps_beside_truth(looking(recording, recording.truth("center_px")), recording) == {}
+
+
+def test_some_units_of_a_recording_have_their_own_truth(recording: Recording) -> None:
+    """Whatever a recording says of its units, of a part of them it says the same."""
+    wanted = recording.info.unit_ids[1::3]
+    some = Recording(recording.path, used=lambda ids: wanted)
+    columns = [recording.info.unit_ids.index(unit) for unit in wanted]
+    assert some.info.unit_ids == wanted and some.info.n_units == len(wanted)
+    stop = 60
+    for whole, part in (
+        (recording.counts(0, stop), some.counts(0, stop)),
+        (recording.valid(0, stop), some.valid(0, stop)),
+        (recording.truth("rate", 0, stop), some.truth("rate", 0, stop)),
+        (recording.truth("rate_local", 0, stop), some.truth("rate_local", 0, stop)),
+    ):
+        np.testing.assert_array_equal(part, whole[:, columns])
+    for name in ("context", "position_um"):
+        whole_U, part_U = recording.unit_column(name), some.unit_column(name)
+        assert whole_U is not None and part_U is not None
+        np.testing.assert_array_equal(part_U, whole_U[columns])
+    np.testing.assert_array_equal(some.truth("center_px"), recording.truth("center_px")[columns])
+    weights, whole_weights = some.context_weights(), recording.context_weights()
+    assert weights is not None and whole_weights is not None
+    np.testing.assert_array_equal(weights.weights_UMRC, whole_weights.weights_UMRC[columns])
+    np.testing.assert_array_equal(weights.bins_M, whole_weights.bins_M)

@@ -46,6 +46,7 @@ NOW = {"recordings": None, "root": "now", "behavior": [], "clip_length": 9, "bur
         ({"data.root"}, {**TRAINED["data"], "root": "now", "recordings": None}),
         ({"data"}, {**NOW, **CUT_AS_TRAINED}),
         ({"data", "data.clip_length"}, {**NOW, **CUT_AS_TRAINED, "clip_length": 9}),
+        ({"data.seed", "data.cut.deep"}, {**TRAINED["data"], "seed": 1}),
     ],
 )
 def test_data_of_evaluation(said, expected):
@@ -70,6 +71,17 @@ def test_one_key_of_a_simulator_leaves_the_others_as_trained(said, expected):
         patch.setattr("vivit_core.cli.recordings.build", lambda key, node: SimpleNamespace(n_bytes=1))
         assert data_of_evaluation(now, {"data": trained}, said)["simulator"] == expected
     assert trained["simulator"] == {"recordings": 4, "units": 64, "context": None}
+
+
+def test_one_transform_leaves_the_others_as_trained():
+    """Also with data=…; and one that the command line takes out is taken out."""
+    trained = {"data": TRAINED["data"] | {"transforms": {"v": {"width": 1}, "s": {"width": 2}}}}
+    now = NOW | {"transforms": {"s": None}}
+    for said in ({"data.transforms.s"}, {"data", "data.transforms.s"}):
+        assert data_of_evaluation(now, trained, said)["transforms"] == {"v": {"width": 1}, "s": None}
+    assert data_of_evaluation(now, trained, {"data.transforms.v"})["transforms"] == {"s": {"width": 2}}
+    assert data_of_evaluation(now, trained, {"data"})["transforms"] == trained["data"]["transforms"]
+    assert trained["data"]["transforms"] == {"v": {"width": 1}, "s": {"width": 2}}
 
 
 def test_recordings_that_do_not_say_where_their_units_lie(tiny_files: list[Path]) -> None:

@@ -202,10 +202,11 @@ def test_most_units_leave_the_smaller_inside_the_larger(make: Callable[..., Path
         assert columns == sorted(columns)
         np.testing.assert_array_equal(view.counts(0, 120), whole.counts(0, 120)[:, columns])
         np.testing.assert_array_equal(view.valid(0, 120), whole.valid(0, 120)[:, columns])
-        again = datamodule([path], clip_length=5, burn_in=1, most_units=most)
-        again.configure(specs=[spec])
-        again.setup()
-        np.testing.assert_array_equal(again.recordings[0].counts(0, 120), view.counts(0, 120))
+        for changed in ({}, {"seed": 5}, {"most_units": 1}):  # a twin knows its units
+            again = datamodule([path], **({"clip_length": 5, "burn_in": 1, "most_units": most} | changed))
+            again.configure(specs=[spec])
+            again.setup()
+            np.testing.assert_array_equal(again.recordings[0].counts(0, 120), view.counts(0, 120))
         inside = set(view.info.unit_ids)
     drawn = {Some(None, seed, 1).units_of(whole.info.unit_ids) for seed in range(20)}
     assert len(drawn) == count

@@ -27,6 +27,7 @@ Data = dict[str, Any]  # a data node: of conf/data, or of a checkpoint
 # How clips are cut from recordings, and what they hold.
 CUT = (
     "behavior", "transforms", "frame_rate_hz", "clip_length", "burn_in", "evaluation_length", "evaluation_burn_in",
+    "most_units",
 )  # fmt: skip
 MOST_SIMULATED_BYTES = 16 << 30  # of the recordings that are made because a checkpoint was trained on such
 
@@ -64,8 +65,10 @@ def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[s
     paths = sorted(key.replace("/", ".").split(".")[1:] for key in said if key.startswith(("data.", "data/")))
     own = {path[0] for path in paths}
     if "data" in said:
-        cut = {key: trained["data"][key] for key in CUT if key not in own and key in trained["data"]}
-        return {**now, **cut}
+        data = {**now, **{key: trained["data"][key] for key in CUT if key in trained["data"]}}
+        for path in paths:
+            take_over(data, now, path)
+        return data
     data = dict(trained["data"])
     for path in (["cache"], ["num_workers"], *paths):
         take_over(data, now, path)
@@ -84,7 +87,7 @@ def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[s
 
 def take_over(settings: dict[str, Any], now: Mapping[str, Any], path: Sequence[str]) -> None:
     """Set the value at a path to what it is now, and leave all others, also of the groups on the way, as they are; a
-    group that only one of both has is taken over whole."""
+    group that only one of both has is taken over whole, and what is no longer there is left out."""
     *way, last = path
     for step in way:
         inner, of = settings.get(step), now.get(step)
@@ -95,6 +98,8 @@ def take_over(settings: dict[str, Any], now: Mapping[str, Any], path: Sequence[s
         settings, now = settings[step], of
     if last in now:
         settings[last] = now[last]
+    else:
+        settings.pop(last, None)
 
 
 def tested(datamodule: RecordingsDataModule, name: str | None) -> tuple[Recording, Trials]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -146,10 +147,17 @@ def for_twin(
 ) -> tuple[list[ResampledRecording], list[RecordingSpec]]:
     """Recordings of a trained twin: under its names, its order of units, its rate, its statistics."""
     recordings, specs = [], []
+
+    def of_the_twin(spec: RecordingSpec, unit_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Where a twin was trained on some of the units, it knows which."""
+        own = set(spec.unit_ids)
+        few = some.units is not None and own <= set(unit_ids)
+        return tuple(unit for unit in unit_ids if unit in own) if few else unit_ids
+
     for info in infos:
         spec = known.get(info.recording_id)
         if spec is None:
-            same_units = [s for s in known.values() if set(s.unit_ids) == set(some.units_of(info.unit_ids))]
+            same_units = [s for s in known.values() if set(s.unit_ids) == set(of_the_twin(s, info.unit_ids))]
             if len(same_units) != 1:
                 raise ValueError(
                     f"{info.path}: the twin knows no recording {info.recording_id!r}, "
@@ -166,7 +174,14 @@ def for_twin(
             )
         try:
             view = ResampledRecording(
-                info.path, spec.frame_rate_hz, transforms, spec.recording_id, spec.unit_ids, most_trials, some
+                info.path,
+                spec.frame_rate_hz,
+                transforms,
+                spec.recording_id,
+                spec.unit_ids,
+                most_trials,
+                some,
+                partial(of_the_twin, spec),
             )
         except ValueError as error:
             if info.frame_rate_hz >= spec.frame_rate_hz:

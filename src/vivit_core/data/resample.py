@@ -5,7 +5,7 @@ Shape letters: T bins of the model, N bins of the file, D behavior numbers, C ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -122,6 +122,7 @@ class ResampledRecording(Recording):
     transforms : name -> transform. A :class:`BehaviorTransform` makes the behavior of its name.
     most_trials : of each split, the others being as if they were not there (:func:`clips.few`); None for all.
     some : which units are used, and which training trials of those; None for all.
+    chosen : which units are used, from their ids, in the place of what ``some`` says.
 
     Attributes
     ----------
@@ -142,8 +143,9 @@ class ResampledRecording(Recording):
         unit_ids: Sequence[str] | None = None,
         most_trials: int | None = None,
         some: Some | None = None,
+        chosen: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None,
     ) -> None:
-        super().__init__(path, recording_id, unit_ids, None if some is None else some.units_of)
+        super().__init__(path, recording_id, unit_ids, chosen if chosen or some is None else some.units_of)
         stored, self._transforms = self.info, dict(transforms or {})
         try:
             self.clock = Clock(

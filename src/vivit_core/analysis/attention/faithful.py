@@ -33,7 +33,8 @@ from vivit_core.specs import Clips
 
 PART = 0.1  # of all tokens, or cells, that is masked
 DRAWS = 2  # random masks for a unit and moment
-MOMENTS = {"cells": 8, "tokens": 2}  # of a clip, in its second half; blocks take most of the time
+MOMENTS = 4  # of a clip, in its second half
+TOKENS_S = 1.25  # of a clip's end, of whose tokens a tenth is masked: what counts lies in the last few of them
 AT_ONCE = 16  # masks in one pass
 MOST_TOKENS = 16_384  # in one pass through the blocks, where one clip has less
 
@@ -58,12 +59,12 @@ class Newest:
         self.tokens = self.core.tokenizer(frames if self.core.frontend is None else self.core.frontend(frames))
         self.cells = self.core.cells(frames)
         self.x_BTND = self.core.lifted(self.tokens, self.cells)
-        self.context = self.of_tokens(self.x_BTND)
         self.faded: Tensor | None = None
         if self.cells is not None and self.core.cell_attention is not None:
             self.faded = self.core.cell_attention.faded(self.cells)[:, -1:]
         own = twin.own_filter(recording_id)
         self.own = None if own is None else own(given["frames"]).newest()
+        self.maps = self.modulated([*self.tokens.maps, *self.gain_of(self.faded), self.of_tokens(self.x_BTND)])
 
     def of_tokens(self, x_BTND: Tensor) -> FeatureMap:
         """The last map, made of tokens."""
@@ -74,14 +75,15 @@ class Newest:
 
     def with_tokens(self, mask_BTN: Tensor) -> Tensor:
         """Log rates (B, U) with tokens left (1) or masked (0)."""
-        x = self.x_BTND * mask_BTN.to(self.x_BTND)[..., None]
-        return self.log_rates(self.gain_of(self.faded), self.of_tokens(x), len(mask_BTN))
+        last = self.of_tokens(self.x_BTND * mask_BTN.to(self.x_BTND)[..., None])
+        return self.log_rates(self.modulated([*self.tokens.maps, *self.gain_of(self.faded), last]))
 
     def with_cells(self, mask_BRS: Tensor) -> Tensor:
         """Log rates (B, U) with cells left (1) or masked (0); of a twin whose cells attend."""
         assert self.faded is not None
-        faded = self.faded * mask_BRS.to(self.faded)[:, None, None]
-        return self.log_rates(self.gain_of(faded), self.context, len(mask_BRS))
+        gain = self.gain_of(self.faded * mask_BRS.to(self.faded)[:, None, None])
+        # A modulator puts maps of its own first, and changes the last one alone.
+        return self.log_rates([*self.maps[:-2], *gain, self.maps[-1]])
 
     def gain_of(self, faded: Tensor | None) -> list[FeatureMap]:
         attention, energy = self.core.cell_attention, self.core.energy
@@ -89,17 +91,23 @@ class Newest:
             return []
         return [attention.as_map(attention.compared(faded, energy.usual))]
 
-    def log_rates(self, of_cells: list[FeatureMap], of_tokens: FeatureMap, count: int) -> Tensor:
-        def as_many(feature_map: FeatureMap) -> FeatureMap:
-            x = feature_map.x_BCTHW
-            return replace(feature_map, x_BCTHW=x.expand(count, *x.shape[1:]))
+    def modulated(self, maps: list[FeatureMap]) -> list[FeatureMap]:
+        maps = as_many(maps)
+        if self.twin.modulator is None:
+            return maps
+        count = len(maps[0].x_BCTHW)
+        return self.twin.modulator(maps, self.behavior.expand(count, *self.behavior.shape[1:]))
 
-        maps = [as_many(own) for own in (*self.tokens.maps, *of_cells, of_tokens)]
-        if self.twin.modulator is not None:
-            maps = self.twin.modulator(maps, self.behavior.expand(count, *self.behavior.shape[1:]))
-        drive = self.twin.readout(self.recording_id)(maps, self.bins, last=True)
+    def log_rates(self, maps: list[FeatureMap]) -> Tensor:
+        drive = self.twin.readout(self.recording_id)(as_many(maps), self.bins, last=True)
         drive = drive if self.own is None else drive.plus(self.own)
         return self.twin.likelihood(self.recording_id).rate(*drive).log()
+
+
+def as_many(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
+    """Maps of one clip as if they were of as many as the others are of."""
+    count = max(len(own.x_BCTHW) for own in maps)
+    return [replace(own, x_BCTHW=own.x_BCTHW.expand(count, *own.x_BCTHW.shape[1:])) for own in maps]
 
 
 def relevance_of_tokens(newest: Newest, units: Sequence[int]) -> np.ndarray:
@@ -165,7 +173,7 @@ def faithfulness_of_cells(
     None where the twin's cells compare nothing, its readout does not say where it looks, or there are no units.
     """
     trials: list[dict[str, np.ndarray]] = []
-    for part in parts_of(clip, MOMENTS["cells"]):
+    for part in parts_of(clip, MOMENTS):
         maps, newest = surround_maps(twin, recording_id, part), Newest(twin, recording_id, part)
         if maps is None or not len(units):
             return None
@@ -181,12 +189,15 @@ def faithfulness_of_cells(
 def faithfulness_of_tokens(
     twin: Twin, recording_id: str, clip: Clips, units: Sequence[int], seed: int = 0
 ) -> Faithfulness | None:
-    """Of the rollout from units' windows, and of the gradient (``relevance_of_tokens``), over all tokens of a clip.
+    """Of the rollout from units' windows, and of the gradient (``relevance_of_tokens``), over the tokens of the last
+    ``TOKENS_S`` before each moment; what was before is not shown.
 
     Parameters and the result are as for ``faithfulness_of_cells``.
     """
     trials: list[dict[str, np.ndarray]] = []
-    for part in parts_of(clip, MOMENTS["tokens"]):
+    bins = round(TOKENS_S * twin.specs[recording_id].frame_rate_hz)
+    for part in parts_of(clip, MOMENTS):
+        part = Clips(frames=part["frames"][:, :, -bins:], behavior=part["behavior"][:, -bins:])
         maps = extract_attention(twin, {recording_id: part}, mean_of_heads=True)[recording_id]
         if maps.windows is None or not len(units):
             return None

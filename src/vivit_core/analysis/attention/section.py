@@ -49,7 +49,17 @@ def table_of_masks(faithful: dict[str, Any]) -> list[Table]:
         for name, moved in found["moved"].items()
     ]
     columns = ["masked are those named by", "units", "log rate moves by (median)", "part of units above random"]
-    return [Table("A tenth masked: a faithful map names what the rate depends on", columns, rows)] if rows else []
+    return (
+        [
+            Table(
+                "A tenth masked, at the units that read most of it: what a faithful map names, the rate depends on",
+                columns,
+                rows,
+            )
+        ]
+        if rows
+        else []
+    )
 
 
 def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command: str) -> Section:

@@ -30,7 +30,8 @@ Drawn = list[tuple[Path, str]]
 """Pictures and their captions."""
 
 LEAST_SHARE = 0.01  # of a unit's rate, that its surround has to tell for its map to mean something
-MOST_LOOKS = 16  # units whose relevant tokens are found, those whose rate comes most from tokens
+MOST_LOOKS = 16  # units whose relevant tokens are found, or as many as are drawn: those most of whose rate tokens tell
+MOST_TRIED = 32  # units whose maps of the surround are tried, those most of whose rate it tells
 
 
 def plot_attention(
@@ -269,10 +270,10 @@ def study_attention(
     ``coordinates`` and the edges of ``TokenGrid``, ``rollout`` (T, rows, columns) of the newest output at ``place``,
     ``unit_ids`` (U,) and each unit's ``token_share`` (U,), and where readouts say where they look their ``windows``
     (U, rows, columns). ``looks`` (U, rows, columns) is how much tokens of each place change a unit's newest rate
-    (``relevance_of_tokens``), and sums to one; zeros for a unit that reads no tokens, and beyond the ``MOST_LOOKS``
-    units whose rate comes most from tokens. Where cells attend to their surround, ``cell_share`` (U,) is how much of a
-    unit's rate comes from that, and ``surround_alike`` and ``surround_agree`` (U, rows, columns) are its units' maps in
-    the newest frame, on ``cell_y_px`` and ``cell_x_px``.
+    (``relevance_of_tokens``), and sums to one; zeros for a unit that reads no tokens, and beyond the units whose rate
+    comes most from tokens (``MOST_LOOKS``, or ``units`` where these are more). Where cells attend to their surround,
+    ``cell_share`` (U,) is how much of a unit's rate comes from that, and ``surround_alike`` and ``surround_agree`` (U,
+    rows, columns) are its units' maps in the newest frame, on ``cell_y_px`` and ``cell_x_px``.
 
     Parameters
     ----------
@@ -330,7 +331,7 @@ def study_attention(
     if maps.windows is not None:
         arrays["windows"] = maps.windows
     most = [int(unit) for unit in np.argsort(-np.nan_to_num(shares), kind="stable")]
-    relevance = relevant_tokens(Newest(twin, recording_id, clip), most[:MOST_LOOKS])
+    relevance = relevant_tokens(Newest(twin, recording_id, clip), most[: max(units, MOST_LOOKS)])
     arrays["looks"] = np.zeros((len(shares), rows, columns), np.float32)
     for unit, own in relevance.items():
         arrays["looks"][unit] = own.sum(0)
@@ -340,11 +341,12 @@ def study_attention(
         arrays |= {"surround_alike": around.alike, "surround_agree": around.agree}
         arrays |= {"cell_y_px": around.ys, "cell_x_px": around.xs}
     write_arrays(out / "attention.npz", arrays)
-    reading = [] if of_cells is None else np.flatnonzero(of_cells >= LEAST_SHARE).tolist()
+    reading = [] if of_cells is None else np.argsort(-np.nan_to_num(of_cells), kind="stable")[:MOST_TRIED].tolist()
+    reading = [unit for unit in reading if of_cells is not None and of_cells[unit] >= LEAST_SHARE]
     drawn_units = [unit for unit in most if unit in relevance][:units]
     faithful = {
         "cells": faithfulness_of_cells(twin, recording_id, clip, reading),
-        "tokens": faithfulness_of_tokens(twin, recording_id, clip, drawn_units),
+        "tokens": faithfulness_of_tokens(twin, recording_id, clip, list(relevance)[:MOST_LOOKS]),
     }
     summary = {
         "recording": recording_id,

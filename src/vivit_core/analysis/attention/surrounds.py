@@ -124,7 +124,7 @@ def maps_beside_truth(twin: Twin, recording: Recording) -> dict[str, BesideTruth
         if not len(units := np.flatnonzero(kinds == kind)):
             continue
         map_NMQC, true_NMQC = np.stack(made[which], axis=1)[units], truth.weights_UMRC[units]
-        correlation, other_moments, other_units = likeness(map_NMQC, true_NMQC)
+        correlation, other_moments, other_units = likeness(map_NMQC, true_NMQC, np.asarray((true_NMQC > 0).any(1)))
         found[kind] = BesideTruth(
             units=units,
             correlation=correlation,
@@ -137,23 +137,19 @@ def maps_beside_truth(twin: Twin, recording: Recording) -> dict[str, BesideTruth
     return found
 
 
-def likeness(map_NMQC: np.ndarray, true_NMQC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def likeness(
+    map_NMQC: np.ndarray, true_NMQC: np.ndarray, counts_NQC: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N,) each: how maps of one kind's units, at moments M, correlate with their truth, with that of other moments,
-    and with that of other units, over the places that ever count for the unit; NaN where nothing can be said."""
+    and with that of other units, over the places that count for the unit; NaN where nothing can be said."""
     same, moments, others = [], [], []
-    for unit, own_MQC in enumerate(map_NMQC):
-        counts_QC = np.asarray((true_NMQC[unit] > 0).any(0))
+    for unit, (own_MQC, counts_QC) in enumerate(zip(map_NMQC, counts_NQC, strict=True)):
         in_time = correlations(own_MQC, true_NMQC[unit], counts_QC)  # (M, M)
         same.append(mean_of(np.diag(in_time)))
         moments.append(mean_of(np.where(np.eye(len(own_MQC), dtype=bool), np.nan, in_time)))
         rest_MXQC = np.delete(true_NMQC, unit, axis=0).swapaxes(0, 1)
-        others.append(
-            mean_of(
-                np.array(
-                    [correlations(own[None], rest, counts_QC)[0] for own, rest in zip(own_MQC, rest_MXQC, strict=True)]
-                )
-            )
-        )
+        pairs = zip(own_MQC, rest_MXQC, strict=True)
+        others.append(mean_of(np.array([correlations(own[None], rest, counts_QC)[0] for own, rest in pairs])))
     return np.array(same), np.array(moments), np.array(others)
 
 
