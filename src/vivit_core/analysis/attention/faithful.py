@@ -33,7 +33,7 @@ from vivit_core.specs import Clips
 
 PART = 0.1  # of all tokens, or cells, that is masked
 DRAWS = 2  # random masks for a unit and moment
-MOMENTS = 4  # of a clip, in its second half
+OF_CELLS, OF_TOKENS = 4, 2  # moments of a clip, in its second half; blocks take longer
 TOKENS_S = 1.25  # of a clip's end, of whose tokens a tenth is masked: what counts lies in the last few of them
 AT_ONCE = 16  # masks in one pass
 MOST_TOKENS = 16_384  # in one pass through the blocks, where one clip has less
@@ -173,7 +173,7 @@ def faithfulness_of_cells(
     None where the twin's cells compare nothing, its readout does not say where it looks, or there are no units.
     """
     trials: list[dict[str, np.ndarray]] = []
-    for part in parts_of(clip, MOMENTS):
+    for part in parts_of(clip, OF_CELLS):
         maps, newest = surround_maps(twin, recording_id, part), Newest(twin, recording_id, part)
         if maps is None or not len(units):
             return None
@@ -196,7 +196,7 @@ def faithfulness_of_tokens(
     """
     trials: list[dict[str, np.ndarray]] = []
     bins = round(TOKENS_S * twin.specs[recording_id].frame_rate_hz)
-    for part in parts_of(clip, MOMENTS):
+    for part in parts_of(clip, OF_TOKENS):
         part = Clips(frames=part["frames"][:, :, -bins:], behavior=part["behavior"][:, -bins:])
         maps = extract_attention(twin, {recording_id: part}, mean_of_heads=True)[recording_id]
         if maps.windows is None or not len(units):
