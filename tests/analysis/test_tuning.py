@@ -111,13 +111,15 @@ def test_size_tuning_without_a_surround(found: Any) -> None:
 
 
 def test_the_twin_that_comes_with_the_package_prefers_what_its_units_do() -> None:
-    shown = replace(GRATINGS, directions=8, temporal_frequencies_hz=[4.0], contrast=0.25, contrasts=[], sizes_px=[])
+    """At a contrast below that at which its units answer half of their most. At 0.25 they answer alike to most spatial
+    frequencies, and the true neurons themselves are half an octave from those of their filters."""
+    shown = replace(GRATINGS, directions=8, temporal_frequencies_hz=[4.0], contrast=0.06, contrasts=[], sizes_px=[])
     twin = load_twin("simulated")
     units = Population.draw(64, (36, 64), 120.0, np.random.default_rng([0, 0, 1]))  # of sim0, by the simulator's seed
     tuning = measure(Screen(twin, "sim0", (0.0, 255.0)), shown, twin.centers_px("sim0"), progress=False)
     found = against_truth(preferences(tuning), units.truth())
-    assert np.nanmedian(found["orientation_error_deg"]) < 10
-    assert np.nanmedian(np.abs(found["spatial_frequency_error_octaves"])) < 0.5
+    assert np.nanmedian(found["orientation_error_deg"]) < 4
+    assert np.nanmedian(np.abs(found["spatial_frequency_error_octaves"])) < 0.25
     assert np.nanmean(found["kind_right"]) > 0.7
     assert np.median(np.linalg.norm(twin.centers_px("sim0") - units.center_px, axis=1)) < 2
 
