@@ -24,9 +24,9 @@ def test_a_refused_upload_leaves_the_folder_and_says_how_to_go_on(
 
     monkeypatch.setattr("vivit_core.cli.tasks.publish.push_folder", refused)
     code, printed = command(*words, "out=shared", "hydra.run.dir=first")
-    assert code == 1 and "401" in printed and "`hf upload lab/twin shared` uploads it" in printed
-    code, printed = command(*words, "out=hidden", "private=true", "hydra.run.dir=hiding")
-    assert code == 1 and "`hf upload lab/twin hidden --private` uploads it" in printed
+    assert code == 1 and "401" in printed and "`hf upload lab/twin shared --private` uploads it" in printed
+    code, printed = command(*words, "out=open", "private=false", "hydra.run.dir=opening")
+    assert code == 1 and "`hf upload lab/twin open` uploads it" in printed
     assert load_twin(tmp_path / "shared").kind == "ViViT"
     given: list[Any] = []
 
@@ -35,8 +35,8 @@ def test_a_refused_upload_leaves_the_folder_and_says_how_to_go_on(
         return "https://hub/lab/twin"
 
     monkeypatch.setattr("vivit_core.cli.tasks.publish.push_folder", taken)
-    code, printed = command(*words, "out=again", "private=true", "hydra.run.dir=second")
+    code, printed = command(*words, "out=again", "private=false", "hydra.run.dir=second")
     assert code == 0 and "uploaded: https://hub/lab/twin" in printed
-    assert given[:2] == ["lab/twin", True]
+    assert given[:2] == ["lab/twin", False]
     assert {str(path.relative_to(tmp_path / "again")) for path in (tmp_path / "again").rglob("*.*")} >= set(given[2])
     assert {"README.md", "config.json", "model.safetensors"} <= set(given[2])

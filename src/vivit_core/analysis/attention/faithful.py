@@ -121,7 +121,8 @@ def relevance_of_tokens(newest: Newest, units: Sequence[int]) -> np.ndarray:
         for first in range(0, len(units), several):
             some = list(units[first : first + several])
             there = newest.x_BTND.new_ones(len(some), *shape).requires_grad_()
-            own = newest.with_tokens(there)[range(len(some)), some].sum()
+            at = torch.tensor(some, device=there.device)
+            own = newest.with_tokens(there).index_select(1, at).diagonal().sum()
             (by,) = torch.autograd.grad(own, there)
             found[first : first + several] = by.abs().cpu().numpy()
     finally:
@@ -265,7 +266,8 @@ def moved(
 
     def rates(own: np.ndarray) -> np.ndarray:
         parts = torch.as_tensor(1.0 - own, dtype=torch.float32).split(several)
-        return torch.cat([log_rates(part) for part in parts])[:, list(units)].cpu().numpy()
+        found: np.ndarray = torch.cat([log_rates(part) for part in parts]).cpu().numpy()
+        return found[:, list(units)]
 
     with torch.no_grad():
         whole_N = rates(np.zeros(allowed[:1].shape))[0]
