@@ -223,6 +223,32 @@ def test_presentations_of_templates(
     assert column == "timeseries" or "1 presentations of no picture: the empty screen (importer.background)" in said
 
 
+def test_pictures_that_stand_too_short_to_be_shown_are_counted(
+    tmp_path: Path, importer: Callable[..., Importer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of 4 ms, where a bin has 25; that others stand for ten bins is meant so, and no matter of a line."""
+    holder, nwb = templates("series"), build(stimulus=None, trials=None)
+    nwb.add_stimulus_template(holder)
+    edges = np.append(3.0 + 0.25 * np.arange(8), 5.0)
+    starts = np.insert(edges[:-1], 3, edges[3] - 0.004)
+    stops = np.append(starts[1:], 5.0)
+    shown = [0, 1, 2, 4, 3, 0, 1, 2, 3]
+    nwb.add_time_intervals(
+        table(
+            [
+                {"start_time": a, "stop_time": b, "image_index": number}
+                for a, b, number in zip(starts, stops, shown, strict=True)
+            ]
+        )
+    )
+    path = saved(tmp_path / "a.nwb", nwb)
+    words = ["presentations=shows", "picture_column=image_index", "frame_rate_hz=40", *SPLITS]
+    info = Recording(importer("nwb", *words)(path, tmp_path / "x.h5")[0]).info
+    said = capsys.readouterr().out
+    assert info.n_frames == 80 and "1 pictures were replaced within half a bin and are not shown" in said
+    assert "repeated" not in said
+
+
 def test_a_film_as_template_shown_in_part(tmp_path: Path, importer: Callable[..., Importer]) -> None:
     """A table with rows of two stimuli: a stretch of a film outside the file, and something that is not imported."""
     film(tmp_path / "a.avi", FRAMES)
