@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vivit_core.analysis.attention.surrounds import KINDS, OWN_PX, likeness, median
+from vivit_core.analysis.attention.surrounds import KINDS, OWN_PX, beside_truth, median
 from vivit_core.cli.trained import load_trained
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
@@ -84,7 +84,7 @@ def main() -> None:
     for kind in KINDS:
         mine = np.flatnonzero(kinds[of] == kind)
         whole_NMQC = truth.weights_UMRC[of[mine]]
-        found = likeness(np.stack(made, 1)[mine], whole_NMQC[:, moments], np.asarray((whole_NMQC > 0).any(1)))
+        found = beside_truth(np.stack(made, 1)[mine], whole_NMQC[:, moments], np.asarray((whole_NMQC > 0).any(1)))
         told = [median(values) for values in found]
         words = ["  none" if value is None else f"{value:6.3f}" for value in told]
         print(f"{kind}: {len(mine)} units, with the truth {words[0]}, other moments {words[1]}, other units {words[2]}")

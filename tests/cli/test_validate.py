@@ -77,9 +77,8 @@ def wrong_for(value):
 
 def test_every_value_of_a_wrong_type_is_named(compose):
     settings = compose()
-    together: dict[
-        Any, dict[tuple[str | int, ...], list[Any]]
-    ] = {}  # a group's settings at once: all its problems are told
+    # A group's settings are wrong at once: all its problems are told. Those of the root are told before any group's.
+    together: dict[Any, dict[tuple[str | int, ...], list[Any]]] = {}
     for path, value in leaves(settings):
         if path[0] not in ("callbacks", "logger") and path[-1] != "_target_":
             together.setdefault(path[:-1] or path, {})[path] = wrong_for(value)

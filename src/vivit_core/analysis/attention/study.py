@@ -341,9 +341,8 @@ def study_attention(
         arrays |= {"surround_alike": around.alike, "surround_agree": around.agree}
         arrays |= {"cell_y_px": around.ys, "cell_x_px": around.xs}
     write_arrays(out / "attention.npz", arrays)
-    reading = [] if of_cells is None else np.argsort(-np.nan_to_num(of_cells), kind="stable")[:MOST_TRIED].tolist()
-    reading = [unit for unit in reading if of_cells is not None and of_cells[unit] >= LEAST_SHARE]
-    drawn_units = [unit for unit in most if unit in relevance][:units]
+    told = np.zeros(len(shares)) if of_cells is None else np.nan_to_num(of_cells)
+    reading = [unit for unit in np.argsort(-told, kind="stable")[:MOST_TRIED].tolist() if told[unit] >= LEAST_SHARE]
     faithful = {
         "cells": faithfulness_of_cells(twin, recording_id, clip, reading),
         "tokens": faithfulness_of_tokens(twin, recording_id, clip, list(relevance)[:MOST_LOOKS]),
@@ -367,7 +366,7 @@ def study_attention(
     rate_hz = twin.specs[recording_id].frame_rate_hz
     drawn = plot_attention(folder, maps, frames, frame_rate_hz=rate_hz, place=place, of_heads=kept, most_heads=heads)
     drawn += plot_statistics(folder, statistics)
-    of_drawn = {unit: relevance[unit] for unit in drawn_units}
+    of_drawn = dict(list(relevance.items())[:units])
     drawn += plot_readouts(folder, twin, recording_id, maps.grid, frames, of_drawn, shares)
     if of_cells is not None:
         drawn += plot_surrounds(folder, beside_truth, twin.specs[recording_id].unit_ids, of_cells, units)

@@ -124,7 +124,7 @@ def maps_beside_truth(twin: Twin, recording: Recording) -> dict[str, BesideTruth
         if not len(units := np.flatnonzero(kinds == kind)):
             continue
         map_NMQC, true_NMQC = np.stack(made[which], axis=1)[units], truth.weights_UMRC[units]
-        correlation, other_moments, other_units = likeness(map_NMQC, true_NMQC, np.asarray((true_NMQC > 0).any(1)))
+        correlation, other_moments, other_units = beside_truth(map_NMQC, true_NMQC, np.asarray((true_NMQC > 0).any(1)))
         found[kind] = BesideTruth(
             units=units,
             correlation=correlation,
@@ -137,7 +137,7 @@ def maps_beside_truth(twin: Twin, recording: Recording) -> dict[str, BesideTruth
     return found
 
 
-def likeness(
+def beside_truth(
     map_NMQC: np.ndarray, true_NMQC: np.ndarray, counts_NQC: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N,) each: how maps of one kind's units, at moments M, correlate with their truth, with that of other moments,
