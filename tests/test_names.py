@@ -477,7 +477,7 @@ def tuning_of(folder: Path) -> list[Path]:
     shown |= {kind: RNG.uniform(-1, 1, (2, 1, 12, 16)) for kind in ("mei_image", "natural_image")}
     arrays = {f"{key_name(ODD)}/{kind}": array for kind, array in shown.items()}
     excited = [
-        {"unit": name, "kind": kind, "mei_hz": 1.0, "natural_hz": 1.0}
+        {"unit": name, "kind": kind, "mei_hz": 1.0, "natural_hz": 1.0, "truth_mei_hz": 1.0, "truth_natural_hz": np.nan}
         for kind in ("image", "clip")
         for name in UNITS[:2]
     ]

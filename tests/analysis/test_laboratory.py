@@ -566,14 +566,14 @@ ASCENT = Ascent(
     step=0.5,
     budget=0.3,
     jitter_px=0,
-    total_variation=0.0,
-    max_cycles_per_px=0.5,
+    naturalness=0.0,
     settle_s=0.1,
     picture_s=0.15,
     diverse=3,
     diversity=0.0,
     seed=0,
 )
+SEEN = torch.randn(8, 9, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))  # weighs nothing in ASCENT
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
@@ -583,8 +583,8 @@ def cosine(one: Tensor, other: Tensor) -> float:
 @pytest.mark.parametrize("kind", ["image", "clip"])
 def test_the_least_exciting_picture_of_a_linear_unit_is_the_most_exciting_one_turned_over(kind: Kind) -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
-    most, most_hz = most_exciting(screen, [0, 2], ASCENT, kind, progress=False)
-    least, least_hz = least_exciting(screen, [0, 2], ASCENT, kind, progress=False)
+    most, most_hz = most_exciting(screen, SEEN, [0, 2], ASCENT, kind, progress=False)
+    least, least_hz = least_exciting(screen, SEEN, [0, 2], ASCENT, kind, progress=False)
     assert [cosine(a, b) < -0.95 for a, b in zip(most, least, strict=True)] == [True, True]
     blank_hz = screen.rates(torch.zeros(1, 20, HEIGHT, WIDTH))[0, -1, [0, 2]].detach().numpy()
     assert (least_hz < 0.9 * blank_hz).all() and (most_hz > 1.1 * blank_hz).all()
@@ -596,19 +596,20 @@ def test_the_least_exciting_picture_of_a_linear_unit_is_the_most_exciting_one_tu
 def test_diverse_pictures_differ_and_excite(kind: Kind, gain: float) -> None:
     """A unit that squares its filter's response likes an image and its negative alike, and nothing else."""
     screen = Screen(known_ln(linear=0.0, quadratic=1.0, gain=gain), "known", (0.0, 255.0))
-    two = replace(ASCENT, diverse=2, diversity=2.0)
-    pictures, hz = diverse_exciting(screen, [1, 3], two, kind, progress=False)
+    fifty = replace(ASCENT, steps=50)  # with fewer, what pushes them apart is noise too
+    two = replace(fifty, diverse=2, diversity=2.0)
+    pictures, hz = diverse_exciting(screen, SEEN, [1, 3], two, kind, progress=False)
     assert pictures.shape == (2, 2, 1 if kind == "image" else 9, HEIGHT, WIDTH) and hz.shape == (2, 2)
-    _, most_hz = most_exciting(screen, [1, 3], ASCENT, kind, progress=False)
+    _, most_hz = most_exciting(screen, SEEN, [1, 3], fifty, kind, progress=False)
     for unit in range(2):
         assert cosine(*pictures[unit]) < -0.6
-        assert (hz[unit] > 0.6 * most_hz[unit]).all()
+        assert (hz[unit] > 0.9 * most_hz[unit]).all()
 
 
 def test_the_least_exciting_image_is_not_gray() -> None:
     """All contrast drives this unit, and yet the image has the budget's."""
     screen = Rule(lambda clip: 5 + 100 * clip.square().mean((2, 3)))
-    least, _ = least_exciting(screen, [0], replace(ASCENT, steps=5), "image", progress=False)
+    least, _ = least_exciting(screen, SEEN, [0], replace(ASCENT, steps=5), "image", progress=False)
     budget = ASCENT.budget * screen.natural_contrast
     assert float(least.square().mean().sqrt()) == pytest.approx(budget, rel=1e-3)
 
@@ -629,7 +630,7 @@ def test_the_surround_that_suppresses_most() -> None:
 
     screen = Rule(rule)
     center = 0.4 * torch.randn(1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) * IN
-    found, hz, alone = suppressing_surround(screen, [1], ASCENT, center, OUT[None], progress=False)
+    found, hz, alone = suppressing_surround(screen, SEEN, [1], ASCENT, center, OUT[None], progress=False)
     torch.testing.assert_close(found[:, 0] * (OUT == 0), center * (OUT == 0))
     around = found[0, 0] * OUT
     assert abs(cosine(around, wave)) > 0.9
@@ -644,8 +645,8 @@ def test_further_pictures_are_written_and_shown_to_the_true_neurons(tmp_path: Pa
     sorts: list[Any] = ["least", "diverse", "surround"]
     told, kept = [], {}
     for kind, bins in (("image", 1), ("clip", 9)):
-        most, most_hz = most_exciting(screen, [2], short, kind, progress=False)
-        rows, arrays = more_pictures(sorts, kind, screen, screen, sites, most, most_hz, short, False)
+        most, most_hz = most_exciting(screen, SEEN, [2], short, kind, progress=False)
+        rows, arrays = more_pictures(sorts, kind, screen, screen, SEEN, sites, most, most_hz, short, False)
         own = sorts if kind == "image" else sorts[:2]  # a surround is an image
         assert [row["sort"] for row in rows] == own and {(row["unit"], row["kind"]) for row in rows} == {(2, kind)}
         for row in rows:  # the twin itself in the true neurons' place
@@ -661,7 +662,7 @@ def test_further_pictures_are_written_and_shown_to_the_true_neurons(tmp_path: Pa
     with Image.open(made[1]) as film:
         assert film.n_frames == 9 and film.height > 5 * HEIGHT * tuning_plots.ZOOM  # most, least and three diverse ones
     images = torch.as_tensor(kept["known/mei_image"])
-    (alone,), _ = more_pictures(["least"], "image", screen, None, sites, images, most_hz, short, False)
+    (alone,), _ = more_pictures(["least"], "image", screen, None, SEEN, sites, images, most_hz, short, False)
     assert np.isnan(alone["truth_ratio"]) and np.isfinite(alone["ratio"])
 
 

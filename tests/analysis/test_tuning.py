@@ -35,7 +35,7 @@ from vivit_core.analysis.receptive_fields.fields import gradient_fields
 from vivit_core.analysis.screen import Screen
 from vivit_core.analysis.tuning.draws import along, drawn, with_intervals
 from vivit_core.analysis.tuning.measure import Projector, measure, preferences
-from vivit_core.analysis.tuning.most_exciting import Ascent, best_natural, most_exciting, roughness
+from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting, natural_power
 from vivit_core.analysis.tuning.numbers import Curves, Responses, against_truth, half_width_deg, naka_rushton, peak_of
 from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tune import tune
@@ -412,9 +412,9 @@ def test_lines_of_pixels_are_tuned_without_orientations(size: tuple[int, int]) -
     for name in ("orientation_deg", "osi", "circular_variance", "orientation_bandwidth_deg"):
         assert np.isnan(found[name]).all()
     assert found["driven"].all() and np.isfinite(found["spatial_frequency"]).all()
-    ascent = replace(ASCENT, steps=3, total_variation=0.1)
+    ascent = replace(ASCENT, steps=3, naturalness=0.5)
     for kind in ("image", "clip"):
-        pictures, hz = most_exciting(screen, [0], ascent, kind, progress=False)
+        pictures, hz = most_exciting(screen, torch.rand(9, LAGS, *size), [0], ascent, kind, progress=False)
         assert torch.isfinite(pictures).all() and np.isfinite(hz).all()
 
 
@@ -431,7 +431,7 @@ def test_every_model_can_be_looked_into(name: str) -> None:
     found = preferences(measure(screen, QUICK, np.full((5, 2), 7.0), progress=False))
     assert np.isfinite(found["best_hz"]).all() and found["orientation_deg"].shape == (5,)
     ascent = replace(ASCENT, steps=8, picture_s=0.1)
-    _, best_hz = most_exciting(screen, [0, 3], ascent, "clip", progress=False)
+    _, best_hz = most_exciting(screen, natural, [0, 3], ascent, "clip", progress=False)
     assert (best_hz >= found["blank_hz"][[0, 3]] * 0.99).all()
 
 
@@ -451,7 +451,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "tuning.json").read_text()) == summary
     assert summary["groups"]["all"]["orientation_within_15deg"] == 1.0
     assert summary["groups"]["all, half of the oracle"]["units"] == 1
-    assert len(summary["most_exciting"]) == 4
+    assert len(summary["most_exciting"]) == 4 and all(e["truth_mei_hz"] is None for e in summary["most_exciting"])
     with np.load(tmp_path / "out" / "tuning.npz") as arrays:
         assert arrays["known/f0_DSFU"].shape == (8, 4, 3, 4)
         assert arrays["known/mei_clip"].shape == (2, LAGS, HEIGHT, WIDTH)
@@ -502,6 +502,22 @@ def test_some_units_alone(tmp_path: Path) -> None:
     assert section.explore is not None and section.explore.plain()["names"] == ["b", "d"]
 
 
+def test_true_neurons_are_shown_the_most_exciting_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vivit_core.analysis.tuning.tune.true_screen", lambda recording, screen: screen)
+    few = {"mei": replace(ASCENT, steps=2), "mei_units": 1, "natural": 4, "lab_units": 0}
+    summary = tuned(known_ln(gain=0.2), tmp_path, **few)
+    assert [e["kind"] for e in summary["most_exciting"]] == ["image", "clip"]
+    for e in summary["most_exciting"]:  # the twin itself in the true neurons' place
+        assert e["truth_mei_hz"] == pytest.approx(e["mei_hz"], rel=1e-5)
+        assert e["truth_natural_hz"] == pytest.approx(e["natural_hz"], rel=1e-5)
+    (table,) = (
+        table
+        for table in report_section(summary, tmp_path / "out", "run").tables
+        if table.title == "Most exciting pictures"
+    )
+    assert table.columns[-2:] == ("truly (Hz)", "the natural one truly (Hz)")
+
+
 # Most exciting pictures -----------------------------------------------------------------------------------------------
 
 ASCENT = Ascent(
@@ -509,14 +525,14 @@ ASCENT = Ascent(
     step=0.5,
     budget=0.2,
     jitter_px=0,
-    total_variation=0.0,
-    max_cycles_per_px=0.5,
+    naturalness=0.0,
     settle_s=0.1,
     picture_s=LAGS / RATE_HZ,
     diverse=3,
     diversity=0.5,
     seed=0,
 )
+SEEN = torch.randn(8, LAGS, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))  # weighs nothing in ASCENT
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -525,10 +541,10 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_most_exciting_pictures_of_a_linear_unit_are_its_filter() -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
-    clips, hz = most_exciting(screen, [0, 2], ASCENT, "clip", progress=False)
+    clips, hz = most_exciting(screen, SEEN, [0, 2], ASCENT, "clip", progress=False)
     for clip, unit in zip(clips.numpy(), (0, 2), strict=True):
         assert cosine(clip, COURSE[:, None, None] * fields_UHW()[unit]) > 0.95
-    images, _ = most_exciting(screen, [0, 2], ASCENT, "image", progress=False)
+    images, _ = most_exciting(screen, SEEN, [0, 2], ASCENT, "image", progress=False)
     for image, unit in zip(images.numpy(), (0, 2), strict=True):
         assert abs(cosine(image[0], fields_UHW()[unit])) > 0.95
     # The response that is told is that of the picture, and as large as the budget allows.
@@ -542,32 +558,63 @@ def test_steps_begin_with_the_picture_and_rates_are_told_after_gray(monkeypatch:
     bins: list[int] = []
     rates = screen.rates
     monkeypatch.setattr(screen, "rates", lambda clips: bins.append(clips.shape[1]) or rates(clips))
-    images, hz = most_exciting(screen, [0], replace(ASCENT, steps=3), "image", progress=False)
+    images, hz = most_exciting(screen, SEEN, [0], replace(ASCENT, steps=3), "image", progress=False)
     assert bins == [LAGS] * 3 + [LAGS + 6]  # and 0.1 s of gray
     told = rates(torch.cat([torch.zeros(1, 6, HEIGHT, WIDTH), images.expand(-1, LAGS, -1, -1)], 1))[0, 6:, 0].mean()
     assert hz[0] == pytest.approx(float(told.detach()))
 
 
-def test_pictures_keep_their_budget_range_and_frequencies() -> None:
+def test_pictures_keep_their_budget_and_range() -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
-    ascent = replace(ASCENT, budget=0.9, max_cycles_per_px=0.2, jitter_px=1, total_variation=0.1)
-    images, _ = most_exciting(screen, [1], ascent, "image", progress=False)
+    images, _ = most_exciting(screen, SEEN, [1], replace(ASCENT, budget=0.9, jitter_px=1), "image", progress=False)
     assert images.abs().max() <= 1 + 1e-6
     assert images.square().mean().sqrt() <= 0.9 * screen.natural_contrast + 1e-6
-    # Cutting at the pixels' range brings a little back.
-    spectrum = torch.fft.fft2(images[0, 0]).abs().square()
-    fy, fx = torch.fft.fftfreq(HEIGHT)[:, None], torch.fft.fftfreq(WIDTH)
-    high = (fy.square() + fx.square()).sqrt() > 0.2
-    assert spectrum[high].sum() < 0.05 * spectrum.sum()
-    rough, _ = most_exciting(screen, [1], replace(ascent, total_variation=0.0), "image", progress=False)
-    assert roughness(images) < roughness(rough)
 
 
-@pytest.mark.parametrize("size", [(31, 1), (1, 31), (1, 1)])
-def test_roughness_skips_an_axis_of_one_pixel(size: tuple[int, int]) -> None:
-    line = torch.arange(float(max(size))).reshape(1, 1, *size) + 1
-    slope = 1.0 if max(size) > 1 else 1e-4
-    torch.testing.assert_close(roughness(line), slope / line.square().mean().sqrt()[None], rtol=1e-3, atol=0)
+def smoothed(clips_BTHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips whose pixels and frames are means of near ones, and the filter's power at each frequency of ``rfftn``."""
+    gain_THF = torch.ones(1, 1, 1)
+    sizes = clips_BTHW.shape[1:]
+    for axis, frequency in enumerate(
+        (torch.fft.fftfreq(sizes[0]), torch.fft.fftfreq(sizes[1]), torch.fft.rfftfreq(sizes[2]))
+    ):
+        along = 0.6 + 0.4 * torch.cos(2 * np.pi * frequency)
+        gain_THF = gain_THF * along.reshape([-1 if i == axis else 1 for i in range(3)])
+    spectrum = torch.fft.rfftn(clips_BTHW, dim=(1, 2, 3)) * gain_THF
+    return torch.fft.irfftn(spectrum, s=sizes, dim=(1, 2, 3)), gain_THF.square()
+
+
+def test_natural_power_is_that_of_the_frames() -> None:
+    noise = torch.randn(400, LAGS, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    flat = natural_power(noise)
+    assert flat.shape == (LAGS, HEIGHT, WIDTH // 2 + 1)
+    torch.testing.assert_close(flat, torch.ones_like(flat), atol=0.35, rtol=0)
+    clips, power_THF = smoothed(noise)
+    found = natural_power(0.1 * clips)  # whatever the contrast
+    both = torch.log(found), torch.log(power_THF)
+    assert float(torch.corrcoef(torch.stack([each.flatten() for each in both]))[0, 1]) > 0.99
+    # Frames are real, so that half of the frequencies stand for two; over all of them the mean is one.
+    twice = torch.full((WIDTH // 2 + 1,), 2.0)
+    twice[0] = twice[-1] = 1.0
+    assert float((found * twice).sum() / (LAGS * HEIGHT * WIDTH)) == pytest.approx(1.0, rel=1e-4)
+    assert torch.equal(natural_power(torch.zeros(3, 1, 4, 5)), torch.ones(1, 4, 3))  # one gray says nothing
+
+
+@pytest.mark.parametrize("kind", ["image", "clip"])
+def test_with_naturalness_a_linear_unit_has_the_average_of_natural_pictures_before_its_spikes(kind: Kind) -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    seen = torch.randn(400, LAGS, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
+    for _ in range(4):
+        seen, _ = smoothed(seen)
+    (own,), _ = most_exciting(screen, seen, [0], ASCENT, kind, progress=False)
+    (made,), _ = most_exciting(screen, seen, [0], replace(ASCENT, naturalness=1.0), kind, progress=False)
+    power = natural_power(seen if kind == "clip" else seen[:, -1:])
+    field = torch.as_tensor(fields_UHW()[0])
+    linear = (torch.as_tensor(COURSE)[:, None, None] if kind == "clip" else 1) * field.expand(1, -1, -1)
+    average = torch.fft.irfftn(torch.fft.rfftn(linear) * power, s=linear.shape)
+    assert abs(cosine(own.numpy(), linear.numpy())) > 0.95
+    assert abs(cosine(made.numpy(), average.numpy())) > 0.95
+    assert abs(cosine(made.numpy(), linear.numpy())) < 0.9
 
 
 def test_best_natural_picture() -> None:
@@ -583,6 +630,8 @@ def test_best_natural_picture() -> None:
 def test_ascent_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="budget=0"):
         replace(ASCENT, budget=0.0)
+    with pytest.raises(ValueError, match=r"naturalness=1\.5 is not from 0 to 1"):
+        replace(ASCENT, naturalness=1.5)
 
 
 def test_orientation_of_known_units_by_maps_agrees() -> None:

@@ -23,7 +23,7 @@ from vivit_core.stimuli.noise import Noise
 
 NOISE = Noise(kind="white", contrast=0.5, density=1.0, check_px=2, hold_bins=1, clips=2, clip_s=0.3, seed=0)
 ASCENT = Ascent(
-    steps=2, step=0.5, budget=0.2, jitter_px=1, total_variation=0.1, max_cycles_per_px=0.3, settle_s=0.1, picture_s=0.1,
+    steps=2, step=0.5, budget=0.2, jitter_px=1, naturalness=0.5, settle_s=0.1, picture_s=0.1,
     diverse=3,
     diversity=0.5,
     seed=0,

@@ -14,6 +14,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from vivit_core.analysis.predict import Split
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
@@ -24,6 +25,7 @@ from vivit_core.system.terminal import track
 BINS_AT_ONCE = 1200  # bins of a pass; what a pass keeps for a gradient grows with it
 
 
+TEST_FIRST: tuple[Split, ...] = ("test", "val", "train")
 RANGE_FRAMES = 512  # frames, evenly spaced over the recording, whose extremes bound float pixels
 
 
@@ -230,9 +232,11 @@ def sampled_frames(recording: Recording) -> np.ndarray:
     return np.stack([recording.frames(int(place), int(place) + 1) for place in places])
 
 
-def natural_clips(screen: Screen, recording: Recording, bins: int, number: int) -> Tensor:
+def natural_clips(
+    screen: Screen, recording: Recording, bins: int, number: int, splits: Sequence[Split] = TEST_FIRST
+) -> Tensor:
     """Clips (B, T, H, W) in contrast, evenly spread over :func:`clip_starts`; at most ``number``, colors averaged."""
-    starts = clip_starts(recording, bins)
+    starts = clip_starts(recording, bins, splits)
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, number).round().astype(int))]
     clips = [recording.frames(int(start), int(start) + bins).astype(np.float32).mean(0) for start in chosen]
     return screen.to_contrast(torch.as_tensor(np.stack(clips)))
@@ -243,7 +247,7 @@ def natural_pictures(screen: Screen, recording: Recording, number: int) -> tuple
 
     At most ``number``; colors are averaged. Where there are no test trials they are of validation, or of training.
     """
-    trials = next(of for split in ("test", "val", "train") if len((of := recording.info.trials.of(split)).start))
+    trials = next(of for split in TEST_FIRST if len((of := recording.info.trials.of(split)).start))
     rows = [repeats[0] for repeats in trials.by_stimulus().values()]
     places = np.concatenate([np.arange(trials.start[row], trials.stop[row]) for row in rows])
     film = np.repeat(np.arange(len(rows)), [trials.stop[row] - trials.start[row] for row in rows])
@@ -252,9 +256,8 @@ def natural_pictures(screen: Screen, recording: Recording, number: int) -> tuple
     return screen.to_contrast(torch.as_tensor(np.stack(pictures))), film[chosen]
 
 
-def clip_starts(recording: Recording, bins: int) -> np.ndarray:
-    """Where clips of so many bins begin in the test trials; where none is that long, in those of validation, or of
-    training.
+def clip_starts(recording: Recording, bins: int, splits: Sequence[Split] = TEST_FIRST) -> np.ndarray:
+    """Where clips of so many bins begin in the trials of the first of these splits that has one as long.
 
     Raises
     ------
@@ -262,7 +265,7 @@ def clip_starts(recording: Recording, bins: int) -> np.ndarray:
         Where no trial is that long.
     """
     starts = np.zeros(0, int)
-    for split in ("test", "val", "train"):
+    for split in splits:
         trials = recording.info.trials.of(split)
         ranges = [np.arange(start, stop - bins + 1) for start, stop in zip(trials.start, trials.stop, strict=True)]
         starts = np.concatenate([np.zeros(0, int), *ranges])

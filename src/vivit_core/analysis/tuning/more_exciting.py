@@ -51,6 +51,7 @@ def more_pictures(
     kind: Kind,
     screen: Screen,
     true: Screen | None,
+    seen_BTHW: Tensor,
     sites: Sequence[Site],
     most_MTHW: Tensor,
     most_hz: np.ndarray,
@@ -64,6 +65,8 @@ def more_pictures(
     sorts : which. A suppressing surround is an image, and is left out of clips.
     kind : images or clips.
     screen, true : the twin's units, and the true neurons before the same screen.
+    seen_BTHW : clips that the model was trained on, see
+        :func:`~vivit_core.analysis.tuning.most_exciting.most_exciting`.
     sites : the units.
     most_MTHW, most_hz : their most exciting pictures of this kind, T = 1 for images, and the rates to them.
     ascent : how to seek.
@@ -80,7 +83,7 @@ def more_pictures(
     for sort in sorts:
         if kind == "clip" and sort == "surround":
             continue
-        found = sought(sort, kind, screen, sites, most_MTHW, most_hz, ascent, progress)
+        found = sought(sort, kind, screen, seen_BTHW, sites, most_MTHW, most_hz, ascent, progress)
         arrays[sort] = found.pictures_MKTHW.numpy()
         truth_hz_MK = truth_compared_MK = np.full((len(units), 1), math.nan)
         if true is not None:
@@ -109,6 +112,7 @@ def sought(
     sort: More,
     kind: Kind,
     screen: Screen,
+    seen_BTHW: Tensor,
     sites: Sequence[Site],
     most_MTHW: Tensor,
     most_hz: np.ndarray,
@@ -118,14 +122,14 @@ def sought(
     """Pictures of one sort."""
     units = [site.unit for site in sites]
     if sort == "least":
-        pictures, hz = least_exciting(screen, units, ascent, kind, progress)
+        pictures, hz = least_exciting(screen, seen_BTHW, units, ascent, kind, progress)
         return Found(pictures[:, None], most_MTHW, hz[:, None], most_hz)
     if sort == "diverse":
-        pictures, hz = diverse_exciting(screen, units, ascent, kind, progress)
+        pictures, hz = diverse_exciting(screen, seen_BTHW, units, ascent, kind, progress)
         return Found(pictures, most_MTHW, hz, most_hz)
     around = torch.stack([ring(screen.frame_size, site.center_px, site.diameter_px) for site in sites])
     centers = most_MTHW[:, 0] * (1 - around)
-    images, hz, alone = suppressing_surround(screen, units, ascent, centers, around, progress)
+    images, hz, alone = suppressing_surround(screen, seen_BTHW, units, ascent, centers, around, progress)
     return Found(images[:, None], centers[:, None], hz[:, None], alone)
 
 

@@ -1,10 +1,12 @@
 """Most exciting images and clips, and others of their kind: gradient ascent on a unit's response, under a budget.
 
 After Walker et al. 2019 and Bashivan et al. 2019, with the budget in the recording's own pixels: the picture stays
-inside their range, and its root mean square contrast over the frame below a bound.
+inside their range, and its contrast below a bound. The bound follows the spectrum of the frames that the model was
+trained on (``naturalness``): a frequency that they have little of costs more. Among pictures of one Gaussian density,
+which knows of natural frames nothing but their spectrum, that is the most exciting.
 
-Shape letters: M units (each with a picture of its own), K diverse ones of one unit, T bins of a clip (1 for an image),
-H W pixels, U units.
+Shape letters: M units (each with a picture of its own), K diverse ones of one unit, B clips, T bins of a clip (1 for an
+image), H W pixels, F spatial frequencies along x of a real transform, U units.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor
 from vivit_core.analysis.screen import BINS_AT_ONCE, Screen
 from vivit_core.system.terminal import track
 
+RARE = 1e-3  # of the mean power: a frequency with less is hardly used to bring a picture into the pixels' range
 CANDIDATES = 4  # natural pictures of each unit that are shown once more, after gray
 
 Kind = Literal["image", "clip"]
@@ -36,11 +39,12 @@ class Ascent:
     steps : of gradient ascent.
     step : length of the first step, in the budget's norm; it sinks to a tenth by the last.
     budget : largest root mean square contrast over the frame (of a clip: over all its frames), as a share of that of
-        the training trials' pixels.
+        the training trials' pixels. With ``naturalness`` it bounds the picture before its frequencies are weighted.
     jitter_px : the picture is shifted at random by up to this much in each step, px, so that nothing is made of single
         pixels' accidents.
-    total_variation : weight of the picture's total variation (mean slope over mean contrast) against the log rate.
-    max_cycles_per_px : spatial frequencies above are taken out.
+    naturalness : from 0 to 1, how far the spectrum of the training trials' frames weights the picture's frequencies in
+        space and time. With 0 all cost alike, and a linear unit's picture is its filter. With 1 each costs contrast
+        over what the frames have of it, and a linear unit's picture is the average of natural ones before its spikes.
     settle_s : gray before the picture, s, for the rates that are told; the steps begin with the picture.
     picture_s : length of the picture, s. An image stands still for as long.
     diverse : pictures of a unit, where diverse ones are sought.
@@ -52,8 +56,7 @@ class Ascent:
     step: float
     budget: float
     jitter_px: int
-    total_variation: float
-    max_cycles_per_px: float
+    naturalness: float
     settle_s: float
     picture_s: float
     diverse: int
@@ -63,14 +66,16 @@ class Ascent:
     def __post_init__(self) -> None:
         problems = [
             f"{name}={getattr(self, name)} is not above 0"
-            for name in ("steps", "step", "budget", "max_cycles_per_px", "picture_s")
+            for name in ("steps", "step", "budget", "picture_s")
             if not getattr(self, name) > 0
         ]
         problems += [
             f"{name}={getattr(self, name)} is below 0"
-            for name in ("jitter_px", "total_variation", "settle_s", "diversity")
+            for name in ("jitter_px", "settle_s", "diversity")
             if getattr(self, name) < 0
         ]
+        if not 0 <= self.naturalness <= 1:
+            problems.append(f"naturalness={self.naturalness} is not from 0 to 1")
         if self.diverse < 2:
             problems.append(f"diverse={self.diverse} is below 2")
         if problems:
@@ -89,13 +94,15 @@ def response(rates_MTU: Tensor, bins: int, kind: Kind) -> Tensor:
 
 
 def most_exciting(
-    screen: Screen, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
+    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
 ) -> tuple[Tensor, np.ndarray]:
     """The picture that drives each of some units most.
 
     Parameters
     ----------
     screen : the units' screen.
+    seen_BTHW : clips that the model was trained on, in contrast, of ``ascent.picture_s``; their spectrum weights the
+        picture's frequencies. Of an image the last frames count.
     units : indices of the units; each gets a picture of its own, all of them in one pass.
     ascent, kind : how to seek, and whether an image or a clip.
     progress : show a bar.
@@ -104,21 +111,22 @@ def most_exciting(
     -------
     pictures (M, T, H, W) in contrast, T = 1 for images, and the response to each, (M,) in Hz, unshifted.
     """
-    return climb(screen, units, ascent, kind, f"exciting {kind}s", progress)
+    return climb(screen, seen_BTHW, units, ascent, kind, f"exciting {kind}s", progress)
 
 
 def least_exciting(
-    screen: Screen, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
+    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
 ) -> tuple[Tensor, np.ndarray]:
-    """The picture that drives each unit least, of just the contrast that the budget allows: gray would say nothing.
+    """The picture that drives each unit least, with the whole budget: gray would say nothing.
 
     Parameters and returns as of :func:`most_exciting`.
     """
-    return climb(screen, units, ascent, kind, f"least exciting {kind}s", progress, sign=-1.0, whole_budget=True)
+    what = f"least exciting {kind}s"
+    return climb(screen, seen_BTHW, units, ascent, kind, what, progress, sign=-1.0, whole_budget=True)
 
 
 def diverse_exciting(
-    screen: Screen, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
+    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
 ) -> tuple[Tensor, np.ndarray]:
     """``ascent.diverse`` pictures for each unit, which drive it and are unlike each other.
 
@@ -127,7 +135,7 @@ def diverse_exciting(
 
     Parameters
     ----------
-    screen, units, ascent, kind, progress : see :func:`most_exciting`.
+    screen, seen_BTHW, units, ascent, kind, progress : see :func:`most_exciting`.
 
     Returns
     -------
@@ -139,12 +147,13 @@ def diverse_exciting(
     Ding et al. 2023 (diverse exciting inputs in mouse V1).
     """
     many = [unit for unit in units for _ in range(ascent.diverse)]
-    pictures, hz = climb(screen, many, ascent, kind, f"diverse {kind}s", progress, alike=ascent.diverse)
+    pictures, hz = climb(screen, seen_BTHW, many, ascent, kind, f"diverse {kind}s", progress, alike=ascent.diverse)
     return rearrange(pictures, "(m k) t h w -> m k t h w", k=ascent.diverse), hz.reshape(-1, ascent.diverse)
 
 
 def suppressing_surround(
     screen: Screen,
+    seen_BTHW: Tensor,
     units: Sequence[int],
     ascent: Ascent,
     centers_MHW: Tensor,
@@ -155,8 +164,8 @@ def suppressing_surround(
 
     Parameters
     ----------
-    screen, units, ascent, progress : see :func:`most_exciting`. The budget bounds the surround's root mean square
-        contrast over the surround.
+    screen, seen_BTHW, units, ascent, progress : see :func:`most_exciting`. The budget bounds the surround's contrast
+        over the surround.
     centers_MHW : what stands in each unit's center, zero elsewhere.
     around_MHW : one where the surround may be, zero in the center.
 
@@ -169,8 +178,9 @@ def suppressing_surround(
     Fu et al. 2024 (surrounds of most exciting images in mouse V1).
     """
     center, around = centers_MHW[:, None], around_MHW[:, None]
+    what = "suppressing surrounds"
     found, hz = climb(
-        screen, units, ascent, "image", "suppressing surrounds", progress, sign=-1.0, center=center, around=around
+        screen, seen_BTHW, units, ascent, "image", what, progress, sign=-1.0, center=center, around=around
     )
     bins = screen.bins(ascent.picture_s)
     with torch.no_grad():
@@ -181,6 +191,7 @@ def suppressing_surround(
 
 def climb(
     screen: Screen,
+    seen_BTHW: Tensor,
     units: Sequence[int],
     ascent: Ascent,
     kind: Kind,
@@ -197,11 +208,11 @@ def climb(
 
     Parameters
     ----------
-    screen, units, ascent, kind, progress : see :func:`most_exciting`.
+    screen, seen_BTHW, units, ascent, kind, progress : see :func:`most_exciting`.
     what : is sought, for the bar.
     sign : 1 makes the rate large, −1 small.
     alike : so many entries in a row are of one unit, and are pushed apart.
-    whole_budget : the picture has the budget's contrast, not only at most that.
+    whole_budget : the budget is used up, and not only kept.
     center, around : (M, 1, H, W); what stands still, and where the picture may be.
 
     Returns
@@ -217,42 +228,65 @@ def climb(
         area_M = around.flatten(1).sum(1) * frames
     norm_M = (ascent.budget * screen.natural_contrast * area_M.sqrt())[:, None, None, None]
     column = torch.as_tensor(list(units), device=screen.device)
-    smooth = low_pass(screen.frame_size, ascent.max_cycles_per_px)
+    weight_THF = natural_power(seen_BTHW[:, -frames:]) ** (ascent.naturalness / 2)
 
-    def within(x: Tensor) -> Tensor:
-        """The frequency limit, then where the picture may be, the pixels' range, and the budget."""
-        x = torch.fft.irfft2(torch.fft.rfft2(x) * smooth, s=screen.frame_size)
-        x = (x if around is None else x * around).clamp(-1.0, 1.0)
-        scale = norm_M / length(x).clamp_min(1e-12)
-        return x * (scale if whole_budget else scale.clamp(max=1.0))
+    # The inverse of the weights, but for frequencies that natural frames have next to nothing of.
+    back_THF = weight_THF / (weight_THF.square() + RARE)
 
-    def shown(x: Tensor) -> Tensor:
+    def filtered(z: Tensor, by_THF: Tensor) -> Tensor:
+        return torch.fft.irfftn(torch.fft.rfftn(z, dim=(1, 2, 3)) * by_THF, s=shape[1:], dim=(1, 2, 3))
+
+    def weighted(z: Tensor) -> Tensor:
+        """What of a picture may be shown: its frequencies weighted, where it may be."""
+        x = filtered(z, weight_THF)
+        return x if around is None else x * around
+
+    def picture(z: Tensor) -> Tensor:
+        x = weighted(z).clamp(-1.0, 1.0)
         return x if center is None else center + x
+
+    def within(z: Tensor) -> Tensor:
+        """In the pixels' range, so that nothing of the budget is spent on what is cut off; then in the budget."""
+        x = weighted(z)
+        z = z + filtered(x.clamp(-1.0, 1.0) - x, back_THF)
+        scale = norm_M / length(z).clamp_min(1e-12)
+        return z * (scale if whole_budget else scale.clamp(max=1.0))
 
     def own(x: Tensor, settle_s: float) -> Tensor:
         rates_MTU = screen.rates(played(screen, x, settle_s, bins))
         return response(rates_MTU, bins, kind).gather(1, column[:, None])[:, 0]
 
-    x = within(torch.randn(shape, generator=generator))
-    x = 0.1 * norm_M * x / length(x).clamp_min(1e-12)
+    z = torch.randn(shape, generator=generator)
+    z = 0.1 * norm_M * z / length(z).clamp_min(1e-12)
     for i in track(range(ascent.steps), f"{what} {screen.spec.recording_id}", disable=not progress):
         shift = torch.randint(-ascent.jitter_px, ascent.jitter_px + 1, (2,), generator=generator).tolist()
-        x = x.detach().requires_grad_()
+        z = z.detach().requires_grad_()
         # What a model has not seen counts as gray, so the steps do without the gray before, which costs as much again.
-        goal_M = sign * own(torch.roll(shown(x), shift, (2, 3)), 0.0).clamp_min(1e-6).log().cpu()
-        if ascent.total_variation:
-            goal_M = goal_M - ascent.total_variation * roughness(x)
-        goal = goal_M.sum()
+        goal = sign * own(torch.roll(picture(z), shift, (2, 3)), 0.0).clamp_min(1e-6).log().cpu().sum()
         if alike > 1:
-            goal = goal + ascent.diversity * nearest(x / norm_M, alike).sum()
-        (slope,) = torch.autograd.grad(goal, x)
-        slope = torch.fft.irfft2(torch.fft.rfft2(slope) * smooth, s=screen.frame_size)
+            goal = goal + ascent.diversity * nearest(z / norm_M, alike).sum()
+        (slope,) = torch.autograd.grad(goal, z)
         slope = slope / length(slope).clamp_min(1e-12)
         along = 0.1 ** (i / max(1, ascent.steps - 1))
-        x = within(x.detach() + ascent.step * along * norm_M * slope)
-    x = shown(x.detach())
+        z = within(z.detach() + ascent.step * along * norm_M * slope)
     with torch.no_grad():
+        x = picture(z.detach())
         return x, own(x, ascent.settle_s).cpu().numpy()
+
+
+def natural_power(seen_BTHW: Tensor) -> Tensor:
+    """The mean power of clips at each frequency in space and time, (T, H, F) for ``rfftn``; over all frequencies its
+    mean is one.
+
+    Each clip fades out towards its ends (a Hann window), because a border that does not go on at the other side would
+    count as an edge. Clips without any contrast say nothing of frequencies, which then weigh alike.
+    """
+    fading = [torch.hann_window(size + 2, periodic=False)[1:-1] for size in seen_BTHW.shape[1:]]
+    window_THW = fading[0][:, None, None] * fading[1][:, None] * fading[2]
+    power_THW = torch.fft.fftn(seen_BTHW * window_THW, dim=(1, 2, 3)).abs().square().mean(0)
+    mean = power_THW.mean()
+    power_THW = power_THW / mean if mean > 0 else torch.ones_like(power_THW)
+    return power_THW[..., : seen_BTHW.shape[-1] // 2 + 1]
 
 
 def length(x_MTHW: Tensor) -> Tensor:
@@ -265,24 +299,6 @@ def nearest(x_MTHW: Tensor, alike: int) -> Tensor:
     flat = rearrange(x_MTHW, "(m k) t h w -> m k (t h w)", k=alike)
     first, second = torch.triu_indices(alike, alike, 1).unbind()
     return (flat[:, first] - flat[:, second]).square().sum(-1).add(1e-12).sqrt().amin(1)
-
-
-def low_pass(size: tuple[int, int], cycles_per_px: float) -> Tensor:
-    """For ``rfft2``: one below the limit, zero above."""
-    fy, fx = torch.fft.fftfreq(size[0]), torch.fft.rfftfreq(size[1])
-    return (fy[:, None].square() + fx.square() <= cycles_per_px**2).float()
-
-
-def roughness(x_MTHW: Tensor) -> Tensor:
-    """Mean slope over mean contrast, (M,): it says how rough a picture is, whatever its contrast."""
-    height, width = x_MTHW.shape[2:]
-    rows, columns = max(1, height - 1), max(1, width - 1)
-    square = torch.zeros_like(x_MTHW[:, :, :rows, :columns])
-    for axis, size in ((2, height), (3, width)):
-        if size > 1:  # there is no slope across a line of pixels
-            square = square + torch.diff(x_MTHW, dim=axis)[:, :, :rows, :columns].square()
-    slope = (square + 1e-8).sqrt().flatten(1).mean(1)
-    return slope / x_MTHW.square().mean((1, 2, 3)).add(1e-8).sqrt()
 
 
 @torch.no_grad()

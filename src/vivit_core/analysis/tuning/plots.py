@@ -169,10 +169,12 @@ def plot_exciting(
     figure = Figure(figsize=(2.9 * len(images), 2 * 2.9 * min(height / width, TALL) + 1.1), layout="constrained")
     grid = figure.subplots(2, len(images), squeeze=False)
     for i, told in enumerate(images):
-        for axes, picture, hz in ((grid[0, i], made[i], told["mei_hz"]), (grid[1, i], natural[i], told["natural_hz"])):
+        for axes, picture, sort in ((grid[0, i], made[i], "mei"), (grid[1, i], natural[i], "natural")):
             axes.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(f"{hz:.1f} Hz", fontsize=8)
+            truth = told[f"truth_{sort}_hz"]
+            truly = f", truly {truth:.1f} Hz" if np.isfinite(truth) else ""
+            axes.set_xlabel(f"{told[f'{sort}_hz']:.1f} Hz{truly}", fontsize=8)
         grid[0, i].set_title(short(told["unit"], 24), fontsize=9)
     grid[0, 0].set_ylabel("most exciting", fontsize=8)
     grid[1, 0].set_ylabel("best natural", fontsize=8)

@@ -58,7 +58,8 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
     laboratory(summary, tables, text)
     if excited := summary["most_exciting"]:
         text.append(
-            "Most exciting images and clips were sought by gradient ascent under a budget of contrast, and are "
+            "Most exciting images and clips were sought by gradient ascent under a budget of contrast, in which "
+            "frequencies that the training trials' frames have little of cost more (mei.naturalness). They are "
             "compared with the most exciting of the natural ones of the test split, shown in the same way: after gray, "
             "an image for as long as a clip. Natural ones keep their own contrast."
         )
@@ -70,6 +71,9 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
             )
         names = {"mei_hz": "most exciting (Hz)", "natural_hz": "best natural (Hz)", "gain": "ratio"}
         names |= {"mei_rms": "its rms contrast", "natural_rms": "the natural one's"}
+        if any(e["truth_mei_hz"] is not None for e in excited):
+            text.append("The true neurons of the simulated recordings were shown the same pictures.")
+            names |= {"truth_mei_hz": "truly (Hz)", "truth_natural_hz": "the natural one truly (Hz)"}
         shown = [(e["recording"], e["unit"], e["kind"], *(e[name] for name in names)) for e in excited]
         tables.append(Table("Most exciting pictures", ("recording", "unit", "kind", *names.values()), shown))
     if more := summary["more_exciting"]:

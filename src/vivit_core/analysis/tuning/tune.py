@@ -29,7 +29,7 @@ from vivit_core.analysis.tuning.laboratory import (
 )
 from vivit_core.analysis.tuning.laboratory_plots import plot_protocol, plot_truth
 from vivit_core.analysis.tuning.measure import measure, preferences
-from vivit_core.analysis.tuning.more_exciting import more_pictures
+from vivit_core.analysis.tuning.more_exciting import more_pictures, shown_to
 from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, More, best_natural, most_exciting
 from vivit_core.analysis.tuning.numbers import FAR, against_truth
 from vivit_core.analysis.tuning.protocols.base import Bench, Protocol
@@ -40,6 +40,8 @@ from vivit_core.stimuli.gratings import Gratings
 from vivit_core.system.tables import write_table
 
 log = logging.getLogger(__name__)
+
+SEEN = 256  # clips of the training trials, whose mean spectrum most exciting pictures follow
 
 
 # --- the whole: files, pictures, summary ------------------------------------------------------------------------------
@@ -157,13 +159,18 @@ def tune(
         if mei is None or mei_units == 0:
             continue
         sought_for = order[:mei_units].tolist()
-        shown = natural_clips(screen, recording, screen.bins(mei.picture_s), natural)
+        bins = screen.bins(mei.picture_s)
+        shown = natural_clips(screen, recording, bins, natural)
+        seen = natural_clips(screen, recording, bins, SEEN, ("train", "val", "test"))
         kinds: tuple[Kind, Kind] = ("image", "clip")
         for kind in kinds:
-            made, made_hz = most_exciting(screen, sought_for, mei, kind, progress)
+            made, made_hz = most_exciting(screen, seen, sought_for, mei, kind, progress)
             best, best_hz = best_natural(screen, shown, sought_for, mei, kind, progress)
             arrays[f"{key}/mei_{kind}"] = made.numpy()
             arrays[f"{key}/natural_{kind}"] = best.numpy()
+            truly = [np.full(len(sought_for), math.nan)] * 2
+            if true is not None:
+                truly = [shown_to(true, sought_for, x[:, None], kind, mei)[:, 0] for x in (made, best)]
             for i, unit in enumerate(sought_for):
                 excited.append(
                     {
@@ -174,12 +181,14 @@ def tune(
                         "natural_hz": float(best_hz[i]),
                         "gain": float(made_hz[i] / best_hz[i]),
                         "far": bool(made_hz[i] > FAR * best_hz[i]),
+                        "truth_mei_hz": float(truly[0][i]),
+                        "truth_natural_hz": float(truly[1][i]),
                         "mei_rms": float(made[i].square().mean().sqrt()),
                         "natural_rms": float(best[i].square().mean().sqrt()),
                     }
                 )
             sites = sites_of(tuning, centers_U2, sought_for)
-            found_more, sought = more_pictures(mei_more, kind, screen, true, sites, made, made_hz, mei, progress)
+            found_more, sought = more_pictures(mei_more, kind, screen, true, seen, sites, made, made_hz, mei, progress)
             for row in found_more:
                 more.append({"recording": spec.recording_id, **row, "unit": spec.unit_ids[row["unit"]]})
             arrays |= {f"{key}/{name}_{kind}": values for name, values in sought.items()}
