@@ -238,9 +238,9 @@ def test_train_minutes_leave_the_smaller_inside_the_larger_and_other_splits_whol
         windows = TrainingWindows(info.trials, 5)
         assert all(set(range(windows[k], windows[k] + 5)) <= used for k in range(len(windows)))
         inside = used
-    drawn = {tuple(Some(20 / 6000, seed).of(trials, 100.0).of("train").start.tolist()) for seed in range(8)}
+    drawn = {tuple(Some(20 / 6000, seed, None).of(trials, 100.0).of("train").start.tolist()) for seed in range(8)}
     assert len(drawn) > 1
-    assert Some(9.0, 0).of(trials, 100.0).n_bins == 120
+    assert Some(9.0, 0, None).of(trials, 100.0).n_bins == 120
     with pytest.raises(ValueError, match=r"data\.train_minutes is 0; give minutes above 0"):
         datamodule([path], train_minutes=0)
 

@@ -118,7 +118,7 @@ class Some:
 
     minutes: float | None
     seed: int
-    units: int | None = None
+    units: int | None
 
     def units_of(self, unit_ids: tuple[str, ...]) -> tuple[str, ...]:
         """The units that are used, in the recording's order."""
