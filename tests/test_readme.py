@@ -146,6 +146,14 @@ def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request
     elif "experiment=distill" in given:  # by any trained model
         given = [word.replace("ensemble.ckpt", str(request.getfixturevalue("trained"))) for word in given]
         given += [*tiny, *SMALL, "baseline=null"]
+    elif "experiment=finetune" in given:  # another recording of the same kind
+        shutil.copy(tiny_files[0], tmp_path / "NEW.h5")
+        given = [word.replace("PATH", str(request.getfixturevalue("trained"))) for word in given]
+        given += [
+            *(word for word in tiny if word.startswith(("data.clip", "data.burn"))),
+            "trainer=debug",
+            "baseline=null",
+        ]
     elif "task=plan" not in given:
         given = [*given, *tiny, *SMALL, "baseline=null"]
     code, printed = command(*given)

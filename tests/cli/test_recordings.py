@@ -53,13 +53,6 @@ def test_data_of_evaluation(said, expected):
     assert data_of_evaluation(NOW, TRAINED, said) == expected
 
 
-def test_a_checkpoint_of_an_older_version_lacks_what_does_nothing():
-    now = NOW | {"most_units": None, "newer": 3}
-    found = data_of_evaluation(now, TRAINED, set())
-    assert found == TRAINED["data"] | {"most_units": None}  # what does something is refused later, by its name
-    assert data_of_evaluation(now, {"data": TRAINED["data"] | {"most_units": 5}}, set())["most_units"] == 5
-
-
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

@@ -101,6 +101,15 @@ def test_a_refusal_names_both_versions(content: Content, tmp_path: Path) -> None
     assert "number 7 (written by vivit-core '9.8.7')" in refusal(tmp_path / "a.ckpt", load_twin)
 
 
+def test_an_older_checkpoint_lacks_settings_that_came_later(content: Content) -> None:
+    older = put(content, ("settings", "data"), {key: value for key, value in DATA.items() if key != "most_units"})
+    found, now = settings_of("a.ckpt", older), settings_of("a.ckpt", content)
+    assert found is not None and now is not None
+    assert found["data"] == now["data"] | {"most_units": None}
+    with pytest.raises(ValueError, match=r"data\.seed is missing"):
+        settings_of("a.ckpt", put(content, ("settings", "data"), {k: v for k, v in DATA.items() if k != "seed"}))
+
+
 # Code -----------------------------------------------------------------------------------------------------------------
 
 

@@ -51,10 +51,9 @@ def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[s
     Returns
     -------
     Where this command chooses ``data=…``, that, but with clips cut as in training; else the training's data; and in
-    both cases with what the command sets key by key: of a group, such as the simulator, the other keys stay. A key
-    that is null now, and that the training's version did not know, is null: so it does nothing. Where simulated
-    recordings are kept and by how many processes clips are read is this command's alone: a checkpoint says nothing of
-    what is written here.
+    both cases with what the command sets key by key: of a group, such as the simulator, the other keys stay. Where
+    simulated recordings are kept and by how many processes clips are read is this command's alone: a checkpoint says
+    nothing of what is written here.
 
     Raises
     ------
@@ -70,7 +69,7 @@ def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[s
         for path in paths:
             take_over(data, now, path)
         return data
-    data = {key: None for key, value in now.items() if value is None} | trained["data"]
+    data = dict(trained["data"])
     for path in (["cache"], ["num_workers"], *paths):
         take_over(data, now, path)
     if data["recordings"] is None and data["root"] is None and data["simulator"] is not None:

@@ -24,6 +24,7 @@ from vivit_core.system.plain import in_a_line
 
 WRITTEN = "vivit_core"  # where a checkpoint says by whom it was written
 FORMAT = 5  # to be raised with every change after which older checkpoints do not read
+LATER = {"most_units": None}  # settings of the data that came since, as if they were not there
 
 
 def written_by(*nodes: Any) -> dict[str, Any]:
@@ -201,6 +202,8 @@ def settings_of(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any] 
     if settings is None:
         return None
     check_packages(path, content, settings.get("data"))
+    if isinstance(settings.get("data"), Mapping):
+        settings = {**settings, "data": LATER | settings["data"]}
     try:
         if problems := problems_of("data", settings.get("data")):
             raise ValueError("; ".join(problems))
