@@ -572,32 +572,33 @@ def test_pictures_keep_their_budget_and_range() -> None:
 
 
 def smoothed(clips_BTHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Clips whose pixels and frames are means of near ones, and the filter's power at each frequency of ``rfftn``."""
+    """Clips whose pixels and frames are means of near ones, and the filter's power at each frequency of ``rfftn`` in
+    twice their size."""
+    sizes = [2 * size for size in clips_BTHW.shape[1:]]
     gain_THF = torch.ones(1, 1, 1)
-    sizes = clips_BTHW.shape[1:]
-    for axis, frequency in enumerate(
-        (torch.fft.fftfreq(sizes[0]), torch.fft.fftfreq(sizes[1]), torch.fft.rfftfreq(sizes[2]))
-    ):
+    for axis, size in enumerate(sizes):
+        frequency = (torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq)(size)
         along = 0.6 + 0.4 * torch.cos(2 * np.pi * frequency)
         gain_THF = gain_THF * along.reshape([-1 if i == axis else 1 for i in range(3)])
-    spectrum = torch.fft.rfftn(clips_BTHW, dim=(1, 2, 3)) * gain_THF
-    return torch.fft.irfftn(spectrum, s=sizes, dim=(1, 2, 3)), gain_THF.square()
+    spectrum = torch.fft.rfftn(clips_BTHW, s=sizes, dim=(1, 2, 3)) * gain_THF
+    made = torch.fft.irfftn(spectrum, s=sizes, dim=(1, 2, 3))
+    return made[:, : clips_BTHW.shape[1], : clips_BTHW.shape[2], : clips_BTHW.shape[3]], gain_THF.square()
 
 
 def test_natural_power_is_that_of_the_frames() -> None:
     noise = torch.randn(400, LAGS, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
     flat = natural_power(noise)
-    assert flat.shape == (LAGS, HEIGHT, WIDTH // 2 + 1)
+    assert flat.shape == (2 * LAGS, 2 * HEIGHT, WIDTH + 1)
     torch.testing.assert_close(flat, torch.ones_like(flat), atol=0.35, rtol=0)
     clips, power_THF = smoothed(noise)
     found = natural_power(0.1 * clips)  # whatever the contrast
     both = torch.log(found), torch.log(power_THF)
     assert float(torch.corrcoef(torch.stack([each.flatten() for each in both]))[0, 1]) > 0.99
     # Frames are real, so that half of the frequencies stand for two; over all of them the mean is one.
-    twice = torch.full((WIDTH // 2 + 1,), 2.0)
+    twice = torch.full((WIDTH + 1,), 2.0)
     twice[0] = twice[-1] = 1.0
-    assert float((found * twice).sum() / (LAGS * HEIGHT * WIDTH)) == pytest.approx(1.0, rel=1e-4)
-    assert torch.equal(natural_power(torch.zeros(3, 1, 4, 5)), torch.ones(1, 4, 3))  # one gray says nothing
+    assert float((found * twice).sum() / (8 * LAGS * HEIGHT * WIDTH)) == pytest.approx(1.0, rel=1e-4)
+    assert torch.equal(natural_power(torch.zeros(3, 1, 4, 5)), torch.ones(1, 8, 6))  # one gray says nothing
 
 
 @pytest.mark.parametrize("kind", ["image", "clip"])
@@ -611,7 +612,9 @@ def test_with_naturalness_a_linear_unit_has_the_average_of_natural_pictures_befo
     power = natural_power(seen if kind == "clip" else seen[:, -1:])
     field = torch.as_tensor(fields_UHW()[0])
     linear = (torch.as_tensor(COURSE)[:, None, None] if kind == "clip" else 1) * field.expand(1, -1, -1)
-    average = torch.fft.irfftn(torch.fft.rfftn(linear) * power, s=linear.shape)
+    room = [2 * side if side > 1 else 1 for side in linear.shape]
+    average = torch.fft.irfftn(torch.fft.rfftn(linear, s=room) * power, s=room)
+    average = average[: linear.shape[0], :HEIGHT, :WIDTH]
     assert abs(cosine(own.numpy(), linear.numpy())) > 0.95
     assert abs(cosine(made.numpy(), average.numpy())) > 0.95
     assert abs(cosine(made.numpy(), linear.numpy())) < 0.9

@@ -222,6 +222,7 @@ def climb(
     bins = screen.bins(ascent.picture_s)
     frames = 1 if kind == "image" else bins
     shape = (len(units), frames, *screen.frame_size)
+    room = room_of(shape[1:])
     generator = torch.Generator().manual_seed(ascent.seed)
     area_M = torch.full((len(units),), float(np.prod(shape[1:])))
     if around is not None:
@@ -234,7 +235,8 @@ def climb(
     back_THF = weight_THF / (weight_THF.square() + RARE)
 
     def filtered(z: Tensor, by_THF: Tensor) -> Tensor:
-        return torch.fft.irfftn(torch.fft.rfftn(z, dim=(1, 2, 3)) * by_THF, s=shape[1:], dim=(1, 2, 3))
+        x = torch.fft.irfftn(torch.fft.rfftn(z, s=room, dim=(1, 2, 3)) * by_THF, s=room, dim=(1, 2, 3))
+        return x[:, : shape[1], : shape[2], : shape[3]]
 
     def weighted(z: Tensor) -> Tensor:
         """What of a picture may be shown: its frequencies weighted, where it may be."""
@@ -274,19 +276,27 @@ def climb(
         return x, own(x, ascent.settle_s).cpu().numpy()
 
 
+def room_of(size: Sequence[int]) -> list[int]:
+    """Frames, height and width in which frequencies are weighted: twice as much as is shown, because what leaves the
+    frame at a border would come in again at the other one."""
+    return [2 * side if side > 1 else 1 for side in size]
+
+
 def natural_power(seen_BTHW: Tensor) -> Tensor:
-    """The mean power of clips at each frequency in space and time, (T, H, F) for ``rfftn``; over all frequencies its
-    mean is one.
+    """The mean power of clips at each frequency in space and time, (T, H, F) for ``rfftn`` in ``room_of`` their size;
+    over all frequencies its mean is one.
 
     Each clip fades out towards its ends (a Hann window), because a border that does not go on at the other side would
     count as an edge. Clips without any contrast say nothing of frequencies, which then weigh alike.
     """
     fading = [torch.hann_window(size + 2, periodic=False)[1:-1] for size in seen_BTHW.shape[1:]]
     window_THW = fading[0][:, None, None] * fading[1][:, None] * fading[2]
-    power_THW = torch.fft.fftn(seen_BTHW * window_THW, dim=(1, 2, 3)).abs().square().mean(0)
+    room, power_THW = room_of(seen_BTHW.shape[1:]), torch.zeros(())
+    for clip_THW in seen_BTHW * window_THW:  # one after the other: a recording's frames may be large
+        power_THW = power_THW + torch.fft.fftn(clip_THW, s=room).abs().square()
     mean = power_THW.mean()
-    power_THW = power_THW / mean if mean > 0 else torch.ones_like(power_THW)
-    return power_THW[..., : seen_BTHW.shape[-1] // 2 + 1]
+    power_THW = power_THW / mean if mean > 0 else torch.ones(room)
+    return power_THW[..., : room[-1] // 2 + 1]
 
 
 def length(x_MTHW: Tensor) -> Tensor:
