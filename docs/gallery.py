@@ -105,6 +105,19 @@ OTHERS = [
         "The tutorial [Size tuning](tutorials/size_tuning.md) draws it.",
     ),
     (
+        "A report to explore",
+        "python run.py task=evaluate checkpoint=PATH",
+        "explorer.png",
+        "The units in report.html: they are sorted, filtered and chosen, in the table or in the picture, and the best "
+        "one is open here.",
+    ),
+    (
+        "A twin to share",
+        "python run.py task=publish checkpoint=PATH out=my_twin",
+        "card.png",
+        "The first part of the card, README.md, of a published folder.",
+    ),
+    (
         "How more data would help",
         "python run.py task=scaling sweeps=[FEW_SHOT_FOLDER,FROM_NOTHING_FOLDER]",
         "scaling.png",
