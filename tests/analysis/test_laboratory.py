@@ -504,6 +504,18 @@ def test_agreement_is_over_units_that_both_know() -> None:
     assert np.isnan(agreement({"a": np.array([np.nan]), "truth_a": np.array([1.0])}, "a")["error_median"])
 
 
+def test_preferred_values_are_compared_as_angles_and_ratios() -> None:
+    of = {"orientation_deg": np.array([178.0, 90.0]), "neuron_orientation_deg": np.array([2.0, 80.0])}
+    told = agreement(of, "orientation_deg")
+    assert told["error_median"] == pytest.approx(7.0) and np.isnan(told["twin_median"])
+    assert np.isnan(agreement({name: values * 1.0 for name, values in of.items()}, "orientation_deg")["correlation"])
+    of = {"direction_deg": np.array([350.0, 90.0]), "neuron_direction_deg": np.array([10.0, 270.0])}
+    assert agreement(of, "direction_deg")["error_median"] == pytest.approx(100.0)
+    of = {"spatial_frequency": np.array([0.1, 0.1]), "neuron_spatial_frequency": np.array([0.2, 0.05])}
+    told = agreement(of, "spatial_frequency")
+    assert told["error_median"] == pytest.approx(1.0) and told["truth_median"] == pytest.approx(0.125)
+
+
 # --- the whole --------------------------------------------------------------------------------------------------------
 def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("plot_tuning", "plot_population"):  # which test_tuning.py looks at

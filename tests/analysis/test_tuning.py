@@ -510,6 +510,9 @@ def test_true_neurons_are_shown_the_most_exciting_pictures(tmp_path: Path, monke
     for e in summary["most_exciting"]:  # the twin itself in the true neurons' place
         assert e["truth_mei_hz"] == pytest.approx(e["mei_hz"], rel=1e-5)
         assert e["truth_natural_hz"] == pytest.approx(e["natural_hz"], rel=1e-5)
+    for name in ("orientation_deg", "direction_deg", "spatial_frequency", "temporal_frequency_hz", "osi"):
+        compared = summary["against_truth"][name]
+        assert compared["units"] == 4 and compared["error_median"] == 0
     (table,) = (
         table
         for table in report_section(summary, tmp_path / "out", "run").tables

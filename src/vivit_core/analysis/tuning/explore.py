@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.explore import IDS, UNITS, by_recording, columns_of
-from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED
+from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED, TRULY
 from vivit_core.report.explore import Curves, Explorer, Panel
 from vivit_core.system.tables import read_table
 
@@ -32,7 +32,7 @@ def unit_explorer(folder: Path, protocols: Mapping[str, Any]) -> Explorer | None
     protocols : of the summary, those that were run, by name.
     """
     table = read_table(folder / "tuning.csv", text=IDS)
-    titles = TITLES | {f"truth_{name}": f"{title}, true neuron" for name, title in OF_GRATINGS.items()}
+    titles = TITLES | {column: f"{TITLES[name]}, true neuron" for name, column in TRULY.items()}
     for name, protocol in protocols.items():
         for number, told in protocol["numbers"].items():
             titles[f"{name}_{number}"] = f"{name.replace('_', ' ')}: {told['title']}"

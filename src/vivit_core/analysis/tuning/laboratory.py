@@ -34,7 +34,7 @@ PREFERRED = ANGLES | {
     "spatial_frequency": "spatial frequency (cycles/px)",
     "temporal_frequency_hz": "temporal frequency (Hz)",
 }
-# What gratings tell beside, of a unit and of the true neuron under the same gratings.
+# What gratings tell beside.
 OF_GRATINGS = {
     "osi": "OSI",
     "dsi": "DSI",
@@ -45,6 +45,9 @@ OF_GRATINGS = {
     "preferred_size_px": "preferred size (px)",
     "suppression_index": "suppression index",
 }
+# What the true neuron does under the same gratings stands in columns of these names. ``truth_orientation_deg`` and the
+# like are taken: they are what its filters were made with.
+TRULY = {name: f"neuron_{name}" for name in PREFERRED} | {name: f"truth_{name}" for name in OF_GRATINGS}
 
 
 # --- the true neurons -------------------------------------------------------------------------------------------------
@@ -198,16 +201,29 @@ def run_protocols(
     return runs
 
 
+def apart(column: str, twin_U: np.ndarray, true_U: np.ndarray) -> np.ndarray:
+    """How far a number of units is from that of the true neurons: angles by the smaller turn, preferred frequencies in
+    octaves."""
+    if column in ANGLES:
+        turn = 180.0 if column == "orientation_deg" else 360.0
+        return np.abs((twin_U - true_U + turn / 2) % turn - turn / 2)
+    if column in PREFERRED:
+        return np.abs(np.log2(twin_U / true_U))
+    return np.abs(twin_U - true_U)
+
+
 def agreement(of: Mapping[str, np.ndarray], column: str) -> dict[str, Any]:
-    """How a number of the twin's units compares with that of the true neurons, over units at which both have it."""
-    twin_U, true_U = of[column], of[f"truth_{column}"]
+    """How a number of the twin's units compares with that of the true neurons, over units at which both have it; angles
+    have no median and no correlation."""
+    twin_U, true_U = of[column], of[TRULY.get(column, f"truth_{column}")]
     both = np.isfinite(twin_U) & np.isfinite(true_U)
     found: dict[str, Any] = {"units": int(both.sum()), "error_median": math.nan, "correlation": math.nan}
     found |= {"twin_median": math.nan, "truth_median": math.nan}
     if both.any():
-        found["error_median"] = float(np.median(np.abs(twin_U[both] - true_U[both])))
+        found["error_median"] = float(np.median(apart(column, twin_U[both], true_U[both])))
+    if both.any() and column not in ANGLES:
         found["twin_median"], found["truth_median"] = float(np.median(twin_U[both])), float(np.median(true_U[both]))
-    if both.sum() > 2 and twin_U[both].std() > 0 and true_U[both].std() > 0:
+    if both.sum() > 2 and column not in ANGLES and twin_U[both].std() > 0 and true_U[both].std() > 0:
         found["correlation"] = float(np.corrcoef(twin_U[both], true_U[both])[0, 1])
     return found
 
@@ -235,7 +251,7 @@ def protocol_summary(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Seque
 
 def told_of(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, np.ndarray]:
     """A number of all units with its bounds, and the true neurons'; NaN where a column is missing."""
-    keys = (column, f"{column}_low", f"{column}_high", f"truth_{column}")
+    keys = (column, f"{column}_low", f"{column}_high", TRULY.get(column, f"truth_{column}"))
     return {key: np.array([row.get(key, math.nan) for row in rows], float) for key in keys}
 
 
@@ -256,6 +272,5 @@ def gratings_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[
         told[column] = {"title": title, **middle(told_of(own, column))}
         if column in ANGLES:
             told[column]["median"] = math.nan
-        if column in OF_GRATINGS:
-            compared[column] = agreement(told_of(rows, column), column)
+        compared[column] = agreement(told_of(rows, column), column)
     return told, compared

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vivit_core.analysis.receptive_fields.plots import TALL
+from vivit_core.analysis.tuning.laboratory import ANGLES, PREFERRED, TRULY, apart
 from vivit_core.names import short
 from vivit_core.plotting.style import TRUTH, TWIN, save
 
@@ -94,7 +95,8 @@ def draw_number(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, title:
     def column(key: str) -> np.ndarray:
         return np.array([row.get(key, np.nan) for row in rows], float)
 
-    twin_U, low_U, high_U, true_U = (column(key) for key in (name, f"{name}_low", f"{name}_high", f"truth_{name}"))
+    keys = (name, f"{name}_low", f"{name}_high", TRULY.get(name, f"truth_{name}"))
+    twin_U, low_U, high_U, true_U = map(column, keys)
     both = np.isfinite(twin_U) & np.isfinite(true_U)
     axes.tick_params(labelsize=7)
     axes.set_title(title, fontsize=8)
@@ -113,9 +115,10 @@ def draw_number(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, title:
     room = 0.05 * max(ends[1] - ends[0], 1e-3)
     ends += (-room, room)
     axes.plot(ends, ends, color="0.6", lw=0.8, zorder=0)
-    error = float(np.median(np.abs(twin_U[both] - true_U[both])))
+    error = float(np.median(apart(name, twin_U[both], true_U[both])))
     axes.set(xlim=ends, ylim=ends)
-    axes.set_xlabel(f"true neuron; median error {error:.3g}, {int(both.sum())} units", fontsize=7)
+    unit = " octaves" if name in PREFERRED and name not in ANGLES else ""
+    axes.set_xlabel(f"true neuron; median error {error:.3g}{unit}, {int(both.sum())} units", fontsize=7)
     axes.set_ylabel("twin", fontsize=8)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG
 from vivit_core.analysis.tuning.explore import unit_explorer
-from vivit_core.analysis.tuning.laboratory import OF_GRATINGS
+from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR
 from vivit_core.report.section import Section, Table, captioned
 
@@ -126,7 +126,8 @@ def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str])
             "was shown in several draws, the same for all conditions, and an interval is where 95 % of resamplings of "
             f"the draws lie ({over})."
         )
-    compared = [("gratings", OF_GRATINGS[name], of) for name, of in summary["against_truth"].items()]
+    named = PREFERRED | OF_GRATINGS
+    compared = [("gratings", named[name], of) for name, of in summary["against_truth"].items()]
     compared += [
         (name.replace("_", " "), of["title"], of["against_truth"])
         for name, protocol in protocols.items()
@@ -136,7 +137,8 @@ def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str])
     if any(of["units"] for _, _, of in compared):
         text.append(
             "The recordings are simulated, so the true neurons were shown the same stimuli. An error is the median of "
-            "the absolute difference between a unit of the twin and its true neuron."
+            "the absolute difference between a unit of the twin and its true neuron; that of preferred frequencies is "
+            "in octaves."
         )
         columns = ("protocol", "number", "units", "twin's median", "true median", "error", "correlation")
         rows = [(where, title, *(of[key] for key in keys)) for where, title, of in compared]

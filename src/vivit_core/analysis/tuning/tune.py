@@ -19,6 +19,8 @@ from vivit_core.analysis.tuning import plots as pictures
 from vivit_core.analysis.tuning.draws import drawn, with_intervals
 from vivit_core.analysis.tuning.laboratory import (
     OF_GRATINGS,
+    PREFERRED,
+    TRULY,
     Run,
     gratings_summary,
     pictures_for,
@@ -121,7 +123,7 @@ def tune(
             same = preferences(truly)
             again = [unit for unit in at_lab if same["driven"][unit]]
             same = with_intervals(same, truly, drawn(true, truly, centers_U2, again, progress))
-        found |= {f"truth_{name}": same.get(name, np.full(spec.n_units, np.nan)) for name in OF_GRATINGS}
+        found |= {column: same.get(name, np.full(spec.n_units, np.nan)) for name, column in TRULY.items()}
         if protocols:
             sites = sites_of(tuning, centers_U2, at_lab)
             natural_BHW, film_B = natural_of[done]
@@ -202,7 +204,7 @@ def tune(
             pictures.plot_more(out / "pictures", spec.recording_id, arrays, own_more, bin_s=1 / spec.frame_rate_hz)
     pictures.plot_population(out / "pictures" / "population.png", rows)
     if any(np.isfinite(row["truth_osi"]) for row in rows):
-        plot_truth(out / "pictures" / "against_truth.png", rows, OF_GRATINGS)
+        plot_truth(out / "pictures" / "against_truth.png", rows, PREFERRED | OF_GRATINGS)
     for name, own in runs.items():
         plot_protocol(
             out / "pictures" / f"protocol_{file_name(name)}.png", rows, own, [spec.recording_id for spec in specs]
