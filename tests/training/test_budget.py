@@ -51,7 +51,10 @@ def test_it_ends_in_time_and_cooled_down(tmp_path: Path, limit_s: float, steps: 
     module, trainer, record, clock, said = trained(tmp_path, limit_s)
     assert trainer.global_step == module.steps == steps and early_end(trainer) is None
     # A step takes 1 s, two batches of validation for eight steps 0.1 s a step.
-    assert said[0].startswith(f"{steps}{' of 40' if steps < 40 else ''} steps in at most ") and len(said) == 1
+    kept = "in at most" if limit_s > 1 else "no fewer: about 0:12 min"
+    assert (
+        said[0].replace(",", "").startswith(f"{steps}{' of 40' if steps < 40 else ''} steps {kept}") and len(said) == 1
+    )
     assert clock.now - 1000 <= max(limit_s, DECIDES_AT + 1) + 2 * 0.8  # the last validations are whole
     lr, least = record.learning_rates, 0.1 * module.optimization.lr
     assert lr[-1] == pytest.approx(least) and max(lr) == pytest.approx(module.optimization.lr, rel=0.1)
@@ -84,6 +87,42 @@ def test_interrupted_at_any_step_it_ends_as_one_that_decided_the_same(tmp_path: 
     for name in expected:
         assert same(expected[name], got[name]), name
     assert record.learning_rates[-3:] == whole[2].learning_rates[-3:]
+
+
+def followed(stops: set[int], step_s: Any, limit_s: float = 126.0, every: int = 108, validation_s: float = 8.0) -> int:
+    """Steps of a training that is stopped and continued after some steps, without a training."""
+    now = [0.0]
+    most, resume = 6 * every, None
+    budget = TimeBudget(limit_s, most, clock=lambda: now[0])
+    budget.begin(0)
+    for step in range(1, most + 1):
+        now[0] += step_s(step)
+        if budget.made(step) and (proposal := budget.proposal(step, validation_s / 0.4 / every)) is not None:
+            budget.take(proposal)
+        if step % every == 0:
+            now[0] += validation_s
+        if step == budget.steps:
+            break
+        if step in stops:
+            resume, now[0] = budget.state_dict(), now[0] + 1000
+            budget = TimeBudget(limit_s, most, clock=lambda: now[0])
+            budget.load_state_dict(resume)
+            budget.begin(step)
+    assert budget.steps is not None
+    return budget.steps
+
+
+def test_neither_an_interruption_nor_a_slow_step_shortens_it() -> None:
+    """Wherever it is stopped: before a validation that takes as long as eight steps, and after it."""
+
+    def evenly(step: int) -> float:
+        return 1.0
+
+    whole = followed(set(), evenly)
+    assert whole == 118
+    assert {followed({stop}, evenly) for stop in range(1, whole)} == {whole}
+    assert followed({67}, lambda step: 4.0 if step == 70 else 1.0) == whole
+    assert followed({67}, lambda step: 1.0 if step < 70 else 3.0) < 100  # a machine that has become slower
 
 
 def test_what_compiling_takes_does_not_count(tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from vivit_core.system.activity import duration
 
 BUDGET = "budget"  # its place in a checkpoint
 DECIDES_AT = 10  # optimizer steps after which the number is decided; between two looks whether the plan holds
 UNTIMED = 2  # first steps of a process, in which it compiles and allocates
+RECENT = 3 * DECIDES_AT  # steps by whose median it is judged whether the machine has become slower
 FORWARD = 0.4  # of a pass with gradients: what a pass without takes
 LATEST, AIM = 1.2, 1.1  # of the limit: where a plan that is late is shortened, and to what
 AFTER = 0.35  # of the limit: what passes after the last step may take at most
@@ -26,7 +30,9 @@ class TimeBudget:
       kept. From then on the number is part of the training's state, and a training that goes on keeps it.
     - The limit is a plan. Where the machine becomes slower afterwards, the training may take up to ``LATEST`` of the
       limit. Where it would take longer still, the number is lowered, to what fits into ``AIM`` of the limit, and the
-      learning rate comes down earlier: also this training ends cooled down. The number is never raised.
+      learning rate comes down earlier: also this training ends cooled down. The number is never raised. It is judged
+      by the median of at least ``DECIDES_AT`` steps of this process, so neither a single slow step nor a validation
+      nor an interruption lowers it.
     - Of several processes the first decides, and the others :meth:`take` its number.
 
     Parameters
@@ -59,11 +65,13 @@ class TimeBudget:
         self._spent = 0.0  # seconds in earlier processes
         self._first = 0  # step with which this process began
         self._began = self._before = clock()
-        self._since: tuple[int, float] | None = None  # step and time from which on the rate is measured
+        self._recent: deque[float] = deque(maxlen=RECENT)  # seconds of this process's last steps since the decision
+        self._made = 0  # steps of the training
 
     def begin(self, step: int) -> None:
         """The training begins, or goes on, after so many steps."""
-        self._first, self._since = step, None
+        self._first = self._made = step
+        self._recent.clear()
         self._began = self._before = self._clock()
         if self.steps is None and self._decides_at <= step:  # continued under another limit than before
             self._decides_at = step + DECIDES_AT
@@ -76,12 +84,13 @@ class TimeBudget:
     def made(self, step: int) -> bool:
         """A step was made, the ``step``-th; returns whether :meth:`proposal` is to be asked, alike in all processes."""
         now = self._clock()
+        took_s, self._before, self._made = now - self._before, now, step
+        timed = step - self._first > UNTIMED
         if self.steps is None:
-            (self._timed if step - self._first > UNTIMED else self._untimed).append(now - self._before)
-            self._before = now
+            (self._timed if timed else self._untimed).append(took_s)
             return step == self._decides_at < self.most
-        if self._since is None and step - self._first >= UNTIMED:
-            self._since = step, now
+        if timed:
+            self._recent.append(took_s)
         return step % DECIDES_AT == 0 and step < self.steps
 
     def proposal(self, step: int, validation_passes: float, last_passes: float = 0.0) -> tuple[int, float] | None:
@@ -93,15 +102,13 @@ class TimeBudget:
         validation_passes : passes without gradients that come with each step, in passes with.
         last_passes : passes without gradients that follow the last step, in steps.
         """
-        if self.steps is None:
-            bare_s = statistics.median(self._timed or self._untimed)
-            step_s = bare_s * (1 + FORWARD * validation_passes)
-            limit_s = self.limit_s - self._after_s(bare_s, last_passes)
-            return max(step + 1, min(self.most, self._fitting(step, step_s, limit_s))), step_s
-        if self._since is None or step == self._since[0]:
+        timed = (self._timed or self._untimed) if self.steps is None else self._recent
+        if self.steps is not None and len(timed) < DECIDES_AT:
             return None
-        step_s = (self._clock() - self._since[1]) / (step - self._since[0])
-        after_s = self._after_s(step_s, last_passes)
+        bare_s = statistics.median(timed)
+        step_s, after_s = bare_s * (1 + FORWARD * validation_passes), self._after_s(bare_s, last_passes)
+        if self.steps is None:
+            return max(step + 1, min(self.most, self._fitting(step, step_s, self.limit_s - after_s))), step_s
         if self.spent + step_s * (self.steps - step) + after_s <= LATEST * self.limit_s:
             return None
         return min(
@@ -122,7 +129,13 @@ class TimeBudget:
         minutes = f"{self.limit_s / 60:.3g} min"
         of_all = f" of {self.most}" if self.steps < self.most else ""
         each = f"({self.step_s:.3g} s a step, validations included)"
-        if before is None:
+        left_s = self.step_s * (self.steps - self._made)
+        if before is None and self.spent + left_s > LATEST * self.limit_s:
+            about = duration(self.spent + left_s)
+            self._tell(
+                self, f"{self.steps}{of_all} steps, no fewer: about {about} on this machine {each}, and not {minutes}"
+            )
+        elif before is None:
             self._tell(self, f"{self.steps}{of_all} steps in at most {minutes} on this machine {each}")
         else:
             self._tell(
