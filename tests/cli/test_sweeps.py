@@ -542,4 +542,8 @@ def test_a_job_says_which_it_is_and_how_long_the_sweep_takes(monkeypatch):
     sweeps.begin(4)
     assert sweeps.job_of(0) == "job 1 of 4"
     now = 220.0
-    assert sweeps.job_of(2) == "job 3 of 4, about 2:00 min are left"
+    assert sweeps.job_of(2) == "job 3 of 4, about 4:00 min are left"  # the second was done before
+    now = 340.0
+    assert sweeps.job_of(3) == "job 4 of 4, about 2:00 min are left"
+    sweeps.begin(30)  # a search that goes on
+    assert sweeps.job_of(20) == "job 21 of 30"

@@ -79,9 +79,15 @@ def test_a_live_terminal_has_bars_between() -> None:
     said: list[str] = []
     clock = Clock()
     with voice(said.append, True, "task=train", clock) as heard, stage("LN"):
+        with doing("training", lambda: "step 3", bar=True):
+            clock.now += 1000
+            heard.tick()
+        for _ in followed([1], "units", bar=True):
+            clock.now += 1000
+            heard.tick()
         clock.now += 1000
-        heard.tick()
-    assert said == ["LN begins", "LN took 16:40 min"]
+        heard.tick()  # what has no bar is not silent there either
+    assert said == ["LN begins", "LN: 50:00 min so far", "LN took 50:00 min"]
 
 
 def test_a_library_says_nothing_that_was_not_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,13 +28,37 @@ def test_the_last_rate_is_scaled_by_the_work() -> None:
     assert expected_s("LN", 100) == pytest.approx(14.0)
 
 
+def test_far_less_work_tells_nothing_of_more() -> None:
+    remember("LN", 10, 50.0)  # as a run to see that everything runs does first
+    assert expected_s("LN", 100) == 500.0 and expected_s("LN", 101) is None
+    remember("LN", 1000, 60.0)
+    assert expected_s("LN", 10) == pytest.approx(0.6)
+    remember("LN", 99, 50.0)
+    assert expected_s("LN", 1000) == pytest.approx(60.0)
+    remember("LN", 100, 50.0)
+    assert expected_s("LN", 1000) == pytest.approx(500.0)
+
+
 def test_the_oldest_kinds_are_forgotten() -> None:
     for number in range(MOST + 3):
         remember(f"training {number}", 1.0, 2.0)
     assert expected_s("training 2", 1.0) is None and expected_s("training 3", 1.0) == 2.0
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"LN": "x"}', '{"LN": NaN}', '{"LN": -1.0}', '{"LN": true}', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1]",
+        '{"LN": "x"}',
+        '{"LN": NaN}',
+        '{"LN": [-1.0, 1]}',
+        '{"LN": [true, 1]}',
+        '{"LN": 1.0}',
+        '{"LN": [1.0]}',
+        "\x00",
+    ],
+)
 def test_a_damaged_file_says_nothing_and_is_made_anew(own_cache: Path, text: str) -> None:
     remember("LN", 1.0, 1.0)
     (file,) = own_cache.rglob("*.json")

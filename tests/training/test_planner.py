@@ -119,6 +119,26 @@ def test_steps_without_a_time_limit_follow_the_training_bins() -> None:
     assert key not in chosen(replace(DEFAULT, train_bins=None))
 
 
+def test_what_is_given_for_all_devices_is_reckoned_with() -> None:
+    sizes = replace(DEFAULT, train_bins=400_000)
+
+    def steps(**given: int) -> int:
+        every = settings()
+        every["trainer"] |= dict.fromkeys(("epochs", "accumulate", "batch_size"), None) | given
+        (found,) = (x.value for x in plan(sizes, every, KEYS) if x.key == "trainer.cuda.steps_per_epoch")
+        return int(found)
+
+    usual, clips = steps(), chosen(sizes)["trainer.cuda.batch_size"]
+    assert 200 < usual < 1000
+    assert steps(accumulate=2) == pytest.approx(usual / 2, abs=1)
+    assert steps(epochs=40) == pytest.approx(usual / 2, abs=1)
+    assert steps(batch_size=3 * clips) == pytest.approx(usual / 3, abs=1)
+
+
+def test_a_burn_in_of_a_whole_clip_is_left_to_who_cuts_clips() -> None:
+    assert chosen(DEFAULT, KEYS - {"data.clip_length", "data.burn_in"}, clip_length=60, burn_in=60)
+
+
 @pytest.mark.parametrize(
     ("lengths", "usual"), [([100] * 10, 100), ([100] * 9 + [3], 100), ([100] * 5 + [50] * 10, 50), ([7], 7), ([], 0)]
 )

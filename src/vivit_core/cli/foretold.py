@@ -63,7 +63,11 @@ class Foretold:
 
 
 def foretold(
-    model: Mapping[str, Any], baseline: Mapping[str, Any] | None, datamodule: RecordingsDataModule, budget: Budget
+    model: Mapping[str, Any],
+    baseline: Mapping[str, Any] | None,
+    datamodule: RecordingsDataModule,
+    budget: Budget,
+    where: str,
 ) -> Foretold:
     """The work that is ahead of a training whose recordings are known.
 
@@ -72,8 +76,10 @@ def foretold(
     model, baseline : their nodes. A rate is that of the same model; sizes of frames and clips scale it.
     datamodule : set up.
     budget : of the training.
+    where : the device, and by how many processes it is trained; another one has a rate of its own.
     """
-    kind = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:10]
+    parts = [model, budget.precision, where]
+    kind = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
     frames = dict.fromkeys(("train", "test"), 0.0)  # pixels in all trials
     responses = 0.0
     for recording in datamodule.recordings:

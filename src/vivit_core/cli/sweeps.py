@@ -103,23 +103,26 @@ def note(job: Job | None, **changes: Any) -> None:
         job.note(**changes | ({"score": None} if score is not None and not math.isfinite(score) else {}))
 
 
-_jobs, _began = 0, 0.0  # of the sweep that this process runs: how many, and when it began
+_jobs, _ran, _began = 0, 0, 0.0  # of the sweep that this process runs: how many, how many it ran, and since when
 
 
 def begin(jobs: int) -> None:
     """This process begins a sweep of so many jobs."""
-    global _jobs, _began
-    _jobs, _began = jobs, time.monotonic()
+    global _jobs, _ran, _began
+    _jobs, _ran, _began = jobs, 0, time.monotonic()
 
 
 def job_of(number: int) -> str:
-    """Which job of the sweep this is, and how long the sweep takes yet: ``job 2 of 8, about 12:30 min are left``.
+    """Which job of the sweep begins here, and how long the sweep takes yet: ``job 2 of 8, about 12:30 min are left``.
 
-    Jobs are counted from 1 here. A job in a process of its own, as a scheduler starts it, knows its number alone.
+    Jobs are counted from 1 here. A job in a process of its own, as a scheduler starts it, knows its number alone. What
+    jobs take is known from those that this process ran: of a sweep that goes on, others are done already.
     """
+    global _ran
     if not _jobs:
         return f"job {number}"
-    left = (time.monotonic() - _began) / number * (_jobs - number) if number else None
+    left = (time.monotonic() - _began) / _ran * (_jobs - number) if _ran else None
+    _ran += 1
     return f"job {number + 1} of {_jobs}" + ("" if left is None else f", about {duration(left)} are left")
 
 

@@ -111,16 +111,32 @@ def still_improving(run: Path) -> bool | None:
     """Whether the validation score still rose when a training ended: whether the best of the last third of its
     validations stands clearly above the best before; None where fewer than two scores were numbers. Two are enough,
     because a training that had time for no more is the one that wants it most.
+
+    The readouts' last fit raises the last score whether the training improved or not, so that score does not count.
     """
     path = run / "metrics.csv"
     metrics = read_table(path) if path.is_file() else None
     if metrics is None or "val/bps_mean" not in metrics:
         return None
     scores = metrics["val/bps_mean"].dropna().astype(float).tolist()
+    if has_last_fit(run):
+        scores = scores[:-1]
     if len(scores) < 2:
         return None
     last = max(1, len(scores) // 3)
     return max(scores[-last:]) > max(scores[:-last]) + RISING
+
+
+def has_last_fit(run: Path) -> bool:
+    """Whether the last validation of a training followed a fit of its readouts (``callbacks/readouts.py``)."""
+    settings = read_plain(run / "config.yaml") if (run / "config.yaml").is_file() else {}
+    ended = read_plain(run / "environment.json").get("ended") if (run / "environment.json").is_file() else None
+    own = (
+        settings.get("callbacks", {}).get("readouts"),
+        settings.get("teacher"),
+        settings.get("model", {}).get("history"),
+    )
+    return ended is None and own[0] is not None and own[1] is None and own[2] is None
 
 
 def counted(n: int, word: str) -> str:

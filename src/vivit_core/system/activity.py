@@ -1,7 +1,7 @@
 """What the program is doing and how far it is, said often enough that nobody has to wonder.
 
 A part says what it does by :func:`stage` and :func:`followed`. That prints nothing by itself: a program that wants to
-hear it asks once, by :func:`voice`. On a live terminal there are bars instead of the lines between.
+hear it asks once, by :func:`voice`. On a live terminal what is counted has a bar instead of the lines between.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Activity:
     done, total : of its pieces; a total of 0 where they are not counted.
     detail : what to say of it, asked when it is said, by another thread.
     spared : part of it was there before, so that its time tells nothing of how long it takes.
+    bar : a live terminal shows a bar of it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Activity:
     total: int = 0
     detail: Callable[[], str] | None = None
     spared: bool = False
+    bar: bool = False
 
     def line(self, now: float) -> str:
         """How far it is."""
@@ -65,7 +67,7 @@ class Voice:
     Parameters
     ----------
     say : prints a line.
-    live : whether bars show how far things are.
+    live : whether bars show how far things are that have one.
     clock : seconds that pass.
     """
 
@@ -80,7 +82,7 @@ class Voice:
     def tick(self) -> None:
         """Say how far it is, where nothing was said for a while."""
         activities = list(_activities)
-        if activities and not self.live and self.clock() - self._said >= EVERY_S:
+        if activities and not (self.live and activities[-1].bar) and self.clock() - self._said >= EVERY_S:
             self.tell(activities[-1].line(self.clock()))
 
 
@@ -167,20 +169,20 @@ def stage(
 
 
 @contextmanager
-def doing(name: str, detail: Callable[[], str]) -> Iterator[None]:
-    """Work that knows itself how far it is."""
-    with _doing(Activity(name, _now(), detail=detail)):
+def doing(name: str, detail: Callable[[], str], bar: bool = False) -> Iterator[None]:
+    """Work that knows itself how far it is; ``bar``: and shows it."""
+    with _doing(Activity(name, _now(), detail=detail, bar=bar)):
         yield
 
 
-def followed(sequence: Iterable[T], name: str, total: float | None = None) -> Iterator[T]:
-    """The items of a sequence, which is work that is counted."""
+def followed(sequence: Iterable[T], name: str, total: float | None = None, bar: bool = False) -> Iterator[T]:
+    """The items of a sequence, which is work that is counted; ``bar``: by a bar that somebody shows."""
     count = len(sequence) if total is None and isinstance(sequence, Sized) else int(total or 0)
-    with _doing(Activity(name, _now(), total=count)) as activity:
+    with _doing(Activity(name, _now(), total=count, bar=bar)) as activity:
         for item in sequence:
             yield item
             activity.done += 1
-        if _voice is not None and (took := _now() - activity.began) >= WORTH_S:
+        if not bar and _voice is not None and (took := _now() - activity.began) >= WORTH_S:
             _voice.tell(f"{name}: {activity.done} in {duration(took)}")
 
 

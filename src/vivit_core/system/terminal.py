@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,4 +64,7 @@ def track(sequence: Iterable[T], description: str, total: float | None = None, *
         return sequence
     if not rich.get_console().is_terminal:
         return followed(sequence, printable(description), total)
-    return rich.progress.track(sequence, bar_text(description), total)
+    count = len(sequence) if total is None and isinstance(sequence, Sized) else total
+    return rich.progress.track(
+        followed(sequence, printable(description), total, bar=True), bar_text(description), count
+    )

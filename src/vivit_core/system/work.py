@@ -1,7 +1,8 @@
 """How long work took on this machine before, so that it can be said beforehand how long it will take.
 
-A rate is seconds for a piece of work, measured when the same kind of work was done last. Nothing depends on it but
-what is said.
+A rate is seconds for a piece of work, measured when the same kind of work was done last. Most work begins with
+something that takes a time whatever its size, so a rate tells nothing of work that is far larger, and work that is far
+smaller changes none. Nothing depends on it but what is said.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vivit_core.system.files import write_text
 from vivit_core.system.kept import user_folder
 from vivit_core.system.plain import read_plain
 
+FAR = 10.0  # times: work that is so much larger or smaller is far
 MOST = 100  # kinds of work that are remembered, the latest ones
 
 
@@ -39,15 +41,15 @@ class Work:
 
 
 def expected_s(kind: str, work: float) -> float | None:
-    """About how many seconds so much work takes; None where this machine has not done any of its kind.
+    """About how many seconds so much work takes; None where this machine has not done any of its kind, or far less.
 
     Parameters
     ----------
     kind : what is done; rates of other kinds say nothing of it.
     work : how much, in whatever unit :func:`remember` was told of this kind.
     """
-    rate = _known().get(kind)
-    return None if rate is None else rate * work
+    rate, amount = _known().get(kind, (0.0, 0.0))
+    return rate * work if work <= FAR * amount else None
 
 
 def remember(kind: str, work: float, took_s: float) -> None:
@@ -56,8 +58,10 @@ def remember(kind: str, work: float, took_s: float) -> None:
     if path is None or not (work > 0 and took_s > 0):
         return
     rates = _known()
+    if kind in rates and rates[kind][1] > FAR * work:
+        return
     rates.pop(kind, None)
-    rates[kind] = took_s / work
+    rates[kind] = took_s / work, work
     with suppress(OSError):
         write_text(path, json.dumps(dict(list(rates.items())[-MOST:])))
 
@@ -67,11 +71,16 @@ def _path() -> Path | None:
     return None if folder is None else folder / f"{file_name(platform.node() or 'machine')}.json"
 
 
-def _known() -> dict[str, float]:
+def _known() -> dict[str, tuple[float, float]]:
+    """Of each kind the rate, and of how much work it is."""
     path = _path()
     try:
         content = {} if path is None else read_plain(path)
     except ValueError:  # not there yet, or damaged
         return {}
-    numbers = {kind: rate for kind, rate in content.items() if isinstance(rate, float)}
-    return {kind: rate for kind, rate in numbers.items() if math.isfinite(rate) and rate > 0}
+    return {kind: (pair[0], pair[1]) for kind, pair in content.items() if is_pair(pair)}
+
+
+def is_pair(value: object) -> bool:
+    numbers = value if isinstance(value, list) and len(value) == 2 else [None]
+    return all(type(x) in (int, float) and math.isfinite(x) and x > 0 for x in numbers)

@@ -15,6 +15,7 @@ FEWEST_BINS = 60  # of a clip, where trials are that long
 BURN_IN_S = 0.42  # longer than the linear memory of a neuron of the retina or of visual cortex, s
 BURN_IN_SHARE = 3  # part of a clip that may burn in, at most: one in so many bins
 USUAL_STRIDE = 2  # pixels between places of a map, where the model does not say
+BUDGET = ("epochs", "accumulate", "batch_size")  # of all devices, where they are given
 PLACES = {"cpu": 2 * 18 * 32 * 300, "cuda": 16 * 18 * 32 * 300}  # of the map of a pass over the default recordings
 THIN = 8  # px of a side below which a frame is a line of pixels rather than a picture
 FEWEST_TOKENS = 4  # one after the other in a clip
@@ -113,9 +114,11 @@ def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choi
     burn_in = settled("data.burn_in", *burn_in_of(sizes, clip))
     for device in PLACES:
         clips = settled(f"trainer.{device}.batch_size", *clips_of(sizes, clip, cell, device))
-        budget = {**settings["trainer"][device], "batch_size": clips}
+        given = {key: value for key, value in settings["trainer"].items() if key in BUDGET and value is not None}
+        budget = {**settings["trainer"][device], "batch_size": clips, **given}
         if sizes.train_bins is not None:
-            learnt = budget["epochs"] * budget["accumulate"] * clips * (clip - burn_in)
+            # A burn-in of a whole clip is refused where clips are cut.
+            learnt = max(1, budget["epochs"] * budget["accumulate"] * budget["batch_size"] * (clip - burn_in))
             settled(f"trainer.{device}.steps_per_epoch", *steps_of(sizes.train_bins, learnt))
     return found
 

@@ -177,8 +177,14 @@ def test_the_estimate(monkeypatch, step, elapsed_s, left_s):
     bar, trainer = TrainingProgress(), fake_trainer(10, [])
     trainer.estimated_stepping_batches, trainer.global_step, now = 100, step, time.monotonic()
     bar._began = now - elapsed_s
+    trainer.lightning_module = SimpleNamespace(last_passes=0.0, budget=None)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert bar._left(trainer) == pytest.approx(left_s, abs=1e-3)
+    trainer.lightning_module.last_passes = 5.0  # the readouts' last fit
+    after_s = 0.4 * 5 * elapsed_s / step if step else 0.0
+    assert bar._left(trainer) == pytest.approx(left_s + after_s, abs=1e-3)
+    trainer.lightning_module.budget = SimpleNamespace(steps=None, limit_s=300.0, spent=100.0)
+    assert bar._left(trainer) == pytest.approx(min(left_s + after_s, 200.0), abs=1e-3)
 
 
 def test_stop_signals_need_a_place_to_save():

@@ -254,7 +254,8 @@ def fit(
             "(model.compile=false leaves it out)"
         )
         twin.core.compile_blocks()
-    ahead = foretold(model, None if checkpoint is not None else baseline, datamodule, budget)
+    where = f"{machine['devices'] * machine['num_nodes']} {device}"
+    ahead = foretold(model, None if checkpoint is not None else baseline, datamodule, budget, where)
     tell(ahead.line())
     ln: LN | None = None
     content = read_checkpoint(checkpoint) if checkpoint is not None else None

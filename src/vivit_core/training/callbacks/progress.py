@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.system.activity import doing, duration, said
+from vivit_core.training.budget import FORWARD
+from vivit_core.training.module import TwinModule
 
 KNOWN_S = 5.0  # for which what was last known of a training is said
 
@@ -50,7 +52,8 @@ class TrainingProgress(ProgressBar):
         self._stop()
         if self._shown:
             self._far, self._known = f"step {trainer.global_step}/{steps_of(trainer)}", self._began
-            self._doing.enter_context(doing("training", lambda: self._far))
+            live = self._wanted and self._console.is_terminal
+            self._doing.enter_context(doing("training", lambda: self._far, bar=live))
         if self._shown and self._wanted and self._console.is_terminal:
             columns = (
                 TextColumn("step"),
@@ -129,9 +132,15 @@ class TrainingProgress(ProgressBar):
         return (trainer.global_step - self._first_step) / max(time.monotonic() - self._began, 1e-9)
 
     def _left(self, trainer: Trainer) -> float:
-        """Seconds until the last step."""
-        rate = self._rate(trainer)
-        return max(0, steps_of(trainer) - trainer.global_step) / rate if rate > 0 else 0.0
+        """Seconds until the end, the readouts' last fit included; while a budget is not decided, what it leaves at
+        most."""
+        rate, module = self._rate(trainer), cast(TwinModule, trainer.lightning_module)
+        steps = max(0, steps_of(trainer) - trainer.global_step) + FORWARD * module.last_passes
+        left = steps / rate if rate > 0 else 0.0
+        budget = module.budget
+        return (
+            left if budget is None or budget.steps is not None else min(left, max(0.0, budget.limit_s - budget.spent))
+        )
 
 
 def steps_of(trainer: Trainer) -> int:

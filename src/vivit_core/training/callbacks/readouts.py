@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vivit_core.data.datamodule import PASS, RecordingsDataModule
 from vivit_core.system.activity import stage
+from vivit_core.training.budget import FORWARD
 from vivit_core.training.data import TrainingData
 from vivit_core.training.module import TwinModule
 from vivit_core.training.readout_fit import deciding, fit_readout
@@ -64,7 +65,9 @@ class FitReadouts(Callback):
         data, twin = data_of(trainer), pl_module.twin
         if trainer.is_global_zero:
             bins, (length, burn_in) = self.most(trainer, pl_module), windows_of(data)
-            with stage("the readouts' last fit"):
+            budget = pl_module.budget
+            known_s = None if budget is None or budget.steps is None else budget.step_s
+            with stage("the readouts' last fit", known_s and FORWARD * pl_module.last_passes * known_s):
                 for recording in data.recordings:
                     fit_readout(twin, recording, length, burn_in, bins)
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
