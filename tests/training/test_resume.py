@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from tiny_training import MUON, SignalAt, make_batch, spoil, train
 
 from vivit_core.system.stops import STOPS, TrainingStopped
+from vivit_core.training.callbacks import checkpoints
 
 
 def outcome(module, trainer):
@@ -139,6 +141,43 @@ def test_resume_from_the_checkpoint_of_an_epoch(tmp_path):
     expected, got = outcome(*whole[:2]), outcome(*parts[:2])
     for name in expected:
         assert same(expected[name], got[name]), name
+
+
+class Killed(Callback):
+    """A power failure in the last validation, or as a batch begins; what a clean end would write is not written."""
+
+    def __init__(self, at=None):
+        self.at = at
+
+    def on_validation_start(self, trainer, module):
+        if self.at is None and trainer.global_step == module.steps:
+            raise RuntimeError("power failure")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            raise RuntimeError("power failure")
+
+
+@pytest.mark.parametrize(("accumulate", "safe_s", "at", "left"), [
+    (1, 300.0, None, 11),  # before the last step, after which readouts are fitted
+    (2, 300.0, None, 11),
+    (1, 0.0, (1, 2), 6),  # after each step, but the one that has not ended
+    (2, 0.0, (1, 5), 6),
+])  # fmt: skip
+def test_a_killed_training_loses_little(tmp_path, monkeypatch, accumulate, safe_s, at, left):
+    whole = train(tmp_path / "whole", accumulate=accumulate)
+    monkeypatch.setattr(checkpoints, "SAFE_S", safe_s)
+    with pytest.raises(RuntimeError, match="power failure"):
+        train(tmp_path / "parts", accumulate=accumulate, callbacks=[Killed(at)])
+    monkeypatch.setattr(checkpoints, "SAFE_S", 300.0)
+    last = tmp_path / "parts" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == left
+    parts = train(tmp_path / "parts", accumulate=accumulate, resume=last)
+    expected, got = outcome(*whole[:2]), outcome(*parts[:2])
+    for name in expected:
+        assert same(expected[name], got[name]), name
+    assert names(tmp_path / "parts") == names(tmp_path / "whole")
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
 def test_resume_keeps_the_count_of_skipped_steps(tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -17,7 +19,9 @@ from torch import Tensor
 from vivit_core.system.files import NoRoomError, atomic_write, link_or_copy
 from vivit_core.training.budget import BUDGET
 from vivit_core.training.metrics_file import MetricsFile
+from vivit_core.training.module import TwinModule
 
+SAFE_S = 300.0  # of a training that a killed process may lose
 NUMBER = r"-?(?:[\d.]+(?:e[-+]?\d+)?|inf|nan)"
 
 
@@ -58,11 +62,38 @@ class WholeCheckpointIO(TorchCheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def goes_on_from(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a checkpoint that is written at the end of this batch continues as if nothing had happened: not in the
+    middle of an accumulation, nor where a validation or an epoch's end follows."""
+    if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
+        return False
+    if trainer.global_step >= trainer.max_steps > 0:
+        return False
+    every = trainer.val_check_batch
+    count = batch_idx if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx
+    return not (trainer.enable_validation and every and (count + 1) % every == 0)
+
+
+def metrics_files(trainer: Trainer) -> list[MetricsFile]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+
+
+def note_step(trainer: Trainer) -> None:
+    """Give ``metrics.csv`` the row of this step, which Lightning would write after the hooks of its end."""
+    connector = trainer._logger_connector
+    if connector.should_update_logs:
+        numbers = {**convert_tensors_to_scalars(connector.metrics["log"]), "epoch": trainer.current_epoch}
+        for logger in metrics_files(trainer):
+            logger.log_metrics(numbers, trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
 class Checkpoints(ModelCheckpoint):
     """Lightning's, but whatever moment the process is killed at, the folder holds what is needed to go on.
 
     - ``last.ckpt`` is written after every validation, also of an epoch that is not among the best. Where it is, the two
       are one file with two names.
+    - It is written between validations too: where the last one is ``SAFE_S`` old, and before the last step, because
+      the readouts' fit and the validation that follow it may take long.
     - What falls out of the best is removed when ``last.ckpt`` no longer names it.
     - A continued training writes over what it wrote before, and starts by removing checkpoints that the one it
       continues from does not know: they are of a course that was lost.
@@ -78,6 +109,7 @@ class Checkpoints(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         self._enable_version_counter = False  # no epoch…-v1.ckpt beside the one that a lost course had left
         self._outdated: list[str] = []
+        self._safe = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
@@ -88,7 +120,17 @@ class Checkpoints(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.save_last and goes_on_from(trainer, batch_idx) and self._is_at_risk(trainer, pl_module):
+            note_step(trainer)
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._remove_outdated(trainer)
+
+    def _is_at_risk(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Whether more would be lost than should be, alike on all ranks."""
+        assert isinstance(pl_module, TwinModule)
+        before_last = trainer.global_step == pl_module.steps - 1
+        old = time.monotonic() - self._safe > SAFE_S
+        return before_last or trainer.strategy.reduce_boolean_decision(old, all=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = self._is_due(trainer) and self._should_save_on_train_epoch_end(trainer)
@@ -112,9 +154,9 @@ class Checkpoints(ModelCheckpoint):
         self._remove_outdated(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.flush()
+        self._safe = time.monotonic()
+        for logger in metrics_files(trainer):
+            logger.flush()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(self.moved(state_dict))

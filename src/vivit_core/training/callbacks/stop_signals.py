@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vivit_core.names import setting
 from vivit_core.system.stops import STOPS, Stopped, TrainingStopped
+from vivit_core.training.callbacks.checkpoints import goes_on_from
 
 
 class StopSignals(Callback):
@@ -84,7 +85,7 @@ class StopSignals(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or _validation_follows(trainer, batch_idx):
+        if not goes_on_from(trainer, batch_idx):
             return
         if received := self._of_all_ranks(trainer):
             # The rest of this step, which Lightning would do after this hook: else metrics.csv would lack its row.
@@ -121,14 +122,6 @@ class StopSignals(Callback):
         keeper.last_model_path = str(path)
         trainer.save_checkpoint(path)
         return path
-
-
-def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
-    if trainer.is_last_batch or trainer.global_step >= trainer.max_steps > 0:
-        return True
-    every = trainer.val_check_batch
-    count = batch_idx if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx
-    return bool(trainer.enable_validation and every and (count + 1) % every == 0)
 
 
 def _best(trainer: Trainer) -> str:
