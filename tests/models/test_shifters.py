@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_own_filter import NODE as OWN_FILTER
 from tiny_models import (
     LIKELIHOOD,
     READOUT,
@@ -33,7 +34,7 @@ from vivit_core.models.plan import check_geometry, plan
 from vivit_core.models.shifters.affine import AffineShifter
 from vivit_core.models.streamed_step import export_step
 from vivit_core.models.twin import Twin
-from vivit_core.testing import twins
+from vivit_core.testing import small, twins
 from vivit_core.training.optim import parameter_groups
 
 BARE = {"modulator": None, "spatial_depth": 0, "temporal_depth": 1, "registers": 0, "window": 8}
@@ -127,6 +128,31 @@ def test_every_core_sees_shifted_frames(model: dict[str, Any]) -> None:
     with torch.no_grad():
         expected = still.eval()({"a": shown["a"] | {"frames": frames}})["a"]
         torch.testing.assert_close(made.eval()(shown)["a"], expected, rtol=1e-4, atol=1e-6)
+
+
+@shifters
+def test_own_filters_look_where_the_core_looks(shifter: dict[str, Any]) -> None:
+    """They bring a twin most of its score, so a shift that they did not see would correct little."""
+    model = vivit(**BARE, own_filter=OWN_FILTER)
+    parts = twins.Parts(model | {"shifter": shifter})
+    twins.check_gradients(parts)
+    twins.check_stream(parts)
+    made, still = parts.twin().eval(), twins.Parts(model | {"shifter": None}).twin().eval()
+    assert made.shifters is not None
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in made.shifters.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=noise))
+    still.load_state_dict({k: v for k, v in made.state_dict().items() if not k.startswith("shifters.")})
+    shown, of = small.clips(made.specs["a"]), made.specs["a"]
+    shift = made.shift("a", made.normalized_behavior("a", shown["behavior"]))
+    normalized = (shown["frames"].float() - of.pixel_mean) / of.pixel_std
+    frames = shifted(normalized, shift) * of.pixel_std + of.pixel_mean
+    with torch.no_grad():
+        rates = made({"a": shown})["a"]
+        torch.testing.assert_close(rates, still({"a": shown | {"frames": frames}})["a"], rtol=1e-3, atol=1e-5)
+        own = made.own_filter("a")
+        assert own is not None and not torch.allclose(own(frames).value, own(shown["frames"]).value, rtol=0.1)
 
 
 def test_a_stream_equals_the_clip_while_windows_move() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import LIKELIHOOD, READOUT, vivit
+from tiny_models import LIKELIHOOD, READOUT, SHIFTERS, vivit
 
 from vivit_core.data.clips import evaluation_windows
 from vivit_core.data.recording.format import Trials
@@ -234,6 +234,42 @@ def test_a_unit_without_valid_validation_bins_keeps_what_was_fitted(
     made, own = begun(recording, spec, ln)
     assert own.linear.space_UP[0].argmax() == 12 and own.linear.space_UP[0].count_nonzero() == 1
     assert alone(made, own, recording)[:3].min() > 0.2
+
+
+def test_they_are_found_in_what_the_eye_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a tracker is wrong, stored frames lie elsewhere; a shifter begins with where they were."""
+    rng, bins = np.random.default_rng(0), 600
+    seen = rng.integers(0, 256, (bins, HEIGHT, WIDTH), dtype=np.uint8)
+    eye = rng.integers(-2, 3, (bins, 2)).astype(np.float32)
+    stored = np.stack([np.roll(frame, (int(y), int(x)), (0, 1)) for frame, (x, y) in zip(seen, eye, strict=True)])
+    path = write_recording(
+        tmp_path / "a.h5",
+        recording_id="a",
+        frame_rate_hz=60.0,
+        frames=stored,
+        counts=rng.poisson(0.3, (bins, 2)).astype(np.uint8),
+        trials=Trials(np.array([0, 500]), np.array([500, 600]), np.array(["0", "1"]), np.array(["train", "val"])),
+        behavior={"gaze": eye},
+    )
+    recording = Recording(path)
+    spec = RecordingSpec(
+        "a", 60.0, (1, HEIGHT, WIDTH), recording.info.unit_ids, (0.3, 0.3), 127.5, 74.0, {"gaze": 2},
+        tuple(eye.mean(0).tolist()), tuple(eye.std(0).tolist()),
+    )  # fmt: skip
+    found: list[Any] = []
+    monkeypatch.setattr(own_filters, "find_own_filters", lambda twin, recording, *_: found.append(recording))
+    slope = np.diag(eye.std(0))
+    monkeypatch.setattr("vivit_core.training.initialize.shift_by_position", lambda *_, **__: slope)
+    for shifter in (None, SHIFTERS["affine"]):
+        made = Twin(vivit(own_filter=NODE, modulator=None, shifter=shifter), READOUT, LIKELIHOOD, [spec])
+        initialize_from_data(made, [recording], None)
+    plain, moved = (of.frames(10, 90)[0].astype(np.float64) for of in found)
+    assert (plain == stored[10:90]).all()
+    # A constant is left to the readouts' places, so frames lie where they were seen, but for the mean eye position.
+    rest = np.round(eye.mean(0)).astype(int)
+    assert not rest.any()
+    inside = np.s_[:, 4:-4, 4:-4]
+    assert np.abs(moved - seen[10:90])[inside].mean() < 0.25 * np.abs(plain - seen[10:90])[inside].mean()
 
 
 def test_what_was_found_is_kept_for_the_next_training(

@@ -149,7 +149,7 @@ class MemberStreams:
         return [stream.expected(clips) for stream in self.streams]
 
 
-def mean_counts(counts: list[Tensor], frame: Tensor) -> Tensor:
+def mean_counts(counts: list[Tensor], clip: Clips) -> Tensor:
     return torch.stack(counts).mean(0)
 
 

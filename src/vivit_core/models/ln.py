@@ -190,7 +190,7 @@ class LN(Predictor):
             lambda clips: (clips["frames"], clips["behavior"]),
             nn.Identity(),
             None,
-            lambda maps, frame_BCTHW: own.rate(filtered(frame_BCTHW)),
+            lambda maps, clip: own.rate(filtered(clip["frames"])),
             own.space_UP.device,
         )
 

@@ -34,7 +34,7 @@ class Stream:
     spec : of the recording whose units are predicted.
     adapt : from raw clips to the core's frames and the modulator's behavior, as ``twin.adapt`` for this recording.
     core, modulator : the streams of the twin's own; ``modulator`` is None where it has none.
-    counts : from what they change of the maps, and the bin's own frame, to the expected counts of the bin, (U,).
+    counts : from what they change of the maps, and the raw clip of the bin, to the expected counts of the bin, (U,).
     device : where they compute.
     past : of a model that observes past counts (``Predictor.observes``): what it knows of them.
 
@@ -56,7 +56,7 @@ class Stream:
         adapt: Callable[[Clips], tuple[Tensor, Tensor]],
         core: Any,
         modulator: Any,
-        counts: Callable[[Any, Tensor], Tensor],
+        counts: Callable[[Any, Clips], Tensor],
         device: torch.device,
         past: Past | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class Stream:
         maps = self.core(pixels)
         if self.modulator is not None:
             maps = self.modulator(maps, behavior_11D)
-        return self.counts(maps, clip["frames"])
+        return self.counts(maps, clip)
 
     @torch.no_grad()
     def observe(self, counts: np.ndarray) -> None:

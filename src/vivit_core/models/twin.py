@@ -185,6 +185,16 @@ class Twin(Predictor):
             frames = resized(frames, self.frame_size)
         return frames, behavior
 
+    def seen(self, recording_id: str, clips: Clips) -> Tensor:
+        """Frames of one recording as its units' windows look at them, in the recording's own size and pixels: shifted
+        by eye position where the twin has a shifter. What own filters see."""
+        if self.shifters is None:
+            return clips["frames"]
+        spec = self.specs[recording_id]
+        frames = normalized(clips["frames"], spec.pixel_mean, spec.pixel_std)  # a missing value is at its mean
+        behavior = self.normalized_behavior(recording_id, clips["behavior"])
+        return shifted(frames, self.shift(recording_id, behavior)) * spec.pixel_std + spec.pixel_mean
+
     def normalized_behavior(self, recording_id: str, behavior_BTD: Tensor) -> Tensor:
         spec, behavior = self.specs[recording_id], behavior_BTD.float()
         if not spec.behavior_dim:
@@ -231,7 +241,7 @@ class Twin(Predictor):
         for rid, mine in zip(adapted, theirs, strict=True):
             drive = self.readout(rid)(list(mine), bins, last=self.predict == "last")
             if (own := self.own_filter(rid)) is not None:
-                added = own(batch[rid]["frames"])
+                added = own(self.seen(rid, batch[rid]))
                 drive = drive.plus(added.newest() if self.predict == "last" else added)
             counts[rid] = self.rate(rid, drive, batch[rid])
         return counts
@@ -293,10 +303,10 @@ class Twin(Predictor):
         own = self.own_filter(recording_id)
         filtered = None if own is None else own.stream()
 
-        def counts(maps: Any, frame: Tensor) -> Tensor:
+        def counts(maps: Any, clip: Clips) -> Tensor:
             drive = read(maps)
             if filtered is not None:
-                drive = drive.plus(filtered(frame))
+                drive = drive.plus(filtered(self.seen(recording_id, clip)))
             if past is None:
                 return likelihood.rate(*drive)
             return past.rate(Drive(drive.value[None], None if drive.log_gain is None else drive.log_gain[None]))[0]

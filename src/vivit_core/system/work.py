@@ -82,5 +82,7 @@ def _known() -> dict[str, tuple[float, float]]:
 
 
 def is_pair(value: object) -> bool:
-    numbers = value if isinstance(value, list) and len(value) == 2 else [None]
-    return all(type(x) in (int, float) and math.isfinite(x) and x > 0 for x in numbers)
+    """Whether it is two numbers above zero."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return all(type(x) in (int, float) and math.isfinite(x) and x > 0 for x in value)

@@ -17,6 +17,7 @@ from torch import Tensor
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.modulators.behavior_gain import BehaviorGain
 from vivit_core.models.twin import Twin
+from vivit_core.specs import Clips
 from vivit_core.training.own_filters import fitted_frames, spread
 
 TINY = 1e-6  # of a response: where all is as expected
@@ -74,10 +75,12 @@ def left_over(twin: Twin, recording: Recording) -> tuple[Tensor, Tensor]:
                 recording.valid(start, stop),
             )
         )
-        behavior_TD = twin.normalized_behavior(name, behavior_TD)
         drive_TU = twin.readout(name).bias.expand(counts_TU.shape)
         if own is not None:
-            drive_TU = drive_TU + own(torch.as_tensor(recording.frames(start, stop), device=device)[None]).value[0]
+            frames = torch.as_tensor(recording.frames(start, stop), device=device)[None]
+            clips: Clips = {"frames": frames, "behavior": behavior_TD[None]}
+            drive_TU = drive_TU + own(twin.seen(name, clips)).value[0]
+        behavior_TD = twin.normalized_behavior(name, behavior_TD)
         rest_TU = torch.where(valid.expand(counts_TU.shape), counts_TU - likelihood.rate(drive_TU), 0.0)
         slope_UD += rest_TU.T @ behavior_TD
         square_U += rest_TU.square().sum(0)

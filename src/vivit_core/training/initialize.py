@@ -95,8 +95,8 @@ def initialize_from_data(
             hidden = np.flatnonzero((~courses_UL.any(1) | (snr_U < CLEAR)) & (snr_U > 0)).tolist()
             both_2L = principal_courses(courses[-1], 2)
             found += begin_own_filters(twin, recording, Known(linear, hidden, centers_U2, both_2L), steps, kept)
-        if (own := twin.own_filter(spec.recording_id)) is not None and twin.shifters is None:
-            finer_U2 = own.places().cpu().numpy()  # than an average's; of frames that are not shifted
+        if (own := twin.own_filter(spec.recording_id)) is not None:
+            finer_U2 = own.places().cpu().numpy()  # than an average's
             centers_U2 = np.where(np.isfinite(finer_U2), finer_U2, centers_U2)
         places_U2 = torch.as_tensor((centers_U2 + 0.5) * scale - 0.5)
         twin.readout(spec.recording_id).initialize(places_U2, torch.as_tensor(clear[-1]))

@@ -25,6 +25,7 @@ from vivit_core.models.pairs import usual_courses
 from vivit_core.models.twin import Twin
 from vivit_core.rf import energy_pairs as search
 from vivit_core.rf.energy_pairs import energy_pairs
+from vivit_core.specs import Clips
 from vivit_core.system.activity import spared
 from vivit_core.system.kept import Arrays, Kept
 from vivit_core.training import finer_filters, regression
@@ -72,6 +73,24 @@ class Known:
     courses_2L: np.ndarray | None
 
 
+class Retina:
+    """A recording as a twin's own filters see it: its frames are shifted by eye position where the twin has a shifter,
+    by as much as the shifter begins with."""
+
+    def __init__(self, twin: Twin, recording: Recording) -> None:
+        self.twin, self.recording, self.info = twin, recording, recording.info
+        self.counts, self.valid = recording.counts, recording.valid
+
+    def frames(self, start: int, stop: int) -> np.ndarray:
+        frames, name = self.recording.frames(start, stop), self.info.recording_id
+        if self.twin.shifters is None:
+            return frames
+        behavior = self.recording.behavior(start, stop, self.twin.specs[name].behavior)
+        device = next(self.twin.parameters()).device
+        shown, moved = (torch.as_tensor(each, device=device)[None] for each in (frames, behavior))
+        return self.twin.seen(name, Clips(frames=shown, behavior=moved))[0].detach().cpu().numpy()
+
+
 @torch.no_grad()
 def begin_own_filters(twin: Twin, recording: Recording, known: Known, steps: int, kept: Kept | None = None) -> bool:
     """Let a recording's units begin with filters of their own, and with what these alone predict.
@@ -89,11 +108,11 @@ def begin_own_filters(twin: Twin, recording: Recording, known: Known, steps: int
     -------
     Whether it was found before.
     """
-    name = recording.info.recording_id
+    name, retina = recording.info.recording_id, Retina(twin, recording)
     own, bias_U = twin.own_filter(name), twin.readout(name).bias
     assert own is not None
     if kept is None:
-        find_own_filters(twin, recording, own, known, steps)
+        find_own_filters(twin, retina, own, known, steps)
         return False
     found = {**own.state_dict(), "bias": bias_U}
 
@@ -101,10 +120,10 @@ def begin_own_filters(twin: Twin, recording: Recording, known: Known, steps: int
         return {part: value.detach().cpu().numpy() for part, value in found.items()}
 
     def make() -> Arrays:
-        find_own_filters(twin, recording, own, known, steps)
+        find_own_filters(twin, retina, own, known, steps)
         return arrays()
 
-    made, old = kept.get(key_of(twin, recording, own, known, steps), arrays(), make)
+    made, old = kept.get(key_of(twin, retina, own, known, steps), arrays(), make)
     for part, value in found.items():
         value.copy_(torch.as_tensor(made[part]))
     if old:
@@ -112,7 +131,7 @@ def begin_own_filters(twin: Twin, recording: Recording, known: Known, steps: int
     return old
 
 
-def key_of(twin: Twin, recording: Recording, own: OwnFilters, known: Known, steps: int) -> str:
+def key_of(twin: Twin, recording: Retina, own: OwnFilters, known: Known, steps: int) -> str:
     """A hash of all that a recording's own filters depend on: what it shows and what the units do in the trials that
     are looked at, what is known of them, the settings, and the code."""
     name, nodes = recording.info.recording_id, twin.description()
@@ -151,7 +170,7 @@ def most_frames(own: OwnFilters) -> int:
     return max(1, SEARCH_PIXELS // (height * width))
 
 
-def find_own_filters(twin: Twin, recording: Recording, own: OwnFilters, known: Known, steps: int) -> None:
+def find_own_filters(twin: Twin, recording: Retina, own: OwnFilters, known: Known, steps: int) -> None:
     """See :func:`begin_own_filters`."""
     name, device = recording.info.recording_id, own.weight.device
     pieces = spread(recording, SCALE_FRAMES)
@@ -207,7 +226,7 @@ class Pieces:
     """Pieces that are spread over the trials of a split, as many as are fitted to. Filters are tried on them again and
     again, so those that fit into ``KEPT_BYTES`` are kept with what is seen there whatever a unit's filters are."""
 
-    def __init__(self, recording: Recording, own: OwnFilters, split: str) -> None:
+    def __init__(self, recording: Retina, own: OwnFilters, split: str) -> None:
         self.recording, self.own = recording, own
         self.places = spread(recording, fitted_frames(own), split)
         self.kept: dict[tuple[int, int], Piece] = {}
@@ -238,7 +257,7 @@ class Judge:
     seen_U : which units have any.
     """
 
-    def __init__(self, twin: Twin, recording: Recording, own: OwnFilters, train: Pieces) -> None:
+    def __init__(self, twin: Twin, recording: Retina, own: OwnFilters, train: Pieces) -> None:
         self.twin, self.recording, self.own = twin, recording, own
         self.train, self.val = train, Pieces(recording, own, "val")
         self.nats_NU, self.seen_U = self.validation_nats()
@@ -295,7 +314,7 @@ def pieces_shown(train: Pieces, own: OwnFilters) -> Shown:
     return shown
 
 
-def spread(recording: Recording, frames: int, split: str = "train") -> list[tuple[int, int]]:
+def spread(recording: Recording | Retina, frames: int, split: str = "train") -> list[tuple[int, int]]:
     """Starts and stops of pieces of a split's trials, spread over the recording, of about so many frames together.
 
     A trial is cut into equal pieces, of which there are ``LEAST_PIECES`` where the recording has so many bins.
@@ -312,7 +331,7 @@ def spread(recording: Recording, frames: int, split: str = "train") -> list[tupl
     return [pieces[int(index)] for index in np.linspace(0, len(pieces) - 1, number)]
 
 
-def seen_and_done(recording: Recording, own: OwnFilters, frames: int) -> Iterator[tuple[Tensor, Tensor]]:
+def seen_and_done(recording: Retina, own: OwnFilters, frames: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Contrast (T, H, W) and counts less their mean (T, U) of training trials, zero where they do not count."""
     mean_U = torch.tensor(own.linear.spec.unit_mean_counts)
     for place in spread(recording, frames):
@@ -320,7 +339,7 @@ def seen_and_done(recording: Recording, own: OwnFilters, frames: int) -> Iterato
         yield own.linear.contrast(shown)[0].half(), torch.where(valid_TU, counts_TU - mean_U, 0.0)
 
 
-def read(recording: Recording, place: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def read(recording: Retina, place: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Frames (1, C, T, H, W), counts and which of them are valid (T, U), of a piece of a trial."""
     frames, counts_TU, valid = (
         torch.as_tensor(of(*place), device=device) for of in (recording.frames, recording.counts, recording.valid)
@@ -329,7 +348,7 @@ def read(recording: Recording, place: tuple[int, int], device: torch.device) -> 
 
 
 def fit_own_filters(
-    twin: Twin, recording: Recording, own: OwnFilters, train: Pieces, wanted_U: Tensor | None = None
+    twin: Twin, recording: Retina, own: OwnFilters, train: Pieces, wanted_U: Tensor | None = None
 ) -> None:
     """Fit the filters' weights and the readout's bias of some units, or of all, as if nothing else drove them."""
     name = recording.info.recording_id

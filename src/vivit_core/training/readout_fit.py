@@ -158,7 +158,7 @@ def look(
             (of_gain if feature_map.gain else of_drive).append((weighed[0], x_NUC))
         of_core = sum(x_NUC.shape[2] for _, x_NUC in of_drive)
         if (filters := twin.own_filter(name)) is not None:
-            of_unit = filters.looked(clips["frames"])
+            of_unit = filters.looked(twin.seen(name, clips))
             of_drive.append((filters.weight, of_unit.drive[0, scored - start :, units]))
             of_gain.append((filters.gain, of_unit.gain[0, scored - start :, units]))
         weights = Weights([own for own, _ in of_drive], [own for own, _ in of_gain], readout.bias)

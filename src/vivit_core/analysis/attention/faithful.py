@@ -63,7 +63,7 @@ class Newest:
         if self.cells is not None and self.core.cell_attention is not None:
             self.faded = self.core.cell_attention.faded(self.cells)[:, -1:]
         own = twin.own_filter(recording_id)
-        self.own = None if own is None else own(given["frames"]).newest()
+        self.own = None if own is None else own(twin.seen(recording_id, given)).newest()
         self.maps = self.modulated([*self.tokens.maps, *self.gain_of(self.faded), self.of_tokens(self.x_BTND)])
 
     def of_tokens(self, x_BTND: Tensor) -> FeatureMap:

@@ -170,9 +170,9 @@ def tune(
             best, best_hz = best_natural(screen, shown, sought_for, mei, kind, progress)
             arrays[f"{key}/mei_{kind}"] = made.numpy()
             arrays[f"{key}/natural_{kind}"] = best.numpy()
-            truly = [np.full(len(sought_for), math.nan)] * 2
+            true_hz = [np.full(len(sought_for), math.nan)] * 2
             if true is not None:
-                truly = [shown_to(true, sought_for, x[:, None], kind, mei)[:, 0] for x in (made, best)]
+                true_hz = [shown_to(true, sought_for, x[:, None], kind, mei)[:, 0] for x in (made, best)]
             for i, unit in enumerate(sought_for):
                 excited.append(
                     {
@@ -183,8 +183,8 @@ def tune(
                         "natural_hz": float(best_hz[i]),
                         "gain": float(made_hz[i] / best_hz[i]),
                         "far": bool(made_hz[i] > FAR * best_hz[i]),
-                        "truth_mei_hz": float(truly[0][i]),
-                        "truth_natural_hz": float(truly[1][i]),
+                        "truth_mei_hz": float(true_hz[0][i]),
+                        "truth_natural_hz": float(true_hz[1][i]),
                         "mei_rms": float(made[i].square().mean().sqrt()),
                         "natural_rms": float(best[i].square().mean().sqrt()),
                     }
