@@ -18,11 +18,12 @@ from shipped import PLAIN, arrays_importer
 from vivit_core.cli import context as cli_context
 from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema
+from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.tasks import train
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.models.plan import check_geometry
+from vivit_core.parts.build import build
 from vivit_core.training.monitors import check_monitors
 
 CONF = schema.conf_dir()
@@ -84,8 +85,11 @@ def test_every_key_that_a_message_names_exists():
 
 def geometry(settings: dict[str, Any]) -> None:
     train.check_scorable(settings["predict"], settings["data"])
-    nodes = (settings[name] for name in ("model", "readout", "likelihood"))
-    check_geometry(*nodes, **cli_recordings.expected_sizes(settings["data"]))
+    refuse_unfit(
+        cli_recordings.make_datamodule(settings["data"]),
+        optimization=build("optim", settings["optim"]),
+        **{name: settings[name] for name in ("data", "model", "readout", "likelihood", "predict")},
+    )
 
 
 def machine(settings: dict[str, Any]) -> None:

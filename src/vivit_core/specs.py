@@ -134,6 +134,31 @@ class RecordingSpec:
         return made
 
 
+def unread(
+    recording_id: str,
+    frame_rate_hz: float,
+    frame_shape: tuple[int, int, int],
+    unit_ids: Sequence[str],
+    behavior: Mapping[str, int],
+    position_dim: int,
+) -> RecordingSpec:
+    """A recording of which the sizes are known and nothing was read: its statistics and positions are made up."""
+    numbers = sum(behavior.values())
+    return RecordingSpec(
+        recording_id=recording_id,
+        frame_rate_hz=frame_rate_hz,
+        frame_shape=frame_shape,
+        unit_ids=tuple(unit_ids),
+        unit_mean_counts=(0.1,) * len(unit_ids),
+        pixel_mean=0.0,
+        pixel_std=1.0,
+        behavior=dict(behavior),
+        behavior_mean=(0.0,) * numbers,
+        behavior_std=(1.0,) * numbers,
+        unit_position_um=((0.0,) * position_dim,) * len(unit_ids) if position_dim else (),
+    )
+
+
 class RecordingError(ValueError):
     """A recording file that cannot be used: says which file, which field, what is wrong and what to do."""
 

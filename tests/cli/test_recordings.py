@@ -97,3 +97,44 @@ def test_a_training_refuses_them_before_it_reads(command, unplaced) -> None:
     for task in ("train", "plan"):
         code, printed = command(f"task={task}", "readout=retinotopic", f"data.recordings=[{unplaced}]")
         assert code == 1 and "units/position_um: missing" in printed and "reading the recordings" not in printed
+
+
+LAST = ["predict=last", "data.evaluation_length=60", "data.evaluation_burn_in=59"]
+UNFIT = {
+    "optimization": (["optim=muon", "model=resnet"], "optim=muon is for the matrices of a transformer's blocks"),
+    "likelihood": (["model/latent=shared_gain", "likelihood=negative_binomial"], "set likelihood=poisson and"),
+    "predict": (["model/latent=shared_gain", *LAST], "set likelihood=poisson and predict=all"),
+    "behavior": (["model/shifter=gaze", "model.shifter.behavior=nothing"], "model.shifter.behavior=nothing: the twin"),
+    "steps": (["model/attention=absolute", "model.attention.steps=2"], "are learned for model.attention.steps=2"),
+}
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["files", "simulated"])
+@pytest.mark.parametrize(("words", "told"), UNFIT.values(), ids=UNFIT)
+def test_what_cannot_go_together_is_refused_before_recordings_are_read_or_made(
+    words, told, named, command, tiny, tiny_files
+) -> None:
+    files = [f"data.recordings=[{','.join(map(str, tiny_files))}]"] if named else ["data.cache=new"]
+    code, printed = command(*tiny, *files, *words)
+    assert code == 1 and told in printed, printed
+    assert "reading the recordings" not in printed and "the simulation of recordings" not in printed
+    assert not Path("new").exists()
+
+
+def test_recordings_of_several_sizes_are_refused_by_their_headers(command, tiny, tiny_files, unplaced) -> None:
+    """Where some are broken, which headers may say of the first, the reading names all of them as ever."""
+    small = write_recording(
+        unplaced.with_name("small.h5"),
+        recording_id="small",
+        frame_rate_hz=60.0,
+        frames=np.zeros((600, 8, 6), np.uint8),
+        counts=np.ones((600, 3)),
+        trials=Recording(unplaced).info.trials,
+    )
+    code, printed = command(*tiny, f"data.recordings=[{unplaced},{small}]")
+    assert code == 1 and "frames of different sizes {'unplaced': (18, 26), 'small': (8, 6)}" in printed, printed
+    assert "reading the recordings" not in printed
+    for name in ("first.h5", "second.h5"):
+        unplaced.with_name(name).write_text("no recording")
+    code, printed = command(*tiny, f"data.root={unplaced.parent}")
+    assert code == 1 and "2 recordings cannot be used" in printed and "first.h5" in printed, printed

@@ -17,12 +17,13 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vivit_core.cli import search
-from vivit_core.cli.recordings import expected_sizes
+from vivit_core.cli.recordings import make_datamodule
+from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.search import Rule, Search, Trial, held, space_of, study_in, trial_of
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
-from vivit_core.models.plan import check_geometry
+from vivit_core.parts.build import build
 from vivit_core.system.stops import TrainingPruned, TrainingStopped
 from vivit_core.training.callbacks.pruning import Pruning
 
@@ -65,8 +66,10 @@ def test_the_shipped_search_can_be(compose: Any) -> None:
     for end in ("low", "high"):
         values = {key: getattr(found, end, None) or found.choices[-1] for key, found in space.items()}
         settings = compose("hparams_search=optuna", *(f"{key}={value}" for key, value in values.items()))
-        check_geometry(
-            settings["model"], settings["readout"], settings["likelihood"], **expected_sizes(settings["data"])
+        refuse_unfit(
+            make_datamodule(settings["data"]),
+            optimization=build("optim", settings["optim"]),
+            **{name: settings[name] for name in ("data", "model", "readout", "likelihood", "predict")},
         )
     assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6
 

@@ -26,12 +26,13 @@ from rich.console import Console
 from submitit.core.utils import UncompletedJobError
 
 from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher, SlurmLauncher
-from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema, sweeps, validate
+from vivit_core.cli.recordings import make_datamodule
+from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.runs import Run
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
-from vivit_core.models.plan import check_geometry
+from vivit_core.parts.build import build
 from vivit_core.plotting import style as plotting_style
 from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.requeue import requeue
@@ -294,8 +295,11 @@ def test_every_combination_of_a_shipped_search_can_be(name, compose):
         settings = compose(f"hparams_search={name}", *words)
         fingerprints.add(validate.fingerprint(settings))
         if {"optim.lr=3e-3", "model.spatial_depth=2"} <= set(words) or name == "embedding_dim":
-            nodes = (settings[name] for name in ("model", "readout", "likelihood"))
-            check_geometry(*nodes, **cli_recordings.expected_sizes(settings["data"]))
+            refuse_unfit(
+                make_datamodule(settings["data"]),
+                optimization=build("optim", settings["optim"]),
+                **{name: settings[name] for name in ("data", "model", "readout", "likelihood", "predict")},
+            )
     assert len(fingerprints) == len(jobs)
     if name == "patch_depth_lr":
         assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6

@@ -495,6 +495,13 @@ def test_behaviors_that_nobody_named_are_all_that_there_are(
     assert all(s.behavior_causal for s in module.specs)
     assert "behavior 'ahead' is left out, because it looks ahead" in caplog.text
     assert "behavior 'odd' is left out: recordings have 1 or 3 numbers of it" in caplog.text
+    caplog.clear()
+    module = datamodule(files, behavior=None)
+    _, widths = module.headers()
+    assert caplog.text.count("is left out") == 2
+    module.setup()
+    assert [list(s.behavior.items()) for s in module.specs] == [list(widths.items())] * 2
+    assert caplog.text.count("is left out") == 2  # once, by whatever looks first
     module = datamodule(files[:1], behavior=["ahead"])
     module.setup()
     assert not module.specs[0].behavior_causal

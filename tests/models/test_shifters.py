@@ -34,6 +34,7 @@ from vivit_core.models.plan import check_geometry, plan
 from vivit_core.models.shifters.affine import AffineShifter
 from vivit_core.models.streamed_step import export_step
 from vivit_core.models.twin import Twin
+from vivit_core.specs import unread
 from vivit_core.testing import small, twins
 from vivit_core.training.optim import parameter_groups
 
@@ -203,9 +204,9 @@ def test_without_eye_position_a_shifter_is_refused_before_data_is_read() -> None
     told = r"model\.shifter\.behavior=eye_position: .* but \['gaze'\]; name the one .* model/shifter=none"
     with pytest.raises(ValueError, match=told):
         twin(vivit(**BARE, shifter=nowhere))
-    sizes = {"frame_shape": (1, 12, 16), "behavior": {"gaze": 3}, "position_dim": 0, "clip_length": 16}
+    ahead = [unread("a", 60.0, (1, 12, 16), ["u"], {"gaze": 3}, 0)]
     with pytest.raises(ValueError, match=told):
-        check_geometry(vivit(**BARE, shifter=nowhere), READOUT, LIKELIHOOD, **sizes)
+        check_geometry(vivit(**BARE, shifter=nowhere), READOUT, LIKELIHOOD, ahead, 16, "all")
     with pytest.raises(ValueError, match="but none; name"):
         twin(vivit(**BARE, shifter=nowhere), spec(behavior=0))
     for wrong, message in (({"most_px": 0.0}, "most_px=0.0 must be above zero"), ({"hidden": 0}, "hidden=0 must")):

@@ -166,20 +166,17 @@ def check_positions(readout: Node, infos: Iterable[RecordingInfo]) -> None:
             )
 
 
-def recordings_to_train_on(data: Node, budget: Budget, device: str, processes: ProcessGroup) -> RecordingsDataModule:
-    """Recordings that are checked and known, in every process. The first makes them where they are simulated, and
+def read_to_train_on(datamodule: RecordingsDataModule, budget: Budget, device: str, processes: ProcessGroup) -> None:
+    """Let recordings be checked and known, in every process. The first makes them where they are simulated, and
     computes their statistics."""
-    datamodule = make_datamodule(data)
     datamodule.configure(
         batch_size=budget.batch_size,
         batches_per_epoch=budget.steps_per_epoch * budget.accumulate,
         pin_memory=device == "cuda",
     )
 
-    given = data["recordings"] is not None or data["root"] is not None
-
     def specs() -> list[RecordingSpec]:
-        if given:
+        if not datamodule.simulated:
             reading = Work("reading", sum(path.stat().st_size for path in datamodule.paths()))
             with stage("reading the recordings", work=reading):
                 datamodule.setup()
@@ -198,7 +195,6 @@ def recordings_to_train_on(data: Node, budget: Budget, device: str, processes: P
     if processes.rank > 0:
         datamodule.configure(specs=known)
         datamodule.setup()
-    return datamodule
 
 
 def refuse_smoothed(model: Node, data: Node) -> None:

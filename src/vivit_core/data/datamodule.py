@@ -205,11 +205,12 @@ class RecordingsDataModule:
 
     def prepare_data(self) -> None:
         """Make the simulated recordings where they are needed and missing; called in one process."""
-        if self._simulated:
+        if self.simulated:
             self.paths()
 
     @property
-    def _simulated(self) -> bool:
+    def simulated(self) -> bool:
+        """Whether no recordings are named, so that the simulator makes them."""
         return self._patterns is None and self._root is None
 
     def paths(self) -> list[Path]:
@@ -224,20 +225,25 @@ class RecordingsDataModule:
 
     def headers(self) -> tuple[list[RecordingInfo], dict[str, int]]:
         """What the named recordings say of themselves at the model's rate, and the widths of the behaviors that the
-        twin sees; some milliseconds a file, because no frame, count or behavior is read.
+        twin sees; some milliseconds a file that this machine has read before, because no frame, count or behavior is
+        read.
 
         Raises
         ------
         ValueError
-            Where a file is no recording, or the recordings do not fit each other.
+            RecordingError where a file is no recording; or where the recordings do not fit each other.
         """
         paths = self.paths()
-        rate_hz = self._frame_rate_hz or min(Recording(path).info.frame_rate_hz for path in paths)
+        slowest_hz = min(Recording(path).info.frame_rate_hz for path in paths)  # a broken file is told of first
+        rate_hz = self._frame_rate_hz or slowest_hz
         views = [
             ResampledRecording(path, rate_hz, self._transforms, most_trials=self._most_trials, some=self._some)
             for path in paths
         ]
-        return [view.info for view in views], seen_behavior(self._behavior, views, self._transforms)
+        seen = seen_behavior(self._behavior, views, self._transforms)
+        refuse_twice(views)
+        self._behavior = list(seen)  # so that what is left out is said once, and not again by setup
+        return [view.info for view in views], seen
 
     def setup(self) -> None:
         """Check all recordings and know their statistics. Does its work once.

@@ -20,9 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vivit_core.models.attention.base import Attention
 from vivit_core.models.feature_map import FeatureMap
+from vivit_core.models.predictor import Predict
 from vivit_core.models.tokenizers.base import Tokens
 from vivit_core.models.twin import Twin
-from vivit_core.specs import Batch, Clips, RecordingSpec
+from vivit_core.specs import Batch, Clips, RecordingSpec, unread
 
 ADAM_COPIES = 4  # weight, gradient, and AdamW's two moments
 
@@ -83,7 +84,7 @@ def plan(
     position_dim: int,
     clip_length: int,
     batch_size: int,
-    predict: Literal["all", "last"] = "all",
+    predict: Predict = "all",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     device: str = "cpu",
 ) -> Plan:
@@ -133,11 +134,9 @@ def check_geometry(
     model: Mapping[str, Any],
     readout: Mapping[str, Any],
     likelihood: Mapping[str, Any],
-    *,
-    frame_shape: tuple[int, int, int],
-    behavior: Mapping[str, int],
-    position_dim: int,
+    recordings: Sequence[RecordingSpec],
     clip_length: int,
+    predict: Predict,
 ) -> Twin:
     """Raise ValueError, with a remedy, where such recordings do not fit such a model; nothing is computed.
 
@@ -146,7 +145,7 @@ def check_geometry(
     The twin, whose parameters have shapes but no numbers.
     """
     with FakeTensorMode():
-        twin = Twin(model, readout, likelihood, expected(frame_shape, 1, 1, behavior, position_dim))
+        twin = Twin(model, readout, likelihood, recordings, predict)
         twin.check_geometry(clip_length)
     return twin
 
@@ -155,23 +154,8 @@ def expected(
     frame_shape: tuple[int, int, int], recordings: int, units: int, behavior: Mapping[str, int], position_dim: int
 ) -> list[RecordingSpec]:
     """Recordings of these sizes, with made-up statistics."""
-    behavior_dim = sum(behavior.values())
-    return [
-        RecordingSpec(
-            recording_id=f"recording{i}",
-            frame_rate_hz=1.0,
-            frame_shape=frame_shape,
-            unit_ids=tuple(str(u) for u in range(units)),
-            unit_mean_counts=(0.1,) * units,
-            pixel_mean=0.0,
-            pixel_std=1.0,
-            behavior=dict(behavior),
-            behavior_mean=(0.0,) * behavior_dim,
-            behavior_std=(1.0,) * behavior_dim,
-            unit_position_um=((0.0,) * position_dim,) * units if position_dim else (),
-        )
-        for i in range(recordings)
-    ]
+    unit_ids = [str(u) for u in range(units)]
+    return [unread(f"recording{i}", 1.0, frame_shape, unit_ids, behavior, position_dim) for i in range(recordings)]
 
 
 def _batch(

@@ -22,15 +22,14 @@ from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
 from vivit_core.cli.evaluation import report
 from vivit_core.cli.foretold import Foretold, evaluation_s, foretold, time_budget
-from vivit_core.cli.planned import files_of
 from vivit_core.cli.recordings import (
-    check_positions,
     check_responses,
     check_scorable,
-    expected_sizes,
-    recordings_to_train_on,
+    make_datamodule,
+    read_to_train_on,
     refuse_smoothed,
 )
+from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, where_to_train
 from vivit_core.cli.scaled import TRAINED_ON, trained_on
 from vivit_core.cli.schema import PathName
@@ -38,11 +37,9 @@ from vivit_core.cli.search import trial_of
 from vivit_core.cli.trained import is_fitted_alone, teacher_in
 from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording.reader import Recording
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.ln import LN
 from vivit_core.models.load import baseline_in, checkpoint_of, predictor_in, read_trained
-from vivit_core.models.plan import check_geometry
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
@@ -225,16 +222,14 @@ def fit(
     machine = context.settings["trainer"]
     device, budget = machine_of(machine, announce=True)
     alone, optimization = is_fitted_alone(model), cast(Optimization, build("optim", optim))
-    if not alone and data["recordings"] is None and data["root"] is None:
-        # The sizes of recordings that are yet to be simulated are known: what cannot be is refused first.
-        optimization.check(check_geometry(model, readout, likelihood, **expected_sizes(data)))
-    elif not alone:
-        check_positions(readout, (Recording(path).info for path in files_of(data)))
+    datamodule = make_datamodule(data)
+    if not alone:
+        processes.first(lambda: refuse_unfit(datamodule, data, optimization, model, readout, likelihood, predict))
     if device == "cpu" and not model.get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
     # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    datamodule = recordings_to_train_on(data, budget, device, processes)
+    read_to_train_on(datamodule, budget, device, processes)
     if alone:
         return processes.first(lambda: fit_baseline_alone(context, run, model, datamodule, checkpoint))
     check_responses(datamodule, likelihood)
