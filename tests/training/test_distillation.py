@@ -24,6 +24,7 @@ from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.distillation import Teacher
 
 NB = {"_target_": f"{NegativeBinomial.__module__}.NegativeBinomial", "output": "softplus", "dispersion": 0.3}
+HISTORY = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 3, "lags": 6, "shown": 0.5}
 ZIG = {"_target_": "vivit_core.models.likelihoods.zero_inflated_gamma.ZeroInflatedGamma", "output": "softplus"}
 
 
@@ -150,6 +151,8 @@ def test_what_is_no_teacher_is_refused() -> None:
     sharing.latents = torch.nn.ModuleList()
     with pytest.raises(ValueError, match="set model/latent=none"):
         teacher().check(sharing)
+    with pytest.raises(ValueError, match="set model/history=none"):
+        teacher().check(make_twin(history=HISTORY))
     with pytest.raises(ValueError, match="no targets of the likelihood ZeroInflatedGamma"):
         Teacher(make_twin(), "t.ckpt", 1.0).check(with_likelihood(ZIG | {"floor": 0.01}))
 

@@ -57,6 +57,11 @@ class Teacher:
                 f"teacher={self.path}: model.latent says how counts belong together, and rates do not tell; set "
                 "model/latent=none"
             )
+        if twin.observes is not None:
+            raise ValueError(
+                f"teacher={self.path}: model.history learns what past counts change, and the teacher's rates know of no "
+                "counts; set model/history=none"
+            )
         if self.model.predict != twin.predict:
             raise ValueError(
                 f"teacher={self.path} predicts {self.model.predict} bins, and this training {twin.predict}; set "
