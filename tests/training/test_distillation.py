@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import signal
@@ -25,6 +26,7 @@ from vivit_core.training.distillation import Teacher
 
 NB = {"_target_": f"{NegativeBinomial.__module__}.NegativeBinomial", "output": "softplus", "dispersion": 0.3}
 HISTORY = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 3, "lags": 6, "shown": 0.5}
+GAUSSIAN = {"_target_": "vivit_core.models.likelihoods.gaussian.Gaussian", "output": "softplus"}
 ZIG = {"_target_": "vivit_core.models.likelihoods.zero_inflated_gamma.ZeroInflatedGamma", "output": "softplus"}
 
 
@@ -125,6 +127,25 @@ def test_how_counts_scatter_is_the_teachers() -> None:
         batch = make_batch(0)
         taught.summed_loss(twin(batch), batch, BURN_IN, twin.likelihood)[0].backward()
         assert dispersion.grad is not None and bool(dispersion.grad.any()) == moves
+
+
+def test_a_likelihood_of_another_kind_learns_from_counts_or_not_at_all() -> None:
+    """Parameters are handed over where they mean the same: the spread of a root is none of the response itself."""
+    raw, root = (with_likelihood(GAUSSIAN | {"stabilized": of_root}) for of_root in (False, True))
+    with torch.no_grad():
+        root.likelihood("a").sd_U.fill_(0.2)
+    for model, twin in ((root, raw), (make_twin(), with_likelihood(NB))):
+        with pytest.raises(ValueError, match=r"rates alone do not tell; set teacher_share below 1"):
+            Teacher(model, "t.ckpt", 1.0).check(twin)
+        taught, before = Teacher(model, "t.ckpt", 0.5), copy.deepcopy(twin.likelihood("a").state_dict())
+        taught.check(twin)
+        taught.hand_over(twin)
+        after = twin.likelihood("a").state_dict()
+        assert all(torch.equal(after[key], value) for key, value in before.items())
+        batch = make_batch(0)
+        taught.summed_loss(twin(batch), batch, BURN_IN, twin.likelihood)[0].backward()
+        assert all(p.grad is not None and p.grad.any() for p in twin.likelihood("a").parameters())
+    Teacher(with_likelihood(NB), "nb.ckpt", 1.0).check(make_twin())  # Poisson's has nothing to learn
 
 
 def test_what_is_no_teacher_is_refused() -> None:
