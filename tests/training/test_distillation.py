@@ -189,6 +189,23 @@ def test_the_command_asks_before_anything_is_read(command: Callable[..., Any], t
     assert code == 1 and "model=ln is fitted to counts" in printed
 
 
+def test_a_teacher_of_other_data_is_refused_by_the_command(
+    command: Callable[..., Any], compose: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    """Behaviors of equal names and sizes may be made in different ways; and no rate is taught of less past."""
+    known = [dataclasses.replace(one, recording_id=name) for one, name in zip(specs(), ("sim0", "sim1"), strict=True)]
+    model = with_likelihood(tiny_training.LIKELIHOOD, recordings=known)
+    for its, said in {
+        "data/transforms=locomotion": "was trained with other data.transforms than this training has",
+        "data.burn_in=21": "here it would teach those after the first 20, of which it knows too little past; set "
+        "data.burn_in=21",
+    }.items():
+        settings = compose(*tiny, its)
+        torch.save(checkpoint_of(model) | {"settings": settings}, tmp_path / "teacher.ckpt")
+        code, printed = command("experiment=distill", "teacher=teacher.ckpt", *tiny)
+        assert code == 1 and said in " ".join(printed.split()), printed
+
+
 @pytest.mark.long
 def test_two_processes_learn_alike(tmp_path: Path) -> None:
     script = Path(tiny_training.__file__)
