@@ -51,6 +51,19 @@ def test_the_integral_is_that_of_quadrature() -> None:
         assert slope == pytest.approx((ends[0] - ends[1]) / 0.1, abs=0.05)
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_rate_that_is_no_number_makes_the_loss_none(broken: float) -> None:
+    """A training skips such a step; one rate of one clip is enough."""
+    made = SharedGain([0.3] * 4, rank=2, hold=2, memory=4.0, std=0.3)
+    rate, counts = torch.full((2, 20, 4), 0.3), torch.ones(2, 20, 4)
+    rate[0, 3, 1] = broken
+    rate.requires_grad_()
+    nats = made.more_nats(rate, counts, torch.ones(2, 20, 4, dtype=torch.bool))
+    assert not nats.isfinite()
+    nats.backward()
+    assert not all(p.grad.isfinite().all() for p in made.parameters())
+
+
 def simulated(clips: int, bins: int, units: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Rates, counts, and the units' true weights on one slow gain (2 s at 60 Hz)."""
     rng = np.random.default_rng(seed)

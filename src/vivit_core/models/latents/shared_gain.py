@@ -82,7 +82,7 @@ class SharedGain(Latent):
             log_gain_BSU = self.log_gain(x_BKR, course_RSK)
             more = expected_BSU * log_gain_BSU.expm1() - counted_BSU * log_gain_BSU
             curvature = self.curvature(expected_BSU * log_gain_BSU.exp(), course_RSK)
-            volume = torch.linalg.cholesky(curvature).diagonal(dim1=-2, dim2=-1).log().sum()
+            volume = factor(curvature).diagonal(dim1=-2, dim2=-1).log().sum()
             return more.sum() + 0.5 * x_BKR.square().sum() + volume
 
     def in_steps(self, x_BTU: Tensor) -> Tensor:
@@ -105,6 +105,13 @@ class SharedGain(Latent):
         """A step nearer to the most probable numbers."""
         gained_BSU = expected_BSU * self.log_gain(x_BKR, course_RSK).exp()
         slope = x_BKR - einsum(course_RSK, self.weight_UR, counted_BSU - gained_BSU, "r s k, u r, b s u -> b k r")
-        factor = torch.linalg.cholesky(self.curvature(gained_BSU, course_RSK))
-        step = torch.cholesky_solve(rearrange(slope, "b k r -> b (k r) 1"), factor)
+        lower = factor(self.curvature(gained_BSU, course_RSK))
+        step = torch.cholesky_solve(rearrange(slope, "b k r -> b (k r) 1"), lower)
         return x_BKR - rearrange(step, "b (k r) 1 -> b k r", r=x_BKR.shape[2]).clamp(-FARTHEST, FARTHEST)
+
+
+def factor(curvature: Tensor) -> Tensor:
+    """Its Cholesky factor; NaN where it has none, because rates are no numbers: such a step is skipped, and no training
+    ends by it."""
+    lower, failed_B = torch.linalg.cholesky_ex(curvature)
+    return torch.where(rearrange(failed_B, "b -> b 1 1") != 0, torch.nan, lower)
