@@ -247,6 +247,7 @@ class Step:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
             predicted = self.twin(batch)
         total, pairs = summed_loss(predicted, batch, self.burn_in, self.twin.likelihood)
+        total = total + self.twin.more_nats(predicted, batch, self.burn_in)
         (total / pairs + self.twin.regularizer()).backward()
         torch.nn.utils.clip_grad_norm_(self.twin.parameters(), 1.0)
         self.optimizer.step()

@@ -99,6 +99,18 @@ def test_a_gpus_rows(benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert sizes[0] < 0.8 * sizes[1]
 
 
+def test_a_step_with_a_latent_learns_it_too(benchmarks: None) -> None:
+    """Else its cost would be left out."""
+    import bench
+    import measuring
+
+    step = measuring.Step(measuring.settings_of("model/latent=shared_gain", "model.compile=false"), bench.TINY, "cpu")
+    latent = step.twin.latent("recording0")
+    before = [p.detach().clone() for p in latent.parameters()]
+    step()
+    assert all(not torch.equal(p, was) for p, was in zip(latent.parameters(), before, strict=True))
+
+
 def test_clips_that_do_not_fit_are_halved(benchmarks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import bench
 

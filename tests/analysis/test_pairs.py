@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from types import SimpleNamespace
@@ -12,10 +13,12 @@ import pytest
 import torch
 from tiny_models import spec, twin, vivit
 
+from vivit_core.analysis.evaluate.numbers import runs
 from vivit_core.analysis.evaluate.pairs import in_windows, noise_correlations
 from vivit_core.analysis.predict import Predictions
 
 UNITS, HOLD, BINS, RUNS = 12, 10, 300, 20
+STARTS = np.arange(RUNS) * (BINS + 7)
 WEIGHTS = np.random.default_rng(0).uniform(-0.4, 0.9, UNITS)
 
 
@@ -36,7 +39,9 @@ def found() -> Predictions:
     return Predictions(bins, *flat, ln_NU=None)
 
 
-def scored(weights: np.ndarray, found: Predictions, order: Any = slice(None)) -> dict[str, Any]:
+def scored(
+    weights: np.ndarray, found: Predictions, order: Any = slice(None), starts: np.ndarray = STARTS
+) -> dict[str, Any]:
     node = {
         "_target_": "vivit_core.models.latents.shared_gain.SharedGain",
         "rank": 1,
@@ -48,7 +53,8 @@ def scored(weights: np.ndarray, found: Predictions, order: Any = slice(None)) ->
     latent = model.latent("a")
     with torch.no_grad():
         latent.weight_UR.copy_(torch.as_tensor(weights)[:, None])
-    recording: Any = SimpleNamespace(info=SimpleNamespace(unit_ids=np.array(model.specs["a"].unit_ids)[order]))
+    unit_ids, trials = np.array(model.specs["a"].unit_ids)[order], SimpleNamespace(start=starts)
+    recording: Any = SimpleNamespace(info=SimpleNamespace(unit_ids=unit_ids, trials=trials))
     some = Predictions(
         found.bins_N, *(x[:, order] for x in (found.counts_NU, found.valid_NU, found.predicted_NU)), ln_NU=None
     )
@@ -74,12 +80,22 @@ def test_units_in_another_order_are_told_apart(found: Predictions) -> None:
 
 
 def test_windows_do_not_cross_trials(found: Predictions) -> None:
-    rate, counts, known = in_windows(found, HOLD)
+    trials = runs(found.bins_N, STARTS)
+    rate, counts, known = in_windows(found, trials, HOLD)
     assert rate.shape == (RUNS * BINS // HOLD, UNITS)
     np.testing.assert_allclose(rate[30], found.predicted_NU[300:310].sum(0), rtol=1e-6)  # the second trial's first
     assert np.array_equal(known[30], found.valid_NU[300:310].all(0))
     assert np.array_equal(counts[31], found.counts_NU[310:320].sum(0))
-    assert in_windows(found, 7)[0].shape[0] == RUNS * (BINS // 7)
+    assert in_windows(found, trials, 7)[0].shape[0] == RUNS * (BINS // 7)
+
+
+def test_nor_where_trials_follow_each_other_without_a_gap(found: Predictions) -> None:
+    """As with evaluation_burn_in=0; of trials of 300 bins windows of 7 leave the last 6 out."""
+    close = dataclasses.replace(found, bins_N=np.arange(RUNS * BINS))
+    starts = np.arange(RUNS) * BINS
+    assert runs(close.bins_N, starts) == [(start, start + BINS) for start in starts]
+    assert runs(close.bins_N) == [(0, RUNS * BINS)]
+    assert scored(WEIGHTS, close, starts=starts) == scored(WEIGHTS, found)
 
 
 def test_a_twin_without_a_latent_has_none(found: Predictions) -> None:

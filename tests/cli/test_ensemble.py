@@ -12,6 +12,12 @@ import pytest
 import torch
 
 from vivit_core import load_twin
+from vivit_core.models.load import checkpoint_of
+from vivit_core.models.twin import Twin
+
+SHARED_GAIN = {
+    "_target_": "vivit_core.models.latents.shared_gain.SharedGain", "rank": 1, "hold": 8, "memory": 4.0, "std": 0.3,
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -22,6 +28,7 @@ def test_one_checkpoint_of_two_is_evaluated(
     members = ",".join(map(str, checkpoints))
     code, printed = command("task=ensemble", f"checkpoints=[{members}]", f"out={both}")
     assert code == 0 and "an Ensemble of 2 ViViT of 2 recordings" in printed, printed
+    assert "latent" not in printed
     content = torch.load(both, weights_only=True)
     assert content["settings"]["data"]["clip_length"] == 70  # no member gets less past than alone
     loaded = load_twin(both)
@@ -88,6 +95,18 @@ def test_one_twin_learns_from_two(
     assert twin.kind == "ViViT"  # and no ensemble in its file
     content = torch.load(tmp_path / "student" / "checkpoints" / "last.ckpt", weights_only=True)
     assert len(content["teacher"]) == 32
+
+
+def test_that_a_latent_is_left_out_is_said(
+    command: Callable[..., Any], checkpoints: list[Path], tmp_path: Path
+) -> None:
+    content = torch.load(checkpoints[1], weights_only=True)
+    content["twin"]["model"] |= {"latent": SHARED_GAIN}
+    made = Twin.from_description(content["twin"])
+    made.load_state_dict(content["state_dict"], strict=False)
+    torch.save(content | checkpoint_of(made), checkpoints[1])
+    code, printed = command("task=ensemble", f"checkpoints=[{','.join(map(str, checkpoints))}]", "out=both.ckpt")
+    assert code == 0 and "its members' model.latent is left out" in " ".join(printed.split()), printed
 
 
 def test_members_that_do_not_fit_are_named(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny_models import spec, twin, vivit
 
-from vivit_core.models.latents.shared_gain import SharedGain
+from vivit_core.models.latents.shared_gain import FARTHEST, SharedGain
+from vivit_core.models.plan import _Peak
 from vivit_core.models.twin import Twin
 from vivit_core.testing import small
 
@@ -49,6 +50,42 @@ def test_the_integral_is_that_of_quadrature() -> None:
                 ends.append(exact())
             parameter[at] += 0.05
         assert slope == pytest.approx((ends[0] - ends[1]) / 0.1, abs=0.05)
+
+
+def test_the_curvature_is_that_of_the_nats_and_takes_no_cube_of_the_steps() -> None:
+    """An evaluation's run may be of hundreds of steps."""
+    torch.manual_seed(0)
+    made = SharedGain([1.0] * 6, rank=2, hold=1, memory=2.0, std=0.4).double()
+    expected, counts = torch.rand(1, 5, 6, dtype=torch.float64), torch.ones(1, 5, 6, dtype=torch.float64)
+    course, x = made.course(5).double(), 0.3 * torch.randn(1, 5, 2, dtype=torch.float64)
+
+    def nats(x_BKR: torch.Tensor) -> torch.Tensor:
+        log_gain = made.log_gain(x_BKR, course)
+        return (expected * log_gain.exp() - counts * log_gain).sum() + 0.5 * x_BKR.square().sum()
+
+    slope, hessian = torch.func.grad(nats)(x), torch.autograd.functional.hessian(nats, x)
+    found = made.curvature(expected * made.log_gain(x, course).exp(), course)
+    torch.testing.assert_close(found, hessian.reshape(1, 10, 10), rtol=1e-12, atol=1e-12)
+    step = x - made.newton(x, expected, counts, course)
+    assert step.abs().max() < FARTHEST
+    torch.testing.assert_close(found @ step.reshape(1, 10, 1), slope.reshape(1, 10, 1), rtol=1e-10, atol=1e-10)
+    rate, steps = torch.full((1, 200, 6), 0.3), 200
+    with torch.no_grad(), _Peak() as peak:
+        made.float().more_nats(rate, torch.ones_like(rate), torch.ones_like(rate, dtype=torch.bool))
+    assert peak.bytes < 10 * (2 * steps) ** 2 * 4
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_rate_that_is_no_number_makes_the_loss_none(broken: float) -> None:
+    """A training skips such a step; one rate of one clip is enough."""
+    made = SharedGain([0.3] * 4, rank=2, hold=2, memory=4.0, std=0.3)
+    rate, counts = torch.full((2, 20, 4), 0.3), torch.ones(2, 20, 4)
+    rate[0, 3, 1] = broken
+    rate.requires_grad_()
+    nats = made.more_nats(rate, counts, torch.ones(2, 20, 4, dtype=torch.bool))
+    assert not nats.isfinite()
+    nats.backward()
+    assert not all(p.grad.isfinite().all() for p in made.parameters())
 
 
 def simulated(clips: int, bins: int, units: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:

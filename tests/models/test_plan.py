@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_latents import NODE as SHARED_GAIN
 from test_own_filter import NODE as OWN_FILTER
 from tiny_models import (
     ABSOLUTE,
@@ -28,6 +29,7 @@ from tiny_models import (
 
 from vivit_core.models.plan import plan
 
+LATENT = SHARED_GAIN | {"hold": 1}
 SIZES = {
     "frame_shape": (1, 12, 16),
     "recordings": 2,
@@ -89,6 +91,16 @@ def test_flops_are_those_counted_by_hand() -> None:
     assert (
         plan(vivit(registers=0, modulator=None, checkpointing=True), READOUT, LIKELIHOOD, **sizes).flops == made.flops
     )
+
+
+def test_a_latent_costs_what_its_integral_takes() -> None:
+    """Its Newton steps at least: of each the drive of 500 units by the gain, in 16 steps; and what that holds."""
+    sizes, model = SIZES | {"units": 500}, vivit(registers=0)
+    without, made = (plan(one, READOUT, LIKELIHOOD, **sizes) for one in (model, model | {"latent": LATENT}))
+    gain = 2 * SIZES["batch_size"] * SIZES["clip_length"] * 500
+    assert 9 * gain < made.flops - without.flops < 90 * gain
+    assert made.activation_bytes > without.activation_bytes
+    assert made.parameters == without.parameters + 2 * 501
 
 
 def test_overlapping_tubelets_cost_what_their_tokens_do() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import signal
@@ -24,6 +25,8 @@ from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.distillation import Teacher
 
 NB = {"_target_": f"{NegativeBinomial.__module__}.NegativeBinomial", "output": "softplus", "dispersion": 0.3}
+HISTORY = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 3, "lags": 6, "shown": 0.5}
+GAUSSIAN = {"_target_": "vivit_core.models.likelihoods.gaussian.Gaussian", "output": "softplus"}
 ZIG = {"_target_": "vivit_core.models.likelihoods.zero_inflated_gamma.ZeroInflatedGamma", "output": "softplus"}
 
 
@@ -126,6 +129,25 @@ def test_how_counts_scatter_is_the_teachers() -> None:
         assert dispersion.grad is not None and bool(dispersion.grad.any()) == moves
 
 
+def test_a_likelihood_of_another_kind_learns_from_counts_or_not_at_all() -> None:
+    """Parameters are handed over where they mean the same: the spread of a root is none of the response itself."""
+    raw, root = (with_likelihood(GAUSSIAN | {"stabilized": of_root}) for of_root in (False, True))
+    with torch.no_grad():
+        root.likelihood("a").sd_U.fill_(0.2)
+    for model, twin in ((root, raw), (make_twin(), with_likelihood(NB))):
+        with pytest.raises(ValueError, match=r"rates alone do not tell; set teacher_share below 1"):
+            Teacher(model, "t.ckpt", 1.0).check(twin)
+        taught, before = Teacher(model, "t.ckpt", 0.5), copy.deepcopy(twin.likelihood("a").state_dict())
+        taught.check(twin)
+        taught.hand_over(twin)
+        after = twin.likelihood("a").state_dict()
+        assert all(torch.equal(after[key], value) for key, value in before.items())
+        batch = make_batch(0)
+        taught.summed_loss(twin(batch), batch, BURN_IN, twin.likelihood)[0].backward()
+        assert all(p.grad is not None and p.grad.any() for p in twin.likelihood("a").parameters())
+    Teacher(with_likelihood(NB), "nb.ckpt", 1.0).check(make_twin())  # Poisson's has nothing to learn
+
+
 def test_what_is_no_teacher_is_refused() -> None:
     own = specs()
     with pytest.raises(ValueError, match=r"teacher_share=0\.0 must be above 0"):
@@ -150,6 +172,8 @@ def test_what_is_no_teacher_is_refused() -> None:
     sharing.latents = torch.nn.ModuleList()
     with pytest.raises(ValueError, match="set model/latent=none"):
         teacher().check(sharing)
+    with pytest.raises(ValueError, match="set model/history=none"):
+        teacher().check(make_twin(history=HISTORY))
     with pytest.raises(ValueError, match="no targets of the likelihood ZeroInflatedGamma"):
         Teacher(make_twin(), "t.ckpt", 1.0).check(with_likelihood(ZIG | {"floor": 0.01}))
 
@@ -163,6 +187,23 @@ def test_the_command_asks_before_anything_is_read(command: Callable[..., Any], t
     assert not (tmp_path / "none").exists()
     code, printed = command("experiment=distill", "teacher=teacher.ckpt", "model=ln", *tiny)
     assert code == 1 and "model=ln is fitted to counts" in printed
+
+
+def test_a_teacher_of_other_data_is_refused_by_the_command(
+    command: Callable[..., Any], compose: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    """Behaviors of equal names and sizes may be made in different ways; and no rate is taught of less past."""
+    known = [dataclasses.replace(one, recording_id=name) for one, name in zip(specs(), ("sim0", "sim1"), strict=True)]
+    model = with_likelihood(tiny_training.LIKELIHOOD, recordings=known)
+    for its, said in {
+        "data/transforms=locomotion": "was trained with other data.transforms than this training has",
+        "data.burn_in=21": "here it would teach those after the first 20, of which it knows too little past; set "
+        "data.burn_in=21",
+    }.items():
+        settings = compose(*tiny, its)
+        torch.save(checkpoint_of(model) | {"settings": settings}, tmp_path / "teacher.ckpt")
+        code, printed = command("experiment=distill", "teacher=teacher.ckpt", *tiny)
+        assert code == 1 and said in " ".join(printed.split()), printed
 
 
 @pytest.mark.long

@@ -98,8 +98,8 @@ def teacher_in(path: Path | None, share: float, context: RunContext, model: Node
     Raises
     ------
     ValueError
-        Where it does not know the recordings that the settings name, its share is none, the model is fitted and not
-        trained in steps, or the recipe wants a teacher and there is none.
+        Where it does not know the recordings that the settings name, its data were made in another way, its share is
+        none, the model is fitted and not trained in steps, or the recipe wants a teacher and there is none.
     """
     if path is None and context.experiment == "distill":
         raise ValueError("from what is the twin to learn? Say teacher=CHECKPOINT, of an ensemble or another model")
@@ -107,6 +107,36 @@ def teacher_in(path: Path | None, share: float, context: RunContext, model: Node
         return None
     if is_fitted_alone(model):
         raise ValueError(f"teacher={path}: model=ln is fitted to counts; leave teacher out, or train another model")
-    teacher = Teacher(load_trained(path).model, str(path), share)
+    trained = load_trained(path)
+    teacher = Teacher(trained.model, str(path), share)
     teacher.check_known(recordings_named(data))
+    if (settings := settings_of(path, trained.content)) is not None:
+        check_taught_alike(path, settings["data"], data)
     return teacher
+
+
+def check_taught_alike(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse a teacher whose frames and behavior were made in another way, or that was not trained to predict so early
+    in a clip.
+
+    Parameters
+    ----------
+    path : of its checkpoint, for messages.
+    there, here : the data nodes of its training and of this one.
+
+    Raises
+    ------
+    ValueError
+        Says what differs.
+    """
+    if there.get("transforms") != here.get("transforms"):
+        raise ValueError(
+            f"teacher={path} was trained with other data.transforms than this training has, so that no frames and "
+            "behavior suit both; take those of its training, for example by data/transforms=…, or another teacher"
+        )
+    if there["burn_in"] > here["burn_in"]:
+        raise ValueError(
+            f"teacher={path} learned bins after a clip's first {there['burn_in']} (data.burn_in), and here it would "
+            f"teach those after the first {here['burn_in']}, of which it knows too little past; set "
+            f"data.burn_in={there['burn_in']}"
+        )

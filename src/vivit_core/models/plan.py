@@ -55,7 +55,8 @@ class Plan:
     stages : what leaves each stage.
     parameters : of the whole twin.
     flops : floating-point operations of one pass forward and backward over the batch: those of matrix products,
-        convolutions and attention, the backward pass counted as two forward ones, and nothing that is computed again.
+        convolutions and attention, the backward pass counted as two forward ones, and nothing that is computed again;
+        of a latent the forward pass alone, most of which has no gradient.
     activation_bytes : the most that one pass holds at a time besides weights and moments: what the forward pass keeps,
         the backward pass's own, and the gradients made so far; of uncompiled blocks.
     weight_bytes : weights and the optimizer's moments, and the gradients.
@@ -117,17 +118,21 @@ def plan(
         stages = _Stages(twin)
         batch = _batch(specs, frame_shape, clip_length, batch_size, units)
         counter = FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU)
+        together = FlopCounterMode(display=False)
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
         with _Peak() as peak:
             with counter, autocast:
                 counts = twin(batch)
-            loss = torch.stack([c.float().mean() for c in counts.values()]).sum() + twin.regularizer()
+            with together:
+                more = twin.more_nats(counts, batch, burn_in=0)
+            loss = torch.stack([c.float().mean() for c in counts.values()]).sum() + more + twin.regularizer()
             loss.backward()
         stages.readouts(twin, counts)
         parameters = sum(p.numel() for p in twin.parameters())
         weights = sum(p.numel() * p.element_size() for p in twin.parameters()) * ADAM_COPIES
     gradients = weights // ADAM_COPIES
-    return Plan(stages.rows, parameters, 3 * counter.get_total_flops(), peak.bytes - gradients, weights)
+    flops = 3 * counter.get_total_flops() + together.get_total_flops()
+    return Plan(stages.rows, parameters, flops, peak.bytes - gradients, weights)
 
 
 def check_geometry(

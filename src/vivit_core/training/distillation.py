@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from vivit_core.models.ensemble import what_is_fixed
 from vivit_core.models.likelihoods.base import LEAST_COUNTS, Likelihood
 from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.predictor import Predictor
@@ -57,13 +58,25 @@ class Teacher:
                 f"teacher={self.path}: model.latent says how counts belong together, and rates do not tell; set "
                 "model/latent=none"
             )
+        if twin.observes is not None:
+            raise ValueError(
+                f"teacher={self.path}: model.history learns what past counts change, and the teacher's rates know no "
+                "counts; set model/history=none"
+            )
         if self.model.predict != twin.predict:
             raise ValueError(
                 f"teacher={self.path} predicts {self.model.predict} bins, and this training {twin.predict}; set "
                 f"predict={self.model.predict}"
             )
         for name, spec in twin.specs.items():
-            check_scatter(twin.likelihood(name))
+            own = twin.likelihood(name)
+            check_scatter(own)
+            if self.share == 1 and any(True for _ in own.parameters()) and not self.scatters_like(own, name):
+                raise ValueError(
+                    f"teacher={self.path} has the likelihood {what_is_fixed(self.model.likelihood(name))}, which does "
+                    f"not say what {what_is_fixed(own)} has to know of how counts scatter; rates alone do not tell; "
+                    "set teacher_share below 1, so that counts do, or take the teacher's likelihood"
+                )
             known = self.model.specs[name]
             place = {unit: i for i, unit in enumerate(known.unit_ids)}
             if missing := [unit for unit in spec.unit_ids if unit not in place]:
@@ -103,9 +116,14 @@ class Teacher:
         """What a twin's likelihoods have to know of how counts scatter, from the teacher's, where they are of one kind:
         its rates alone do not tell."""
         for name in twin.specs:
-            own, theirs = twin.likelihood(name), self.model.likelihood(name).of_units(self.columns[name])
-            if type(own) is type(theirs):
-                own.load_state_dict(theirs.state_dict())
+            own = twin.likelihood(name)
+            if self.scatters_like(own, name):
+                own.load_state_dict(self.model.likelihood(name).of_units(self.columns[name]).state_dict())
+
+    def scatters_like(self, own: Likelihood, name: str) -> bool:
+        """Whether parameters of the teacher's likelihood of a recording mean what those of this one mean."""
+        theirs = self.model.likelihood(name)
+        return type(own) is type(theirs) and what_is_fixed(own) == what_is_fixed(theirs)
 
     @property
     def checksum(self) -> str:

@@ -154,9 +154,12 @@ def centers_px(model: Predictor, recording: Recording, recording_id: str) -> np.
     return model.centers_px(recording_id)[columns_of(model, recording_id, recording.info.unit_ids)]
 
 
-def runs(bins_N: np.ndarray) -> list[tuple[int, int]]:
-    """Half open ranges of consecutive bins."""
-    breaks = np.flatnonzero(np.diff(bins_N) > 1) + 1
+def runs(bins_N: np.ndarray, starts: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """Half open ranges of consecutive bins; those at which trials start, where they are given, begin another one."""
+    begins = np.diff(bins_N) > 1
+    if starts is not None:
+        begins |= np.isin(bins_N[1:], starts)
+    breaks = np.flatnonzero(begins) + 1
     return [(int(part[0]), int(part[-1]) + 1) for part in np.split(bins_N, breaks)]
 
 

@@ -42,7 +42,8 @@ def noise_correlations(
     units = columns_of(twin, recording_id, recording.info.unit_ids)
     with torch.no_grad():
         covariance_UU = latent.log_covariance()[units][:, units].double().cpu().numpy()
-    rate_WU, count_WU, known_WU = in_windows(found, latent.hold)
+    trials = runs(found.bins_N, recording.info.trials.start)  # which may follow each other without a gap
+    rate_WU, count_WU, known_WU = in_windows(found, trials, latent.hold)
     off_WU = np.where(known_WU, count_WU - rate_WU, 0.0)
     rate_WU = np.where(known_WU, rate_WU, 0.0)
     both_UU = known_WU.T.astype(float) @ known_WU
@@ -62,15 +63,18 @@ def noise_correlations(
         "correlation": float(np.corrcoef(measured, predicted)[0, 1]) if varies else math.nan,
         "predicted_mean": float(predicted.mean()) if len(predicted) else math.nan,
         "measured_mean": float(measured.mean()) if len(measured) else math.nan,
-        "joint_bits": -joint_nats(latent, units, found) / (spikes * math.log(2)) if spikes else math.nan,
+        "joint_bits": -joint_nats(latent, units, found, trials) / (spikes * math.log(2)) if spikes else math.nan,
         "window_bins": latent.hold,
     }
 
 
-def in_windows(found: Predictions, hold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted and measured counts, summed over windows (W, U), and whether each was measured throughout."""
+def in_windows(
+    found: Predictions, trials: list[tuple[int, int]], hold: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted and measured counts, summed over windows within trials (W, U), and whether each was measured
+    throughout."""
     pieces, first = [], 0
-    for start, stop in runs(found.bins_N):
+    for start, stop in trials:
         whole = (stop - start) // hold
         rows = slice(first, first + whole * hold)
         pieces.append([x[rows].reshape(whole, hold, -1) for x in (found.predicted_NU, found.counts_NU, found.valid_NU)])
@@ -80,12 +84,12 @@ def in_windows(found: Predictions, hold: int) -> tuple[np.ndarray, np.ndarray, n
 
 
 @torch.no_grad()
-def joint_nats(latent: Latent, units: list[int], found: Predictions) -> float:
-    """What all counts cost together, less what they cost one by one; run by run, of which each begins anew."""
+def joint_nats(latent: Latent, units: list[int], found: Predictions, trials: list[tuple[int, int]]) -> float:
+    """What all counts cost together, less what they cost one by one; trial by trial, of which each begins anew."""
     device = latent.log_covariance().device
     total, first = 0.0, 0
     shape = len(latent.log_covariance())
-    for start, stop in runs(found.bins_N):
+    for start, stop in trials:
         rows = slice(first, first + stop - start)
         rate, counts = (torch.zeros(1, stop - start, shape) for _ in range(2))
         mask = torch.zeros(1, stop - start, shape, dtype=torch.bool)

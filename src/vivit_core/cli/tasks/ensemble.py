@@ -12,6 +12,7 @@ from vivit_core.cli.trained import load_trained
 from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.load import checkpoint_of
+from vivit_core.models.twin import Twin
 from vivit_core.system.plain import in_a_line
 from vivit_core.training.callbacks.checkpoints import save_checkpoint
 
@@ -47,6 +48,11 @@ def ensemble(context: RunContext, *, checkpoints: list[Path], out: Path, average
     context.describe()
     save_checkpoint(content, out)
     tell(f"wrote {out}: an {model.kind} of {len(model.specs)} recordings, {out.stat().st_size / 1e6:.1f} MB")
+    if any(isinstance(member, Twin) and member.latents is not None for member in model.each):
+        tell(
+            "its members' model.latent is left out: an ensemble says no noise correlations; task=evaluate of a member "
+            "does"
+        )
     tell(f"it takes a twin's place: task=evaluate checkpoint={out}; what it is worth: task=compare")
 
 

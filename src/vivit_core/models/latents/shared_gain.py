@@ -82,7 +82,7 @@ class SharedGain(Latent):
             log_gain_BSU = self.log_gain(x_BKR, course_RSK)
             more = expected_BSU * log_gain_BSU.expm1() - counted_BSU * log_gain_BSU
             curvature = self.curvature(expected_BSU * log_gain_BSU.exp(), course_RSK)
-            volume = torch.linalg.cholesky(curvature).diagonal(dim1=-2, dim2=-1).log().sum()
+            volume = factor(curvature).diagonal(dim1=-2, dim2=-1).log().sum()
             return more.sum() + 0.5 * x_BKR.square().sum() + volume
 
     def in_steps(self, x_BTU: Tensor) -> Tensor:
@@ -97,14 +97,22 @@ class SharedGain(Latent):
     def curvature(self, gained_BSU: Tensor, course_RSK: Tensor) -> Tensor:
         """(B, K R, K R) second derivatives of the nats by the independent numbers."""
         inner = einsum(gained_BSU, self.weight_UR, self.weight_UR, "b s u, u r, u q -> b s r q")
-        whole = einsum(course_RSK, course_RSK, inner, "r s k, q s m, b s r q -> b k r m q")
+        half = einsum(course_RSK, inner, "r s k, b s r q -> b s k r q")  # no larger than the result
+        whole = einsum(half, course_RSK, "b s k r q, q s m -> b k r m q")
         flat = rearrange(whole, "b k r m q -> b (k r) (m q)")
         return flat + torch.eye(flat.shape[-1], device=flat.device, dtype=flat.dtype)
 
     def newton(self, x_BKR: Tensor, expected_BSU: Tensor, counted_BSU: Tensor, course_RSK: Tensor) -> Tensor:
         """A step nearer to the most probable numbers."""
         gained_BSU = expected_BSU * self.log_gain(x_BKR, course_RSK).exp()
-        slope = x_BKR - einsum(course_RSK, self.weight_UR, counted_BSU - gained_BSU, "r s k, u r, b s u -> b k r")
-        factor = torch.linalg.cholesky(self.curvature(gained_BSU, course_RSK))
-        step = torch.cholesky_solve(rearrange(slope, "b k r -> b (k r) 1"), factor)
+        slope = x_BKR - einsum(course_RSK, (counted_BSU - gained_BSU) @ self.weight_UR, "r s k, b s r -> b k r")
+        lower = factor(self.curvature(gained_BSU, course_RSK))
+        step = torch.cholesky_solve(rearrange(slope, "b k r -> b (k r) 1"), lower)
         return x_BKR - rearrange(step, "b (k r) 1 -> b k r", r=x_BKR.shape[2]).clamp(-FARTHEST, FARTHEST)
+
+
+def factor(curvature: Tensor) -> Tensor:
+    """Its Cholesky factor; NaN where it has none, because rates are no numbers: such a step is skipped, and no training
+    ends by it."""
+    lower, failed_B = torch.linalg.cholesky_ex(curvature)
+    return torch.where(rearrange(failed_B, "b -> b 1 1") != 0, torch.nan, lower)
