@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import BASIS, ENERGY, RESIDUAL_STEM, vivit
+from tiny_models import ABSOLUTE, ATTENTION, BASIS, ENERGY, RELATIVE, RESIDUAL_STEM, WINDOW, vivit
 from torch import Tensor
 
 from vivit_core.models.attention.base import AttentionMask, Positions
@@ -137,6 +137,31 @@ def test_attention_looks_back_over_so_many_steps(steps: float) -> None:
         weights = made.weights(q, k, positions, positions)[0, 0, -1].flip(0)
     reach = int((weights > weights[0] / math.e).sum())
     assert 0.7 * steps <= reach <= 1.5 * steps + 1
+
+
+KINDS = {"rotary": ATTENTION, "absolute": ABSOLUTE, "relative_bias": RELATIVE | {"steps": 9}, "window": WINDOW}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_head_can_learn_where_it_looks(kind: str) -> None:
+    """Queries and keys that are alike in all tokens have no gradient where positions do not turn them."""
+    attention = KINDS[kind] | {"heads": 4} | ({"places": [8, 8], "steps": 20} if kind == "absolute" else {})
+    made = core(attention=attention)
+    video = torch.randn(1, 1, 6 * PATCH, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    maps = made(video)
+    noise = torch.Generator().manual_seed(1)
+    sum((each.x_BCTHW * torch.randn(each.x_BCTHW.shape, generator=noise)).sum() for each in maps).backward()
+    for block in (made.spatial[0], made.temporal[0]):
+        slope = block.attention.qkv.weight.grad.unflatten(0, (3, 4, -1)).abs().amax((2, 3))  # q, k, v of each head
+        assert (slope > 1e-7 * slope.max()).all(), (kind, slope)
+
+
+def test_a_learned_bias_begins_by_averaging_the_past() -> None:
+    made = core(attention=KINDS["relative_bias"] | {"heads": 4}, window=9 * 8)
+    first, second = made.temporal[0].attention.time_Th[:, :2].T.tolist()
+    window = 9
+    for falls, share in ((first, 1 / 8), (second, 1 / 2)):
+        assert falls == pytest.approx([-lag / (window * share) for lag in range(len(falls))])
 
 
 @pytest.mark.parametrize(

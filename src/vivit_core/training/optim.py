@@ -191,7 +191,8 @@ class Optimization:
 
 @dataclass(frozen=True)
 class MuonOptimization(Optimization):
-    """How a twin is trained: with Muon for the matrices of the transformer's blocks, AdamW for all else.
+    """How a twin is trained: with Muon for the matrices of the transformer's blocks, AdamW for all else. Where blocks
+    begin with comparisons, the layers around them count as theirs (``Core.context``).
 
     Muon (Jordan et al. 2024; torch's own) takes the momentum of a matrix and brings all its singular values to about
     one before the step, so that rare directions learn as fast as common ones. The update is scaled to the size of

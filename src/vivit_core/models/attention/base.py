@@ -174,8 +174,12 @@ class Attention(nn.Module, ABC):
 
     def looks_back(self, steps: float) -> int | None:
         """Which number of a head, alone and alike in all queries and keys, makes attention in time fall to a part of
-        1/e over so many steps; None: none does, and such a head attends alike to all that it sees."""
+        1/e over so many steps; None: none does."""
         return None
+
+    def fade(self, head: int, steps: float) -> None:
+        """Where ``looks_back`` knows no number: let a head's attention in time begin to fall to a part of 1/e over so
+        many steps by what this attention knows of positions. If it cannot, the head attends about alike to all."""
 
     def check_positions(self, height: int, width: int, steps: int) -> None:
         """Raise ValueError, with a remedy, where positions do not reach over a grid, or over the steps that a token

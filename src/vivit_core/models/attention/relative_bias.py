@@ -57,6 +57,10 @@ class RelativeBiasAttention(Attention):
         self.space_Ph = nn.Parameter(SPREAD * torch.randn(offsets, heads)) if mask.over != "time" else None
         self.time_Th = nn.Parameter(SPREAD * torch.randn(oldest + 1, heads)) if mask.over != "space" else None
 
+    def fade(self, head: int, steps: float) -> None:
+        if self.time_Th is not None:
+            self.time_Th[:, head] = -torch.arange(len(self.time_Th)) / steps
+
     def project(self, x_BND: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
         return self.normalized(x_BND)
 

@@ -51,6 +51,7 @@ class Comparison(NamedTuple):
 LIKENESS = Comparison(alike=8.0, none=10.0)
 DIRECTION = Comparison(alike=4.0, none=6.0)
 GATE, ENERGY = 2.0, 0.5  # size of what heads write: of a gate between 0 and 1, and of standardized energies
+SLIGHT = 0.1  # of how a head that begins at random looks at what tokens hold
 PASTS = (1 / 8, 1 / 2)  # of the window, or of `STEPS` where there is none: how far back the two means over time reach
 STEPS = 32
 
@@ -192,9 +193,14 @@ class Beginning:
         write = attention.out.weight.unflatten(1, (attention.heads, -1))
         orientations = len(self.energy.energy)
         for head, past in enumerate(PASTS[: attention.heads]):
+            steps = (STEPS if window is None else window) * past
+            looks = weight[:2, head].clone()
             self.clear(attention, head)
-            if (own := attention.looks_back((STEPS if window is None else window) * past)) is not None:
-                bias[:2, head, own] = LARGE
+            if (own := attention.looks_back(steps)) is None:
+                # Positions do not turn queries and keys: were these all alike, they would have no gradient either.
+                attention.fade(head, steps)
+                weight[:2, head], own = SLIGHT * looks, 0
+            bias[:2, head, own] = LARGE
             for o, number in enumerate(self.energy.energy):
                 self.read(values[head, o], number, 1.0)
                 write[at.pasts[head * orientations + o], head, o] = 2 * ENERGY
