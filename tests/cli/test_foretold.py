@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from vivit_core.cli.foretold import Foretold
+from vivit_core.cli.foretold import Foretold, evaluation_s, foretold
+from vivit_core.cli.schema import Budget
 from vivit_core.system.work import Work, remember
+from vivit_core.training.budget import TimeBudget
 
 
 @pytest.fixture
@@ -42,3 +45,24 @@ def test_what_it_did_last_is_scaled_and_the_limit_cuts_it(ahead):
     assert ahead(60).line() == f"expected from here on: 2:28 min ({found} 1:00 min, the evaluation 0:25 min)"
     remember("evaluation y", 20, 50.0)
     assert ahead(60, scored=False).line() == f"expected from here on: 2:03 min ({found} 1:00 min)"
+
+
+def test_a_continued_training_takes_what_is_left_of_it():
+    trials = SimpleNamespace(of=lambda split: SimpleNamespace(n_bins=1000))
+    info = SimpleNamespace(frame_shape=(1, 3, 4), trials=trials, n_units=5)
+    data = SimpleNamespace(
+        recordings=[SimpleNamespace(info=info)], clip_length=10, scorable=lambda split: True,
+        evaluation_dataloader=lambda split: range(7),
+    )  # fmt: skip
+    budget = Budget(4, 25, 2, 1, "32-true", 5.0)
+    whole = foretold({}, {}, data, budget, "1 cpu", None)
+    left = foretold({}, {}, data, budget, "1 cpu", {"global_step": 75, "budget": {"spent": 100.0}})
+    assert whole.baseline is not None and whole.start is not None and whole.most_s == 300
+    assert left.baseline is None and left.start is None and left.most_s == 200
+    assert left.training.kind == whole.training.kind and left.training.amount == whole.training.amount / 4
+    assert foretold({}, {}, data, budget, "4 cuda", None).training.kind != whole.training.kind
+    assert "starting values" not in left.line()
+    found = TimeBudget(300.0, 100)
+    assert evaluation_s(found, budget, data, 1) is None
+    found.take((100, 2.0))
+    assert evaluation_s(found, budget, data, 4) == pytest.approx(4 * evaluation_s(found, budget, data, 1))

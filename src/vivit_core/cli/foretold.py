@@ -15,7 +15,7 @@ from vivit_core.cli.schema import Budget
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.system.activity import duration
 from vivit_core.system.work import Work
-from vivit_core.training.budget import TimeBudget
+from vivit_core.training.budget import BUDGET, TimeBudget
 from vivit_core.training.ranks import ProcessGroup
 
 
@@ -25,13 +25,13 @@ class Foretold:
 
     Attributes
     ----------
-    baseline, start, training, evaluation : the fit of LN, starting values from data, all steps of the budget with
-        their validations, the evaluation on the test split; None of what is left out.
-    most_s : the time limit of the training; infinite without one.
+    baseline, start, training, evaluation : the fit of LN, starting values from data, the steps of the budget that are
+        not made yet with their validations, the evaluation on the test split; None of what is left out.
+    most_s : what is left of the time limit of the training; infinite without one.
     """
 
     baseline: Work | None
-    start: Work
+    start: Work | None
     training: Work
     evaluation: Work | None
     most_s: float
@@ -47,7 +47,9 @@ class Foretold:
     def line(self) -> str:
         """How long the whole will take, stage by stage; what no clock of this machine has told is unknown."""
         trained = self.training_s
-        parts = {"starting values": self.start.expected_s, "the training": trained}
+        parts = {"the training": trained}
+        if self.start is not None:
+            parts = {"starting values": self.start.expected_s, **parts}
         if self.baseline is not None:
             parts = {"the linear baseline (LN)": self.baseline.expected_s, **parts}
         if self.evaluation is not None:
@@ -68,6 +70,7 @@ def foretold(
     datamodule: RecordingsDataModule,
     budget: Budget,
     where: str,
+    begun: Mapping[str, Any] | None,
 ) -> Foretold:
     """The work that is ahead of a training whose recordings are known.
 
@@ -77,6 +80,7 @@ def foretold(
     datamodule : set up.
     budget : of the training.
     where : the device, and by how many processes it is trained; another one has a rate of its own.
+    begun : the checkpoint from which it goes on; None where it begins.
     """
     parts = [model, budget.precision, where]
     kind = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
@@ -89,13 +93,17 @@ def foretold(
         responses += recording.info.trials.of("train").n_bins * recording.info.n_units
     pixels = max(math.prod(recording.info.frame_shape[1:]) for recording in datamodule.recordings)
     own = model.get("own_filter") is not None  # found unit by unit, which takes longer than all else
-    clips = budget.epochs * budget.steps_per_epoch * budget.accumulate * budget.batch_size
+    made, spent_s = (
+        (0, 0.0) if begun is None else (begun["global_step"], (begun.get(BUDGET) or {"spent": 0.0})["spent"])
+    )
+    clips = max(0, budget.epochs * budget.steps_per_epoch - made) * budget.accumulate * budget.batch_size
+    start = Work("starting values, unit by unit", responses) if own else Work("starting values", frames["train"])
     return Foretold(
-        baseline=None if baseline is None else Work("LN", responses),
-        start=Work("starting values, unit by unit", responses) if own else Work("starting values", frames["train"]),
+        baseline=None if baseline is None or begun is not None else Work("LN", responses),
+        start=start if begun is None else None,
         training=Work(f"training {kind}", clips * datamodule.clip_length * pixels),
         evaluation=Work(f"evaluation {kind}", frames["test"]) if datamodule.scorable("test") else None,
-        most_s=60 * budget.max_minutes,
+        most_s=max(0.0, 60 * budget.max_minutes - spent_s),
     )
 
 
@@ -109,18 +117,19 @@ def time_budget(
     def decided(found: TimeBudget, line: str) -> None:
         if processes.rank == 0:
             if datamodule.scorable("test"):
-                passes = len(datamodule.evaluation_dataloader("test"))
-                line += (
-                    f"; the evaluation after them takes about {duration(found.forward_s(passes, budget.accumulate))}"
-                )
+                after_s = evaluation_s(found, budget, datamodule, processes.size) or 0.0
+                line += f"; the evaluation after them takes about {duration(after_s)}"
             tell(line)
             runs.note(run, "steps", found.steps)
 
     return TimeBudget(60 * budget.max_minutes, budget.epochs * budget.steps_per_epoch, decided)
 
 
-def evaluation_s(found: TimeBudget | None, budget: Budget, datamodule: RecordingsDataModule) -> float | None:
-    """About how long the evaluation on the test split takes; None where no step was timed, or nothing is scored."""
+def evaluation_s(
+    found: TimeBudget | None, budget: Budget, datamodule: RecordingsDataModule, processes: int
+) -> float | None:
+    """About how long the evaluation on the test split takes, which the first of the processes makes alone; None where
+    no step was timed, or nothing is scored."""
     if found is None or found.steps is None or not datamodule.scorable("test"):
         return None
-    return found.forward_s(len(datamodule.evaluation_dataloader("test")), budget.accumulate)
+    return processes * found.forward_s(len(datamodule.evaluation_dataloader("test")), budget.accumulate)

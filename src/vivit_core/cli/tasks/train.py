@@ -249,11 +249,12 @@ def fit(
             "(model.compile=false leaves it out)"
         )
         twin.core.compile_blocks()
-    where = f"{machine['devices'] * machine['num_nodes']} {device}"
-    ahead = foretold(model, None if checkpoint is not None else baseline, datamodule, budget, where)
-    tell(ahead.line())
-    ln: LN | None = None
     content = read_checkpoint(checkpoint) if checkpoint is not None else None
+    complete = content is not None and is_trained(run, content, context.settings, budget)
+    ahead = foretold(model, baseline, datamodule, budget, f"{processes.size} {device}", content)
+    if not complete:
+        tell(ahead.line())
+    ln: LN | None = None
     if checkpoint is not None and content is not None:
         ln = baseline_in(checkpoint, content)
     else:
@@ -300,7 +301,7 @@ def fit(
         loggers=make_loggers(logger, context.settings, content["global_step"] if content is not None else None),
     )
     keeper = trainer.checkpoint_callback
-    if content is not None and is_trained(run, content, context.settings, budget):
+    if content is not None and complete:
         console.print("its training is complete; what follows a training is done again")
         if isinstance(keeper, Checkpoints):
             keeper.load_state_dict(dict(keeper_state(content)))
@@ -318,7 +319,7 @@ def fit(
             trainer.fit(module, datamodule=TrainingData(datamodule), ckpt_path=checkpoint, weights_only=True)
         ended = early_end(trainer)
         if processes.rank == 0:
-            made = (trainer.global_step - before) / (budget.epochs * budget.steps_per_epoch)
+            made = (trainer.global_step - before) / max(1, budget.epochs * budget.steps_per_epoch - before)
             ahead.training.took(time.monotonic() - began, made)
             run.end_training(trainer.global_step)
             if ended is not None:
@@ -336,7 +337,7 @@ def fit(
             "do the validation trials have spikes? (task=inspect looks)"
         )
         state["best_model_path"] = ""
-    seconds = evaluation_s(module.budget, budget, datamodule)
+    seconds = evaluation_s(module.budget, budget, datamodule, processes.size)
     return processes.first(
         lambda: conclude(context, trainer.loggers, datamodule, ln, twin.causal, state, seconds, ahead.evaluation)
     )

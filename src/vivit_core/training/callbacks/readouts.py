@@ -46,7 +46,9 @@ class FitReadouts(Callback):
             bins = self.most(trainer, pl_module)
             clips = (bins + deciding(bins)) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
             clips *= 1 + REGRESSION
-            pl_module.last_passes = clips / (data.batch_size * trainer.accumulate_grad_batches)
+            # The first of the processes fits alone, and a batch is of all of them together.
+            passes = clips * trainer.world_size / data.batch_size
+            pl_module.last_passes = passes / trainer.accumulate_grad_batches
 
     def fits(self, module: TwinModule) -> bool:
         return module.teacher is None and module.twin.histories is None
