@@ -69,7 +69,7 @@ class OwnFilters(nn.Module):
     Freeman 1985; of the feature and not of the neuron: Benucci, Saleem & Carandini 2013). So the logarithms of slow
     means of the pair's energy multiply the rate, by weights that begin at zero. Before a clip there was no energy.
 
-    They see the frames as the recording has them: gray, not shifted, not resized.
+    They see the frames in the recording's own size, gray, and shifted where the twin has a shifter (``Twin.seen``).
 
     Parameters
     ----------
