@@ -539,15 +539,13 @@ def test_the_plugin_alone_imports_little():
 def test_a_job_says_which_it_is_and_how_long_the_sweep_takes(monkeypatch):
     monkeypatch.setattr(sweeps, "_jobs", 0)
     assert sweeps.job_of(3) == "job 3"  # of a scheduler, in a process of its own
-    now = 100.0
-    monkeypatch.setattr(sweeps.time, "monotonic", lambda: now)
-    monkeypatch.setattr(sweeps, "_began", 0.0)
     Grid.split_arguments([], None)
     sweeps.begin(4)
     assert sweeps.job_of(0) == "job 1 of 4"
-    now = 220.0
-    assert sweeps.job_of(2) == "job 3 of 4, about 4:00 min are left"  # the second was done before
-    now = 340.0
+    sweeps.took(120.0)
+    sweeps.took(3.0)  # the second was done before
+    assert sweeps.job_of(2) == "job 3 of 4, about 4:00 min are left"
+    sweeps.took(120.0)
     assert sweeps.job_of(3) == "job 4 of 4, about 2:00 min are left"
     sweeps.begin(30)  # a search that goes on
     assert sweeps.job_of(20) == "job 21 of 30"

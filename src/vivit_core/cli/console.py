@@ -6,6 +6,7 @@ import os
 
 from rich.table import Table
 
+from vivit_core.names import printable
 from vivit_core.report.section import Section, cell
 from vivit_core.system.terminal import PlainConsole, shown
 
@@ -26,8 +27,9 @@ console = made()
 
 
 def tell(line: str) -> None:
-    """Print a line as it is, in which no name is markup."""
-    console.print(line, markup=False)
+    """Print a line as it is, in which no name is markup; by ``print``, so that a live bar makes room for it."""
+    if not console.quiet:  # as it is in all processes but the first
+        print(printable(line, lines=True), flush=True)
 
 
 def show(section: Section) -> None:

@@ -28,6 +28,7 @@ class Foretold:
     baseline, start, training, evaluation : the fit of LN, starting values from data, the steps of the budget that are
         not made yet with their validations, the evaluation on the test split; None of what is left out.
     most_s : what is left of the time limit of the training; infinite without one.
+    decided_s : what the steps that its budget decided will take; None where it has not.
     """
 
     baseline: Work | None
@@ -35,14 +36,22 @@ class Foretold:
     training: Work
     evaluation: Work | None
     most_s: float
+    decided_s: float | None = None
 
     @property
     def training_s(self) -> float | None:
         """About how long the training will take; None where nobody knows and nothing limits it."""
         found = self.training.expected_s
+        if self.decided_s is not None:
+            return self.decided_s
         if found is None:
             return None if math.isinf(self.most_s) else self.most_s
         return min(found, self.most_s)
+
+    @property
+    def estimate_s(self) -> float | None:
+        """The same, where it is more than the limit alone."""
+        return None if self.training.expected_s is None and self.decided_s is None else self.training_s
 
     def line(self) -> str:
         """How long the whole will take, stage by stage; what no clock of this machine has told is unknown."""
@@ -55,7 +64,7 @@ class Foretold:
         if self.evaluation is not None:
             parts["the evaluation"] = self.evaluation.expected_s
         said = {name: "unknown" if seconds is None else duration(seconds) for name, seconds in parts.items()}
-        if trained is not None and self.training.expected_s is None:
+        if trained is not None and self.training.expected_s is None and self.decided_s is None:
             said["the training"] = f"at most {duration(trained)}"
         unknown = " and what is unknown" if None in parts.values() else ""
         whole = duration(sum(seconds for seconds in parts.values() if seconds is not None)) + unknown
@@ -93,9 +102,9 @@ def foretold(
         responses += recording.info.trials.of("train").n_bins * recording.info.n_units
     pixels = max(math.prod(recording.info.frame_shape[1:]) for recording in datamodule.recordings)
     own = model.get("own_filter") is not None  # found unit by unit, which takes longer than all else
-    made, spent_s = (
-        (0, 0.0) if begun is None else (begun["global_step"], (begun.get(BUDGET) or {"spent": 0.0})["spent"])
-    )
+    known = {} if begun is None else begun.get(BUDGET) or {}
+    made = 0 if begun is None else begun["global_step"]
+    same = known.get("limit_s") == 60 * budget.max_minutes and known.get("steps") is not None
     clips = max(0, budget.epochs * budget.steps_per_epoch - made) * budget.accumulate * budget.batch_size
     start = Work("starting values, unit by unit", responses) if own else Work("starting values", frames["train"])
     return Foretold(
@@ -103,7 +112,8 @@ def foretold(
         start=start if begun is None else None,
         training=Work(f"training {kind}", clips * datamodule.clip_length * pixels),
         evaluation=Work(f"evaluation {kind}", frames["test"]) if datamodule.scorable("test") else None,
-        most_s=max(0.0, 60 * budget.max_minutes - spent_s),
+        most_s=max(0.0, 60 * budget.max_minutes - known.get("spent", 0.0)),
+        decided_s=max(0, known["steps"] - made) * known["step_s"] if same else None,
     )
 
 

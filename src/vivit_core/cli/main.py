@@ -6,6 +6,7 @@ import difflib
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence, Set
@@ -23,7 +24,7 @@ from vivit_core.cli.command import made_here, prepared
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, Settings
 from vivit_core.cli.schema import ConfigError, conf_dir
-from vivit_core.cli.sweeps import Job, job_of, note
+from vivit_core.cli.sweeps import Job, job_of, note, took
 from vivit_core.cli.task import call, follows_recordings, paths_in, score_of, task_named
 from vivit_core.cli.validate import validate
 from vivit_core.names import printable
@@ -127,6 +128,7 @@ def run_task(cfg: DictConfig) -> float | None:
 
 
 def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
+    began = time.monotonic()
     try:
         # Before what imports torch, which takes seconds; how many jobs a sweep has is known in its own process alone.
         if is_first_rank():
@@ -177,6 +179,7 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
         # Hydra shows the message without a traceback, and exits with 1.
         raise CompactHydraException(printable(message, lines=True)) from error
     finally:
+        took(time.monotonic() - began)
         folder = Path(HydraConfig.get().runtime.output_dir)
         if made_here(folder):  # by Hydra; where nothing was written into it, it goes
             with suppress(OSError):

@@ -124,7 +124,9 @@ def note_failure(run: runs.Run, error: BaseException) -> None:
         error.remedy = go_on or error.remedy
     elif isinstance(error, Exception) and not isinstance(error, TrainingStopped | TrainingPruned) and go_on:
         console.print(f"the training failed; when what follows is mended, {go_on}", markup=False)
-    runs.note(run, "ended", (str(error) or type(error).__name__).splitlines()[0])
+    # "ended" says why the training did, which what follows it does not change.
+    key = "failed_after_training" if run.trained else "ended"
+    runs.note(run, key, (str(error) or type(error).__name__).splitlines()[0])
 
 
 class KeepSettings(Callback):

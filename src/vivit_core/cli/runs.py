@@ -90,6 +90,11 @@ class Run:
         self._finished.unlink(missing_ok=True)
         self._trained.unlink(missing_ok=True)
 
+    @property
+    def trained(self) -> bool:
+        """Whether the training is over, whatever came of what follows it."""
+        return self._trained.is_file()
+
     def ended_at(self, step: int) -> bool:
         """Whether :meth:`end_training` was at this step."""
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -103,26 +102,33 @@ def note(job: Job | None, **changes: Any) -> None:
         job.note(**changes | ({"score": None} if score is not None and not math.isfinite(score) else {}))
 
 
-_jobs, _ran, _began = 0, 0, 0.0  # of the sweep that this process runs: how many, how many it ran, and since when
+DONE = 0.1  # of the longest job's time: one that takes less was done before, or refused
+_jobs = 0  # of the sweep that this process runs
+_took: list[float] = []  # seconds of each job that it ran
 
 
 def begin(jobs: int) -> None:
     """This process begins a sweep of so many jobs."""
-    global _jobs, _ran, _began
-    _jobs, _ran, _began = jobs, 0, time.monotonic()
+    global _jobs
+    _jobs = jobs
+    _took.clear()
+
+
+def took(seconds: float) -> None:
+    """A job of this process took so long."""
+    _took.append(seconds)
 
 
 def job_of(number: int) -> str:
     """Which job of the sweep begins here, and how long the sweep takes yet: ``job 2 of 8, about 12:30 min are left``.
 
     Jobs are counted from 1 here. A job in a process of its own, as a scheduler starts it, knows its number alone. What
-    jobs take is known from those that this process ran: of a sweep that goes on, others are done already.
+    jobs take is known from those that this process worked on: of a sweep that goes on, others are done already.
     """
-    global _ran
     if not _jobs:
         return f"job {number}"
-    left = (time.monotonic() - _began) / _ran * (_jobs - number) if _ran else None
-    _ran += 1
+    worked = [seconds for seconds in _took if seconds > DONE * max(_took)]
+    left = sum(worked) / len(worked) * (_jobs - number) if worked else None
     return f"job {number + 1} of {_jobs}" + ("" if left is None else f", about {duration(left)} are left")
 
 

@@ -31,8 +31,8 @@ class TimeBudget:
     - The limit is a plan. Where the machine becomes slower afterwards, the training may take up to ``LATEST`` of the
       limit. Where it would take longer still, the number is lowered, to what fits into ``AIM`` of the limit, and the
       learning rate comes down earlier: also this training ends cooled down. The number is never raised. It is judged
-      by the median of at least ``DECIDES_AT`` steps of this process, so neither a single slow step nor a validation
-      nor an interruption lowers it.
+      by the median of at least ``DECIDES_AT`` steps of this process, so neither a single slow step nor an
+      interruption lowers it; and by validations, which are timed apart, and until the first one reckoned.
     - Of several processes the first decides, and the others :meth:`take` its number.
 
     Parameters
@@ -67,6 +67,8 @@ class TimeBudget:
         self._began = self._before = clock()
         self._recent: deque[float] = deque(maxlen=RECENT)  # seconds of this process's last steps since the decision
         self._made = 0  # steps of the training
+        self._validated: list[float] = []  # seconds of validations
+        self._validating = 0.0  # when the one that goes on began
 
     def begin(self, step: int) -> None:
         """The training begins, or goes on, after so many steps."""
@@ -93,7 +95,17 @@ class TimeBudget:
             self._recent.append(took_s)
         return step % DECIDES_AT == 0 and step < self.steps
 
-    def proposal(self, step: int, validation_passes: float, last_passes: float = 0.0) -> tuple[int, float] | None:
+    def validation_begins(self) -> None:
+        self._validating = self._clock()
+
+    def validation_ends(self) -> None:
+        took_s = self._clock() - self._validating
+        self._validated.append(took_s)
+        self._before += took_s  # it is no part of the next step
+
+    def proposal(
+        self, step: int, validation_passes: float, last_passes: float = 0.0, every: int = 1
+    ) -> tuple[int, float] | None:
         """Another number of steps from now on, and the seconds of one; None where all stays as it is.
 
         Parameters
@@ -101,12 +113,15 @@ class TimeBudget:
         step : optimizer steps that have been made.
         validation_passes : passes without gradients that come with each step, in passes with.
         last_passes : passes without gradients that follow the last step, in steps.
+        every : steps from one validation to the next.
         """
         timed = (self._timed or self._untimed) if self.steps is None else self._recent
         if self.steps is not None and len(timed) < DECIDES_AT:
             return None
         bare_s = statistics.median(timed)
-        step_s, after_s = bare_s * (1 + FORWARD * validation_passes), self._after_s(bare_s, last_passes)
+        known = [took_s / every for took_s in self._validated]
+        step_s = bare_s + (statistics.median(known) if known else FORWARD * validation_passes * bare_s)
+        after_s = self._after_s(bare_s, last_passes)
         if self.steps is None:
             return max(step + 1, min(self.most, self._fitting(step, step_s, self.limit_s - after_s))), step_s
         if self.spent + step_s * (self.steps - step) + after_s <= LATEST * self.limit_s:
@@ -140,7 +155,8 @@ class TimeBudget:
         else:
             self._tell(
                 self,
-                f"the machine has become slower {each}: {self.steps} steps instead of {before}, to end near {minutes}",
+                f"it takes longer than was reckoned {each}: {self.steps} steps instead of {before}, to end near "
+                f"{minutes}",
             )
 
     def forward_s(self, passes: int, accumulate: int) -> float:
@@ -157,6 +173,7 @@ class TimeBudget:
             "timed": list(self._timed),
             "untimed": list(self._untimed),
             "spent": self.spent,
+            "validated": list(self._validated),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -169,3 +186,4 @@ class TimeBudget:
         self.steps, self.step_s = state["steps"], float(state["step_s"])
         self._decides_at = int(state["decides_at"])
         self._timed, self._untimed = list(state["timed"]), list(state["untimed"])
+        self._validated = list(state.get("validated", []))  # which older checkpoints lack

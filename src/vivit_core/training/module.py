@@ -219,7 +219,7 @@ class TwinModule(LightningModule):
             strategy = self.trainer.strategy
             proposal = None
             if self.global_rank == 0:
-                proposal = self.budget.proposal(step, self._validation_passes(), self.last_passes)
+                proposal = self.budget.proposal(step, self._validation_passes(), self.last_passes, self.steps_per_epoch)
             if (proposal := strategy.broadcast(proposal)) is not None:
                 self.budget.take(proposal)
                 self._shorten()
@@ -262,7 +262,13 @@ class TwinModule(LightningModule):
         for name, value in validation_numbers({name: self._metric(name) for name in self.twin.specs}).items():
             self.log(f"val/{name}", value, batch_size=1, rank_zero_only=False)
 
+    def on_validation_start(self) -> None:
+        if self.budget is not None:
+            self.budget.validation_begins()
+
     def on_validation_end(self) -> None:
+        if self.budget is not None:
+            self.budget.validation_ends()
         self._clock = time.perf_counter()  # validation is no waiting for data
 
     def _metric(self, recording_id: str) -> StreamedScores:

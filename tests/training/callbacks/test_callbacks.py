@@ -181,7 +181,7 @@ def test_the_estimate(monkeypatch, step, elapsed_s, left_s):
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert bar._left(trainer) == pytest.approx(left_s, abs=1e-3)
     trainer.lightning_module.last_passes = 5.0  # the readouts' last fit
-    after_s = 0.4 * 5 * elapsed_s / step if step else 0.0
+    after_s = 0.4 * 5 * elapsed_s / step if 0 < step < 100 else 0.0  # after the last step it is over
     assert bar._left(trainer) == pytest.approx(left_s + after_s, abs=1e-3)
     trainer.lightning_module.budget = SimpleNamespace(steps=None, limit_s=300.0, spent=100.0)
     assert bar._left(trainer) == pytest.approx(min(left_s + after_s, 200.0), abs=1e-3)

@@ -292,8 +292,8 @@ def natural_power(seen_BTHW: Tensor) -> Tensor:
     fading = [torch.hann_window(size + 2, periodic=False)[1:-1] for size in seen_BTHW.shape[1:]]
     window_THW = fading[0][:, None, None] * fading[1][:, None] * fading[2]
     room, power_THW = room_of(seen_BTHW.shape[1:]), torch.zeros(())
-    for clip_THW in seen_BTHW * window_THW:  # one after the other: a recording's frames may be large
-        power_THW = power_THW + torch.fft.fftn(clip_THW, s=room).abs().square()
+    for clip_THW in seen_BTHW:  # one after the other: a recording's frames may be large
+        power_THW = power_THW + torch.fft.fftn(clip_THW * window_THW, s=room).abs().square()
     mean = power_THW.mean()
     power_THW = power_THW / mean if mean > 0 else torch.ones(room)
     return power_THW[..., : room[-1] // 2 + 1]

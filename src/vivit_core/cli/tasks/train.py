@@ -314,7 +314,7 @@ def fit(
             check_restorable(checkpoint, content, module)
         began, before = time.monotonic(), content["global_step"] if content is not None else 0
         most_s = None if math.isinf(ahead.most_s) else ahead.most_s
-        named = stage("the training", ahead.training.expected_s and ahead.training_s, most_s=most_s)
+        named = stage("the training", ahead.estimate_s, most_s=most_s)
         with restoring(checkpoint, content, begun), named if processes.rank == 0 else nullcontext():
             trainer.fit(module, datamodule=TrainingData(datamodule), ckpt_path=checkpoint, weights_only=True)
         ended = early_end(trainer)

@@ -174,7 +174,8 @@ class Attention(nn.Module, ABC):
 
     def looks_back(self, steps: float) -> int | None:
         """Which number of a head, alone and alike in all queries and keys, makes attention in time fall to a part of
-        1/e over so many steps; None: none does."""
+        1/e over so many steps; None: none does. An attention whose positions turn queries and keys has to say, because
+        of one that does not each number is taken for one that no position changes."""
         return None
 
     def fade(self, head: int, steps: float) -> None:

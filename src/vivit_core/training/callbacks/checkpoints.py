@@ -82,7 +82,9 @@ def note_step(trainer: Trainer) -> None:
     """Give ``metrics.csv`` the row of this step, which Lightning would write after the hooks of its end."""
     connector = trainer._logger_connector
     if connector.should_update_logs:
-        numbers = {**convert_tensors_to_scalars(connector.metrics["log"]), "epoch": trainer.current_epoch}
+        known = convert_tensors_to_scalars(connector.metrics["log"])  # of what a clock measures, the step before's
+        numbers = {name: value for name, value in known.items() if not name.startswith("system/")}
+        numbers["epoch"] = trainer.current_epoch
         for logger in metrics_files(trainer):
             logger.log_metrics(numbers, trainer.fit_loop.epoch_loop._batches_that_stepped)
 

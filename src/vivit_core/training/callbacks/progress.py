@@ -135,8 +135,8 @@ class TrainingProgress(ProgressBar):
         """Seconds until the end, the readouts' last fit included; while a budget is not decided, what it leaves at
         most."""
         rate, module = self._rate(trainer), cast(TwinModule, trainer.lightning_module)
-        steps = max(0, steps_of(trainer) - trainer.global_step) + FORWARD * module.last_passes
-        left = steps / rate if rate > 0 else 0.0
+        steps = max(0, steps_of(trainer) - trainer.global_step)
+        left = (steps + FORWARD * module.last_passes) / rate if rate > 0 and steps else 0.0
         budget = module.budget
         return (
             left if budget is None or budget.steps is not None else min(left, max(0.0, budget.limit_s - budget.spent))

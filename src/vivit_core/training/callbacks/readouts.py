@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vivit_core.data.datamodule import PASS, RecordingsDataModule
@@ -37,10 +39,20 @@ class FitReadouts(Callback):
     def __init__(self, bins: int) -> None:
         if bins < 1:
             raise ValueError(f"callbacks.readouts.bins={bins} must be 1 or more; callbacks.readouts=null fits nothing")
-        self.bins = bins
+        self.bins, self.reckoned_for = bins, 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, TwinModule)
+        self.reckon(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(pl_module, TwinModule)
+        if pl_module.steps != self.reckoned_for:  # the budget has decided, or a checkpoint says
+            self.reckon(trainer, pl_module)
+
+    def reckon(self, trainer: Trainer, pl_module: TwinModule) -> None:
+        """Say how much is to be done after so many steps."""
+        self.reckoned_for = pl_module.steps
         if self.fits(pl_module):
             data = data_of(trainer)
             bins = self.most(trainer, pl_module)
