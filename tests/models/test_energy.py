@@ -153,7 +153,7 @@ def test_every_head_can_learn_where_it_looks(kind: str) -> None:
     sum((each.x_BCTHW * torch.randn(each.x_BCTHW.shape, generator=noise)).sum() for each in maps).backward()
     for block in (made.spatial[0], made.temporal[0]):
         slope = block.attention.qkv.weight.grad.unflatten(0, (3, 4, -1)).abs().amax((2, 3))  # q, k, v of each head
-        assert (slope > 1e-7 * slope.max()).all(), (kind, slope)
+        assert (slope > 1e-5 * slope.max()).all(), (kind, slope)
 
 
 def test_a_learned_bias_begins_by_averaging_the_past() -> None:
