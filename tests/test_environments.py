@@ -331,3 +331,7 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path):
     resume.note_failure(run, stopped)
     assert f"continue with {setting('resume', run.last)} (resume=auto finds it)" in str(stopped)
     assert run.environment["ended"] == str(stopped)
+    run.end_training(3)
+    resume.note_failure(run, OSError("no space left"))  # in what follows it
+    assert run.environment["ended"] == str(stopped)
+    assert run.environment["failed_after_training"] == "no space left"

@@ -124,8 +124,8 @@ def note_failure(run: runs.Run, error: BaseException) -> None:
         error.remedy = go_on or error.remedy
     elif isinstance(error, Exception) and not isinstance(error, TrainingStopped | TrainingPruned) and go_on:
         console.print(f"the training failed; when what follows is mended, {go_on}", markup=False)
-    # "ended" says why the training did, which what follows it does not change.
-    key = "failed_after_training" if run.trained else "ended"
+    # "ended" says why the training did. What fails in what follows does not change it.
+    key = "failed_after_training" if run.trained and not isinstance(error, TrainingPruned) else "ended"
     runs.note(run, key, (str(error) or type(error).__name__).splitlines()[0])
 
 
