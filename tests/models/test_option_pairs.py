@@ -77,16 +77,16 @@ def pairs_in(chosen: Chosen) -> set[frozenset[tuple[str, str]]]:
 
 
 def covering(tries: int = 30) -> list[Chosen]:
-    """Choices in which each pair of options occurs, found greedily; the same each time."""
+    """Choices in which each pair of options occurs, found greedily; the same in every process, so no set has a say."""
     rng, names = random.Random(0), {group: list(options) for group, options in GROUPS.items()}
     open_pairs = {frozenset({(a, x), (b, y)}) for a, b in combinations(names, 2) for x in names[a] for y in names[b]}
     found: list[Chosen] = []
     while open_pairs:
         drawn = [{group: rng.choice(options) for group, options in names.items()} for _ in range(tries)]
-        first = dict(min(open_pairs, key=sorted))  # so that none is left over for long
+        first = dict(sorted(min(open_pairs, key=sorted)))  # so that none is left over for long
         drawn = [own | first for own in drawn]
         for own in drawn:
-            for group in sorted(set(names) - set(first), key=lambda _: rng.random()):
+            for group in sorted((group for group in names if group not in first), key=lambda _: rng.random()):
                 own[group] = max(names[group], key=lambda x: len(pairs_in(own | {group: x}) & open_pairs))
         best = max(drawn, key=lambda own: len(pairs_in(own) & open_pairs))
         open_pairs -= pairs_in(best)
