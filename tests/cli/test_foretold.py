@@ -62,7 +62,7 @@ def test_a_continued_training_takes_what_is_left_of_it():
     assert left.training.kind == whole.training.kind and left.training.amount == whole.training.amount / 4
     assert foretold({}, {}, data, budget, "4 cuda", None).training.kind != whole.training.kind
     assert "starting values" not in left.line()
-    decided = {"spent": 310.0, "limit_s": 300.0, "steps": 80, "step_s": 2.0}
+    decided = {"spent": 310.0, "limit_s": 300.0, "most": 100, "steps": 80, "step_s": 2.0}
     late = foretold({}, {}, data, budget, "1 cpu", {"global_step": 75, "budget": decided})
     assert late.estimate_s == 10 and "the training 0:10 min" in late.line()
     found = TimeBudget(300.0, 100)

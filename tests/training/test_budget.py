@@ -105,7 +105,7 @@ def followed(
     budget.begin(0)
     for step in range(1, most + 1):
         now[0] += step_s(step)
-        if budget.made(step) and (proposal := budget.proposal(step, passes, every=every)) is not None:
+        if budget.made(step) and (proposal := budget.proposal(step, passes, 0.0, every)) is not None:
             budget.take(proposal)
         if step % every == 0 or step == budget.steps:
             budget.validation_begins()

@@ -104,7 +104,9 @@ def foretold(
     own = model.get("own_filter") is not None  # found unit by unit, which takes longer than all else
     known = {} if begun is None else begun.get(BUDGET) or {}
     made = 0 if begun is None else begun["global_step"]
-    same = known.get("limit_s") == 60 * budget.max_minutes and known.get("steps") is not None
+    # What was decided under another limit, or of other steps, is decided anew.
+    asked = 60 * budget.max_minutes, budget.epochs * budget.steps_per_epoch
+    same = (known.get("limit_s"), known.get("most")) == asked and known["steps"] is not None
     clips = max(0, budget.epochs * budget.steps_per_epoch - made) * budget.accumulate * budget.batch_size
     start = Work("starting values, unit by unit", responses) if own else Work("starting values", frames["train"])
     return Foretold(

@@ -170,9 +170,14 @@ def orientation(structure_U3HW: Tensor, center_U2: np.ndarray, std_U: np.ndarray
     return np.where(np.isnan(coherence), np.nan, (90.0 - wave_deg) % 180.0), np.clip(coherence, 0.0, 1.0)
 
 
+def turn_deg(one: np.ndarray, other: np.ndarray, whole: float) -> np.ndarray:
+    """Smallest turn between two angles of which ``whole`` degrees are a whole turn."""
+    return np.abs((one - other + whole / 2) % whole - whole / 2)
+
+
 def orientation_error_deg(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Smallest turn between two orientations, 0 to 90."""
-    return np.abs((one - other + 90.0) % 180.0 - 90.0)
+    return turn_deg(one, other, 180.0)
 
 
 def energy(maps_UKHW: Tensor) -> Tensor:

@@ -103,9 +103,7 @@ class TimeBudget:
         self._validated.append(took_s)
         self._before += took_s  # it is no part of the next step
 
-    def proposal(
-        self, step: int, validation_passes: float, last_passes: float = 0.0, every: int = 1
-    ) -> tuple[int, float] | None:
+    def proposal(self, step: int, validation_passes: float, last_passes: float, every: int) -> tuple[int, float] | None:
         """Another number of steps from now on, and the seconds of one; None where all stays as it is.
 
         Parameters

@@ -21,6 +21,7 @@ from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, 
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.simulate.cells import GRAY
 from vivit_core.data.simulate.neurons import TrueNeurons, true_neurons
+from vivit_core.rf.maps import turn_deg
 from vivit_core.specs import RecordingSpec
 from vivit_core.stimuli.surrounds import Drift
 
@@ -205,8 +206,7 @@ def apart(column: str, twin_U: np.ndarray, true_U: np.ndarray) -> np.ndarray:
     """How far a number of units is from that of the true neurons: angles by the smaller turn, preferred frequencies in
     octaves."""
     if column in ANGLES:
-        turn = 180.0 if column == "orientation_deg" else 360.0
-        return np.abs((twin_U - true_U + turn / 2) % turn - turn / 2)
+        return turn_deg(twin_U, true_U, 180.0 if column == "orientation_deg" else 360.0)
     if column in PREFERRED:
         return np.abs(np.log2(twin_U / true_U))
     return np.abs(twin_U - true_U)

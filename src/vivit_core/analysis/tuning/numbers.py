@@ -198,7 +198,7 @@ def against_truth(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarra
         "orientation_deg", "spatial_frequency", "temporal_frequency_hz", "complex", "direction")}  # fmt: skip
     # The simulator's direction ±1 moves along ±(sin, cos) of the orientation in (x, y), y downwards.
     moves_deg = (true["orientation_deg"] - 90.0 * true["direction"]) % 360.0
-    turned = np.abs((found["direction_deg"] - moves_deg + 180.0) % 360.0 - 180.0)
+    turned = rf_maps.turn_deg(found["direction_deg"], moves_deg, 360.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "truth_orientation_deg": true["orientation_deg"],

@@ -50,11 +50,11 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began, self._first_step = time.monotonic(), trainer.global_step
         self._stop()
+        live = self._shown and self._wanted and self._console.is_terminal
         if self._shown:
             self._far, self._known = f"step {trainer.global_step}/{steps_of(trainer)}", self._began
-            live = self._wanted and self._console.is_terminal
             self._doing.enter_context(doing("training", lambda: self._far, bar=live))
-        if self._shown and self._wanted and self._console.is_terminal:
+        if live:
             columns = (
                 TextColumn("step"),
                 MofNCompleteColumn(),
