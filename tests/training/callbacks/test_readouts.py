@@ -63,7 +63,7 @@ def test_time_is_kept_for_it() -> None:
             now[0] += 1.0
             asked = budget.made(step)
         assert asked
-        proposal = budget.proposal(10, 0.0, last_passes)
+        proposal = budget.proposal(10, 0.0, last_passes, every=10)
         assert proposal is not None
         return proposal[0]
 
@@ -80,7 +80,7 @@ def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
     for step in range(1, 21):
         now[0] += 1.0 if step <= 10 else 1.3
         if budget.made(step):
-            proposal = budget.proposal(step, 0.0, last_passes=25.0)
+            proposal = budget.proposal(step, 0.0, last_passes=25.0, every=10)
             assert proposal is not None
             budget.take(proposal)
             assert budget.steps == (90 if step == 10 else 20 + int((110 - 13 - 23) / 1.3))
