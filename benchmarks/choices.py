@@ -56,7 +56,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {  # beginnings of options' names -> w
     "model/history": {},
     "model/latent": {},
     "likelihood": {},
-    "optim": {},
+    "optim": {"muon": ["model/energy=none"]},  # blocks that begin with comparisons hardly learn, by whatever optimizer
 }
 SETTINGS = (  # choices that are single keys, and another core
     *("model.blocks=joint", "model.tokenizer.token_stride=[4,8,8]", "optim.cooldown_fraction=0.2", "model=resnet"),
