@@ -87,8 +87,12 @@ def geometry(settings: dict[str, Any]) -> None:
     train.check_scorable(settings["predict"], settings["data"])
     refuse_unfit(
         cli_recordings.make_datamodule(settings["data"]),
-        optimization=build("optim", settings["optim"]),
-        **{name: settings[name] for name in ("data", "model", "readout", "likelihood", "predict")},
+        build("optim", settings["optim"]),
+        device="cpu",
+        **{
+            name: settings[name]
+            for name in ("data", "model", "readout", "likelihood", "predict", "baseline", "callbacks")
+        },
     )
 
 

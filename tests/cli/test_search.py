@@ -68,8 +68,12 @@ def test_the_shipped_search_can_be(compose: Any) -> None:
         settings = compose("hparams_search=optuna", *(f"{key}={value}" for key, value in values.items()))
         refuse_unfit(
             make_datamodule(settings["data"]),
-            optimization=build("optim", settings["optim"]),
-            **{name: settings[name] for name in ("data", "model", "readout", "likelihood", "predict")},
+            build("optim", settings["optim"]),
+            device="cpu",
+            **{
+                name: settings[name]
+                for name in ("data", "model", "readout", "likelihood", "predict", "baseline", "callbacks")
+            },
         )
     assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6
 

@@ -297,8 +297,12 @@ def test_every_combination_of_a_shipped_search_can_be(name, compose):
         if {"optim.lr=3e-3", "model.spatial_depth=2"} <= set(words) or name == "embedding_dim":
             refuse_unfit(
                 make_datamodule(settings["data"]),
-                optimization=build("optim", settings["optim"]),
-                **{name: settings[name] for name in ("data", "model", "readout", "likelihood", "predict")},
+                build("optim", settings["optim"]),
+                device="cpu",
+                **{
+                    name: settings[name]
+                    for name in ("data", "model", "readout", "likelihood", "predict", "baseline", "callbacks")
+                },
             )
     assert len(fingerprints) == len(jobs)
     if name == "patch_depth_lr":

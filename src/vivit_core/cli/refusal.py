@@ -2,50 +2,162 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
 from vivit_core.cli.recordings import check_positions, expected_sizes
+from vivit_core.cli.trained import is_fitted_alone
+from vivit_core.data.checks import check_kind
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Trials
+from vivit_core.data.simulate.simulate import Simulator
+from vivit_core.models.load import read_trained
 from vivit_core.models.plan import check_geometry, expected
 from vivit_core.models.predictor import Predict
+from vivit_core.models.twin import Twin
+from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
-from vivit_core.specs import RecordingError, unread
+from vivit_core.specs import RecordingError, RecordingSpec, unread
+from vivit_core.training.baseline import check_baseline
+from vivit_core.training.distillation import Teacher
+from vivit_core.training.machine import compiles
+from vivit_core.training.monitors import check_monitors
 from vivit_core.training.optim import Optimization
+from vivit_core.training.transfer import check_parts, pretrained
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A recording of which the header alone was read, or that is yet to be simulated.
+
+    Attributes
+    ----------
+    file : where it is.
+    kind : of its responses, "spikes" or "calcium".
+    trials : those that are used, in the model's bins; None where they are not known.
+    spec : its sizes. Its statistics are made up, because no check asks for them.
+    """
+
+    file: str
+    kind: str
+    trials: Trials | None
+    spec: RecordingSpec
 
 
 def refuse_unfit(
     datamodule: RecordingsDataModule,
-    data: Node,
     optimization: Optimization,
+    *,
+    data: Node,
     model: Node,
     readout: Node,
     likelihood: Node,
     predict: Predict,
+    baseline: Node | None,
+    callbacks: Mapping[str, Node | None],
+    device: str,
+    init_from: Path | None = None,
+    teacher: Teacher | None = None,
 ) -> None:
-    """Refuse a twin that cannot be made for recordings, or cannot be trained so.
-
-    Of files it knows what their headers say. Of recordings that are yet to be simulated ``data.geometry`` knows the
-    sizes, and one stands for all. Statistics are made up, because no check asks for them.
+    """Refuse a training that cannot be made on recordings, or that would fail or keep nothing later on.
 
     Parameters
     ----------
     datamodule, data : the recordings, not yet read, and the node from which they are.
-    optimization, model, readout, likelihood, predict : of the training.
+    optimization, model, readout, likelihood, predict, baseline, callbacks : of the training.
+    device : "cpu" or "cuda".
+    init_from : the checkpoint whose core it starts from; None: it starts anew.
+    teacher : the model whose rates it learns; None: it learns counts.
 
     Raises
     ------
     ValueError
         With a remedy.
     """
-    if datamodule.simulated:
-        sizes = expected_sizes(data)
-        recordings = expected(sizes["frame_shape"], 1, 1, sizes["behavior"], sizes["position_dim"])
-    else:
-        try:
-            infos, seen = datamodule.headers()
-        except RecordingError:
-            return  # the reading names the broken files, all together
+    alone = is_fitted_alone(model)
+    known = simulated(datamodule, data) if datamodule.simulated else named(datamodule, None if alone else readout)
+    if known is None:
+        return  # the reading names the broken files, all together
+    specs = [own.spec for own in known]
+    trials = {own.spec.recording_id: (own.file, own.trials) for own in known if own.trials is not None}
+    datamodule.check_trials(trials)
+    bins = {name: longest(own) for name, (_, own) in trials.items()}
+    if alone:
+        check_baseline(model, specs, bins)
+        return
+    scatter = class_of("likelihood", likelihood["_target_"])
+    for own in known:
+        check_kind(f"recording {own.spec.recording_id} ({own.file})", own.kind, scatter.__name__, scatter.made_for)
+    twin = check_geometry(model, readout, likelihood, specs, datamodule.clip_length, predict)
+    optimization.check(twin)
+    check_monitors(callbacks, list(twin.specs))
+    if baseline is not None:
+        check_baseline(baseline, specs, bins)
+    if optimization.core_lr_scale > 0:
+        compiles(twin.core.compile_choice, device, passes=0)
+    if init_from is not None:
+        trained = read_trained(init_from)
+        check_parts(twin, trained, pretrained(twin, trained, init_from).parts, init_from)
+    if teacher is not None:
+        with torch.random.fork_rng(devices=[]):  # a likelihood's nats need numbers, but no draw that a training makes
+            teacher.check(Twin(model, readout, likelihood, specs, predict))
+
+
+def named(datamodule: RecordingsDataModule, readout: Node | None) -> list[Foreseen] | None:
+    """What the headers of recording files say; None where one is broken.
+
+    Parameters
+    ----------
+    datamodule : the recordings.
+    readout : which may ask where units lie; None: nothing does.
+
+    Raises
+    ------
+    ValueError
+        Where recordings do not fit each other, or do not say where units lie.
+    """
+    try:
+        infos, seen = datamodule.headers()
+    except RecordingError:
+        return None
+    if readout is not None:
         check_positions(readout, infos)
-        recordings = [
-            unread(info.recording_id, info.frame_rate_hz, info.frame_shape, info.unit_ids, seen, info.position_dim)
-            for info in infos
+    return [
+        Foreseen(
+            str(info.path),
+            info.kind,
+            info.trials,
+            unread(info.recording_id, info.frame_rate_hz, info.frame_shape, info.unit_ids, seen, info.position_dim),
+        )
+        for info in infos
+    ]
+
+
+def simulated(datamodule: RecordingsDataModule, data: Node) -> list[Foreseen]:
+    """What recordings will be that are yet to be simulated. Of a simulator that is not ours ``data.geometry`` knows the
+    sizes, and one recording of one unit stands for all."""
+    sizes, simulator = expected_sizes(data), datamodule.simulator
+    shape, behavior, position_dim = sizes["frame_shape"], sizes["behavior"], sizes["position_dim"]
+    if not isinstance(simulator, Simulator):
+        return [
+            Foreseen("yet to be simulated", "spikes", None, own)
+            for own in expected(shape, 1, 1, behavior, position_dim)
         ]
-    optimization.check(check_geometry(model, readout, likelihood, recordings, datamodule.clip_length, predict))
+    rate_hz = simulator.frame_rate_hz
+    order = np.random.default_rng(0)  # any: what is asked for is in all orders the same
+    found = []
+    for name in simulator.ids:
+        trials, unit_ids = datamodule.used(simulator.trials(order), simulator.unit_ids(name), rate_hz)
+        spec = unread(name, data["frame_rate_hz"] or rate_hz, shape, unit_ids, behavior, position_dim)
+        found.append(Foreseen("yet to be simulated", "spikes", trials, spec))
+    return found
+
+
+def longest(trials: Trials) -> int:
+    """Bins of the longest training trial; 0 where there is none."""
+    train = trials.of("train")
+    return int((train.stop - train.start).max(initial=0))

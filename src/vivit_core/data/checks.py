@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vivit_core.data.recording.format import SPLITS
+from vivit_core.data.recording.format import SPLITS, Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
 
@@ -22,17 +22,18 @@ class Lack:
     remedy: str
 
 
-def lack(recording: Recording, split: str, burn_in: int, least: int = 1) -> Lack | None:
-    """Why nothing of a split can be used; None where something can. Reads no further than to the first response.
+def lack_of_trials(trials: Trials, split: str, burn_in: int, least: int = 1) -> Lack | None:
+    """Why nothing of a split can be used, as far as its trials tell, which a file's header knows; None where they tell
+    nothing.
 
     Parameters
     ----------
-    recording : its file, or a view of it.
+    trials : of all splits, in the model's bins.
     split : train, val or test.
     burn_in : a trial's first bins, which do not count.
     least : bins of the shortest trial that counts.
     """
-    trials = recording.info.trials.of(split)
+    trials = trials.of(split)
     if not len(trials):
         return Lack(
             f"no_{split}_trial",
@@ -48,7 +49,20 @@ def lack(recording: Recording, split: str, burn_in: int, least: int = 1) -> Lack
             f"has no {split} trial of {max(least, burn_in + 1)} bins; the longest has {lengths.max()}",
             f"Lower data.{names[0]} and data.{names[1]} (now {burn_in}), or cut longer trials",
         )
-    valid = False
+    return None
+
+
+def lack(recording: Recording, split: str, burn_in: int, least: int = 1) -> Lack | None:
+    """Why nothing of a split can be used; None where something can. Reads no further than to the first response.
+
+    Parameters
+    ----------
+    recording : its file, or a view of it.
+    split, burn_in, least : of :func:`lack_of_trials`.
+    """
+    if (found := lack_of_trials(recording.info.trials, split, burn_in, least)) is not None:
+        return found
+    trials, valid = recording.info.trials.of(split), False
     for first, last in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):
         if last - first < least:
             continue
@@ -93,28 +107,64 @@ def check_start(
         }
         for split in SPLITS
     }
-    untrained = {name: f for name, f in lacks["train"].items() if f.check != "silent_train"}
-    if len(lacks["train"]) == len(recordings):
-        untrained = lacks["train"]
-    problems = [_line(recordings, name, found, with_remedy=True) for name, found in untrained.items()]
-    # Silent ones give scores that are no numbers, which end nothing.
-    if len(lacks["val"]) == len(recordings) and all(found.check != "silent_val" for found in lacks["val"].values()):
-        problems += [_line(recordings, name, found, with_remedy=True) for name, found in lacks["val"].items()]
-    if problems:
-        raise ValueError(
-            "these recordings cannot be trained on: each needs training trials, and at least one of all validation "
-            "trials, by which the checkpoint is chosen:\n" + "\n".join(f"- {line}" for line in problems)
-        )
+    files = {name: str(recording.path) for name, recording in recordings.items()}
+    _refuse(files, lacks["train"], lacks["val"])
     lines = {
-        "train": [f"{_line(recordings, n, f)}: nothing is learnt of its units" for n, f in lacks["train"].items()],
-        "val": [f"{_line(recordings, n, f)}: it does not choose the checkpoint" for n, f in lacks["val"].items()],
-        "test": [f"{_line(recordings, n, f)}: it gets no test score" for n, f in lacks["test"].items()],
+        "train": [f"{_line(files, n, f)}: nothing is learnt of its units" for n, f in lacks["train"].items()],
+        "val": [f"{_line(files, n, f)}: it does not choose the checkpoint" for n, f in lacks["val"].items()],
+        "test": [f"{_line(files, n, f)}: it gets no test score" for n, f in lacks["test"].items()],
     }
     if len(lacks["val"]) == len(recordings):
         lines["val"].append("no recording can be scored on its val split: best.ckpt will hold the weights of the end")
     if len(lacks["test"]) == len(recordings):
         lines["test"].append("no recording can be scored on its test split: the training ends without a score")
     return lines
+
+
+def check_trials(known: Mapping[str, tuple[str, Trials]], first: Mapping[str, int], clip_length: int) -> None:
+    """Of what :func:`check_start` asks for, all that trials tell, before any response is read or simulated.
+
+    Parameters
+    ----------
+    known : by recording, its file and its trials in the model's bins.
+    first, clip_length : of :func:`check_start`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`check_start`.
+    """
+    lacks = {
+        split: {
+            name: found
+            for name, (_, trials) in known.items()
+            if (found := lack_of_trials(trials, split, first[split], clip_length if split == "train" else 1))
+            is not None
+        }
+        for split in ("train", "val")
+    }
+    _refuse({name: file for name, (file, _) in known.items()}, lacks["train"], lacks["val"])
+
+
+def _refuse(files: Mapping[str, str], untrained: Mapping[str, Lack], unchosen: Mapping[str, Lack]) -> None:
+    """Raise ValueError where recordings lack too much to be trained on.
+
+    Parameters
+    ----------
+    files : of all recordings.
+    untrained, unchosen : what they lack for training and for validation.
+    """
+    # Silent ones beside others are trained on all the same; and their scores, no numbers, end nothing.
+    if len(untrained) < len(files):
+        untrained = {name: found for name, found in untrained.items() if found.check != "silent_train"}
+    problems = [_line(files, name, found, with_remedy=True) for name, found in untrained.items()]
+    if len(unchosen) == len(files) and all(found.check != "silent_val" for found in unchosen.values()):
+        problems += [_line(files, name, found, with_remedy=True) for name, found in unchosen.items()]
+    if problems:
+        raise ValueError(
+            "these recordings cannot be trained on: each needs training trials, and at least one of all validation "
+            "trials, by which the checkpoint is chosen:\n" + "\n".join(f"- {line}" for line in problems)
+        )
 
 
 def check_responses(
@@ -143,11 +193,7 @@ def check_responses(
     for name, recording in recordings.items():
         kind, trials = recording.info.kind, recording.info.trials.of("train")
         where = f"recording {name} ({recording.path})"
-        if kind == "spikes" and kind not in made_for:
-            raise ValueError(
-                f"{where} holds spikes (responses/counts, attribute kind), and {likelihood} is made for calcium "
-                "traces. Set likelihood=negative_binomial or likelihood=poisson; if it is a trace, write kind = calcium"
-            )
+        check_kind(where, kind, likelihood, made_for)
         if kind not in made_for:
             lines.append(
                 f"{where} holds a calcium trace, and {likelihood} takes it for numbers of spikes: rates are learned "
@@ -166,15 +212,37 @@ def check_responses(
     return lines
 
 
-def _line(recordings: Mapping[str, Recording], name: str, found: Lack, with_remedy: bool = False) -> str:
-    text = f"recording {name} ({recordings[name].path}) {found.what}"
+def check_kind(where: str, kind: str, likelihood: str, made_for: Sequence[str]) -> None:
+    """Refuse a density of numbers for responses that are whole ones.
+
+    Parameters
+    ----------
+    where : the recording, for the message.
+    kind : of its responses, "spikes" or "calcium".
+    likelihood, made_for : of :func:`check_responses`.
+
+    Raises
+    ------
+    ValueError
+        Says what to take.
+    """
+    if kind == "spikes" and kind not in made_for:
+        raise ValueError(
+            f"{where} holds spikes (responses/counts, attribute kind), and {likelihood} is made for calcium "
+            "traces. Set likelihood=negative_binomial or likelihood=poisson; if it is a trace, write kind = calcium"
+        )
+
+
+def _line(files: Mapping[str, str], name: str, found: Lack, with_remedy: bool = False) -> str:
+    text = f"recording {name} ({files[name]}) {found.what}"
     return f"{text}. {found.remedy}" if with_remedy else text
 
 
 def unscored(recordings: Mapping[str, Recording], split: str, burn_in: int) -> list[str]:
     """Lines for the user about recordings of which a split cannot be scored; a last one where that is so of all."""
     lacks = {name: found for name, own in recordings.items() if (found := lack(own, split, burn_in)) is not None}
-    lines = [f"{_line(recordings, name, found)}: it gets no {split} score" for name, found in lacks.items()]
+    files = {name: str(own.path) for name, own in recordings.items()}
+    lines = [f"{_line(files, name, found)}: it gets no {split} score" for name, found in lacks.items()]
     if len(lacks) == len(recordings):
         lines.append(f"no recording can be scored on its {split} split: there are no scores")
     return lines

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,15 +16,15 @@ import torch.distributed
 
 from vivit_core.data.augmentation import Augmentation
 from vivit_core.data.batches import EvaluationBatches, TrainingBatches
-from vivit_core.data.checks import check_responses, check_start, scorable, unscored
+from vivit_core.data.checks import check_responses, check_start, check_trials, scorable, unscored
 from vivit_core.data.clips import Some, TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationLoader, TrainingLoader
 from vivit_core.data.paths import inside, named
 from vivit_core.data.prepare import for_training, for_twin, refuse_twice, seen_behavior
-from vivit_core.data.recording.format import RecordingInfo, Verify
+from vivit_core.data.recording.format import RecordingInfo, Trials, Verify
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recordings
-from vivit_core.data.resample import ResampledRecording
+from vivit_core.data.resample import Clock, ResampledRecording, used_trials
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, refuse_unseen
 from vivit_core.specs import RecordingSpec
 
@@ -277,10 +277,24 @@ class RecordingsDataModule:
         refuse_twice(recordings)
         self.recordings, self.specs = recordings, specs
 
+    def used(self, trials: Trials, unit_ids: tuple[str, ...], rate_hz: float) -> tuple[Trials, tuple[str, ...]]:
+        """What would be used of a recording that is yet to be made, all of them of one rate: its trials in the model's
+        bins, and its units."""
+        clock = Clock(trials, int(trials.stop[-1]), rate_hz, self._frame_rate_hz or rate_hz)
+        return used_trials(clock, self._most_trials, self._some), self._some.units_of(unit_ids)
+
+    @property
+    def _first(self) -> dict[str, int]:
+        """The first bins of a trial of each split that do not count."""
+        return {"train": self.burn_in, "val": self.evaluation_burn_in, "test": self.evaluation_burn_in}
+
     def check_start(self) -> dict[str, list[str]]:
         """:func:`checks.check_start` of these recordings."""
-        first = {"train": self.burn_in, "val": self.evaluation_burn_in, "test": self.evaluation_burn_in}
-        return check_start({view.recording_id: view for view in self.recordings}, first, self.clip_length)
+        return check_start({view.recording_id: view for view in self.recordings}, self._first, self.clip_length)
+
+    def check_trials(self, known: Mapping[str, tuple[str, Trials]]) -> None:
+        """:func:`checks.check_trials` of recordings that are not yet read."""
+        check_trials(known, self._first, self.clip_length)
 
     def check_responses(self, likelihood: str, made_for: Sequence[str]) -> list[str]:
         """:func:`checks.check_responses` of these recordings."""

@@ -107,6 +107,13 @@ def segments(values_ND: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.n
     return np.add.reduceat(padded, ends, axis=0)[::2]
 
 
+def used_trials(clock: Clock, most_trials: int | None, some: Some | None) -> Trials:
+    """The trials of a recording that are used, in the model's bins; ``most_trials`` and ``some`` are those of
+    :class:`ResampledRecording`."""
+    used = clock.trials if most_trials is None else few(clock.trials, most_trials)
+    return used if some is None else some.of(used, clock.frame_rate_hz)
+
+
 class ResampledRecording(Recording):
     """A recording at the model's rate, with transforms. Everything is computed when read, window by window.
 
@@ -160,14 +167,11 @@ class ResampledRecording(Recording):
         trials = self.clock.trials
         self._borders = np.unique(np.concatenate([[0, self.clock.n_frames], trials.start, trials.stop]))
         known = widths(self._transforms, stored.behavior)
-        used = trials if most_trials is None else few(trials, most_trials)
-        if some is not None:
-            used = some.of(used, self.clock.frame_rate_hz)
         self.info = replace(
             stored,
             frame_rate_hz=self.clock.frame_rate_hz,
             n_frames=self.clock.n_frames,
-            trials=used,
+            trials=used_trials(self.clock, most_trials, some),
             frame_dtype="float32" if self._pixels else stored.frame_dtype,
             behavior=known,
             behavior_causal={name: self._causal(name) for name in known},

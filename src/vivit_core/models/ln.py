@@ -156,11 +156,15 @@ class LN(Predictor):
     ) -> None:
         super().__init__(recordings, predict)
         if patch < 1 or patch % 2 == 0:
-            raise ValueError(f"model.patch={patch}: a window has a middle pixel; give an odd number of pixels")
+            raise ValueError(
+                f"LN's patch={patch} (model=ln: model.patch, else baseline.patch): a window has a middle pixel; give "
+                "an odd number of pixels"
+            )
         for spec in recordings:
             if lags_of(duration_s, spec) < 1:
                 raise ValueError(
-                    f"model.duration_s={duration_s}: shorter than a frame of recording {spec.recording_id} "
+                    f"LN's duration_s={duration_s} (model=ln: model.duration_s, else baseline.duration_s): shorter "
+                    f"than a frame of recording {spec.recording_id} "
                     f"({spec.frame_rate_hz} Hz); give at least {1 / spec.frame_rate_hz:.4f} s"
                 )
         self.duration_s, self.patch, self.nonlinearity = duration_s, patch, nonlinearity

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
@@ -21,6 +22,7 @@ from vivit_core.rf import movie, regression, stretches
 from vivit_core.rf.energy_pairs import threads_for_units
 from vivit_core.rf.regression import unit_centers
 from vivit_core.rf.stretches import TrialStretches
+from vivit_core.specs import RecordingSpec
 from vivit_core.system.activity import spared
 from vivit_core.system.kept import SWITCH, Arrays, Kept, user_kept
 from vivit_core.system.terminal import track
@@ -46,10 +48,44 @@ def fit_baseline(datamodule: RecordingsDataModule, node: Mapping[str, Any]) -> L
     ValueError
         For a model that is not fitted in this way.
     """
-    kind = class_of("baseline", node["_target_"])
-    if kind is not LN:
-        raise ValueError(f"{node['_target_']} is no model that is fitted in one go; say baseline=ln, or model=ln")
+    check_kind(node)
     return fit_ln(datamodule, **{key: value for key, value in node.items() if key != "_target_"}, kept=user_kept("ln"))
+
+
+def check_kind(node: Mapping[str, Any]) -> None:
+    """Refuse a node of a model that is not fitted in one go."""
+    if class_of("baseline", node["_target_"]) is not LN:
+        raise ValueError(f"{node['_target_']} is no model that is fitted in one go; say baseline=ln, or model=ln")
+
+
+def check_baseline(node: Mapping[str, Any], specs: Sequence[RecordingSpec], longest: Mapping[str, int]) -> None:
+    """Refuse a model of a node that could not be fitted to recordings, of which nothing was read yet.
+
+    Parameters
+    ----------
+    node : ``model=ln`` or ``baseline``.
+    specs : the recordings.
+    longest : bins of their longest training trials, by recording, where they are known.
+
+    Raises
+    ------
+    ValueError
+        Where it is not fitted in one go, its settings make no model, or its filters are longer than the trials.
+    """
+    check_kind(node)
+    with FakeTensorMode():
+        model = LN(specs, node["duration_s"], node["patch"], node["nonlinearity"])
+    for spec in model.specs.values():
+        if (lags := lags_of(model.duration_s, spec)) > longest.get(spec.recording_id, lags):
+            raise ValueError(too_long(spec.recording_id, lags))
+
+
+def too_long(recording_id: str, lags: int) -> str:
+    return (
+        f"recording {recording_id}: no training trial has a valid bin after the {lags} lags of the LN "
+        "filters; shorten them (model=ln: model.duration_s, else baseline.duration_s), or leave the baseline "
+        "out (baseline=null)"
+    )
 
 
 def fit_ln(
@@ -91,11 +127,7 @@ def fit_ln(
         readout, lags = model.readout(spec.recording_id), lags_of(duration_s, spec)
         train = TrialStretches.read(recording, "train", lags, max_frames)
         if not train.use_TU.any():
-            raise ValueError(
-                f"recording {spec.recording_id}: no training trial has a valid bin after the {lags} lags of the LN "
-                "filters; shorten them (model=ln: model.duration_s, else baseline.duration_s), or leave the baseline "
-                "out (baseline=null)"
-            )
+            raise ValueError(too_long(spec.recording_id, lags))
         val = TrialStretches.read(recording, "val", lags, max_frames)
         fit = partial(fit_recording, readout, recording, train, val, duration_s, max_frames, progress)
         if kept is None:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from vivit_core.parts.build import build_all
 from vivit_core.system.plain import read_plain
 from vivit_core.training.metrics_file import MetricsFile
 from vivit_core.training.tracking import WandbRun
 
 
-def make_loggers(
-    nodes: Mapping[str, Mapping[str, Any] | None], settings: Mapping[str, Any], step: int | None
-) -> list[Logger]:
+def begin_loggers(made: Iterable[Logger], settings: Mapping[str, Any], step: int | None) -> list[Logger]:
     """The loggers of a training, ready for what it logs.
 
     Parameters
     ----------
-    nodes : of the configuration, by name.
+    made : of the configuration.
     settings : the whole configuration, which W&B shows.
     step : that the training continues from; None where it begins.
     """
-    loggers: list[Logger] = [*build_all("logger", nodes).values()]
+    loggers = list(made)
     for logger in loggers:
         if isinstance(logger, MetricsFile) and step is not None:
             logger.continue_from(step)

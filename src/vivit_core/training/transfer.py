@@ -145,9 +145,33 @@ def load_parts(twin: Twin, content: Mapping[str, Any], parts: Collection[str], p
     Raises
     ------
     ValueError
-        Where the checkpoint holds no weights of a part, or others than the part has, by name.
+        As :func:`check_parts`, and then nothing was loaded.
     """
     loaded = []
+    for name, state in check_parts(twin, content, parts, path).items():
+        getattr(twin, name).load_state_dict(state)
+        numbers = sum(value.numel() for value in state.values())
+        loaded.append(f"{len(state)} tensors of the {name} ({numbers:,} numbers)")
+    return " and ".join(loaded)
+
+
+def check_parts(
+    twin: Twin, content: Mapping[str, Any], parts: Collection[str], path: str | Path
+) -> dict[str, dict[str, Tensor]]:
+    """A checkpoint's weights of parts of a twin, by part; without those that have none.
+
+    Parameters
+    ----------
+    twin : whose parameters need shapes, and no numbers.
+    content, path : of the checkpoint.
+    parts : names of the twin's modules.
+
+    Raises
+    ------
+    ValueError
+        Where the checkpoint holds no weights of a part, or others than the part has, by name.
+    """
+    found = {}
     for name in parts:
         module: nn.Module = getattr(twin, name)
         prefix = f"twin.{name}."
@@ -174,7 +198,5 @@ def load_parts(twin: Twin, content: Mapping[str, Any], parts: Collection[str], p
                 f"init_from={path}: the weights of the {name} do not fit this twin's: {shown}. Use recordings of the "
                 "kind that the core was trained on, and leave model=… out, because the model comes with the checkpoint"
             )
-        module.load_state_dict(state)
-        numbers = sum(value.numel() for value in state.values())
-        loaded.append(f"{len(state)} tensors of the {name} ({numbers:,} numbers)")
-    return " and ".join(loaded)
+        found[name] = state
+    return found

@@ -55,10 +55,9 @@ from vivit_core.training.callbacks.pruning import Pruning
 from vivit_core.training.data import TrainingData
 from vivit_core.training.distillation import Teacher
 from vivit_core.training.initialize import initialize_from_data
-from vivit_core.training.loggers import make_loggers
+from vivit_core.training.loggers import begin_loggers
 from vivit_core.training.machine import compiles, keep_freed_memory
 from vivit_core.training.module import TwinModule
-from vivit_core.training.monitors import check_monitors
 from vivit_core.training.optim import CORE, Optimization
 from vivit_core.training.ranks import ProcessGroup, lost_peer, process_group
 from vivit_core.training.restore import Begun, check_restorable, restoring
@@ -223,8 +222,14 @@ def fit(
     device, budget = machine_of(machine, announce=True)
     alone, optimization = is_fitted_alone(model), cast(Optimization, build("optim", optim))
     datamodule = make_datamodule(data)
-    if not alone:
-        processes.first(lambda: refuse_unfit(datamodule, data, optimization, model, readout, likelihood, predict))
+    # Made here, because they too may refuse their settings.
+    watching, loggers = build_all("callbacks", callbacks), build_all("logger", logger)
+    processes.first(
+        lambda: refuse_unfit(
+            datamodule, optimization, data=data, model=model, readout=readout, likelihood=likelihood, predict=predict,
+            baseline=baseline, callbacks=callbacks, device=device, init_from=init_from, teacher=teacher,
+        )
+    )  # fmt: skip
     if device == "cpu" and not model.get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
     # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.
@@ -254,7 +259,6 @@ def fit(
     ahead = foretold(model, baseline, datamodule, budget, f"{processes.size} {device}", content)
     if not complete:
         tell(ahead.line())
-    ln: LN | None = None
     if checkpoint is not None and content is not None:
         ln = baseline_in(checkpoint, content)
     else:
@@ -277,9 +281,7 @@ def fit(
     )
     module.ln = None if ln is None else {"description": ln.description(), "weights": ln.state_dict()}
     begun = Begun()
-    trial = trial_of(context.job) if processes.rank == 0 else None
-    searched = [] if context.job is None else [Pruning(trial, SCORE)]
-    check_monitors(callbacks, list(twin.specs))
+    searched = [] if context.job is None else [Pruning(trial_of(context.job) if processes.rank == 0 else None, SCORE)]
     trainer = make_trainer(
         processes,
         device=device,
@@ -293,12 +295,12 @@ def fit(
         recordings=len(twin.specs),
         folder=run.path,
         callbacks=[
-            *build_all("callbacks", callbacks).values(),
+            *watching.values(),
             KeepSettings(context, checkpoint is not None),
             begun,
             *searched,
         ],
-        loggers=make_loggers(logger, context.settings, content["global_step"] if content is not None else None),
+        loggers=begin_loggers(loggers.values(), context.settings, None if content is None else content["global_step"]),
     )
     keeper = trainer.checkpoint_callback
     if content is not None and complete:

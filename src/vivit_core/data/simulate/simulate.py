@@ -39,6 +39,7 @@ from vivit_core.data.simulate.cortex import positions
 from vivit_core.data.simulate.eye_tracker import EyeTracker, Tracked
 from vivit_core.data.simulate.local_rate import local_rate
 from vivit_core.data.simulate.population import FloatArray, Population
+from vivit_core.data.simulate.schedule import schedule
 from vivit_core.data.simulate.world import SWAY_DEG, Objects, Scene, eye_path, quarters, sway, velocity
 from vivit_core.system.files import remember_whole, write_text
 from vivit_core.system.locks import lock
@@ -125,6 +126,10 @@ class Simulator:
         """Of the recordings."""
         return [f"sim{index}" for index in range(self.recordings)]
 
+    def unit_ids(self, recording_id: str) -> tuple[str, ...]:
+        """Of a recording's units."""
+        return tuple(f"{recording_id}-{u:03d}" for u in range(self.units))
+
     def make(self, cache: Path) -> list[Path]:
         """Simulate into `cache`, or find there what was simulated before.
 
@@ -193,7 +198,8 @@ class Simulator:
         """Simulate one recording and write it; `advance` is told of each trial that is done."""
         shows, _, noise, more, where, wrong = (np.random.default_rng([self.seed, index, s]) for s in range(6))
         shape = (self.height, self.width)
-        stimulus_N, split_N = self._schedule(shows)
+        trials = self.trials(shows)
+        stimulus_N, split_N = trials.stimulus_id, trials.split
         tracked = None
         if self.eye_tracker is not None:
             tracked = self.eye_tracker.draw(self.n_trials, self.n_bins, self.frame_rate_hz, wrong)
@@ -208,7 +214,7 @@ class Simulator:
         drive_NTU = population.drive(energy_NTU, pool_NTU)
         own_NTU = energy_NTU / population.energy_scale
         del energy_NTU, pool_NTU
-        units_of: dict[str, Any] = {"id": [f"{path.stem}-{u:03d}" for u in range(self.units)]}
+        units_of: dict[str, Any] = {"id": list(self.unit_ids(path.stem))}
         units_of[POSITION] = positions(population.center_px, shape, where)
         truth_of: dict[str, NDArray] = {}
         if self.context is not None:
@@ -225,8 +231,6 @@ class Simulator:
         rate_NTU = population.rate(drive_NTU, gain_NTU)
         counts_NTU = population.spike(rate_NTU, noise)
 
-        start = np.arange(self.n_trials) * self.n_bins
-        trials = Trials(start=start, stop=start + self.n_bins, stimulus_id=stimulus_N, split=split_N)
         basis = raised_cosine_basis(VELOCITY_COSINES, VELOCITY_COSINES_S, self.frame_rate_hz)
         velocity_TD = split_by_sign(rearrange(velocity_NT2, "n t d -> (n t) d"))
         directions = ("right", "down", "left", "up")  # split_by_sign puts the positive parts first
@@ -259,16 +263,10 @@ class Simulator:
             degrees_per_pixel=self.degrees_per_pixel,
         )
 
-    def _schedule(self, rng: np.random.Generator) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-        """Stimulus and split of each trial, (N,) and (N,), in random order."""
-        trials = [
-            (f"{split}-{i}", split)
-            for split in ("train", "val", "test")
-            for i in range(getattr(self, f"{split}_trials"))
-        ]
-        trials += [(f"repeat-{i}", "test") for i in range(self.repeated_stimuli) for _ in range(self.repeats)]
-        stimulus_N, split_N = np.array(trials)[rng.permutation(len(trials))].T
-        return stimulus_N, split_N
+    def trials(self, rng: np.random.Generator) -> Trials:
+        """Of a recording, in an order that ``rng`` draws."""
+        numbers = {"train": self.train_trials, "val": self.val_trials, "test": self.test_trials}
+        return schedule(numbers, self.repeated_stimuli, self.repeats, self.n_bins, rng)
 
     def _show(
         self,

@@ -1,0 +1,137 @@
+"""What the configuration and the headers of recordings tell is refused before anything is simulated, read or fitted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import LIKELIHOOD, MODEL, READOUT, make_twin, specs
+
+from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.simulate.simulate import Simulator
+from vivit_core.models.load import checkpoint_of
+from vivit_core.models.twin import Twin
+from vivit_core.specs import RecordingSpec
+from vivit_core.training import machine
+
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def refused(
+    command: Command, tiny: list[str], tiny_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """What a training says that is refused; it fails where that began to simulate recordings, or to read them."""
+
+    def too_late(*_: Any) -> None:
+        raise AssertionError("recordings were simulated or read")
+
+    monkeypatch.setattr(Simulator, "make", too_late)
+    monkeypatch.setattr(RecordingsDataModule, "setup", too_late)
+
+    def run(*words: str) -> str:
+        code, printed = command(*tiny, "trainer=debug", *words)
+        said = " ".join(printed.split())
+        assert code == 1, printed
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["callbacks.checkpoint.monitor=val/foo"], "callbacks.checkpoint.monitor=val/foo is no number of a validation"),
+        (["callbacks.checkpoint.mode=min"], "set callbacks.checkpoint.mode=max"),
+        (["callbacks.pictures.units=0"], "callbacks.pictures=null leaves the pictures out"),
+        (["logger.csv.flush_logs_every_n_steps=0"], "logger.csv.flush_logs_every_n_steps=0 must be 1 or more"),
+        (["data.clip_length=130"], "has no train trial of 130 bins; the longest has 120. Lower data.clip_length"),
+        (["data.frame_rate_hz=60", "data.clip_length=61"], "has no train trial of 61 bins; the longest has 60. Lower"),
+        (["data.train_minutes=0.005"], "has no train trial of 60 bins; the longest has 36. Lower data.clip_length"),
+        (["data.evaluation_burn_in=125", "data.evaluation_length=240"], "has no val trial of 126 bins"),
+        (["data.simulator.val_trials=0"], "has no val trial. Give some trials the split 'val'"),
+        (["likelihood=zero_inflated_gamma"], "holds spikes (responses/counts, attribute kind)"),
+        (["baseline.duration_s=1.1"], "no training trial has a valid bin after the 132 lags of the LN filters"),
+        (["baseline.patch=4"], "patch=4 (model=ln: model.patch, else baseline.patch)"),
+        (["model=ln", "model.duration_s=1.1"], "no training trial has a valid bin after the 132 lags of the LN"),
+        (["model=ln", "data.clip_length=130"], "has no train trial of 130 bins; the longest has 120"),
+        (["model.compile=true"], "model.compile=true needs a C++ compiler, which is not here"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_training_is_refused_before_recordings_are_simulated(
+    refused: Callable[..., str], words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "lacks_to_compile", lambda device: "a C++ compiler")
+    assert said in refused(*words)
+
+
+def test_of_named_recordings_the_headers_tell(
+    tiny: list[str], tiny_files: list[Path], refused: Callable[..., str], command: Command
+) -> None:
+    named = f"data.recordings=[{','.join(map(str, tiny_files))}]"
+    assert f"recording sim0 ({tiny_files[0]}) has no train trial of 130 bins" in refused(named, "data.clip_length=130")
+    assert f"({tiny_files[0]}) holds spikes" in refused(named, "likelihood=gaussian")
+    assert "set it to one of val/loss" in refused(named, "callbacks.checkpoint.monitor=val/bps_a")
+    with pytest.raises(AssertionError, match="simulated or read"):  # it is let pass, so that the reading begins
+        command(named, *tiny, "trainer=debug", "callbacks.checkpoint.monitor=val/bps_sim1")
+
+
+def of_tiny(**changed: Any) -> list[RecordingSpec]:
+    """What a model of the tiny recordings knows of them."""
+    eye = {"eye_position": 2, "eye_velocity": 40}
+    numbers = {"behavior": eye, "behavior_mean": (0.0,) * 42, "behavior_std": (1.0,) * 42}
+    return [
+        replace(
+            specs()[0],
+            **{
+                "recording_id": name, "unit_ids": tuple(f"{name}-{u:03d}" for u in range(6)),
+                "unit_mean_counts": (0.5,) * 6, "frame_rate_hz": 120.0, "frame_shape": (1, 18, 26),
+                **numbers, **changed,
+            },
+        )
+        for name in ("sim0", "sim1")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "words", "said"),
+    [
+        ({}, ["model/history=spikes"], "set model/history=none"),
+        ({"unit_ids": tuple("abcdef")}, [], "does not know 6 of 6 units of recording sim0: sim0-000"),
+        ({"frame_rate_hz": 60.0}, [], "the frame rate of recording sim0 is 60.0 there and 120.0 here"),
+        ({"frame_shape": (1, 18, 24)}, [], "the frames of recording sim0 is (1, 18, 24) there"),
+    ],
+    ids=["history", "units", "rate", "frames"],
+)
+def test_a_teacher_that_does_not_know_what_is_to_be_learnt(
+    refused: Callable[..., str], changed: dict[str, Any], words: list[str], said: str
+) -> None:
+    torch.save(checkpoint_of(Twin(MODEL, READOUT, LIKELIHOOD, of_tiny(**changed))), "teacher.ckpt")
+    assert said in refused("experiment=distill", "teacher=teacher.ckpt", *words)
+
+
+def test_a_core_that_does_not_suit_the_recordings(refused: Callable[..., str]) -> None:
+    """Another rate, and weights of which one is missing or has another shape."""
+    torch.save(checkpoint_of(make_twin()), "core.ckpt")
+    words = ["experiment=finetune", "init_from=core.ckpt"]
+    assert "its core was trained at 30 frames a second, and these recordings have 120" in refused(*words)
+    content = checkpoint_of(Twin(MODEL, READOUT, LIKELIHOOD, of_tiny()))
+    (last, *_) = [name for name in content["state_dict"] if name.startswith("twin.core.") and name.endswith("weight")]
+    for change, said in {
+        "missing": f"{last.removeprefix('twin.core.')} is missing",
+        "wider": f"{last.removeprefix('twin.core.')} is (",
+    }.items():
+        changed = copy.deepcopy(content)
+        weight = changed["state_dict"].pop(last)
+        if change == "wider":
+            changed["state_dict"][last] = torch.cat([weight, weight])
+        torch.save(changed, "core.ckpt")
+        assert said in refused(*words)
+    Path("core.ckpt").write_bytes(b"no checkpoint")
+    assert "core.ckpt" in refused(*words)
