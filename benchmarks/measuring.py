@@ -56,15 +56,23 @@ def synchronize(device: str) -> None:
 
 def timed(call: Callable[[], Any], device: str, seconds: float, most: int = 20) -> float:
     """Median seconds of a call, as often as it fits into so many seconds: once at least, after one that warms up."""
-    taken: list[float] = []
+    return timed_twice(call, device, seconds, most)[0]
+
+
+def timed_twice(call: Callable[[], Any], device: str, seconds: float, most: int = 20) -> tuple[float, float]:
+    """:func:`timed` by two clocks: seconds that pass, and seconds that this process's threads compute, which other
+    processes lengthen less."""
+    passed: list[float] = []
+    computed: list[float] = []
     began = time.perf_counter()
-    while len(taken) < 2 or (len(taken) <= most and time.perf_counter() - began < seconds):
+    while len(passed) < 2 or (len(passed) <= most and time.perf_counter() - began < seconds):
         synchronize(device)
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         call()
         synchronize(device)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
+        passed.append(time.perf_counter() - start)
+        computed.append(time.process_time() - start_cpu)
+    return statistics.median(passed[1:]), statistics.median(computed[1:])
 
 
 # The machine ---------------------------------------------------------------------------------------------------------
@@ -137,6 +145,13 @@ def status_mb(name: str) -> float:
         return float("nan")
     lines = Path("/proc/self/status").read_text().splitlines()
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(name)), float("nan"))
+
+
+def free_mb() -> float:
+    """What the machine could give to another process, MiB; infinite without Linux."""
+    memory = Path("/proc/meminfo")
+    lines = memory.read_text().splitlines() if memory.is_file() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable")), float("inf"))
 
 
 def peak_mb(device: str) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,7 +17,11 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.parts.build import build
 
 LARGE = ("stimulus/frames", "responses/counts", "responses/valid", "behavior/behavior")
-LEVEL = 4  # of gzip, h5py's own
+FILES = {  # how large arrays are stored
+    "uncompressed": {},
+    "compressed": {"compression": "gzip", "compression_opts": 4, "shuffle": True},  # h5py's own level
+    "compressed by lzf": {"compression": "lzf", "shuffle": True},
+}
 AHEAD = 2  # batches that each worker has read before the clock starts
 
 
@@ -33,7 +38,7 @@ def movie(frames: int, height: int, width: int, rng: np.random.Generator) -> np.
     return np.stack([image[y : y + height, x : x + width] for y, x in zip(top, left, strict=True)])
 
 
-def write_recordings(folder: Path, sizes: Sizes, trials: int, trial_bins: int, compressed: bool = False) -> None:
+def write_recordings(folder: Path, sizes: Sizes, trials: int, trial_bins: int, stored: str = "uncompressed") -> None:
     """Recordings of ``sizes``: ``trials`` for training and one each for the other splits.
 
     ``write_recording`` compresses neither frames nor counts; files of other programs may be compressed.
@@ -53,11 +58,11 @@ def write_recordings(folder: Path, sizes: Sizes, trials: int, trial_bins: int, c
             behavior={"behavior": rng.normal(size=(bins, sizes.behavior)).astype(np.float32)},
             trials=Trials(start, start + trial_bins, np.arange(len(start)).astype(str), split),
         )
-        if compressed:
-            compress(path)
+        if FILES[stored]:
+            store_again(path, FILES[stored])
 
 
-def compress(path: Path) -> None:
+def store_again(path: Path, how: Mapping[str, Any]) -> None:
     """Store a recording's large arrays compressed, with the same chunks."""
     plain = path.rename(path.with_suffix(".plain"))
     with h5py.File(plain) as old, h5py.File(path, "w") as new:
@@ -67,7 +72,7 @@ def compress(path: Path) -> None:
             if isinstance(item, h5py.Group):
                 new.create_group(name)
             elif name in LARGE:
-                made = new.create_dataset(name, data=item[()], chunks=item.chunks, compression=LEVEL, shuffle=True)
+                made = new.create_dataset(name, data=item[()], chunks=item.chunks, **how)
                 made.attrs.update(item.attrs)
             else:
                 old.copy(item, new, name)
@@ -91,23 +96,32 @@ def module_of(folder: Path, sizes: Sizes, workers: int, batches: int, pin_memory
 
 
 def clips_per_s(module: RecordingsDataModule, sizes: Sizes, workers: int, seconds: float) -> float:
-    """What the training's loader gives, once its workers are there."""
+    """What the training's loader gives, once its workers are there. Without workers it is by seconds that this process
+    computes, which other processes lengthen less than seconds that pass."""
+    clock = time.perf_counter if workers else time.process_time
     read, began = -AHEAD * workers - 1, 0.0
     for _ in module.train_dataloader():
         read += 1
         if read == 0:
-            began = time.perf_counter()
-        elif read > 0 and time.perf_counter() - began > seconds:
+            began = clock()
+        elif read > 0 and clock() - began > seconds:
             break
-    return read * sizes.clips / (time.perf_counter() - began)
+    return read * sizes.clips / (clock() - began)
 
 
-def reading(folder: Path, sizes: Sizes, workers: list[int], seconds: float, trials: int) -> Iterator[Row]:
+def reading(
+    folder: Path,
+    sizes: Sizes,
+    workers: list[int],
+    seconds: float,
+    trials: int,
+    files: Iterable[str] = ("uncompressed", "compressed"),
+) -> Iterator[Row]:
     """Clips a second from uncompressed and from compressed files, and how large those are."""
-    for name, compressed in (("uncompressed", False), ("compressed", True)):
-        write_recordings(folder / name, sizes, trials, 2 * sizes.bins, compressed)
+    for name in files:
+        write_recordings(folder / name, sizes, trials, 2 * sizes.bins, name)
         megabytes = sum(path.stat().st_size for path in (folder / name).iterdir()) / 2**20
         for count in workers:
             module = module_of(folder / name, sizes, count, 100_000)
             rate = clips_per_s(module, sizes, count, seconds)
-            yield f"reading, {name}, {count} workers", {"clips_per_s": rate, "files_mb": megabytes}
+            yield f"reading, {name}, {count} workers", {"clips_per_s": rate, "files_mb": megabytes, "bins": sizes.bins}

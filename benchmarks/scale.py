@@ -1,13 +1,15 @@
 """How a training step grows: seconds and memory against recordings, units, clip length, frame size and batch.
 
-    python benchmarks/scale.py                       # of the default model; writes scale.json
+    python benchmarks/scale.py                       # of the default model; writes scale.json and scale.md
     python benchmarks/scale.py --model resnet
     python benchmarks/scale.py --parts units reading
 
-Each size is measured in a process of its own. One thing grows at a time, from clips of the default with 200 units.
+Each size is measured in a process of its own, on one thread. One thing grows at a time, from clips of the default with
+200 units. Seconds are the processor's, so that other processes on the machine hardly count.
 *Growth* is the power of the size with which a number grows from the line before: 1 is in proportion, below 1 less, and
-more than 1 steeper than linear. GFLOP and planned MiB are the plan's, which no other process disturbs. What takes
-longer than the time that is left is left out, and said.
+more than 1 steeper than linear. GFLOP and planned MiB are the plan's. MiB is the most that the process held while it
+made steps, less what it held before: with what the allocator keeps, more than the plan's tensors. What takes longer
+than the time that is left, or more memory than is free, is left out, and said.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +25,29 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from measuring import Row, Sizes, Step, as_in_training, machine, peak_mb, print_rows, rows_of, settings_of, timed
-from reading import reading
+from measuring import (
+    Row,
+    Sizes,
+    Step,
+    as_in_training,
+    free_mb,
+    machine,
+    peak_mb,
+    print_rows,
+    rows_of,
+    settings_of,
+    status_mb,
+    timed_twice,
+)
+from reading import FILES, reading
 
 UNITS = 200
-STEP_S = 3.0  # seconds for the steps of one size
+STEP_S = 5.0  # seconds for the steps of one size
+BEYOND_PLAN = 1.8  # a process's memory over what the plan says, at most
 FASTER = 10  # times the default's speed that the reader should give
 GROWING = {  # what grows: its values, and what it changes
     "recordings": [1, 4, 16, 64],
@@ -58,11 +76,13 @@ def of_size(model: str, sizes: Sizes, seconds: float) -> Iterator[Row]:
     as_in_training("cpu")
     settings = settings_of(f"model={model}")
     planned = sizes.planned(settings, "cpu", "float32")
-    before = peak_mb("cpu")
-    step = Step(settings, sizes, "cpu")
-    took = timed(step, "cpu", seconds)
     work = {"gflop": planned.flops / 1e9, "planned_mb": planned.memory_bytes / 2**20}
-    yield "step", {"seconds": took, "memory_mb": peak_mb("cpu") - before, **work, **asdict(sizes)}
+    if (needed := BEYOND_PLAN * work["planned_mb"]) > free_mb():
+        sys.exit(f"it takes about {needed / 1024:.1f} GiB of memory, and {free_mb() / 1024:.1f} are free")
+    before = status_mb("VmRSS")
+    passed, computed = timed_twice(Step(settings, sizes, "cpu"), "cpu", seconds)
+    took = {"seconds": computed, "passed_s": passed, "memory_mb": peak_mb("cpu") - before}
+    yield "step", {**took, **work, **asdict(sizes)}
 
 
 def growth(lines: Mapping[str, Mapping[str, Any]], part: str, number: str) -> list[str]:
@@ -110,10 +130,12 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
         table = Table(title=f"{results['model']}, {part}: {own['name']}, {own['threads']} threads, load {own['load']}")
         table.add_column(part)
         if part == "reading":
-            for name in ("clips/s", "MiB"):
+            for name in ("clips/s", "bins/s", "MiB"):
                 table.add_column(name, justify="right")
             for name, found in lines.items():
-                table.add_row(name, f"{found['clips_per_s']:.0f}", f"{found.get('files_mb', math.nan):.0f}")
+                rates = (found["clips_per_s"], found["clips_per_s"] * found["bins"])
+                size = f"{found['files_mb']:.0f}" if "files_mb" in found else ""
+                table.add_row(name, *(f"{rate:,.0f}" for rate in rates), size)
         else:
             columns = {"seconds": "s a step", "gflop": "GFLOP", "memory_mb": "MiB", "planned_mb": "planned MiB"}
             for name in columns.values():
@@ -126,17 +148,25 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
         yield table
 
 
+def markdown(table: Table) -> str:
+    """A table as a page of the documentation has it."""
+    rows = [[str(column.header) for column in table.columns], ["---"] * len(table.columns)]
+    rows += [list(map(str, row)) for row in zip(*(column.cells for column in table.columns), strict=True)]
+    return "\n".join([f"{table.title}", "", *(f"| {' | '.join(row)} |" for row in rows), ""])
+
+
 def part(given: argparse.Namespace) -> Iterator[Row]:
     """The rows of one line, in this process."""
+    torch.set_num_threads(1)
     base = TINY if given.tiny else replace(Sizes.default("cpu"), units=UNITS)
     if given.part != "reading":
         yield from of_size(given.model, grown(given.part, int(given.value), base), 0.0 if given.tiny else STEP_S)
         return
     step = Step(settings_of(f"model={given.model}"), base, "cpu")
-    speed = base.clips / timed(step, "cpu", 0.0 if given.tiny else STEP_S)
-    yield f"{FASTER} × what a training takes", {"clips_per_s": FASTER * speed}
+    speed = base.clips / timed_twice(step, "cpu", 0.0 if given.tiny else STEP_S)[1]
+    yield f"{FASTER} × what a training takes", {"clips_per_s": FASTER * speed, "bins": base.bins}
     with tempfile.TemporaryDirectory() as made:
-        yield from reading(Path(made), base, [0], 0.0 if given.tiny else 4.0, 2 if given.tiny else 20)
+        yield from reading(Path(made), base, [0], 0.0 if given.tiny else 4.0, 2 if given.tiny else 20, FILES)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,8 +174,10 @@ def parser() -> argparse.ArgumentParser:
     parts = [*GROWING, "reading"]
     parser.add_argument("--model", default="vivit_small", help="name of a shipped model")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what grows")
-    parser.add_argument("--minutes", type=float, default=10.0, help="after which what is missing is left out")
-    parser.add_argument("--out", type=Path, default=Path("scale.json"), help="JSON file to write")
+    parser.add_argument("--minutes", type=float, default=20.0, help="after which what is missing is left out")
+    parser.add_argument(
+        "--out", type=Path, default=Path("scale.json"), help="JSON file to write, and its tables beside it"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, whose numbers mean nothing: does it run?")
     parser.add_argument("--part", choices=parts, help=argparse.SUPPRESS)
     parser.add_argument("--value", help=argparse.SUPPRESS)
@@ -158,11 +190,13 @@ def main(words: list[str] | None = None) -> None:
         print_rows(part(given))
         return
     results = scale(given)
-    for table in tables(results):
+    found = list(tables(results))
+    for table in found:
         console.print(table)
     for name, why in results["left_out"].items():
         console.print(f"left out: {name}: {why}")
     given.out.write_text(json.dumps(results, indent=2) + "\n")
+    given.out.with_suffix(".md").write_text("\n".join(map(markdown, found)))
     console.print(f"written: {given.out}, in {results['seconds']:.0f} s")
 
 

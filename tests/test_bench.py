@@ -235,12 +235,24 @@ def test_scale_has_a_line_for_each_size(
     assert {name for name in found["parts"]["reading"] if "reading" in name} == {
         "reading, uncompressed, 0 workers",
         "reading, compressed, 0 workers",
+        "reading, compressed by lzf, 0 workers",
     }
+    assert "| units | s a step | growth |" in (tmp_path / "s.md").read_text()
+    assert "| reading, compressed by lzf, 0 workers | " in (tmp_path / "s.md").read_text()
     # Steeper than linear: from 4 to 16 units four times as many, and sixteen times as long.
     for i, line in enumerate(found["parts"]["units"].values()):
         line["seconds"] = 16.0**i
     table = next(scale.tables(found))
     assert list(table.columns[2].cells) == ["", "2.00"]
+
+
+def test_scale_leaves_out_what_there_is_no_memory_for(benchmarks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import scale
+
+    monkeypatch.setattr(scale, "free_mb", lambda: 1.0)
+    monkeypatch.setattr(scale, "Step", None)
+    with pytest.raises(SystemExit, match=r"GiB of memory, and 0\.0 are free"):
+        list(scale.of_size("resnet", scale.TINY, 0.0))
 
 
 def test_scale_leaves_out_what_there_is_no_time_for(
