@@ -107,7 +107,7 @@ def test_a_fall_is_the_slope_of_the_log_gain_by_the_log_of_an_energy() -> None:
     with torch.no_grad():
         own.gain.copy_(torch.randn(UNITS, 4, generator=torch.Generator().manual_seed(1)))
     energy_TU = energies_of(1)
-    found_TU = falls(own, energy_TU)
+    found_TU = falls(own, own.gain, energy_TU)
     w, e = own.gain.detach().double().numpy(), energy_TU.double().numpy()
     keep = np.exp(-1 / (TAU_S * RATE_HZ))
     for unit in range(UNITS):
@@ -136,7 +136,7 @@ def test_a_time_constant_is_the_mean_lag_of_the_fall() -> None:
 def test_ranks_are_of_those_that_have_both() -> None:
     x, y = np.array([1.0, 5.0, 2.0, np.nan]), np.array([10.0, 90.0, 80.0, 0.0])
     assert rank_correlation(x, y) == pytest.approx(1) and rank_correlation(-x, y) == pytest.approx(-1)
-    assert rank_correlation(x[2:], y[2:]) is None
+    assert rank_correlation(x[2:], y[2:]) is None and rank_correlation(np.ones(4), y) is None
 
 
 def test_units_that_adapt_as_the_truth_does_have_its_profiles(found: PastBesideTruth) -> None:
@@ -152,6 +152,7 @@ def test_units_that_adapt_as_the_truth_does_have_its_profiles(found: PastBesideT
     assert cast(float, told["fall"]) > 0.1 and told["fall_of_others"] == 0.0
     for chance in ("other_moments", "other_units"):
         assert cast(float, told[chance]) < 0.7
+    assert cast(float, told["in_common"]) < 0.99
 
 
 def test_a_profile_is_drawn_and_reported(found: PastBesideTruth, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ takes a pass through all of it for each unit and moment, and says more of the dr
 Simulated recordings know at some test moments which share of the adaptation came from each stretch. What was seen in
 a stretch counts for both, and every profile fades: so a correlation with the truth of *other moments* of the same unit
 is what fading alone is worth, and one with the truth of *other units* what the scene's changes add. Neither says
-whether a unit's time is its own. This the time constants do, beside the true ones, by ranks over units; chance is 0.
+whether a unit's time is its own: profiles correlate as well where all units that adapt have the mean of their weights
+(*in common*). This the time constants do, beside the true ones, by ranks over units; chance is 0.
 
 Shape letters: U units, N those that adapt, T bins of a trial, M moments, L stretches of the past, the newest first.
 """
@@ -46,6 +47,7 @@ class PastBesideTruth:
     units : (N,) that adapt.
     correlation : (N,) of their profiles with the true shares, the mean over moments; NaN where nothing can be said.
     other_moments, other_units : (N,) the same with the truths of other moments, and of the other adapting units.
+    in_common : (N,) the correlation where all of them have the mean of their weights.
     tau_s, true_tau_s : (N,) mean lag of what the gain does with an energy that does not change, and the true time
         constant, s; NaN where the past does not make the gain fall.
     fall_U, true_fall_N : fall of all units, and the true one of those that adapt, means over moments.
@@ -57,6 +59,7 @@ class PastBesideTruth:
     correlation: np.ndarray
     other_moments: np.ndarray
     other_units: np.ndarray
+    in_common: np.ndarray
     tau_s: np.ndarray
     true_tau_s: np.ndarray
     fall_U: np.ndarray
@@ -68,7 +71,7 @@ class PastBesideTruth:
     def summary(self) -> dict[str, float | int | None]:
         """Medians over units; ``tau_rank``, the rank correlation of the time constants; and ``told_apart``, how often
         an adapting unit falls more than one that does not adapt, of all pairs (chance is .5)."""
-        names = ("correlation", "other_moments", "other_units", "tau_s", "true_tau_s")
+        names = ("correlation", "other_moments", "other_units", "in_common", "tau_s", "true_tau_s")
         fall_N, rest = self.fall_U[self.units], np.delete(self.fall_U, self.units)
         return {
             "units": len(self.units),
@@ -93,25 +96,29 @@ def past_beside_truth(twin: Twin, recording: Recording) -> PastBesideTruth | Non
         return None
     edges_L = np.round(truth.lag_s_L * info.frame_rate_hz).astype(int)
     starts_M = info.trials.start[np.searchsorted(info.trials.start, truth.bins_M, side="right") - 1]
-    profile_UML = np.zeros(truth.lag_shares_UML.shape)
+    profile_UML, common_UML = np.zeros((2, *truth.lag_shares_UML.shape))
+    mean_UG = own.gain[units].mean(0).expand_as(own.gain)
     true_fall_NM = np.zeros((len(units), len(truth.bins_M)))
     for start in np.unique(starts_M):
         chosen = np.flatnonzero(starts_M == start)
         energy_TU = own_energy(twin, recording, int(start), int(truth.bins_M[chosen].max()) + 1)
         for moment in chosen:
             now = int(truth.bins_M[moment])
-            profile_UML[:, moment] = in_stretches(falls(own, energy_TU[: now + 1 - start]), edges_L)
+            for made_UML, gain_UG in ((profile_UML, own.gain), (common_UML, mean_UG)):
+                made_UML[:, moment] = in_stretches(falls(own, gain_UG, energy_TU[: now + 1 - start]), edges_L)
             rate_U, without_U = (recording.truth(of, now, now + 1)[0] for of in ("rate", f"rate_without_{KIND}"))
             true_fall_NM[:, moment] = (1 - rate_U / np.maximum(without_U, 1e-12))[units]
     seen_L = edges_L < (truth.bins_M - starts_M).min()  # by all moments: what none can see is alike for all
     profile_NML, true_NML = profile_UML[units], truth.lag_shares_UML[units]
-    correlation, other_moments, other_units = beside_truth(profile_NML, true_NML, np.tile(seen_L, (len(units), 1)))
+    counts_NL = np.tile(seen_L, (len(units), 1))
+    correlation, other_moments, other_units = beside_truth(profile_NML, true_NML, counts_NL)
     last_NL = profile_NML[:, -1]
     return PastBesideTruth(
         units=units,
         correlation=correlation,
         other_moments=other_moments,
         other_units=other_units,
+        in_common=beside_truth(common_UML[units], true_NML, counts_NL)[0],
         tau_s=time_constants(own, info.frame_rate_hz)[units],
         true_tau_s=recording.truth("context_tau_s")[units],
         fall_U=profile_UML.sum(2).mean(1),
@@ -133,12 +140,13 @@ def own_energy(twin: Twin, recording: Recording, start: int, stop: int) -> Tenso
     return own.level(energies(own.responses(twin.seen(name, on_device(clip, own.gain.device)))))[0]
 
 
-def falls(own: OwnFilters, energy_TU: Tensor) -> np.ndarray:
-    """By how much each unit's log gain in the last bin falls with the log of its energy in each bin, (T, U)."""
+def falls(own: OwnFilters, gain_UG: Tensor, energy_TU: Tensor) -> np.ndarray:
+    """By how much each unit's log gain in the last bin falls with the log of its energy in each bin, (T, U), with these
+    weights of the slow means."""
     with torch.enable_grad():
         scale_TU = torch.ones_like(energy_TU, requires_grad=True)
         slow_UG = slow_means((energy_TU * scale_TU)[None], own.slow_G)[0, -1]
-        (rise_TU,) = torch.autograd.grad((own.gains(slow_UG) * own.gain).sum(), scale_TU)
+        (rise_TU,) = torch.autograd.grad((own.gains(slow_UG) * gain_UG.detach()).sum(), scale_TU)
     return -rise_TU.double().cpu().numpy()
 
 
@@ -164,10 +172,12 @@ def time_constants(own: OwnFilters, frame_rate_hz: float) -> np.ndarray:
 
 def rank_correlation(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
     """Of those that both have; None for fewer than three, or where all are alike."""
+    from scipy.stats import rankdata  # seconds that a process which ranks nothing does not wait for
+
     both = np.isfinite(x_N) & np.isfinite(y_N)
     if both.sum() < 3:
         return None
-    ranks = [np.argsort(np.argsort(values[both]))[None].astype(float) for values in (x_N, y_N)]
+    ranks = [rankdata(values[both])[None] for values in (x_N, y_N)]
     return median(correlations(*ranks, np.ones(int(both.sum()), bool)))
 
 

@@ -68,6 +68,7 @@ def table_of_past(past: dict[str, Any]) -> Table:
         ["correlation with the true shares of the past (median)", past["correlation"], None],
         ["the same with the truth of other moments: what fading alone is worth", past["other_moments"], None],
         ["the same with the truth of other units", past["other_units"], None],
+        ["the same where all of them have the mean of their weights", past["in_common"], None],
         ["time constant (s, median)", past["tau_s"], past["true_tau_s"]],
         ["rank correlation of the time constants over units (chance: 0)", past["tau_rank"], 1.0],
         ["fall of the log gain with the log of what was shown (median)", past["fall"], past["true_fall"]],
