@@ -177,8 +177,8 @@ def rank_correlation(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
     both = np.isfinite(x_N) & np.isfinite(y_N)
     if both.sum() < 3:
         return None
-    ranks = [rankdata(values[both])[None] for values in (x_N, y_N)]
-    return median(correlations(*ranks, np.ones(int(both.sum()), bool)))
+    x_1N, y_1N = (rankdata(values[both])[None] for values in (x_N, y_N))
+    return median(correlations(x_1N, y_1N, np.ones(int(both.sum()), bool)))
 
 
 def plot_past(folder: Path, found: PastBesideTruth | None, names: Sequence[str], units: int) -> list[tuple[Path, str]]:
