@@ -48,6 +48,7 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
             ("attention_units.png", "Which tokens change some units' rates."),
             ("attention_surround_surround.png", "Where units with a gated surround find their like, and the truth."),
             ("attention_surround_motion.png", "Where units of object motion find their own motion, and the truth."),
+            ("attention_past_adaptation.png", "How far back the gain of units that adapt looks, and the truth."),
         ],
     ),
     "receptive_fields": (

@@ -753,7 +753,7 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
     made = twin(vivit(tokenizer=STEM | {"patch_size": [4, 4, min(4, width)], "stride": 1}, **changes), of)
     one = clips(of, count=1)
     summary, drawn = study_attention(
-        made, "a", one, [one], beside_truth={}, out=tmp_path, place=None, heads=1, units=2, megabytes=1.0
+        made, "a", one, [one], beside_truth={}, past=None, out=tmp_path, place=None, heads=1, units=2, megabytes=1.0
     )
     assert all(path.stat().st_size > 2000 for path, _ in drawn)
     section = attention_section.report_section(summary, tmp_path, drawn, "python run.py task=attention")
@@ -783,7 +783,7 @@ def test_a_readout_that_does_not_say_where_it_looks_is_studied_too(tmp_path, mon
     made = twin(vivit(temporal_depth=1, spatial_depth=1), readout=FACTORIZED)
     one = clips(spec(), count=1)
     summary, drawn = study_attention(
-        made, "a", one, [one], beside_truth={}, out=tmp_path, place=None, heads=1, units=2, megabytes=1.0
+        made, "a", one, [one], beside_truth={}, past=None, out=tmp_path, place=None, heads=1, units=2, megabytes=1.0
     )
     with np.load(tmp_path / "attention.npz") as arrays:
         assert "windows" not in arrays and arrays["token_share"].shape == (5,)

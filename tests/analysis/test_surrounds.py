@@ -142,7 +142,7 @@ def test_the_study_draws_maps_beside_the_truth(recording: Recording, tmp_path: P
             weights[silent] = 0.0  # of every map
     clip = Clips(frames=torch.as_tensor(recording.frames(start, start + 64))[None], behavior=torch.zeros(1, 64, 0))
     found = maps_beside_truth(twin, recording)
-    asked: dict[str, Any] = {"place": None, "heads": 1, "units": 2, "megabytes": 1.0}
+    asked: dict[str, Any] = {"past": None, "place": None, "heads": 1, "units": 2, "megabytes": 1.0}
     summary, drawn = study_attention(twin, name, clip, [clip], beside_truth=found, out=tmp_path, **asked)
     names = [path.name for path, _ in drawn]
     assert {"attention_surround_surround.png", "attention_surround_motion.png"} <= set(names)

@@ -78,7 +78,7 @@ def attended(device, data, out):
     twin = tiny_models.twin(model, spec).to(device)
     assert twin.core.cell_attention is not None
     return study_attention(
-        twin, "a", clip, [clip], beside_truth={}, out=out, place=(1, 1), heads=1, units=2, megabytes=1.0
+        twin, "a", clip, [clip], beside_truth={}, past=None, out=out, place=(1, 1), heads=1, units=2, megabytes=1.0
     )[0]
 
 

@@ -113,6 +113,11 @@ class LNReadout(LinearFilters):
         """Expected counts a bin, (B, T, U)."""
         return self.rate(self.filtered(frames_BCTHW))
 
+    def stream_rates(self) -> Callable[[Tensor], Tensor]:
+        """Takes frames (1, C, 1, H, W) one by one; gives the expected counts of the newest bin, (U,)."""
+        filtered = self.stream()
+        return lambda frame_BCTHW: self.rate(filtered(frame_BCTHW))
+
     def rate(self, drive: Tensor) -> Tensor:
         """The point nonlinearity: (…, U) filter outputs to expected counts."""
         drive = drive.clamp(self.range_U2[:, 0], self.range_U2[:, 1])
@@ -187,14 +192,14 @@ class LN(Predictor):
     @torch.no_grad()
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
         own = self.readout(recording_id)
-        filtered = own.stream()
+        rates = own.stream_rates()
         self.eval()
         return Stream(
             own.spec,
             lambda clips: (clips["frames"], clips["behavior"]),
             nn.Identity(),
             None,
-            lambda maps, clip: own.rate(filtered(clip["frames"])),
+            lambda maps, clip: rates(clip["frames"]),
             own.space_UP.device,
         )
 
@@ -211,7 +216,7 @@ class LN(Predictor):
 
     def description(self) -> dict[str, Any]:
         return {
-            "_target_": f"{LN.__module__}.{LN.__qualname__}",
+            "_target_": f"{type(self).__module__}.{type(self).__qualname__}",
             "recordings": [spec.to_dict() for spec in self.specs.values()],
             "duration_s": self.duration_s,
             "patch": self.patch,

@@ -2,7 +2,7 @@
 
 Weights and relevance are shown in multiples of what even attention would give: 1 is even.
 
-Shape letters: L layers, h heads, T time steps, F frames, H W pixels, U units.
+Shape letters: L layers, h heads, T time steps, F frames, H W pixels, U units, N those drawn.
 """
 
 from __future__ import annotations
@@ -285,6 +285,37 @@ def surrounds(
             axes.set(xticks=[], yticks=[])
         left.set_title(names[n], fontsize=9)
         right.set_title(f"true; correlation {correlation_N[n]:.2f}", fontsize=9)
+    return save(figure, path)
+
+
+def profiles(
+    path: Path,
+    *,
+    lag_s: np.ndarray,
+    profile_NL: np.ndarray,
+    true_NL: np.ndarray,
+    names: Sequence[str],
+    correlation_N: np.ndarray,
+) -> Path:
+    """What the past counts for some units, by lag, and what it truly counts."""
+    number, columns = len(names), min(len(names), 3)
+    rows = math.ceil(number / columns)
+    figure = Figure(figsize=(max(6.5, 3.2 * columns), 2.1 * rows + 0.7), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    edges_s = np.append(lag_s, lag_s[-1] + (lag_s[-1] - lag_s[-2] if len(lag_s) > 1 else 1.0))
+    for n, axes in enumerate(panels[:number]):
+        axes.stairs(true_NL[n], edges_s, fill=True, color="0.8", lw=0, label="true")
+        axes.stairs(profile_NL[n], edges_s, color="tab:red", lw=1.3, baseline=None, label="twin")
+        axes.set_title(f"{names[n]}: correlation {correlation_N[n]:.2f}", fontsize=9)
+        axes.set_xlim(0, edges_s[-1])
+    for axes in panels[number:]:
+        axes.set_visible(False)
+    for axes in panels[max(0, number - columns) : number]:
+        axes.set_xlabel("how far back (s)")
+        axes.tick_params(labelbottom=True)
+    for row in range(rows):
+        panels[row * columns].set_ylabel("share")
+    panels[0].legend(frameon=False, fontsize=8)
     return save(figure, path)
 
 

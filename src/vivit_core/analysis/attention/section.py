@@ -62,6 +62,22 @@ def table_of_masks(faithful: dict[str, Any]) -> list[Table]:
     )
 
 
+def table_of_past(past: dict[str, Any]) -> Table:
+    """How far back the gain of units that adapt looks, beside the truth, and what chance is."""
+    rows: list[list[str | float | None]] = [
+        ["correlation with the true shares of the past (median)", past["correlation"], None],
+        ["the same with the truth of other moments: what fading alone is worth", past["other_moments"], None],
+        ["the same with the truth of other units", past["other_units"], None],
+        ["the same where all of them have the mean of their weights", past["in_common"], None],
+        ["time constant (s, median)", past["tau_s"], past["true_tau_s"]],
+        ["rank correlation of the time constants over units (chance: 0)", past["tau_rank"], 1.0],
+        ["fall of the log gain with the log of what was shown (median)", past["fall"], past["true_fall"]],
+        ["the same in units that do not adapt", past["fall_of_others"], 0.0],
+        ["pairs in which the unit that adapts falls more (chance: 0.5)", past["told_apart"], 1.0],
+    ]
+    return Table(f"What the past counts for the {past['units']} units that adapt", ["", "twin", "truth"], rows)
+
+
 def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command: str) -> Section:
     """What a look at the attention adds to a twin's report, from its summary, its files in ``folder`` and pictures."""
     tokens = summary["tokens"]
@@ -100,6 +116,8 @@ def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command:
         )
         columns = ["context", "units", "correlation (median)", "with other moments", "with other units"]
         tables.append(Table("Units' maps of their surround beside the simulator's true weights", columns, rows))
+    if (past := summary["past_beside_truth"]) is not None:
+        tables.append(table_of_past(past))
     tables += table_of_masks(summary["faithful"])
     explore = unit_explorer(folder, summary["recording"])
     return Section("attention", "Where it attends", text, tables, drawn, command, explore=explore)

@@ -17,6 +17,7 @@ from vivit_core.analysis.attention.faithful import (
     relevance_of_tokens,
 )
 from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
+from vivit_core.analysis.attention.past import PastBesideTruth, plot_past
 from vivit_core.analysis.attention.rollout import rollout
 from vivit_core.analysis.attention.statistics import AttentionStatistics, cell_share, measure_attention, token_share
 from vivit_core.analysis.attention.surrounds import BesideTruth, median, surround_maps
@@ -257,6 +258,7 @@ def study_attention(
     clips: Iterable[Clips],
     *,
     beside_truth: Mapping[str, BesideTruth],
+    past: PastBesideTruth | None,
     out: Path,
     place: tuple[int, int] | None,
     heads: int,
@@ -281,6 +283,7 @@ def study_attention(
     clip : one clip, to draw.
     clips : clips of one length, to average over.
     beside_truth : what the truth says of units' maps (``maps_beside_truth``); empty where nobody knows it.
+    past : what it says of how far back they look (``past_beside_truth``).
     out : folder for the files.
     place : row and column of the token drawn; None: where most readouts look.
     heads : heads drawn, the first ones.
@@ -355,6 +358,7 @@ def study_attention(
         "token_share_median": median(shares),
         "cell_share_median": None if of_cells is None else median(of_cells),
         "beside_truth": {kind: found.summary() for kind, found in beside_truth.items()},
+        "past_beside_truth": None if past is None else past.summary(),
         "faithful": {of: found.summary() for of, found in faithful.items() if found is not None},
         "rollout_to_registers": newest.to_registers,
         "rollout_by_step": newest.tokens.sum((1, 2)).tolist(),
@@ -370,6 +374,7 @@ def study_attention(
     drawn += plot_readouts(folder, twin, recording_id, maps.grid, frames, of_drawn, shares)
     if of_cells is not None:
         drawn += plot_surrounds(folder, beside_truth, twin.specs[recording_id].unit_ids, of_cells, units)
+    drawn += plot_past(folder, past, twin.specs[recording_id].unit_ids, units)
     return summary, drawn
 
 

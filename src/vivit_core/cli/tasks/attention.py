@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from vivit_core.analysis.attention.blocks import core_with_blocks
+from vivit_core.analysis.attention.past import past_beside_truth
 from vivit_core.analysis.attention.section import report_section
 from vivit_core.analysis.attention.study import study_attention
 from vivit_core.analysis.attention.surrounds import maps_beside_truth
@@ -80,6 +81,7 @@ def attention(
         clips_at(start, min(stop, start + length)),
         (clips_at(w.start, w.stop) for w in track(averaged, "attention")),
         beside_truth=maps_beside_truth(twin, chosen),
+        past=past_beside_truth(twin, chosen),
         out=context.run.path,
         place=place,
         heads=heads,

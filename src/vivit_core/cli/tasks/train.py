@@ -61,6 +61,7 @@ from vivit_core.training.module import TwinModule
 from vivit_core.training.optim import CORE, Optimization
 from vivit_core.training.ranks import ProcessGroup, lost_peer, process_group
 from vivit_core.training.restore import Begun, check_restorable, restoring
+from vivit_core.training.surround import fit_alone
 from vivit_core.training.tracking import finish_wandb
 from vivit_core.training.trainer import make_trainer
 from vivit_core.training.transfer import Pretrained, adopted_model, load_parts, pretrained
@@ -384,7 +385,7 @@ def fit_baseline_alone(
     if checkpoint is not None:
         ln = predictor_in(checkpoint, read_checkpoint(checkpoint))
     else:
-        ln = fit_baseline(datamodule, model)
+        ln = fit_alone(datamodule, model)
         save_checkpoint({**checkpoint_of(ln), "settings": context.settings}, run.best)
     if datamodule.scorable("test"):
         report(context, datamodule, ln, None, split="test", checkpoint=run.best)
