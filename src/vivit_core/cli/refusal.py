@@ -27,6 +27,7 @@ from vivit_core.training.distillation import Teacher
 from vivit_core.training.machine import compiles
 from vivit_core.training.monitors import check_monitors
 from vivit_core.training.optim import Optimization
+from vivit_core.training.surround import check_alone
 from vivit_core.training.transfer import check_parts, pretrained
 
 
@@ -87,7 +88,7 @@ def refuse_unfit(
     datamodule.check_trials(trials)
     bins = {name: longest(own) for name, (_, own) in trials.items()}
     if alone:
-        check_baseline(model, specs, bins)
+        check_alone(model, specs, bins)
         return
     scatter = class_of("likelihood", likelihood["_target_"])
     for own in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -59,22 +59,38 @@ def check_kind(node: Mapping[str, Any]) -> None:
 
 
 def check_baseline(node: Mapping[str, Any], specs: Sequence[RecordingSpec], longest: Mapping[str, int]) -> None:
-    """Refuse a model of a node that could not be fitted to recordings, of which nothing was read yet.
+    """Refuse a baseline that could not be fitted to recordings, of which nothing was read yet.
 
     Parameters
     ----------
-    node : ``model=ln`` or ``baseline``.
+    node : ``baseline``.
     specs : the recordings.
-    longest : bins of their longest training trials, by recording, where they are known.
+    longest : as of :func:`check_filters`.
 
     Raises
     ------
     ValueError
-        Where it is not fitted in one go, its settings make no model, or its filters are longer than the trials.
+        Where it is not fitted in one go; and as :func:`check_filters`.
     """
     check_kind(node)
+    check_filters(lambda: LN(specs, node["duration_s"], node["patch"], node["nonlinearity"]), longest)
+
+
+def check_filters(make: Callable[[], LN], longest: Mapping[str, int]) -> None:
+    """Refuse a linear-nonlinear model that could not be fitted to recordings.
+
+    Parameters
+    ----------
+    make : the model, which is made on tensors without values.
+    longest : bins of its recordings' longest training trials, where they are known.
+
+    Raises
+    ------
+    ValueError
+        Where its settings make no model, or its filters are longer than the trials.
+    """
     with FakeTensorMode():
-        model = LN(specs, node["duration_s"], node["patch"], node["nonlinearity"])
+        model = make()
     for spec in model.specs.values():
         if (lags := lags_of(model.duration_s, spec)) > longest.get(spec.recording_id, lags):
             raise ValueError(too_long(spec.recording_id, lags))

@@ -19,8 +19,9 @@ from vivit_core.models.ln_surround import SurroundLN, SurroundReadout
 from vivit_core.parts.build import build
 from vivit_core.parts.groups import class_of
 from vivit_core.rf.stretches import stretches
+from vivit_core.specs import RecordingSpec
 from vivit_core.system.kept import user_kept
-from vivit_core.training.baseline import fit_baseline, fit_ln
+from vivit_core.training.baseline import check_baseline, check_filters, fit_baseline, fit_ln
 from vivit_core.training.regression import HELD_OUT, Fit, Seen, best_of, fitted, in_groups
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,22 @@ def fit_alone(datamodule: RecordingsDataModule, node: Mapping[str, Any]) -> LN:
     """Fit a model that no steps train, ``model=ln`` or ``model=ln_surround``."""
     if class_of("model", node["_target_"]) is not SurroundLN:
         return fit_baseline(datamodule, node)
-    model = build("model", node, recordings=datamodule.specs)
+    return fit_surround_ln(datamodule, made(node, datamodule.specs))
+
+
+def check_alone(node: Mapping[str, Any], specs: Sequence[RecordingSpec], longest: Mapping[str, int]) -> None:
+    """Refuse one that could not be fitted to recordings; see ``training.baseline.check_baseline``."""
+    if class_of("model", node["_target_"]) is not SurroundLN:
+        check_baseline(node, specs, longest)
+    else:
+        check_filters(lambda: made(node, specs), longest)
+
+
+def made(node: Mapping[str, Any], specs: Sequence[RecordingSpec]) -> SurroundLN:
+    """The model of a node, not fitted."""
+    model = build("model", node, recordings=specs)
     assert isinstance(model, SurroundLN)
-    return fit_surround_ln(datamodule, model)
+    return model
 
 
 def fit_surround_ln(datamodule: RecordingsDataModule, model: SurroundLN) -> SurroundLN:
