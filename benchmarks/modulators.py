@@ -14,6 +14,7 @@ has been trained is not trained again.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.predictor import Predictor
 from vivit_core.parts.build import build
 
-WORLD: dict[str, Any] = {
+SIMULATED: dict[str, Any] = {
     "recordings": 1, "units": 48, "train_trials": 80, "val_trials": 6, "test_trials": 20, "repeated_stimuli": 0,
     "frame_rate_hz": 60.0, "height": 20, "width": 32,
 }  # fmt: skip
@@ -88,39 +89,72 @@ def measured(of: Gains) -> dict[str, np.ndarray]:
     return {"true": bits(of.gain), "none": bits(np.ones_like(of.gain)), "twin": bits(of.found), "alike": alike}
 
 
+@dataclass(frozen=True)
+class World:
+    """Recordings whose gain is known, in a folder where twins of them are trained."""
+
+    folder: Path
+    simulator: Simulator
+    recordings: Sequence[Recording]
+
+    @classmethod
+    def made(cls, folder: Path) -> World:
+        node = yaml.safe_load((conf_dir() / "data/simulator/backimage.yaml").read_text())
+        del node["defaults"]
+        simulator: Simulator = build("data.simulator", node | SIMULATED | {"context": None, "eye_tracker": None})
+        return cls(folder, simulator, [Recording(path) for path in simulator.make(folder / "recordings")])
+
+    def recovered(
+        self, option: str, seed: int, steps: int, more: Sequence[str] = ()
+    ) -> tuple[dict[str, np.ndarray], Mapping[str, float]]:
+        """Train a twin with this modulator: what :func:`measured` says of the units, and the twin's scores.
+
+        Raises
+        ------
+        SystemExit
+            Where the training fails.
+        """
+        (choice,) = (choice for choice in choices(["model/modulator"]) if choice.option == option)
+        settings = [
+            *(f"data.recordings=[{','.join(str(recording.path) for recording in self.recordings)}]", *SMALL),
+            *(f"trainer.steps_per_epoch={steps // EPOCHS}", "trainer.max_minutes=inf", *more),
+        ]
+        folder = self.folder / f"seed{seed}-{steps}steps" / option
+        if problem := train([*choice.with_settings(settings), f"seed={seed}"], folder):
+            raise SystemExit(f"{option}, seed {seed}: {problem}")
+        twin = load_twin(folder / "checkpoints" / "best.ckpt")
+        rows = [measured(gains(twin, own, self.simulator, index)) for index, own in enumerate(self.recordings)]
+        return together(rows), found(folder).numbers
+
+
+def together(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The units of several recordings or trainings in one."""
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def share(bits: Mapping[str, np.ndarray]) -> float:
+    """Of the true gain's bits per spike, the part that the twin's gain recovers."""
+    return float((bits["twin"] - bits["none"]).mean() / (bits["true"] - bits["none"]).mean())
+
+
 def main() -> None:
-    every = {choice.option: choice for choice in choices(["model/modulator"])}
+    every = [choice.option for choice in choices(["model/modulator"])]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--options", nargs="+", default=list(every), choices=every)
+    parser.add_argument("--options", nargs="+", default=every, choices=every)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=240, help="of each training")
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs/modulators")
     parser.add_argument("settings", nargs="*", help="for every training, after --")
     asked = parser.parse_args()
 
-    node = yaml.safe_load((conf_dir() / "data/simulator/backimage.yaml").read_text())
-    del node["defaults"]
-    simulator: Simulator = build("data.simulator", node | WORLD | {"context": None, "eye_tracker": None})
-    recordings = [Recording(path) for path in simulator.make(asked.folder / "recordings")]
-    settings = [
-        *(f"data.recordings=[{','.join(str(recording.path) for recording in recordings)}]", *SMALL),
-        *(f"trainer.steps_per_epoch={asked.steps // EPOCHS}", "trainer.max_minutes=inf", *asked.settings),
-    ]
+    world = World.made(asked.folder)
     print(f"{machine('cpu')}; {asked.steps} steps, seeds {asked.seeds} {asked.settings}\n", flush=True)
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
     for option in asked.options:
-        rows, scores = [], []
-        for seed in asked.seeds:
-            folder = asked.folder / f"seed{seed}-{asked.steps}steps" / option
-            if problem := train([*every[option].with_settings(settings), f"seed={seed}"], folder):
-                raise SystemExit(f"{option}, seed {seed}: {problem}")
-            twin = load_twin(folder / "checkpoints" / "best.ckpt")
-            rows += [measured(gains(twin, own, simulator, index)) for index, own in enumerate(recordings)]
-            scores.append(found(folder).numbers)
-        bits = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        share = (bits["twin"] - bits["none"]).mean() / (bits["true"] - bits["none"]).mean()
-        means = (np.mean([of[name] for of in scores]) for name in ("bps", "share"))
-        numbers = (share, bits["alike"].mean(), *means)
+        trainings = [world.recovered(option, seed, asked.steps, asked.settings) for seed in asked.seeds]
+        bits = together([units for units, _ in trainings])
+        means = (np.mean([scores[name] for _, scores in trainings]) for name in ("bps", "share"))
+        numbers = (share(bits), bits["alike"].mean(), *means)
         print(f"| `{option}` | {' | '.join(f'{number:.3f}' for number in numbers)} |", flush=True)
     print(f"\nthe gain is worth {(bits['true'] - bits['none']).mean():.3f} of {bits['true'].mean():.3f} bits/spike")
 

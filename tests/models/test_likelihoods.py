@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
+from scipy.signal import lfilter
 from tiny_training import BINS, BURN_IN, make_batch, make_twin
 
 from vivit_core.metrics.calibration import probability_integral
@@ -163,6 +164,24 @@ def test_negative_binomial_wins_on_counts_of_fano_factor_2_by_what_theory_says()
     inside = ((counts[1].numpy() >= low) & (counts[1].numpy() <= high)).mean(0)
     exact = stats.nbinom(means, 0.5)
     np.testing.assert_allclose(inside, exact.cdf(high) - exact.cdf(low - 1), atol=0.01)
+
+
+def test_a_dispersion_begins_where_counts_tell_it_whatever_the_rate_does():
+    """Of a rate that wanders; chance is no dispersion, and what is not valid is not looked at."""
+    rng, bins = np.random.default_rng(0), 20_000
+    log_rate = lfilter([math.sqrt(1 - 0.97**2)], [1, -0.97], rng.standard_normal((bins, 3)), axis=0)
+    rate = np.array([0.3, 1.0, 4.0]) * np.exp(0.5 * log_rate - 0.125)
+    a = np.array([3.0, 1.0, 0.25])
+    scattered = rng.negative_binomial(1 / a, 1 / (1 + a * rate))
+    counts = torch.as_tensor(np.concatenate([scattered, rng.poisson(rate), np.zeros((bins, 1))], 1)).float()
+    valid = torch.rand(counts.shape, generator=torch.Generator().manual_seed(0)) < 0.8
+    made = NegativeBinomial(counts.mean(0).tolist(), "exp", dispersion=0.07)
+    made.initialize(torch.where(valid, counts, math.nan), valid)
+    np.testing.assert_allclose(made.dispersion_U.detach()[:3], a, rtol=0.2)
+    assert (made.dispersion_U.detach()[3:] <= 0.0701).all()
+    before = made.dispersion_U.detach().clone()
+    made.initialize(counts[:1], valid[:1])
+    torch.testing.assert_close(made.dispersion_U.detach(), before)
 
 
 def test_negative_binomial_of_little_dispersion_is_poisson_s():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vivit_core.models.likelihoods.base import Likelihood, numbers
 
 LOG_RANGE = (-15.0, 5.0)  # of the dispersion's logarithm; at its lower end counts are Poisson's
+CLEAR = 2.0  # standard deviations of chance above which a start is read off the counts
 
 
 class NegativeBinomial(Likelihood):
@@ -29,7 +30,7 @@ class NegativeBinomial(Likelihood):
     ----------
     mean_counts : given by the twin.
     output : how the drive becomes expected counts.
-    dispersion : a of every unit at the start.
+    dispersion : a at the start, of units whose counts do not tell theirs.
 
     References
     ----------
@@ -47,6 +48,25 @@ class NegativeBinomial(Likelihood):
     @property
     def dispersion_U(self) -> Tensor:
         return self.log_dispersion_U.clamp(*LOG_RANGE).exp()
+
+    @torch.no_grad()
+    def initialize(self, counts: Tensor, valid: Tensor) -> None:
+        """See ``Likelihood.initialize``: by the variance above Poisson's that a bin does not share with the next one.
+
+        What they share is mostly the rate's course, which a twin will know. The steps of a short training are too small
+        to bring a logarithm far, and chance is kept out: below ``CLEAR`` of its standard deviations, ``dispersion``
+        stays.
+        """
+        both_NU = valid[1:] & valid[:-1]
+        bins_U = both_NU.sum(0).clamp_min(1)
+        mean_U = torch.where(valid, counts.double(), 0.0).sum(0) / valid.sum(0).clamp_min(1)
+        first_NU, second_NU = (torch.where(both_NU, x - mean_U, 0.0) for x in (counts[:-1], counts[1:]))
+        shared_U = (first_NU * second_NU).sum(0) / bins_U
+        above_U = (first_NU.square() + second_NU.square()).sum(0) / (2 * bins_U) - mean_U - shared_U
+        power_U = mean_U.square() + shared_U.clamp_min(0.0)  # of the rate
+        told_U = above_U > CLEAR * mean_U * (2 / bins_U).sqrt()  # of Poisson counts' variance, it would be chance
+        found_U = (above_U / power_U).log().clamp(*LOG_RANGE)
+        self.log_dispersion_U.copy_(torch.where(told_U, found_U, self.log_dispersion_U))
 
     def nats(self, rate: Tensor, counts: Tensor) -> Tensor:
         a = self.dispersion_U
