@@ -33,8 +33,6 @@ BRIEF = [
 BARE = [*WHATEVER_TOKENS, "model/tokenizer=tubelet_8x8x8", "model/energy=none"]
 """A twin whose units know little but their own filters: for what is found whatever the core does."""
 
-BURN_IN = 25
-
 
 def trained(folder: Path, path: Path, *words: str) -> dict[str, Any]:
     """The summary of a twin of this recording, trained by these words into the folder ``run`` of a new folder."""
