@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -127,10 +129,25 @@ def test_a_recording_has_to_be_said_where_there_are_several(tmp_path: Path) -> N
     several = twin(vivit(), spec("a"), spec("b"))
     torch.save(checkpoint_of(several), tmp_path / "several.ckpt")
     torch.save(checkpoint_of(known_ln()), tmp_path / "ln.ckpt")
-    arguments = {"out": tmp_path / "out", "format": "torch", "recording": None, "source": None}
+    arguments = {"out": tmp_path / "out", "format": "torch", "recording": None, "source": None, "average": False}
     with pytest.raises(ValueError, match=r"knows 2 recordings, and one is exported; say recording=a or recording=b"):
         export(None, checkpoint=tmp_path / "several.ckpt", **arguments)
     with pytest.raises(ValueError, match=r"does not know recording 'c'"):
         export(None, checkpoint=tmp_path / "several.ckpt", **arguments | {"recording": "c"})
     with pytest.raises(ValueError, match=r"a model of kind LN is not exported; give a twin's"):
         export(None, checkpoint=tmp_path / "ln.ckpt", **arguments)
+
+
+def test_averaged_weights_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of zeros, so that every unit has one rate whatever it is shown."""
+    model, path = blind(), tmp_path / "both.ckpt"
+    zeros = {f"twin.{name}": torch.zeros_like(value) for name, value in model.state_dict().items()}
+    torch.save(checkpoint_of(model) | {"average": {"state_dict": zeros}}, path)
+    context: Any = SimpleNamespace(describe=lambda: None)
+    rates = {}
+    for average, told in ((False, "these are the trained weights"), (True, "these are the averaged weights")):
+        out = tmp_path / str(average)
+        export(context, checkpoint=path, out=out, format="torch", recording=None, source=None, average=average)
+        assert told in capsys.readouterr().out
+        rates[average] = ExportedStream(out).step(noise(spec(behavior=0), np.random.default_rng(0))[0])
+    assert np.ptp(rates[True]) == 0 and np.ptp(rates[False]) > 0

@@ -49,6 +49,7 @@ def report(
         device=context.device,
         out=run.path,
         checkpoint=str(checkpoint),
+        average=average,
         with_behavior_controls=with_behavior_controls,
         with_attention_controls=with_attention_controls,
         seed=context.seed,
