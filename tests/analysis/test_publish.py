@@ -21,6 +21,7 @@ from vivit_core import load_twin
 from vivit_core.analysis.publish.card import About, text
 from vivit_core.analysis.publish.publish import write_folder
 from vivit_core.analysis.publish.scores import scores_in
+from vivit_core.cli.evaluation import place_of
 from vivit_core.cli.tasks.publish import publish
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
@@ -185,6 +186,21 @@ def test_scores_of_the_other_weights_are_refused(run: Path) -> None:
     torch.save(checkpoint_of(made(modulator=None)), best(run))
     with pytest.raises(ValueError, match="holds no averaged weights; callbacks=ema keeps them"):
         share(run, "none", average=True)
+
+
+def test_an_evaluation_of_a_bare_name_is_of_no_other_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``task=evaluate checkpoint=best.ckpt`` in a folder of checkpoints: every run has one of that name."""
+    best(run).parent.mkdir()
+    best(run).touch()
+    monkeypatch.chdir(best(run).parent)
+    (tmp_path / "evaluation").mkdir()
+    evaluation = evaluated(tmp_path / "evaluation", Path(place_of(Path("best.ckpt"))))
+    assert scores_in(evaluation, Path("best.ckpt")).of
+    with pytest.raises(ValueError, match="and not of"):
+        scores_in(evaluation, tmp_path / "other" / "checkpoints" / "best.ckpt")
+    assert [place_of(Path(name)) for name in ("simulated", "hf://lab/twin")] == ["simulated", "hf:/lab/twin"]
 
 
 def test_a_folder_in_which_something_stands_is_refused(run: Path) -> None:

@@ -80,8 +80,9 @@ def scores_in(folder: Path, checkpoint: Path, average: bool = False) -> Scores:
     if summary.get("average", False) is not average:  # evaluations from before this key do not say it
         words = ("trained", "averaged") if average else ("averaged", "trained")
         raise ValueError(
-            f"{folder}: its scores are of the {words[0]} weights, as far as its summary.json says, and what is published "
-            f"would be the {words[1]} ones; run task=evaluate {how}, and give its run folder by evaluation=FOLDER"
+            f"{folder}: its scores are of the {words[0]} weights, as far as its summary.json says, and what is "
+            f"published would be the {words[1]} ones; run task=evaluate {how}, and give its run folder by "
+            "evaluation=FOLDER"
         )
     table = read_table(folder / "units.csv", text=["recording", "unit"])
     rng = np.random.default_rng(0)

@@ -43,8 +43,8 @@ def export(
     Raises
     ------
     ValueError
-        Where the checkpoint is of no twin or holds no averaged weights, the recording is not said, the stream cannot be exported, or the benchmark's
-        folders are not those that the model knows.
+        Where the checkpoint is of no twin or holds no averaged weights, the recording is not said, the stream cannot
+        be exported, or the benchmark's folders are not those that the model knows.
     """
     if (source is None) == (format == "sensorium2023"):
         raise ValueError(

@@ -14,6 +14,7 @@ from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.hub import check_name
 from vivit_core.models.hub import push as push_folder
 from vivit_core.models.load import AVERAGE
+from vivit_core.names import setting
 from vivit_core.report.training import training_of
 from vivit_core.system.files import check_new_folder
 
@@ -50,7 +51,8 @@ def publish(
     Raises
     ------
     ValueError
-        Where the checkpoint cannot be read, has no averaged weights or no scores, the folder is not new, or the Hub refuses.
+        Where the checkpoint cannot be read, has no averaged weights or no scores, the folder is not new, or the Hub
+        refuses.
     """
     check_new_folder(out)
     if push is not None:
@@ -59,8 +61,9 @@ def publish(
     folder = evaluation or training_of(checkpoint)
     if folder is None:
         raise ValueError(
-            f"checkpoint={checkpoint}: no longer lies in its training's run folder, where its scores are; run "
-            "task=evaluate, and give its run folder by evaluation=FOLDER"
+            f"checkpoint={checkpoint}: does not lie in the run folder of its training, where its scores would be; run "
+            f"task=evaluate {setting('checkpoint', checkpoint)}{' average=true' * average}, and give its run folder by "
+            "evaluation=FOLDER"
         )
     if average and evaluation is None:
         folder = folder / AVERAGE
