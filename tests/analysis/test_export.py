@@ -15,13 +15,13 @@ from known_models import known_ln
 from tiny_models import BASIS, ENERGY, GAIN, OWN_FILTER, RESIDUAL_STEM, TUBELET, clips, factorized, spec, twin, vivit
 
 from vivit_core.analysis.export import files
-from vivit_core.analysis.export.files import ABOUT, ENDINGS, STATE, ExportedStream, export_stream
+from vivit_core.analysis.export.files import ABOUT, ENDINGS, FORMAT, STATE, ExportedStream, export_stream
 from vivit_core.analysis.stream import plots
 from vivit_core.analysis.stream.numbers import distribution, export_of, measure_export
 from vivit_core.cli.tasks.export import export
 from vivit_core.models.cores.cell_attention import CellAttention
 from vivit_core.models.load import checkpoint_of
-from vivit_core.models.streamed_step import noise
+from vivit_core.models.streamed_step import StreamedStep, export_step, noise
 from vivit_core.models.twin import Twin
 from vivit_core.system.files import NoRoomError
 from vivit_core.testing.twins import Parts
@@ -90,10 +90,23 @@ def streamed(twin: Twin, shown: list[tuple[np.ndarray, np.ndarray]], gray: int =
     return np.stack([stream.step(*one) for one in shown])
 
 
+@pytest.fixture(scope="module")
+def default_step() -> tuple[Twin, StreamedStep]:
+    """Made once, because tracing takes most of the time."""
+    twin = default()
+    return twin, export_step(twin, "a")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ENDINGS)
-def test_the_default_twins_parts_are_exported(tmp_path: Path, kind: Literal["torch", "onnx"]) -> None:
-    twin, rng = default(), np.random.default_rng(4)
+def test_the_default_twins_parts_are_exported(
+    tmp_path: Path,
+    kind: Literal["torch", "onnx"],
+    default_step: tuple[Twin, StreamedStep],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (twin, step), rng = default_step, np.random.default_rng(4)
+    monkeypatch.setattr(files, "export_step", lambda *given: step)
     export_stream(twin, "a", kind, tmp_path / "out")
     exported, shown = ExportedStream(tmp_path / "out"), [noise(twin.specs["a"], rng) for _ in range(30)]
     expected = streamed(twin, shown, gray=400)
@@ -167,6 +180,28 @@ def test_what_is_no_export_is_refused(made: dict[str, Path], tmp_path: Path, mon
     monkeypatch.setattr(files, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(ValueError, match=r'onnxscript not installed: pip install "vivit-core\[onnx\]"'):
         export_stream(small(), "a", "onnx", tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"recording": None}, "recordings"),
+        ({"phases": None}, "TypeError"),
+        ({"phases": []}, r"stream\.json names no program"),
+        ({"phases": ["gone.pt2"]}, r"gone\.pt2"),
+    ],
+)
+def test_a_description_that_lacks_something_is_refused_in_a_line(
+    tmp_path: Path, changed: dict[str, Any], problem: str
+) -> None:
+    about = {"format": FORMAT, "kind": "torch", "phases": [], "recording": spec().to_dict()} | changed
+    (tmp_path / ABOUT).write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"cannot be loaded \(.*{problem}.*\); export it anew") as caught:
+        ExportedStream(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    (tmp_path / ABOUT).write_text(json.dumps({"format": FORMAT, "kind": "torch"}))
+    with pytest.raises(ValueError, match=r"cannot be loaded \(KeyError: 'recording'\)"):
+        ExportedStream(tmp_path)
 
 
 def test_a_full_disk_leaves_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
