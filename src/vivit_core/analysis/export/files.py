@@ -199,6 +199,7 @@ class ExportedStream:
 
 
 def run_torch(path: Path, threads: int) -> Run:
+    logging.getLogger("torch.export").setLevel(logging.ERROR)  # it shows what it raises anyway, with its traceback
     step = torch.export.load(path).module()
 
     def run(inputs: Sequence[Any]) -> Sequence[Any]:
