@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from known_models import known_ln
-from tiny_models import TUBELET, clips, factorized, spec, twin, vivit
+from tiny_models import BASIS, ENERGY, GAIN, OWN_FILTER, RESIDUAL_STEM, TUBELET, clips, factorized, spec, twin, vivit
 
 from vivit_core.analysis.export import files
-from vivit_core.analysis.export.files import ABOUT, ENDINGS, STATE, ExportedStream, export_stream
-from vivit_core.analysis.stream.numbers import distribution, measure_export
+from vivit_core.analysis.export.files import ABOUT, ENDINGS, FORMAT, STATE, ExportedStream, export_stream
+from vivit_core.analysis.stream import plots
+from vivit_core.analysis.stream.numbers import distribution, export_of, measure_export
 from vivit_core.cli.tasks.export import export
+from vivit_core.models.cores.cell_attention import CellAttention
 from vivit_core.models.load import checkpoint_of
-from vivit_core.models.streamed_step import noise
+from vivit_core.models.streamed_step import StreamedStep, export_step, noise
 from vivit_core.models.twin import Twin
 from vivit_core.system.files import NoRoomError
+from vivit_core.testing.twins import Parts
 
 
 def small() -> Twin:
@@ -57,6 +62,81 @@ def test_an_export_gives_the_streams_rates(made: dict[str, Path], kind: str) -> 
         exported.step(frame[0, :4], behavior)
     with pytest.raises(ValueError, match=r"not \(1, 12, 16\) and \(0,\)"):
         exported.step(frame)
+
+
+def default() -> Twin:
+    """What the default twin has, small: a stem on a temporal basis, energies that cells compare with their surround,
+    filters of each unit's own, a gain by behavior, and memory of a few tokens. Two phases."""
+    model = vivit(
+        tokenizer=RESIDUAL_STEM | {"patch_size": [2, 4, 8], "widths": [4], "depth": 1},
+        frontend=BASIS,
+        energy=ENERGY,
+        own_filter=OWN_FILTER,
+        modulator=GAIN,
+        embedding_dim=48,
+        spatial_depth=1,
+        temporal_depth=1,
+        registers=0,
+        window=4,
+    )
+    return Parts(model).twin((12, 16))
+
+
+def streamed(twin: Twin, shown: list[tuple[np.ndarray, np.ndarray]], gray: int = 0) -> np.ndarray:
+    """Rates (T, U) of the frames and behaviors, after so many gray frames."""
+    stream, own = twin.stream("a"), twin.specs["a"]
+    for _ in range(gray):
+        stream.step(np.full(own.frame_shape, own.pixel_mean, np.float32), np.array(own.behavior_mean))
+    return np.stack([stream.step(*one) for one in shown])
+
+
+@pytest.fixture(scope="module")
+def default_step() -> tuple[Twin, StreamedStep]:
+    """Made once, because tracing takes most of the time."""
+    twin = default()
+    return twin, export_step(twin, "a")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_the_default_twins_parts_are_exported(
+    tmp_path: Path,
+    kind: Literal["torch", "onnx"],
+    default_step: tuple[Twin, StreamedStep],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (twin, step), rng = default_step, np.random.default_rng(4)
+    monkeypatch.setattr(files, "export_step", lambda *given: step)
+    export_stream(twin, "a", kind, tmp_path / "out")
+    exported, shown = ExportedStream(tmp_path / "out"), [noise(twin.specs["a"], rng) for _ in range(30)]
+    expected = streamed(twin, shown, gray=400)
+    rates = np.stack([exported.step(*one) for one in shown])
+    assert np.abs(rates - expected).max() <= 1e-4 * expected.max()
+
+
+def test_the_default_twins_parts_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that an export without one of them would be noticed."""
+    twin, rng = default(), np.random.default_rng(4)
+    shown = [noise(twin.specs["a"], rng) for _ in range(30)]
+    expected, told = streamed(twin, shown), CellAttention.stream
+
+    def matters() -> bool:
+        return bool(np.abs(streamed(twin, shown) - expected).max() > 1e-2 * expected.max())
+
+    assert np.ptp(expected, axis=0).min() > 1e-2 * expected.max() and not matters()
+    with monkeypatch.context() as patch:
+        patch.setattr(CellAttention, "stream", lambda self, usual: lambda cells: 0 * told(self, usual)(cells))
+        assert matters()
+    with monkeypatch.context() as patch:
+        patch.setattr(twin.core, "with_energies", lambda tokens, numbers: tokens.x_BTND)
+        assert matters()
+    assert twin.own_filters is not None
+    for weights in (twin.own_filters[0].weight, twin.own_filters[0].gain):
+        kept = weights.detach().clone()
+        with torch.no_grad():
+            weights.zero_()
+            assert matters()
+            weights.copy_(kept)
 
 
 def test_onnx_needs_nothing_of_ours(made: dict[str, Path]) -> None:
@@ -102,6 +182,29 @@ def test_what_is_no_export_is_refused(made: dict[str, Path], tmp_path: Path, mon
         export_stream(small(), "a", "onnx", tmp_path / "new")
 
 
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"recording": {}}, "does not fit"),
+        ({"phases": None}, "TypeError"),
+        ({"phases": []}, r"stream\.json names no program"),
+        ({"phases": ["gone.pt2"]}, r"gone\.pt2"),
+    ],
+)
+def test_a_description_that_lacks_something_is_refused_in_a_line(
+    tmp_path: Path, changed: dict[str, Any], problem: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    about = {"format": FORMAT, "kind": "torch", "phases": [], "recording": spec().to_dict()} | changed
+    (tmp_path / ABOUT).write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"cannot be loaded \(.*{problem}.*\); export it anew") as caught:
+        ExportedStream(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert "Traceback" not in capfd.readouterr().err  # which torch.export would show
+    (tmp_path / ABOUT).write_text(json.dumps({"format": FORMAT, "kind": "torch"}))
+    with pytest.raises(ValueError, match=r"cannot be loaded \(KeyError: 'recording'\)"):
+        ExportedStream(tmp_path)
+
+
 def test_a_full_disk_leaves_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """/dev/full is one without any room at all."""
     monkeypatch.setattr(files, "save_onnx", lambda program, path: Path("/dev/full").write_bytes(bytes(10)))
@@ -117,20 +220,50 @@ def test_late_bins_are_counted(made: dict[str, Path]) -> None:
     assert found["p999_ms"] == pytest.approx(9.011)
     shown = clips(spec(), count=1, bins=7)
     arguments = (shown["frames"][0].numpy(), shown["behavior"][0].numpy())
-    timed = measure_export(made["onnx"], spec(), *arguments, warm_up=3)
-    assert timed["kind"] == "onnx" and timed["bins"] == 7 and 0 < timed["p50_ms"] <= timed["p999_ms"]
+    timed = measure_export(export_of(made["onnx"], spec()), *arguments, warm_up=3)
+    assert timed.shape == (7,) and (timed > 0).all()
     with pytest.raises(ValueError, match=r"is of recording a, not of b as this checkpoint knows it"):
-        measure_export(made["onnx"], spec("b"), *arguments)
+        export_of(made["onnx"], spec("b"))
+
+
+def test_the_picture_shows_each_stream_beside_the_deadline(tmp_path: Path, drawn: list[Any]) -> None:
+    of = {"stream": np.full(50, 2e-3), "torch, a": np.full(50, 4e-3), "onnx, b": np.array([1e-3] * 49 + [20e-3])}
+    plots.latency(tmp_path / "latency.png", of, clip_seconds=0.1, bin_s=8e-3)
+    (figure,) = drawn
+    each, share = figure.axes
+    points = {line.get_label(): line for line in each.lines}
+    for name, late in (("stream", "0.00%"), ("torch, a", "0.00%"), ("onnx, b", "2.00%")):
+        ((label, line),) = [(label, line) for label, line in points.items() if label.startswith(f"{name}: median")]
+        assert line.get_ydata() == pytest.approx(of[name] * 1e3) and label.endswith(f"late {late}")
+    assert any(label.startswith("deadline: a bin lasts 8 ms") for label in points)
+    assert any(line.get_xdata()[0] == 8 and line.get_linestyle() == "--" for line in share.lines)
+    (onnx,) = [line for line in share.lines if max(line.get_xdata()) == 20]
+    assert onnx.get_ydata()[-1] == pytest.approx(1 / 50)  # one bin of fifty is beyond the deadline
 
 
 def test_a_recording_has_to_be_said_where_there_are_several(tmp_path: Path) -> None:
     several = twin(vivit(), spec("a"), spec("b"))
     torch.save(checkpoint_of(several), tmp_path / "several.ckpt")
     torch.save(checkpoint_of(known_ln()), tmp_path / "ln.ckpt")
-    arguments = {"out": tmp_path / "out", "format": "torch", "recording": None, "source": None}
+    arguments = {"out": tmp_path / "out", "format": "torch", "recording": None, "source": None, "average": False}
     with pytest.raises(ValueError, match=r"knows 2 recordings, and one is exported; say recording=a or recording=b"):
         export(None, checkpoint=tmp_path / "several.ckpt", **arguments)
     with pytest.raises(ValueError, match=r"does not know recording 'c'"):
         export(None, checkpoint=tmp_path / "several.ckpt", **arguments | {"recording": "c"})
     with pytest.raises(ValueError, match=r"a model of kind LN is not exported; give a twin's"):
         export(None, checkpoint=tmp_path / "ln.ckpt", **arguments)
+
+
+def test_averaged_weights_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of zeros, so that every unit has one rate whatever it is shown."""
+    model, path = blind(), tmp_path / "both.ckpt"
+    zeros = {f"twin.{name}": torch.zeros_like(value) for name, value in model.state_dict().items()}
+    torch.save(checkpoint_of(model) | {"average": {"state_dict": zeros}}, path)
+    context: Any = SimpleNamespace(describe=lambda: None)
+    rates = {}
+    for average, told in ((False, "these are the trained weights"), (True, "these are the averaged weights")):
+        out = tmp_path / str(average)
+        export(context, checkpoint=path, out=out, format="torch", recording=None, source=None, average=average)
+        assert told in capsys.readouterr().out
+        rates[average] = ExportedStream(out).step(noise(spec(behavior=0), np.random.default_rng(0))[0])
+    assert np.ptp(rates[True]) == 0 and np.ptp(rates[False]) > 0

@@ -7,11 +7,13 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_models
+import torch
 import yaml
 from small_recordings import small_arrays
 
@@ -19,9 +21,12 @@ from vivit_core import load_twin
 from vivit_core.analysis.publish.card import About, text
 from vivit_core.analysis.publish.publish import write_folder
 from vivit_core.analysis.publish.scores import scores_in
+from vivit_core.cli.evaluation import place_of
+from vivit_core.cli.tasks.publish import publish
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.statistics import training_statistics
+from vivit_core.models.load import checkpoint_of
 from vivit_core.models.published import CONFIG, WEIGHTS
 from vivit_core.models.twin import Twin
 from vivit_core.system.tables import write_table
@@ -138,6 +143,64 @@ def test_scores_of_another_checkpoint_are_refused(run: Path, tmp_path: Path) -> 
     assert scores_in(moved, best(moved)).of["a"]["bps"] is not None  # a moved run folder is the same run
     with pytest.raises(ValueError, match=r"has no summary\.json and no units\.csv, .* task=evaluate checkpoint="):
         scores_in(tmp_path, best(moved))
+
+
+def averaging(run: Path) -> Twin:
+    """A twin whose checkpoint holds an average too, of zeros, each with its scores; returns the trained one."""
+    twin = made(modulator=None)
+    best(run).parent.mkdir()
+    zeros = {f"twin.{name}": torch.zeros_like(value) for name, value in twin.state_dict().items()}
+    torch.save(checkpoint_of(twin) | {"average": {"state_dict": zeros, "steps": 3, "last_step": 3}}, best(run))
+    for name in ("config.yaml", "environment.json"):
+        (run / name).write_text("{}")
+    (run / "average").mkdir()
+    evaluated(run / "average", best(run), average=True, bins=77)
+    return twin
+
+
+def share(run: Path, out: str, **changed: Any) -> Path:
+    words: dict[str, Any] = dict.fromkeys(("evaluation", "title", "authors", "license", "cite", "note", "push"))
+    context: Any = SimpleNamespace(describe=lambda: None)
+    publish(context, **words | {"checkpoint": best(run), "average": False, "private": True, "out": run / out} | changed)
+    return run / out
+
+
+def test_averaged_weights_are_published_with_their_own_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = averaging(run)
+    plain, average = share(run, "plain"), share(run, "mean", average=True)
+    assert "these are the trained weights; the checkpoint also holds averaged ones" in capsys.readouterr().out
+    weights = {name: load_twin(folder).state_dict() for name, folder in {"plain": plain, "mean": average}.items()}
+    for name, value in trained.state_dict().items():
+        assert torch.equal(weights["plain"][name], value) and not weights["mean"][name].any()
+    cards = [(folder / "README.md").read_text() for folder in (plain, average)]
+    assert ["average over the steps" in card for card in cards] == [False, True]
+    assert ["77 bins after" in card for card in cards] == [False, True]
+
+
+def test_scores_of_the_other_weights_are_refused(run: Path) -> None:
+    averaging(run)
+    with pytest.raises(ValueError, match=r"are of the trained weights, .* would be the averaged ones; .* average=true"):
+        share(run, "mean", average=True, evaluation=run)
+    with pytest.raises(ValueError, match=r"are of the averaged weights, .* would be the trained ones"):
+        share(run, "plain", evaluation=run / "average")
+    torch.save(checkpoint_of(made(modulator=None)), best(run))
+    with pytest.raises(ValueError, match="holds no averaged weights; callbacks=ema keeps them"):
+        share(run, "none", average=True)
+
+
+def test_an_evaluation_of_a_bare_name_is_of_no_other_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``task=evaluate checkpoint=best.ckpt`` in a folder of checkpoints: every run has one of that name."""
+    best(run).parent.mkdir()
+    best(run).touch()
+    monkeypatch.chdir(best(run).parent)
+    (tmp_path / "evaluation").mkdir()
+    evaluation = evaluated(tmp_path / "evaluation", Path(place_of(Path("best.ckpt"))))
+    assert scores_in(evaluation, Path("best.ckpt")).of
+    with pytest.raises(ValueError, match="and not of"):
+        scores_in(evaluation, tmp_path / "other" / "checkpoints" / "best.ckpt")
+    assert [place_of(Path(name)) for name in ("simulated", "hf://lab/twin")] == ["simulated", "hf:/lab/twin"]
 
 
 def test_a_folder_in_which_something_stands_is_refused(run: Path) -> None:

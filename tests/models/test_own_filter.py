@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import clips, spec, twin, vivit
+from tiny_models import OWN_FILTER, clips, spec, twin, vivit
 
 from vivit_core.models.ln import LN, LinearFilters
 from vivit_core.models.own_filter import AT_ONCE, OwnFilters, slow_means
@@ -15,21 +15,9 @@ from vivit_core.models.pairs import Pairs, energies
 from vivit_core.parts.build import build
 from vivit_core.testing.twins import begin_anywhere
 
-NODE: dict[str, Any] = {
-    "_target_": "vivit_core.models.own_filter.OwnFilters",
-    "duration_s": 0.05,
-    "patch": 5,
-    "orientations": 4,
-    "stds_px": [1.0],
-    "cycles_per_std": [0.3],
-    "pool_width": 1.5,
-    "pool_tau_s": 0.02,
-    "slow_tau_s": [0.05, 0.3],
-}
-
 
 def made(**changes: Any) -> OwnFilters:
-    own = build("model.own_filter", NODE | changes, spec=spec())
+    own = build("model.own_filter", OWN_FILTER | changes, spec=spec())
     assert isinstance(own, OwnFilters)
     return own
 
@@ -220,7 +208,7 @@ def test_a_unit_s_gain_falls_with_what_its_own_pair_has_seen() -> None:
 
 def test_filters_stand_still_and_pixels_have_a_gradient_through_them() -> None:
     """Analyses ask a twin how its rates move with pixels."""
-    model = twin(vivit(own_filter=NODE, modulator=None), spec())
+    model = twin(vivit(own_filter=OWN_FILTER, modulator=None), spec())
     own = model.own_filter("a")
     assert own is not None
     begin_anywhere(own)

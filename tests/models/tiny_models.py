@@ -34,6 +34,17 @@ ENERGY = {
     "fading": 0.5,
     "reach": 2.0,
 }
+OWN_FILTER: dict[str, Any] = {
+    "_target_": "vivit_core.models.own_filter.OwnFilters",
+    "duration_s": 0.05,
+    "patch": 5,
+    "orientations": 4,
+    "stds_px": [1.0],
+    "cycles_per_std": [0.3],
+    "pool_width": 1.5,
+    "pool_tau_s": 0.02,
+    "slow_tau_s": [0.05, 0.3],
+}
 GAIN = {"_target_": "vivit_core.models.modulators.behavior_gain.BehaviorGain", "hidden": 6, "numbers": 4}
 MODULATORS = {
     name: {"_target_": f"vivit_core.models.modulators.{path}", "hidden": 6}

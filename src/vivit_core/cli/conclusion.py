@@ -72,7 +72,13 @@ def evaluated(context: RunContext, datamodule: RecordingsDataModule, ln: Predict
     if AVERAGE in read_checkpoint(run.best):
         averaged = load_predictor(run.best, average=True)
         scores = evaluate_twin(
-            averaged, datamodule, ln=ln, device=context.device, out=run.path / AVERAGE, checkpoint=str(run.best)
+            averaged,
+            datamodule,
+            ln=ln,
+            device=context.device,
+            out=run.path / AVERAGE,
+            checkpoint=str(run.best),
+            average=True,
         )
         console.print(
             "With the averaged weights (task=evaluate average=true):", table_of(scores, "test", console.width)

@@ -48,7 +48,8 @@ def report(
         split=split,
         device=context.device,
         out=run.path,
-        checkpoint=str(checkpoint),
+        checkpoint=place_of(checkpoint),
+        average=average,
         with_behavior_controls=with_behavior_controls,
         with_attention_controls=with_attention_controls,
         seed=context.seed,
@@ -88,6 +89,12 @@ def report(
     context.publish(section, None if average else checkpoint)
     bps: float | None = summary["bps_mean"]
     return bps
+
+
+def place_of(checkpoint: Path) -> str:
+    """A checkpoint as a summary names it: by its whole path, which tells it from the best.ckpt of another run. A twin
+    on the Hub, and one that comes with the package, keep their names."""
+    return str(checkpoint.resolve() if checkpoint.exists() else checkpoint)
 
 
 def number(value: float | None) -> str:

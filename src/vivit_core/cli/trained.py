@@ -13,7 +13,7 @@ from vivit_core.cli.planned import recordings_named
 from vivit_core.cli.recordings import Data, data_of_evaluation, make_datamodule
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import settings_of
-from vivit_core.models.load import baseline_in, predictor_in, read_trained
+from vivit_core.models.load import AVERAGE, baseline_in, predictor_in, read_trained
 from vivit_core.models.predictor import Predictor
 from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
@@ -28,11 +28,22 @@ class Trained:
     ----------
     path, content : the file, and what was read from it.
     model : a twin, or another predictor in its place, as an LN model that was fitted alone.
+    average : whether the model has the averaged weights.
     """
 
     path: Path
     content: Mapping[str, Any]
     model: Predictor
+    average: bool
+
+    @property
+    def weights(self) -> str | None:
+        """Which weights the model has, in a line; None where the checkpoint holds no others."""
+        if AVERAGE not in self.content:
+            return None
+        if self.average:
+            return "these are the averaged weights (average=true)"
+        return "these are the trained weights; the checkpoint also holds averaged ones (average=true)"
 
     @property
     def baseline(self) -> Predictor | None:
@@ -78,7 +89,7 @@ def load_trained(path: Path, average: bool = False) -> Trained:
         Where it cannot be read, holds no model, or no averaged weights.
     """
     content = read_trained(path)
-    return Trained(path, content, predictor_in(path, content, average))
+    return Trained(path, content, predictor_in(path, content, average), average)
 
 
 def is_fitted_alone(model: Mapping[str, Any]) -> bool:

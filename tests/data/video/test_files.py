@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from contextlib import nullcontext
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from PIL import Image
 from small_recordings import small_arrays
 
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.video import decoder
 from vivit_core.data.video.decoder import one_rate
 from vivit_core.data.video.files import open_video
 from vivit_core.data.video.source import PIECE, Video
@@ -78,6 +82,16 @@ def test_a_rate_is_one_where_containers_rounded_it() -> None:
     assert one_rate(times, 1000.0, 0.033) == pytest.approx(30)  # what the container says is not so
     assert one_rate(np.array([0, 0.1, 0.15]), 20.0, 0.1) is None
     assert one_rate(np.zeros(1), 0.0, 0.5) == 2.0 and one_rate(np.zeros(1), 0.0, 0.0) is None
+
+
+def test_a_single_frame_of_no_length_says_no_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was to last for NaN seconds; now who shows it is asked for frame_rate_hz."""
+    packet = SimpleNamespace(is_discard=False, size=1, pts=0, dts=0, duration=None)
+    stream = SimpleNamespace(frames=1, height=2, width=2, average_rate=None, time_base=Fraction(1, 30))
+    container = SimpleNamespace(demux=lambda stream: [packet])
+    monkeypatch.setattr(decoder, "opened", lambda path: nullcontext((container, stream)))
+    video = decoder.DecodedVideo(tmp_path / "a.mkv")
+    assert (video.n_frames, video.frame_rate_hz, video.ends_s) == (1, None, None)
 
 
 def test_color_becomes_its_luminance_and_gray_each_color(tmp_path: Path) -> None:
@@ -197,7 +211,10 @@ BROKEN = {
     "objects": (lambda f: saved(f / "a.npz", frames=np.array([None])), r"a\.npz: frames: holds Python objects"),
     "order": (lambda f: saved(f / "a.npz", frames=np.asfortranarray(gray(4))), r"a\.npz: .*Fortran's order; save"),
     "flat": (lambda f: saved(f / "a.npz", frames=gray(4)[0]), r"a\.npz: frames: has shape \(32, 48\)"),
-    "no frame": (lambda f: saved(f / "a.npz", frames=gray(4)[:0]), r"a\.npz: frames: has shape \(0, 32, 48\)"),
+    "no frame": (
+        lambda f: saved(f / "a.npz", frames=gray(4)[:0]),
+        r"a\.npz: frames: has shape \(0, 32, 48\), and so not a single pixel.*at least one frame",
+    ),
     "recording": (lambda f: written(f / "a.h5", b"no recording" * 9), r"a\.h5: file: "),
 }
 

@@ -103,6 +103,7 @@ def evaluate(
     device: str = "cpu",
     out: Path,
     checkpoint: str,
+    average: bool = False,
     with_behavior_controls: bool = False,
     with_attention_controls: bool = False,
     seed: int = 0,
@@ -122,6 +123,7 @@ def evaluate(
     device : where to compute, in float32.
     out : folder for the files.
     checkpoint : where the twin came from, for the summary.
+    average : whether it has that checkpoint's averaged weights, for the summary.
     with_behavior_controls : predict with other behaviors too, see :func:`predict.behavior_controls`.
     with_attention_controls : predict without what attention finds too, see :mod:`attention.lesions`.
     seed : of the behavior that is shuffled across trials, and of the intervals' resampling.
@@ -196,6 +198,7 @@ def evaluate(
         "burn_in": datamodule.evaluation_burn_in,
         "causal": causal,
         "checkpoint": checkpoint,
+        "average": average,
         "split": split,
         "likelihood": type(likelihood).__name__,
         "event": likelihood.event,

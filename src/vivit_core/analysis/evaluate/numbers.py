@@ -52,6 +52,7 @@ def without_scores(
         "burn_in": datamodule.evaluation_burn_in,
         "causal": causal and all(spec.behavior_causal for spec in datamodule.specs),
         "checkpoint": checkpoint,
+        "average": False,
         "split": split,
         "subjects": {},
         "bps_mean_of_subjects": None,

@@ -156,14 +156,16 @@ class ExportedStream:
             raise ValueError(f"{folder / ABOUT}: not of this version; export it anew")
         self.kind: Kind = about["kind"]
         check_kind(self.kind)
-        self.spec = RecordingSpec.from_dict(about["recording"])
         load = run_torch if self.kind == "torch" else run_onnx
         self.bins = 0
         try:
+            self.spec = RecordingSpec.from_dict(about["recording"])
             self.phases = [load(folder / name, threads) for name in about["phases"]]
+            if not self.phases:
+                raise ValueError(f"{ABOUT} names no program")
             with np.load(folder / STATE, allow_pickle=False) as archive:
                 arrays = [archive[f"state_{number}"] for number in range(len(archive.files))]
-        except Exception as error:  # each library has its own errors for a broken file
+        except Exception as error:  # each library has its own errors for a broken file, and anything may be missing
             raise ValueError(
                 f"{folder}: cannot be loaded ({type(error).__name__}: {in_a_line(error)}); export it anew"
             ) from error
@@ -197,6 +199,7 @@ class ExportedStream:
 
 
 def run_torch(path: Path, threads: int) -> Run:
+    logging.getLogger("torch.export").setLevel(logging.ERROR)  # it shows what it raises anyway, with its traceback
     step = torch.export.load(path).module()
 
     def run(inputs: Sequence[Any]) -> Sequence[Any]:

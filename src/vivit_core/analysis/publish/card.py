@@ -62,7 +62,8 @@ def card(
         f"A digital twin of visual cortex: it sees a video and what the animal did, and predicts the rates of "
         f"{sum(spec.n_units for spec in specs)} units in {len(specs)} recording{'s' * (len(specs) > 1)}. "
         f"It is a {model.kind} with {sum(p.numel() for p in model.parameters()):,} parameters, made with vivit-core "
-        f"{version}.",
+        f"{version}."
+        + (" Its weights are an average over the steps of its training." if scores.summary.get("average") else ""),
         *([text(about.note)] if about.note else []),
         "## Use\n```python\nfrom vivit_core import load_twin\n\ntwin = load_twin(FOLDER)  # or hf://user/name\n"
         f"rates = twin.rates({json.dumps(specs[0].recording_id)}, frames, behavior)  # (bins, units), in Hz\n```\n"

@@ -49,24 +49,26 @@ class Scores:
     folder: Path
 
 
-def scores_in(folder: Path, checkpoint: Path) -> Scores:
+def scores_in(folder: Path, checkpoint: Path, average: bool = False) -> Scores:
     """The scores that an evaluation of a checkpoint left in its run folder.
 
     Parameters
     ----------
     folder : of ``task=evaluate``, or of the training, which ends with an evaluation.
     checkpoint : that they should be of.
+    average : whether they should be of its averaged weights.
 
     Raises
     ------
     ValueError
-        Where none are there, or they are another checkpoint's.
+        Where none are there, or they are another checkpoint's, or of its other weights.
     """
+    how = f"checkpoint={checkpoint}{' average=true' if average else ''}"
     lacking = [name for name in ("summary.json", "units.csv") if not (folder / name).is_file()]
     if lacking:
         raise ValueError(
             f"{folder}: has no {' and no '.join(lacking)}, and a twin is published with its scores; run task=evaluate "
-            f"checkpoint={checkpoint}, and give its run folder by evaluation=FOLDER"
+            f"{how}, and give its run folder by evaluation=FOLDER"
         )
     summary = read_plain(folder / "summary.json")
     scored = Path(str(summary.get("checkpoint", "")))
@@ -74,6 +76,13 @@ def scores_in(folder: Path, checkpoint: Path) -> Scores:
         raise ValueError(
             f"{folder}: its scores are of {scored}, and not of {checkpoint}; give the run folder of the evaluation of "
             "this checkpoint by evaluation=FOLDER"
+        )
+    if summary.get("average", False) is not average:  # evaluations from before this key do not say it
+        words = ("trained", "averaged") if average else ("averaged", "trained")
+        raise ValueError(
+            f"{folder}: its scores are of the {words[0]} weights, as far as its summary.json says, and what is "
+            f"published would be the {words[1]} ones; run task=evaluate {how}, and give its run folder by "
+            "evaluation=FOLDER"
         )
     table = read_table(folder / "units.csv", text=["recording", "unit"])
     rng = np.random.default_rng(0)

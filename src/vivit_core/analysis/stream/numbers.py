@@ -61,17 +61,13 @@ def distribution(seconds: np.ndarray, bin_s: float) -> dict[str, Any]:
     }
 
 
-def measure_export(
-    folder: Path, spec: RecordingSpec, frames: np.ndarray, behavior: np.ndarray | None, *, warm_up: int = 30
-) -> dict[str, Any]:
-    """How long an exported stream takes for a bin: its ``kind``, and :func:`distribution`.
+def export_of(folder: Path, spec: RecordingSpec) -> ExportedStream:
+    """An exported stream of a recording, at its begin.
 
     Parameters
     ----------
     folder : that ``task=export`` wrote.
     spec : of the recording that it should be of.
-    frames, behavior : (C, T, H, W) and (T, D), as :func:`measure_stream` takes them.
-    warm_up : bins before the clock starts; the clip is shown again from its begin where it is shorter.
 
     Raises
     ------
@@ -84,6 +80,20 @@ def measure_export(
             f"exports={folder}: is of recording {stream.spec.recording_id}, not of {spec.recording_id} as this "
             "checkpoint knows it; give an export of this checkpoint, and its recording=…"
         )
+    return stream
+
+
+def measure_export(
+    stream: ExportedStream, frames: np.ndarray, behavior: np.ndarray | None, *, warm_up: int = 30
+) -> np.ndarray:
+    """How long an exported stream takes for each bin of a clip, (T,) in seconds.
+
+    Parameters
+    ----------
+    stream : of the recording (:func:`export_of`).
+    frames, behavior : (C, T, H, W) and (T, D), as :func:`measure_stream` takes them.
+    warm_up : bins before the clock starts; the clip is shown again from its begin where it is shorter.
+    """
     bins = frames.shape[1]
     seconds = np.zeros(warm_up + bins)
     for t in range(warm_up + bins):
@@ -91,7 +101,7 @@ def measure_export(
         start = time.perf_counter()
         stream.step(frame, beside)
         seconds[t] = time.perf_counter() - start
-    return {"kind": stream.kind, **distribution(seconds[warm_up:], 1 / spec.frame_rate_hz)}
+    return seconds[warm_up:]
 
 
 def measure_stream(

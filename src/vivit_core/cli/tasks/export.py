@@ -21,6 +21,7 @@ def export(
     context: RunContext,
     *,
     checkpoint: Path,
+    average: bool,
     out: Path,
     format: Literal["torch", "onnx", "sensorium2023"],
     recording: str | None,
@@ -33,6 +34,7 @@ def export(
     ----------
     context : the run.
     checkpoint : of a causal twin, or of an ensemble of such; for a submission, of any model.
+    average : take the averaged weights, which ``callbacks=ema`` keeps.
     out : a new folder.
     format : of the programs, or the benchmark.
     recording : id of the one whose units are predicted; None: the only one, or for a submission all.
@@ -41,8 +43,8 @@ def export(
     Raises
     ------
     ValueError
-        Where the checkpoint is of no twin, the recording is not said, the stream cannot be exported, or the benchmark's
-        folders are not those that the model knows.
+        Where the checkpoint is of no twin or holds no averaged weights, the recording is not said, the stream cannot
+        be exported, or the benchmark's folders are not those that the model knows.
     """
     if (source is None) == (format == "sensorium2023"):
         raise ValueError(
@@ -52,10 +54,10 @@ def export(
         )
     if format == "sensorium2023":
         assert source is not None
-        submit(context, checkpoint, source, out, recording)
+        submit(context, checkpoint, average, source, out, recording)
         return
     check_kind(format)
-    trained = load_trained(checkpoint)
+    trained = load_trained(checkpoint, average)
     twin = trained.model
     if not isinstance(twin, Twin | Ensemble):
         raise ValueError(f"checkpoint={checkpoint}: a model of kind {twin.kind} is not exported; give a twin's")
@@ -68,15 +70,19 @@ def export(
     files = export_stream(twin, name, format, out)
     size = sum(file.stat().st_size for file in files)
     tell(f"wrote {out}: {len(files)} files, {size / 1e6:.1f} MB; its rates equal the stream's to 1e-4 of the largest")
+    if trained.weights is not None:
+        tell(trained.weights)
     if isinstance(twin, Twin) and twin.histories is not None:
         tell("past counts are not seen by it: rates are those that the stream gives where nothing is observed")
     tell(f"time its bins: task=stream checkpoint={checkpoint} recording={name} exports=[{out}]")
 
 
-def submit(context: RunContext, checkpoint: Path, source: Path, out: Path, recording: str | None) -> None:
+def submit(
+    context: RunContext, checkpoint: Path, average: bool, source: Path, out: Path, recording: str | None
+) -> None:
     """Write a submission to Sensorium 2023."""
     check_library()
-    trained = load_trained(checkpoint)
+    trained = load_trained(checkpoint, average)
     settings = settings_of(checkpoint, trained.content)
     transforms = build_all("data.transforms", settings["data"].get("transforms", {})) if settings is not None else {}
     context.describe()
@@ -89,5 +95,7 @@ def submit(context: RunContext, checkpoint: Path, source: Path, out: Path, recor
         device=context.device,
         tell=tell,
     )
+    if trained.weights is not None:
+        tell(trained.weights)
     for file in files:
         tell(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")

@@ -13,6 +13,8 @@ from vivit_core.cli.trained import load_trained
 from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.hub import check_name
 from vivit_core.models.hub import push as push_folder
+from vivit_core.models.load import AVERAGE
+from vivit_core.names import setting
 from vivit_core.report.training import training_of
 from vivit_core.system.files import check_new_folder
 
@@ -21,6 +23,7 @@ def publish(
     context: RunContext,
     *,
     checkpoint: Path,
+    average: bool,
     out: Path,
     evaluation: Path | None,
     title: str | None,
@@ -37,8 +40,9 @@ def publish(
     ----------
     context : the run.
     checkpoint : of a twin or of an LN model.
+    average : take the averaged weights, which ``callbacks=ema`` keeps, and their scores.
     out : a new folder.
-    evaluation : run folder of task=evaluate with the scores of this checkpoint; None: the training's own.
+    evaluation : run folder of task=evaluate with the scores of these weights; None: the training's own.
     title : of the card; None: the folder's name.
     authors, license, cite, note : for the card; the license is of the weights. None: it says that none was given.
     push : user/name on the Hub, where it is uploaded to; None: nowhere.
@@ -47,22 +51,28 @@ def publish(
     Raises
     ------
     ValueError
-        Where the checkpoint cannot be read, has no scores, the folder is not new, or the Hub refuses.
+        Where the checkpoint cannot be read, has no averaged weights or no scores, the folder is not new, or the Hub
+        refuses.
     """
     check_new_folder(out)
     if push is not None:
         check_name(push)
-    trained = load_trained(checkpoint)
+    trained = load_trained(checkpoint, average)
     folder = evaluation or training_of(checkpoint)
     if folder is None:
         raise ValueError(
-            f"checkpoint={checkpoint}: no longer lies in its training's run folder, where its scores are; run "
-            "task=evaluate, and give its run folder by evaluation=FOLDER"
+            f"checkpoint={checkpoint}: does not lie in the run folder of its training, where its scores would be; run "
+            f"task=evaluate {setting('checkpoint', checkpoint)}{' average=true' * average}, and give its run folder by "
+            "evaluation=FOLDER"
         )
-    scores = scores_in(folder, checkpoint)
+    if average and evaluation is None:
+        folder = folder / AVERAGE
+    scores = scores_in(folder, checkpoint, average)
     context.describe()
     about = About(title or out.resolve().name, authors, license, cite, note)
     files = write_folder(out, trained.model, trained.baseline, settings_of(checkpoint, trained.content), scores, about)
+    if trained.weights is not None:
+        tell(trained.weights)
     size = sum((out / name).stat().st_size for name in files)
     tell(f"wrote {out}: {', '.join(files)}, {size / 1e6:.1f} MB")
     tell(f'load_twin("{out}") loads it; read its README.md before you share it')

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vivit_core.analysis.predict import columns_of
 from vivit_core.analysis.stream import plots
-from vivit_core.analysis.stream.numbers import measure_export, measure_stream
+from vivit_core.analysis.stream.numbers import distribution, export_of, measure_export, measure_stream
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import tested
 from vivit_core.cli.trained import load_trained
@@ -58,6 +58,7 @@ def stream(
     twin = trained.model.to(device)
     chosen, trials = tested(trained.recordings(context, data), recording)
     name = chosen.recording_id
+    exported = {str(path): export_of(path, twin.specs[name]) for path in exports}  # refused before anything is timed
     longest = int((trials.stop - trials.start).argmax())
     start = int(trials.start[longest])
     stop = min(int(trials.stop[longest]), start + bins)
@@ -77,13 +78,15 @@ def stream(
         "bin_ms": bin_s * 1e3,
         **measured.summary(bin_s),
     }
-    summary["exports"] = {
-        str(path): measure_export(path, twin.specs[name], clips["frames"], clips["behavior"]) for path in exports
-    }
-    rows = {"stream": summary} | {f"{own['kind']}, {path}": own for path, own in summary["exports"].items()}
+    seconds = {"stream": measured.seconds}
+    rows, summary["exports"] = {"stream": summary}, {}
+    for path, export in exported.items():
+        label = f"{export.kind}, {path}"
+        seconds[label] = measure_export(export, clips["frames"], clips["behavior"])
+        rows[label] = summary["exports"][path] = {"kind": export.kind, **distribution(seconds[label], bin_s)}
     folder = context.run.path
     write_text(folder / "stream.json", json.dumps(summary, indent=2) + "\n")
-    plots.latency(folder / "pictures" / "latency.png", measured.seconds, measured.clip_seconds, bin_s)
+    plots.latency(folder / "pictures" / "latency.png", seconds, measured.clip_seconds, bin_s)
     title = f"{name}, {measured.bins} bins of {bin_s * 1e3:.2f} ms, on {device}"
     table = Table("time of a bin, ms", title=shown(title))
     for heading in ("mean", "median", "95 %", "99 %", "99.9 %", "most", "late bins"):

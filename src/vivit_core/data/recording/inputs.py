@@ -36,7 +36,11 @@ def check_frames(path: Path, frames: Sliceable, bins: int | None, field: str = "
     _check_type(path, frames, "biuf", "pixel values", field)
     shape = tuple(frames.shape)
     wanted = "(frames, height, width), or (frames, height, width, colors)"
-    if len(shape) not in (3, 4) or 0 in shape:
+    if len(shape) in (3, 4) and 0 in shape:
+        raise RecordingError(
+            path, field, f"has shape {shape}, and so not a single pixel", f"Give at least one frame: {wanted}"
+        )
+    if len(shape) not in (3, 4):
         raise RecordingError(path, field, f"has shape {shape}", f"It ought to be {wanted}")
     if len(shape) == 4 and shape[-1] > CHANNELS:
         first = shape[1] <= CHANNELS

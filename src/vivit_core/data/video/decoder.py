@@ -58,7 +58,7 @@ class DecodedVideo(Video):
             times = np.array(sorted(packets), float) * float(stream.time_base)
             begins_s, last_s = times[:, 0] - times[0, 0], times[-1, 1]
             self.frame_rate_hz = one_rate(begins_s, float(stream.average_rate or 0), last_s)
-            if self.frame_rate_hz is None:
+            if self.frame_rate_hz is None and len(begins_s) > 1:  # a single frame of no length says nothing
                 last_s = last_s or float(np.median(np.diff(begins_s)))
                 self.ends_s = np.append(begins_s[1:], begins_s[-1] + last_s)
 
