@@ -28,7 +28,7 @@ def modulators(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("option", "floor"),
-    [("none", None), ("gain", 0.5), ("film", 0.3), ("concat", 0.3), ("gru", 0.3), ("convgru", 0.3)],
+    [("none", None), ("gain", 0.7), ("film", 0.5), ("concat", 0.5), ("gru", 0.5), ("convgru", 0.6)],
 )
 def test_a_share_of_the_known_gain_is_recovered(option: str, floor: float | None, modulators: Any) -> None:
     script, world = modulators
