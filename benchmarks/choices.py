@@ -154,7 +154,7 @@ def cost(choice: Choice, settings: Sequence[str]) -> float:
 
 def train(words: Sequence[str], folder: Path, threads: int | None = None) -> str | None:
     """Train and evaluate in a process of its own; returns the last line of what went wrong."""
-    log = folder.with_suffix(".log")
+    log = folder.parent / f"{folder.name}.log"  # names of single keys hold dots
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "run.py"), *words, "resume=never", f"hydra.run.dir={folder}"]
     env = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
