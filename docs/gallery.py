@@ -85,8 +85,14 @@ TASKS: dict[str, tuple[str, list[str], list[tuple[str, str]]]] = {
     ),
     "stream": (
         "How long a bin takes",
-        ["bins=1200"],
-        [("*.png", "Times of single bins, one after the other, beside what a bin lasts in the recording.")],
+        ["bins=1200", "exports=[outputs/gallery/torch,outputs/gallery/onnx]"],
+        [
+            (
+                "*.png",
+                "Times of single bins of the stream and of its exports, one after the other, and which share of them "
+                "takes longer than a time; beside what a bin lasts in the recording, the deadline.",
+            )
+        ],
     ),
 }
 
@@ -132,6 +138,8 @@ def main() -> None:
     checkpoint, overrides = Path(sys.argv[1]).resolve(), sys.argv[2:]
     (DOCS / "gallery").mkdir(exist_ok=True)
     film(OUTPUTS / "film.npy")
+    for kind in ("torch", "onnx"):
+        export(checkpoint, kind, OUTPUTS / kind)
     text = [
         "# Gallery",
         "",
@@ -166,6 +174,13 @@ def film(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     places = (np.stack([np.sin(np.arange(300) / 23), np.cos(np.arange(300) / 31)], 1) * 40 + 150).astype(int)
     np.save(path, np.stack([camera()[y : y + 108, x : x + 192] for y, x in places]))
+
+
+def export(checkpoint: Path, kind: str, out: Path) -> None:
+    """The stream of the first recording for a rig, for the picture of how long its bins take."""
+    if not out.exists():
+        words = ["task=export", f"checkpoint={checkpoint}", "recording=sim0", f"format={kind}", f"out={out}"]
+        subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, check=True)
 
 
 def small(path: Path) -> bytes:
