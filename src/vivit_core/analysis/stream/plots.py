@@ -37,6 +37,6 @@ def latency(path: Path, seconds: Mapping[str, np.ndarray], clip_seconds: float, 
     share.axvline(bin_s * 1e3, **words)
     each.axhline(clip_seconds * 1e3, color=BASELINE, label="running the stream's whole clip again")
     each.set(xlabel="bin", ylabel="time of a bin (ms)", yscale="log")
-    share.set(xlabel="time (ms)", ylabel="share of bins that take as long or longer", xscale="log", yscale="log")
+    share.set(xlabel="time (ms)", ylabel="share of bins that take longer", xscale="log", yscale="log")
     figure.legend(loc="outside upper center", frameon=False, fontsize="small")
     return save(figure, path)
