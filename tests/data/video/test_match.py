@@ -195,9 +195,13 @@ def beside(path: Path, transforms: Any = None) -> Any:
     return behavior_of(given, BEHAVING, transforms, SHOWN, 0, 3, path)
 
 
-def test_behavior_from_a_csv_a_row_a_frame_and_the_rest_at_its_mean(tmp_path: Path) -> None:
-    (tmp_path / "b.csv").write_text("time,gaze_0,gaze_1\n0,1,10\n1,2,\n2,3,30\n")
-    made = beside(tmp_path / "b.csv")
+def test_behavior_from_a_csv_a_row_a_frame_and_the_rest_at_its_mean(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "b.csv").write_text("time,gaze_0,gaze_1,runing\n0,1,10,4\n1,2,,4\n2,3,30,4\n")
+    with caplog.at_level("INFO"):
+        made = beside(tmp_path / "b.csv")
+    assert "not used: time, runing; the model sees gaze, running" in caplog.text
     assert made.at_mean == ("running",)
     np.testing.assert_array_equal(made.values_TD[:, 0], [1, 1, 2, 2, 3, 3])
     np.testing.assert_array_equal(made.values_TD[:, 1], [10, 10, np.nan, np.nan, 30, 30])  # missing, not forgotten

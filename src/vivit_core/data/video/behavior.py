@@ -6,6 +6,7 @@ Shape letters: N rows given, T bins, D numbers of a behavior.
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from vivit_core.specs import RecordingSpec
 from vivit_core.system.plain import in_a_line
 from vivit_core.system.tables import read_table
 
+log = logging.getLogger(__name__)
+
 MOST_BYTES = 1 << 31  # of a file of behavior, which is held in memory
+MOST_NAMED = 8  # columns that the model does not see
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,24 @@ def read_behavior(path: Path, names: set[str]) -> dict[str, np.ndarray]:
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path}: has {path.stat().st_size / 1e9:.3g} GB; give the video and its behavior in parts")
     stored = columns(path) if path.suffix.lower() == ".csv" else arrays(path)
-    found = {}
+    found, used = {}, set[str]()
     for name in sorted(names):
         numbered = [f"{name}_{i}" for i in range(len(stored)) if f"{name}_{i}" in stored]
         numbered = numbered if numbered == [f"{name}_{i}" for i in range(len(numbered))] else []
         parts = [name] if name in stored else numbered
         if parts:
             found[name] = np.concatenate([stored[part] for part in parts], axis=1).astype(np.float32)
+            used.update(parts)
     if not found:
         raise ValueError(
             f"{path}: holds {', '.join(list(stored)[:8]) or 'nothing'}, and the model sees "
             f"{', '.join(sorted(names)) or 'no behavior'}; name columns or arrays so (of several numbers NAME_0, "
             "NAME_1, …), or leave behavior out"
+        )
+    if left := [name for name in stored if name not in used]:
+        more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+        log.info(
+            "%s: not used: %s%s; the model sees %s", path, ", ".join(left[:MOST_NAMED]), more, ", ".join(sorted(names))
         )
     return found
 
