@@ -188,4 +188,12 @@ def test_what_cannot_be_submitted_is_said(
 
 def test_other_formats_read_no_source(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"source=in: format=onnx reads none; leave it out"):
-        export(None, checkpoint=tmp_path / "a", out=tmp_path, format="onnx", recording=None, source=Path("in"))
+        export(
+            None,
+            checkpoint=tmp_path / "a",
+            average=False,
+            out=tmp_path,
+            format="onnx",
+            recording=None,
+            source=Path("in"),
+        )

@@ -7,7 +7,6 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from test_own_filter import NODE as OWN_FILTER
 from tiny_models import (
     ABSOLUTE,
     ATTENTION,
@@ -17,6 +16,7 @@ from tiny_models import (
     GRU,
     LIKELIHOOD,
     MODULATORS,
+    OWN_FILTER,
     READOUT,
     READOUTS_UNDER_CONTRACT,
     RELATIVE,

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from test_latents import NODE as SHARED_GAIN
-from test_own_filter import NODE as OWN_FILTER
 from tiny_models import (
     ABSOLUTE,
     ATTENTION,
     ENERGY,
     LIKELIHOOD,
     MODULATORS,
+    OWN_FILTER,
     READOUT,
     READOUTS_UNDER_CONTRACT,
     RELATIVE,

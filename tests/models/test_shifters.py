@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_own_filter import NODE as OWN_FILTER
 from tiny_models import (
     LIKELIHOOD,
+    OWN_FILTER,
     READOUT,
     READOUTS_UNDER_CONTRACT,
     RESIDUAL_STEM,
