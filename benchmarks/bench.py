@@ -49,6 +49,7 @@ from measuring import (
 from reading import module_of, reading
 from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.cli.schema import conf_dir
+from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build
 from vivit_core.specs import Clips
@@ -89,7 +90,8 @@ console = Console(width=max(150, Console().width), soft_wrap=True, highlight=Fal
 
 def models() -> list[str]:
     """The shipped twins, the default and the baseline first."""
-    names = (path.stem for path in (conf_dir() / "model").glob("*.yaml") if path.stem != "ln")
+    every = (path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+    names = (name for name in every if not is_fitted_alone(settings_of(f"model={name}")["model"]))
     return sorted(names, key=lambda name: (name not in GPU_MODELS, name != GPU_MODELS[0], name))
 
 

@@ -132,7 +132,8 @@ def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
     geometry = data["geometry"]
     transforms = build_all("data.transforms", data.get("transforms", {}))
     numbers = widths(transforms, geometry["behavior"])
-    seen = finished(transforms, geometry["behavior"]) if data["behavior"] is None else data["behavior"]
+    stored = dict(sorted(geometry["behavior"].items()))  # as files list them, and so as twins see them
+    seen = finished(transforms, stored) if data["behavior"] is None else data["behavior"]
     unknown = [name for name in seen if name not in numbers]
     if unknown:
         raise ValueError(
