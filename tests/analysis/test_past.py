@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from tiny_models import spec, twin, vivit
+from tiny_models import OWN_FILTER, spec, twin, vivit
 
 from vivit_core.analysis.attention import past
 from vivit_core.analysis.attention.past import (
@@ -34,17 +34,7 @@ TAU_S = np.array([0.1, 0.2, 0.4, 0.8])
 OF_UNIT = np.array([0, 3, 1, 2, 0])  # which of the slow means each unit follows
 KINDS = np.array(["adaptation"] * 4 + ["local"])
 LAG_S = np.arange(8) * 0.25
-OWN: dict[str, Any] = {
-    "_target_": "vivit_core.models.own_filter.OwnFilters",
-    "duration_s": 0.05,
-    "patch": 5,
-    "orientations": 4,
-    "stds_px": [1.0],
-    "cycles_per_std": [0.3],
-    "pool_width": 1.5,
-    "pool_tau_s": 0.02,
-    "slow_tau_s": TAU_S.tolist(),
-}
+OWN = OWN_FILTER | {"slow_tau_s": TAU_S.tolist()}
 
 
 def adapting() -> Twin:

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 CODE = (ln_fitter, movie, regression, stretches)  # that decides, besides this module, what a fit finds
 
 
+MOST_FRAMES = 60_000  # of a recording's split that are used
+
+
 HELD_OUT = 0.1  # of the training frames, which choose the regularization where there are no validation trials
 
 
@@ -48,11 +51,11 @@ def fit_baseline(datamodule: RecordingsDataModule, node: Mapping[str, Any]) -> L
     ValueError
         For a model that is not fitted in this way.
     """
-    check_kind(node)
+    check_fitted_at_once(node)
     return fit_ln(datamodule, **{key: value for key, value in node.items() if key != "_target_"}, kept=user_kept("ln"))
 
 
-def check_kind(node: Mapping[str, Any]) -> None:
+def check_fitted_at_once(node: Mapping[str, Any]) -> None:
     """Refuse a node of a model that is not fitted in one go."""
     if class_of("baseline", node["_target_"]) is not LN:
         raise ValueError(f"{node['_target_']} is no model that is fitted in one go; say baseline=ln, or model=ln")
@@ -72,7 +75,7 @@ def check_baseline(node: Mapping[str, Any], specs: Sequence[RecordingSpec], long
     ValueError
         Where it is not fitted in one go; and as :func:`check_filters`.
     """
-    check_kind(node)
+    check_fitted_at_once(node)
     check_filters(lambda: LN(specs, node["duration_s"], node["patch"], node["nonlinearity"]), longest)
 
 
@@ -111,7 +114,7 @@ def fit_ln(
     patch: int,
     nonlinearity: Literal["exp", "softplus"] = "exp",
     predict: Literal["all", "last"] = "all",
-    max_frames: int = 60_000,
+    max_frames: int = MOST_FRAMES,
     progress: bool = True,
     kept: Kept | None = None,
 ) -> LN:

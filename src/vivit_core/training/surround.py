@@ -21,13 +21,12 @@ from vivit_core.parts.groups import class_of
 from vivit_core.rf.stretches import stretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.kept import user_kept
-from vivit_core.training.baseline import check_baseline, check_filters, fit_baseline, fit_ln
+from vivit_core.training.baseline import MOST_FRAMES, check_baseline, check_filters, fit_baseline, fit_ln
 from vivit_core.training.regression import HELD_OUT, Fit, Seen, best_of, fitted, in_groups
 
 log = logging.getLogger(__name__)
 
 OF_LN = ("duration_s", "patch", "nonlinearity", "predict")
-MOST_FRAMES = 60_000  # of a recording's split that are used, as of LN
 MEMORY = 2**27  # features that all units together see in all bins; where it would be more, fewer bins are used
 
 
@@ -71,7 +70,7 @@ def fit_surround_ln(datamodule: RecordingsDataModule, model: SurroundLN) -> Surr
     The model.
     """
     of_ln = {key: value for key, value in model.description().items() if key in OF_LN}
-    ln = fit_ln(datamodule, **of_ln, max_frames=MOST_FRAMES, kept=user_kept("ln"))
+    ln = fit_ln(datamodule, **of_ln, kept=user_kept("ln"))
     for recording in datamodule.recordings:
         name = recording.info.recording_id
         readout = model.readout(name)
