@@ -69,7 +69,7 @@ COLUMNS = (
     *("parameters, 10⁶", "seeds"),
 )
 RESAMPLES = 10_000
-MARKS = "<!-- tables of benchmarks/choices.py -->", "<!-- end of the tables -->"
+MARKS = "<!-- benchmarks/choices.py: {} -->", "<!-- end: {} -->"
 
 
 @dataclass(frozen=True)
@@ -309,13 +309,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=324, help="of the default; others take as long")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, which share the cores")
     parser.add_argument("--minutes", type=float, default=np.inf, help="after which no further training begins")
-    parser.add_argument("--folder", type=Path, default=ROOT / "outputs/choices", help="of the trainings")
+    parser.add_argument("--folder", type=Path, help="of the trainings; without it one of its own for each --results")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/choices.json", help="what was found")
     parser.add_argument("--page", type=Path, help="a Markdown page whose tables are replaced")
     parser.add_argument("settings", nargs="*", help="for every training, after --")
     asked = parser.parse_args()
     ends = time.monotonic() + 60 * asked.minutes
 
+    work = asked.folder or ROOT / "outputs/choices" / asked.results.stem
     usual = default_options()
     every = [choice for choice in choices(asked.groups) if usual[choice.group] != choice.option]
     every = [DEFAULT, *every, *(Choice("", word, (word,)) for word in asked.others)]
@@ -331,7 +332,7 @@ def main() -> None:
         if time.monotonic() > ends:
             refused.setdefault(choice.name, "no time was left")
             return
-        folder = asked.folder / f"seed{seed}" / re.sub(r"[^\w.]+", "-", choice.name)
+        folder = work / f"seed{seed}" / re.sub(r"[^\w.]+", "-", choice.name)
         steps = max(1, round(asked.steps / results.cost_of[choice.name] / EPOCHS))
         words = [
             *(*choice.with_settings(asked.settings), UNCOMPILED, f"seed={seed}", "trainer.max_minutes=inf"),
@@ -342,19 +343,21 @@ def main() -> None:
         if problem is None:
             results.add(choice.name, seed, found(folder))
         else:
-            refused.setdefault(choice.name, problem)
+            problem = re.sub(r"\s*\([^()]*/[^()]*\)", "", problem)  # without where it is found, on this machine
+            refused.setdefault(choice.name, f"refused: {problem.partition('. ')[0]}")
 
     with ThreadPoolExecutor(asked.jobs) as pool:
         list(pool.map(run, jobs))
 
-    text = "\n".join(tables(every, results, refused))
-    print(text)
-    if asked.page is not None:
-        write_between_marks(asked.page, text)
+    for name, lines in ((asked.results.name, scores(every, results, refused)), ("what the options are", abouts(every))):
+        text = "\n".join(lines)
+        print(text)
+        if asked.page is not None:
+            write_between_marks(asked.page, name, text)
 
 
-def tables(every: Sequence[Choice], results: Results, refused: Mapping[str, str]) -> Iterator[str]:
-    """Markdown: the scores of all choices, and what each is."""
+def scores(every: Sequence[Choice], results: Results, refused: Mapping[str, str]) -> Iterator[str]:
+    """Markdown: the scores of all choices."""
     words = ", ".join(f"`{word}`" for word in results.given)
     commits = sorted({own.commit for seeds in results.of.values() for own in seeds.values()})
     yield f"Each training as long as {words}; trained at {', '.join(commits)}.\n"
@@ -367,19 +370,24 @@ def tables(every: Sequence[Choice], results: Results, refused: Mapping[str, str]
             yield f"| {' | '.join(row)} |"
         elif choice.name in refused:
             yield f"| `{choice.name}` | {refused[choice.name]} {'| ' * (len(COLUMNS) - 1)}|"
-    yield "\n| option | what it is |\n|---|---|"
+
+
+def abouts(every: Sequence[Choice]) -> Iterator[str]:
+    """Markdown: what each choice is."""
+    yield "| option | what it is |\n|---|---|"
     for choice in every:
         if about := choice.about():
             yield f"| `{choice.name}` | {about} |"
 
 
-def write_between_marks(page: Path, text: str) -> None:
-    """Put the text where the page has its marks, in the place of what stands there."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    _, mark, after = rest.partition(MARKS[1])
+def write_between_marks(page: Path, name: str, text: str) -> None:
+    """Put the text where the page has the marks of this name, in the place of what stands there."""
+    begins, ends = (mark.format(name) for mark in MARKS)
+    before, _, rest = page.read_text(encoding="utf-8").partition(begins)
+    _, mark, after = rest.partition(ends)
     if not mark:
-        raise SystemExit(f"{page} has no lines {MARKS[0]} and {MARKS[1]} after it, between which the tables go")
-    page.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+        raise SystemExit(f"{page} has no lines {begins} and {ends} after it, between which a table goes")
+    page.write_text(f"{before}{begins}\n{text}\n{ends}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

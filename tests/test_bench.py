@@ -281,10 +281,12 @@ def test_choices_are_compared_at_equal_cost(
     import choices
 
     trained: list[Sequence[str]] = []
+    folders: list[Path] = []
 
     def train(words: Sequence[str], folder: Path, threads: int) -> str | None:
         trained.append(words)
-        return "no such thing" if "readout=attention" in words else None
+        folders.append(folder)
+        return "no such thing (at /tmp/x). Set another" if "readout=attention" in words else None
 
     def found(folder: Path) -> Any:
         bps = 0.5 + 0.1 * ("factorized" in folder.name) + 0.01 * int(folder.parent.name[-1])
@@ -295,7 +297,9 @@ def test_choices_are_compared_at_equal_cost(
     monkeypatch.setattr(choices, "found", found)
     monkeypatch.setattr(choices, "cost", lambda choice, settings: 2.0 if "factorized" in choice.option else 1.0)
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{choices.MARKS[0]}\nold\n{choices.MARKS[1]}\nafter\n")
+    begins, ends = choices.MARKS
+    names = "found.json", "what the options are", "others.json"
+    page.write_text("\n".join(["before", *(f"{begins}\nold\n{ends}\nafter".format(x, x) for x in names), ""]))
     words = [
         *("choices", "--groups", "readout", "--others", "data.weighting=equal", "--seeds", "0", "1", "--steps", "80"),
         *("--jobs", "2", "--folder", str(tmp_path / "made"), "--results", str(tmp_path / "found.json")),
@@ -310,9 +314,11 @@ def test_choices_are_compared_at_equal_cost(
     assert "trainer.steps_per_epoch=20" in retinotopic and "readout.std_max_px=9" in retinotopic
     assert len(trained) == 2 * 5  # the default, three other readouts, a weighting
     told = page.read_text()
-    assert told.startswith("before\n") and told.endswith("after\n") and "old" not in told
+    assert told.startswith("before\n") and told.endswith("after\n") and told.count("after") == 3
+    assert told.count("old") == 1, "the table of other results stays"
+    assert told.index("what the options are") < told.index("A mask over the frame")
     lines = {line.split("|")[1].strip(): line for line in told.splitlines() if line.startswith("| `")}
-    assert "+0.100 [+0.100, +0.100]" in told and " 0, 1 |" in told and "no such thing" in told
+    assert "+0.100 [+0.100, +0.100]" in told and " 0, 1 |" in told and "| refused: no such thing |" in told
     assert "`default`" in told and "`data.weighting=equal`" in lines
     trained.clear()
     choices.main()
@@ -321,6 +327,10 @@ def test_choices_are_compared_at_equal_cost(
     monkeypatch.setattr(sys, "argv", [*words[:-1], "readout.std_max_px=8"])
     with pytest.raises(SystemExit, match=r"std_max_px=9.*another --results"):
         choices.main()
+    folders.clear()
+    monkeypatch.setattr(sys, "argv", [*words[:12], "--results", str(tmp_path / "others.json")])
+    choices.main()
+    assert {folder.parent.parent for folder in folders} == {choices.ROOT / "outputs/choices/others"}
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setattr(choices, "default_twin", lambda: "another")
     with pytest.raises(SystemExit, match="beside another default twin"):

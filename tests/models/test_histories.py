@@ -237,11 +237,11 @@ def test_what_is_observed_and_what_stands_in_meet() -> None:
 
 def test_a_plan_knows_a_history() -> None:
     sizes: dict[str, Any] = {
-        "frame_shape": (1, 12, 16), "recordings": 1, "units": 7, "behavior": {}, "position_dim": 0,
+        "frame_shape": (1, 12, 16), "recordings": 1, "units": 700, "behavior": {}, "position_dim": 0,
         "clip_length": 16, "batch_size": 2,
     }  # fmt: skip
     model = vivit(modulator=None, registers=0)
     without, made = (plan(model | {"history": node}, READOUT, LIKELIHOOD, **sizes) for node in (None, POPULATION))
     (stage,) = [stage for stage in made.stages if stage.name == "1 histories"]
-    assert stage.shape == "(2, 16, 7)" and stage.parameters == made.parameters - without.parameters > 0
+    assert stage.shape == "(2, 16, 700)" and stage.parameters == made.parameters - without.parameters > 0
     assert made.activation_bytes > without.activation_bytes

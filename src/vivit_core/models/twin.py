@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
@@ -228,6 +229,11 @@ class Twin(Predictor):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Expected counts a bin: (B, T, U) for each recording, or (B, U) for ``predict="last"``."""
+        drives = self.drives(batch, self.predict == "last")
+        return {rid: self.rate(rid, drive, batch[rid]) for rid, drive in drives.items()}
+
+    def drives(self, batch: Batch, last: bool) -> dict[str, Drive]:
+        """What video and behavior make of each recording's units, without past counts: of all bins, or of the last."""
         adapted = {rid: self.adapt(rid, clips) for rid, clips in batch.items()}
         frames = torch.cat([frames for frames, _ in adapted.values()])
         behavior = torch.cat([behavior for _, behavior in adapted.values()])
@@ -237,14 +243,13 @@ class Twin(Predictor):
             maps = self.modulator(maps, behavior)
         clips = [own.shape[0] for own, _ in adapted.values()]
         theirs = zip(*(feature_map.split(clips) for feature_map in maps), strict=True)
-        counts = {}
+        drives = {}
         for rid, mine in zip(adapted, theirs, strict=True):
-            drive = self.readout(rid)(list(mine), bins, last=self.predict == "last")
+            drives[rid] = self.readout(rid)(list(mine), bins, last=last)
             if (own := self.own_filter(rid)) is not None:
                 added = own(self.seen(rid, batch[rid]))
-                drive = drive.plus(added.newest() if self.predict == "last" else added)
-            counts[rid] = self.rate(rid, drive, batch[rid])
-        return counts
+                drives[rid] = drives[rid].plus(added.newest() if last else added)
+        return drives
 
     def rate(self, recording_id: str, drive: Drive, clips: Clips) -> Tensor:
         """Expected counts, from what readouts and, where past counts are seen, the history make of clips."""
@@ -272,8 +277,7 @@ class Twin(Predictor):
             counts = torch.where(known, clips["counts"], torch.nan)
         rates = []
         for t in range(drive.value.shape[1]):
-            own = Drive(drive.value[:, t], None if drive.log_gain is None else drive.log_gain[:, t])
-            rates.append(past.rate(own))
+            rates.append(past.rate(drive.each(itemgetter((slice(None), t)))))
             past.observe(None if counts is None else counts[:, t])
         return torch.stack(rates, dim=1)
 
@@ -309,7 +313,7 @@ class Twin(Predictor):
                 drive = drive.plus(filtered(self.seen(recording_id, clip)))
             if past is None:
                 return likelihood.rate(*drive)
-            return past.rate(Drive(drive.value[None], None if drive.log_gain is None else drive.log_gain[None]))[0]
+            return past.rate(drive.each(lambda x: x[None]))[0]
 
         self.eval()
         old = 0 if clip_length is None else -clip_length % self.core.stride

@@ -14,11 +14,13 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
 from vivit_core.metrics.base import UnitMetric
 from vivit_core.metrics.unit_scores import Scorer
+from vivit_core.models.histories.base import History
 from vivit_core.models.likelihoods.base import LEAST_COUNTS, Likelihood
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.shifters.base import Shifter
 from vivit_core.parts.build import build
 from vivit_core.parts.groups import BESIDE_THE_CORE, consent
+from vivit_core.specs import Clips
 from vivit_core.testing import small
 from vivit_core.testing.small import Node, vivit
 from vivit_core.testing.twins import (
@@ -122,12 +124,29 @@ def check_history(node: Node | None, packages: Sequence[str] = ()) -> None:
     assert shown_BU.shape == (400, of.n_units), f"drawn(400) of 5 units gives {tuple(shown_BU.shape)}"
     share = float(shown_BU.any(1).float().mean())
     assert share <= history.shown + 0.1, f"past counts are seen in {share:.2f} of the clips, and shown={history.shown}"
+    part_BU = history.part(3)
+    assert part_BU.shape == (3, of.n_units) and part_BU.dtype == torch.bool, "part(3) is not (3, units), true or false"
+    check_weights(history, small.clips(of))
     hidden = small.clips(of)
     hidden["observed"] = torch.zeros_like(hidden["observed"])
     plain = {key: hidden[key] for key in ("frames", "behavior")}
     twin.eval()
     with torch.no_grad():
         assert torch.equal(twin({"a": hidden})["a"], twin({"a": plain})["a"]), "counts that nobody observed are seen"
+
+
+@torch.no_grad()
+def check_weights(history: History, shown: Clips) -> None:
+    """What a history weighs, and with which weights, which are taken over as they are given."""
+    past = history.before(shown["counts"], shown["valid"])
+    for scale in (1.0, 2.0):
+        gain_BTU = history.gain(*past)
+        weighed_BTU = (history.looked(*past) * history.weights()).sum(-1)
+        assert torch.allclose(gain_BTU, weighed_BTU, atol=1e-4), "looked() times weights() is not gain()"
+        assert gain_BTU.shape == shown["counts"].shape, "gain() is not of the clips' bins"
+        weights_UW = scale * torch.randn(history.weights().shape)
+        history.take(weights_UW)
+        assert torch.equal(history.weights(), weights_UW), "take() does not take the weights that weights() then gives"
 
 
 def check_latent(node: Node | None, packages: Sequence[str] = ()) -> None:

@@ -73,14 +73,8 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     the readout has no weights that can be fitted (``Readout.weighed``), or there are fewer than ``HELD_OUT`` clips.
     """
     units, likelihood = slice(0, recording.info.n_units), twin.likelihood(recording.info.recording_id)
-    windows, choosing = (
-        evaluation_windows(recording.info.trials, split, clip_length, burn_in) for split in ("train", "val")
-    )
-    choosing = [window for window in choosing if recording.valid(window.score_start, window.score_stop).any()]
-    if scored_bins(choosing) * LEAST_SHARE < scored_bins(windows):  # too little to choose by
-        choosing += windows[HELD_OUT - 1 :: HELD_OUT]
-        del windows[HELD_OUT - 1 :: HELD_OUT]
-    if len(windows) + len(choosing) < HELD_OUT or not windows:
+    windows, choosing = fitted_and_deciding(recording, clip_length, burn_in)
+    if not windows:
         return None
     if (one := look(twin, recording, windows[:1], [], slice(0, 1))) is None:
         return None
@@ -110,6 +104,18 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     return int(took_U.sum())
 
 
+def fitted_and_deciding(recording: Recording, clip_length: int, burn_in: int) -> tuple[list[Window], list[Window]]:
+    """Clips that may be fitted to, and those that decide: none of the first where all are fewer than ``HELD_OUT``."""
+    windows, choosing = (
+        evaluation_windows(recording.info.trials, split, clip_length, burn_in) for split in ("train", "val")
+    )
+    choosing = [window for window in choosing if recording.valid(window.score_start, window.score_stop).any()]
+    if scored_bins(choosing) * LEAST_SHARE < scored_bins(windows):  # too little to choose by
+        choosing += windows[HELD_OUT - 1 :: HELD_OUT]
+        del windows[HELD_OUT - 1 :: HELD_OUT]
+    return (windows, choosing) if len(windows) + len(choosing) >= HELD_OUT else ([], choosing)
+
+
 def deciding(bins: int) -> int:
     """How many held-out bins decide where so many are fitted to."""
     return max(1, min(bins // HELD_OUT, MOST_DECIDING))
@@ -123,6 +129,20 @@ def evenly(windows: Sequence[Window], bins: int) -> list[Window]:
     """As many of them as score about so many bins, evenly taken; at least ``HELD_OUT`` where there are so many."""
     number = min(len(windows), max(HELD_OUT, len(windows) * bins // scored_bins(windows)))
     return [windows[int(i)] for i in np.linspace(0, len(windows) - 1, number)]
+
+
+def shown(twin: Twin, recording: Recording, start: int, stop: int) -> Clips:
+    """One clip of a recording, where the twin lies."""
+    device = next(twin.parameters()).device
+    behavior = recording.behavior(start, stop, twin.specs[recording.info.recording_id].behavior)
+    frames, moved = (torch.as_tensor(x, device=device)[None] for x in (recording.frames(start, stop), behavior))
+    return {"frames": frames, "behavior": moved}
+
+
+def done(recording: Recording, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What units did, and which of it is valid, (N, U)."""
+    counts_NU, valid = (torch.as_tensor(of(start, stop), device=device) for of in (recording.counts, recording.valid))
+    return counts_NU, valid.expand(counts_NU.shape)
 
 
 def look(
@@ -139,11 +159,7 @@ def look(
     readout, device = twin.readout(name), next(twin.parameters()).device
     columns: list[tuple[Tensor, ...]] = []
     for number, (start, stop, scored, _) in enumerate((*windows, *choosing)):
-        behavior = recording.behavior(start, stop, twin.specs[name].behavior)
-        clips: Clips = {
-            "frames": torch.as_tensor(recording.frames(start, stop), device=device)[None],
-            "behavior": torch.as_tensor(behavior, device=device)[None],
-        }
+        clips = shown(twin, recording, start, stop)
         frames, moved = twin.adapt(name, clips)
         maps = twin.core(frames)
         if twin.modulator is not None:
@@ -164,11 +180,9 @@ def look(
         weights = Weights([own for own, _ in of_drive], [own for own, _ in of_gain], readout.bias)
         drives = sum(x_NUC.shape[2] for _, x_NUC in of_drive)
         x_NUK = torch.cat([x_NUC for _, x_NUC in (*of_drive, *of_gain)], dim=2).clamp(-MOST, MOST).to(precision)
-        counts_NU, valid_NU = (
-            torch.as_tensor(x, device=device) for x in (recording.counts(scored, stop), recording.valid(scored, stop))
-        )
+        counts_NU, valid_NU = done(recording, scored, stop, device)
         held_N = torch.full((stop - scored,), number >= len(windows), device=device)
-        columns.append((x_NUK, counts_NU[:, units], valid_NU.expand(counts_NU.shape)[:, units], held_N))
+        columns.append((x_NUK, counts_NU[:, units], valid_NU[:, units], held_N))
     assert weights is not None
     x_UNK = torch.cat([x_NUK.transpose(0, 1) for x_NUK, *_ in columns], dim=1)
     counts_NU, valid_NU, held_N = (torch.cat([each[part] for each in columns]) for part in (1, 2, 3))

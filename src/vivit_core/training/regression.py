@@ -312,15 +312,19 @@ class Fit:
             return drive_UN.T, None
         return drive_UN.T, torch.einsum("unk,uk->un", self.z_UNK[..., d:], weights_UK[:, d:-1]).T
 
+    def rate(self, drive_NU: Tensor, log_gain_NU: Tensor | None = None) -> Tensor:
+        """What weights make of all bins."""
+        return self.likelihood.rate(drive_NU, log_gain_NU)
+
     def nats(self, state: State) -> Tensor:
         """(U,) of the bins that are fitted to; infinite where a rate is none."""
-        nats_NU = self.likelihood.nats(self.likelihood.rate(state.drive_NU, state.log_gain_NU), self.counts_NU)
+        nats_NU = self.likelihood.nats(self.rate(state.drive_NU, state.log_gain_NU), self.counts_NU)
         return torch.where(self.fit_NU, nats_NU, 0.0).sum(0, dtype=torch.float64).nan_to_num(nan=torch.inf).float()
 
     def held_nats(self, state: State) -> Tensor:
         """Of the bins that are held out, one by one."""
-        held_N, log_gain_NU = self.held_N, state.log_gain_NU
-        rate_NU = self.likelihood.rate(state.drive_NU[held_N], None if log_gain_NU is None else log_gain_NU[held_N])
+        held_N = self.held_N
+        rate_NU = self.rate(state.drive_NU, state.log_gain_NU)[held_N]
         return torch.where(self.valid_NU[held_N], self.likelihood.nats(rate_NU, self.counts_NU[held_N]), 0.0)
 
     def derivatives(self, state: State) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -330,8 +334,8 @@ class Fit:
         with torch.enable_grad():
             given = (state.drive_NU, state.log_gain_NU)
             parts = [part.detach().requires_grad_() for part in given if part is not None]
-            rate_NU = self.likelihood.rate(*parts)
-            slopes = torch.autograd.grad(rate_NU.sum(), parts)
+            rate_NU = self.rate(*parts)
+            slopes = torch.autograd.grad(rate_NU.sum(), parts, materialize_grads=True)
             rate_NU = rate_NU.detach().requires_grad_()
             nats = self.likelihood.nats(rate_NU, self.counts_NU).sum()
             (first_NU,) = torch.autograd.grad(nats, rate_NU, create_graph=True)

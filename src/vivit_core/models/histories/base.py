@@ -1,6 +1,7 @@
 """What every history keeps: from units' past counts to gains of their rates.
 
-Shape letters: B clips, T bins, U units, K functions of the basis, L lags, P = T - 1 + L bins before any of T.
+Shape letters: B clips, T bins, U units, K functions of the basis, W weights of a unit, L lags, P = T - 1 + L bins
+before any of T.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ class History(nn.Module, ABC):
     -------------------------
     - take ``mean_counts`` in its constructor, given by the twin, and hand it on with ``bases``, ``lags`` and ``shown``;
       all other arguments are its YAML's keys;
-    - set ``observed``, and say ``gain``;
-    - say ``drawn``, where it is to be trained with some of the units observed.
+    - set ``observed``, and say ``looked``, ``weights`` and ``take``;
+    - say ``part``, where it is to be trained with some of the units observed, and ``find``, where more than weights is
+      learned.
 
     What the contract tests check (``vivit_core.testing.check_history``)
     -------------------------------------------------------------------
@@ -86,8 +88,8 @@ class History(nn.Module, ABC):
         self.register_buffer("std_U", mean_U.clamp_min(LEAST_COUNTS).sqrt())
 
     @abstractmethod
-    def gain(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
-        """(B, T, U) logarithm of the gain of the T bins that follow each ``lags`` bins of the past.
+    def looked(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
+        """What each unit weighs of the past, for the T bins that follow each ``lags`` bins of it: (B, T, U, W).
 
         Parameters
         ----------
@@ -95,9 +97,39 @@ class History(nn.Module, ABC):
         known_BPU : where they are, 1 or 0.
         """
 
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """With which each unit weighs it, (U, W)."""
+
+    @abstractmethod
+    def take(self, weights_UW: Tensor) -> None:
+        """Take over other weights."""
+
+    def find(self, left_over: Sequence[tuple[Tensor, Tensor]]) -> bool:
+        """Look for what is to be weighed, where that is learned too; the weights are fitted afterwards.
+
+        Parameters
+        ----------
+        left_over : of clips, what counts are beside the prediction without them, in their deviation, (T, U), zero where
+            they do not count; and the past of these bins, (P, U).
+
+        Returns
+        -------
+        Whether anything else is weighed now.
+        """
+        return False
+
+    def part(self, clips: int) -> Tensor:
+        """(B, U) whose past counts are seen in training clips that show any: all units'."""
+        return torch.ones(clips, len(self.mean_U), dtype=torch.bool)
+
     def drawn(self, clips: int) -> Tensor:
-        """(B, U) whose past counts are seen in training clips: all units', or in a share of the clips none's."""
-        return (torch.rand(clips, 1) < self.shown).expand(clips, len(self.mean_U))
+        """(B, U) whose past counts are seen in training clips: in a share of the clips none's."""
+        return (torch.rand(clips, 1) < self.shown) & self.part(clips)
+
+    def gain(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
+        """(B, T, U) logarithm of the gain of the T bins, before it is bounded."""
+        return (self.looked(past_BPU, known_BPU) * self.weights()).sum(-1)
 
     @torch.no_grad()
     def initialize(self, counts: Tensor, valid: Tensor) -> None:
@@ -109,9 +141,13 @@ class History(nn.Module, ABC):
 
     def forward(self, counts_BTU: Tensor, known_BTU: Tensor) -> Tensor:
         """(B, T, U) logarithm of the gain of each bin of clips, from which counts are known where."""
+        return bounded(self.gain(*self.before(counts_BTU, known_BTU)))
+
+    def before(self, counts_BTU: Tensor, known_BTU: Tensor) -> tuple[Tensor, Tensor]:
+        """Of clips, what ``looked`` takes: the past of each bin, before the first of which nothing is known."""
         seen_BTU, known = self.seen(counts_BTU, known_BTU)
         past_BPU, before_BPU = (F.pad(x, (0, 0, self.lags, 0))[:, :-1] for x in (seen_BTU, known))
-        return bounded(self.gain(past_BPU, before_BPU))
+        return past_BPU, before_BPU
 
     def seen(self, counts: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """What ``gain`` takes: counts in their standard deviation, and where they are known as numbers."""
@@ -188,9 +224,3 @@ def raised_cosines(bases: int, lags: int) -> Tensor:
     away_KL = (place_L - centers_K[:, None]) / (2 * (centers_K[1] - centers_K[0]))
     bump_KL = np.where(np.abs(away_KL) < 1, 0.5 + 0.5 * np.cos(np.pi * away_KL), 0.0)
     return torch.as_tensor((bump_KL / np.linalg.norm(bump_KL, axis=1, keepdims=True))[:, ::-1].copy()).float()
-
-
-def over_time(x_BPN: Tensor, kernel_NL: Tensor) -> Tensor:
-    """(B, T, N): each of N traces weighed over the lags before each bin, by a kernel of its own, oldest lag first."""
-    weighed = F.conv1d(rearrange(x_BPN, "b p n -> b n p"), kernel_NL[:, None], groups=len(kernel_NL))
-    return rearrange(weighed, "b n t -> b t n").float()

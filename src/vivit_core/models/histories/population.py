@@ -1,13 +1,19 @@
-"""Past spikes of the whole population, through a code of a few numbers."""
+"""Past spikes of the whole population, through a code of a few numbers (R of them). Shape letters as in ``base``."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vivit_core.models.histories.base import History, over_time
+from vivit_core.models.histories.base import History
+
+TINY = 1e-6  # of a sum of squares: where nothing was counted
+MOST_NOISE = 100.0  # λ, where units have nothing in common
 
 
 class Population(History):
@@ -44,12 +50,57 @@ class Population(History):
         self.offset_U = nn.Parameter(torch.zeros(units))
         self.log_noise = nn.Parameter(torch.zeros(()))  # of λ
 
-    def drawn(self, clips: int) -> Tensor:
-        shown_B1, part_B1 = torch.rand(clips, 1) < self.shown, torch.rand(clips, 1)
-        return shown_B1 & (torch.rand(clips, len(self.mean_U)) < part_B1)
+    def part(self, clips: int) -> Tensor:
+        """Another part of them in each clip."""
+        return torch.rand(clips, len(self.mean_U)) < torch.rand(clips, 1)
 
-    def gain(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
+    @torch.no_grad()
+    def find(self, left_over: Sequence[tuple[Tensor, Tensor]]) -> bool:
+        """Numbers that follow most of what is left over of the other units: the first singular vectors of how each
+        unit's counts go with the past of each other one, through each function of the basis. What of the first number
+        is noise is the part of its variance that units have by themselves."""
+        units, bases = len(self.mean_U), len(self.basis_KL)
+        each_NL = self.basis_KL.repeat(units, 1)
+        along_VUK, square_UKK = self.mean_U.new_zeros(units, units, bases), self.mean_U.new_zeros(units, bases, bases)
+        for rest_TU, past_PU in left_over:
+            seen_TUK = over_time(past_PU[None].repeat_interleave(bases, 2), each_NL)[0].unflatten(1, (units, bases))
+            along_VUK += torch.einsum("tv,tuk->vuk", rest_TU, seen_TUK)
+            square_UKK += torch.einsum("tuk,tuj->ukj", seen_TUK, seen_TUK)
+        along_VUK[range(units), range(units)] = 0.0  # what a unit's own past says, no other's does
+        size_UK = square_UKK.diagonal(dim1=1, dim2=2).clamp_min(TINY).sqrt()
+        _, _, found_SN = torch.linalg.svd((along_VUK / size_UK).flatten(1), full_matrices=False)
+        for number, found_N in enumerate(found_SN[: self.decode_RU.shape[0]]):
+            found_UK = found_N.unflatten(0, (units, bases)) / size_UK
+            of_unit_US, _, of_basis_SK = torch.linalg.svd(found_UK, full_matrices=False)
+            self.encode_UR[:, number], self.weight_RK[number] = of_unit_US[:, 0], of_basis_SK[0]
+        encode_U, weight_K = self.encode_UR[:, 0], self.weight_RK[0]
+        kernel_1L = weight_K @ self.basis_KL
+        code = [over_time((past_PU @ encode_U)[None, :, None], kernel_1L[None]) for _, past_PU in left_over]
+        alone = float((encode_U.square() * torch.einsum("ukj,k,j->u", square_UKK, weight_K, weight_K)).sum())
+        together = sum(float(own.square().sum()) for own in code)
+        self.log_noise.fill_(math.log(min(MOST_NOISE, alone / max(together - alone, alone / MOST_NOISE))))
+        return True
+
+    def looked(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
         code_BTR = over_time(past_BPU @ self.encode_UR, self.weight_RK @ self.basis_KL)
         share_BT1, noise = self.share_known(known_BPU.mean(2, keepdim=True)), self.log_noise.exp()
-        log_gain_BTU = ((code_BTR * (1 + noise) / (share_BT1 + noise)) @ self.decode_RU).float()
-        return log_gain_BTU + self.offset_U * share_BT1
+        code_BTR = (code_BTR * (1 + noise) / (share_BT1 + noise)).float()
+        looked_BTW = torch.cat([code_BTR, share_BT1], dim=-1)
+        return looked_BTW[:, :, None].expand(-1, -1, len(self.mean_U), -1)  # all units look at the same numbers
+
+    def gain(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
+        return self.looked(past_BPU, known_BPU)[:, :, 0] @ self.weights().T
+
+    def weights(self) -> Tensor:
+        return torch.cat([self.decode_RU.T, self.offset_U[:, None]], dim=1)
+
+    @torch.no_grad()
+    def take(self, weights_UW: Tensor) -> None:
+        self.decode_RU.copy_(weights_UW[:, :-1].T)
+        self.offset_U.copy_(weights_UW[:, -1])
+
+
+def over_time(x_BPN: Tensor, kernel_NL: Tensor) -> Tensor:
+    """(B, T, N): each of N traces weighed over the lags before each bin, by a kernel of its own, oldest lag first."""
+    weighed = F.conv1d(rearrange(x_BPN, "b p n -> b n p"), kernel_NL[:, None], groups=len(kernel_NL))
+    return rearrange(weighed, "b n t -> b t n").float()

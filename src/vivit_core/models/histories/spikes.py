@@ -1,13 +1,15 @@
-"""Each unit's own past spikes: refractoriness, bursts, adaptation."""
+"""Each unit's own past spikes: refractoriness, bursts, adaptation. Shape letters as in ``base``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vivit_core.models.histories.base import History, over_time
+from vivit_core.models.histories.base import History
 
 
 class OwnSpikes(History):
@@ -28,5 +30,17 @@ class OwnSpikes(History):
         self.weight_UK = nn.Parameter(torch.zeros(len(self.mean_U), bases))
         self.offset_U = nn.Parameter(torch.zeros(len(self.mean_U)))
 
-    def gain(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
-        return over_time(past_BPU, self.weight_UK @ self.basis_KL) + self.offset_U * self.share_known(known_BPU)
+    def looked(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
+        clips, _, units = past_BPU.shape
+        traces = rearrange(past_BPU, "b p u -> (b u) 1 p")
+        seen = F.conv1d(traces, self.basis_KL[:, None].to(traces.dtype)).float()
+        of_basis = rearrange(seen, "(b u) k t -> b t u k", b=clips, u=units)
+        return torch.cat([of_basis, self.share_known(known_BPU)[..., None]], dim=-1)
+
+    def weights(self) -> Tensor:
+        return torch.cat([self.weight_UK, self.offset_U[:, None]], dim=1)
+
+    @torch.no_grad()
+    def take(self, weights_UW: Tensor) -> None:
+        self.weight_UK.copy_(weights_UW[:, :-1])
+        self.offset_U.copy_(weights_UW[:, -1])

@@ -28,9 +28,13 @@ class Drive(NamedTuple):
     value: Tensor
     log_gain: Tensor | None = None
 
+    def each(self, of: Callable[[Tensor], Tensor]) -> Drive:
+        """A function of both."""
+        return Drive(of(self.value), None if self.log_gain is None else of(self.log_gain))
+
     def newest(self) -> Drive:
         """Of the newest bin alone, (B, U)."""
-        return Drive(self.value[:, -1], None if self.log_gain is None else self.log_gain[:, -1])
+        return self.each(lambda x: x[:, -1])
 
     def with_gain(self, log_gain: Tensor | None) -> Drive:
         """With another gain on top of its own; None: as it is."""

@@ -10,6 +10,7 @@ from vivit_core.data.datamodule import PASS, RecordingsDataModule
 from vivit_core.system.activity import stage
 from vivit_core.training.budget import FORWARD
 from vivit_core.training.data import TrainingData
+from vivit_core.training.history_fit import fit_history
 from vivit_core.training.module import TwinModule
 from vivit_core.training.readout_fit import deciding, fit_readout
 
@@ -22,8 +23,10 @@ class FitReadouts(Callback):
     """After the last optimizer step, and before the validation that follows it, gives each readout the weights that
     predict the training trials best, on the core as it is then (``training/readout_fit.py``).
 
+    What weighs past counts is fitted after that, beside what is predicted without them (``training/history_fit.py``).
+
     A training that ends earlier, by early stopping or a signal, has no last step, and keeps its weights. So do twins
-    that learn from a teacher, and those whose rates depend on past counts as well.
+    that learn from a teacher.
 
     Parameters
     ----------
@@ -57,13 +60,13 @@ class FitReadouts(Callback):
             data = data_of(trainer)
             bins = self.most(trainer, pl_module)
             clips = (bins + deciding(bins)) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
-            clips *= 1 + REGRESSION
+            clips *= (1 + REGRESSION) * (1 if pl_module.twin.histories is None else 2)
             # The first of the processes fits alone, and a batch is of all of them together.
             passes = clips * trainer.world_size / data.batch_size
             pl_module.last_passes = passes / trainer.accumulate_grad_batches
 
     def fits(self, module: TwinModule) -> bool:
-        return module.teacher is None and module.twin.histories is None
+        return module.teacher is None
 
     def most(self, trainer: Trainer, module: TwinModule) -> int:
         """Bins of each recording that the fit sees."""
@@ -84,8 +87,10 @@ class FitReadouts(Callback):
             with stage("the readouts' last fit", known_s and FORWARD * pl_module.last_passes * known_s):
                 for recording in data.recordings:
                     fit_readout(twin, recording, length, burn_in, bins)
+                    if twin.histories is not None:
+                        fit_history(twin, recording, length, burn_in, bins)
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
-        for fitted in (twin.readouts, twin.own_filters):
+        for fitted in (twin.readouts, twin.own_filters, twin.histories):
             if fitted is not None:
                 own = {name: value.cpu() for name, value in fitted.state_dict().items()}
                 fitted.load_state_dict(trainer.strategy.broadcast(own))

@@ -1,0 +1,147 @@
+"""The best weights of past counts, beside a twin whose prediction without them stands.
+
+What past counts tell depends on what the rest of the twin does not know. So when readouts have had their last fit
+(``readout_fit``), the weights that a training found for past counts are too large. Here they are a regression of a
+dozen numbers for each unit, with the rate that the twin predicts without past counts held.
+
+Shape letters: B clips, T bins of a clip, P the same and the lags before them, N bins that count, U
+units, W weights of a unit, K the same and the bias.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vivit_core.data.recording.reader import Recording
+from vivit_core.models.histories.base import History, bounded
+from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.models.readouts.base import Drive
+from vivit_core.models.twin import Twin
+from vivit_core.training.readout_fit import MEMORY, deciding, done, evenly, fitted_and_deciding, shown
+from vivit_core.training.regression import Fit, Seen, best_of, fitted, in_groups
+
+
+class GainFit(Fit):
+    """The regression of what multiplies rates of some units.
+
+    Parameters
+    ----------
+    held : what drives the units else, (N, U).
+    likelihood, seen, units, weights_UK : of :class:`Fit`; there is no drive, and the bias stays as it is.
+    """
+
+    def __init__(self, held: Drive, likelihood: Likelihood, seen: Seen, units: slice, weights_UK: Tensor) -> None:
+        super().__init__(likelihood, seen, units, weights_UK)
+        self.held = held
+
+    def rate(self, drive_NU: Tensor, log_gain_NU: Tensor | None = None) -> Tensor:
+        assert log_gain_NU is not None
+        return self.likelihood.rate(*self.held.with_gain(bounded(log_gain_NU)))
+
+
+class Clip(NamedTuple):
+    """What the twin makes of one without past counts (T, U), and what units did: all of the clip's T bins."""
+
+    drive: Drive
+    counts: Tensor
+    valid: Tensor
+    first: int  # bin that counts
+    decides: bool
+
+    def scored(self) -> Drive:
+        return self.drive.each(lambda x: x[self.first :])
+
+
+@torch.no_grad()
+def fit_history(twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int) -> int | None:
+    """Give past counts of one recording the weights that predict its training trials best.
+
+    Where what is weighed is learned too (``History.find``), it is looked for, and taken where it predicts the clips
+    that decide better than what the training found.
+
+    Parameters
+    ----------
+    twin : with a history, in evaluation, wherever it lies. Only this recording's history changes.
+    recording : which of its clips are fitted to, and which decide, is as for readouts.
+    clip_length, burn_in : bins of a clip, and those at its start that do not count.
+    bins : about so many count; fewer where all units together see more than half of ``MEMORY`` numbers in them.
+
+    Returns
+    -------
+    How many units took over other weights than they had; None where there are too few clips.
+    """
+    name = recording.info.recording_id
+    history, likelihood = twin.history(name), twin.likelihood(name)
+    windows, choosing = fitted_and_deciding(recording, clip_length, burn_in)
+    if not windows:
+        return None
+    bins = min(bins, MEMORY // 2 // history.weights().numel())
+    windows, choosing = evenly(windows, bins), evenly(choosing, deciding(bins))
+    clips: list[Clip] = []
+    for number, (start, stop, scored, _) in enumerate((*windows, *choosing)):
+        drives = twin.drives({name: shown(twin, recording, start, stop)}, last=False)
+        drive = drives[name].each(lambda x_BTU: x_BTU[0])
+        counts_TU, valid_TU = done(recording, start, stop, drive.value.device)
+        clips.append(Clip(drive, counts_TU, valid_TU, scored - start, number >= len(windows)))
+    took = fit_weights(history, likelihood, clips)
+    before, nats = copy.deepcopy(history.state_dict()), deciding_nats(history, likelihood, clips)
+    if history.find([left_over(history, likelihood, clip) for clip in clips if not clip.decides]):
+        history.take(torch.zeros_like(history.weights()))
+        found = fit_weights(history, likelihood, clips)
+        if deciding_nats(history, likelihood, clips) < nats:
+            return found
+        history.load_state_dict(before)
+    return took
+
+
+def fit_weights(history: History, likelihood: Likelihood, clips: Sequence[Clip]) -> int:
+    """How many units took over weights that were fitted, with such parts of the units observed as in training."""
+    seen: list[Tensor] = []
+    for clip in clips:
+        known_BTU = clip.valid[None] & history.part(1).to(clip.valid.device)[:, None]
+        x_BTUW = history.looked(*history.before(clip.counts[None], known_BTU))
+        seen.append(x_BTUW[0, clip.first :].transpose(0, 1))
+    counts_NU = torch.cat([clip.counts[clip.first :] for clip in clips])
+    valid_NU = torch.cat([clip.valid[clip.first :] for clip in clips])
+    held_N = torch.cat([clip.valid.new_full((len(clip.valid) - clip.first,), clip.decides) for clip in clips])
+    gains = [gain_TU for clip in clips if (gain_TU := clip.scored().log_gain) is not None]
+    drive = Drive(torch.cat([clip.scored().value for clip in clips]), torch.cat(gains) if gains else None)
+    all_seen = Seen(torch.cat(seen, dim=1), counts_NU, valid_NU, held_N, 0, 0)
+    begun_UK = F.pad(history.weights(), (0, 1))
+
+    def fit(some: slice) -> Fit:
+        own = likelihood.of_units(range(some.start, some.stop))
+        return GainFit(drive.each(lambda x_NU: x_NU[:, some]), own, all_seen, some, begun_UK[some])
+
+    groups = in_groups(slice(0, len(begun_UK)), all_seen.x_UNK[0].numel())
+    better_UK, took_U = best_of([fitted(fit, all_seen, groups)], begun_UK)
+    history.take(better_UK[:, :-1])
+    return int(took_U.sum())
+
+
+def deciding_nats(history: History, likelihood: Likelihood, clips: Sequence[Clip]) -> float:
+    """Of the clips that decide, where all past counts are known."""
+    total = 0.0
+    for clip in clips:
+        if clip.decides:
+            log_gain_TU = history(clip.counts[None], clip.valid[None])[0, clip.first :]
+            rate_TU = likelihood.rate(*clip.scored().with_gain(log_gain_TU))
+            valid_TU = clip.valid[clip.first :]
+            counts_TU = torch.where(valid_TU, clip.counts[clip.first :], 0.0)
+            total += float(torch.where(valid_TU, likelihood.nats(rate_TU, counts_TU), 0.0).sum(dtype=torch.float64))
+    return total
+
+
+def left_over(history: History, likelihood: Likelihood, clip: Clip) -> tuple[Tensor, Tensor]:
+    """Of a clip's bins that count, counts less what is predicted without their past, in Poisson's deviation, (T, U);
+    and their past (P, U)."""
+    rate_TU, first = likelihood.rate(*clip.scored()), clip.first
+    rest_TU = (clip.counts[first:] - rate_TU) / rate_TU.sqrt()
+    past_BPU, _ = history.before(clip.counts[None], clip.valid[None])
+    return torch.where(clip.valid[first:], rest_TU, 0.0), past_BPU[0, first:]
