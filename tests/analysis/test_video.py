@@ -19,11 +19,13 @@ from small_recordings import small_arrays
 
 from vivit_core.analysis.video.numbers import predict_video
 from vivit_core.analysis.video.section import report_section
+from vivit_core.data import rates as rate_files
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.video.files import open_video
 from vivit_core.models.ensemble import Ensemble
+from vivit_core.plotting.film import RatesBeside
 from vivit_core.specs import RecordingSpec
 
 DEFAULTS: dict[str, Any] = {
@@ -173,6 +175,34 @@ def test_a_film_as_mp4(tmp_path: Path) -> None:
     assert (tmp_path / "f.mp4").read_bytes() == shown  # the video itself, which it would have replaced
     with pytest.raises(ValueError, match=r"film=.*f\.mov: a film is \.mp4 or \.gif"):
         predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, film=tmp_path / "f.mov")
+
+
+@pytest.mark.parametrize("fails", ["film", "rates"])
+def test_rates_and_film_are_both_made_or_neither(fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the same command may be given again."""
+    model = tiny_models.twin(tiny_models.vivit(), tiny_models.spec(behavior=0))
+    np.save(tmp_path / "v.npy", gray(120, 12, 16))
+
+    def full(self: Any, *args: Any) -> None:
+        if fails == "rates":
+            assert all(list(own.pieces) for own in args[0])
+            assert (tmp_path / "f.gif").exists()
+        raise OSError("no space left")
+
+    def predict() -> None:
+        film = tmp_path / "f.gif"
+        predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120, film=film, film_s=0.1)
+
+    with monkeypatch.context() as patch:
+        if fails == "film":
+            patch.setattr(RatesBeside, "film", full)
+        else:
+            patch.setattr(rate_files, "write_h5", full)
+        with pytest.raises(OSError, match="no space left"):
+            predict()
+    assert {path.name for path in tmp_path.iterdir()} <= {"v.npy", "pictures"}
+    predict()
+    assert (tmp_path / "f.gif").exists()
 
 
 @pytest.mark.slow

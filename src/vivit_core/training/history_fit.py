@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +22,8 @@ from vivit_core.models.histories.base import History, bounded
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.readouts.base import Drive
 from vivit_core.models.twin import Twin
-from vivit_core.training.readout_fit import MEMORY, deciding, done, evenly, fitted_and_deciding, shown
+from vivit_core.training.predicted_clips import Clip, predicted_clips
+from vivit_core.training.readout_fit import MEMORY
 from vivit_core.training.regression import Fit, Seen, best_of, fitted, in_groups
 
 
@@ -43,19 +43,6 @@ class GainFit(Fit):
     def rate(self, drive_NU: Tensor, log_gain_NU: Tensor | None = None) -> Tensor:
         assert log_gain_NU is not None
         return self.likelihood.rate(*self.held.with_gain(bounded(log_gain_NU)))
-
-
-class Clip(NamedTuple):
-    """What the twin makes of one without past counts (T, U), and what units did: all of the clip's T bins."""
-
-    drive: Drive
-    counts: Tensor
-    valid: Tensor
-    first: int  # bin that counts
-    decides: bool
-
-    def scored(self) -> Drive:
-        return self.drive.each(lambda x: x[self.first :])
 
 
 @torch.no_grad()
@@ -78,17 +65,9 @@ def fit_history(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     """
     name = recording.info.recording_id
     history, likelihood = twin.history(name), twin.likelihood(name)
-    windows, choosing = fitted_and_deciding(recording, clip_length, burn_in)
-    if not windows:
+    clips = predicted_clips(twin, recording, clip_length, burn_in, min(bins, MEMORY // 2 // history.weights().numel()))
+    if not clips:
         return None
-    bins = min(bins, MEMORY // 2 // history.weights().numel())
-    windows, choosing = evenly(windows, bins), evenly(choosing, deciding(bins))
-    clips: list[Clip] = []
-    for number, (start, stop, scored, _) in enumerate((*windows, *choosing)):
-        drives = twin.drives({name: shown(twin, recording, start, stop)}, last=False)
-        drive = drives[name].each(lambda x_BTU: x_BTU[0])
-        counts_TU, valid_TU = done(recording, start, stop, drive.value.device)
-        clips.append(Clip(drive, counts_TU, valid_TU, scored - start, number >= len(windows)))
     took = fit_weights(history, likelihood, clips)
     before, nats = copy.deepcopy(history.state_dict()), deciding_nats(history, likelihood, clips)
     if history.find([left_over(history, likelihood, clip) for clip in clips if not clip.decides]):

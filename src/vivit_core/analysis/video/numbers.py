@@ -3,7 +3,7 @@ video's length costs time but no memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from vivit_core.plotting.film import RatesBeside, check_film
 from vivit_core.system.terminal import track
 
 SHOWN_UNITS = 8  # beside the stimulus: those whose rates change most
+Piece = Mapping[str, np.ndarray]
 MOST_KEPT = 20_000  # bins of frames and rates that are held in memory for pictures
 
 
@@ -95,21 +96,41 @@ def predict_video(
         kept = min(MOST_KEPT, max(2, round(film_s * match.spec.frame_rate_hz)))
         shown[name] = Showing(model, match, transforms, given, behavior or video, kept)
     model.to(device).eval()
-    parts = [
-        replace(rates, pieces=iter(track(rates.pieces, f"predict {name}", disable=not progress)))
-        for name, rates in ((name, own.predicted()) for name, own in shown.items())
-    ]
+
+    def draw(name: str, own: Showing) -> None:
+        beside = rates_beside(own, f"{video.name}, and units of {name}")
+        beside.at(beside.frames_CTHW.shape[1] // 2)
+        beside.save(pictures / f"prediction_{file_name(name)}.png")
+        if film is not None and name == next(iter(shown)):
+            beside.film(film)
+
+    def drawn(name: str, own: Showing, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Pictures and film as soon as what they show is there: one that fails does so before hours of video, and
+        while no file of rates is whole."""
+        waits = True
+        for piece in pieces:
+            if waits and own.full:
+                draw(name, own)
+                waits = False
+            yield piece
+        if waits:
+            draw(name, own)
+
+    parts = []
+    for name, own in shown.items():
+        rates = own.predicted()
+        pieces = iter(track(rates.pieces, f"predict {name}", disable=not progress))
+        parts.append(replace(rates, pieces=drawn(name, own, pieces)))
 
     def told() -> dict[str, Any]:
         return {**about, "video": str(video), "recordings": {name: own.summary() for name, own in shown.items()}}
 
-    files = write_rates(out, parts, told)
-    for name, own in shown.items():
-        beside = rates_beside(own, f"{video.name}, and units of {name}")
-        beside.at(beside.frames_CTHW.shape[1] // 2)
-        beside.save(pictures / f"prediction_{file_name(name)}.png")
-        if film is not None and own is next(iter(shown.values())):
-            beside.film(film)
+    try:
+        files = write_rates(out, parts, told)
+    except BaseException:
+        if film is not None:
+            film.unlink(missing_ok=True)  # so that the command may be given again; it was not there before
+        raise
     return told() | {"files": [str(file) for file in files], "film": None if film is None else str(film)}
 
 

@@ -135,6 +135,11 @@ class Showing:
             assert at == len(shown_T), "a bin was left out"
             self.missing += streams[0].missing_values
 
+    @property
+    def full(self) -> bool:
+        """Whether all that is kept for pictures is there."""
+        return self.done >= self.kept
+
     def note(self, frames_CTHW: np.ndarray, rates_TU: np.ndarray) -> None:
         """Keep what is kept of a piece."""
         if (left := self.kept - self.done) > 0:

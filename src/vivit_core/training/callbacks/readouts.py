@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
 from vivit_core.data.datamodule import PASS, RecordingsDataModule
+from vivit_core.models.twin import Twin
 from vivit_core.system.activity import stage
 from vivit_core.training.budget import FORWARD
 from vivit_core.training.data import TrainingData
 from vivit_core.training.history_fit import fit_history
+from vivit_core.training.latent_fit import fit_latent
 from vivit_core.training.module import TwinModule
 from vivit_core.training.readout_fit import deciding, fit_readout
 
@@ -23,7 +26,8 @@ class FitReadouts(Callback):
     """After the last optimizer step, and before the validation that follows it, gives each readout the weights that
     predict the training trials best, on the core as it is then (``training/readout_fit.py``).
 
-    What weighs past counts is fitted after that, beside what is predicted without them (``training/history_fit.py``).
+    What weighs past counts, and what units share, is fitted after that, beside the rates that stand then
+    (``training/history_fit.py``, ``training/latent_fit.py``).
 
     A training that ends earlier, by early stopping or a signal, has no last step, and keeps its weights. So do twins
     that learn from a teacher.
@@ -60,7 +64,7 @@ class FitReadouts(Callback):
             data = data_of(trainer)
             bins = self.most(trainer, pl_module)
             clips = (bins + deciding(bins)) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
-            clips *= (1 + REGRESSION) * (1 if pl_module.twin.histories is None else 2)
+            clips *= (1 + REGRESSION) * (1 + sum(part is not None for part in beside_rates(pl_module.twin)))
             # The first of the processes fits alone, and a batch is of all of them together.
             passes = clips * trainer.world_size / data.batch_size
             pl_module.last_passes = passes / trainer.accumulate_grad_batches
@@ -89,11 +93,18 @@ class FitReadouts(Callback):
                     fit_readout(twin, recording, length, burn_in, bins)
                     if twin.histories is not None:
                         fit_history(twin, recording, length, burn_in, bins)
+                    if twin.latents is not None:
+                        fit_latent(twin, recording, length, burn_in, bins)
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
-        for fitted in (twin.readouts, twin.own_filters, twin.histories):
+        for fitted in (twin.readouts, twin.own_filters, *beside_rates(twin)):
             if fitted is not None:
                 own = {name: value.cpu() for name, value in fitted.state_dict().items()}
                 fitted.load_state_dict(trainer.strategy.broadcast(own))
+
+
+def beside_rates(twin: Twin) -> tuple[nn.ModuleList | None, ...]:
+    """What is fitted beside the rates, each with a pass of its own over the clips."""
+    return twin.histories, twin.latents
 
 
 def windows_of(data: RecordingsDataModule) -> tuple[int, int]:

@@ -1,0 +1,71 @@
+"""What units share is found beside rates that stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_history_fit import shared
+from test_readout_fit import BURN_IN, CLIP, MODELS, TRIAL, made, recorded, responses
+
+from vivit_core.models.twin import Twin
+from vivit_core.training import latent_fit
+from vivit_core.training.latent_fit import fit_latent
+
+NODE = {
+    "_target_": "vivit_core.models.latents.shared_gain.SharedGain",
+    "rank": 1,
+    "hold": 3,
+    "memory": 2.0,
+    "std": 0.1,
+}
+VARIANCE = 0.25**2 / (1 - 0.95**2)  # of the gain's logarithm in ``shared``
+
+
+def sharing() -> Twin:
+    torch.manual_seed(0)
+    return made(MODELS["gains"] | {"latent": NODE})
+
+
+def covariances(twin: Twin) -> torch.Tensor:
+    """Of the logarithms of units' gains, pair by pair."""
+    latent = twin.latent("a")
+    assert latent is not None
+    return latent.log_covariance()[*torch.triu_indices(5, 5, 1)].detach()
+
+
+def test_a_gain_that_all_units_share_is_found_and_nothing_else_changes(tmp_path: Path) -> None:
+    twin = sharing()
+    recording = recorded(tmp_path, lambda *given: shared(twin, *given))
+    before = {name: x.clone() for name, x in twin.state_dict().items()}
+    assert covariances(twin).max() < 0.1 * VARIANCE
+    assert fit_latent(twin, recording, CLIP, BURN_IN, bins=100_000) is True
+    found = covariances(twin)
+    assert ((found > 0.6 * VARIANCE) & (found < 1.5 * VARIANCE)).all()
+    for name, value in twin.state_dict().items():
+        assert torch.equal(value, before[name]) != name.startswith("latents."), name
+
+
+def test_where_nothing_is_shared_nothing_is_found(tmp_path: Path) -> None:
+    twin = sharing()
+    recording = recorded(tmp_path, lambda *given: responses(twin, *given))
+    fit_latent(twin, recording, CLIP, BURN_IN, bins=100_000)
+    assert covariances(twin).abs().max() < 0.1 * VARIANCE and covariances(twin).abs().mean() < 0.03 * VARIANCE
+
+
+def test_what_costs_the_clips_that_decide_more_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = sharing()
+    recording = recorded(tmp_path, lambda *given: shared(twin, *given))
+
+    def worse(latent: torch.nn.Module, fitted: object) -> None:
+        with torch.no_grad():
+            latent.get_parameter("weight_UR").copy_(torch.tensor([[-1.0], [1.0], [-1.0], [1.0], [-1.0]]))
+
+    before = covariances(twin)
+    monkeypatch.setattr(latent_fit, "follow", worse)
+    assert fit_latent(twin, recording, CLIP, BURN_IN, bins=100_000) is False
+    assert torch.equal(covariances(twin), before)
+    assert fit_latent(twin, recording, TRIAL + 1, TRIAL, bins=100_000) is None  # no trial has a bin after so many
