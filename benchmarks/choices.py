@@ -344,12 +344,16 @@ def main() -> None:
             results.add(choice.name, seed, found(folder))
         else:
             problem = re.sub(r"\s*\([^()]*/[^()]*\)", "", problem)  # without where it is found, on this machine
-            refused.setdefault(choice.name, f"refused: {problem.partition('. ')[0]}")
+            refused.setdefault(choice.name, f"failed: {problem.partition('. ')[0]}")
 
     with ThreadPoolExecutor(asked.jobs) as pool:
         list(pool.map(run, jobs))
 
-    for name, lines in ((asked.results.name, scores(every, results, refused)), ("what the options are", abouts(every))):
+    options = [choice for choice in choices(list(GROUPS)) if usual[choice.group] != choice.option]  # whatever was asked
+    for name, lines in (
+        (asked.results.name, scores(every, results, refused)),
+        ("what the options are", abouts(options)),
+    ):
         text = "\n".join(lines)
         print(text)
         if asked.page is not None:

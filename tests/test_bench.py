@@ -318,7 +318,7 @@ def test_choices_are_compared_at_equal_cost(
     assert told.count("old") == 1, "the table of other results stays"
     assert told.index("what the options are") < told.index("A mask over the frame")
     lines = {line.split("|")[1].strip(): line for line in told.splitlines() if line.startswith("| `")}
-    assert "+0.100 [+0.100, +0.100]" in told and " 0, 1 |" in told and "| refused: no such thing |" in told
+    assert "+0.100 [+0.100, +0.100]" in told and " 0, 1 |" in told and "| failed: no such thing |" in told
     assert "`default`" in told and "`data.weighting=equal`" in lines
     trained.clear()
     choices.main()

@@ -186,7 +186,7 @@ def test_rates_and_film_are_both_made_or_neither(fails: str, tmp_path: Path, mon
     def full(self: Any, *args: Any) -> None:
         if fails == "rates":
             assert all(list(own.pieces) for own in args[0])
-            assert (tmp_path / "f.gif").exists()
+            assert (tmp_path / ".f.waiting.gif").exists() and not (tmp_path / "f.gif").exists()
         raise OSError("no space left")
 
     def predict() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import tiny_models
@@ -9,6 +11,9 @@ import torch
 from emulated import CUDA, OnGpu, emulated_gpu
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from test_history_fit import POPULATION, SPIKES, shared
+from test_latent_fit import NODE as LATENT
+from test_readout_fit import BURN_IN, CLIP, MODELS, made, recorded
 from tiny_training import WITHOUT_DROPOUT, make_twin, optimization, train
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -18,7 +23,10 @@ from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.likelihoods.loss import counted, summed_loss
 from vivit_core.models.ln import LN
 from vivit_core.models.load import load_twin
+from vivit_core.training import latent_fit, regression
+from vivit_core.training.beside_rates import fit_beside_rates
 from vivit_core.training.callbacks.averaging import Averaging
+from vivit_core.training.readout_fit import fit_readout
 from vivit_core.training.transfer import load_parts, pretrained
 
 WINDOWED = {"windowed": tiny_models.vivit(window=8), "frames-resized": tiny_models.vivit(frame_size=[8, 10])}
@@ -133,6 +141,46 @@ def test_the_baseline_on_the_gpu(gpu):
     expected = ln(batch)["a"].detach().numpy()
     moved = {"a": {key: value.to("cuda") for key, value in batch["a"].items()}}
     np.testing.assert_allclose(ln.to("cuda")(moved)["a"].detach().cpu().numpy(), expected, rtol=1e-5)
+
+
+class InTurn:
+    """A pool without threads, which the emulation does not reach."""
+
+    map = staticmethod(map)
+
+
+@contextmanager
+def no_threads():
+    yield InTurn()
+
+
+@pytest.mark.parametrize("history", [SPIKES, POPULATION], ids=["spikes", "population"])
+def test_the_last_fits_on_the_gpu_equal_the_cpus(history, tmp_path, monkeypatch, request):
+    model = MODELS["gains"] | {"history": history, "latent": LATENT}
+    monkeypatch.setattr(regression, "threads_for_units", no_threads)
+    monkeypatch.setattr(latent_fit, "STEPS", 5)
+    recording, found = None, []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        twin = made(model)
+        recording = recording or recorded(tmp_path, lambda *given, twin=twin: shared(twin, *given))
+        if device == "cuda":
+            request.getfixturevalue("gpu")
+            torch.use_deterministic_algorithms(True)
+        twin.to(device)
+        try:
+            torch.manual_seed(1)
+            assert fit_readout(twin, recording, CLIP, BURN_IN, bins=2000)
+            fit_beside_rates(twin, recording, CLIP, BURN_IN, bins=2000)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        found.append({name: value.cpu() for name, value in twin.state_dict().items()})
+    begun = made(model).state_dict()
+    for part in ("readouts.", "histories.", "latents."):
+        moved = {name for name in begun if name.startswith(part) and not torch.equal(begun[name], found[0][name])}
+        assert moved, f"{part} was not fitted"
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-2, atol=1e-3, msg=name)
 
 
 class Accelerator(CPUAccelerator):

@@ -36,11 +36,11 @@ def test_whether_a_training_still_improved_when_it_ended(
 def test_the_readouts_last_fit_is_no_improvement(tmp_path: Path) -> None:
     """Scores of a training of which four times the steps gave nothing."""
     (tmp_path / "metrics.csv").write_text("step,val/bps_mean\n1,1.158\n2,1.187\n3,1.187\n4,1.234\n")
-    settings: dict[str, Any] = {"callbacks": {"readouts": {"bins": 9}}, "teacher": None, "model": {"history": None}}
+    settings: dict[str, Any] = {"callbacks": {"readouts": {"bins": 9}}, "teacher": None}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "environment.json").write_text('{"ended": null}')
     assert still_improving(tmp_path) is False
-    for part, value in (("callbacks", {"readouts": None}), ("teacher", "x.ckpt"), ("model", {"history": {"lags": 3}})):
+    for part, value in (("callbacks", {"readouts": None}), ("teacher", "x.ckpt")):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | {part: value}))
         assert still_improving(tmp_path) is True
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))

@@ -78,7 +78,7 @@ def check_out(out: Path) -> None:
 
 
 def write_rates(out: Path, recordings: Sequence[PredictedRates], about: Callable[[], Mapping[str, Any]]) -> list[Path]:
-    """Write rates, each file whole or not at all.
+    """Write rates, all of them or none.
 
     Parameters
     ----------
@@ -109,9 +109,16 @@ def write_rates(out: Path, recordings: Sequence[PredictedRates], about: Callable
         files = [out.with_name(f"{out.stem}_{file_name(rates.recording_id)}.csv") for rates in recordings]
         for file in files:
             check_out(file)
-    for file, rates in zip(files, recordings, strict=True):
-        with atomic_write(file) as temporary:
-            write_csv(temporary, rates)
+    made: list[Path] = []
+    try:
+        for file, rates in zip(files, recordings, strict=True):
+            with atomic_write(file) as temporary:
+                write_csv(temporary, rates)
+            made.append(file)
+    except BaseException:
+        for file in made:  # which were not there before
+            file.unlink(missing_ok=True)
+        raise
     return files
 
 

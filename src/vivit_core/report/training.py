@@ -131,12 +131,8 @@ def has_last_fit(run: Path) -> bool:
     """Whether the last validation of a training followed a fit of its readouts (``callbacks/readouts.py``)."""
     settings = read_plain(run / "config.yaml") if (run / "config.yaml").is_file() else {}
     ended = read_plain(run / "environment.json").get("ended") if (run / "environment.json").is_file() else None
-    own = (
-        settings.get("callbacks", {}).get("readouts"),
-        settings.get("teacher"),
-        settings.get("model", {}).get("history"),
-    )
-    return ended is None and own[0] is not None and own[1] is None and own[2] is None
+    fitted, teacher = settings.get("callbacks", {}).get("readouts"), settings.get("teacher")
+    return ended is None and fitted is not None and teacher is None
 
 
 def counted(n: int, word: str) -> str:

@@ -1,29 +1,27 @@
 """The best weights of past counts, beside a twin whose prediction without them stands.
 
 What past counts tell depends on what the rest of the twin does not know. So when readouts have had their last fit
-(``readout_fit``), the weights that a training found for past counts are too large. Here they are a regression of a
-dozen numbers for each unit, with the rate that the twin predicts without past counts held.
+(``readout_fit``), the weights that a training found for past counts are too large. Here they are a regression of some
+numbers for each unit, with the rate that the twin predicts without past counts held.
 
-Shape letters: B clips, T bins of a clip, P the same and the lags before them, N bins that count, U
-units, W weights of a unit, K the same and the bias.
+Shape letters: B clips (one at a time), T bins of a clip that count, P the same and some before them, N all bins that
+count, U units, W weights of a unit, K the same and a bias, which stays.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vivit_core.data.recording.reader import Recording
 from vivit_core.models.histories.base import History, bounded
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.readouts.base import Drive
-from vivit_core.models.twin import Twin
-from vivit_core.training.predicted_clips import Clip, predicted_clips
-from vivit_core.training.readout_fit import MEMORY
+from vivit_core.training.predicted_clips import Clip
 from vivit_core.training.regression import Fit, Seen, best_of, fitted, in_groups
 
 
@@ -46,28 +44,21 @@ class GainFit(Fit):
 
 
 @torch.no_grad()
-def fit_history(twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int) -> int | None:
-    """Give past counts of one recording the weights that predict its training trials best.
+def fit_history(history: History, likelihood: Likelihood, clips: Sequence[Clip]) -> int:
+    """Give past counts the weights that predict clips best.
 
     Where what is weighed is learned too (``History.find``), it is looked for, and taken where it predicts the clips
     that decide better than what the training found.
 
     Parameters
     ----------
-    twin : with a history, in evaluation, wherever it lies. Only this recording's history changes.
-    recording : which of its clips are fitted to, and which decide, is as for readouts.
-    clip_length, burn_in : bins of a clip, and those at its start that do not count.
-    bins : about so many count; fewer where all units together see more than half of ``MEMORY`` numbers in them.
+    history, likelihood : of a recording's units; only the history changes.
+    clips : of these units.
 
     Returns
     -------
-    How many units took over other weights than they had; None where there are too few clips.
+    How many units took over other weights than they had.
     """
-    name = recording.info.recording_id
-    history, likelihood = twin.history(name), twin.likelihood(name)
-    clips = predicted_clips(twin, recording, clip_length, burn_in, min(bins, MEMORY // 2 // history.weights().numel()))
-    if not clips:
-        return None
     took = fit_weights(history, likelihood, clips)
     before, nats = copy.deepcopy(history.state_dict()), deciding_nats(history, likelihood, clips)
     if history.find([left_over(history, likelihood, clip) for clip in clips if not clip.decides]):
@@ -83,44 +74,44 @@ def fit_weights(history: History, likelihood: Likelihood, clips: Sequence[Clip])
     """How many units took over weights that were fitted, with such parts of the units observed as in training."""
     seen: list[Tensor] = []
     for clip in clips:
-        known_BTU = clip.valid[None] & history.part(1).to(clip.valid.device)[:, None]
-        x_BTUW = history.looked(*history.before(clip.counts[None], known_BTU))
-        seen.append(x_BTUW[0, clip.first :].transpose(0, 1))
-    counts_NU = torch.cat([clip.counts[clip.first :] for clip in clips])
-    valid_NU = torch.cat([clip.valid[clip.first :] for clip in clips])
-    held_N = torch.cat([clip.valid.new_full((len(clip.valid) - clip.first,), clip.decides) for clip in clips])
-    gains = [gain_TU for clip in clips if (gain_TU := clip.scored().log_gain) is not None]
-    drive = Drive(torch.cat([clip.scored().value for clip in clips]), torch.cat(gains) if gains else None)
-    all_seen = Seen(torch.cat(seen, dim=1), counts_NU, valid_NU, held_N, 0, 0)
+        known_BPU = clip.valid[None] & history.part(1).to(clip.valid.device)[:, None]
+        x_BPUW = history.looked(*history.before(clip.counts[None], known_BPU))
+        seen.append(x_BPUW[0, clip.first :].transpose(0, 1))
+    x_UNW = torch.cat(seen, dim=1)
+    del seen
+    counts_NU, valid_NU = (torch.cat([clip.scored()[part] for clip in clips]) for part in (0, 1))
+    held_N = torch.cat([clip.valid.new_full((len(clip.drive.value),), clip.decides) for clip in clips])
+    gains = [clip.drive.log_gain for clip in clips if clip.drive.log_gain is not None]
+    drive = Drive(torch.cat([clip.drive.value for clip in clips]), torch.cat(gains) if gains else None)
+    all_seen = Seen(x_UNW, counts_NU, valid_NU, held_N, 0, 0)
     begun_UK = F.pad(history.weights(), (0, 1))
 
     def fit(some: slice) -> Fit:
         own = likelihood.of_units(range(some.start, some.stop))
         return GainFit(drive.each(lambda x_NU: x_NU[:, some]), own, all_seen, some, begun_UK[some])
 
-    groups = in_groups(slice(0, len(begun_UK)), all_seen.x_UNK[0].numel())
+    groups = in_groups(slice(0, len(begun_UK)), x_UNW[0].numel())
     better_UK, took_U = best_of([fitted(fit, all_seen, groups)], begun_UK)
     history.take(better_UK[:, :-1])
     return int(took_U.sum())
 
 
 def deciding_nats(history: History, likelihood: Likelihood, clips: Sequence[Clip]) -> float:
-    """Of the clips that decide, where all past counts are known."""
+    """Of the clips that decide, where all past counts are known; infinite where a rate is none."""
     total = 0.0
     for clip in clips:
         if clip.decides:
             log_gain_TU = history(clip.counts[None], clip.valid[None])[0, clip.first :]
-            rate_TU = likelihood.rate(*clip.scored().with_gain(log_gain_TU))
-            valid_TU = clip.valid[clip.first :]
-            counts_TU = torch.where(valid_TU, clip.counts[clip.first :], 0.0)
-            total += float(torch.where(valid_TU, likelihood.nats(rate_TU, counts_TU), 0.0).sum(dtype=torch.float64))
-    return total
+            rate_TU, (counts_TU, valid_TU) = likelihood.rate(*clip.drive.with_gain(log_gain_TU)), clip.scored()
+            own_TU = likelihood.nats(rate_TU, torch.where(valid_TU, counts_TU, 0.0))
+            total += float(torch.where(valid_TU, own_TU, 0.0).sum(dtype=torch.float64))
+    return total if math.isfinite(total) else math.inf
 
 
 def left_over(history: History, likelihood: Likelihood, clip: Clip) -> tuple[Tensor, Tensor]:
     """Of a clip's bins that count, counts less what is predicted without their past, in Poisson's deviation, (T, U);
-    and their past (P, U)."""
-    rate_TU, first = likelihood.rate(*clip.scored()), clip.first
-    rest_TU = (clip.counts[first:] - rate_TU) / rate_TU.sqrt()
+    and their past, the same and the lags before."""
+    rate_TU, (counts_TU, valid_TU) = likelihood.rate(*clip.drive), clip.scored()
+    rest_TU = torch.where(valid_TU, (counts_TU - rate_TU) / rate_TU.sqrt(), 0.0)
     past_BPU, _ = history.before(clip.counts[None], clip.valid[None])
-    return torch.where(clip.valid[first:], rest_TU, 0.0), past_BPU[0, first:]
+    return rest_TU, past_BPU[0, clip.first :]

@@ -3,7 +3,7 @@
 While a twin learns its rates, what they lack looks like something that units share, and it changes with every step. So
 when readouts have had their last fit (``readout_fit``), a latent is fitted to what is left over.
 
-Shape letters: B clips, T bins, U units.
+Shape letters: B pieces, T bins of a piece, U units.
 """
 
 from __future__ import annotations
@@ -15,58 +15,63 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vivit_core.data.recording.reader import Recording
 from vivit_core.models.latents.base import Latent
-from vivit_core.models.twin import Twin
-from vivit_core.training.predicted_clips import Clip, predicted_clips
-from vivit_core.training.readout_fit import MEMORY
+from vivit_core.models.likelihoods.base import Likelihood
+from vivit_core.training.predicted_clips import Clip
+from vivit_core.training.regression import HELD_OUT
 
-STEPS = 150  # of Adam, each on all clips
+STEPS = 150  # of Adam, each on all pieces
 RATE = 0.05  # at its peak
+PIECE = 300  # bins of a clip that are taken as one; the work of a piece grows with the cube of its steps
+WORK = 2**27  # of all pieces: a minute or two of a core
 
 Counted = tuple[Tensor, Tensor, Tensor]
-"""Rates, counts and which of them are valid, (B, T, U) each, of clips of one length."""
+"""Rates, counts and which of them are valid, (B, T, U) each, of pieces of one length."""
 
 
-def fit_latent(twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int) -> bool | None:
-    """Let a recording's latent follow the gradient of what its training trials' counts cost together.
+@torch.no_grad()
+def fit_latent(latent: Latent, likelihood: Likelihood, clips: Sequence[Clip]) -> bool:
+    """Let a latent follow the gradient of what counts of clips cost together.
 
     Parameters
     ----------
-    twin : with a latent, in evaluation, wherever it lies. Only this recording's latent changes, and only where the
-        clips that decide cost less afterwards.
-    recording, clip_length, burn_in : as for :func:`~vivit_core.training.predicted_clips.predicted_clips`.
-    bins : about so many count; fewer where all units together see more than half of ``MEMORY`` numbers in them.
+    latent, likelihood : of a recording's units; only the latent changes.
+    clips : of these units; fewer are fitted to where they are more than ``WORK``.
 
     Returns
     -------
-    Whether it changed; None where there are too few clips.
+    Whether it changed: where the clips that decide cost less afterwards. It stays as it is where one clip is more than
+    can be worked on.
     """
-    name = recording.info.recording_id
-    latent, likelihood = twin.latent(name), twin.likelihood(name)
-    assert latent is not None
-    clips = predicted_clips(twin, recording, clip_length, burn_in, min(bins, MEMORY // 2 // recording.info.n_units))
-    if not clips:
-        return None
-
-    def counted(some: Sequence[Clip]) -> list[Counted]:
-        def stacked(alike: Sequence[Counted], part: int) -> Tensor:
-            return torch.stack([own[part] for own in alike])
-
-        each = [(likelihood.rate(*own.scored()), own.counts[own.first :], own.valid[own.first :]) for own in some]
-        lengths = sorted({len(rate_TU) for rate_TU, *_ in each})
-        alike = ([own for own in each if len(own[0]) == length] for length in lengths)
-        return [(stacked(own, 0), stacked(own, 1), stacked(own, 2)) for own in alike]
-
-    with torch.no_grad():
-        fitted, deciding = (counted([own for own in clips if own.decides == decides]) for decides in (False, True))
-        begun, before = copy.deepcopy(latent.state_dict()), float(cost(latent, deciding))
-    follow(latent, fitted)
-    with torch.no_grad():
-        if float(cost(latent, deciding)) < before:
-            return True
+    fitted = [clip for clip in clips if not clip.decides]
+    work = max(PIECE // latent.hold, 1) ** 3 * latent.rank**3
+    most = WORK // work  # pieces
+    pieces = sum(math.ceil(len(clip.drive.value) / PIECE) for clip in fitted)
+    if most < HELD_OUT:
+        return False
+    fitted = fitted[:: max(1, math.ceil(pieces / most))]
+    learned = counted(likelihood, fitted)
+    deciding = counted(likelihood, [clip for clip in clips if clip.decides])
+    begun, before = copy.deepcopy(latent.state_dict()), float(cost(latent, deciding))
+    follow(latent, learned)
+    if float(cost(latent, deciding)) < before:
+        return True
     latent.load_state_dict(begun)
     return False
+
+
+def counted(likelihood: Likelihood, clips: Sequence[Clip]) -> list[Counted]:
+    """All pieces of clips, those of one length together."""
+    alike: dict[int, list[Counted]] = {}
+    for clip in clips:
+        whole = likelihood.rate(*clip.drive), *clip.scored()
+        for rate_TU, counts_TU, valid_TU in zip(*(x.split(PIECE) for x in whole), strict=True):
+            alike.setdefault(len(rate_TU), []).append((rate_TU, counts_TU, valid_TU))
+    return [(stacked(own, 0), stacked(own, 1), stacked(own, 2)) for own in alike.values()]
+
+
+def stacked(pieces: Sequence[Counted], part: int) -> Tensor:
+    return torch.stack([own[part] for own in pieces])
 
 
 def follow(latent: Latent, fitted: Sequence[Counted]) -> None:

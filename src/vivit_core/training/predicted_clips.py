@@ -1,6 +1,6 @@
 """What a twin predicts of training clips, and what units did there: for what is fitted beside its rates.
 
-Shape letters: T bins of a clip, U units.
+Shape letters: T bins of a clip that count, P the same and some before them, U units.
 """
 
 from __future__ import annotations
@@ -17,21 +17,28 @@ from vivit_core.training.readout_fit import deciding, done, evenly, fitted_and_d
 
 
 class Clip(NamedTuple):
-    """What the twin makes of one without past counts (T, U), and what units did: all of the clip's T bins."""
+    """What the twin makes of a clip's bins that count, without past counts, (T, U); and what units did in these bins
+    and in some before them, (P, U)."""
 
     drive: Drive
     counts: Tensor
     valid: Tensor
-    first: int  # bin that counts
     decides: bool
 
-    def scored(self) -> Drive:
-        """Of the bins that count."""
-        return self.drive.each(lambda x: x[self.first :])
+    @property
+    def first(self) -> int:
+        """How many bins are before those that count."""
+        return len(self.counts) - len(self.drive.value)
+
+    def scored(self) -> tuple[Tensor, Tensor]:
+        """Counts of the bins that count, and which are valid, (T, U)."""
+        return self.counts[self.first :], self.valid[self.first :]
 
 
 @torch.no_grad()
-def predicted_clips(twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int) -> list[Clip]:
+def predicted_clips(
+    twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int, before: int
+) -> list[Clip]:
     """Clips that may be fitted to, and those that decide; none where they are too few.
 
     Parameters
@@ -40,6 +47,7 @@ def predicted_clips(twin: Twin, recording: Recording, clip_length: int, burn_in:
     recording : which of its clips are fitted to, and which decide, is as for readouts.
     clip_length, burn_in : bins of a clip, and those at its start that do not count.
     bins : about so many count.
+    before : bins whose counts are kept before those that count, at most.
     """
     name = recording.info.recording_id
     windows, choosing = fitted_and_deciding(recording, clip_length, burn_in)
@@ -49,7 +57,7 @@ def predicted_clips(twin: Twin, recording: Recording, clip_length: int, burn_in:
     clips: list[Clip] = []
     for number, (start, stop, scored, _) in enumerate((*windows, *choosing)):
         drives = twin.drives({name: shown(twin, recording, start, stop)}, last=False)
-        drive = drives[name].each(lambda x_BTU: x_BTU[0])
-        counts_TU, valid_TU = done(recording, start, stop, drive.value.device)
-        clips.append(Clip(drive, counts_TU, valid_TU, scored - start, number >= len(windows)))
+        drive = drives[name].each(lambda x_BTU, first=scored - start: x_BTU[0, first:].clone())  # type: ignore[misc]
+        counts_PU, valid_PU = done(recording, max(start, scored - before), stop, drive.value.device)
+        clips.append(Clip(drive, counts_PU, valid_PU, number >= len(windows)))
     return clips

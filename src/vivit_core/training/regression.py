@@ -104,7 +104,7 @@ class Seen:
         sure_UK = (1 - variance_UK * prior.ridge_K).nan_to_num(nan=0.0).clamp(0.0, 1.0)  # data decided, not the prior
         knows_UK = (sure_UK > LEAST_SURE) & weights_UK.isfinite()
         sure_K, units_K = torch.where(knows_UK, sure_UK, 0.0).sum(0), knows_UK.sum(0)
-        usual_K = torch.where(knows_UK, weights_UK, torch.nan).nanmedian(0).values.nan_to_num(nan=0.0)
+        usual_K = middle(torch.where(knows_UK, weights_UK, torch.inf), units_K)
         moved_UK = torch.where(knows_UK, (weights_UK - usual_K).square(), 0.0)
         most_K = moved_UK.sort(0, descending=True).values.gather(0, units_K[None] // ODD)[0].sqrt()
         weights_UK = torch.where(knows_UK, usual_K + (weights_UK - usual_K).clamp(-most_K, most_K), 0.0)
@@ -116,6 +116,14 @@ class Seen:
             ridge_K[some] = (sure_K[some] + FEW) / (moved_K[some] + FEW * usual)
         mean_K[-1] = 0.0
         return Prior(mean_K, ridge_K)
+
+
+def middle(values_UK: Tensor, known_K: Tensor) -> Tensor:
+    """The median over units of the smallest so many, the lower of two; zero of none. On a GPU, torch's own median is
+    refused where a training is to be deterministic."""
+    ordered_UK = values_UK.sort(0).values
+    found_K = ordered_UK.gather(0, ((known_K - 1).clamp_min(0) // 2)[None])[0]
+    return torch.where(known_K > 0, found_K, 0.0)
 
 
 def in_groups(units: slice, numbers: int) -> list[slice]:

@@ -96,17 +96,18 @@ def predict_video(
         kept = min(MOST_KEPT, max(2, round(film_s * match.spec.frame_rate_hz)))
         shown[name] = Showing(model, match, transforms, given, behavior or video, kept)
     model.to(device).eval()
+    # Without its name until the rates are whole, so that the same command may be given again after whatever happens.
+    waiting = None if film is None else film.with_name(f".{film.stem}.waiting{film.suffix}")
 
     def draw(name: str, own: Showing) -> None:
         beside = rates_beside(own, f"{video.name}, and units of {name}")
         beside.at(beside.frames_CTHW.shape[1] // 2)
         beside.save(pictures / f"prediction_{file_name(name)}.png")
-        if film is not None and name == next(iter(shown)):
-            beside.film(film)
+        if waiting is not None and name == next(iter(shown)):
+            beside.film(waiting)
 
     def drawn(name: str, own: Showing, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """Pictures and film as soon as what they show is there: one that fails does so before hours of video, and
-        while no file of rates is whole."""
+        """Pictures and film as soon as what they show is there: one that fails does so before hours of video."""
         waits = True
         for piece in pieces:
             if waits and own.full:
@@ -127,10 +128,11 @@ def predict_video(
 
     try:
         files = write_rates(out, parts, told)
-    except BaseException:
-        if film is not None:
-            film.unlink(missing_ok=True)  # so that the command may be given again; it was not there before
-        raise
+        if film is not None and waiting is not None:
+            waiting.replace(film)
+    finally:
+        if waiting is not None:
+            waiting.unlink(missing_ok=True)
     return told() | {"files": [str(file) for file in files], "film": None if film is None else str(film)}
 
 

@@ -224,3 +224,9 @@ def raised_cosines(bases: int, lags: int) -> Tensor:
     away_KL = (place_L - centers_K[:, None]) / (2 * (centers_K[1] - centers_K[0]))
     bump_KL = np.where(np.abs(away_KL) < 1, 0.5 + 0.5 * np.cos(np.pi * away_KL), 0.0)
     return torch.as_tensor((bump_KL / np.linalg.norm(bump_KL, axis=1, keepdims=True))[:, ::-1].copy()).float()
+
+
+def over_time(x_BPN: Tensor, kernel_NL: Tensor) -> Tensor:
+    """(B, T, N): each of N traces weighed over the lags before each bin, by a kernel of its own, oldest lag first."""
+    weighed = F.conv1d(rearrange(x_BPN, "b p n -> b n p"), kernel_NL[:, None], groups=len(kernel_NL))
+    return rearrange(weighed, "b n t -> b t n").float()

@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vivit_core.models.histories.base import History
+from vivit_core.models.histories.base import History, over_time
 
 TINY = 1e-6  # of a sum of squares: where nothing was counted
 MOST_NOISE = 100.0  # λ, where units have nothing in common
+MOST_UNITS = 2_048  # among which a code is looked for; the work grows with their cube
 
 
 class Population(History):
@@ -60,15 +59,21 @@ class Population(History):
         unit's counts go with the past of each other one, through each function of the basis. What of the first number
         is noise is the part of its variance that units have by themselves."""
         units, bases = len(self.mean_U), len(self.basis_KL)
+        if units > MOST_UNITS:
+            return False
         each_NL = self.basis_KL.repeat(units, 1)
         along_VUK, square_UKK = self.mean_U.new_zeros(units, units, bases), self.mean_U.new_zeros(units, bases, bases)
         for rest_TU, past_PU in left_over:
             seen_TUK = over_time(past_PU[None].repeat_interleave(bases, 2), each_NL)[0].unflatten(1, (units, bases))
             along_VUK += torch.einsum("tv,tuk->vuk", rest_TU, seen_TUK)
             square_UKK += torch.einsum("tuk,tuj->ukj", seen_TUK, seen_TUK)
-        along_VUK[range(units), range(units)] = 0.0  # what a unit's own past says, no other's does
+        along_VUK.diagonal(dim1=0, dim2=1).zero_()  # what a unit's own past says, no other's does
+        if not along_VUK.isfinite().all() or not along_VUK.any():
+            return False
         size_UK = square_UKK.diagonal(dim1=1, dim2=2).clamp_min(TINY).sqrt()
-        _, _, found_SN = torch.linalg.svd((along_VUK / size_UK).flatten(1), full_matrices=False)
+        along_VN = (along_VUK / size_UK).flatten(1)
+        _, found_VS = torch.linalg.eigh(along_VN @ along_VN.T)  # much smaller than the matrix itself; last is largest
+        found_SN = (along_VN.T @ found_VS.flip(1)).T
         for number, found_N in enumerate(found_SN[: self.decode_RU.shape[0]]):
             found_UK = found_N.unflatten(0, (units, bases)) / size_UK
             of_unit_US, _, of_basis_SK = torch.linalg.svd(found_UK, full_matrices=False)
@@ -77,8 +82,8 @@ class Population(History):
         kernel_1L = weight_K @ self.basis_KL
         code = [over_time((past_PU @ encode_U)[None, :, None], kernel_1L[None]) for _, past_PU in left_over]
         alone = float((encode_U.square() * torch.einsum("ukj,k,j->u", square_UKK, weight_K, weight_K)).sum())
-        together = sum(float(own.square().sum()) for own in code)
-        self.log_noise.fill_(math.log(min(MOST_NOISE, alone / max(together - alone, alone / MOST_NOISE))))
+        together = sum(float(own.square().sum()) for own in code) - alone
+        self.log_noise.fill_(math.log(alone / together if together * MOST_NOISE > alone > 0 else MOST_NOISE))
         return True
 
     def looked(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
@@ -89,7 +94,8 @@ class Population(History):
         return looked_BTW[:, :, None].expand(-1, -1, len(self.mean_U), -1)  # all units look at the same numbers
 
     def gain(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
-        return self.looked(past_BPU, known_BPU)[:, :, 0] @ self.weights().T
+        looked_BTW = self.looked(past_BPU, known_BPU)[:, :, 0]
+        return (looked_BTW[..., :-1] @ self.decode_RU).float() + looked_BTW[..., -1:] * self.offset_U
 
     def weights(self) -> Tensor:
         return torch.cat([self.decode_RU.T, self.offset_U[:, None]], dim=1)
@@ -98,9 +104,3 @@ class Population(History):
     def take(self, weights_UW: Tensor) -> None:
         self.decode_RU.copy_(weights_UW[:, :-1].T)
         self.offset_U.copy_(weights_UW[:, -1])
-
-
-def over_time(x_BPN: Tensor, kernel_NL: Tensor) -> Tensor:
-    """(B, T, N): each of N traces weighed over the lags before each bin, by a kernel of its own, oldest lag first."""
-    weighed = F.conv1d(rearrange(x_BPN, "b p n -> b n p"), kernel_NL[:, None], groups=len(kernel_NL))
-    return rearrange(weighed, "b n t -> b t n").float()

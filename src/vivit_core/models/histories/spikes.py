@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vivit_core.models.histories.base import History
+from vivit_core.models.histories.base import History, over_time
 
 
 class OwnSpikes(History):
@@ -36,6 +36,10 @@ class OwnSpikes(History):
         seen = F.conv1d(traces, self.basis_KL[:, None].to(traces.dtype)).float()
         of_basis = rearrange(seen, "(b u) k t -> b t u k", b=clips, u=units)
         return torch.cat([of_basis, self.share_known(known_BPU)[..., None]], dim=-1)
+
+    def gain(self, past_BPU: Tensor, known_BPU: Tensor) -> Tensor:
+        """With one kernel for each unit, which is smaller than what its functions see."""
+        return over_time(past_BPU, self.weight_UK @ self.basis_KL) + self.offset_U * self.share_known(known_BPU)
 
     def weights(self) -> Tensor:
         return torch.cat([self.weight_UK, self.offset_U[:, None]], dim=1)

@@ -20,7 +20,7 @@ class Latent(nn.Module, ABC):
     What a subclass has to do
     -------------------------
     - take ``mean_counts`` in its constructor, given by the twin; all other arguments are its YAML's keys;
-    - say ``more_nats`` and ``log_covariance``, and set ``hold``.
+    - say ``more_nats`` and ``log_covariance``, and set ``hold`` and ``rank``.
 
     What the contract tests check (``vivit_core.testing.check_latent``)
     ------------------------------------------------------------------
@@ -30,9 +30,11 @@ class Latent(nn.Module, ABC):
     Attributes
     ----------
     hold : bins for which the hidden cause stands still.
+    rank : its numbers.
     """
 
     hold: int
+    rank: int
 
     @abstractmethod
     def more_nats(self, rate_BTU: Tensor, counts_BTU: Tensor, mask_BTU: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class SharedGain(Latent):
         if not (memory > 0 and std > 0):
             raise ValueError(f"model.latent.memory={memory} and std={std} must be above zero")
         units = len(mean_counts)
-        self.hold = hold
+        self.hold, self.rank = hold, rank
         # All of one sign, as a common gain is; apart enough that a second number becomes another one.
         self.weight_UR = nn.Parameter(std * rank**-0.5 * (1 + 0.5 * torch.randn(units, rank)))
         self.log_memory_R = nn.Parameter(torch.full((rank,), math.log(memory)))

@@ -10,10 +10,9 @@ from torch import nn
 from vivit_core.data.datamodule import PASS, RecordingsDataModule
 from vivit_core.models.twin import Twin
 from vivit_core.system.activity import stage
+from vivit_core.training.beside_rates import fit_beside_rates
 from vivit_core.training.budget import FORWARD
 from vivit_core.training.data import TrainingData
-from vivit_core.training.history_fit import fit_history
-from vivit_core.training.latent_fit import fit_latent
 from vivit_core.training.module import TwinModule
 from vivit_core.training.readout_fit import deciding, fit_readout
 
@@ -27,7 +26,7 @@ class FitReadouts(Callback):
     predict the training trials best, on the core as it is then (``training/readout_fit.py``).
 
     What weighs past counts, and what units share, is fitted after that, beside the rates that stand then
-    (``training/history_fit.py``, ``training/latent_fit.py``).
+    (``training/beside_rates.py``).
 
     A training that ends earlier, by early stopping or a signal, has no last step, and keeps its weights. So do twins
     that learn from a teacher.
@@ -64,7 +63,7 @@ class FitReadouts(Callback):
             data = data_of(trainer)
             bins = self.most(trainer, pl_module)
             clips = (bins + deciding(bins)) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
-            clips *= (1 + REGRESSION) * (1 + sum(part is not None for part in beside_rates(pl_module.twin)))
+            clips *= (1 + REGRESSION) * passes_of(pl_module.twin)
             # The first of the processes fits alone, and a batch is of all of them together.
             passes = clips * trainer.world_size / data.batch_size
             pl_module.last_passes = passes / trainer.accumulate_grad_batches
@@ -77,7 +76,7 @@ class FitReadouts(Callback):
         data, recordings = data_of(trainer), len(module.twin.specs)
         there = max(recording.info.trials.of("train").n_bins for recording in data.recordings)
         trained = module.steps * trainer.accumulate_grad_batches * data.batch_size * (data.clip_length - data.burn_in)
-        return min(self.bins, there, int(SHARE * trained / recordings))
+        return min(self.bins, there, int(SHARE * trained / recordings / passes_of(module.twin)))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TwinModule)
@@ -91,10 +90,7 @@ class FitReadouts(Callback):
             with stage("the readouts' last fit", known_s and FORWARD * pl_module.last_passes * known_s):
                 for recording in data.recordings:
                     fit_readout(twin, recording, length, burn_in, bins)
-                    if twin.histories is not None:
-                        fit_history(twin, recording, length, burn_in, bins)
-                    if twin.latents is not None:
-                        fit_latent(twin, recording, length, burn_in, bins)
+                    fit_beside_rates(twin, recording, length, burn_in, bins)
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
         for fitted in (twin.readouts, twin.own_filters, *beside_rates(twin)):
             if fitted is not None:
@@ -103,8 +99,13 @@ class FitReadouts(Callback):
 
 
 def beside_rates(twin: Twin) -> tuple[nn.ModuleList | None, ...]:
-    """What is fitted beside the rates, each with a pass of its own over the clips."""
+    """What is fitted beside the rates."""
     return twin.histories, twin.latents
+
+
+def passes_of(twin: Twin) -> int:
+    """How often the core looks at the clips of a last fit: once more where something is fitted beside the rates."""
+    return 1 + any(part is not None for part in beside_rates(twin))
 
 
 def windows_of(data: RecordingsDataModule) -> tuple[int, int]:
