@@ -76,7 +76,7 @@ def shared_gains(
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_noise_correlations_of_pairs_that_were_never_measured_together(tmp_path: Path) -> None:
-    """The first six units were measured in one half of the training trials, the next six in the other, four in all."""
+    """The first six units were measured in one half of the trials, the next six in the other, four in all."""
     (simulated,) = SIMULATOR.make(tmp_path / "simulated")
     recording = Recording(simulated)
     info, rng = recording.info, np.random.default_rng(0)
@@ -84,8 +84,8 @@ def test_noise_correlations_of_pairs_that_were_never_measured_together(tmp_path:
     weight_U = rng.uniform(-0.3, 0.9, 16)
     gain_NU = shared_gains(info.trials, bins, weight_U, info.frame_rate_hz, rng)
     counts_NU = rng.poisson(recording.truth("rate", 0, bins).astype(np.float64) * gain_NU).astype(np.uint8)
-    valid_NU, train = np.ones(counts_NU.shape, bool), info.trials.of("train")
-    for number, (start, stop) in enumerate(zip(train.start, train.stop, strict=True)):
+    valid_NU = np.ones(counts_NU.shape, bool)
+    for number, (start, stop) in enumerate(zip(info.trials.start, info.trials.stop, strict=True)):
         valid_NU[start:stop, slice(0, 6) if number % 2 else slice(6, 12)] = False
     path = rewritten(recording.path, tmp_path / "sim0.h5", counts=counts_NU, valid=valid_NU)
     trained(tmp_path / "twin", path, *BARE, "model/latent=shared_gain")

@@ -119,3 +119,15 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, name: str, monkeypa
     with pytest.raises(NoRoomError, match=rf"no room to write .*{name}: No space left on device"):
         write_rates(tmp_path / name, parts("sim0"), lambda: ABOUT)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["r.h5", "r.npz", "r.csv"])
+def test_a_second_recording_that_fails_leaves_nothing_of_the_first(tmp_path: Path, name: str) -> None:
+    def failing() -> Iterator[dict[str, np.ndarray]]:
+        yield {"rates": RATES[:64]}
+        raise ValueError("rates are NaN")
+
+    both = [*parts("sim0"), *parts("sim1", pieces=failing())]
+    with pytest.raises(ValueError, match="rates are NaN"):
+        write_rates(tmp_path / name, both, lambda: ABOUT)
+    assert not list(tmp_path.iterdir())

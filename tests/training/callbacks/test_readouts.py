@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tiny_training import make_twin
 
+from vivit_core.models.twin import Twin
 from vivit_core.training.budget import AFTER, FORWARD, TimeBudget
+from vivit_core.training.callbacks import readouts
 from vivit_core.training.callbacks.readouts import FitReadouts
 
 TWIN = [
@@ -85,11 +89,88 @@ def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
             assert budget.steps == (90 if step == 10 else 20 + int((110 - 13 - 23) / 1.3))
 
 
-def test_twins_whose_weights_are_no_regression_have_none() -> None:
-    class Module:
-        teacher: Any = None
+class Module:
+    """What the callback asks a training's module for."""
 
-    plain, taught = Module(), Module()
-    taught.teacher = object()
-    fit = FitReadouts(100)
-    assert [fit.fits(module) for module in (plain, taught)] == [True, False]  # type: ignore[arg-type]
+    steps, teacher, budget, last_passes = 10, None, None, 0.0
+
+    def __init__(self, twin: Twin) -> None:
+        self.twin = twin
+
+
+def trainer(zero: bool = True, sent: Callable[[Any], Any] = lambda own: own) -> Any:
+    """The same of its trainer, in one of two processes."""
+    return SimpleNamespace(
+        sanity_checking=False, global_step=10, is_global_zero=zero, strategy=SimpleNamespace(broadcast=sent),
+        world_size=2, accumulate_grad_batches=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What was fitted, to what, in clips of how many bins, and to how many."""
+    called: list[tuple[Any, ...]] = []
+    trials = SimpleNamespace(of=lambda split: SimpleNamespace(n_bins=5000))
+    recordings = [SimpleNamespace(info=SimpleNamespace(trials=trials, recording_id=name)) for name in "ab"]
+    data = SimpleNamespace(
+        recordings=recordings, clip_length=60, burn_in=20, evaluation_length=240, evaluation_burn_in=20, batch_size=4
+    )
+    monkeypatch.setattr(readouts, "data_of", lambda trainer: data)
+    monkeypatch.setattr(readouts, "TwinModule", Module)
+    for name in ("fit_readout", "fit_beside_rates"):
+        monkeypatch.setattr(
+            readouts, name, lambda twin, recording, *clips, name=name: called.append((name, recording, *clips))
+        )
+    return called
+
+
+HISTORY = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 2, "lags": 4, "shown": 0.5}
+LATENT = {
+    "_target_": "vivit_core.models.latents.shared_gain.SharedGain",
+    "rank": 1,
+    "hold": 3,
+    "memory": 2.0,
+    "std": 0.1,
+}
+
+
+def test_the_first_process_fits_readouts_and_then_what_is_beside_the_rates(fits: list[tuple[Any, ...]]) -> None:
+    callback = FitReadouts(700)
+    callback.on_validation_start(trainer(), Module(make_twin(history=HISTORY)))  # type: ignore[arg-type]
+    bins = 10 * 4 * 40 // 2 // 2  # of clips as many as the training's, of two recordings, which are looked at twice
+    assert [(name, recording.info.recording_id) for name, recording, *_ in fits] == [
+        ("fit_readout", "a"), ("fit_beside_rates", "a"), ("fit_readout", "b"), ("fit_beside_rates", "b"),
+    ]  # fmt: skip
+    assert {tuple(clips) for _, _, *clips in fits} == {(240, 20, bins)}
+    fits.clear()
+    taught = Module(make_twin())
+    taught.teacher = object()  # type: ignore[assignment]
+    callback.on_validation_start(trainer(), taught)  # type: ignore[arg-type]
+    assert fits == []
+
+
+def test_other_processes_take_over_all_that_was_fitted(fits: list[tuple[Any, ...]]) -> None:
+    twin = make_twin(history=HISTORY, latent=LATENT)
+    before = {name: x.clone() for name, x in twin.state_dict().items()}
+
+    def sent(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: x + 1 if x.is_floating_point() else x for name, x in own.items()}
+
+    FitReadouts(700).on_validation_start(trainer(False, sent), Module(twin))  # type: ignore[arg-type]
+    assert fits == []
+    for name, value in twin.state_dict().items():
+        same = torch.equal(value, before[name])
+        assert same != (name.startswith(("readouts.", "histories.", "latents.")) and value.is_floating_point()), name
+
+
+@pytest.mark.parametrize(
+    "parts", [{}, {"history": HISTORY}, {"latent": LATENT}, {"history": HISTORY, "latent": LATENT}]
+)
+def test_what_is_fitted_beside_the_rates_costs_a_pass_more_of_half_the_clips(
+    parts: dict[str, Any], fits: list[tuple[Any, ...]]
+) -> None:
+    module, plain = Module(make_twin(**parts)), Module(make_twin())
+    for each in (module, plain):
+        FitReadouts(100_000).reckon(trainer(), each)  # type: ignore[arg-type]
+    assert plain.last_passes > 0
+    assert module.last_passes == pytest.approx(plain.last_passes, rel=0.05)
