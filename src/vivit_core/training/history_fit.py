@@ -96,6 +96,7 @@ def fit_weights(history: History, likelihood: Likelihood, clips: Sequence[Clip])
     return int(took_U.sum())
 
 
+@torch.no_grad()
 def deciding_nats(history: History, likelihood: Likelihood, clips: Sequence[Clip]) -> float:
     """Of the clips that decide, where all past counts are known; infinite where a rate is none."""
     total = 0.0
