@@ -137,11 +137,13 @@ LATENT = {
 def test_the_first_process_fits_readouts_and_then_what_is_beside_the_rates(fits: list[tuple[Any, ...]]) -> None:
     callback = FitReadouts(700)
     callback.on_validation_start(trainer(), Module(make_twin(history=HISTORY)))  # type: ignore[arg-type]
-    bins = 10 * 4 * 40 // 2 // 2  # of clips as many as the training's, of two recordings, which are looked at twice
+    bins = 10 * 4 * 40 // 2  # of clips as many as the training's, of two recordings
     assert [(name, recording.info.recording_id) for name, recording, *_ in fits] == [
         ("fit_readout", "a"), ("fit_beside_rates", "a"), ("fit_readout", "b"), ("fit_beside_rates", "b"),
     ]  # fmt: skip
-    assert {tuple(clips) for _, _, *clips in fits} == {(240, 20, bins)}
+    assert {(name, *clips) for name, _, *clips in fits} == {
+        ("fit_readout", 240, 20, min(bins, 700)), ("fit_beside_rates", 240, 20, min(bins, 700) // 2),
+    }  # fmt: skip
     fits.clear()
     taught = Module(make_twin())
     taught.teacher = object()  # type: ignore[assignment]
@@ -163,14 +165,12 @@ def test_other_processes_take_over_all_that_was_fitted(fits: list[tuple[Any, ...
         assert same != (name.startswith(("readouts.", "histories.", "latents.")) and value.is_floating_point()), name
 
 
-@pytest.mark.parametrize(
-    "parts", [{}, {"history": HISTORY}, {"latent": LATENT}, {"history": HISTORY, "latent": LATENT}]
-)
-def test_what_is_fitted_beside_the_rates_costs_a_pass_more_of_half_the_clips(
+@pytest.mark.parametrize("parts", [{"history": HISTORY}, {"latent": LATENT}, {"history": HISTORY, "latent": LATENT}])
+def test_what_is_fitted_beside_the_rates_costs_a_pass_of_half_the_clips_more(
     parts: dict[str, Any], fits: list[tuple[Any, ...]]
 ) -> None:
     module, plain = Module(make_twin(**parts)), Module(make_twin())
     for each in (module, plain):
         FitReadouts(100_000).reckon(trainer(), each)  # type: ignore[arg-type]
     assert plain.last_passes > 0
-    assert module.last_passes == pytest.approx(plain.last_passes, rel=0.05)
+    assert module.last_passes == pytest.approx(plain.last_passes * (1.25 + 0.5) / 1.25, rel=0.01)

@@ -18,6 +18,8 @@ from vivit_core.training.readout_fit import deciding, fit_readout
 
 SHARE = 1.0  # of the clips that the training has seen; without a backward pass they take a third of its time at most
 
+BESIDE = 0.5  # of these clips, that are looked at once more for what is fitted beside the rates: it has fewer numbers
+
 REGRESSION = 0.25  # of the time that the core takes for what the fit sees
 
 
@@ -62,8 +64,11 @@ class FitReadouts(Callback):
         if self.fits(pl_module):
             data = data_of(trainer)
             bins = self.most(trainer, pl_module)
-            clips = (bins + deciding(bins)) * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
-            clips *= (1 + REGRESSION) * passes_of(pl_module.twin)
+            looked_at = (1 + REGRESSION) * (bins + deciding(bins))
+            if any(part is not None for part in beside_rates(pl_module.twin)):
+                beside = int(BESIDE * bins)
+                looked_at += beside + deciding(beside)
+            clips = looked_at * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
             # The first of the processes fits alone, and a batch is of all of them together.
             passes = clips * trainer.world_size / data.batch_size
             pl_module.last_passes = passes / trainer.accumulate_grad_batches
@@ -76,7 +81,7 @@ class FitReadouts(Callback):
         data, recordings = data_of(trainer), len(module.twin.specs)
         there = max(recording.info.trials.of("train").n_bins for recording in data.recordings)
         trained = module.steps * trainer.accumulate_grad_batches * data.batch_size * (data.clip_length - data.burn_in)
-        return min(self.bins, there, int(SHARE * trained / recordings / passes_of(module.twin)))
+        return min(self.bins, there, int(SHARE * trained / recordings))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TwinModule)
@@ -90,7 +95,7 @@ class FitReadouts(Callback):
             with stage("the readouts' last fit", known_s and FORWARD * pl_module.last_passes * known_s):
                 for recording in data.recordings:
                     fit_readout(twin, recording, length, burn_in, bins)
-                    fit_beside_rates(twin, recording, length, burn_in, bins)
+                    fit_beside_rates(twin, recording, length, burn_in, int(BESIDE * bins))
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
         for fitted in (twin.readouts, twin.own_filters, *beside_rates(twin)):
             if fitted is not None:
@@ -101,11 +106,6 @@ class FitReadouts(Callback):
 def beside_rates(twin: Twin) -> tuple[nn.ModuleList | None, ...]:
     """What is fitted beside the rates."""
     return twin.histories, twin.latents
-
-
-def passes_of(twin: Twin) -> int:
-    """How often the core looks at the clips of a last fit: once more where something is fitted beside the rates."""
-    return 1 + any(part is not None for part in beside_rates(twin))
 
 
 def windows_of(data: RecordingsDataModule) -> tuple[int, int]:
