@@ -154,6 +154,7 @@ def no_threads():
     yield InTurn()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", [SPIKES, POPULATION], ids=["spikes", "population"])
 def test_the_last_fits_on_the_gpu_equal_the_cpus(history, tmp_path, monkeypatch, request):
     model = MODELS["gains"] | {"history": history, "latent": LATENT}
