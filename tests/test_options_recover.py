@@ -117,7 +117,7 @@ def with_own_past(
     return counts_NU
 
 
-def tested(recording: Recording, *of: np.ndarray) -> list[list[np.ndarray]]:
+def on_test_trials(recording: Recording, *of: np.ndarray) -> list[list[np.ndarray]]:
     """Parts of arrays of all bins, of each test trial."""
     trials = recording.info.trials.of("test")
     return [[x[a:b] for x in of] for a, b in zip(trials.start, trials.stop, strict=True)]
@@ -127,7 +127,7 @@ def won(recording: Recording, history: History, rate_NU: np.ndarray, counts_NU: 
     """By how many nats a bin a history predicts test trials better than rates (counts a bin) alone do, each unit's
     scaled to its mean."""
     parts = []
-    for rate_TU, counts_TU in tested(recording, rate_NU, counts_NU):
+    for rate_TU, counts_TU in on_test_trials(recording, rate_NU, counts_NU):
         counts_BTU = torch.as_tensor(counts_TU, dtype=torch.float32)[None]
         with torch.no_grad():
             gain_TU = history(counts_BTU, torch.ones_like(counts_BTU, dtype=torch.bool))[0].exp().double().numpy()
@@ -184,7 +184,7 @@ def test_the_populations_past_wins_a_part_of_what_the_gain_wins_that_units_share
     summary = trained(tmp_path / "twin", path, *BARE, "model/history=population")
     twin = load_twin(tmp_path / "twin/run/checkpoints/best.ckpt")
     assert isinstance(twin, Twin)
-    parts = tested(recording, rate_NU, rate_NU * gain_NU, counts_NU)
+    parts = on_test_trials(recording, rate_NU, rate_NU * gain_NU, counts_NU)
     alone, gained, counts = (np.concatenate([x[25:] for x in own]) for own in zip(*parts, strict=True))
     alone, gained = (x * counts.mean(0) / x.mean(0) for x in (alone, gained))
     poisson = Poisson((), "exp")
