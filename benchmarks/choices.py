@@ -303,7 +303,7 @@ def add_costs(results: Results, every: Sequence[Choice], settings: Sequence[str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--groups", nargs="*", default=[g for g in GROUPS if (conf_dir() / g).is_dir()], choices=GROUPS)
+    parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=GROUPS)
     parser.add_argument("--others", nargs="*", default=SETTINGS, help="settings that are choices too")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=324, help="of the default; others take as long")

@@ -21,6 +21,7 @@ from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.readouts.base import Drive
 from vivit_core.models.twin import Twin
 
+BURN_IN = 25  # bins of a trial, as in these trainings
 SIMULATOR = simulator(**SMALL | {"units": 16, "train_trials": 60, "height": 16, "width": 32})
 
 
@@ -38,13 +39,13 @@ def test_a_negative_binomial_wins_on_counts_of_fano_factor_2_by_what_the_truth_w
     rates: at its own, which are wrong, it wins more than that, as it has to stand for their errors too."""
     (simulated,) = SIMULATOR.make(tmp_path / "simulated")
     recording = Recording(simulated)
-    trials, burn_in = recording.info.trials, 25
+    trials = recording.info.trials
     rate_NU = recording.truth("rate", 0, int(trials.stop[-1])).astype(np.float64)  # counts a bin
     dispersion_U = 1 / rate_NU.mean(0)
     counts_NU = np.random.default_rng(0).negative_binomial(1 / dispersion_U, 1 / (1 + dispersion_U * rate_NU))
     path = rewritten(recording.path, tmp_path / "sim0.h5", counts=counts_NU.astype(np.uint8))
     test = trials.of("test")
-    bins = np.concatenate([np.arange(a + burn_in, b) for a, b in zip(test.start, test.stop, strict=True)])
+    bins = np.concatenate([np.arange(a + BURN_IN, b) for a, b in zip(test.start, test.stop, strict=True)])
     right = NegativeBinomial(rate_NU.mean(0).tolist(), "exp", dispersion=1.0)
     with torch.no_grad():
         right.log_dispersion_U.copy_(torch.as_tensor(np.log(dispersion_U)))
@@ -131,7 +132,7 @@ def won(recording: Recording, history: History, rate_NU: np.ndarray, counts_NU: 
         counts_BTU = torch.as_tensor(counts_TU, dtype=torch.float32)[None]
         with torch.no_grad():
             gain_TU = history(counts_BTU, torch.ones_like(counts_BTU, dtype=torch.bool))[0].exp().double().numpy()
-        parts.append((rate_TU[25:], gain_TU[25:] * rate_TU[25:], counts_TU[25:]))
+        parts.append((rate_TU[BURN_IN:], gain_TU[BURN_IN:] * rate_TU[BURN_IN:], counts_TU[BURN_IN:]))
     alone, gained, counts = (np.concatenate(x) for x in zip(*parts, strict=True))
     alone, gained = (x * counts.mean(0) / x.mean(0) for x in (alone, gained))
     poisson = Poisson((), "exp")
@@ -185,7 +186,7 @@ def test_the_populations_past_wins_a_part_of_what_the_gain_wins_that_units_share
     twin = load_twin(tmp_path / "twin/run/checkpoints/best.ckpt")
     assert isinstance(twin, Twin)
     parts = on_test_trials(recording, rate_NU, rate_NU * gain_NU, counts_NU)
-    alone, gained, counts = (np.concatenate([x[25:] for x in own]) for own in zip(*parts, strict=True))
+    alone, gained, counts = (np.concatenate([x[BURN_IN:] for x in own]) for own in zip(*parts, strict=True))
     alone, gained = (x * counts.mean(0) / x.mean(0) for x in (alone, gained))
     poisson = Poisson((), "exp")
     of_truth = float((nats(poisson, alone, counts) - nats(poisson, gained, counts)).mean())

@@ -29,7 +29,6 @@ UNDETERMINED = (
     "adaptive_max_pool2d_backward", "fractional_max_pool", "max_unpool", "upsample_linear1d_backward",
     "upsample_bilinear2d_backward", "_upsample_bilinear2d_aa_backward", "upsample_bicubic2d_backward",
     "_upsample_bicubic2d_aa_backward", "upsample_trilinear3d_backward", "reflection_pad", "_ctc_loss_backward",
-    "replication_pad1d_backward", "replication_pad2d_backward", "replication_pad3d_backward",
     "_embedding_bag", "put_", "histc", "bincount", "median", "nanmedian", "grid_sampler", "cumsum", "kthvalue",
 )  # fmt: skip
 

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 from tiny_models import ASKING, BASIS, FACTORIZED, GAIN, READOUT, RESIDUAL_STEM, resnet, spec, vivit
 from tiny_models import twin as make_twin
@@ -37,6 +40,7 @@ from vivit_core.training.regression import (
     difference,
     expected_gain,
     fitted,
+    middle,
 )
 
 CLIP, BURN_IN, TRIAL, TRIALS = 60, 12, 108, 40
@@ -251,6 +255,15 @@ def test_units_tell_where_weights_lie_and_how_far_they_differ() -> None:
     torch.testing.assert_close(alone.ridge_K[1:4], torch.full((3,), (1 + few) / (few * usual)))
     unknown = seen.told(seen.first_prior(), torch.zeros(2, 5), torch.full((2, 5), torch.nan))
     torch.testing.assert_close(unknown.ridge_K[:4], torch.full((4,), FIRST.own))
+
+
+@given(arrays(np.float32, (7, 3), elements=st.floats(-9, 9, width=32)), arrays(np.bool_, (7, 3)))
+def test_a_middle_is_torchs_median_of_what_is_known(values: np.ndarray, known: np.ndarray) -> None:
+    values_UK, known_UK = torch.as_tensor(values), torch.as_tensor(known)
+    found_K = middle(torch.where(known_UK, values_UK, torch.inf), known_UK.sum(0))
+    torch.testing.assert_close(
+        found_K, torch.where(known_UK, values_UK, torch.nan).nanmedian(0).values.nan_to_num(nan=0.0)
+    )
 
 
 def test_a_unit_that_knows_nothing_or_is_like_no_other_spoils_no_prior() -> None:

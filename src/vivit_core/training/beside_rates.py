@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.twin import Twin
 from vivit_core.training.history_fit import fit_history
 from vivit_core.training.latent_fit import fit_latent
 from vivit_core.training.predicted_clips import predicted_clips
 from vivit_core.training.readout_fit import MEMORY
+
+
+def parts_beside_rates(twin: Twin) -> list[nn.ModuleList]:
+    """What of a twin is fitted so."""
+    return [part for part in (twin.histories, twin.latents) if part is not None]
 
 
 def fit_beside_rates(twin: Twin, recording: Recording, clip_length: int, burn_in: int, bins: int) -> None:

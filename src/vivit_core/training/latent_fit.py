@@ -23,7 +23,7 @@ from vivit_core.training.regression import HELD_OUT
 STEPS = 150  # of Adam, each on all pieces
 RATE = 0.05  # at its peak
 PIECE = 300  # bins of a clip that are taken as one; the work of a piece grows with the cube of its steps
-WORK = 2**27  # of all pieces: a minute or two of a core
+WORK = 2**27  # of all pieces; as much takes a minute of a core with 64 units
 
 Counted = tuple[Tensor, Tensor, Tensor]
 """Rates, counts and which of them are valid, (B, T, U) each, of pieces of one length."""

@@ -5,6 +5,7 @@ Shape letters: T bins of a clip that count, P the same and some before them, U u
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -57,7 +58,7 @@ def predicted_clips(
     clips: list[Clip] = []
     for number, (start, stop, scored, _) in enumerate((*windows, *choosing)):
         drives = twin.drives({name: shown(twin, recording, start, stop)}, last=False)
-        drive = drives[name].each(lambda x_BTU, first=scored - start: x_BTU[0, first:].clone())  # type: ignore[misc]
+        drive = drives[name].each(itemgetter((0, slice(scored - start, None)))).each(torch.clone)  # no view of all bins
         counts_PU, valid_PU = done(recording, max(start, scored - before), stop, drive.value.device)
         clips.append(Clip(drive, counts_PU, valid_PU, number >= len(windows)))
     return clips

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from test_history_fit import SPIKES
+from test_latent_fit import NODE as LATENT
 from tiny_training import make_twin
 
 from vivit_core.models.twin import Twin
@@ -124,19 +126,9 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return called
 
 
-HISTORY = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 2, "lags": 4, "shown": 0.5}
-LATENT = {
-    "_target_": "vivit_core.models.latents.shared_gain.SharedGain",
-    "rank": 1,
-    "hold": 3,
-    "memory": 2.0,
-    "std": 0.1,
-}
-
-
 def test_the_first_process_fits_readouts_and_then_what_is_beside_the_rates(fits: list[tuple[Any, ...]]) -> None:
     callback = FitReadouts(700)
-    callback.on_validation_start(trainer(), Module(make_twin(history=HISTORY)))  # type: ignore[arg-type]
+    callback.on_validation_start(trainer(), Module(make_twin(history=SPIKES)))  # type: ignore[arg-type]
     bins = 10 * 4 * 40 // 2  # of clips as many as the training's, of two recordings
     assert [(name, recording.info.recording_id) for name, recording, *_ in fits] == [
         ("fit_readout", "a"), ("fit_beside_rates", "a"), ("fit_readout", "b"), ("fit_beside_rates", "b"),
@@ -152,7 +144,7 @@ def test_the_first_process_fits_readouts_and_then_what_is_beside_the_rates(fits:
 
 
 def test_other_processes_take_over_all_that_was_fitted(fits: list[tuple[Any, ...]]) -> None:
-    twin = make_twin(history=HISTORY, latent=LATENT)
+    twin = make_twin(history=SPIKES, latent=LATENT)
     before = {name: x.clone() for name, x in twin.state_dict().items()}
 
     def sent(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -165,7 +157,7 @@ def test_other_processes_take_over_all_that_was_fitted(fits: list[tuple[Any, ...
         assert same != (name.startswith(("readouts.", "histories.", "latents.")) and value.is_floating_point()), name
 
 
-@pytest.mark.parametrize("parts", [{"history": HISTORY}, {"latent": LATENT}, {"history": HISTORY, "latent": LATENT}])
+@pytest.mark.parametrize("parts", [{"history": SPIKES}, {"latent": LATENT}, {"history": SPIKES, "latent": LATENT}])
 def test_what_is_fitted_beside_the_rates_costs_a_pass_of_half_the_clips_more(
     parts: dict[str, Any], fits: list[tuple[Any, ...]]
 ) -> None:

@@ -22,8 +22,10 @@ from vivit_core.plotting.film import RatesBeside, check_film
 from vivit_core.system.terminal import track
 
 SHOWN_UNITS = 8  # beside the stimulus: those whose rates change most
-Piece = Mapping[str, np.ndarray]
 MOST_KEPT = 20_000  # bins of frames and rates that are held in memory for pictures
+
+Piece = Mapping[str, np.ndarray]
+"""Of what is predicted of a few bins."""
 
 
 def predict_video(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
 
 from vivit_core.data.datamodule import PASS, RecordingsDataModule
-from vivit_core.models.twin import Twin
 from vivit_core.system.activity import stage
-from vivit_core.training.beside_rates import fit_beside_rates
+from vivit_core.training.beside_rates import fit_beside_rates, parts_beside_rates
 from vivit_core.training.budget import FORWARD
 from vivit_core.training.data import TrainingData
 from vivit_core.training.module import TwinModule
@@ -65,7 +63,7 @@ class FitReadouts(Callback):
             data = data_of(trainer)
             bins = self.most(trainer, pl_module)
             looked_at = (1 + REGRESSION) * (bins + deciding(bins))
-            if any(part is not None for part in beside_rates(pl_module.twin)):
+            if parts_beside_rates(pl_module.twin):
                 beside = int(BESIDE * bins)
                 looked_at += beside + deciding(beside)
             clips = looked_at * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
@@ -97,15 +95,10 @@ class FitReadouts(Callback):
                     fit_readout(twin, recording, length, burn_in, bins)
                     fit_beside_rates(twin, recording, length, burn_in, int(BESIDE * bins))
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
-        for fitted in (twin.readouts, twin.own_filters, *beside_rates(twin)):
+        for fitted in (twin.readouts, twin.own_filters, *parts_beside_rates(twin)):
             if fitted is not None:
                 own = {name: value.cpu() for name, value in fitted.state_dict().items()}
                 fitted.load_state_dict(trainer.strategy.broadcast(own))
-
-
-def beside_rates(twin: Twin) -> tuple[nn.ModuleList | None, ...]:
-    """What is fitted beside the rates."""
-    return twin.histories, twin.latents
 
 
 def windows_of(data: RecordingsDataModule) -> tuple[int, int]:
