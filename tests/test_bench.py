@@ -131,6 +131,22 @@ def test_clips_that_do_not_fit_are_halved(benchmarks: None, monkeypatch: pytest.
     assert tried[:2] == [(2, False), (1, False)]
 
 
+def test_a_large_product_is_not_made_in_what_is_emulated(benchmarks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import measuring
+
+    made = []
+
+    def speed(dtype: torch.dtype, device: str, size: int) -> float:
+        made.append((dtype, size))
+        return 100.0 if dtype == torch.float32 else 0.2
+
+    monkeypatch.setattr(measuring, "matmul_gflops", speed)
+    monkeypatch.setattr(measuring, "copied_gb_s", lambda device, megabytes: 10.0)
+    monkeypatch.setattr(measuring, "as_in_training", lambda device: None)
+    assert list(dict(measuring.peaks("cpu"))) == ["matrix product, float32", "copy in memory"]
+    assert [size for dtype, size in made if dtype == torch.bfloat16] == [256], "a minute's product was made"
+
+
 def test_what_has_no_time_or_fails_is_left_out_and_said(benchmarks: None, tmp_path: Path) -> None:
     import measuring
 
