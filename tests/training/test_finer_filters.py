@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_models import LIKELIHOOD, spec
 from torch import Tensor
 
@@ -26,6 +28,7 @@ from vivit_core.training.finer_filters import (
     filled,
     refine,
     steps_for,
+    through_spectra,
     windows,
 )
 
@@ -143,6 +146,24 @@ def test_it_begins_with_what_the_filters_say(cut: bool, monkeypatch: pytest.Monk
         else:
             got, expected = finer.filtered(made.contrast[:2]), made.own.linear.filtered(frames)[:, :, units]
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(bins=st.integers(1, 70), lags=st.integers(1, 20), units=st.integers(1, 3), pieces=st.integers(1, 3))
+def test_spectra_are_a_convolution(bins: int, lags: int, units: int, pieces: int) -> None:
+    """Its responses, and its gradients by what was seen and by time courses."""
+    generator = torch.Generator().manual_seed(bins + 100 * lags)
+    seen, courses = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((pieces, bins, units, 2), (units, 2, lags))
+    )
+    weights = torch.randn(pieces, bins, units, 4, generator=generator, dtype=torch.float64)
+    got, expected = through_spectra(seen, courses), through(seen, courses)
+    torch.testing.assert_close(got, expected)
+    for ours, theirs in zip(
+        *(torch.autograd.grad((each * weights).sum(), (seen, courses)) for each in (got, expected)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_shapes_courses_and_filters_come_near_what_made_the_counts() -> None:

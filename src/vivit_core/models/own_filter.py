@@ -334,13 +334,18 @@ class OwnFilters(nn.Module):
         """The energy (…, U) of both time courses, 1 on average as the pair was found."""
         return (energy_U3[..., :2].sum(-1) * self.size_U).clamp_max(MOST)
 
-    def looked(self, frames_BCTHW: Tensor, pools_BTM: Tensor | None = None) -> Looked:
-        """What the weights weigh, of clips; their pools may be given."""
+    def responded(self, frames_BCTHW: Tensor, pools_BTM: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Linear responses (B, T, U), energies (B, T, U, 3) and smooth pools (B, T, U) to clips; their pools may be
+        given."""
+        pool_BTU = self.faded(self.pool_of(self.pools(frames_BCTHW) if pools_BTM is None else pools_BTM))
+        responses_BTU4 = self.responses(frames_BCTHW)
+        s_BTU = self.linear.filtered(frames_BCTHW) + (responses_BTU4 * self.mix_U4).sum(-1)
+        return s_BTU, energies(responses_BTU4), pool_BTU
+
+    def looked(self, frames_BCTHW: Tensor) -> Looked:
+        """What the weights weigh, of clips."""
         with torch.autocast(frames_BCTHW.device.type, enabled=False):  # squares of small numbers
-            pool_BTU = self.faded(self.pool_of(self.pools(frames_BCTHW) if pools_BTM is None else pools_BTM))
-            responses_BTU4 = self.responses(frames_BCTHW)
-            s_BTU = self.linear.filtered(frames_BCTHW) + (responses_BTU4 * self.mix_U4).sum(-1)
-            energy_BTU3 = energies(responses_BTU4)
+            s_BTU, energy_BTU3, pool_BTU = self.responded(frames_BCTHW)
             slow_BTUG = slow_means(self.level(energy_BTU3), self.slow_G)
             return Looked(self.features(s_BTU, energy_BTU3, pool_BTU), self.gains(slow_BTUG))
 

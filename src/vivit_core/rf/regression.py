@@ -22,6 +22,9 @@ MAP_LAGS = 10  # lags of the maps that place a unit; finer time does not place i
 PIECE = 1 << 18  # numbers that are worked on at once: they stay in a core's cache
 
 
+ENERGY_PX = 2  # pixels from one place of contrast energy to the next
+
+
 CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no second look
 
 
@@ -75,11 +78,9 @@ def unit_centers(
     centers_U2, snr_U, map_UHW = place(frames_THW[None], rest_TU, map_lags, ridge=0.5)
     hidden_U = snr_U < CLEAR
     if hidden_U.any():
-        by_energy_U2, energy_snr_U, _ = place(
-            contrast_energies(frames_THW), rest_TU[:, hidden_U], map_lags, ridge=100.0
-        )
+        by_energy_U2, energy_snr_U, _ = place_by_energy(contrast_energies(frames_THW), rest_TU[:, hidden_U], map_lags)
         better = energy_snr_U > snr_U[hidden_U]
-        centers_U2[hidden_U] = torch.where(better[:, None], 2 * by_energy_U2 + 0.5, centers_U2[hidden_U])
+        centers_U2[hidden_U] = torch.where(better[:, None], by_energy_U2, centers_U2[hidden_U])
         snr_U[hidden_U] = torch.where(better, energy_snr_U, snr_U[hidden_U])
         hidden_U[hidden_U.clone()] = better
     courses_UL = courses(data, spec, map_UHW, lags) * ~hidden_U[:, None]
@@ -137,6 +138,12 @@ def place(x_CTHW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> tuple[Ten
     return centers_U2[:units], clear_U, maps_CUHW[0, :units]
 
 
+def place_by_energy(energies_CTHW: Tensor, rest_TU: Tensor, lags: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by contrast energies: centers (U, 2) as x, y in pixels, their clearness, and maps of cells."""
+    centers_U2, clear_U, map_UHW = place(energies_CTHW, rest_TU, lags, ridge=100.0)
+    return ENERGY_PX * centers_U2, clear_U, map_UHW
+
+
 def kernels(x_THW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> Tensor:
     """Regularized linear kernels (L, U, H, W) of every unit on a movie, oldest lag first, slightly blurred.
 
@@ -174,7 +181,8 @@ def autocorrelation(x_TP: Tensor, lags: int) -> Tensor:
 
 
 def contrast_energies(x_THW: Tensor) -> Tensor:
-    """Local contrast energy, the squared gradient, at two scales and half the resolution; (2, T, H/2, W/2)."""
+    """Local contrast energy, the squared gradient, at two scales and half the resolution, (2, T, H/2, W/2): around each
+    second pixel, the first one included."""
     maps = []
     for std in (0.8, 1.6):
         blur_rows, blur_columns = (blur(size, std) for size in x_THW.shape[1:])
@@ -184,7 +192,7 @@ def contrast_energies(x_THW: Tensor) -> Tensor:
             dx = blur_rows @ (piece_THW @ slope_columns.T)
             dy = slope_rows @ (piece_THW @ blur_columns.T)
             energy = dx.square() + dy.square()
-            pieces.append(blur_rows[::2] @ (energy @ blur_columns[::2].T))
+            pieces.append(blur_rows[::ENERGY_PX] @ (energy @ blur_columns[::ENERGY_PX].T))
         maps.append(torch.cat(pieces))
     return torch.stack([x / x.std(correction=0).clamp_min(1e-12) for x in maps])
 

@@ -8,7 +8,7 @@ hundred pixels, and follows chance too where trials are few: who calls this look
 lets a pair stand for it first (``own_filters``).
 
 Shape letters: N pieces of trials, T bins of the longest one, U units, H W pixels, P pixels of a window, F filters of a
-unit, S filters of all, L lags.
+unit (of spectra: frequencies), S filters of all, C time courses, L lags.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.ln import laid_into_frame
 from vivit_core.models.own_filter import OwnFilters
-from vivit_core.models.pairs import Gabors, energies, through
+from vivit_core.models.pairs import Gabors, energies
 from vivit_core.rf.energy_pairs import threads_for_units
 
 STEPS, LEAST_STEPS = 160, 20
 MOST_UNITS = 512  # of all recordings, for whom so many are made: about a third of a second of a core a unit
 WARM_UP = 1 / 8  # of the steps
-BATCH = 2_400  # bins in a step, of whole pieces of trials
+BATCH = 1_600  # bins in a step, of whole pieces of trials
 GROUP, FEW = 32, 8  # units that learn together; where each looks through a window of its own
 LARGE = 16  # a frame of so many windows: then each unit's window is cut out, which else takes longer than whole frames
 RATE = 0.1  # of Adam at its peak: of angles (radians), logarithms, mixtures of time courses and of responses
@@ -193,7 +194,8 @@ class Finer:
     def responses(self, contrast_NTHW: Tensor) -> Tensor:
         """Of the pairs to pieces, (N, T, U, 4)."""
         own, pairs_U2P = self.own, self.shape.pairs(self.own.side).flatten(2)
-        return through(through_windows(contrast_NTHW, pairs_U2P, own.corner_U2[self.units], own.side), self.courses())
+        seen_NTU2 = through_windows(contrast_NTHW, pairs_U2P, own.corner_U2[self.units], own.side)
+        return through_spectra(seen_NTU2, self.courses())
 
     def nats(self, shown: Shown, pieces: list[int], s_NTU: Tensor, energy_NTU3: Tensor) -> Tensor:
         """Of a bin that counts, of all these units together."""
@@ -240,6 +242,17 @@ def through_windows(contrast_NTHW: Tensor, filters_UFP: Tensor, corner_U2: Tenso
     return (contrast_NTHW.flatten(2).float() @ laid_SP.T).unflatten(2, (-1, number))
 
 
+def through_spectra(seen_NTU2: Tensor, courses_U2L: Tensor) -> Tensor:
+    """The same as :func:`pairs.through`, (N, T, U, 4), but for rounding. Of a convolution with filters of each unit the
+    gradient by the filters is slow."""
+    bins, lags = seen_NTU2.shape[1], courses_U2L.shape[2]
+    points = 1 << (bins + lags - 2).bit_length()  # enough that no response comes round to an early bin
+    seen_NU1PF = torch.fft.rfft(rearrange(seen_NTU2, "n t u pair -> n u 1 pair t"), points)
+    course_UC1F = torch.fft.rfft(courses_U2L.flip(2), points)[:, :, None]
+    y_NUCPT = torch.fft.irfft(seen_NU1PF * course_UC1F, points)[..., :bins]
+    return rearrange(y_NUCPT, "n u course pair t -> n t u (course pair)")
+
+
 def windows(contrast_NTHW: Tensor, corner_U2: Tensor, side: int) -> Tensor:
     """What units see of pieces through square windows, (U, N, T, P); zero beyond the frame."""
     seen = []
@@ -252,8 +265,13 @@ def windows(contrast_NTHW: Tensor, corner_U2: Tensor, side: int) -> Tensor:
 
 
 def filled(of: list[Tensor], pieces: list[int]) -> Tensor:
-    """Some pieces as one, filled up with zeros to the longest of them."""
-    return torch.nn.utils.rnn.pad_sequence([of[piece] for piece in pieces], batch_first=True)
+    """Some pieces as one, filled up with zeros to the longest of them; of half precision in single."""
+    chosen = [of[piece] for piece in pieces]
+    dtype = torch.float32 if chosen[0].dtype == torch.float16 else chosen[0].dtype
+    together = chosen[0].new_zeros(len(chosen), max(len(each) for each in chosen), *chosen[0].shape[1:], dtype=dtype)
+    for row, each in zip(together, chosen, strict=True):
+        row[: len(each)] = each
+    return together
 
 
 def in_its_size(values: Tensor) -> tuple[Tensor, Tensor]:

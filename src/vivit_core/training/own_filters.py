@@ -295,7 +295,8 @@ class Judge:
         likelihood, bias_U = self.twin.likelihood(name), self.twin.readout(name).bias
         nats, seen_U = [own.scale_U.new_zeros(0, len(own.scale_U))], torch.zeros_like(own.scale_U, dtype=torch.bool)
         for frames, pools_BTM, counts_TU, valid_TU in self.val:
-            rate_TU = likelihood.rate((own.looked(frames, pools_BTM).drive[0] * own.weight).sum(-1) + bias_U)
+            x_TUK = own.features(*own.responded(frames, pools_BTM))[0]
+            rate_TU = likelihood.rate((x_TUK * own.weight).sum(-1) + bias_U)
             counts_TU = torch.where(valid_TU, counts_TU, 0.0)
             nats.append(torch.where(valid_TU, likelihood.nats(rate_TU, counts_TU), 0.0))
             seen_U |= valid_TU.any(0)
@@ -356,7 +357,7 @@ def fit_own_filters(
     units = torch.ones_like(bias_U, dtype=torch.bool) if wanted_U is None else wanted_U
     units = units.nonzero()[:, 0]
     columns = [
-        (own.looked(frames, pools_BTM).drive[0][:, units].half(), counts_TU[:, units], valid_TU[:, units])
+        (own.features(*own.responded(frames, pools_BTM))[0][:, units].half(), counts_TU[:, units], valid_TU[:, units])
         for frames, pools_BTM, counts_TU, valid_TU in train
     ]
     pieces = [len(counts_TU) for _, counts_TU, _ in columns]

@@ -22,7 +22,7 @@ from vivit_core.analysis.inspect.findings import (
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.rf.beyond_average import CLEAR_SD, links
-from vivit_core.rf.regression import CLEAR, MAP_LAGS, contrast, contrast_energies, place, rest
+from vivit_core.rf.regression import CLEAR, MAP_LAGS, contrast, contrast_energies, place, place_by_energy, rest
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.terminal import track
@@ -53,9 +53,9 @@ def fields_and_alignment(
     for group in track(groups, f"receptive fields of {info.recording_id}", disable=not progress):
         center, snr, map_UHW = place(frames_THW[None], rest_TU[:, group], -(-lags // pool), ridge=0.5)
         if energies_CTHW is not None:
-            by_energy, energy_snr, energy_UHW = place(energies_CTHW, rest_TU[:, group], -(-lags // pool), ridge=100.0)
+            by_energy, energy_snr, energy_UHW = place_by_energy(energies_CTHW, rest_TU[:, group], -(-lags // pool))
             better = (snr < CLEAR) & (energy_snr > snr)
-            center = torch.where(better[:, None], 2 * by_energy + 0.5, center)
+            center = torch.where(better[:, None], by_energy, center)
             snr = torch.where(better, energy_snr, snr)
             finer = energy_UHW.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, : maps.shape[1], : maps.shape[2]]
             map_UHW = torch.where(better[:, None, None], finer, map_UHW)
