@@ -362,15 +362,18 @@ class Rows:
         return self.columns[name]
 
 
-def shows(rows: Rows, keep: dict[str, list[str]] | None = None, blank: list[str] | None = None) -> nwb_pictures.Shown:
+def shows(
+    rows: Rows, keep: dict[str, list[str]] | None = None, rate_hz: float | None = None, notes: list[str] | None = None
+) -> nwb_pictures.Shown:
     own = Pictures((H, W), np.uint8, 5, lambda rows: PICTURES[rows], tuple("abcde"))
-    return shown_by_table(Path("a.nwb"), rows, "what", keep or {}, blank or [], None, own, [], [])
+    said = [] if notes is None else notes
+    return shown_by_table(Path("a.nwb"), rows, "what", keep or {}, [], None, own, rate_hz, [], said)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(2, 9), min_size=2, max_size=12),
-    gaps=st.lists(st.sampled_from([0, 0, 3, 7, 200]), min_size=12, max_size=12),
+    gaps=st.lists(st.sampled_from([0, 0, 1, 2, 3, 7, 200]), min_size=12, max_size=12),
     numbers=st.lists(st.integers(-1, 4), min_size=12, max_size=12),
     others=st.lists(st.booleans(), min_size=12, max_size=12),
 )
@@ -382,7 +385,7 @@ def test_every_bin_shows_what_the_table_says(
     edges = np.cumsum([0, *(x for pair in zip(lengths, gaps[:n], strict=True) for x in pair)]) / 20
     start, stop = edges[:-1:2], edges[1::2]
     kind = np.where(others[:n], "other", "own")
-    shown = shows(Rows(start_time=start, stop_time=stop, what=np.array(numbers[:n]), kind=kind), {"kind": ["own"]})
+    shown = shows(Rows(start_time=start, stop_time=stop, what=np.array(numbers[:n]), kind=kind), {"kind": ["own"]}, 20)
     limit = np.where(shown.picture_F >= 0, np.inf, 1.0)
     clock = make_clock(shown.times_F, 20.0, limit, []) if len(shown.times_F) > 1 else None
     assert clock is not None
@@ -398,6 +401,19 @@ def test_every_bin_shows_what_the_table_says(
     assert (shown.picture_F[clock.frame] >= 0).sum() == seen
 
 
+@pytest.mark.parametrize(("rate_hz", "closed"), [(60.0, 2), (25.0, 3), (None, 1)])
+def test_an_empty_screen_of_half_a_bin_is_none_and_counted(rate_hz: float | None, closed: int) -> None:
+    """Five pictures of 1 s, with nothing, 4, 8, 17 and 100 ms between; nothing but half a bin is too short to be."""
+    gaps_s = np.array([0.0, 0.004, 0.008, 0.017, 0.1])
+    start = np.cumsum([0.0, *(1 + gaps_s)])
+    stop, notes = start + 1, list[str]()
+    shown = shows(Rows(start_time=start, stop_time=stop, what=np.arange(6) % 5), None, rate_hz, notes)
+    seen = shown.times_F[shown.picture_F == BLANK]
+    np.testing.assert_allclose(seen, stop[1 + closed : -1])
+    assert notes == [f"{closed} gaps of up to {1e3 / (2 * rate_hz) if rate_hz else 5:.3g} ms in intervals/shows are "
+                     "closed: the row before stays"]  # fmt: skip
+
+
 def test_rows_that_are_not_kept_may_overlap_and_name_no_picture() -> None:
     """As where a table holds stimuli on another layer, or a block that spans its presentations."""
     shown = shows(
@@ -411,9 +427,9 @@ def test_rows_that_are_not_kept_may_overlap_and_name_no_picture() -> None:
     )
     assert shown.times_F.tolist() == [-2, 0, 1, 2, 3, 4, 5, 6, 7]
     assert shown.picture_F.tolist() == [UNKNOWN, 0, 1, UNKNOWN, 2, UNKNOWN, BLANK, UNKNOWN, UNKNOWN]
-    # What is left of one beside a kept row for less than a bin is nothing.
+    # What is left of one beside a kept row for less than half a bin is nothing.
     columns = {"start_time": [0.0, 1.01, 0.5], "stop_time": [1.0, 2.0, 1.5], "what": ["a", "b", "?"]}
-    shown = shows(Rows(**{k: np.array(v) for k, v in columns.items()}, kind=np.array([*"xxy"])), {"kind": ["x"]})
+    shown = shows(Rows(**{k: np.array(v) for k, v in columns.items()}, kind=np.array([*"xxy"])), {"kind": ["x"]}, 20)
     assert shown.picture_F.tolist() == [0, 1, UNKNOWN] and shown.times_F.tolist() == [0, 1.01, 2]
 
 

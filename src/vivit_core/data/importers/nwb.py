@@ -191,7 +191,7 @@ class NwbImporter(Importer):
         assert self.picture_column is not None
         return shown_by_table(
             source, tables[self.presentations], self.picture_column, self.keep_presentations, self.blank_pictures,
-            holder, pictures(f"stimulus/{holder.name}", holder), left_out, notes,
+            holder, pictures(f"stimulus/{holder.name}", holder), self.frame_rate_hz, left_out, notes,
         )  # fmt: skip
 
     def _check_background(self, source: Path | Remote, shown: Shown) -> None:

@@ -23,7 +23,9 @@ from vivit_core.system.terminal import track
 
 BLANK, UNKNOWN = -1, -2  # in the place of a picture's number: the empty screen; what is not imported
 NOTHING = ("", "-1", "nan", "null", "None")  # entries of a table that name no picture
-CLOSE = 0.25  # of a picture's time: presentations that are no farther apart follow each other at once
+CLOSE = 0.25  # of a picture's time: by how much presentations may overlap, or be apart and yet follow at once
+ROUNDING_S = 1e-6  # of times in a table
+JITTER_S = 0.005  # by how much they may be apart at most where no bin is given: less than a frame of most screens
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +160,7 @@ def shown_by_table(
     blank: Sequence[str],
     holder: Any,
     pictures: Pictures,
+    rate_hz: float | None,
     left_out: list[str],
     notes: list[str],
 ) -> Shown:
@@ -172,6 +175,7 @@ def shown_by_table(
     keep : column -> values; rows with others show something that is not imported.
     blank : entries of ``column`` that mean the empty screen, beside -1 and nothing.
     holder, pictures : the template.
+    rate_hz : bins a second that are asked for. An empty screen of at most half a bin is none.
     left_out, notes : lines are added.
 
     Raises
@@ -213,9 +217,10 @@ def shown_by_table(
         )
     others = begin[other], end[other]
     begin, end = begin[rows], end[rows]
-    near_s = CLOSE * float(np.median((end - begin)[first >= 0] / count[first >= 0]))
+    overlap_s = CLOSE * float(np.median((end - begin)[first >= 0] / count[first >= 0]))
+    near_s = min(overlap_s, JITTER_S if rate_hz is None else 0.5 / rate_hz)
     after = np.append(begin[1:], np.inf)
-    if len(over := np.flatnonzero(end > after + near_s)):
+    if len(over := np.flatnonzero(end > after + overlap_s)):
         raise RecordingError(
             source, field, f"row {rows[over[0] + 1]} starts before row {rows[over[0]]} ends",
             "Choose rows that do not overlap by importer.keep_presentations, and another table for the others",
@@ -226,7 +231,10 @@ def shown_by_table(
     first = np.append(first, np.full(len(left[0]), UNKNOWN))[order]
     count = np.append(count, np.ones(len(left[0]), np.int64))[order]
     after = np.append(begin[1:], np.inf)
-    end = np.where(np.abs(after - end) <= near_s, after, np.minimum(end, after))
+    closed = (after - end > ROUNDING_S) & (after - end <= near_s)
+    if closed.any():
+        notes.append(f"{closed.sum()} gaps of up to {1e3 * near_s:.3g} ms in {field} are closed: the row before stays")
+    end = np.where(after - end <= near_s, after, end)
     times, shown = list[float](), list[int]()
     for start, stop, number, frames, then in zip(begin, end, first.tolist(), count.tolist(), after, strict=True):
         frames = frames if number >= 0 else 1
