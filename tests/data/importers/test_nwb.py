@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from nwb_files import (
     FRAMES,
     RATE,
@@ -162,6 +165,8 @@ def test_templates_by_index(how: str, tmp_path: Path, importer: Callable[..., An
     assert np.abs(recording.counts(0, 350) - counted(clock, SPIKES)).sum() <= 2  # rounding of 3.0 + k / 5 + i / 50
     with pytest.raises(ValueError, match=r"frame_rate_hz=2, but the stimulus has 5 frames a second"):
         importer("nwb", "frame_rate_hz=2")(tmp_path / "a.nwb", tmp_path / "y.h5")
+    with pytest.raises(ValueError, match=r"13 bins a second do not fit .* which makes 15 of them; give 10 or 15, and"):
+        importer("nwb", "frame_rate_hz=13")(tmp_path / "a.nwb", tmp_path / "y.h5")
 
 
 @pytest.mark.parametrize("missing", [float("nan"), ""])
@@ -198,6 +203,24 @@ def test_samples_are_never_from_the_future() -> None:
     np.testing.assert_array_equal(sampled.known(0, 9), [False, True, True, True, True, False, True, True, False])
     values = sampled.values(0, 9)[:, 0]
     np.testing.assert_array_equal(values[[0, 1, 2, 3, 4, 6, 7]], [0, 11, 21, 21, 21, 41, 41])
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.02, 0.5), st.floats(0, 0.5), st.floats(5, 100))
+@example(0.02, 0.0, 60.0)
+@example(0.02, 0.0, 49.7)
+@example(0.25, 0.1, 10.0)
+def test_a_clock_has_the_rate_that_is_asked_for_or_names_one_that_fits(on_s: float, off_s: float, asked: float) -> None:
+    times = 3.0 + np.cumsum([0.0, *[on_s, off_s] * 20])
+    times = times[np.append(True, np.diff(times) > 0)]
+    try:
+        clock = make_clock(times, asked, 10.0, [])
+    except ValueError as error:
+        named = re.findall(r"[\d.]+", str(error).partition("; give ")[2].partition(", and")[0])
+        assert named or "at its own rate" in str(error) or "give a much higher one" in str(error)
+        for rate in map(float, named):
+            assert make_clock(times, rate, 10.0, []).rate_hz == pytest.approx(rate, rel=0.01)
+        return
+    assert clock.rate_hz == pytest.approx(1 / np.median(clock.stop_s - clock.start_s), rel=1e-5)
+    assert clock.rate_hz == pytest.approx(asked, rel=0.0101)
 
 
 def test_clock_of_frames_too_close() -> None:

@@ -72,7 +72,7 @@ class NwbImporter(Importer):
     keep_presentations: dict[str, list[str]]  # column of that table -> values, as text; others leave a gap
     blank_pictures: list[str]  # entries of that column that mean the empty screen, beside -1 and nothing
     background: float  # pixel value of the empty screen
-    frame_rate_hz: float | None  # bins a second; None: the stimulus' own
+    frame_rate_hz: float | None  # bins a second, whole numbers of them a picture; None: the stimulus' own
     longest_frame_s: float  # a frame that stays longer is followed by a gap
     stimulus_column: str | None  # of the trials' table: equal for repeats; None: every trial another
     split_column: str | None  # of the trials' table: train, val or test; None: by the fractions

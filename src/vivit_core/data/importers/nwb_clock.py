@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 BLOCK = 4096  # bins that are made at once
+LEAST = 0.75  # bins that most frames have to last for
+APART = 0.01  # by how much the bins' rate may differ from the one that is asked for, as a fraction
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ def make_clock(
     Parameters
     ----------
     times_F : onsets, s, rising.
-    rate_hz : bins a second; None for one bin in the median time between frames.
+    rate_hz : bins a second, about; None for one bin in the median time between frames.
     longest_frame_s : a frame that stays longer is shown for the median time and followed by a gap; one number, or one a
         frame.
     notes : lines on what was repeated are added.
@@ -45,12 +47,12 @@ def make_clock(
     Raises
     ------
     ValueError
-        Where the frames come faster than the bins.
+        Where the frames come faster than the bins, or cannot be cut into whole numbers of bins at this rate.
     """
     stay_F = np.diff(times_F)
     median = float(np.median(stay_F)) if len(stay_F) else 1.0 / (rate_hz or 1.0)
     rate = rate_hz or 1.0 / median
-    if median * rate < 0.75:
+    if median * rate < LEAST:
         raise ValueError(
             f"importer.frame_rate_hz={rate:g}, but the stimulus has {1 / median:g} frames a second; import at its own "
             "rate (null), and let data.frame_rate_hz bring it down"
@@ -59,6 +61,13 @@ def make_clock(
     stay_F = np.append(stay_F, median)
     stay_F[gap_F] = median
     bins_F = np.rint(stay_F * rate).astype(np.int64)
+    own_hz = _rate_of(stay_F, bins_F)
+    if rate_hz is not None and abs(own_hz - rate_hz) > APART * rate_hz:
+        raise ValueError(
+            f"importer.frame_rate_hz: {rate_hz:g} bins a second do not fit the stimulus: a frame stays for a whole "
+            f"number of bins, which makes {own_hz:g} of them; {_that_fit(stay_F, median, rate_hz)}, and let "
+            "data.frame_rate_hz bring it down"
+        )
     own = np.rint(median * rate)
     if (longer := int((bins_F > own).sum())) and own == 1:
         notes.append(f"{longer} frames stayed for more than one bin (dropped successors) and are repeated")
@@ -71,7 +80,28 @@ def make_clock(
     start = times_F[frame] + within * length
     last = within == bins_F[frame] - 1
     # The time of a frame that is not shown is no bin's.
-    return Clock(start, start + length, frame, gap_F[frame] & last, rate)
+    return Clock(start, start + length, frame, gap_F[frame] & last, own_hz)
+
+
+def _rate_of(stay_F: np.ndarray, bins_F: np.ndarray) -> float:
+    """Bins a second where frames are cut into so many: of the median bin, to a millionth, as times are rounded too."""
+    shown = bins_F > 0
+    return round(1 / float(np.median(np.repeat(stay_F[shown] / bins_F[shown], bins_F[shown]))), 6)
+
+
+def _that_fit(stay_F: np.ndarray, median: float, rate_hz: float) -> str:
+    """The nearest rates below and above into which frames that stay so long can be cut, as a remedy."""
+    some_F = np.sort(stay_F)[:: -(-len(stay_F) // 300)]  # evenly by length: enough to tell
+
+    def of(rate: float) -> float:
+        enough = median * rate >= LEAST
+        return _rate_of(some_F, np.rint(some_F * rate).astype(np.int64)) if enough else np.nan
+
+    near = (float(f"{of(rate):g}") for rate in rate_hz * np.geomspace(0.5, 2, 101))
+    fit = [rate for rate in near if abs(of(rate) - rate) <= APART * rate]
+    below, above = [rate for rate in fit if rate < rate_hz], [rate for rate in fit if rate > rate_hz]
+    nearest = [f"{rate:g}" for rate in (*sorted(below)[-1:], *sorted(above)[:1])]
+    return f"give {' or '.join(nearest)}" if nearest else "give a much higher one"
 
 
 class Sampled:
