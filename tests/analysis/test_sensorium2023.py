@@ -42,6 +42,7 @@ def write(folder: Path, seed: int, tiers: list[str] = TIERS, released: bool = Fa
         rng = np.random.default_rng([seed, trial])
         behavior = rng.normal(size=(2, T))
         behavior[0, 55] = np.nan  # a gap, before which stands the value that is held
+        behavior[1, :52] = np.nan  # before which stands none
         arrays = {
             "videos": rng.integers(0, 256, (H, W, T)).astype(float),
             "responses": rng.gamma(0.5, 1.0, (len(IDS), T)) * (released or tiers[trial] == "train"),
@@ -104,6 +105,7 @@ def test_the_tables_hold_what_the_model_predicts(tmp_path: Path) -> None:
                 for what in ("videos", "behavior", "pupil_center")
             )
             behavior[0, 55] = behavior[0, 54]
+            behavior[1, :52] = 0.2  # the model's mean
             beside = np.concatenate([behavior, gaze]).T.astype(np.float32)
             rates = own.rates(row.mouse.partition("-Video-")[0], np.moveaxis(video, -1, 0), beside)
             np.testing.assert_allclose(got, rates[50:, [1, 3, 0]].T / 30, rtol=2e-4, atol=1e-7)

@@ -38,6 +38,7 @@ from vivit_core.data.importers import nwb_clock, nwb_file
 from vivit_core.data.importers.nwb_clock import Sampled, make_clock
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.reader import Recording
+from vivit_core.data.statistics import training_statistics
 from vivit_core.specs import RecordingError
 
 
@@ -201,8 +202,36 @@ def test_samples_are_never_from_the_future() -> None:
     ends = np.array([0.5, 1.0, 1.15, 1.25, 1.55, 1.8, 2.0, 2.4, 9.0])
     sampled = Sampled(data, times, ends, longest_s=0.5, scale=10.0, shift=1.0)
     np.testing.assert_array_equal(sampled.known(0, 9), [False, True, True, True, True, False, True, True, False])
-    values = sampled.values(0, 9)[:, 0]
-    np.testing.assert_array_equal(values[[0, 1, 2, 3, 4, 6, 7]], [0, 11, 21, 21, 21, 41, 41])
+    unknown = np.nan
+    np.testing.assert_array_equal(sampled.values(0, 9)[:, 0], [unknown, 11, 21, 21, 21, unknown, 41, 41, unknown])
+    early = Sampled(data, times, ends[:1], longest_s=0.5, scale=10.0, shift=1.0)  # a block before all samples
+    assert np.isnan(early.values(0, 1)).all() and not early.known(0, 1).any()
+
+
+def test_a_behavior_is_missing_where_nobody_knows_it(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    """A camera that starts 4 s late, and stands still for one; no number of its own stands there for statistics."""
+    times = np.delete(7.003 + np.arange(400) / 100, np.arange(100, 200))
+    pupil = RNG.normal(50, 1, len(times))
+    nwb = build(trials=None)
+    series = pynwb.TimeSeries(name="pupil", data=pupil, timestamps=times, unit="px")
+    nwb.processing["behavior"].add(pynwb.behavior.PupilTracking(time_series=series))
+    path = tmp_path / "a.nwb"
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(nwb)
+    make = importer("nwb", "behavior=[pupil]", "val_fraction=0", "test_fraction=0")
+    recording = Recording(make(path, tmp_path / "x.h5")[0])
+    ends = REGULAR + 1 / RATE
+    newest = np.searchsorted(times, ends, side="right") - 1
+    known = (newest >= 0) & (ends - times[newest] < 0.5)
+    assert known.sum() in range(170, 180)
+    got = recording.behavior(0, F, {"pupil": 1})[:, 0]
+    np.testing.assert_allclose(got, np.where(known, pupil[newest], np.nan), rtol=1e-6)
+    np.testing.assert_array_equal(recording.valid(0, F)[:, 0], known)
+    found = training_statistics(recording, {"pupil": 1})
+    np.testing.assert_allclose(found.behavior_mean, [got[known].mean()], rtol=1e-5)
+    np.testing.assert_allclose(found.behavior_std, [got[known].std()], rtol=1e-4)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.02, 0.5), st.floats(0, 0.5), st.floats(5, 100))
 @example(0.02, 0.0, 60.0)

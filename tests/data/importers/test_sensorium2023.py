@@ -100,7 +100,7 @@ def test_gaps_inside_are_not_valid(
     tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arrays = arrays_of(0)
-    arrays["responses"][1, 7] = np.nan
+    arrays["responses"][1, 7] = arrays["responses"][0, 0] = np.nan
     arrays["responses"][2, 8] = -0.25
     arrays["behavior"][0, :2] = np.nan
     arrays["pupil_center"][1, 20:22] = np.nan
@@ -110,12 +110,12 @@ def test_gaps_inside_are_not_valid(
     expected = np.ones((40, U), bool)
     expected[7, 1] = expected[:2] = expected[20:22] = False
     np.testing.assert_array_equal(valid, expected)
-    assert counts[8, 2] == 0 and counts[7, 1] == counts[6, 1]
+    assert counts[8, 2] == 0 and counts[7, 1] == counts[6, 1] and counts[0, 0] == 0
     behavior = recording.behavior(0, 40, {"pupil": 1, "pupil_center": 2})
-    assert (behavior[:2, 0] == 0).all()
+    assert np.isnan(behavior[:2, 0]).all()
     np.testing.assert_allclose(behavior[20:22, 2], arrays["pupil_center"][1, 19], rtol=1e-6)
     said = capsys.readouterr().out
-    assert "1 negative responses are set to 0" in said and "1 responses that are NaN" in said
+    assert "1 negative responses are set to 0" in said and "2 responses that are NaN" in said
     assert "4 bins lack a behavior" in said
 
 

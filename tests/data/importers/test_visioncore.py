@@ -101,7 +101,7 @@ def test_gaps_cut_a_trial(tmp_path: Path, importer: Callable[..., Any], capsys: 
     times = covariates["t_bins"].clone()
     times[20:] += 0.5
     eyepos = covariates["eyepos"].clone()
-    eyepos[50] = float("nan")
+    eyepos[50] = eyepos[:3, 1] = float("nan")  # the first three bins know of no place before
     folder = write(tmp_path / "a", ("backimage",), t_bins=times, eyepos=eyepos)
     recording = Recording(importer("visioncore", "recording_id=r")(folder, tmp_path / "x.h5")[0])
     trials = recording.info.trials
@@ -113,6 +113,8 @@ def test_gaps_cut_a_trial(tmp_path: Path, importer: Callable[..., Any], capsys: 
     assert np.flatnonzero(~valid).tolist() == [(50 - 41) // 2]
     behavior = recording.behavior(start, start + 15, {"eyepos": 2})
     np.testing.assert_allclose(behavior[4], eyepos[49].numpy() if (50 - 41) % 2 else eyepos[50 - 41 + 41 + 1].numpy())
+    np.testing.assert_array_equal(np.isnan(recording.behavior(0, 3, {"eyepos": 2})), [[0, 1], [0, 0], [0, 0]])
+    assert not recording.valid(0, 2).any()
     assert "1 gaps of t_bins" in capsys.readouterr().out
 
 

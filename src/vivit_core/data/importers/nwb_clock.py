@@ -123,7 +123,7 @@ class Sampled:
         self.longest_s, self.scale, self.shift = longest_s, scale, shift
 
     def values(self, start: int, stop: int) -> np.ndarray:
-        """(T, D) float32; the last value known, or 0, where it is unknown."""
+        """(T, D) float32; NaN where it is unknown."""
         return np.concatenate([self._block(a, b)[0] for a, b in blocks(start, stop)])
 
     def known(self, start: int, stop: int) -> np.ndarray:
@@ -137,13 +137,12 @@ class Sampled:
         last = int(newest[-1]) + 1
         width = self.data.shape[1] if len(self.data.shape) == 2 else 1
         if last <= first:
-            return np.zeros((len(ends), width), np.float32), np.zeros(len(ends), bool)
+            return np.full((len(ends), width), np.nan, np.float32), np.zeros(len(ends), bool)
         read = np.asarray(self.data[first:last], np.float64).reshape(last - first, width) * self.scale + self.shift
         rows = np.maximum.accumulate(np.where(np.isfinite(read).all(1), np.arange(last - first), -1))
         pick = np.where(newest >= first, rows[np.clip(newest - first, 0, None)], -1)
-        some = pick >= 0
-        known = some & (ends - self.times_S[np.maximum(pick, 0) + first] <= self.longest_s)
-        return np.where(some[:, None], read[np.maximum(pick, 0)], 0).astype(np.float32), known
+        known = (pick >= 0) & (ends - self.times_S[np.maximum(pick, 0) + first] <= self.longest_s)
+        return np.where(known[:, None], read[np.maximum(pick, 0)], np.nan).astype(np.float32), known
 
 
 def blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -101,7 +101,8 @@ class Sensorium2023Importer(Importer):
             return video_of(source, shown[i].trial)[: shown[i].frames]
 
         def counts(i: int) -> np.ndarray:
-            return np.maximum(held(series_of(source, "responses", shown[i].trial)[: shown[i].frames])[0], 0)
+            responses = held(series_of(source, "responses", shown[i].trial)[: shown[i].frames])[0]
+            return np.fmax(responses, 0)  # also where none was before: counts hold no NaN, and the bin is not valid
 
         def valid(i: int) -> np.ndarray:
             responses = np.isfinite(series_of(source, "responses", shown[i].trial)[: shown[i].frames])
@@ -215,7 +216,8 @@ class Sensorium2023Importer(Importer):
             notes.append(f"{gaps} responses that are NaN before a trial's end are not valid")
         if held_bins:
             notes.append(
-                f"{held_bins} bins lack a behavior before a trial's end: the value before stands in, not valid"
+                f"{held_bins} bins lack a behavior before a trial's end: not valid, and the value before stands in, "
+                "NaN where there is none"
             )
         shown = self._with_test(shown, notes)
         return shown, np.uint8 if whole else np.float32, size

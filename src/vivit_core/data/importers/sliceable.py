@@ -82,7 +82,7 @@ def pixel_type(values: Sliceable) -> type[np.uint8] | type[np.float32]:
 
 
 def held(values_TD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Put the newest earlier finite value of its column in the place of each NaN or inf; 0 where there is none.
+    """Put the newest earlier finite value of its column in the place of each NaN or inf; NaN where there is none.
 
     Returns
     -------
@@ -92,4 +92,4 @@ def held(values_TD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = np.where(finite, np.arange(len(values_TD))[:, None], -1)
     newest = np.maximum.accumulate(rows, axis=0) if len(rows) else rows
     filled = np.take_along_axis(np.where(finite, values_TD, 0), np.maximum(newest, 0), axis=0)
-    return np.where(newest >= 0, filled, 0), ~finite.all(1)
+    return np.where(newest >= 0, filled, np.nan), ~finite.all(1)
