@@ -232,6 +232,19 @@ def test_a_behavior_is_missing_where_nobody_knows_it(tmp_path: Path, importer: C
     np.testing.assert_allclose(found.behavior_std, [got[known].std()], rtol=1e-4)
 
 
+def test_a_bin_in_which_one_trial_ends_and_another_begins_is_of_one_alone(
+    tmp_path: Path, importer: Callable[..., Any]
+) -> None:
+    """Trials that overlap by 4 ms; a bin's middle lies in the overlap."""
+    trials = [(3.008 + 0.8 * i, 3.812 + 0.8 * i) for i in range(9)]
+    path = write(tmp_path / "a.nwb", trials=trials, shown=list(range(9)))
+    recording = Recording(importer("nwb", "split_column=part", "behavior=[]")(path, tmp_path / "x.h5")[0])
+    assert recording.info.trials.stop.tolist() == [41 + 40 * i for i in range(9)]
+    np.testing.assert_array_equal(recording.frames(0, 361)[0], FRAMES[:361])
+    clock = [(start, start + 1 / RATE) for start in REGULAR[:361]]
+    np.testing.assert_array_equal(recording.counts(0, 361), counted(clock, SPIKES))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.02, 0.5), st.floats(0, 0.5), st.floats(5, 100))
 @example(0.02, 0.0, 60.0)

@@ -290,11 +290,13 @@ class NwbImporter(Importer):
             kin = ids
             given = None if self.split_column is None else \
                 [word(v) for v in np.asarray(table[self.split_column][:])[known]]  # fmt: skip
-        bins, starts_, stimuli, groups, splits, at, empty, parts = [], [0], [], [], [], 0, 0, 0
+        bins, starts_, stimuli, groups, splits, at, empty, parts, taken = [], [0], [], [], [], 0, 0, 0, 0
         for i, (first, last) in enumerate(ranges):
+            first = max(first, taken)  # where trials overlap by part of a bin, the earlier one has it
             if last <= first:
                 empty += 1
                 continue
+            taken = last
             cuts = first + 1 + np.flatnonzero(clock.gap_after[first : last - 1])
             parts += len(cuts)
             for n, part in enumerate(np.split(np.arange(first, last), cuts - first)):
