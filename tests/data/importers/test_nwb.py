@@ -36,6 +36,7 @@ from nwb_files import (
 from vivit_core.data.importers import nwb as nwb_module
 from vivit_core.data.importers import nwb_clock, nwb_file
 from vivit_core.data.importers.nwb_clock import Sampled, make_clock
+from vivit_core.data.importers.nwb_file import behavior_series
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import training_statistics
@@ -230,6 +231,26 @@ def test_a_behavior_is_missing_where_nobody_knows_it(tmp_path: Path, importer: C
     found = training_statistics(recording, {"pupil": 1})
     np.testing.assert_allclose(found.behavior_mean, [got[known].mean()], rtol=1e-5)
     np.testing.assert_allclose(found.behavior_std, [got[known].std()], rtol=1e-4)
+
+
+def test_behaviors_of_one_name_are_told_apart() -> None:
+    nwb = build()
+
+    def track(module: str, box: str, series: str) -> None:
+        made = pynwb.TimeSeries(name=series, data=np.arange(5.0), rate=10.0, unit=f"{module} {box}")
+        where = nwb.processing.get(module) or nwb.create_processing_module(module, "tracked")
+        where.add(pynwb.behavior.PupilTracking(name=box, time_series=made))
+
+    for module, box, series in (("left", "eye", "d"), ("right", "eye", "d"), ("right", "other", "d"), ("a", "b", "c")):
+        track(module, box, series)
+    found = {name: series.unit for name, series in behavior_series(Path("a.nwb"), nwb).items()}
+    assert found == {
+        "speed": "cm/s", "eye": "meters", "left_eye_d": "left eye", "right_eye_d": "right eye",
+        "other_d": "right other", "c": "a b",
+    }  # fmt: skip
+    track("a", "c", "left_eye_d")
+    with pytest.raises(RecordingError, match=r"processing: has several time series left_eye_d\. Give one"):
+        behavior_series(Path("a.nwb"), nwb)
 
 
 def test_a_bin_in_which_one_trial_ends_and_another_begins_is_of_one_alone(

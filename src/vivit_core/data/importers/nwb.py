@@ -361,7 +361,7 @@ class NwbImporter(Importer):
         self, source: Path | Remote, nwb: Any, clock: Clock, left_out: list[str]
     ) -> tuple[dict[str, Computed], dict[str, str], list[Callable[[int, int], np.ndarray]]]:
         """The behaviors, their units, and functions that say in which bins each is known."""
-        found = behavior_series(nwb)
+        found = behavior_series(source, nwb)
         wanted = list(found) if self.behavior is None else self.behavior
         if unknown := [name for name in wanted if name not in found]:
             raise RecordingError(

@@ -6,6 +6,7 @@ Shape letters: T bins, S samples, U units.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -101,24 +102,41 @@ def own_array(source: Path | Remote, field: str, data: Any) -> Any:
     return np.asarray(data)
 
 
-def behavior_series(nwb: Any) -> dict[str, Any]:
-    """The time series of behavior by name; two of one name get their containers' in front."""
+def behavior_series(source: Path | Remote, nwb: Any) -> dict[str, Any]:
+    """The time series of behavior by name; two of one name get their containers' in front, and their modules' where
+    that is one name still.
+
+    Raises
+    ------
+    RecordingError
+        Where even these are one.
+    """
     from pynwb.base import TimeSeries
     from pynwb.behavior import BehavioralTimeSeries, CompassDirection, EyeTracking, Position, PupilTracking
 
-    listed = []
+    def said(path: tuple[str, ...]) -> str:
+        return "_".join(path).replace("/", "_")
+
+    listed: list[tuple[tuple[str, ...], Any]] = []  # names of module, container and series; and the series
     for module in nwb.processing.values():
         for interface in module.data_interfaces.values():
             if isinstance(interface, TimeSeries) and module.name == "behavior":
-                listed.append((module.name, interface))
+                listed.append(((module.name, interface.name), interface))
             elif isinstance(interface, BehavioralTimeSeries | PupilTracking):
-                listed += [(interface.name, series) for series in interface.time_series.values()]
+                own = interface.time_series.values()
+                listed += [((module.name, interface.name, series.name), series) for series in own]
             elif isinstance(interface, EyeTracking | Position | CompassDirection):
-                listed += [(interface.name, series) for series in interface.spatial_series.values()]
-    names = [series.name for _, series in listed]
-    return {
-        (s.name if names.count(s.name) == 1 else f"{box}_{s.name}").replace("/", "_"): s for box, s in listed
-    }  # fmt: skip
+                own = interface.spatial_series.values()
+                listed += [((module.name, interface.name, series.name), series) for series in own]
+    names = [said(path[-1:]) for path, _ in listed]
+    for parts in (2, 3):
+        one = Counter(names)
+        names = [name if one[name] == 1 else said(path[-parts:]) for name, (path, _) in zip(names, listed, strict=True)]
+    if several := [name for name, times in Counter(names).items() if times > 1]:
+        raise RecordingError(
+            source, "processing", f"has several time series {several[0]}", "Give one, or its container, another name"
+        )
+    return dict(zip(names, (series for _, series in listed), strict=True))
 
 
 def unit_table(units: Any, rows: np.ndarray, left_out: list[str]) -> dict[str, Any]:
