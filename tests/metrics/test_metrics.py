@@ -74,7 +74,9 @@ def test_bits_per_spike_by_hand():
     assert unit_scores(np.array([[4.0], [0.01]]), counts, ones).by_name["bps"][0] < -5
 
 
-def test_silent_and_constant_units_are_left_out_and_counted():
+def test_silent_units_are_left_out_and_counted_and_constant_predictions_have_no_correlation():
+    """A constant prediction says nothing of counts that vary: its correlation is 0. Were it none, a model's mean would
+    leave out the very units that it could not fit."""
     rng = np.random.default_rng(0)
     rate = rng.uniform(0.1, 2, (50, 5))
     counts = rng.poisson(rate).astype(float)
@@ -84,12 +86,19 @@ def test_silent_and_constant_units_are_left_out_and_counted():
     rate[:, 4] = np.float32(0.7) + np.float32(1e-8) * rng.normal(size=50)  # … but for rounding
     scores = unit_scores(rate, counts, np.ones((50, 5), bool))
     assert np.isnan(scores.by_name["bps"]).tolist() == [False, True, False, False, False]
-    assert np.isnan(scores.by_name["corr"]).tolist() == [False, True, True, True, True]
+    assert np.isnan(scores.by_name["corr"]).tolist() == [False, True, True, False, False]
+    assert scores.by_name["corr"][3:].tolist() == [0.0, 0.0]
     assert scores.silent == 1
     assert mean_known(scores.by_name["bps"]) == pytest.approx(np.mean(scores.by_name["bps"][[0, 2, 3, 4]]))
-    assert mean_known(scores.by_name["corr"]) == scores.by_name["corr"][0]
+    assert mean_known(scores.by_name["corr"]) == pytest.approx(scores.by_name["corr"][0] / 3)
     assert median_known(scores.by_name["bps"]) == pytest.approx(np.median(scores.by_name["bps"][[0, 2, 3, 4]]))
     assert math.isnan(mean_known(np.array([np.nan]))) and math.isnan(median_known(np.array([])))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_prediction_that_is_no_number_is_not_taken_for_a_constant_one(value):
+    counts, rate = np.array([[0.0], [1.0], [2.0]]), np.full((3, 1), value)
+    assert np.isnan(unit_scores(rate, counts, np.ones((3, 1), bool)).by_name["corr"]).all()
 
 
 def test_sums_add_up_over_batches_and_resets():
@@ -389,7 +398,7 @@ def test_unit_without_signal_has_no_normalized_correlation():
 
 def test_silent_constant_and_noiseless_units_over_repeats():
     """A silent or constant unit has no score; one without noise has all its variance explained; a constant prediction
-    correlates with nothing, and the measurement's own scores stay."""
+    correlates with nothing, which is 0 of what there was to predict, and the measurement's own scores stay."""
     rng = np.random.default_rng(4)
     rate = np.broadcast_to(rng.uniform(0.5, 4, (1, 40, 4)), (3, 40, 4)).copy()
     counts = rng.poisson(rate).astype(float)
@@ -400,9 +409,10 @@ def test_silent_constant_and_noiseless_units_over_repeats():
     mask = np.ones(counts.shape, bool)
     mask[1, ::3] = False
     scores = repeat_scores([Repeats(rate, counts, mask)])
-    assert np.isnan(scores.correlation_to_average).tolist() == [True, True, False, True]
+    assert np.isnan(scores.correlation_to_average).tolist() == [True, True, False, False]
     assert np.isnan(scores.explainable_variance).tolist() == [True, True, False, False]
-    assert np.isnan(scores.normalized_correlation).tolist() == [True, True, False, True]
+    assert np.isnan(scores.normalized_correlation).tolist() == [True, True, False, False]
+    assert scores.correlation_to_average[3] == scores.normalized_correlation[3] == 0.0
     assert scores.explainable_variance[2] == 1.0
     assert scores.normalized_correlation[2] == pytest.approx(scores.correlation_to_average[2], abs=0.01)
     assert scores.reliable.tolist()[:3] == [False, False, True]

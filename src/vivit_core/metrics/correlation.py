@@ -14,21 +14,34 @@ CONSTANT = 1e-12
 1e-14)."""
 
 
+def constant(x: np.ndarray, xx: np.ndarray) -> np.ndarray:
+    """Whether a trace is constant, from its mean and its mean square; not where these are no numbers."""
+    return xx - x**2 <= CONSTANT * xx
+
+
 def pearson(xy: np.ndarray, x: np.ndarray, y: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
-    """Pearson correlation from means of products; NaN where x or y is constant."""
+    """Pearson correlation of a measurement x and a prediction y, from means of products.
+
+    NaN where the measurement is constant: nothing could be predicted. 0 where the prediction alone is: it says nothing
+    of what there was to say, and a unit that was left out for it would make a model's mean the better the fewer units
+    it could fit.
+    """
     var_x, var_y = xx - x**2, yy - y**2
-    moving = (var_x > CONSTANT * xx) & (var_y > CONSTANT * yy)
-    return np.where(moving, (xy - x * y) / np.sqrt(np.where(moving, var_x * var_y, 1.0)), np.nan)
+    there = var_x > CONSTANT * xx
+    moving = there & (var_y > CONSTANT * yy)
+    still = np.where(there & constant(y, yy), 0.0, np.nan)
+    return np.where(moving, (xy - x * y) / np.sqrt(np.where(moving, var_x * var_y, 1.0)), still)
 
 
 class Correlation(UnitMetric):
-    """Correlation of prediction and count over single trials' bins; NaN where one is constant."""
+    """Correlation of prediction and count over single trials' bins; 0 for a constant prediction, NaN where the count is
+    constant."""
 
     name = "corr"
     title = "correlation"
     method = (
-        "Pearson correlation of prediction and count over a unit's valid bins, single trials; none where one is "
-        "constant."
+        "Pearson correlation of prediction and count over a unit's valid bins, single trials; 0 where the prediction "
+        "is constant, none where the count is."
     )
 
     def terms(self, rate: Tensor, counts: Tensor) -> Sequence[Tensor]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vivit_core.metrics.correlation import CONSTANT, pearson
+from vivit_core.metrics.correlation import CONSTANT, constant, pearson
 
 RELIABLE = 2.0
 """A unit's normalized correlation enters a summary where its signal power is above this many of its standard errors:
@@ -48,7 +48,8 @@ def repeat_scores(stimuli: Sequence[Repeats]) -> RepeatScores:
     the mean of that less the same of the trials' means. It is unbiased for any number of repeats and noise of any
     speed, where repeats are independent.
 
-    - correlation to the average: Pearson correlation of the mean prediction and the mean count over repeats.
+    - correlation to the average: Pearson correlation of the mean prediction and the mean count over repeats. Like the
+      normalized one it is 0 where that prediction is constant, and NaN where the mean count is.
     - signal power S: covariance of the counts with themselves. For one stimulus and equal n it is the signal power
       of Sahani and Linden (2003).
     - explainable variance: S / (S + mean(s²)), s² a bin's unbiased variance over repeats: the part of a single trial's
@@ -88,8 +89,11 @@ def repeat_scores(stimuli: Sequence[Repeats]) -> RepeatScores:
         total = signal + average(spread)
         varies = (bins >= 2) & (total > CONSTANT * average(mean**2))
         explainable = np.where(varies, signal / total, np.nan)
-        defined = varies & (signal > 0) & (of_rate > 0) & ~np.isnan(correlation)
+        there = varies & (signal > 0) & ~np.isnan(correlation)
+        still = constant(average(predicted), average(predicted**2))
+        defined = there & ~still & (of_rate > 0)
         normalized = np.where(defined, shared / np.sqrt(np.where(defined, of_rate * signal, 1.0)), np.nan)
+        normalized[there & still] = 0.0
         variance = sum(_signal_variance(y, m) for y, m in zip(counts, masks, strict=True)) / bins**2
         signal_to_error = np.where(bins >= 2, signal / np.sqrt(variance), np.nan)
     return RepeatScores(correlation, explainable, normalized, bins.astype(np.float64), signal_to_error)

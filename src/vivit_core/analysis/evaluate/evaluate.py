@@ -51,14 +51,16 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "knowable_fraction": "of a unit bps / truth_bps; in means Σ bps / Σ truth_bps over units with a positive "
     "truth_bps.",
     "corr_to_average": "Pearson correlation of the mean prediction and the mean count over repeats, over bins "
-    "with at least two valid repeats. Few repeats leave noise in the mean, which lowers it.",
+    "with at least two valid repeats. Few repeats leave noise in the mean, which lowers it. 0 where the prediction is "
+    "constant.",
     "explainable_variance": "S / (S + mean s²), S the signal power: the covariance over bins of counts in different "
     "repeats of the stimulus, unbiased for any number of repeats and noise of any speed (for one stimulus and equal "
     "numbers of repeats that of Sahani and Linden 2003); s² the unbiased variance over repeats.",
     "normalized_corr": "CC_norm of Schoppe et al. 2016: covariance of prediction and count in different repeats over "
     "√(the prediction's own · S), so that neither few repeats lower it nor behavior that a repeat's prediction and "
-    "count share raises it. None where S ≤ 0. Dividing by the root of a noisy S biases it upwards, so means are over "
-    f"the units whose S is more than {RELIABLE:g} standard errors above zero (signal_to_error).",
+    "count share raises it. None where S ≤ 0, 0 where the prediction is constant. Dividing by the root of a noisy S "
+    f"biases it upwards, so means are over the units whose S is more than {RELIABLE:g} standard errors above zero "
+    "(signal_to_error).",
     "center_error_px": "distance of the readout's center from the true receptive field's, in pixels of the "
     "recording's own frame; LN's is the center of gravity of its squared spatial filter.",
     "border_px": "distance of the readout's center from the nearest border of the recording's own frame, in pixels.",
