@@ -17,7 +17,7 @@ from test_evaluate import BURN_IN, SHOWN, SPLITS, TRIAL, PixelTwin, arrays, modu
 from tiny_models import POISSON, unit_scores
 
 from vivit_core.analysis import bootstrap
-from vivit_core.analysis.bootstrap import Sums, intervals, pieces, resampled
+from vivit_core.analysis.bootstrap import Sums, draws, interval, intervals, pieces, resampled, shown_in
 from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
@@ -25,6 +25,7 @@ from vivit_core.analysis.compare.section import report_section
 from vivit_core.cli.tasks.compare import names_of
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.metrics.bits_per_spike import BitsPerSpike
 from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.unit_scores import Scorer
 
@@ -41,6 +42,11 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "MEASURED_S", 0.01)
+
+
+def films(number: int, name: str = "film") -> list[bytes]:
+    """As digests."""
+    return [f"{name} {i}".encode() for i in range(number)]
 
 
 def contender(name: str, path: Path, burn_in: int = BURN_IN, gains: list[float] | None = None) -> Contender:
@@ -101,11 +107,11 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
 
     def sums(predicted: np.ndarray) -> Sums:
         own = [SCORER.sums(*map(torch.as_tensor, (predicted[k], counts[k], mask[k]))).numpy() for k in range(5)]
-        return Sums(("x", "y", "z"), 5, 5, 150, SCORER, np.stack(own), None)
+        return Sums(("x", "y", "z"), 5, 5, 150, SCORER, np.stack(own), None, films(5))
 
     models = {"a": {"r": sums(rate)}, "b": {"r": sums(rate[::-1].copy())}}
     drawn = resampled(models, resamples=30, seed=7, progress=False)
-    weights = np.random.default_rng([7, 0]).multinomial(5, np.full(5, 0.2), size=30)
+    weights = draws(films(5), resamples=30, seed=7).astype(int)
     assert weights.sum(1).tolist() == [5] * 30 and len({tuple(w) for w in weights.tolist()}) > 20
     for r, weight in enumerate(weights):
         chosen = np.repeat(np.arange(5), weight)
@@ -117,7 +123,7 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
 
 def test_pieces_do_not_change_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = np.random.default_rng(0).uniform(1, 2, (6, SCORER.n_sums, 4))
-    found = {"a": {"r": Sums(("x",) * 4, 6, 6, 6, SCORER, sums, None)}}
+    found = {"a": {"r": Sums(("x",) * 4, 6, 6, 6, SCORER, sums, None, films(6))}}
     whole = resampled(found, resamples=25, seed=1, progress=False)["a"]
     monkeypatch.setattr(bootstrap, "AT_ONCE", SCORER.n_sums * 4 * 3)
     assert np.array_equal(whole, resampled(found, resamples=25, seed=1, progress=False)["a"], equal_nan=True)
@@ -165,7 +171,7 @@ def test_the_interval_covers_the_truth() -> None:
             # Trials in the place of units: the sums of each.
             values = (torch.as_tensor(np.repeat(predicted[:, None], len(counts_KT), 1)), torch.as_tensor(counts_KT.T))
             sums_SK = SCORER.sums(*values, torch.ones(values[0].shape, dtype=torch.bool)).numpy()
-            found[name] = {"r": Sums(("x",), 30, 30, 20, SCORER, sums_SK.T[..., None], None)}
+            found[name] = {"r": Sums(("x",), 30, 30, 20, SCORER, sums_SK.T[..., None], None, films(30))}
         return found
 
     everything = np.ones(endless.shape, bool).reshape(-1, 1)
@@ -206,10 +212,10 @@ def test_equal_models_are_seldom_surely_better() -> None:
     """Two models that err on each film in their own slow way, alike in all its showings, are equally good. Drawn as
     trials of their own, showings of one film would make every third unit surely better or worse."""
     rng = np.random.default_rng(5)
-    films, showings, bins, units = 14, 5, 40, 300
-    rate = rng.uniform(0.2, 1.5, (films, bins, units))
-    errors = [np.exp(0.3 * rng.normal(size=(films, 1, units))) for _ in "ab"]
-    counts = torch.as_tensor(rng.poisson(rate[:, None], (films, showings, bins, units)).astype(float))
+    number, showings, bins, units = 14, 5, 40, 300
+    rate = rng.uniform(0.2, 1.5, (number, bins, units))
+    errors = [np.exp(0.3 * rng.normal(size=(number, 1, units))) for _ in "ab"]
+    counts = torch.as_tensor(rng.poisson(rate[:, None], (number, showings, bins, units)).astype(float))
     everything = torch.ones(counts.shape[1:], dtype=torch.bool)
 
     def sums(error: np.ndarray, together: bool) -> Sums:
@@ -218,7 +224,7 @@ def test_equal_models_are_seldom_surely_better() -> None:
         if not together:
             every = ((p, n) for ps, ns in zip(predicted, counts, strict=True) for p, n in zip(ps, ns, strict=True))
             own = [SCORER.sums(p, n, everything[0]).numpy() for p, n in every]
-        return Sums(("x",) * units, films * showings, films, counts[..., 0].numel(), SCORER, np.stack(own), None)
+        return Sums(("x",) * units, 0, 0, 0, SCORER, np.stack(own), None, films(len(own)))
 
     def surely(together: bool) -> float:
         found = {name: {"r": sums(error, together)} for name, error in zip("ab", errors, strict=True)}
@@ -228,6 +234,66 @@ def test_equal_models_are_seldom_surely_better() -> None:
 
     assert surely(together=True) < 0.17
     assert surely(together=False) > 0.3
+
+
+BITS = Scorer(POISSON, [BitsPerSpike()])
+
+
+def as_good(
+    rng: np.random.Generator, errors: dict[str, np.ndarray], units: int, shown: list[bytes]
+) -> dict[str, dict[str, Sums]]:
+    """A recording's sums of models that err by these factors on its films, (films, 1, units or 1)."""
+    rate = rng.uniform(0.2, 1.5, (len(shown), 20, units))
+    counts = rng.poisson(rate).astype(float)
+    found = {}
+    for name, error in errors.items():
+        p = rate * error
+        parts = (np.ones_like(p), counts, counts**2, p, counts * np.log(p))
+        sums = np.stack([x.sum(1) for x in parts], 1)
+        found[name] = {"r": Sums(("x",) * units, len(shown), len(shown), 20, BITS, sums, None, shown)}
+    return found
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_equal_models_of_the_same_films_are_seldom_surely_better_on_average(shared: bool) -> None:
+    """Two models that err on each film in their own way, alike in all recordings that show it. Were the films drawn
+    for each recording apart, two of five mean gains would be surely above or below zero."""
+    surely, experiments = 0, 50
+    for seed in range(experiments):
+        rng = np.random.default_rng(seed)
+        found: dict[str, dict[str, Sums]] = {"a": {}, "b": {}}
+        errors = {name: np.exp(0.3 * rng.normal(size=(30, 1, 1))) for name in found}
+        for recording in range(4):
+            order = rng.permutation(30)  # each shows the films in an order of its own
+            if not shared:
+                errors = {name: np.exp(0.3 * rng.normal(size=(30, 1, 1))) for name in found}
+            names = films(30, "film" if shared else f"film of {recording}")
+            own = as_good(rng, {name: e[order] for name, e in errors.items()}, 10, [names[film] for film in order])
+            for name in found:
+                found[name][str(recording)] = own[name]["r"]
+        drawn = resampled(found, 150, seed, progress=False)
+        low, high = interval((drawn["b"][:, 0] - drawn["a"][:, 0]).mean(1))
+        surely += low > 0 or high < 0
+    assert surely / experiments < 0.17
+
+
+def test_the_same_frames_are_drawn_alike_in_whatever_order(tmp_path: Path) -> None:
+    """Two recordings that show the same test films, each in its own order and for its own units; and another one."""
+    made = arrays()
+    order = [0, 1, 2, 4, 3, 5, 6]  # of the test trials the repeated film comes first
+    bins = np.concatenate([np.arange(i * TRIAL, (i + 1) * TRIAL) for i in order])
+    trials = replace(made["trials"], stimulus_id=made["trials"].stimulus_id[order])
+    turned = {"recording_id": "turned", "frames": made["frames"][bins], "trials": trials}
+    other = {"recording_id": "other", "frames": made["frames"] // 2}
+    drawn = []
+    for changes in ({}, turned, other):
+        path = write_recording(tmp_path / f"{len(drawn)}.h5", **(made | changes))
+        (recording,) = module_of(path).recordings
+        cuts = pieces(recording.info.trials.of("test"), BURN_IN, 6.0)
+        drawn.append(draws(shown_in(recording, cuts), resamples=20, seed=0))
+    number = drawn[0].shape[1] // 2  # of each film's pieces
+    assert np.array_equal(drawn[1], np.concatenate([drawn[0][:, number:], drawn[0][:, :number]], axis=1))
+    assert (drawn[2] != drawn[0]).mean() > 0.5
 
 
 def test_a_unit_that_spikes_in_few_pieces_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

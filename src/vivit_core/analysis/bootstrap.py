@@ -1,7 +1,11 @@
-"""Intervals by resampling pieces of stimuli."""
+"""Intervals by resampling pieces of stimuli.
+
+Shape letters: U units, K pieces, R resamplings, S sums of ``Scorer.sums``, M metrics.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,6 +18,8 @@ from einops import einsum
 
 from vivit_core.analysis.predict import Predictions
 from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.reader import Recording
+from vivit_core.data.repeats import content
 from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.unit_scores import COUNTS, Scorer, all_metrics
 from vivit_core.system.terminal import track
@@ -38,6 +44,7 @@ class Sums:
     scorer: Scorer
     sums_KSU: np.ndarray
     truth_KSU: np.ndarray | None
+    shown_K: Sequence[bytes]  # what each piece showed, as a digest: see ``shown_in``
 
 
 def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int, int]]]:
@@ -64,6 +71,11 @@ def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int,
     return cuts
 
 
+def shown_in(recording: Recording, cuts: Sequence[Sequence[tuple[int, int]]]) -> list[bytes]:
+    """A digest of the frames of each piece, of a trial that showed all of it."""
+    return [content(recording, {}, *max(parts, key=lambda ends: ends[1] - ends[0])) for parts in cuts]
+
+
 def piece_sums(
     scorer: Scorer, found: Predictions, predicted_NU: np.ndarray, cuts: Sequence[Sequence[tuple[int, int]]]
 ) -> np.ndarray:
@@ -77,14 +89,28 @@ def piece_sums(
     return sums
 
 
+def draws(shown_K: Sequence[bytes], resamples: int, seed: int) -> np.ndarray:
+    """How often each piece is drawn in each resampling, (R, K).
+
+    Recordings that show the same films, in whatever order, draw the same ones: what a model cannot predict in a film it
+    cannot predict in any of them. Drawn apart, that luck would average out over recordings, and intervals of their
+    mean would be too narrow. Others are drawn independently.
+    """
+    order = sorted(range(len(shown_K)), key=lambda k: shown_K[k])
+    films = hashlib.blake2b(b"".join(shown_K[k] for k in order), digest_size=16)
+    rng = np.random.default_rng([seed, int.from_bytes(films.digest(), "big")])
+    drawn_RK = np.zeros((resamples, len(order)))
+    drawn_RK[:, order] = rng.multinomial(len(order), np.full(len(order), 1 / len(order)), size=resamples)
+    return drawn_RK
+
+
 def resampled(found: dict[str, dict[str, Sums]], resamples: int, seed: int, progress: bool) -> dict[str, np.ndarray]:
-    """Each metric in each resampling of the pieces, (R, M, U) for each model."""
+    """Each metric in each resampling of the pieces, (R, M, U) for each model; ``draws`` are the same for all models."""
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in found}
-    recordings = list(next(iter(found.values())))
-    for index, rid in enumerate(track(recordings, "bootstrap", disable=not progress)):
-        number, n_sums, units = next(iter(found.values()))[rid].sums_KSU.shape
-        rng = np.random.default_rng([seed, index])
-        weights_RK = rng.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)
+    first_model = next(iter(found.values()))
+    for rid in track(list(first_model), "bootstrap", disable=not progress):
+        _, n_sums, units = first_model[rid].sums_KSU.shape
+        weights_RK = draws(first_model[rid].shown_K, resamples, seed)
         size = max(1, AT_ONCE // (n_sums * units))
         for name, own in found.items():
             pieces = []

@@ -45,14 +45,14 @@ def alike(recording: Recording, behavior: Mapping[str, int], trials: Trials) -> 
     for shown in trials.by_stimulus().values():
         seen: dict[bytes, int] = {}
         for trial in shown if len(shown) > 1 else ():
-            first[trial] = seen.setdefault(content(recording, behavior, trials, trial), int(trial))
+            shows = content(recording, behavior, int(trials.start[trial]), int(trials.stop[trial]))
+            first[trial] = seen.setdefault(shows, int(trial))
     return first
 
 
-def content(recording: Recording, behavior: Mapping[str, int], trials: Trials, trial: int) -> bytes:
-    """A digest of a trial's frames and behavior, read a piece at a time."""
+def content(recording: Recording, behavior: Mapping[str, int], first: int, last: int) -> bytes:
+    """A digest of the frames of some bins and of the behavior beside them, read a piece at a time."""
     digest = hashlib.blake2b()
-    first, last = int(trials.start[trial]), int(trials.stop[trial])
     for start in range(first, last, PIECE):
         stop = min(start + PIECE, last)
         for values in (recording.frames(start, stop), recording.behavior(start, stop, behavior)):

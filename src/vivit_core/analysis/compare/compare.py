@@ -143,8 +143,8 @@ def compare(
             **{name: method for name, method in methods().items() if name in (*metrics, "knowable_fraction")},
             "interval": f"{INTERVAL[0]:g} and {INTERVAL[1]:g} percentiles over {resamples} resamplings, with "
             f"replacement, of each recording's stimuli in at least {bootstrap.FEWEST} pieces of at most {piece_s:g} s, "
-            "the same for all models. Repeats of a stimulus are drawn together. A unit that spikes in fewer "
-            f"than {bootstrap.FEWEST} pieces has no interval of its own.",
+            "the same for all models, and for recordings that show the same frames. Repeats of a stimulus are drawn "
+            f"together. A unit that spikes in fewer than {bootstrap.FEWEST} pieces has no interval of its own.",
             "flops_per_bin": "floating-point operations of matrix products, convolutions and attention in the forward "
             "pass of evaluation clips, divided by the bins scored in them, burn-in left out",
             "bins_per_s": "scored bins of evaluation clips a second: the median of rounds in which the models took "

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.bootstrap import Sums, piece_sums, pieces
+from vivit_core.analysis.bootstrap import Sums, piece_sums, pieces, shown_in
 from vivit_core.analysis.evaluate.numbers import runs
 from vivit_core.analysis.evaluate.responses import rates_of
 from vivit_core.analysis.predict import Split, predict_split, refuse_broken, scorer_of
@@ -111,6 +111,7 @@ def sums_of(
             scorer,
             piece_sums(scorer, measured, own.predicted_NU[:, columns], cuts),
             None if truth_NU is None else piece_sums(scorer, measured, truth_NU.astype(np.float32), cuts),
+            shown_in(by_id[rid], cuts),
         )
         use_N = own.bins_N >= after
         if use_N.any():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.bootstrap import Sums, interval, piece_sums, pieces, resampled
+from vivit_core.analysis.bootstrap import Sums, interval, piece_sums, pieces, resampled, shown_in
 from vivit_core.analysis.evaluate.numbers import LOCAL, runs
 from vivit_core.analysis.predict import Predictions, scorer_of
 from vivit_core.data.recording.reader import Recording
@@ -48,9 +48,11 @@ def sums_of(
     scorer = scorer_of(twin, info.recording_id, info.unit_ids, [BitsPerSpike()])
     trials = info.trials.of(split)
     cuts = pieces(trials, burn_in, PIECE_S * info.frame_rate_hz)
-    stimuli, bins = len(trials.by_stimulus()), len(found.bins_N)
+    stimuli, bins, shown_K = len(trials.by_stimulus()), len(found.bins_N), shown_in(recording, cuts)
     return {
-        name: Sums(info.unit_ids, len(trials), stimuli, bins, scorer, piece_sums(scorer, found, rate_NU, cuts), None)
+        name: Sums(
+            info.unit_ids, len(trials), stimuli, bins, scorer, piece_sums(scorer, found, rate_NU, cuts), None, shown_K
+        )
         for name, rate_NU in known.items()
     }
 

@@ -46,7 +46,7 @@ METHODS = {  # what units.csv and summary.json hold, besides the metrics
     "contextual_fraction": "(bps − local_bps) / (truth_bps − local_bps): the part of context's information that is "
     "found. Of several units, the ratio of the sums over the units with context. Its interval holds "
     f"{INTERVAL[1] - INTERVAL[0]:g} % of {RESAMPLES} resamplings of each recording's stimuli, in at least {FEWEST} "
-    f"pieces of at most {PIECE_S:g} s, repeats together.",
+    f"pieces of at most {PIECE_S:g} s, repeats together; recordings that show the same frames are drawn alike.",
     "truth_bps": "the oracle: bits per spike of the simulation's true rate, without its shared noise.",
     "knowable_fraction": "of a unit bps / truth_bps; in means Σ bps / Σ truth_bps over units with a positive "
     "truth_bps.",
