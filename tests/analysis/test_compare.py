@@ -17,7 +17,7 @@ from test_evaluate import BURN_IN, SHOWN, SPLITS, TRIAL, PixelTwin, arrays, modu
 from tiny_models import POISSON, unit_scores
 
 from vivit_core.analysis import bootstrap
-from vivit_core.analysis.bootstrap import Sums, draws, interval, intervals, pieces, resampled, shown_in
+from vivit_core.analysis.bootstrap import Sums, draws, enough_pieces, interval, intervals, pieces, resampled, shown_in
 from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
@@ -28,6 +28,7 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.metrics.bits_per_spike import BitsPerSpike
 from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.unit_scores import Scorer
+from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
 
 SCORER = Scorer(POISSON)
 GAINS = {"a": [0.4, 0.5, 0.6, 0.7], "b": [0.3, 0.9, 0.5, 0.7]}
@@ -294,6 +295,23 @@ def test_the_same_frames_are_drawn_alike_in_whatever_order(tmp_path: Path) -> No
     number = drawn[0].shape[1] // 2  # of each film's pieces
     assert np.array_equal(drawn[1], np.concatenate([drawn[0][:, number:], drawn[0][:, :number]], axis=1))
     assert (drawn[2] != drawn[0]).mean() > 0.5
+
+
+def test_a_unit_with_events_in_few_pieces_has_no_interval() -> None:
+    """Every trace has a residue below the floor; one has events in 3 of 30 pieces. A resampling without them has no
+    score for it, and does not make the mean infinite."""
+    rng = np.random.default_rng(0)
+    scorer = Scorer(ZeroInflatedGamma((0.2,) * 4, "exp", 0.05), [BitsPerSpike()])
+    chance = np.full((30, 1, 4), 0.1)
+    chance[3:, :, 0], chance[:3, :, 0] = 0, 0.3
+    residue = rng.uniform(0, 0.008, (30, 60, 4))
+    counts = np.where(rng.random(residue.shape) < chance, rng.gamma(2, 1, residue.shape), residue)
+    predicted, everything = torch.full((60, 4), 0.15), torch.ones((60, 4), dtype=torch.bool)
+    own = np.stack([scorer.sums(predicted, torch.as_tensor(n), everything).numpy() for n in counts])
+    sums = Sums(("x",) * 4, 30, 30, 60, scorer, own, None, films(30))
+    assert enough_pieces(sums).tolist() == [False, True, True, True]
+    drawn_RU = resampled({"a": {"r": sums}}, 200, 0, progress=False)["a"][:, 0]
+    assert np.isnan(drawn_RU[:, 0]).any() and not np.isinf(drawn_RU).any()
 
 
 def test_a_unit_that_spikes_in_few_pieces_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

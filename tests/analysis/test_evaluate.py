@@ -821,5 +821,22 @@ def test_calcium_is_not_called_spikes(data: RecordingsDataModule, tmp_path: Path
     assert any("bits per bin above zero" in words for words in text)
 
 
+def test_a_unit_without_an_event_is_silent_and_leaves_the_means_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its responses never rise above the likelihood's floor, so there is nothing by which its bits could be counted."""
+    for name in ("draw_recording", "draw_units"):
+        monkeypatch.setattr(f"vivit_core.analysis.evaluate.evaluate.{name}", lambda *args: None)
+    made = arrays()
+    made["counts"] = np.where(np.arange(UNITS) == 3, 0.004, made["counts"]).astype(np.float32)
+    data = module_of(write_recording(tmp_path / "calcium.h5", **made, kind="calcium"))
+    twin = PixelTwin(data.specs[0], [0.4, 0.5, 0.6, 0.7])
+    twin.likelihood = lambda recording_id: ZeroInflatedGamma((1.0,) * UNITS, "exp", 0.01)  # type: ignore[method-assign]
+    summary = run(twin, data, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "units.csv").open()))
+    assert summary["units_silent"] == 1 and rows[3]["bps"] == rows[3]["bps_low"] == "" and float(rows[3]["spikes"]) > 0
+    assert summary["bps_mean"] == pytest.approx(np.mean([float(row["bps"]) for row in rows[:3]]))
+
+
 def test_runs_of_bins() -> None:
     assert runs(np.array([3, 4, 5, 9, 11, 12])) == [(3, 6), (9, 10), (11, 13)]

@@ -25,6 +25,7 @@ from vivit_core.metrics.repeats import Repeats, repeat_scores
 from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.metrics.unit_scores import METRICS, Scorer, all_metrics
 from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
 from vivit_core.parts.groups import consent
 from vivit_core.testing import check_metric
 
@@ -99,6 +100,17 @@ def test_silent_units_are_left_out_and_counted_and_constant_predictions_have_no_
 def test_a_prediction_that_is_no_number_is_not_taken_for_a_constant_one(value):
     counts, rate = np.array([[0.0], [1.0], [2.0]]), np.full((3, 1), value)
     assert np.isnan(unit_scores(rate, counts, np.ones((3, 1), bool)).by_name["corr"]).all()
+
+
+def test_a_unit_with_counts_but_without_an_event_is_silent():
+    """Under a likelihood for traces that counts bins above a floor. Its bits would be divided by no event."""
+    rng = np.random.default_rng(0)
+    counts = np.where(rng.random((500, 3)) < 0.1, rng.gamma(2, 1, (500, 3)), 0.01)
+    counts[:, 2] = rng.uniform(0, 0.004, 500)  # all below the floor
+    scorer = Scorer(ZeroInflatedGamma((0.2,) * 3, "exp", 0.05))
+    scores = scorer.scores_of(rng.uniform(0.1, 0.2, counts.shape), counts, np.ones(counts.shape, bool))
+    assert np.isfinite(scores.by_name["bps"]).tolist() == scores.fired.tolist() == [True, True, False]
+    assert np.isnan(scores.by_name["bps"][2]) and (scores.spikes > 0).all() and scores.silent == 1
 
 
 def test_sums_add_up_over_batches_and_resets():

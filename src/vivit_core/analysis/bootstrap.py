@@ -21,7 +21,7 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.repeats import content
 from vivit_core.metrics.averages import mean_known
-from vivit_core.metrics.unit_scores import COUNTS, Scorer, all_metrics
+from vivit_core.metrics.unit_scores import Scorer, all_metrics
 from vivit_core.system.terminal import track
 
 INTERVAL = (2.5, 97.5)  # percentiles of the resamplings
@@ -136,9 +136,10 @@ def intervals(values_RU: np.ndarray, enough_U: np.ndarray) -> tuple[np.ndarray, 
     return bounds[0], bounds[1]
 
 
-def enough_pieces(sums_KSU: np.ndarray) -> np.ndarray:
-    """Units that spike in so many pieces that drawing those says how uncertain a score is; (U,) bool."""
-    return (sums_KSU[:, COUNTS] > 0).sum(0) >= FEWEST
+def enough_pieces(sums: Sums) -> np.ndarray:
+    """Units that spike (or have an event, see ``UnitScores.fired``) in so many pieces that drawing those says how
+    uncertain a score is; (U,) bool."""
+    return sums.scorer.scores(sums.sums_KSU.swapaxes(0, 1)).fired.sum(0) >= FEWEST
 
 
 def difference(

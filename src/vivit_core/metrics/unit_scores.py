@@ -36,7 +36,7 @@ TAKEN = frozenset(
 )
 """Columns of ``units.csv`` that are no metric's."""
 
-BINS, COUNTS = 0, 1  # of the sums
+BINS = 0  # of the sums
 DATA = slice(0, 3)  # of the sums, those that depend on the data alone: bins, counts and their squares
 
 
@@ -97,6 +97,7 @@ class UnitScores(NamedTuple):
     by_name: Mapping[str, np.ndarray]  # each metric's
     loss: np.ndarray  # mean nats a bin; NaN without a bin
     spikes: np.ndarray  # on the evaluated bins
+    events: np.ndarray  # by what bits per spike are counted: the spikes, unless the likelihood says otherwise
     bins: np.ndarray  # evaluated bins
 
     @property
@@ -105,9 +106,14 @@ class UnitScores(NamedTuple):
         return int(((self.bins > 0) & ~np.isfinite(self.loss)).sum())
 
     @property
+    def fired(self) -> np.ndarray:
+        """(…, U) bool, which units have a spike and an event on the evaluated bins: those with bits per spike."""
+        return (self.spikes > 0) & (self.events > 0)
+
+    @property
     def silent(self) -> int:
-        """Units without a spike on the evaluated bins."""
-        return int((self.spikes == 0).sum())
+        """Units without a spike, or without an event, on the evaluated bins."""
+        return int((~self.fired).sum())
 
 
 class Scorer:
@@ -167,4 +173,4 @@ class Scorer:
             null, events = (f(bins, counts, likely) for f in (self.likelihood.null_nats, self.likelihood.events))
             totals = Totals(bins, counts, squares, nats, null, events)
             found = {metric.name: metric.score(totals, x) for metric, x in zip(self.metrics, own, strict=True)}
-            return UnitScores(found, nats / bins, counts, bins)
+            return UnitScores(found, nats / bins, counts, events, bins)

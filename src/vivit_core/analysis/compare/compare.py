@@ -119,7 +119,7 @@ def compare(
         }
         for c in contenders
     }
-    enough_U = np.concatenate([enough_pieces(first[rid].sums_KSU) for rid in shared])
+    enough_U = np.concatenate([enough_pieces(first[rid]) for rid in shared])
     pairs = [difference(a, b, point, drawn, enough_U) for a, b in itertools.combinations(names, 2)]
     summary: dict[str, Any] = {
         "models": models,

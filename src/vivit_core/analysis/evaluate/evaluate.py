@@ -246,7 +246,7 @@ def add_intervals(
     """Bound the bits per spike of a recording's units, in their rows; NaN for a unit that spikes in too few pieces."""
     sums = sums_of({"twin": found.predicted_NU}, twin, recording, found, split, burn_in)["twin"]
     drawn_RMU = resampled({"twin": {"": sums}}, RESAMPLES, seed, progress=False)["twin"]
-    low_U, high_U = intervals(drawn_RMU[:, 0], enough_pieces(sums.sums_KSU))
+    low_U, high_U = intervals(drawn_RMU[:, 0], enough_pieces(sums))
     for row, low, high in zip(rows, low_U.tolist(), high_U.tolist(), strict=True):
         row |= {"bps_low": low, "bps_high": high}
 

@@ -75,7 +75,7 @@ def score_recording(
 
     def scores(predicted_NU: np.ndarray | None) -> UnitScores:
         if predicted_NU is None:
-            return UnitScores(dict.fromkeys(names, unknown), unknown, unknown, unknown)
+            return UnitScores(dict.fromkeys(names, unknown), unknown, unknown, unknown, unknown)
         return scorer.scores_of(predicted_NU, found.counts_NU, found.valid_NU)
 
     def scores_over_repeats(predicted_NU: np.ndarray | None) -> RepeatScores:
@@ -222,7 +222,7 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int | None) -> dict[str, Any
             for key, value in means(metric, of[f"{OBSERVED}{metric}"]).items()
         },
         "units": len(rows),
-        "units_silent": int((of["spikes"] == 0).sum()),
+        "units_silent": int(np.isnan(of["bps"]).sum()),
         "units_reliable": int(reliable.sum()),
         "bins": bins,
     }
