@@ -119,6 +119,9 @@ def test_smoothed_average_counts_invalid_bins_for_nothing() -> None:
     trials[0], trials[2] = 3.0, 5.0
     mean, error = plotting_rates.smoothed_average(trials, 0.01)
     assert np.allclose(mean, 4.0) and np.allclose(error, np.sqrt(2) / np.sqrt(2))
+    trials[0, 100:] = np.nan
+    mean, error = plotting_rates.smoothed_average(trials, 0.01)
+    assert np.allclose(mean[[50, 150]], [4.0, 5.0]) and np.isnan(error[150]) and error[50] == pytest.approx(1.0)
 
 
 def test_performance_and_center_errors(tmp_path: Path, drawn: list[Figure]) -> None:

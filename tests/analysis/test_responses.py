@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_evaluate import BURN_IN, SHOWN, TRIAL, PixelTwin, arrays, module_of, run
 
 from vivit_core.analysis import bootstrap
+from vivit_core.analysis.evaluate.numbers import repeats
+from vivit_core.analysis.evaluate.responses import rates_of
 from vivit_core.analysis.evaluate.section import report_section
+from vivit_core.analysis.predict import Predictions
+from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.system.tables import read_table
 
@@ -82,3 +89,36 @@ def test_without_repeats_the_first_trial_stands_in(tmp_path: Path) -> None:
         assert str(file["hand/stimulus"]) == "" and int(file["hand/repeats"]) == 1 and "hand/ln" not in file.files
         assert file["hand/counts"].shape == (1, TRIAL - BURN_IN, 4)
         assert np.isnan(file["hand/window"][:, 2:]).all()
+
+
+def shown_in_turn(lengths: list[int], kind: str = "spikes") -> tuple[Any, Predictions]:
+    """A film that was shown for so many bins each time, and what was measured and predicted meanwhile."""
+    stop = np.cumsum(lengths)
+    trials = Trials(stop - lengths, stop, np.full(len(lengths), "film"), np.full(len(lengths), "test"))
+    rng = np.random.default_rng(0)
+    rate = np.concatenate([np.linspace(0.2, 3, 30)[:length, None] * np.ones(2) for length in lengths])
+    counts, valid = rng.poisson(rate).astype(np.float32), rng.random(rate.shape) > 0.1
+    found = Predictions(np.arange(stop[-1]), counts, valid, rate.astype(np.float32), (rate / 2).astype(np.float32))
+    return SimpleNamespace(info=SimpleNamespace(trials=trials, frame_rate_hz=30.0, kind=kind)), found
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=5))
+def test_a_showing_that_was_cut_short_takes_nothing_from_the_others(lengths: list[int]) -> None:
+    """Each is scored and kept as far as it goes; what would be behind its end does not count."""
+    recording, found = shown_in_turn(lengths)
+    (own,) = repeats(recording, found, found.predicted_NU, "test")
+    kept, first = rates_of(recording, found, "test")
+    assert first == 0 and kept["counts"].shape == own.counts.shape == (len(lengths), max(lengths), 2)
+    for showing, (stop, length) in enumerate(zip(np.cumsum(lengths), lengths, strict=True)):
+        rows = slice(stop - length, stop)
+        valid = found.valid_NU[rows]
+        assert np.array_equal(own.mask[showing, :length], valid) and not own.mask[showing, length:].any()
+        assert np.array_equal(own.counts[showing, :length], found.counts_NU[rows])
+        assert np.array_equal(own.predicted[showing, :length], found.predicted_NU[rows])
+        counts = np.where(valid, found.counts_NU[rows], np.nan)
+        np.testing.assert_array_equal(kept["counts"][showing, :length], counts)
+        assert np.isnan(kept["counts"][showing, length:]).all()
+    longest = int(np.argmax(lengths))
+    rows = slice(sum(lengths[:longest]), sum(lengths[: longest + 1]))
+    np.testing.assert_allclose(kept["predicted"], found.predicted_NU[rows] * 30, rtol=1e-5)
+    np.testing.assert_allclose(kept["ln"], found.predicted_NU[rows] * 15, rtol=1e-5)

@@ -54,7 +54,8 @@ def rates(
 
 
 def smoothed_average(trials_hz: np.ndarray, bin_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over repeats and its standard error, (T,) each, from smoothed (R, T); NaN counts for nothing."""
+    """Mean over repeats and its standard error, (T,) each, from smoothed (R, T); NaN counts for nothing. One repeat has
+    no error: NaN."""
     valid = ~np.isnan(trials_hz)
     sigma = SMOOTHING_S / bin_s
     weight = gaussian_filter1d(valid.astype(np.float64), sigma, axis=1)
@@ -63,4 +64,4 @@ def smoothed_average(trials_hz: np.ndarray, bin_s: float) -> tuple[np.ndarray, n
     n = (~np.isnan(smooth)).sum(0)
     mean = np.where(n > 0, np.nansum(smooth, 0) / np.maximum(n, 1), np.nan)
     spread = np.nansum((smooth - mean) ** 2, 0) / np.maximum(n - 1, 1)
-    return mean, np.sqrt(spread / np.maximum(n, 1))
+    return mean, np.where(n > 1, np.sqrt(spread / np.maximum(n, 1)), np.nan)

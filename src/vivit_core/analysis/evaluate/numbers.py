@@ -165,10 +165,10 @@ def runs(bins_N: np.ndarray, starts: np.ndarray | None = None) -> list[tuple[int
 
 
 def repeated_rows(recording: Recording, bins_N: np.ndarray, split: str) -> dict[str, list[slice]]:
-    """For each stimulus that was shown more than once in a split, its showings' rows among the scored bins.
+    """For each stimulus that was shown more than once in a split, its showings' rows among the scored bins, each with
+    its own length.
 
-    Burn-in is left out of each trial alike, so the rows of all showings line up; the rest of a longer one has no
-    partner and is left out.
+    Burn-in is left out of each trial alike, so the rows of all showings line up from their first.
     """
     trials = recording.info.trials.of(split)
     first_N, last_N = (np.searchsorted(bins_N, edges).tolist() for edges in (trials.start, trials.stop))
@@ -176,15 +176,24 @@ def repeated_rows(recording: Recording, bins_N: np.ndarray, split: str) -> dict[
     for stimulus, own in trials.by_stimulus().items():
         shown = [(first_N[n], last_N[n]) for n in own if last_N[n] > first_N[n]]
         if len(shown) >= 2:
-            bins = min(last - first for first, last in shown)
-            rows[stimulus] = [slice(first, first + bins) for first, _ in shown]
+            rows[stimulus] = [slice(*ends) for ends in shown]
     return rows
 
 
+def side_by_side(values_NU: np.ndarray, shown: Sequence[slice], after: float) -> np.ndarray:
+    """The showings' rows (R, T, U), as long as the longest; a shorter one has ``after`` behind its end."""
+    longest = max(rows.stop - rows.start for rows in shown)
+    values_RTU = np.full((len(shown), longest, values_NU.shape[1]), after, values_NU.dtype)
+    for own_TU, rows in zip(values_RTU, shown, strict=True):
+        own_TU[: rows.stop - rows.start] = values_NU[rows]
+    return values_RTU
+
+
 def repeats(recording: Recording, found: Predictions, predicted_NU: np.ndarray, split: str) -> list[Repeats]:
-    """The scored bins of stimuli that were shown more than once in the split."""
+    """The scored bins of stimuli that were shown more than once in the split. What is behind a short showing's end is
+    not valid: a bin counts where two others reach it."""
     return [
-        Repeats(*(np.stack([x[rows] for rows in shown]) for x in (predicted_NU, found.counts_NU, found.valid_NU)))
+        Repeats(*(side_by_side(x, shown, 0) for x in (predicted_NU, found.counts_NU, found.valid_NU)))
         for shown in repeated_rows(recording, found.bins_N, split).values()
     ]
 

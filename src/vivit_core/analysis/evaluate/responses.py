@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.evaluate.numbers import centers_px, repeated_rows, runs
+from vivit_core.analysis.evaluate.numbers import centers_px, repeated_rows, runs, side_by_side
 from vivit_core.analysis.predict import Predictions, columns_of
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.predictor import Predictor
@@ -22,16 +22,15 @@ CLIP_S = 5.0  # s of a stimulus that are kept and drawn
 
 
 def over_repeats(found: Predictions, shown: list[slice], rate_hz: float) -> dict[str, np.ndarray]:
-    """One stimulus: its ``trials`` (R, T, U), NaN where invalid, and mean predictions (T, U); all in Hz."""
+    """One stimulus: its ``trials`` (R, T, U), NaN where invalid or over, and mean predictions (T, U) over the showings
+    that last so long; all in Hz."""
     bins = round(CLIP_S * rate_hz)
     shown = [slice(rows.start, min(rows.stop, rows.start + bins)) for rows in shown]
-    valid = np.stack([found.valid_NU[rows] for rows in shown])
-    traces = {
-        "trials": np.where(valid, np.stack([found.counts_NU[rows] for rows in shown]) * rate_hz, np.nan),
-        "predicted": np.mean([found.predicted_NU[rows] for rows in shown], axis=0) * rate_hz,
-    }
-    if found.ln_NU is not None:
-        traces["ln"] = np.mean([found.ln_NU[rows] for rows in shown], axis=0) * rate_hz
+    valid_RTU, counts_RTU = (side_by_side(x, shown, 0) for x in (found.valid_NU, found.counts_NU))
+    traces = {"trials": np.where(valid_RTU, counts_RTU * rate_hz, np.nan)}
+    for name, predicted_NU in (("predicted", found.predicted_NU), ("ln", found.ln_NU)):
+        if predicted_NU is not None:
+            traces[name] = np.nanmean(side_by_side(predicted_NU, shown, np.nan), axis=0) * rate_hz
     return traces
 
 
@@ -73,9 +72,10 @@ def responses_of(
     :func:`vivit_core.names.key_name`.
 
     ``unit_ids`` (U,) · ``bin_s`` · ``stimulus``, empty where none is repeated · ``repeats``, how many there are ·
-    ``counts`` (R, T, U) a bin, NaN where not valid, of at most ``MOST_REPEATS`` · ``measured`` and ``error`` (T, U):
-    their smoothed mean over all repeats and its standard error, Hz · ``predicted`` and, where there is one, ``ln``
-    (T, U), Hz · ``frame`` (H, W), the first one shown · ``window`` (U, 5): see ``report.explore.Place``.
+    ``counts`` (R, T, U) a bin, of at most ``MOST_REPEATS``, NaN where not valid or where a showing that is shorter than
+    others is over · ``measured`` and ``error`` (T, U): their smoothed mean over all repeats and its standard error, Hz,
+    NaN where there are not two · ``predicted`` and, where there is one, ``ln`` (T, U), Hz, means over the repeats that
+    last so long · ``frame`` (H, W), the first one shown · ``window`` (U, 5): see ``report.explore.Place``.
     """
     rates, first = rates_of(recording, found, split)
     kept = rates | {
