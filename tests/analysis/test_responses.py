@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,3 +123,17 @@ def test_a_showing_that_was_cut_short_takes_nothing_from_the_others(lengths: lis
     rows = slice(sum(lengths[:longest]), sum(lengths[: longest + 1]))
     np.testing.assert_allclose(kept["predicted"], found.predicted_NU[rows] * 30, rtol=1e-5)
     np.testing.assert_allclose(kept["ln"], found.predicted_NU[rows] * 15, rtol=1e-5)
+
+
+def test_a_calcium_trace_is_kept_in_any_unit() -> None:
+    """float16 knows no 100000, nor a hundred millionth."""
+    for unit in (1e5, 1e-9):
+        recording, found = shown_in_turn([20, 30], kind="calcium")
+        found = replace(found, counts_NU=found.counts_NU * np.float32(unit))
+        kept, _ = rates_of(recording, found, "test")
+        known = kept["counts"][0, :20][found.valid_NU[:20]]
+        np.testing.assert_allclose(known, found.counts_NU[:20][found.valid_NU[:20]], rtol=1e-5)
+    recording, found = shown_in_turn([20, 30])
+    assert rates_of(recording, found, "test")[0]["counts"].dtype == np.float16
+    many, _ = rates_of(recording, replace(found, counts_NU=found.counts_NU * 2049), "test")
+    np.testing.assert_allclose(many["counts"][1][found.valid_NU[20:]], found.counts_NU[20:][found.valid_NU[20:]] * 2049)

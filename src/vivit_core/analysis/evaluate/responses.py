@@ -19,6 +19,7 @@ from vivit_core.plotting.rates import smoothed_average
 from vivit_core.report.explore import MOST_REPEATS, Clip
 
 CLIP_S = 5.0  # s of a stimulus that are kept and drawn
+EXACT = 2048  # up to which float16 knows every whole number
 
 
 def over_repeats(found: Predictions, shown: list[slice], rate_hz: float) -> dict[str, np.ndarray]:
@@ -57,12 +58,19 @@ def rates_of(recording: Recording, found: Predictions, split: str) -> tuple[dict
         "bin_s": np.array(1 / rate_hz),
         "stimulus": np.array(stimulus),
         "repeats": np.array(len(rows)),
-        "counts": (trials_RTU[:MOST_REPEATS] / rate_hz).astype(np.float16),
+        "counts": compact(trials_RTU[:MOST_REPEATS] / rate_hz, recording.info.kind),
         "measured": np.stack([mean for mean, _ in averages], 1).astype(np.float32),
         "error": np.stack([error for _, error in averages], 1).astype(np.float32),
         **{name: values.astype(np.float32) for name, values in rates.items()},
     }
     return kept, int(found.bins_N[rows[0].start])
+
+
+def compact(counts: np.ndarray, kind: str) -> np.ndarray:
+    """Spikes in float16. A calcium trace has any unit, and float16 knows nothing above 65504 and little below .0001: in
+    float32, as are numbers of spikes that float16 would round."""
+    half = kind == "spikes" and not (counts > EXACT).any()
+    return counts.astype(np.float16 if half else np.float32)
 
 
 def responses_of(
