@@ -314,6 +314,17 @@ def test_a_unit_with_events_in_few_pieces_has_no_interval() -> None:
     assert np.isnan(drawn_RU[:, 0]).any() and not np.isinf(drawn_RU).any()
 
 
+def test_units_without_a_spike_are_compared_to_the_end(tmp_path: Path) -> None:
+    """Nothing is known of them, and nothing breaks after all was computed."""
+    made = arrays()
+    made["counts"][3 * TRIAL :] = 0
+    path = write_recording(tmp_path / "silent.h5", **made)
+    summary = run([contender("a", path), contender("b", path)], tmp_path / "out")
+    assert summary["models"]["a"]["bps_mean"] is None and summary["units_without_interval"] == 4
+    section = report_section(summary, tmp_path / "out" / "pictures", "again")
+    assert section.explore is None and all(picture.is_file() for picture, _ in section.pictures)
+
+
 def test_a_unit_that_spikes_in_few_pieces_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "FEWEST", 5)  # for so few bins
     made = arrays()

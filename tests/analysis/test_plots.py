@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from picture_files import is_picture
 
+from vivit_core.analysis.compare import plots as compare_plots
 from vivit_core.analysis.evaluate import plots as evaluate_plots
 from vivit_core.plotting import rates as plotting_rates
 
@@ -122,6 +123,21 @@ def test_smoothed_average_counts_invalid_bins_for_nothing() -> None:
     trials[0, 100:] = np.nan
     mean, error = plotting_rates.smoothed_average(trials, 0.01)
     assert np.allclose(mean[[50, 150]], [4.0, 5.0]) and np.isnan(error[150]) and error[50] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("score", [np.nan, -np.inf])
+def test_a_comparison_of_units_without_a_score_is_drawn(score: float, tmp_path: Path, drawn: list[Figure]) -> None:
+    nothing = np.full(3, score)
+    path = compare_plots.against_first(
+        tmp_path / "x.png", first=("a", nothing), others={"b": nothing}, sure={"b": np.zeros(3)}
+    )
+    costs = {"parameters": 9, "flops_per_bin": 9.0, "bins_per_s": 9.0}
+    unknown = {"bps_mean": None, "bps_interval": [None, None]} | costs
+    certain = {"bps_mean": 0.5, "bps_interval": [None, None]} | costs  # no resampling has drawn a spike
+    other = compare_plots.scores_and_costs(tmp_path / "costs.png", models={"a": unknown, "b": certain})
+    assert is_picture(path) and is_picture(other)
+    low, high = drawn[0].axes[0].get_xlim()
+    assert low < 0 < high and len(drawn[1].axes[0].containers) == 1
 
 
 def test_performance_and_center_errors(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -122,6 +122,11 @@ def resampled(found: dict[str, dict[str, Sums]], resamples: int, seed: int, prog
     return {name: np.concatenate(pieces, axis=2) for name, pieces in drawn.items()}
 
 
+def means(values_RU: np.ndarray) -> np.ndarray:
+    """Mean over units in each resampling, (R,); NaN where no unit has a score."""
+    return np.array([mean_known(values_U) for values_U in values_RU])
+
+
 def interval(values: np.ndarray) -> list[float]:
     """Where 95 % of the resamplings lie."""
     known = values[~np.isnan(values)]
@@ -154,7 +159,7 @@ def difference(
         risen, fallen = ("better", "worse") if metric.higher_is_better else ("worse", "better")
         gained |= {
             f"{metric.name}_gain_mean": mean_known(gain_U),
-            f"{metric.name}_gain_interval": interval(np.nanmean(gain_RU, axis=1)),
+            f"{metric.name}_gain_interval": interval(means(gain_RU)),
             f"{metric.name}_units_{risen}": int((gain_U > 0).sum()),
             f"{metric.name}_units_{fallen}": int((gain_U < 0).sum()),
             f"{metric.name}_units_surely_{risen}": int((low_U > 0).sum()),

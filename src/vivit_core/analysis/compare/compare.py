@@ -15,6 +15,7 @@ from vivit_core.analysis.bootstrap import (
     difference,
     enough_pieces,
     interval,
+    means,
     resampled,
 )
 from vivit_core.analysis.compare.cost import cost_of, device_name
@@ -110,10 +111,7 @@ def compare(
             "history": getattr(c.model, "observes", None),
             "causal": bool(getattr(c.model, "causal", True)) and all(s.behavior_causal for s in c.datamodule.specs),
             **{f"{metric}_mean": mean_known(point[c.name][m]) for m, metric in enumerate(metrics)},
-            **{
-                f"{metric}_interval": interval(np.nanmean(drawn[c.name][:, m], axis=1))
-                for m, metric in enumerate(metrics)
-            },
+            **{f"{metric}_interval": interval(means(drawn[c.name][:, m])) for m, metric in enumerate(metrics)},
             "knowable_fraction": share_of_oracle(point[c.name][0], truth_U),
             **costs[c.name],
         }

@@ -31,9 +31,9 @@ def against_first(
     rows = -(-len(others) // columns)
     figure = Figure(figsize=(4.6 * columns, 4.7 * rows), layout="constrained")
     name, x = first
-    low = min(float(np.nanmin(y)) for y in (x, *others.values()))
-    high = max(float(np.nanmax(y)) for y in (x, *others.values()))
-    low = max(min(low, 0.0), -0.5)  # a few units far below zero must not squeeze the others into a corner
+    values = np.concatenate([x, *others.values()])
+    values = np.append(values[np.isfinite(values)], 0.0)  # of silent units there are none
+    low, high = max(float(values.min()), -0.5), float(values.max())  # a few far below zero must not squeeze the others
     limits = (low - 0.05 * (high - low + 0.1), high + 0.05 * (high - low + 0.1))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(others) :]:
@@ -71,7 +71,8 @@ def scores_and_costs(path: Path, *, models: Mapping[str, Mapping[str, Any]]) -> 
 
     Parameters
     ----------
-    models : name -> ``bps_mean``, ``bps_interval``, ``parameters``, ``flops_per_bin``, ``bins_per_s``.
+    models : name -> ``bps_mean`` and ``bps_interval``, None where they are not known, ``parameters``,
+        ``flops_per_bin``, ``bins_per_s``.
     """
     known = {name: own for name, own in models.items() if own["bps_mean"] is not None}
     figure = Figure(figsize=(11.5, 3.7), layout="constrained")
@@ -80,8 +81,8 @@ def scores_and_costs(path: Path, *, models: Mapping[str, Mapping[str, Any]]) -> 
         for i, (name, own) in enumerate(known.items()):
             if not own[cost] > 0:
                 continue  # has no place on a logarithmic axis
-            low, high = own["bps_interval"]
             mean = own["bps_mean"]
+            low, high = (mean if end is None else end for end in own["bps_interval"])
             error = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
             axes.errorbar(own[cost], mean, error, fmt="o", color=f"C{i % 10}", capsize=3, label=label_of(name))
         axes.set(xlabel=label, xscale="log", ylabel="bits per spike, mean over units" if cost == "parameters" else None)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.attention.lesions import UNMIXED
-from vivit_core.analysis.bootstrap import Sums, interval, resampled
+from vivit_core.analysis.bootstrap import Sums, interval, means, resampled
 from vivit_core.analysis.evaluate.context import RESAMPLES, Rows, sums_of
 from vivit_core.analysis.evaluate.numbers import LESIONED
 from vivit_core.analysis.predict import Predictions
@@ -64,7 +64,7 @@ def numbers(rows: Rows, drawn: Mapping[str, np.ndarray]) -> dict[str, Any]:
         without_U = np.array([row[f"{LESIONED}{name}_bps"] for row in rows], np.float64)
         lost_U = np.array([row["bps"] for row in rows], np.float64) - without_U
         with np.errstate(invalid="ignore"):
-            lost_R = np.array([mean_known(lost) for lost in drawn[OWN] - drawn[name]])
+            lost_R = means(drawn[OWN] - drawn[name])
         found[name] = {
             "bps_mean": mean_known(without_U),
             "bps_lost_mean": mean_known(lost_U),
