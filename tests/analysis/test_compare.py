@@ -278,6 +278,17 @@ def test_equal_models_of_the_same_films_are_seldom_surely_better_on_average(shar
     assert surely / experiments < 0.17
 
 
+def test_what_the_report_says_of_chance_was_measured() -> None:
+    """Of two equally good models, one unit in eight is surely better or worse by chance with ten pieces, and one in
+    twenty with a hundred."""
+    for number, expected in ((10, 1 / 8), (100, 1 / 20)):
+        rng = np.random.default_rng(number)
+        errors = {name: np.exp(0.3 * rng.normal(size=(number, 1, 600))) for name in "ab"}
+        drawn = resampled(as_good(rng, errors, 600, films(number)), 300, 0, progress=False)
+        low, high = intervals(drawn["b"][:, 0] - drawn["a"][:, 0], np.ones(600, bool))
+        assert ((low > 0) | (high < 0)).mean() == pytest.approx(expected, abs=0.03)
+
+
 def test_the_same_frames_are_drawn_alike_in_whatever_order(tmp_path: Path) -> None:
     """Two recordings that show the same test films, each in its own order and for its own units; and another one."""
     made = arrays()

@@ -135,7 +135,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
         f"over {counted(sum(own['pieces'] for own in summary['recordings'].values()), 'piece')} of stimuli, repeats "
         f"together ({summary['resamples']:,} resamplings). They say how far scores would differ with other stimuli of "
         "this kind, for these units. A unit is surely better or worse where its own interval excludes zero: of two "
-        "equally good models, one unit in twenty would be one or the other by chance. "
+        "equally good models, one unit in eight would be one or the other by chance where a recording has ten pieces, "
+        "and one in twenty where it has a hundred. "
         f"The likelihood of {next(iter(models))} ({summary['likelihood']}) scores all of them. "
         f"Speed was measured on {summary['device']}.",
     ]
