@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vivit_core.analysis.inspect.findings import Look
 from vivit_core.analysis.inspect.inspect import inspect, usable
 from vivit_core.data.checks import check_responses, check_start, lack, unscored
-from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.format import SPLITS, Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.repeats import leak
 from vivit_core.data.resample import ResampledRecording
 
 SPLIT = ("train",) * 3 + ("val", "test")
@@ -121,6 +124,30 @@ def test_recordings_without_a_score_beside_others_are_named(tmp_path: Path) -> N
     assert [line.split()[1] for line in lines["val"]] == ["unchosen", "mute"]
     assert [line.split()[1] for line in lines["train"]] == ["mute"]
     assert check_start({"good": recordings["good"]}, FIRST, 10) == {"train": [], "val": [], "test": []}
+
+
+def test_stimuli_in_several_splits_are_said_at_the_start(tmp_path: Path) -> None:
+    starts = np.arange(5) * 20
+    shared = Trials(starts, starts + 20, ["a", "b", "b", "a", "a"], list(SPLIT))
+    recordings = {"good": made(tmp_path, "good"), "leak": made(tmp_path, "leak", trials=shared)}
+    (line,) = check_start(recordings, FIRST, clip_length=10)["test"]
+    assert line.startswith(f"recording leak ({tmp_path / 'leak.h5'}) shows 1 of 2 stimuli (a) in trials of more than")
+    assert "(train, val, test)" in line and "Put all trials of a stimulus into one split" in line
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(SPLITS)), min_size=1, max_size=20))
+def test_each_stimulus_of_several_splits_is_found(shown: list[tuple[str, str]]) -> None:
+    at = np.arange(len(shown))
+    trials = Trials(at, at + 1, [name for name, _ in shown], [split for _, split in shown])
+    found = trials.in_several_splits
+    assert found == {
+        name: [split for split in SPLITS if (name, split) in shown]
+        for name in dict.fromkeys(name for name, _ in shown)
+        if len({split for other, split in shown if other == name}) > 1
+    }
+    said = leak(trials)
+    assert (said is None) == (not found) and all(name in str(said) for name in list(found)[:5])
 
 
 def test_inspection_says_what_a_training_would(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vivit_core.data.recording.format import SPLITS, Trials
 from vivit_core.data.recording.reader import Recording
+from vivit_core.data.repeats import leak
 from vivit_core.data.resample import ResampledRecording
 
 BINS = 4096  # bins of responses read at once
@@ -92,7 +93,8 @@ def check_start(
     Returns
     -------
     dict
-        Split -> lines for the user, about recordings of which nothing is validated or scored.
+        Split -> lines for the user, about recordings of which nothing is learnt, validated or scored; those of the test
+        also say which recordings show a stimulus in several splits.
 
     Raises
     ------
@@ -118,6 +120,11 @@ def check_start(
         lines["val"].append("no recording can be scored on its val split: best.ckpt will hold the weights of the end")
     if len(lacks["test"]) == len(recordings):
         lines["test"].append("no recording can be scored on its test split: the training ends without a score")
+    lines["test"] += [
+        f"recording {name} ({files[name]}) {leaking}"
+        for name, own in recordings.items()
+        if (leaking := leak(own.info.trials)) is not None
+    ]
     return lines
 
 

@@ -1,5 +1,5 @@
 """Which trials show the very same: the stimulus and the behavior beside it. A model that sees nothing else predicts the
-same in all of them, so that it is asked once."""
+same in all of them, so that it is asked once. And which stimuli leak from one split into another."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vivit_core.data.clips import Window
-from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.format import SPLITS, Trials
 from vivit_core.data.recording.reader import Recording
 
 PIECE = 512  # bins read at once
+NAMED = 5  # stimuli that a line names
 
 
 def grouped(
@@ -58,3 +59,17 @@ def content(recording: Recording, behavior: Mapping[str, int], first: int, last:
         for values in (recording.frames(start, stop), recording.behavior(start, stop, behavior)):
             digest.update(np.ascontiguousarray(values).tobytes())
     return digest.digest()
+
+
+def leak(trials: Trials) -> str | None:
+    """What to say of a recording whose repeats of a stimulus lie in several splits; None where each has one split."""
+    shared = trials.in_several_splits
+    if not shared:
+        return None
+    named = ", ".join(list(shared)[:NAMED]) + (", …" if len(shared) > NAMED else "")
+    splits = [split for split in SPLITS if any(split in found for found in shared.values())]
+    return (
+        f"shows {len(shared)} of {len(trials.by_stimulus())} stimuli ({named}) in trials of more than one split "
+        f"({', '.join(splits)}): what is scored there was seen before. Put all trials of a stimulus into one split "
+        "(trials/split)"
+    )

@@ -76,10 +76,13 @@ def test_trials_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     trials = imported(tmp_path, arrays, trial_length=None).info.trials
     assert (trials.start.tolist(), trials.stop.tolist()) == ([5, 50, 60], [50, 60, 105])
     assert (trials.split.tolist(), trials.stimulus_id.tolist()) == (["train", "val", "test"], ["7", "8", "7"])
-    assert "left out: frames 0:5 belong to no trial" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "left out: frames 0:5 belong to no trial" in said
+    assert "shows 1 of 2 stimuli (7) in trials of more than one split (train, test): what is scored" in said
     trials = imported(tmp_path, arrays, trial_length=None, split="test").info.trials
     assert trials.split.tolist() == ["test"] * 3
-    assert "importer.split=test stands above" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "importer.split=test stands above" in said and "more than one split" not in said
 
 
 def test_all_into_one_split(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def stimulus(recording: Recording, look: Look) -> None:
 def across_splits(recording: Recording, look: Look) -> None:
     """Trials that show the same frames, found by a few frames of each and confirmed by all of them."""
     trials = recording.info.trials
-    shared = [name for name, rows in trials.by_stimulus().items() if len(set(trials.split[rows].tolist())) > 1]
+    shared = list(trials.in_several_splits)
     offsets = np.unique(np.linspace(0, (trials.stop - trials.start).min() - 1, TRIAL_FRAMES).astype(int))
     groups: dict[str, list[int]] = {}
     blank: list[str] = []

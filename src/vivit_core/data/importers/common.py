@@ -32,6 +32,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.resumable import Sliceable, check_writable, pieces, remove_journal
 from vivit_core.data.recording.validate import check_recording
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.data.repeats import leak
 from vivit_core.names import printable
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import matching
@@ -300,6 +301,8 @@ def _report(path: Path, found: SourceRecording) -> None:
     share = measured / max(1, info.n_frames * info.n_units)
     if share < 1:
         say(f"  valid: {share:.2%} of the bins of all units")
+    if (leaking := leak(trials)) is not None:
+        say(f"  it {leaking}")
     for line in found.notes:
         say(f"  {line}")
     for line in found.left_out or ["nothing"]:

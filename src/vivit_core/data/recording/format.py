@@ -128,6 +128,12 @@ class Trials:
             rows.setdefault(stimulus, []).append(row)
         return rows
 
+    @property
+    def in_several_splits(self) -> dict[str, list[str]]:
+        """The splits of each stimulus whose repeats lie in more than one."""
+        splits = {stimulus: set(self.split[rows].tolist()) for stimulus, rows in self.by_stimulus().items()}
+        return {stimulus: sorted(found, key=SPLITS.index) for stimulus, found in splits.items() if len(found) > 1}
+
     def of(self, split: str) -> Trials:
         """The trials of one split."""
         rows = self.split == split
