@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_models import READOUT, RETINOTOPIC
 
-from vivit_core.cli.recordings import check_positions, data_of_evaluation
+from vivit_core.cli.recordings import check_positions, data_of_evaluation, refuse_mixed_places
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
@@ -138,3 +138,14 @@ def test_recordings_of_several_sizes_are_refused_by_their_headers(command, tiny,
         unplaced.with_name(name).write_text("no recording")
     code, printed = command(*tiny, f"data.root={unplaced.parent}")
     assert code == 1 and "2 recordings cannot be used" in printed and "first.h5" in printed, printed
+
+
+def test_only_a_shifter_refuses_frames_that_are_mixed_in_space() -> None:
+    cutmix = {"_target_": "vivit_core.data.augmentation.CutMix", "space": True, "time": True}
+    shifts = {"shifter": {"_target_": "vivit_core.models.shifters.affine.AffineShifter"}}
+    with pytest.raises(ValueError, match=r"set data\.augmentation\.space=false .*, or model/shifter=none"):
+        refuse_mixed_places(shifts, {"augmentation": cutmix})
+    for model in ({}, {"shifter": None}):
+        refuse_mixed_places(model, {"augmentation": cutmix})
+    for augmentation in (None, {**cutmix, "space": False}):
+        refuse_mixed_places(shifts, {"augmentation": augmentation})

@@ -63,6 +63,10 @@ def refused(
         (["model=ln_surround", "model.duration_s=1.1"], "a valid bin after the 132 lags of the LN"),
         (["model=ln_surround", "model.ring_px=[6,3]"], "give radii above 0 that grow"),
         (["model=ln", "data.clip_length=130"], "has no train trial of 130 bins; the longest has 120"),
+        (
+            ["data/augmentation=cutmix", "data.augmentation.space=true", "model/shifter=affine"],
+            "set data.augmentation.space=false (data.augmentation.time=true cuts stretches of bins), or model/shifter=",
+        ),
         (["model.compile=true"], "model.compile=true needs a C++ compiler, which is not here"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

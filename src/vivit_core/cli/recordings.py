@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vivit_core.cli.console import tell
 from vivit_core.cli.schema import Budget
+from vivit_core.data.augmentation import CutMix
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import POSITION, RecordingInfo, Trials
 from vivit_core.data.recording.reader import Recording
@@ -209,6 +210,20 @@ def refuse_smoothed(model: Node, data: Node) -> None:
                 f"data.transforms.{name} changes the responses that training aims at, and model.history sees them: "
                 f"set model/history=none, or leave the transform out by data.transforms.{name}=null"
             )
+
+
+def refuse_mixed_places(model: Node, data: Node) -> None:
+    """A shifter moves a whole frame by its eye position. A frame that is mixed of two clips would need two, and has the
+    mean of both, by which neither part lies where it ought to."""
+    node = data.get("augmentation")
+    if model.get("shifter") is None or node is None:
+        return
+    if issubclass(class_of("data.augmentation", node["_target_"]), CutMix) and node["space"]:
+        raise ValueError(
+            "data.augmentation.space=true mixes frames of two eye positions, and model.shifter moves the whole frame "
+            "by their mean: set data.augmentation.space=false (data.augmentation.time=true cuts stretches of bins), or "
+            "model/shifter=none"
+        )
 
 
 def check_responses(datamodule: RecordingsDataModule, likelihood: Node) -> None:

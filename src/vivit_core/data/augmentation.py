@@ -45,7 +45,8 @@ class CutMix(Augmentation):
     In time, a stretch of the other clip takes the place of this one's, with what the units did in it. After each seam
     the units still answer to what was before it, so bins within ``settle_s`` do not count. In space, a box is cut in;
     which of the two a unit saw is not known to the data, so its target is the mean of both responses, weighted by area
-    (as in the entry that won Sensorium 2023). Behavior is treated like the responses. With both, a stretch of a box.
+    (as in the entry that won Sensorium 2023). Behavior is treated like the responses, so that no eye position holds for
+    a frame that is mixed in space: a twin with a shifter is refused there. With both, a stretch of a box.
 
     References
     ----------

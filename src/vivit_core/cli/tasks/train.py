@@ -27,6 +27,7 @@ from vivit_core.cli.recordings import (
     check_scorable,
     make_datamodule,
     read_to_train_on,
+    refuse_mixed_places,
     refuse_smoothed,
 )
 from vivit_core.cli.refusal import refuse_unfit
@@ -218,6 +219,7 @@ def fit(
     """
     check_scorable(predict, data)
     refuse_smoothed(model, data)
+    refuse_mixed_places(model, data)
     seed_everything(context.seed, workers=True, verbose=False)
     machine = context.settings["trainer"]
     device, budget = machine_of(machine, announce=True)
