@@ -20,6 +20,7 @@ from vivit_core.analysis.export.sensorium2023 import FILES, export_sensorium2023
 from vivit_core.analysis.video.numbers import predict_video
 from vivit_core.cli.tasks.export import export
 from vivit_core.data.importers.sensorium2023 import Sensorium2023Importer
+from vivit_core.data.importers.sensorium2023_trials import TierVideo
 from vivit_core.models.load import checkpoint_of
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
@@ -114,6 +115,18 @@ def test_the_tables_hold_what_the_model_predicts(tmp_path: Path) -> None:
         assert archive.read(archive.namelist()[0]) == files[0].read_bytes()
 
 
+@pytest.mark.parametrize("withheld", ["zeros", "NaN", "missing"])
+def test_responses_that_are_withheld_do_not_shorten_a_trial(withheld: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / MICE[0], 0)
+    path = folder / "data/responses/1.npy"
+    assert not np.nan_to_num(np.load(path)).any()
+    if withheld == "NaN":
+        np.save(path, np.full((len(IDS), T), np.nan))
+    elif withheld == "missing":
+        path.unlink()
+    assert TierVideo(folder, "live_test_main", 30.0).stretches == [(0, VALID[1]), (VALID[1], VALID[1] + VALID[3])]
+
+
 def test_they_equal_task_predict_of_released_trials(tmp_path: Path) -> None:
     """The same trials by another way: imported into a recording file, and predicted there."""
     folder = write(tmp_path / MICE[0], 0, released=True)
@@ -155,6 +168,7 @@ def test_the_command_writes_it(tmp_path: Path, command: Callable[..., tuple[int,
     [
         ({"names": ["b"]}, r"the checkpoint knows b, and the folders are of dynamic1-2-3; train on recordings"),
         ({"recording": "dynamic4-5-6"}, r"holds no folder of recording dynamic4-5-6; there are \['dynamic1-2-3'\]"),
+        ({"rate": 29.98}, r"has 29\.98 bins a second, the competition 30"),  # nearer than .1 %, and not one bin a bin
         ({"rate": 15.0}, r"has 15 bins a second, the competition 30; train with data\.frame_rate_hz=30"),
         ({"units": ("7", "11", "x", "y")}, r"lacks 1 of the 3 units of .*\(5\); the competition scores all"),
         ({"tiers": ["train"] * 6}, r"holds no trial of live_test_main, final_test_main"),

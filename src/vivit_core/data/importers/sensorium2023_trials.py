@@ -53,7 +53,8 @@ class TierVideo(Video):
             ends = [end_of(video := video_of(folder, trial))]
             ends += [end_of(series_of(folder, file, trial)) for file in behavior_files()]
             if (folder / f"data/responses/{trial}.npy").exists():
-                ends.append(end_of(series_of(folder, "responses", trial)))
+                released = end_of(series_of(folder, "responses", trial))
+                ends += [released] if released else []  # NaN alone are withheld ones, as zeros and a missing file are
             if not (frames := min(ends)) or not np.isfinite(video[:frames]).all():
                 raise RecordingError(
                     folder / f"data/videos/{trial}.npy", "array", "has no frames, or NaN before their end",
