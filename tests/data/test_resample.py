@@ -170,6 +170,44 @@ def test_targets_are_smoothed_over_valid_bins_and_counts_are_not(make: Callable[
             np.testing.assert_allclose(targets[t], expected, atol=1e-5)
 
 
+def test_target_transforms_follow_each_other_inside_trials(make: Callable[..., Path]) -> None:
+    one, two = SmoothTargets(tau_s=0.03), SmoothTargets(tau_s=0.02)
+    view = ResampledRecording(file_with_gaps(make), 50.0, {"one": one, "two": two})
+    whole = view.targets(0, 60)
+    trials = view.info.trials
+    for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True):
+        counts, valid = view.counts(start, stop), view.valid(start, stop)
+        expected = two.targets(one.targets(counts, valid, 50.0), valid, 50.0)
+        np.testing.assert_allclose(whole[start:stop], expected, atol=1e-6)
+    for start, stop in ((3, 30), (17, 18), (20, 60), (4, 4)):
+        np.testing.assert_allclose(view.targets(start, stop), whole[start:stop], atol=1e-6)
+
+
+FIELDS: dict[str, Callable[[Recording, int, int], Any]] = {
+    "read": lambda view, *span: view.read(*span, {"eye": 2}),
+    "frames": lambda view, *span: view.frames(*span),
+    "counts": lambda view, *span: view.counts(*span),
+    "valid": lambda view, *span: view.valid(*span),
+    "behavior": lambda view, *span: view.behavior(*span, {"eye": 2}),
+    "a behavior that is not there": lambda view, *span: view.behavior(*span, {"wheel": 1}),
+    "truth": lambda view, *span: view.truth("rate", *span),
+}
+
+
+@pytest.mark.parametrize("wanted", [None, 100.0, 50.0, 40.0])
+def test_a_range_that_leaves_the_recording_is_refused(make: Callable[..., Path], wanted: float | None) -> None:
+    path = file_with_gaps(make)
+    plain, view = Recording(path), ResampledRecording(path, wanted or 100.0, TRANSFORMS)
+    fields = dict(FIELDS) if wanted is None else FIELDS | {"targets": lambda _, *span: view.targets(*span)}
+    shown = plain if wanted is None else view
+    n = shown.info.n_frames
+    for name, field in fields.items():
+        field(shown, 0, n)
+        for span in ((n - 3, n + 3), (-4, 3), (-4, -1), (5, 4), (n, n + 1), (n + 1, n + 1)):
+            with pytest.raises(ValueError, match=rf"a\.h5: frames {span[0]}:{span[1]} are not inside 0:{n}$"):
+                pytest.fail(f"{name} {span}: {field(shown, *span)}")
+
+
 def test_a_view_can_be_pickled_and_keeps_units_order(make: Callable[..., Path]) -> None:
     path = make()
     view = ResampledRecording(path, 50.0, TRANSFORMS, "other", ["2", "0", "1"])

@@ -195,7 +195,8 @@ class ResampledRecording(Recording):
         if self.clock.same:
             frames = super().frames(start, stop)
         else:
-            newest = np.minimum(self.clock.newest(start, stop), self.stored.n_frames - 1)
+            self._check_inside(start, stop, self.info.n_frames)
+            newest = self.clock.newest(start, stop)
             first, last = (int(newest.min()), int(newest.max()) + 1) if len(newest) else (0, 0)
             frames = super().frames(first, last)[:, newest - first]
         for transform in self._pixels:
@@ -213,13 +214,16 @@ class ResampledRecording(Recording):
         """(T, U) float32: what training aims at, which is what was measured unless a transform says otherwise."""
         if not self._targets:
             return self.counts(start, stop)
-        pieces = []
+        self._check_inside(start, stop, self.info.n_frames)
+        rate_hz = self.clock.frame_rate_hz
+        past, ahead = np.sum([transform.reach(rate_hz) for transform in self._targets], 0).tolist()
+        pieces = [np.zeros((0, self.info.n_units), np.float32)]
         for low, high, trial_low, trial_high in self._pieces(start, stop):
+            first, last = max(trial_low, low - past), min(trial_high, high + ahead)
+            made, valid = self.counts(first, last), self.valid(first, last)
             for transform in self._targets:
-                past, ahead = transform.reach(self.clock.frame_rate_hz)
-                first, last = max(trial_low, low - past), min(trial_high, high + ahead)
-                made = transform.targets(self.counts(first, last), self.valid(first, last), self.clock.frame_rate_hz)
-                pieces.append(made[low - first : high - first])
+                made = transform.targets(made, valid, rate_hz)
+            pieces.append(made[low - first : high - first])
         return np.concatenate(pieces)
 
     def valid(self, start: int, stop: int) -> np.ndarray:
@@ -233,6 +237,7 @@ class ResampledRecording(Recording):
 
     def behavior(self, start: int, stop: int, behavior: Mapping[str, int]) -> np.ndarray:
         """(T, D) float32, the behaviors side by side; ``absent`` stands in for those that the recording lacks."""
+        self._check_inside(start, stop, self.info.n_frames)
         columns = [np.zeros((stop - start, 0), np.float32)]
         for name, width in behavior.items():
             if name not in self.info.behavior:
@@ -264,8 +269,8 @@ class ResampledRecording(Recording):
 
     def _span(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Begin and end of each bin, in q-ths of the file's bins, and the range of the file that holds them."""
+        self._check_inside(start, stop, self.info.n_frames)
         low, high = self.clock.edges(start, stop)
-        high = np.minimum(high, self.stored.n_frames * self.clock.q)
         if not len(low):
             return low, high, 0, 0
         return low, high, int(low.min() // self.clock.q), int(-(-high.max() // self.clock.q))

@@ -86,7 +86,7 @@ class Recording:
             info = describe(file, self.path)
         self._state = state_of(self.path)
         self._order: np.ndarray | None = None  # the file's column of each unit, where it differs from the file's order
-        self._stored_units = info.n_units
+        self._stored_units, self._stored_frames = info.n_units, info.n_frames
         there = info.unit_ids if used is None else used(info.unit_ids)
         unit_ids = there if unit_ids is None else unit_ids
         if tuple(unit_ids) != info.unit_ids:
@@ -154,7 +154,13 @@ class Recording:
             _close_all_but(0)  # others have taken the files that this process may open
             return open_hdf5(self.path)
 
+    def _check_inside(self, start: int, stop: int, n_frames: int) -> None:
+        """Refuse a range that leaves the recording, of which HDF5 and numpy would give what there is."""
+        if not 0 <= start <= stop <= n_frames:
+            raise ValueError(f"{self.path}: frames {start}:{stop} are not inside 0:{n_frames}")
+
     def _slice(self, name: str, start: int, stop: int) -> np.ndarray:
+        self._check_inside(start, stop, self._stored_frames)
         file = self._opened()
         try:
             if name not in self._datasets:
@@ -169,7 +175,7 @@ class Recording:
         return values if self._order is None else np.take(values, self._order, axis)
 
     def read(self, start: int, stop: int, behavior: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """Read bins start … stop-1.
+        """Read bins start … stop-1; the methods below read one field each, and refuse the same ranges.
 
         Parameters
         ----------
@@ -190,8 +196,6 @@ class Recording:
         RecordingError
             Where the file cannot be read there, or a frame holds NaN.
         """
-        if not 0 <= start <= stop <= self.info.n_frames:
-            raise ValueError(f"{self.path}: frames {start}:{stop} are not inside 0:{self.info.n_frames}")
         return {
             "frames": self.frames(start, stop),
             "counts": self.counts(start, stop),
@@ -220,6 +224,7 @@ class Recording:
 
     def behavior(self, start: int, stop: int, behavior: Mapping[str, int]) -> np.ndarray:
         """(T, D) float32, the behaviors side by side."""
+        self._check_inside(start, stop, self.info.n_frames)
         columns = [np.zeros((stop - start, 0), np.float32)]
         for name, width in behavior.items():
             if name not in self.info.behavior:
