@@ -121,6 +121,18 @@ def test_pixel_types(frames: np.ndarray, dtype: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(recording.frames(0, 105)[0], frames, rtol=1e-6)
 
 
+@pytest.mark.parametrize("counts_axis", ["time_unit", "unit_time"])
+@pytest.mark.parametrize("form", ["like counts", "flat", "column"])
+def test_valid_is_like_counts_or_one_value_a_frame(form: str, counts_axis: Any, tmp_path: Path) -> None:
+    marks, turned = RNG.random((105, 2)) > 0.2, counts_axis == "unit_time"
+    if form != "like counts":
+        marks[:, 1] = marks[:, 0]
+    stored = {"like counts": marks.T if turned else marks, "flat": marks[:, 0], "column": marks[:, :1]}[form]
+    arrays = {"counts": COUNTS.T if turned else COUNTS, "valid": stored}
+    recording = imported(tmp_path, arrays, counts_axis=counts_axis)
+    np.testing.assert_array_equal(recording.valid(0, 105), marks)
+
+
 @pytest.mark.parametrize(
     ("arrays", "settings"),
     [
@@ -179,6 +191,7 @@ def test_what_says_that_a_stimulus_is_not_known() -> None:
         ({"counts": COUNTS[:50]}, {}, "counts has 50 bins for 105 frames; give one bin a frame"),
         ({"counts": COUNTS[0]}, {}, r"x\.npz: counts: has shape \(2,\)\. It ought to be \(bins, units\)"),
         ({"frames": FRAMES[0]}, {}, r"frames: has shape \(3, 5\)"),
+        ({"frames": np.array(5)}, {}, r"x\.npz: frames: has shape \(\)\. It ought to be \(frames, height, width\)"),
         ({"frames": FRAMES.astype(str)}, {}, r"x\.npz: frames: holds text \(<U3\)\. It ought to be pixel values"),
         ({"frames": np.array([None, {}], dtype=object)}, {}, "allow_pickle"),
         ({}, {"trial_length": None}, r"give importer\.trial_length=… \(frames\), or importer\.split=train"),
@@ -199,15 +212,28 @@ def test_what_says_that_a_stimulus_is_not_known() -> None:
         ({"behavior_clock": np.arange(105).astype("datetime64[s]")}, {}, "behavior_clock: holds dates"),
         ({"behavior_pair": np.zeros(105, "i4,f4")}, {}, "behavior_pair: holds rows of several fields"),
         ({"behavior_pose": np.zeros((105, 2, 3))}, {}, r"behavior_pose: has shape \(105, 2, 3\)"),
+        (
+            {"behavior_pose": np.zeros((105, 0))},
+            {},
+            r"x\.npz: behavior_pose: has shape \(105, 0\).* at least one number",
+        ),
         ({"unit_day": np.array(["2024-05-01"] * 2, "datetime64[D]")}, {}, r"unit_day: holds dates.*\.astype\(str\)"),
         ({"valid": np.where(np.arange(105) == 7, np.nan, 1.0)}, {}, r"valid: row 7 holds nan.*\(1 such values\)"),
         ({"valid": np.full((105, 2), 2)}, {}, r"row 0 holds 2, which is neither.*\(210 such values\)"),
         ({"valid": np.array(["True"] * 105)}, {}, "valid: holds text"),
+        ({"valid": np.ones(104)}, {}, r"x\.npz: valid has shape \(104,\); give it like counts \(105, 2\), or \(105,\)"),
+        ({"valid": np.ones((2, 105))}, {}, r"valid has shape \(2, 105\); give it like counts \(105, 2\)"),
+        (
+            {"counts": COUNTS.T, "valid": np.ones((105, 2))},
+            {"counts_axis": "unit_time"},
+            r"valid has shape \(105, 2\); give it like counts \(2, 105\)",
+        ),
+        ({"valid": np.array(1)}, {}, r"valid has shape \(\); give it like counts"),
         ({"trial_start": [0, 50]}, {}, r"set importer\.trial_length=null"),
         ({"trial_start": [50, 0]}, {"trial_length": None}, "rising"),
         ({"trial_start": [0, 105]}, {"trial_length": None}, "not inside 0:105"),
         ({"stimulus_id": [1, 2]}, {}, "one value for each of the 11 trials"),
-        ({"trial_start": [0], "split": ["all"]}, {"trial_length": None}, "row 0 says 'all'"),
+        ({"trial_start": [0], "split": ["all"]}, {"trial_length": None}, r"x\.npz: .*row 0 says 'all'; write one of"),
     ],
 )
 def test_mistakes_are_named(arrays: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -36,12 +36,12 @@ class ArraysImporter(Importer):
     """Import plain arrays: an .npz file, or a folder of .npy files for arrays larger than memory.
 
     There are ``frames`` (T, H, W) or (T, H, W, C) and ``counts`` (see ``counts_axis``); optionally ``valid`` (like
-    ``counts``, or (T,)), ``trial_start`` (N,) the first frame of each trial, ``stimulus_id`` (N,), ``split`` (N,),
-    ``behavior_<name>`` (T,) or (T, D), and ``unit_<name>`` (U, ...) such as ``unit_id``. Nothing is unpickled.
+    ``counts``, (T,) or (T, 1)), ``trial_start`` (N,) the first frame of each trial, ``stimulus_id`` (N,), ``split``
+    (N,), ``behavior_<name>`` (T,) or (T, D), and ``unit_<name>`` (U, ...) such as ``unit_id``. Nothing is unpickled.
     """
 
     frame_rate_hz: float  # frames a second; counts have one bin a frame
-    counts_axis: Literal["time_unit", "unit_time"]  # order of the axes of counts and valid
+    counts_axis: Literal["time_unit", "unit_time"]  # order of the axes of counts, and of valid where it is like them
     trial_length: int | None  # frames; cuts the recording into trials where the source has no trial_start
     split: Literal["train", "val", "test"] | None  # puts all trials into one split
     val_fraction: float  # of the distinct stimuli; whole trials, repeats of a stimulus stay together
@@ -56,14 +56,14 @@ class ArraysImporter(Importer):
         check_counts(source, counts, "counts")
         # Which axis of counts is time is told by the frames, so these may come in another order only where no axis of
         # counts is as long as they say.
-        known, n_bins = len(frames) in counts.shape, counts.shape[0 if self.counts_axis == "time_unit" else 1]
+        n_bins = counts.shape[0 if self.counts_axis == "time_unit" else 1]
+        known = frames.ndim > 0 and len(frames) in counts.shape
         check_frames(source, frames, n_bins if not known and n_bins in frames.shape else None, "frames")
         n_frames = len(frames)
-        counts = self._time_first(counts, n_frames, "counts", source)
+        counts = self._time_first(counts, n_frames, source)
         valid = arrays.pop("valid", None)
         if valid is not None:
-            check_marks(source, valid, "valid")
-            valid = valid[:, None] if valid.ndim == 1 else self._time_first(valid, n_frames, "valid", source)
+            valid = self._marks(valid, counts, source)
         starts, stops = self._trials(arrays.pop("trial_start", None), n_frames, source)
         stimulus_id = _per_trial(arrays.pop("stimulus_id", None), len(starts), "stimulus_id", source)
         given_split = _per_trial(arrays.pop("split", None), len(starts), "split", source)
@@ -85,6 +85,10 @@ class ArraysImporter(Importer):
                 else "make all one split: importer.split=train, val or test"
             )
             split = split_by_stimulus(stimulus_id, self.val_fraction, self.test_fraction, self.seed, remedy)
+        try:
+            trials = Trials(starts, stops, stimulus_id, split)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
         behavior = {}
         units = {"id": np.array([str(u) for u in range(counts.shape[1])])}
         for name in list(arrays):
@@ -113,7 +117,7 @@ class ArraysImporter(Importer):
             frames=converted(frames, pixel_type(frames)),
             counts=counts,
             valid=None if valid is None else converted(valid, bool),
-            trials=Trials(starts, stops, stimulus_id, split),
+            trials=trials,
             behavior=behavior,
             units=units,
             kind=self.kind,
@@ -121,18 +125,28 @@ class ArraysImporter(Importer):
             notes=notes,
         )
 
-    def _time_first(self, values: np.ndarray, n_frames: int, name: str, source: str | Path) -> np.ndarray:
-        if values.ndim != 2:
-            raise ValueError(f"{source}: {name} has shape {values.shape}; it needs two axes, time and unit")
-        values = values.T if self.counts_axis == "unit_time" else values
-        if len(values) != n_frames:
+    def _time_first(self, counts: np.ndarray, n_frames: int, source: Path) -> np.ndarray:
+        counts = counts.T if self.counts_axis == "unit_time" else counts
+        if len(counts) != n_frames:
             other = {"time_unit": "unit_time", "unit_time": "time_unit"}[self.counts_axis]
-            hint = f"set importer.counts_axis={other}" if values.shape[1] == n_frames else "give one bin a frame"
+            hint = f"set importer.counts_axis={other}" if counts.shape[1] == n_frames else "give one bin a frame"
             raise ValueError(
-                f"{source}: with counts_axis={self.counts_axis}, {name} has {len(values)} bins "
+                f"{source}: with counts_axis={self.counts_axis}, counts has {len(counts)} bins "
                 f"for {n_frames} frames; {hint}"
             )
-        return values
+        return counts
+
+    def _marks(self, valid: np.ndarray, counts_TU: np.ndarray, source: Path) -> np.ndarray:
+        """``valid`` as (T, U) or (T, 1)."""
+        column, turned = (len(counts_TU), 1), self.counts_axis == "unit_time"
+        marks = valid[:, None] if valid.ndim == 1 else valid.T if turned and valid.shape != column else valid
+        if marks.shape not in (counts_TU.shape, column):
+            like = counts_TU.shape[::-1] if turned else counts_TU.shape
+            raise ValueError(
+                f"{source}: valid has shape {valid.shape}; give it like counts {like}, or ({column[0]},) for all units"
+            )
+        check_marks(source, marks, "valid")
+        return marks
 
     def _trials(
         self, trial_start: np.ndarray | None, n_frames: int, source: str | Path

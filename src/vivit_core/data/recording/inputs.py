@@ -70,11 +70,12 @@ def check_counts(path: Path, counts: Sliceable, field: str = "responses/counts")
 
 
 def check_behavior(path: Path, values: Sliceable, field: str) -> None:
-    """Refuse a behavior that is no numbers, or has more than two axes."""
+    """Refuse a behavior that is no numbers, has more than two axes, or not a number in a bin."""
     _check_type(path, values, "biuf", "numbers", field)
-    if len(values.shape) not in (1, 2):
+    shape = tuple(values.shape)
+    if len(shape) not in (1, 2) or 0 in shape[1:]:
         raise RecordingError(
-            path, field, f"has shape {tuple(values.shape)}", "It ought to be (bins,) or (bins, numbers of a bin)"
+            path, field, f"has shape {shape}", "It ought to be (bins,) or (bins, numbers of a bin), at least one number"
         )
 
 
