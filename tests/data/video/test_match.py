@@ -214,6 +214,18 @@ def test_behavior_from_an_npz_a_row_a_bin(tmp_path: Path) -> None:
     np.testing.assert_array_equal(made.values_TD, np.column_stack([np.arange(12).reshape(6, 2), np.arange(6)]))
 
 
+def test_rows_are_of_frames_where_there_are_as_many_bins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.savez(tmp_path / "b.npz", running=[1.0, 2.0, 6.0])
+    given = read_behavior(tmp_path / "b.npz", {"running"})
+    of_frames = Match(Made(numbered(3), None, [2 / 30, 2.5 / 30, 3 / 30]), at(30))
+    made = behavior_of(given, BEHAVING, {}, of_frames.shown(0, 3), 0, 3, tmp_path / "b.npz")
+    np.testing.assert_array_equal(made.values_TD[:, 2], [1, 1, 4])  # the last two frames lie in one bin
+    assert "running has 3 rows; the video has as many frames" in caplog.text and "taken for frames" in caplog.text
+    caplog.clear()
+    made = behavior_of(given, BEHAVING, {}, np.arange(3), 0, 3, tmp_path / "b.npz")
+    assert made.values_TD[:, 2].tolist() == [1, 2, 6] and not caplog.text
+
+
 def test_behavior_is_made_of_what_the_file_holds(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", place=np.arange(6.0) ** 2)
     made = beside(tmp_path / "b.npz", {"running": Velocity("place")})

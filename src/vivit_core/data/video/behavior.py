@@ -139,7 +139,7 @@ def behavior_of(
     Parameters
     ----------
     given : name -> (N, D): a row a bin, or a row a frame of the video; then a bin has the mean of the frames since the
-        last bin's, NaN left out.
+        last bin's, NaN left out. Where there are as many bins as frames, it is a row a frame.
     spec : the recording, with the behaviors that it wants.
     transforms : with which the twin was trained; they make behaviors from those given.
     shown_T : which frame each bin shows.
@@ -179,7 +179,15 @@ def behavior_of(
 def brought(name: str, values: np.ndarray, shown_T: np.ndarray, frames: int, where: Path) -> np.ndarray:
     """A behavior's rows at the model's bins."""
     bins = len(shown_T)
-    if len(values) == frames and frames != bins:
+    if len(values) == frames and not np.array_equal(shown_T, np.arange(frames)):
+        if bins == frames:  # by chance, where frames are of different lengths
+            log.warning(
+                "%s: behavior %s has %d rows; the video has as many frames, of different lengths, as the model has "
+                "bins, and the rows are taken for frames",
+                where,
+                name,
+                frames,
+            )
         high = shown_T + 1
         low = np.minimum(np.append(0, high[:-1]), high - 1)  # a frame that stands for several bins is in each
         there = np.isfinite(values)
