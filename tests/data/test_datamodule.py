@@ -516,7 +516,7 @@ def test_what_is_made_on_the_way_is_not_seen(make: Callable[..., Path], caplog: 
 
 
 def test_evaluation_of_a_trained_twin_on_other_files(
-    make: Callable[..., Path], arrays: Callable[..., dict[str, Any]]
+    make: Callable[..., Path], arrays: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     trained = datamodule([make("a.h5", recording_id="mouse", units={"id": ["x", "y", "z"]}), make("b.h5", seed=1)])
     trained.setup()
@@ -524,7 +524,10 @@ def test_evaluation_of_a_trained_twin_on_other_files(
     for changes in ({"recording_id": "mouse"}, {"recording_id": "a new day"}):  # by name, or else by its units
         path = make("later.h5", seed=9, trials=test_only, units={"id": ["z", "x", "y"]}, **changes)
         module = datamodule([path], behavior=[], specs=trained.specs)
-        module.setup()
+        with caplog.at_level("WARNING"):
+            module.setup()
+        taken = f"{path} is recording 'a new day', which the twin does not know, and is taken for its recording 'mouse'"
+        assert (taken in caplog.text) == (changes["recording_id"] != "mouse")
         assert module.specs == trained.specs[:1]  # the twin's statistics, behaviors and order of units
         clips = next(iter(module.test_dataloader()))["mouse"]
         np.testing.assert_array_equal(clips["counts"][0], arrays(9)["counts"][:CLIP, [1, 2, 0]])

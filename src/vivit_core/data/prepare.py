@@ -164,8 +164,13 @@ def for_twin(
                     f"and {len(same_units)} of its recordings have these unit ids; it knows {', '.join(known)}"
                 )
             spec = same_units[0]
-            log.info(
-                "%s (%s) has the units of the twin's recording %s", info.path, info.recording_id, spec.recording_id
+            log.warning(
+                "%s is recording %r, which the twin does not know, and is taken for its recording %r, because the %d "
+                "units have the same ids; where these are other neurons, all that follows is wrong",
+                info.path,
+                info.recording_id,
+                spec.recording_id,
+                len(spec.unit_ids),
             )
         if info.frame_shape != spec.frame_shape:
             raise ValueError(
