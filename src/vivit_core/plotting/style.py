@@ -37,11 +37,17 @@ def _numbers(words: Sequence[str]) -> list[float] | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
+def _rank(word: str) -> tuple[bool, float, str]:
+    """What sorts values side by side: numbers by their size, then words."""
+    number = _numbers([word])
+    return (True, 0.0, word) if number is None else (False, number[0], word)
+
+
 def _places(values: Sequence[str]) -> tuple[list[float], dict[float, str]]:
-    """Where values stand on an axis, numbers by their size and words side by side; and the axis's ticks."""
+    """Where values stand on an axis, numbers by their size, but side by side beside words; and the axis's ticks."""
     numbers = _numbers(values)
     if numbers is None:
-        order = {value: float(i) for i, value in enumerate(dict.fromkeys(sorted(values)))}
+        order = {value: float(i) for i, value in enumerate(dict.fromkeys(sorted(values, key=_rank)))}
         numbers = [order[value] for value in values]
     return numbers, dict(zip(numbers, values, strict=True))
 
