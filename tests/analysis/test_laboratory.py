@@ -682,7 +682,7 @@ def test_natural_pictures_are_read_only_for_protocols_that_show_them(simulated: 
     neurons = true_neurons(simulated.path)
     assert neurons is not None
     screen = TrueScreen.alone(neurons)
-    none, _ = pictures_for({"surround": SURROUND}, screen, simulated, 0)  # natural=0 is enough
+    none, _ = pictures_for({"surround": SURROUND}, screen, simulated, 0)  # it shows none
     assert none.shape == (0, *screen.frame_size)
     lab: Any = {"surround": SURROUND, "natural": replace(SHIPPED["natural_surround"], draws=5)}  # type: ignore[type-var]
     some, film_B = pictures_for(lab, screen, simulated, 5)

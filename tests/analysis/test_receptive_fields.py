@@ -97,6 +97,11 @@ def test_gradient_of_a_linear_model_is_its_filter() -> None:
     assert rf_maps.orientation_error_deg(found.orientation_U, ORIENTATIONS).max() < 5
 
 
+def test_gradients_at_one_clip_are_refused() -> None:
+    with pytest.raises(ValueError, match="recording known: signal to noise needs two halves"):
+        gradient_fields(screen(), natural(1), LAGS, progress=False)
+
+
 def test_gradient_places_and_orients_a_unit_without_a_linear_field() -> None:
     found = gradient_fields(screen(linear=0.0, quadratic=0.3), natural(40), LAGS, progress=False)
     assert (found.snr_U < 3).all()  # of the mean, whose sign is the stimulus'

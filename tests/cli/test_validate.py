@@ -25,6 +25,28 @@ def test_a_gradients_norm_is_not_negative(compose):
         compose("trainer.gradient_clip=-1.0")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task=receptive_fields", "gradient_clips=1", "duration_s=0.0", "gradient_clip_s=-0.5"],
+        ["task=tuning", "mei_units=-1", "natural=0", "lab_units=0"],
+        ["task=stream", "bins=1"],
+        ["task=attention", "trial=-1"],
+        ["task=compare", "checkpoints=[a,b]", "resamples=0"],
+        ["task=scaling", "sweeps=[a]", "resamples=0"],
+        ["task=train", "teacher_share=1.5"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_tasks_numbers_have_bounds(compose, words):
+    checkpoint = ["checkpoint=a"] if words[0] not in ("task=compare", "task=scaling", "task=train") else []
+    with pytest.raises(ConfigError) as error:
+        compose(*words, *checkpoint)
+    for word in words:
+        if "[" not in word and not word.startswith("task="):
+            assert f"{word} should be" in str(error.value)
+
+
 def leaves(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     if isinstance(node, dict):
         for key, value in node.items():

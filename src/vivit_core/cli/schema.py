@@ -39,7 +39,10 @@ def refuse_auto_devices(devices: Any) -> Any:
 
 
 Count = Annotated[int, pydantic.Field(gt=0)]
+CountOrZero = Annotated[int, pydantic.Field(ge=0)]
+TwoOrMore = Annotated[int, pydantic.Field(ge=2)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
+Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Unbounded = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=True)]  # all other numbers are finite
 # What takes a Path, here, in a task or in a constructor, is a path: `~` in it is the home directory, and it is not

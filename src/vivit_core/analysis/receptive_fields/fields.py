@@ -22,6 +22,9 @@ WHITE = 0.1  # largest correlation between neighboring pixels and successive fra
 CHUNK_BINS = 4096  # bins of a recording read at once
 
 
+TOO_FEW = "signal to noise needs two halves; give at least two clips (or trials)"
+
+
 ROUNDING = 1e-5  # what a contrast of one changes in the log rate by no more than this is single precision's rounding
 
 
@@ -81,7 +84,7 @@ class Halves:
     def means(self) -> tuple[Tensor, Tensor]:
         first, second = self.sums
         if first is None or second is None:
-            raise ValueError("signal to noise needs two halves; give at least two clips (or trials)")
+            raise ValueError(TOO_FEW)
         return first / torch.as_tensor(self.counts[0]).clamp_min(1), second / torch.as_tensor(self.counts[1]).clamp_min(
             1
         )
@@ -198,7 +201,17 @@ def gradient_fields(screen: Screen, clips_BTHW: Tensor, lags: int, progress: boo
     The map is the mean gradient over clips: the relative change of the rate with the contrast of a pixel. Place and
     orientation come from the gradients' energy and slopes summed over clips, whatever their sign, and so hold for
     complex cells as well.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two clips.
     """
+    if len(clips_BTHW) < 2:
+        raise ValueError(
+            f"recording {screen.spec.recording_id}: {TOO_FEW}: gradient_clips of 2 or more, and a gradient_clip_s that "
+            "is below the longest trial"
+        )
     at_once = max(1, BINS_AT_ONCE // clips_BTHW.shape[1])
     units = screen.spec.n_units
     height, width = screen.frame_size

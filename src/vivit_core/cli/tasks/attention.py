@@ -13,7 +13,7 @@ from vivit_core.analysis.attention.study import study_attention
 from vivit_core.analysis.attention.surrounds import maps_beside_truth
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import tested
-from vivit_core.cli.schema import Count, Positive
+from vivit_core.cli.schema import Count, CountOrZero, Positive
 from vivit_core.cli.trained import load_trained
 from vivit_core.data.clips import evaluation_windows
 from vivit_core.models.twin import Twin
@@ -28,7 +28,7 @@ def attention(
     checkpoint: Path,
     data: Node,
     recording: str | None,
-    trial: int,
+    trial: CountOrZero,
     place: tuple[int, int] | None,
     clips: Count,
     heads: Count,

@@ -10,7 +10,7 @@ from vivit_core.analysis.compare.compare import compare as compare_contenders
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.schema import Positive
+from vivit_core.cli.schema import Count, Positive
 from vivit_core.cli.trained import load_trained
 from vivit_core.parts.schema import Node
 
@@ -24,7 +24,7 @@ def compare(
     data: Node,
     names: list[str] | None,
     split: Literal["val", "test"],
-    resamples: int,
+    resamples: Count,
     piece_s: Positive,
 ) -> float | None:
     """Several checkpoints on the same bins; each one's clips are cut as in its training.

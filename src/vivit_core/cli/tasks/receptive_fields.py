@@ -8,6 +8,7 @@ from typing import Literal
 from vivit_core.analysis.receptive_fields import numbers
 from vivit_core.analysis.receptive_fields.section import report_section
 from vivit_core.cli.context import RunContext
+from vivit_core.cli.schema import Positive, TwoOrMore
 from vivit_core.cli.trained import load_trained
 from vivit_core.parts.schema import Node
 from vivit_core.report.training import training_of
@@ -20,9 +21,9 @@ def receptive_fields(
     *,
     checkpoint: Path,
     data: Node,
-    duration_s: float,
-    gradient_clips: int,
-    gradient_clip_s: float,
+    duration_s: Positive,
+    gradient_clips: TwoOrMore,
+    gradient_clip_s: Positive,
     measured: bool | Literal["auto"],
     noise: Noise | None,
 ) -> None:
@@ -34,7 +35,8 @@ def receptive_fields(
     checkpoint : of a twin or of an LN model.
     data : recordings for its natural clips, where they are not the training's.
     duration_s : history of a field, s.
-    gradient_clips : natural clips of the test split at whose last bin gradients are taken.
+    gradient_clips : natural clips of the test split at whose last bin gradients are taken; two or more, whose
+        differences are the noise.
     gradient_clip_s : their length, s; at least ``duration_s``.
     measured : whether the recordings' own stimulus is white noise, so that fields can be measured from the data.
     noise : what is shown for reverse correlation; None leaves it out.

@@ -9,10 +9,11 @@ from vivit_core.analysis.scaling.scaling import scaling as scaling_of
 from vivit_core.analysis.scaling.section import report_section
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.scaled import runs_of
+from vivit_core.cli.schema import Count
 from vivit_core.system.terminal import shown
 
 
-def scaling(context: RunContext, *, sweeps: list[Path], over: Over, resamples: int) -> None:
+def scaling(context: RunContext, *, sweeps: list[Path], over: Over, resamples: Count) -> None:
     """A law through the scores of sweeps' trainings, with its uncertainty. Trains nothing.
 
     Parameters

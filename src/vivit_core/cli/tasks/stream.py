@@ -14,6 +14,7 @@ from vivit_core.analysis.stream import plots
 from vivit_core.analysis.stream.numbers import distribution, export_of, measure_export, measure_stream
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import tested
+from vivit_core.cli.schema import TwoOrMore
 from vivit_core.cli.trained import load_trained
 from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.twin import Twin
@@ -28,7 +29,7 @@ def stream(
     checkpoint: Path,
     data: Node,
     recording: str | None,
-    bins: int,
+    bins: TwoOrMore,
     exports: list[Path],
     history: Literal["observed", "none", "expected", "samples"],
 ) -> None:
@@ -40,17 +41,15 @@ def stream(
     checkpoint : of a twin or an ensemble.
     data : recordings, where they are not the training's.
     recording : id of the one whose longest test trial is streamed; None: the first.
-    bins : of the stream; fewer where the trial is shorter.
+    bins : of the stream, two or more; fewer where the trial is shorter.
     history : of a twin with model/history, past counts: the trial's, or what stands in for them.
     exports : folders that task=export wrote, of the same recording, whose bins are timed too.
 
     Raises
     ------
     ValueError
-        Where there are fewer than 2 bins, the checkpoint is of no twin, or a recording or an export cannot be used.
+        Where the checkpoint is of no twin, or a recording or an export cannot be used.
     """
-    if bins < 2:
-        raise ValueError(f"bins={bins}: a stream to be timed has at least 2 bins")
     trained = load_trained(checkpoint)
     if not isinstance(trained.model, Twin | Ensemble):
         raise ValueError(f"checkpoint={checkpoint}: a model of kind {trained.model.kind} has no stream; give a twin's")

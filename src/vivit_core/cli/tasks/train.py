@@ -33,7 +33,7 @@ from vivit_core.cli.recordings import (
 from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, where_to_train
 from vivit_core.cli.scaled import TRAINED_ON, trained_on
-from vivit_core.cli.schema import PathName
+from vivit_core.cli.schema import PathName, Share
 from vivit_core.cli.search import trial_of
 from vivit_core.cli.trained import is_fitted_alone, teacher_in
 from vivit_core.cli.validate import moved
@@ -88,7 +88,7 @@ def train(
     logger: dict[str, Node | None],
     init_from: Path | None,
     teacher: Path | None,
-    teacher_share: float,
+    teacher_share: Share,
     resume: PathName | None,
 ) -> float | None:
     """Train a twin, or continue an interrupted training; evaluate its best checkpoint on the test split.

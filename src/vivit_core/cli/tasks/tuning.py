@@ -13,7 +13,7 @@ from vivit_core.analysis.tuning.protocols.base import Protocol
 from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tune import tune
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.schema import Count
+from vivit_core.cli.schema import Count, CountOrZero
 from vivit_core.cli.trained import load_trained
 from vivit_core.parts.build import build_all
 from vivit_core.parts.schema import Node
@@ -35,9 +35,9 @@ def tuning(
     lab: dict[str, Node | None],
     lab_units: Count,
     mei: Ascent | None,
-    mei_units: int,
+    mei_units: CountOrZero,
     mei_more: list[More],
-    natural: int,
+    natural: Count,
 ) -> None:
     """Tuning of every unit to gratings, and the pictures that excite a few units most.
 
