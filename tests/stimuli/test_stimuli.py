@@ -167,6 +167,7 @@ def test_pictures_in_their_own_and_in_a_foreign_surround() -> None:
         own.frames((20, 30), RATE_HZ)
 
 
+PICTURE = PictureInPicture(torch.ones(SIZE), None, (16.0, 10.0), 9.0, before_s=0.3, picture_s=0.003)
 ALL: list[Stimulus] = [BOTH, Plaid(DRIFT, 120.0, 0.0, 0.5), MOTION, PULSES]
 
 
@@ -191,6 +192,7 @@ def test_every_stimulus_fits_its_frame_and_rate(stimulus: Stimulus, size: tuple[
         (lambda: Plaid(replace(DRIFT, contrast=0.6), 90.0, 0.0, 1.0), "the sum leaves the range"),
         (lambda: replace(MOTION, contrast=0.0), "contrast=0.0"),
         (lambda: replace(PULSES, test_s=0.0), "test_s=0.0"),
+        (lambda: PICTURE.frames(SIZE, 120.0), r"PictureInPicture: picture_s=0\.003 .* set it above 0\.00833 s"),
         (lambda: replace(PULSES, test_s=0.005).frames(SIZE, 60.0), "test_s=0.005 .* set it above 0.0167 s"),
     ],
 )

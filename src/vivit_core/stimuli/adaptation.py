@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse
+from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse, unseen
 from vivit_core.stimuli.gratings import aperture
 from vivit_core.stimuli.surrounds import Drift
 
@@ -66,9 +66,6 @@ class AdapterAndTest(Stimulus):
             if drift is not None:
                 first, last = (round(t * rate_hz) for t in (begins_s, begins_s + lasts_s))
                 if last <= first:
-                    raise ValueError(
-                        f"AdapterAndTest: {name}={lasts_s} is so short that no bin shows it at {rate_hz:g} Hz; set it "
-                        f"above {1 / rate_hz:.3g} s"
-                    )
+                    refuse(self, [unseen(self, name, rate_hz)])
                 clip[first:last] = disc * drift.over(size, np.arange(last - first) / rate_hz)
         return clip

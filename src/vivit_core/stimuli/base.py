@@ -46,6 +46,14 @@ def refuse(stimulus: object, problems: list[str]) -> None:
         raise ValueError(f"{type(stimulus).__name__}: " + "; ".join(problems))
 
 
+def unseen(stimulus: object, name: str, rate_hz: float) -> str:
+    """The problem of a time so short that none of its bins is there."""
+    return (
+        f"{name}={getattr(stimulus, name)} is so short that no bin shows it at {rate_hz:g} Hz; set it above "
+        f"{1 / rate_hz:.3g} s"
+    )
+
+
 def not_positive(stimulus: object, *names: str) -> list[str]:
     """Problems of the fields that have to be above zero."""
     return [f"{n}={getattr(stimulus, n)} is not above 0" for n in names if not getattr(stimulus, n) > 0]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse
+from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse, unseen
 from vivit_core.stimuli.gratings import aperture
 from vivit_core.stimuli.surrounds import ring
 
@@ -25,6 +25,12 @@ class PictureInPicture(Stimulus):
     center_px, diameter_px : the disc.
     before_s : gray at first, s.
     picture_s : time for which the picture stands, s.
+
+    Raises
+    ------
+    ValueError
+        Where a time is negative, a picture is of another size than the frame, or frames are asked for at a rate at
+        which no bin would show it.
 
     References
     ----------
@@ -53,5 +59,8 @@ class PictureInPicture(Stimulus):
         if self.surround is not None:
             picture = picture + ring(size, self.center_px, self.diameter_px) * self.surround
         clip = torch.zeros(self.bins(rate_hz), *size)
-        clip[round(self.before_s * rate_hz) :] = picture
+        first = round(self.before_s * rate_hz)
+        if first >= len(clip):
+            refuse(self, [unseen(self, "picture_s", rate_hz)])
+        clip[first:] = picture
         return clip
