@@ -171,7 +171,11 @@ def test_contrast_response() -> None:
     [
         ({"directions": 6}, "directions=6"),
         ({"spatial_frequencies": [0.7]}, r"0\.7"),
+        ({"spatial_frequencies": [0.05, 0.25, 0.12]}, r"spatial_frequencies=.* does not rise"),
         ({"temporal_frequencies_hz": [0.0]}, "not above 0 Hz"),
+        ({"temporal_frequencies_hz": [4.0, 2.0]}, "temporal_frequencies_hz=.* does not rise"),
+        ({"contrasts": [0.1, 0.1]}, "contrasts=.* does not rise"),
+        ({"sizes_px": [20.0, 3.0, 9.0]}, "sizes_px=.* does not rise"),
         ({"analysed_s": 0.0}, "analysed_s=0.0"),
         ({"draws": 0}, "draws=0"),
         ({"jitter_px": -1.0}, "jitter_px=-1.0"),

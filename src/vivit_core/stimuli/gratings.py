@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ WHOLE_BINS = 1e-3  # bins from a whole number that still count as whole
 
 @dataclass(frozen=True)
 class Gratings:
-    """Which gratings are shown.
+    """Which gratings are shown. Each list rises, because curves are read along it.
 
     Parameters
     ----------
@@ -74,6 +75,9 @@ class Gratings:
             problems.append(f"contrast={self.contrast}, contrasts={self.contrasts} are not in 0 … 1")
         if not all(size > 0 for size in self.sizes_px):
             problems.append(f"sizes_px={self.sizes_px} are not above 0")
+        for name in ("spatial_frequencies", "temporal_frequencies_hz", "contrasts", "sizes_px"):
+            if any(b <= a for a, b in itertools.pairwise(getattr(self, name))):
+                problems.append(f"{name}={getattr(self, name)} does not rise")
         if problems:
             raise ValueError("gratings: " + "; ".join(problems))
 
