@@ -52,9 +52,17 @@ def test_ranges_are_hydras_words_and_the_last_word_counts() -> None:
         ("a=interval(2,1)",): "a=",
         ("a=tag(log,interval(0,1))",): "a=",
         ("a=range(3,3)",): "holds no number",
+        ("a=range(3,1,0.5)",): "holds no number",
+        ("a=range(1,3,0.0)",): "holds no number",
     }.items():
         with pytest.raises(ValueError, match=said):
             parsed(*words)
+    for word, values in {
+        "range(0.1,0.4,0.1)": (0.1, 0.3), "range(0.2,0.8,0.2)": (0.2, 0.6), "range(0,1,0.3)": (0.0, 0.9),
+        "range(1,2.5,0.5)": (1.0, 2.0),
+    }.items():  # floats: the upper end is left out
+        found = parsed(f"a={word}")[0]["a"]
+        assert (found.low, found.high) == values
     with pytest.raises(ValueError, match="choose median, asha or none"):
         Rule("best", 1, 1)  # type: ignore[arg-type]
 

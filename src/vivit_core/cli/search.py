@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,14 +141,15 @@ def distribution(key: str, override: Override) -> Any:
                 return found.IntDistribution(low, high, log="log" in tags)
             return found.FloatDistribution(float(low), float(high), log="log" in tags)  # type: ignore[arg-type]
         if isinstance(value, RangeSweep):
-            start, stop, step = value.start, value.stop, value.step
-            assert start is not None and stop is not None
-            number = math.ceil((stop - start) / step)
-            if number < 1 or step <= 0:
+            # As decimals, because (0.4 - 0.1) / 0.1 is above 3, and 0.4 would be in range(0.1,0.4,0.1).
+            start, stop, step = (Decimal(str(x)) for x in (value.start, value.stop, value.step))
+            number = math.ceil((stop - start) / step) if step > 0 else 0
+            if number < 1:
                 raise ValueError("holds no number; give range(from,below,step)")
-            if isinstance(start, int) and isinstance(step, int):
-                return found.IntDistribution(start, start + (number - 1) * step, step=step)
-            return found.FloatDistribution(start, start + (number - 1) * step, step=step)
+            last = start + (number - 1) * step
+            if isinstance(value.start, int) and isinstance(value.step, int):
+                return found.IntDistribution(int(start), int(last), step=int(step))
+            return found.FloatDistribution(float(start), float(last), step=float(step))
         return found.CategoricalDistribution(list(override.sweep_string_iterator()))
     except ValueError as error:
         raise ValueError(f"{override.input_line or key}: {error}") from error
