@@ -127,14 +127,27 @@ def test_noise_moves_in_the_center_and_the_other_way_around_it() -> None:
 
 
 def test_noise_has_its_contrast_and_frequency_and_upwards_is_to_smaller_y() -> None:
-    noise = MOTION.noise(SIZE, np.arange(4) / RATE_HZ, 90.0, 0)
-    assert noise.square().mean((1, 2)).sqrt().numpy() == pytest.approx([0.15] * 4, rel=1e-4)
+    noise = MOTION.noise(SIZE, RATE_HZ, 90.0, 0)
+    assert noise.square().mean((1, 2)).sqrt().numpy() == pytest.approx([0.15] * 30, rel=1e-4)
     torch.testing.assert_close(noise[1], torch.roll(noise[0], -1, 0), atol=1e-5, rtol=0)
     power = torch.fft.fft2(noise[0]).abs().square()
     away = np.hypot(np.fft.fftfreq(SIZE[0])[:, None], np.fft.fftfreq(SIZE[1]))
     assert float((power * torch.as_tensor(away)).sum() / power.sum()) == pytest.approx(0.1, rel=0.15)
     opponent = replace(MOTION, surround_deg=None, opponent=True).frames(SIZE, RATE_HZ)
     assert opponent.square().sum() > 1.3 * replace(MOTION, surround_deg=None).frames(SIZE, RATE_HZ).square().sum()
+
+
+@pytest.mark.parametrize("direction_deg", [0.0, 90.0, 225.0])
+def test_no_noise_moves_the_other_way_where_frames_are_few(direction_deg: float) -> None:
+    """At 14 Hz and 30 frames a second, a third of the noise's frequencies would turn by more than half a cycle."""
+    fast = replace(MOTION, speed_px_per_s=140.0, duration_s=4.0)
+    shown = fast.noise(SIZE, 30.0, direction_deg, 0).numpy() * np.hanning(120)[:, None, None]
+    power = np.square(np.abs(np.fft.fftn(shown)))
+    t, y, x = np.meshgrid(*map(np.fft.fftfreq, shown.shape), indexing="ij", sparse=True)
+    angle = np.deg2rad(direction_deg)
+    against = t * (x * np.cos(angle) - y * np.sin(angle)) > 1e-6
+    assert power[against].sum() < 0.005 * power.sum()
+    assert fast.noise(SIZE, 30.0, direction_deg, 0).square().mean().sqrt() == pytest.approx(0.15, rel=0.02)
 
 
 def test_an_adapter_then_a_test_pulse() -> None:
@@ -191,6 +204,7 @@ def test_every_stimulus_fits_its_frame_and_rate(stimulus: Stimulus, size: tuple[
         (lambda: replace(BOTH, outer_px=8.0), "outer_px=8.0 is not above the annulus's inner diameter, 9.0"),
         (lambda: Plaid(replace(DRIFT, contrast=0.6), 90.0, 0.0, 1.0), "the sum leaves the range"),
         (lambda: replace(MOTION, contrast=0.0), "contrast=0.0"),
+        (lambda: MOTION.frames(SIZE, 12.0), "= 6 Hz cannot be shown at 12 frames a second"),
         (lambda: replace(PULSES, test_s=0.0), "test_s=0.0"),
         (lambda: PICTURE.frames(SIZE, 120.0), r"PictureInPicture: picture_s=0\.003 .* set it above 0\.00833 s"),
         (lambda: replace(PULSES, test_s=0.005).frames(SIZE, 60.0), "test_s=0.005 .* set it above 0.0167 s"),

@@ -24,7 +24,8 @@ class CenterSurroundMotion(Stimulus):
     """Noise of all orientations around one spatial frequency, which drifts in a disc and in the annulus around it.
 
     The noise is periodic: what leaves the frame on one side comes back on the other. Center and surround, and the
-    opponent, show noise of their own. Contrast that leaves −1 … 1 is cut.
+    opponent, show noise of their own. Contrast that leaves −1 … 1 is cut. Of its frequencies, those are left out that
+    turn by half a cycle or more from frame to frame: they would be seen to stand, or to move the other way.
 
     Parameters
     ----------
@@ -37,6 +38,11 @@ class CenterSurroundMotion(Stimulus):
     gap_px : gray between the disc and the annulus, which reaches to the frame's border.
     duration_s : s.
     seed : of the noise.
+
+    Raises
+    ------
+    ValueError
+        Where frames are asked for at a rate that cannot show the mean frequency's motion.
 
     References
     ----------
@@ -65,28 +71,30 @@ class CenterSurroundMotion(Stimulus):
         refuse(self, problems)
 
     def frames(self, size: tuple[int, int], rate_hz: float) -> Tensor:
-        times_s = self.times_s(rate_hz)
-        clip = torch.zeros(len(times_s), *size)
+        if (hz := self.cycles_per_px * self.speed_px_per_s) >= rate_hz / 2:
+            refuse(self, [f"cycles_per_px · speed_px_per_s = {hz:g} Hz cannot be shown at {rate_hz:g} frames a second"])
+        clip = torch.zeros(self.bins(rate_hz), *size)
         if self.center_deg is not None:
             disc = aperture(size, np.asarray(self.center_px), self.diameter_px)
-            clip = clip + disc * self.noise(size, times_s, self.center_deg, 0)
+            clip = clip + disc * self.noise(size, rate_hz, self.center_deg, 0)
             if self.opponent:
-                clip = clip + disc * self.noise(size, times_s, self.center_deg + 180.0, 1)
+                clip = clip + disc * self.noise(size, rate_hz, self.center_deg + 180.0, 1)
         if self.surround_deg is not None:
             annulus = ring(size, self.center_px, self.diameter_px + 2 * self.gap_px)
-            clip = clip + annulus * self.noise(size, times_s, self.surround_deg, 2)
+            clip = clip + annulus * self.noise(size, rate_hz, self.surround_deg, 2)
         return clip.clamp(-1.0, 1.0)
 
-    def noise(self, size: tuple[int, int], times_s: np.ndarray, direction_deg: float, which: int) -> Tensor:
+    def noise(self, size: tuple[int, int], rate_hz: float, direction_deg: float, which: int) -> Tensor:
         """Drifting noise over the whole frame, (T, H, W), of the contrast asked for."""
         fy, fx = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])
         away = (np.hypot(fx, fy) - self.cycles_per_px) / (BAND * self.cycles_per_px)
         white = np.random.default_rng([self.seed, which]).standard_normal(size)
         spectrum = np.fft.rfft2(white) * np.exp(-0.5 * np.square(away))
         spectrum[0, 0] = 0.0  # no change of the mean
-        if not (still := np.fft.irfft2(spectrum, size)).any():  # a single pixel has no contrast
-            return torch.zeros(len(times_s), *size)
         angle = math.radians(direction_deg)
         per_s = self.speed_px_per_s * (fx * math.cos(angle) - fy * math.sin(angle))  # y points down
-        moved = spectrum * np.exp(-2j * np.pi * per_s * times_s[:, None, None])
+        spectrum[np.abs(per_s) >= rate_hz / 2] = 0.0
+        if not (still := np.fft.irfft2(spectrum, size)).any():  # a single pixel has no contrast
+            return torch.zeros(self.bins(rate_hz), *size)
+        moved = spectrum * np.exp(-2j * np.pi * per_s * self.times_s(rate_hz)[:, None, None])
         return torch.as_tensor(self.contrast / still.std() * np.fft.irfft2(moved, size, axes=(1, 2))).float()
