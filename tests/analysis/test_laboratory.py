@@ -651,6 +651,15 @@ def test_the_surround_that_suppresses_most() -> None:
     assert around.square().sum() / OUT.sum() <= (ASCENT.budget * screen.natural_contrast) ** 2 * 1.01
 
 
+def test_a_center_with_its_surround_stays_in_the_pixels_range() -> None:
+    """In the border that both share: the center is white, and what suppresses is light there."""
+    border = ((OUT > 0) & (OUT < 1)).float()
+    screen = Rule(lambda clip: 50 * torch.exp(-power(clip, border) - (clip * border).sum((2, 3)) / border.sum()))
+    short = replace(ASCENT, steps=5, budget=3.0)
+    found, _, _ = suppressing_surround(screen, SEEN, [0], short, (1 - OUT)[None], OUT[None], progress=False)
+    assert found[0, 0][border > 0].max() == 1.0 == found.abs().max()
+
+
 def test_further_pictures_are_written_and_shown_to_the_true_neurons(tmp_path: Path) -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
     sites, short = [replace(SITE, unit=2)], replace(ASCENT, steps=3)

@@ -245,7 +245,7 @@ def climb(
 
     def picture(z: Tensor) -> Tensor:
         x = weighted(z).clamp(-1.0, 1.0)
-        return x if center is None else center + x
+        return x if center is None else (center + x).clamp(-1.0, 1.0)  # the border shows both
 
     def within(z: Tensor) -> Tensor:
         """In the pixels' range, so that nothing of the budget is spent on what is cut off; then in the budget."""
