@@ -34,7 +34,7 @@ from vivit_core import load_twin
 from vivit_core.analysis.receptive_fields.fields import gradient_fields
 from vivit_core.analysis.screen import Screen
 from vivit_core.analysis.tuning.draws import along, drawn, with_intervals
-from vivit_core.analysis.tuning.measure import Projector, measure, preferences
+from vivit_core.analysis.tuning.measure import Projector, Shown, measure, preferences
 from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting, natural_power
 from vivit_core.analysis.tuning.numbers import Curves, Responses, against_truth, half_width_deg, naka_rushton, peak_of
 from vivit_core.analysis.tuning.section import report_section
@@ -171,6 +171,7 @@ def test_contrast_response() -> None:
     [
         ({"directions": 6}, "directions=6"),
         ({"spatial_frequencies": [0.7]}, r"0\.7"),
+        ({"spatial_frequencies": [0.25, 0.5]}, "no direction can be told"),
         ({"spatial_frequencies": [0.05, 0.25, 0.12]}, r"spatial_frequencies=.* does not rise"),
         ({"temporal_frequencies_hz": [0.0]}, "not above 0 Hz"),
         ({"temporal_frequencies_hz": [4.0, 2.0]}, "temporal_frequencies_hz=.* does not rise"),
@@ -213,6 +214,13 @@ def test_fewer_cycles_tell_the_same() -> None:
     np.testing.assert_array_equal(np.isfinite(short.course_TU).sum(0), ends)
     first = short.course_TU[: ends[0], 0]
     assert first.mean() == pytest.approx(short.f0_DSFU[(*short.best_U3[0], 0)])
+
+
+def test_without_a_time_to_settle_the_first_bin_counts() -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    for settle_s, bins in ((0.0, 0), (0.001, 1), (0.25, 15)):
+        projector = Projector(screen, replace(GRATINGS, settle_s=settle_s), progress=False)
+        assert len(projector.clip(Shown((0, 0, 1), 0.5))) == bins + projector.analysed[1]
 
 
 def test_clips_of_different_lengths_are_shown_in_their_order() -> None:

@@ -200,6 +200,8 @@ def test_every_stimulus_fits_its_frame_and_rate(stimulus: Stimulus, size: tuple[
     [
         (lambda: replace(DRIFT, contrast=1.2), r"Drift: contrast=1\.2"),
         (lambda: replace(DRIFT, cycles_per_px=0.6), "cycles_per_px=0.6"),
+        (lambda: replace(DRIFT, cycles_per_px=0.5), "cycles_per_px=0.5 .* no direction can be told"),
+        (lambda: replace(MOTION, cycles_per_px=0.5), "cycles_per_px=0.5 .* no direction can be told"),
         (lambda: replace(BOTH, diameter_px=0.0, gap_px=-1.0), "diameter_px=0.0 is not above 0; gap_px=-1.0 is below 0"),
         (lambda: replace(BOTH, outer_px=8.0), "outer_px=8.0 is not above the annulus's inner diameter, 9.0"),
         (lambda: Plaid(replace(DRIFT, contrast=0.6), 90.0, 0.0, 1.0), "the sum leaves the range"),

@@ -19,6 +19,9 @@ EDGE_PX = 1.0  # over which the border of an aperture fades
 CYCLES = 8  # times the fewest cycles that are tried, until they are whole bins
 
 
+TELLABLE = "above 0 and below 0.5 cycles a pixel, from which on no direction can be told"
+
+
 WHOLE_BINS = 1e-3  # bins from a whole number that still count as whole
 
 
@@ -58,8 +61,8 @@ class Gratings:
         problems = []
         if self.directions < 4 or self.directions % 4:
             problems.append(f"directions={self.directions} is not a multiple of 4, so orthogonals would be missing")
-        if not self.spatial_frequencies or not all(0 < f <= 0.5 for f in self.spatial_frequencies):
-            problems.append(f"spatial_frequencies={self.spatial_frequencies} are not in 0 … 0.5 cycles a pixel")
+        if not self.spatial_frequencies or not all(0 < f < 0.5 for f in self.spatial_frequencies):
+            problems.append(f"spatial_frequencies={self.spatial_frequencies} are not {TELLABLE}")
         if not self.temporal_frequencies_hz:
             problems.append("temporal_frequencies_hz is empty")
         if not all(hz > 0 for hz in self.temporal_frequencies_hz):

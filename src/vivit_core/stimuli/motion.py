@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse
-from vivit_core.stimuli.gratings import aperture
+from vivit_core.stimuli.gratings import TELLABLE, aperture
 from vivit_core.stimuli.surrounds import ring
 
 BAND = 1 / 3  # standard deviation of the noise's spatial frequencies, as a share of their mean
@@ -66,8 +66,8 @@ class CenterSurroundMotion(Stimulus):
         problems = not_positive(self, "diameter_px", "duration_s", "contrast") + negative(
             self, "gap_px", "speed_px_per_s"
         )
-        if not 0 < self.cycles_per_px <= 0.5:
-            problems.append(f"cycles_per_px={self.cycles_per_px} is not in 0 … 0.5")
+        if not 0 < self.cycles_per_px < 0.5:
+            problems.append(f"cycles_per_px={self.cycles_per_px} is not {TELLABLE}")
         refuse(self, problems)
 
     def frames(self, size: tuple[int, int], rate_hz: float) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse
-from vivit_core.stimuli.gratings import aperture, grating
+from vivit_core.stimuli.gratings import TELLABLE, aperture, grating
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Drift:
 
     def __post_init__(self) -> None:
         problems = [] if 0 <= self.contrast <= 1 else [f"contrast={self.contrast} is not in 0 … 1"]
-        if not 0 < self.cycles_per_px <= 0.5:
-            problems.append(f"cycles_per_px={self.cycles_per_px} is not in 0 … 0.5")
+        if not 0 < self.cycles_per_px < 0.5:
+            problems.append(f"cycles_per_px={self.cycles_per_px} is not {TELLABLE}")
         refuse(self, problems + negative(self, "hz"))
 
     def turned(self, degrees: float) -> Drift:

@@ -52,7 +52,7 @@ class Projector:
     def __init__(self, screen: Screen, gratings: Gratings, progress: bool) -> None:
         self.screen, self.gratings, self.progress = screen, gratings, progress
         self.rate_hz = screen.spec.frame_rate_hz
-        self.settle = screen.bins(gratings.settle_s)
+        self.settle = screen.bins(gratings.settle_s) if gratings.settle_s else 0
         self.analysed = gratings.analysed_bins(self.rate_hz)
 
     def clip(self, shown: Shown) -> Tensor:
