@@ -7,6 +7,7 @@ import json
 import math
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vivit_core.cli import search
+from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import make_datamodule
 from vivit_core.cli.refusal import refuse_unfit
+from vivit_core.cli.resume import where_to_train
+from vivit_core.cli.runs import Run
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.search import Rule, Search, Trial, held, space_of, study_in, trial_of
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
+from vivit_core.cli.validate import fingerprint
 from vivit_core.parts.build import build
 from vivit_core.system.stops import TrainingPruned, TrainingStopped
 from vivit_core.training.callbacks.pruning import Pruning
@@ -194,6 +199,26 @@ def test_what_a_killed_search_was_writing_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with held(tmp_path):
         assert [path.name for path in tmp_path.glob("*.tmp")] == [".mine.tmp"]
+
+
+def test_a_suggestion_that_comes_again_does_not_go_on_from_the_pruned_one(
+    tmp_path: Path, compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its trial would report epochs from the middle on. What has finished is not trained again."""
+    monkeypatch.setattr(Run, "newest_whole", lambda run, say: run.last)
+    folder = tmp_path / "train" / "optuna"
+    folder.parent.mkdir()
+    search_in(folder)
+    settings = compose(f"outputs={tmp_path}", f"run_dir={folder / '1'}")
+    pruned, context = Run(folder / "0"), RunContext(settings, job=Job(folder, 1))
+    pruned.last.parent.mkdir(parents=True)
+    pruned.last.touch()
+    (pruned.path / "environment.json").write_text(json.dumps({"fingerprint": fingerprint(settings)}))
+    assert where_to_train(context, None) == where_to_train(context, "auto") == (context.run, None)
+    no_search = replace(context, job=Job(tmp_path, 1))
+    assert where_to_train(no_search, None) == (pruned, pruned.last)
+    pruned.finish(0.5)
+    assert where_to_train(context, None) == (pruned, None)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

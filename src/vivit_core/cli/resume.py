@@ -12,6 +12,7 @@ from vivit_core.cli import runs
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
 from vivit_core.cli.schema import Budget
+from vivit_core.cli.search import is_trial
 from vivit_core.cli.validate import fingerprint
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.names import setting
@@ -44,7 +45,9 @@ def where_to_train(context: RunContext, resume: str | Path | None) -> tuple[runs
         return new, None
     same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
     runs.remove_leftovers_of_killed(same)
-    for found in runs.unfinished(same):
+    # A trial reports all its epochs, so it does not go on from those of another, which may have been pruned.
+    searched = context.job is not None and is_trial(context.job)
+    for found in () if searched else runs.unfinished(same):
         if (checkpoint := found.newest_whole(tell)) is not None:
             return continued(found, checkpoint)
         tell(f"resume=auto: no checkpoint of {found.path} reads, so it cannot be continued")

@@ -302,6 +302,11 @@ class Trial:
         return f"hydra.sweeper.pruner={self.rule.pruner}"
 
 
+def is_trial(job: Job) -> bool:
+    """Whether a job's sweep is a search."""
+    return (job.sweep / RULE).is_file()
+
+
 def trial_of(job: Job | None) -> Trial | None:
     """The trial that a job of a sweep is; None where the sweep is no search."""
-    return Trial(job.sweep, job.number) if job is not None and (job.sweep / RULE).is_file() else None
+    return Trial(job.sweep, job.number) if job is not None and is_trial(job) else None
