@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from scipy import stats
 from tiny_training import (
     BURN_IN,
+    MUON,
     SMALL_STEPS,
     UNITS,
     WITHOUT_DROPOUT,
@@ -311,6 +312,16 @@ def test_the_promised_names_are_logged(tmp_path):
     column = header.split(",").index("system/data_wait_frac")
     waits = [float(line.split(",")[column]) for line in lines if line.split(",")[column]]
     assert len(waits) == 4 and all(0 <= w <= 1 for w in waits)
+
+
+@pytest.mark.parametrize(
+    "optim", [{"window_lr_scale": 0.0}, {"window_lr_scale": 10.0}, MUON | {"window_lr_scale": 10.0}]
+)
+def test_the_learning_rate_that_is_logged_is_the_readouts(tmp_path, optim):
+    """And not their windows', which comes last among the groups."""
+    lit, _, record = train(tmp_path, epochs=1, steps=3, optim=optim | {"warmup_epochs": 0.0})
+    course = [lit.optimization.lr * lit.optimization.lr_fraction(step, 3, 0) for step in range(3)]
+    assert record.learning_rates == pytest.approx(course)
 
 
 def test_newest_bin_alone_can_be_trained(tmp_path):

@@ -12,7 +12,7 @@ from tiny_models import MODELS_UNDER_CONTRACT, twin
 from tiny_training import MUON, make_batch, make_twin, optimization
 from torch import nn
 
-from vivit_core.training.optim import MATRICES, parameter_groups
+from vivit_core.training.optim import MATRICES, parameter_groups, readouts_rate
 
 CONV_STEM = {
     "_target_": "vivit_core.models.tokenizers.stem.ConvStem",
@@ -120,7 +120,7 @@ def rates(epochs, steps_per_epoch, **changed):
     optimizer, schedule = optimization(lr=1.0, core_lr_scale=1.0, **changed).build(make_twin(), epochs, steps_per_epoch)
     seen = []
     for _ in range(epochs * steps_per_epoch):
-        seen.append(optimizer.param_groups[-1]["lr"])
+        seen.append(readouts_rate(optimizer))
         optimizer.step()
         schedule.step()
     return np.array(seen)

@@ -26,7 +26,7 @@ from vivit_core.names import key_name
 from vivit_core.specs import Batch
 from vivit_core.training.budget import BUDGET, TimeBudget
 from vivit_core.training.distillation import Teacher
-from vivit_core.training.optim import CORE, Optimization
+from vivit_core.training.optim import CORE, Optimization, readouts_rate
 
 log = logging.getLogger(__name__)
 
@@ -199,11 +199,12 @@ class TwinModule(LightningModule):
             self.skipped_steps += 1
             self.skipped_in_a_row += 1
         self.log("train/skipped_steps", float(self.skipped_steps))
-        self.log("train/lr", optimizer.param_groups[-1]["lr"])
+        rate = readouts_rate(optimizer)
+        self.log("train/lr", rate)
         if self.skipped_in_a_row >= self.max_skipped:
             raise ValueError(
                 f"{self.skipped_in_a_row} steps in a row had a non-finite loss or gradient, or not one valid bin "
-                f"(the last is step {self.trainer.global_step}, lr {optimizer.param_groups[-1]['lr']:.2g}). "
+                f"(the last is step {self.trainer.global_step}, lr {rate:.2g}). "
                 "The weights are still those before them. Lower optim.lr, lengthen optim.warmup_epochs, "
                 "lower trainer.gradient_clip, or set trainer.precision=32-true"
             )

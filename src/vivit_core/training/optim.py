@@ -271,6 +271,12 @@ class CombinedOptimizer(Optimizer):
         self.share()
 
 
+def readouts_rate(optimizer: Optimizer) -> float:
+    """The readouts' learning rate as it is now; its peak is ``optim.lr``. The first group's where no readout learns."""
+    groups = optimizer.param_groups
+    return float(next((group for group in groups if group["name"].startswith("readouts/")), groups[0])["lr"])
+
+
 def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[str, dict[str, nn.Parameter]]:
     """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``attention/decay``,
     ``attention/plain``, ``context/decay``, ``context/plain``, ``readouts/decay``, ``readouts/plain``,
