@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from test_resume import assert_continues
+from tiny_models import GRU, OWN_FILTER, RESIDUAL_STEM, STEM, resnet
 from tiny_training import LIKELIHOOD, MODEL, MUON, READOUT, make_batch, make_twin, specs, train
 
 from vivit_core.models.checkpoint import read_checkpoint
@@ -190,6 +192,16 @@ def test_the_model_comes_with_the_checkpoint(content):
         adopted_model({"twin": {"_target_": "vivit_core.models.ln.LN"}}, MODEL, set(), "a.ckpt")
 
 
+@pytest.mark.parametrize("said", ["tokenizer.stem.dropout", "tokenizer.dropout", "dropout", "modulator.dropout"])
+def test_a_free_key_of_what_the_checkpoint_s_model_lacks_is_refused(content, said):
+    """Its tokens are cut from frames, without a stem."""
+    composed = resnet(tokenizer=RESIDUAL_STEM | {"dropout": 0.3, "stem": STEM | {"dropout": 0.3}}, dropout=0.3)
+    composed["modulator"] = GRU | {"dropout": 0.3}
+    there = {**MODEL, "modulator": None}
+    with pytest.raises(ValueError, match=rf"another one: {re.escape(said)} is None there and 0\.3 here\. Leave"):
+        adopted_model({"twin": {**content["twin"], "model": there}}, composed, {said}, "a.ckpt")
+
+
 @pytest.mark.parametrize(
     ("changed", "advice"),
     [
@@ -219,6 +231,22 @@ def test_a_history_is_each_training_s_own(content):
     assert adopted_model(content, composed, set(), "a.ckpt").get("history") is None
     known = [RecordingSpec.from_dict(values) for values in content["twin"]["recordings"]]
     assert pretrained(Twin(composed, READOUT, LIKELIHOOD, known), content, "a.ckpt").parts == ("core", "modulator")
+
+
+def test_one_key_of_an_own_part_leaves_the_checkpoint_s_other_settings_of_it(content):
+    there, default = OWN_FILTER | {"orientations": 6, "stds_px": [2.0]}, OWN_FILTER | {"patch": 7}
+    trained = {"twin": {**content["twin"], "model": {**MODEL, "own_filter": there}}}
+    for said, own in (
+        ({"own_filter.patch"}, there | {"patch": 7}),
+        ({"own_filter"}, default),
+        ({"own_filter", "own_filter.patch"}, default),
+        ({"ff_dropout"}, there),
+    ):
+        assert adopted_model(trained, {**MODEL, "own_filter": default}, said, "a.ckpt")["own_filter"] == own
+    other = default | {"_target_": "my.Filters"}
+    found = adopted_model(trained, {**MODEL, "own_filter": other}, {"own_filter.patch"}, "a.ckpt")
+    assert found["own_filter"] == other
+    assert there == OWN_FILTER | {"orientations": 6, "stds_px": [2.0]}
 
 
 def test_a_modulator_of_other_behaviors_starts_fresh(content):

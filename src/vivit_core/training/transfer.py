@@ -48,26 +48,36 @@ def adopted_model(
             f"init_from={path} holds no core to start from; give the checkpoint of a twin, not of "
             "model=ln or of an ensemble"
         )
-    own, wanted = dict(leaves(content["twin"]["model"])), dict(leaves(composed))
+    there: dict[str, Any] = copied(content["twin"]["model"])
+    own, wanted = {"frame_size": None, **dict(leaves(there))}, dict(leaves(composed))
     keys = {key for key in own | wanted if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}
-    differ = sorted(key for key in keys if own.get(key) != wanted.get(key) and key.split(".")[0] not in OWN)
-    fixed = [f"{key} is {own.get(key)} there and {wanted.get(key)} here" for key in differ if not is_free(key)]
+    whole = {name for name in OWN if replaced(name, said, own, wanted)}
+    differ = sorted(key for key in keys if own.get(key) != wanted.get(key) and key.split(".")[0] not in whole)
+    # What is free in one model may be unknown to the checkpoint's: a dropout of a stem that it lacks.
+    taken = {key for key in differ if key.split(".")[0] in OWN or (is_free(key) and key in own)}
+    fixed = [f"{key} is {own.get(key)} there and {wanted.get(key)} here" for key in differ if key not in taken]
     if fixed:
         raise ValueError(
             f"init_from={path}: this command's model is another one: {'; '.join(fixed)}. "
             "Leave these keys out, because the model comes with the checkpoint, or train anew without init_from"
         )
-    model: dict[str, Any] = copied(content["twin"]["model"])
-    for name in OWN:
-        if any(word.split(".")[0] in ("", name) for word in said):
-            model[name] = composed.get(name)
+    for name in whole:
+        there[name] = composed.get(name)
     for key in differ:
-        node = model
+        node = there
         *above, last = key.split(".")
         for word in above:
             node = node[word]
         node[last] = wanted.get(key)
-    return model
+    return there
+
+
+def replaced(name: str, said: Collection[str], own: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether the command's node of an own part takes the place of the checkpoint's: where the command chose it, or
+    says a key of it and the checkpoint's is of another class. Otherwise such keys change what the checkpoint has."""
+    kind = f"{name}._target_"
+    asked = any(word.split(".")[0] == name for word in said) and own.get(kind) != wanted.get(kind)
+    return asked or "" in said or name in said
 
 
 def is_free(key: str) -> bool:
