@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import MODELS_UNDER_CONTRACT, twin
+from tiny_models import MODELS_UNDER_CONTRACT, READOUT, RETINOTOPIC, SHIFTERS, resnet, twin
 from tiny_training import MUON, make_batch, make_twin, optimization
 from torch import nn
 
@@ -114,6 +114,28 @@ def test_groups_get_their_rates():
         "readouts/plain": (0.1, 0.0, betas),
         "windows/plain": (pytest.approx(2.0), 0.0, betas),
     }
+
+
+@pytest.mark.parametrize("kind", [READOUT, RETINOTOPIC], ids=["gaussian", "retinotopic"])
+@pytest.mark.parametrize("shifter", SHIFTERS)
+def test_without_a_rate_of_their_own_windows_and_shifts_stay(kind, shifter):
+    """To the bit, while the readouts learn."""
+    made = twin(resnet(shifter=SHIFTERS[shifter]), readout=kind)
+    gaze = torch.randn(4, 3, 3)
+    readout, own = made.readout("a"), made.shifters[0]
+
+    def look():
+        return [readout.centers(), readout.log_std.detach(), readout.angle.detach(), own(gaze).detach()]
+
+    before, features = [each.clone() for each in look()], readout.features[0].detach().clone()
+    optimizer, _ = optimization(window_lr_scale=0.0, weight_decay=0.5, warmup_epochs=0).build(made, 1, 3)
+    assert len([p for g in optimizer.param_groups for p in g["params"]]) == len(list(made.parameters()))
+    for _ in range(3):
+        for parameter in made.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(look(), before, strict=True))
+    assert not torch.equal(readout.features[0], features)
 
 
 def rates(epochs, steps_per_epoch, **changed):

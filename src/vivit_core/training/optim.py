@@ -38,8 +38,9 @@ class Optimization:
     context_lr_scale : learning rate of blocks that begin with comparisons, and of the layers around them
         (``Core.context``), as a part of the core's. At a rate that blocks want that begin at random, they lose what
         they began with before units have learned to read it.
-    window_lr_scale : learning rate of the readouts' windows (place, size and angle), in ``lr``. Adam moves a number by
-        at most about its learning rate in a step, and a place is in pixels.
+    window_lr_scale : learning rate of the readouts' windows (place, size and angle) and of shifts, in ``lr``. Adam
+        moves a number by at most about its learning rate in a step, and a place is in pixels. Where it is 0, all that
+        decides them stays as it starts (``Readout.places``, ``Shifter.places``). Masks and queries are no windows.
     warmup_epochs : epochs over which the learning rate rises linearly, from its first part at the first step; may be a
         fraction.
     min_lr_fraction : part of the peak at which the course ends, with the last step.
@@ -86,7 +87,8 @@ class Optimization:
             raise ValueError(f"optim.context_lr_scale={self.context_lr_scale} must be positive")
         if self.window_lr_scale < 0:
             raise ValueError(
-                f"optim.window_lr_scale={self.window_lr_scale} must not be negative; 0 leaves windows as they start"
+                f"optim.window_lr_scale={self.window_lr_scale} must not be negative; 0 leaves windows and "
+                "shifts as they start"
             )
         if self.warmup_epochs < 0:
             raise ValueError(f"optim.warmup_epochs={self.warmup_epochs} must not be negative")
@@ -155,7 +157,7 @@ class Optimization:
                 "lr": peaks.get(name, peaks.get(name.split("/")[0], self.lr)),
                 "weight_decay": self.weight_decay if name.endswith("/decay") else 0.0,
             }
-            for name, members in parameter_groups(twin, scaled).items()
+            for name, members in parameter_groups(twin, scaled, still=self.window_lr_scale == 0).items()
             if any(parameter.requires_grad for parameter in members.values())
         ]
         optimizer = self.optimizer(groups)
@@ -277,7 +279,9 @@ def readouts_rate(optimizer: Optimizer) -> float:
     return float(next((group for group in groups if group["name"].startswith("readouts/")), groups[0])["lr"])
 
 
-def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[str, dict[str, nn.Parameter]]:
+def parameter_groups(
+    twin: nn.Module, scaled: Collection[str] = CORE, still: bool = False
+) -> dict[str, dict[str, nn.Parameter]]:
     """Every parameter by name, in exactly one of the groups ``core/decay``, ``core/plain``, ``attention/decay``,
     ``attention/plain``, ``context/decay``, ``context/plain``, ``readouts/decay``, ``readouts/plain``,
     ``windows/plain``.
@@ -287,7 +291,8 @@ def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[st
     features (which have an L1 of their own). ``core`` are the twin's parts that ``scaled`` names, but for the
     transformer's blocks in them, which are ``attention``, or ``context`` with all around them where a
     core says so (``Core.context``); ``windows`` is what readouts and shifters
-    call so (``Readout.windows``, ``Shifter.windows``). Empty groups are left out.
+    call so (``Readout.windows``, ``Shifter.windows``), or all that decides them where they are to stand ``still``
+    (``places``). Empty groups are left out.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {
         f"{part}/{kind}": {}
@@ -295,7 +300,7 @@ def parameter_groups(twin: nn.Module, scaled: Collection[str] = CORE) -> dict[st
         for kind in ("decay", "plain")
     }
     looking = [module for module in twin.modules() if isinstance(module, Readout | Shifter)]
-    windows = {id(parameter) for module in looking for parameter in module.windows()}
+    windows = {id(parameter) for module in looking for parameter in (module.places() if still else module.windows())}
     attention = {
         id(parameter) for module in twin.modules() if isinstance(module, Block) for parameter in module.parameters()
     }

@@ -176,6 +176,10 @@ class Readout(nn.Module, ABC):
         """The parameters that say where units look, in pixels; they learn at ``optim.window_lr_scale``."""
         return []
 
+    def places(self) -> list[nn.Parameter]:
+        """All parameters on which ``windows`` depend; where ``optim.window_lr_scale`` is 0 they stay as they start."""
+        return self.windows()
+
     def weighed(self, index: int, feature_map: FeatureMap, units: slice) -> tuple[nn.Parameter, Tensor] | None:
         """The weights with which all units read map number ``index``, (U, …), and what those of some units weigh,
         (B, T, units, K): what is read is the sum of their products over K, all but the weights' first axis. None: it

@@ -120,6 +120,9 @@ class RetinotopicReadout(GaussianReadout):
         """The last layer's output is in pixels."""
         return [*super().windows(), self.outer]
 
+    def places(self) -> list[nn.Parameter]:
+        return [*self.windows(), self.inner, self.shift]
+
     def regularizer(self) -> Tensor:
         """The features' L1, and the squared deviations' mean over units."""
         return super().regularizer() + self.deviation_l2 * self.mean.square().sum(1).mean()

@@ -69,6 +69,10 @@ class Shifter(nn.Module, ABC):
         """The parameters whose output is in pixels; they learn at ``optim.window_lr_scale``."""
         return []
 
+    def places(self) -> list[nn.Parameter]:
+        """All parameters of the shift; where ``optim.window_lr_scale`` is 0 they stay as they start."""
+        return list(self.parameters())
+
     def forward(self, position_BTE: Tensor) -> Tensor:
         """The shift of each bin, (B, T, 2): windows look so many pixels to the right, and down."""
         with torch.autocast(position_BTE.device.type, enabled=False):  # half a number is too coarse for places
