@@ -37,9 +37,9 @@ class TwinModule(LightningModule):
     - One optimizer step follows the gradient of the mean loss over all its valid (bin, unit) pairs, plus the twin's
       regularizer, however its clips were dealt to accumulated batches and to ranks: each batch's loss is a *sum*, and
       the gradient is divided once, by the pairs of them all.
-    - Dropout at a batch is a pure function of (seed, epoch, batch, rank), as the sampler's clips are of (seed, k). So
-      nothing about random numbers has to be saved, and ranks do not drop alike. To resume, the weights, the optimizer
-      and a few counters are enough.
+    - Dropout at a batch, and which clips see past counts, is a pure function of (seed, epoch, batch, rank), as the
+      sampler's clips are of (seed, k). So nothing about random numbers has to be saved, and ranks do not draw alike. To
+      resume, the weights, the optimizer and a few counters are enough.
     - A step with a non-finite loss or gradient changes nothing. One NaN on any rank, in any of the accumulated batches,
       is in the summed gradient of every rank, so all ranks decide alike without asking each other.
 
