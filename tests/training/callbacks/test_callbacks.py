@@ -133,6 +133,24 @@ def test_patience_counts_numbers_alone_and_says_so(scores, patience, done, said)
     assert trainer.should_stop == (said is not None)  # and trains no further where it goes on with what follows
 
 
+def test_the_score_after_the_last_fit_is_no_measure_of_a_training_that_goes_on(tmp_path):
+    """Readouts that are fitted after the last step have a score that more epochs may not reach before theirs."""
+
+    class Fitted(Callback):
+        def on_validation_end(self, trainer, module):
+            if trainer.global_step == module.steps:
+                trainer.callback_metrics["val/bps_mean"] += 9.0
+
+    def stopping(trainer):
+        return next(callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping))
+
+    _, trainer, scored = train(tmp_path, epochs=2, steps=1, callbacks=[Fitted()])
+    kept = stopping(trainer).best_score, stopping(trainer).wait_count
+    assert scored.scores[1] > 5 and kept == (pytest.approx(scored.scores[0]), 0)
+    _, longer, _ = train(tmp_path, epochs=4, steps=1, resume=tmp_path / "last.ckpt")
+    assert stopping(longer).wait_count < 2 and stopping(longer).best_score < 5
+
+
 def fake_trainer(epochs, callbacks):
     return SimpleNamespace(
         current_epoch=0,

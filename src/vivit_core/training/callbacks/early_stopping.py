@@ -10,9 +10,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from vivit_core.training.module import TwinModule
+
 
 class EarlyStopping(LightningEarlyStopping):
     """Lightning's, but a score that is no number (of units without spikes, say) counts neither for nor against.
+
+    Nor does the one after the last step, when nothing is left to stop: readouts were fitted before it, and a training
+    that goes on from there for more epochs has no such score before its own last fit.
 
     Attributes
     ----------
@@ -34,7 +39,8 @@ class EarlyStopping(LightningEarlyStopping):
 
     def _count(self, count: Any, trainer: Trainer, pl_module: LightningModule) -> None:
         score = trainer.callback_metrics.get(self.monitor)
-        if score is not None and bool(torch.isnan(score)):
+        last = isinstance(pl_module, TwinModule) and trainer.global_step >= pl_module.steps
+        if last or (score is not None and bool(torch.isnan(score))):
             return
         before = self.best_score
         count(trainer, pl_module)
