@@ -48,6 +48,29 @@ def test_pieces_of_any_length_give_the_rates_of_one_pass(kind: str, at: tuple[in
     assert first == pytest.approx(whole[:1], rel=1e-4)
 
 
+def test_rates_leave_each_part_in_training_or_evaluation_as_it_was() -> None:
+    """A frozen core computes as in evaluation while the readouts train; after a refusal too."""
+    model = MODELS["vivit"]().train()
+    model.core.eval()
+    modes = [part.training for part in model.modules()]
+    model.rates("a", FRAMES[:9], BEHAVIOR[:9])
+    assert [part.training for part in model.modules()] == modes and len(set(modes)) == 2
+    model.core.norm.register_forward_hook(lambda *_: pytest.fail("as it should"))
+    with pytest.raises(pytest.fail.Exception):
+        model.rates("a", FRAMES[:9], BEHAVIOR[:9])
+    assert [part.training for part in model.modules()] == modes
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_no_frames_have_no_rates(kind: str) -> None:
+    model = MODELS[kind]()
+    whole, streamed = model.rates("a", FRAMES[:0], BEHAVIOR[:0]), model.stream("a").run(FRAMES[:0], BEHAVIOR[:0])
+    assert whole.shape == streamed.shape == (0, 5) and whole.dtype == streamed.dtype
+    model.predict = "last"
+    with pytest.raises(ValueError, match="a video without a frame has no newest bin"):
+        model.rates("a", FRAMES[:0], BEHAVIOR[:0])
+
+
 def test_pieces_that_do_not_belong_together_are_refused() -> None:
     model = MODELS["vivit"]()
     with pytest.raises(ValueError, match="frames come piece by piece, and behavior at once"):

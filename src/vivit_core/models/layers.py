@@ -7,7 +7,8 @@ d numbers of a head, F bins (frames) of a clip.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +25,19 @@ def call_block(block: nn.Module, *inputs: Any) -> Tensor:
     """One function for all blocks, so that they share compiled code."""
     y: Tensor = block(*inputs)
     return y
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Models compute as in evaluation. Then each part is again as it was: while others train, some may be frozen."""
+    modes = [(part, part.training) for model in models for part in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def normalized(values: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.histories.base import Feedback, Observed
-from vivit_core.models.layers import missing, no_regularizer
+from vivit_core.models.layers import evaluating, missing, no_regularizer
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
@@ -188,6 +188,8 @@ class Predictor(nn.Module, ABC):
                 f"give ({channels}, bins, {height}, {width}), not {tuple(video.shape)}"
             )
         bins = video.shape[1]
+        if not bins and self.predict == "last":
+            raise ValueError("a video without a frame has no newest bin; give one frame at least")
         given = np.zeros((bins, 0), np.float32) if behavior is None else np.asarray(behavior, np.float32)
         if given.shape != (bins, spec.behavior_dim):
             raise ValueError(
@@ -195,8 +197,6 @@ class Predictor(nn.Module, ABC):
                 f"for {spec.behavior}, not {given.shape}"
             )
         device = next(self.parameters()).device
-        training = self.training
-        self.eval()
         clips = Clips(frames=video[None].to(device), behavior=torch.as_tensor(given)[None].to(device))
         self.missing_values = missing(clips["frames"]) + missing(clips["behavior"])
         if self.missing_values:
@@ -207,8 +207,10 @@ class Predictor(nn.Module, ABC):
             )
         if counts is not None:
             clips |= observed_clips(counts, bins, spec.n_units, device)
-        expected = self({recording_id: clips})[recording_id][0]
-        self.train(training)
+        if not bins:  # as a stream of no frames
+            return np.zeros((0, spec.n_units), np.float32)
+        with evaluating(self):
+            expected = self({recording_id: clips})[recording_id][0]
         return (expected * spec.frame_rate_hz).cpu().numpy()
 
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:

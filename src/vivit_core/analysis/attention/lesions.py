@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vivit_core.analysis.attention.blocks import Kind, attending_core, blocks_of, on_device
 from vivit_core.models.attention.base import Positions
+from vivit_core.models.layers import evaluating
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
 
@@ -112,7 +113,7 @@ def lesions(twin: Twin, batches: Iterable[Batch]) -> dict[str, Lesioned]:
     ValueError
         For a core without attention, and where there are no clips.
     """
-    core, device, training = attending_core(twin), next(twin.parameters()).device, twin.training
+    core, device = attending_core(twin), next(twin.parameters()).device
     cells = core.cell_attention
     attentions: list[nn.Module] = [attention for own in blocks_of(core).values() for attention in own]
     attentions += [] if cells is None else [cells]
@@ -126,13 +127,12 @@ def lesions(twin: Twin, batches: Iterable[Batch]) -> dict[str, Lesioned]:
 
     hooks = [part.register_forward_hook(add) for part in (core.norm, *attentions)]
     try:
-        twin.eval()
-        for batch in batches:
-            twin({name: on_device(clips, device) for name, clips in batch.items()})
+        with evaluating(twin):
+            for batch in batches:
+                twin({name: on_device(clips, device) for name, clips in batch.items()})
     finally:
         for hook in hooks:
             hook.remove()
-        twin.train(training)
     if not tokens:
         raise ValueError("there are no clips over which the blocks' output could be averaged")
     mean = {part: (own / tokens[part], torch.ones_like(own, dtype=torch.bool)) for part, own in total.items()}

@@ -35,6 +35,7 @@ from vivit_core.analysis.attention.blocks import (
 from vivit_core.analysis.attention.token_grid import TokenGrid, token_grid, tokens_of, windows_on
 from vivit_core.models.attention.base import Attention, Positions
 from vivit_core.models.cores.vivit import ViViT
+from vivit_core.models.layers import evaluating
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Batch
 
@@ -184,13 +185,9 @@ def watched_pass(twin: Twin, batch: Batch, take: Take, wanted: Callable[[Kind, i
     take : what to do with the weights.
     wanted : the numbers of the sequences that ``take`` is to see of a kind and layer; None: all.
     """
-    training, device = twin.training, next(twin.parameters()).device
-    twin.eval()
-    try:
-        with watched(attending_core(twin), take, wanted):
-            twin({name: on_device(clips, device) for name, clips in batch.items()})
-    finally:
-        twin.train(training)
+    device = next(twin.parameters()).device
+    with evaluating(twin), watched(attending_core(twin), take, wanted):
+        twin({name: on_device(clips, device) for name, clips in batch.items()})
 
 
 @contextmanager

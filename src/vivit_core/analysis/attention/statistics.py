@@ -16,6 +16,7 @@ from vivit_core.analysis.attention.lesions import evenly
 from vivit_core.analysis.attention.maps import watched_pass
 from vivit_core.analysis.attention.token_grid import TokenGrid, token_grid, tokens_of
 from vivit_core.models.attention.base import Attention
+from vivit_core.models.layers import evaluating
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 
@@ -215,24 +216,23 @@ def cell_share(twin: Twin, recording_id: str, clips: Clips) -> np.ndarray | None
 @torch.no_grad()
 def share_of(twin: Twin, recording_id: str, clips: Clips, part: nn.Module) -> np.ndarray:
     """(U,) of what a part of the core makes, zeros in its place, from the first token on."""
-    training, predict, device = twin.training, twin.predict, next(twin.parameters()).device
+    predict, device = twin.predict, next(twin.parameters()).device
     first = tokens_of(twin, recording_id, clips).first_end
 
     def run() -> Tensor:
         rates = twin({recording_id: on_device(clips, device)})[recording_id]
         return rates[:, max(0, first) :].double().log().flatten(0, 1)
 
-    twin.eval()
     twin.predict = "all"
     try:
-        whole = run()
-        silence = part.register_forward_hook(lambda module, given, made: torch.zeros_like(made))
-        try:
-            without = run()
-        finally:
-            silence.remove()
+        with evaluating(twin):
+            whole = run()
+            silence = part.register_forward_hook(lambda module, given, made: torch.zeros_like(made))
+            try:
+                without = run()
+            finally:
+                silence.remove()
     finally:
         twin.predict = predict
-        twin.train(training)
     of_part, left = (whole - without).var(0), without.var(0)
     return (of_part / (of_part + left)).cpu().numpy()  # 0 / 0 is NaN
