@@ -8,6 +8,7 @@ import math
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from vivit_core.cli.tasks import train
 from vivit_core.cli.validate import fingerprint
 from vivit_core.parts.build import build
 from vivit_core.system.stops import TrainingPruned, TrainingStopped
+from vivit_core.training.budget import TimeBudget
 from vivit_core.training.callbacks.pruning import Pruning
 
 SMALL = ["trainer=debug", "baseline=null", "model.spatial_depth=1", "model.temporal_depth=1", "model.attention.heads=2"]
@@ -170,27 +172,41 @@ def test_who_falls_behind(tmp_path: Path, pruner: Any) -> None:
 
 
 class Below:
-    """Stops where the second epoch's score is reported."""
+    """Stops where the score of this epoch is reported."""
 
-    def __init__(self) -> None:
+    def __init__(self, stops: int) -> None:
+        self.stops = stops
         self.seen: list[tuple[float, int]] = []
 
     def falls_behind(self, score: float, epoch: int) -> bool:
         self.seen.append((score, epoch))
-        return epoch == 2
+        return epoch == self.stops
 
 
 def test_a_training_that_falls_behind_ends_with_its_checkpoint(tmp_path: Path) -> None:
-    judge = Below()
+    judge = Below(2)
     pruning = Pruning(judge, "val/bps_mean")
     _, trainer, record = tiny_training.train(tmp_path, epochs=5, callbacks=[pruning])
     assert judge.seen == [(pytest.approx(score), epoch) for epoch, score in enumerate(record.scores, 1)]
     assert len(record.scores) == 2 and trainer.global_step == 8
     assert pruning.reason is not None and "pruned after epoch 2 of 5: val/bps_mean=" in pruning.reason
     assert pruning.score == pytest.approx(max(record.scores)) and (tmp_path / "last.ckpt").is_file()
-    last = Pruning(Below(), "val/bps_mean")
-    tiny_training.train(tmp_path / "last", epochs=2, callbacks=[last])
-    assert last.reason is None  # it was over anyway
+
+
+@pytest.mark.parametrize(("epochs", "steps", "limit_s", "ends"), [(2, 2, math.inf, 2), (2, 20, 5.0, 1)])
+def test_a_score_after_the_last_step_is_neither_reported_nor_judged(
+    tmp_path: Path, epochs: int, steps: int, limit_s: float, ends: int
+) -> None:
+    """Of all steps, and of those that a limit leaves: it follows the last fit, and the others' may not."""
+    judge = Below(ends)
+    pruning = Pruning(judge, "val/bps_mean")
+    budget = TimeBudget(limit_s, epochs * steps, clock=count().__next__)  # a second passes with each look
+    module, trainer, record = tiny_training.train(
+        tmp_path, epochs, steps, callbacks=[pruning], module={"budget": budget}
+    )
+    assert trainer.global_step == module.steps == (4 if ends == epochs else 11)
+    assert [epoch for _, epoch in judge.seen] == list(range(1, ends)) and len(record.scores) == ends
+    assert pruning.reason is None and pruning.score == pytest.approx(max(record.scores))
 
 
 def test_what_a_killed_search_was_writing_is_removed(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ class Judge(Protocol):
 class Pruning(Callback):
     """After each validation the score is reported, and the training ends with a checkpoint where it falls behind.
 
-    The first process asks, and all do what it says. The last epoch is reported and ends by itself. A score that is no
-    number is not reported.
+    The first process asks, and all do what it says. A score that is no number is not reported. Nor is the one after the
+    last step: nothing is left to stop, and it follows the readouts' last fit, while of another training, for which a
+    limit of time leaves more epochs, the score at this one does not. The search gets it when the training has ended.
 
     Parameters
     ----------
@@ -40,13 +41,12 @@ class Pruning(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics.get(self.monitor)
         score = math.nan if value is None else float(value)
-        epoch = trainer.current_epoch + 1
+        epoch, over = trainer.current_epoch + 1, trainer.global_step >= pl_module.steps
         behind = False
         if math.isfinite(score):
             self.score = score if self.score is None else max(self.score, score)
-            behind = self.judge is not None and self.judge.falls_behind(score, epoch)
-        behind = bool(trainer.strategy.broadcast(behind))
-        if behind and trainer.max_epochs is not None and epoch < trainer.max_epochs:
+            behind = not over and self.judge is not None and self.judge.falls_behind(score, epoch)
+        if trainer.strategy.broadcast(behind):
             self.reason = (
                 f"pruned after epoch {epoch} of {trainer.max_epochs}: {self.monitor}={score:.4f} falls behind the "
                 f"other trials ({self.judge or 'hydra.sweeper.pruner'})"
