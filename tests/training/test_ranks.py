@@ -161,6 +161,30 @@ def test_no_thread_of_a_process_group_outlives_the_training(tmp_path):
     assert "gloo" not in printed.partition("threads of")[2], printed
 
 
+LATE = """
+import time
+from datetime import timedelta
+from torch.distributed import distributed_c10d, group
+from vivit_core.training.ranks import process_group
+with process_group("cpu", 2, 1) as together:
+    strategy = together.strategy(1)
+    distributed_c10d._set_pg_timeout(timedelta(seconds=1), group.WORLD)
+    together.first(lambda: None)
+    if together.rank == 0:
+        time.sleep(3)
+    print(together.rank, "knows", strategy.broadcast(str(together.rank)), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_in_a_training_too_the_others_wait_for_the_first_as_long_as_it_takes(tmp_path):
+    """Which fits all readouts after the last step, while the exchange of gradients has a time-out."""
+    script = tmp_path / "late.py"
+    script.write_text(LATE)
+    code, printed = run_command([sys.executable, str(script)], tmp_path)
+    assert code == 0 and "0 knows 0" in printed and "1 knows 0" in printed, printed
+
+
 LOST = """
 import os, signal, sys
 import torch

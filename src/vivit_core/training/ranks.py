@@ -146,7 +146,21 @@ class ProcessGroup:
             return "auto"
         # A rank's share of a batch may lack a recording, whose readout then has no gradient there. Where no rank has a
         # clip of it, it has none at all, as in one process.
-        return DDPStrategy(find_unused_parameters=recordings > 1, forward_sync_buffers=False)
+        return PatientStrategy(self, find_unused_parameters=recordings > 1, forward_sync_buffers=False)
+
+
+class PatientStrategy(DDPStrategy):
+    """Lightning's, in which the others wait for what one process tells as long as :meth:`ProcessGroup.first` lets them:
+    it may have fitted all readouts before."""
+
+    def __init__(self, processes: ProcessGroup, **options: Any) -> None:
+        super().__init__(**options)
+        self.processes = processes  # and not its group, which has to end with the training
+
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        told = [obj]
+        dist.broadcast_object_list(told, src, group=self.processes.waiting)
+        return told[0]
 
 
 @contextmanager
