@@ -20,7 +20,7 @@ UNTIMED = 2  # first steps of a process, in which it compiles and allocates
 RECENT = 3 * DECIDES_AT  # steps by whose median it is judged whether the machine has become slower
 FORWARD = 0.4  # of a pass with gradients: what a pass without takes
 LATEST, AIM = 1.2, 1.1  # of the limit: where a plan that is late is shortened, and to what
-AFTER = 0.35  # of the limit: what passes after the last step may take at most
+AFTER = 0.35  # of the limit: what passes after the last step may take at most, where they fit one twin
 
 
 class TimeBudget:
@@ -103,7 +103,9 @@ class TimeBudget:
         self._validated.append(took_s)
         self._before += took_s  # it is no part of the next step
 
-    def proposal(self, step: int, validation_passes: float, last_passes: float, every: int) -> tuple[int, float] | None:
+    def proposal(
+        self, step: int, validation_passes: float, last_passes: float, every: int, fits: int = 1
+    ) -> tuple[int, float] | None:
         """Another number of steps from now on, and the seconds of one; None where all stays as it is.
 
         Parameters
@@ -112,6 +114,7 @@ class TimeBudget:
         validation_passes : passes without gradients that come with each step, in passes with.
         last_passes : passes without gradients that follow the last step, in steps.
         every : steps from one validation to the next.
+        fits : twins that they fit.
         """
         timed = (self._timed or self._untimed) if self.steps is None else self._recent
         if self.steps is not None and len(timed) < DECIDES_AT:
@@ -119,7 +122,7 @@ class TimeBudget:
         bare_s = statistics.median(timed)
         known = [took_s / every for took_s in self._validated]
         step_s = bare_s + (statistics.median(known) if known else FORWARD * validation_passes * bare_s)
-        after_s = self._after_s(bare_s, last_passes)
+        after_s = self._after_s(bare_s, last_passes, fits)
         if self.steps is None:
             return max(step + 1, min(self.most, self._fitting(step, step_s, self.limit_s - after_s))), step_s
         if self.spent + step_s * (self.steps - step) + after_s <= LATEST * self.limit_s:
@@ -128,8 +131,9 @@ class TimeBudget:
             self.steps, max(step + DECIDES_AT, self._fitting(step, step_s, AIM * self.limit_s - after_s))
         ), step_s
 
-    def _after_s(self, step_s: float, last_passes: float) -> float:
-        return min(AFTER * self.limit_s, FORWARD * step_s * last_passes)
+    def _after_s(self, step_s: float, last_passes: float, fits: int) -> float:
+        most = fits * AFTER / (1 - AFTER + fits * AFTER)  # each as long beside the training as one alone
+        return min(most * self.limit_s, FORWARD * step_s * last_passes)
 
     def _fitting(self, step: int, step_s: float, limit_s: float) -> int:
         return step + max(0, int((limit_s - self.spent) / max(step_s, 1e-9)))

@@ -64,6 +64,7 @@ class TwinModule(LightningModule):
     ----------
     steps : optimizer steps of the whole training, which the schedules span: all, or those that the budget has time for.
     last_passes : passes without gradients that follow the last step, in steps, for which the budget keeps time.
+    last_fits : how many twins they are to fit, each of which sees about as much as the training.
     ln : what to keep of the LN baseline in the checkpoint, primitives and tensors, or None.
 
     Raises
@@ -93,7 +94,8 @@ class TwinModule(LightningModule):
         self.gradient_clip = gradient_clip
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.steps, self.budget = epochs * steps_per_epoch, budget
-        self.scaled, self.teacher, self.last_passes = scaled, teacher, 0.0
+        self.scaled, self.teacher = scaled, teacher
+        self.last_passes, self.last_fits = 0.0, 1
         parts = [getattr(twin, name) for name in scaled] if optimization.core_lr_scale == 0 else []
         self.frozen: list[nn.Module] = [part for part in parts if part is not None]
         for part in self.frozen:
@@ -220,7 +222,9 @@ class TwinModule(LightningModule):
             strategy = self.trainer.strategy
             proposal = None
             if self.global_rank == 0:
-                proposal = self.budget.proposal(step, self._validation_passes(), self.last_passes, self.steps_per_epoch)
+                proposal = self.budget.proposal(
+                    step, self._validation_passes(), self.last_passes, self.steps_per_epoch, self.last_fits
+                )
             if (proposal := strategy.broadcast(proposal)) is not None:
                 self.budget.take(proposal)
                 self._shorten()

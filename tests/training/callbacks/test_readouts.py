@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,22 @@ from typing import Any
 
 import pytest
 import torch
-from test_history_fit import SPIKES
+from test_history_fit import SPIKES, shared
 from test_latent_fit import NODE as LATENT
-from tiny_training import make_twin
+from test_latent_fit import sharing
+from test_readout_fit import BURN_IN, CLIP, blank, recorded
+from tiny_training import make_twin, optimization
+from torch.optim.swa_utils import AveragedModel
 
 from vivit_core.models.twin import Twin
+from vivit_core.training import latent_fit
+from vivit_core.training.beside_rates import fit_beside_rates
 from vivit_core.training.budget import AFTER, FORWARD, TimeBudget
 from vivit_core.training.callbacks import readouts
+from vivit_core.training.callbacks.averaging import Averaging
 from vivit_core.training.callbacks.readouts import FitReadouts
+from vivit_core.training.module import TwinModule
+from vivit_core.training.readout_fit import fit_readout
 
 TWIN = [
     "model.embedding_dim=24", "model.attention.heads=2", "model.spatial_depth=1", "model.temporal_depth=1",
@@ -27,9 +36,10 @@ TWIN = [
 ]  # fmt: skip
 
 
-def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    content: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-    return content
+def weights(run: Path, average: bool = False) -> dict[str, torch.Tensor]:
+    content: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    own: dict[str, torch.Tensor] = (content["average"] if average else content)["state_dict"]
+    return own
 
 
 @pytest.mark.slow
@@ -38,17 +48,18 @@ def test_the_last_step_is_followed_by_a_fit_and_then_by_a_validation(
 ) -> None:
     scores = {}
     for name, words in {"fitted": ["callbacks.readouts.bins=4000"], "plain": ["callbacks.readouts=null"]}.items():
-        code, printed = command(*tiny, *TWIN, *words, f"hydra.run.dir={name}")
+        code, printed = command(*tiny, *TWIN, "callbacks=ema", *words, f"hydra.run.dir={name}")
         assert code == 0, printed
         assert printed.count("the readouts' last fit begins") == (name == "fitted")
         lines = [line for line in printed.splitlines() if line.startswith("epoch ")]
         scores[name] = [line.split("val/bps_mean")[1].split()[0] for line in lines]
     assert scores["fitted"][0] == scores["plain"][0] and float(scores["fitted"][1]) != float(scores["plain"][1])
-    fitted, plain = weights(tmp_path / "fitted"), weights(tmp_path / "plain")
-    moved = {name for name in plain if not torch.equal(plain[name], fitted[name])}
-    readouts = {name for name in moved if ".readouts." in name and (".features." in name or ".bias" in name)}
-    filters = {name for name in moved if ".own_filters." in name and name.endswith((".weight", ".gain"))}
-    assert readouts and filters and readouts | filters == moved
+    for average in (False, True):
+        fitted, plain = weights(tmp_path / "fitted", average), weights(tmp_path / "plain", average)
+        moved = {name for name in plain if not torch.equal(plain[name], fitted[name])}
+        readouts = {name for name in moved if ".readouts." in name and (".features." in name or ".bias" in name)}
+        filters = {name for name in moved if ".own_filters." in name and name.endswith((".weight", ".gain"))}
+        assert readouts and filters and readouts | filters == moved
 
 
 @pytest.mark.parametrize("bins", [0, -1])
@@ -60,7 +71,7 @@ def test_a_number_below_one_is_refused(bins: int) -> None:
 def test_time_is_kept_for_it() -> None:
     """Of 1000 steps of a second each, 100 fit into 100 s; less what follows the last one, at most three tenths."""
 
-    def steps(last_passes: float) -> int:
+    def steps(last_passes: float, fits: int = 1) -> int:
         now = [0.0]
         budget = TimeBudget(100.0, 1000, clock=lambda: now[0])
         budget.begin(0)
@@ -68,13 +79,16 @@ def test_time_is_kept_for_it() -> None:
             now[0] += 1.0
             asked = budget.made(step)
         assert asked
-        proposal = budget.proposal(10, 0.0, last_passes, every=10)
+        proposal = budget.proposal(10, 0.0, last_passes, every=10, fits=fits)
         assert proposal is not None
         return proposal[0]
 
     assert steps(0.0) == 100
     assert steps(10.0) == 100 - math.ceil(10 * FORWARD)
     assert steps(1e6) == 100 - 100 * AFTER
+    assert steps(10.0, fits=2) == steps(10.0)
+    for_one, for_two = 100 - steps(1e6), 100 - steps(1e6, fits=2)
+    assert for_two / steps(1e6, fits=2) == pytest.approx(2 * for_one / steps(1e6), rel=0.05)  # each beside its steps
 
 
 def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
@@ -94,23 +108,23 @@ def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
 class Module:
     """What the callback asks a training's module for."""
 
-    steps, teacher, budget, last_passes = 10, None, None, 0.0
+    steps, teacher, budget, last_passes, last_fits = 10, None, None, 0.0, 1
 
     def __init__(self, twin: Twin) -> None:
         self.twin = twin
 
 
-def trainer(zero: bool = True, sent: Callable[[Any], Any] = lambda own: own) -> Any:
+def trainer(zero: bool = True, sent: Callable[[Any], Any] = lambda own: own, *callbacks: Any) -> Any:
     """The same of its trainer, in one of two processes."""
     return SimpleNamespace(
         sanity_checking=False, global_step=10, is_global_zero=zero, strategy=SimpleNamespace(broadcast=sent),
-        world_size=2, accumulate_grad_batches=1,
+        world_size=2, accumulate_grad_batches=1, callbacks=callbacks,
     )  # fmt: skip
 
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What was fitted, to what, in clips of how many bins, and to how many."""
+    """What was fitted of which twin, to what, in clips of how many bins, and to how many."""
     called: list[tuple[Any, ...]] = []
     trials = SimpleNamespace(of=lambda split: SimpleNamespace(n_bins=5000))
     recordings = [SimpleNamespace(info=SimpleNamespace(trials=trials, recording_id=name)) for name in "ab"]
@@ -121,7 +135,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(readouts, "TwinModule", Module)
     for name in ("fit_readout", "fit_beside_rates"):
         monkeypatch.setattr(
-            readouts, name, lambda twin, recording, *clips, name=name: called.append((name, recording, *clips))
+            readouts, name, lambda twin, recording, *clips, name=name: called.append((name, recording, *clips, twin))
         )
     return called
 
@@ -133,7 +147,7 @@ def test_the_first_process_fits_readouts_and_then_what_is_beside_the_rates(fits:
     assert [(name, recording.info.recording_id) for name, recording, *_ in fits] == [
         ("fit_readout", "a"), ("fit_beside_rates", "a"), ("fit_readout", "b"), ("fit_beside_rates", "b"),
     ]  # fmt: skip
-    assert {(name, *clips) for name, _, *clips in fits} == {
+    assert {(name, *clips) for name, _, *clips, _ in fits} == {
         ("fit_readout", 240, 20, min(bins, 700)), ("fit_beside_rates", 240, 20, min(bins, 700) // 2),
     }  # fmt: skip
     fits.clear()
@@ -143,14 +157,62 @@ def test_the_first_process_fits_readouts_and_then_what_is_beside_the_rates(fits:
     assert fits == []
 
 
-def test_other_processes_take_over_all_that_was_fitted(fits: list[tuple[Any, ...]]) -> None:
-    twin = make_twin(history=SPIKES, latent=LATENT)
+def averaging_of(twin: Twin) -> Averaging:
+    """As a training has it whose steps were all of these weights."""
+    averaging = Averaging(0.9)
+    averaging.average = AveragedModel(twin)
+    return averaging
+
+
+def test_an_average_is_fitted_too(fits: list[tuple[Any, ...]]) -> None:
+    module = Module(make_twin(history=SPIKES))
+    averaging = averaging_of(module.twin)
+    FitReadouts(700).on_validation_start(trainer(True, lambda own: own, averaging), module)  # type: ignore[arg-type]
+    trained, averaged = fits[:4], fits[4:]
+    assert [own[:-1] for own in averaged] == [own[:-1] for own in trained] and len(averaged) == 4
+    assert {own[-1] for own in trained} == {module.twin} and {own[-1] for own in averaged} == {averaging.twin}
+
+
+def test_an_average_takes_the_weights_that_fit_its_own_core(
+    tmp_path: Path, fits: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of what units share, for which gradients are followed."""
+    monkeypatch.setattr(latent_fit, "STEPS", 3)
+    twin = sharing()
+    module = TwinModule(twin, optimization(), BURN_IN, 1, 4)
+    averaging = Averaging(0.9)
+    averaging.setup(None, module, "fit")  # type: ignore[arg-type]
+    blank(averaging.twin)
+    for own in averaging.twin.core.parameters():  # a core of its own
+        own.data.mul_(1.1)
+    expected = copy.deepcopy(averaging.twin)
+    data = readouts.data_of(trainer())
+    data.recordings = [recorded(tmp_path, lambda *given: shared(twin, *given))]
+    data.evaluation_length, data.evaluation_burn_in = CLIP, BURN_IN
+    bins = 4 * 4 * 40  # as the training saw
+    for name, fit in {"fit_readout": fit_readout, "fit_beside_rates": fit_beside_rates}.items():
+        monkeypatch.setattr(readouts, name, fit)
+        fit(expected, data.recordings[0], CLIP, BURN_IN, bins if name == "fit_readout" else bins // 2)
+    monkeypatch.setattr(readouts, "TwinModule", TwinModule)
+    FitReadouts(700).on_validation_start(trainer(True, lambda own: own, averaging), module)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(averaging.twin.state_dict()[name], value), name
+    for part in ("readouts", "latents"):
+        trained, averaged = (next(getattr(own, part).parameters()) for own in (twin, averaging.twin))
+        assert not torch.equal(trained, averaged), part
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_other_processes_take_over_all_that_was_fitted(fits: list[tuple[Any, ...]], averaged: bool) -> None:
+    module = Module(make_twin(history=SPIKES, latent=LATENT))
+    averaging = averaging_of(module.twin)
+    twin = averaging.twin if averaged else module.twin
     before = {name: x.clone() for name, x in twin.state_dict().items()}
 
     def sent(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: x + 1 if x.is_floating_point() else x for name, x in own.items()}
 
-    FitReadouts(700).on_validation_start(trainer(False, sent), Module(twin))  # type: ignore[arg-type]
+    FitReadouts(700).on_validation_start(trainer(False, sent, averaging), module)  # type: ignore[arg-type]
     assert fits == []
     for name, value in twin.state_dict().items():
         same = torch.equal(value, before[name])
@@ -166,3 +228,6 @@ def test_what_is_fitted_beside_the_rates_costs_a_pass_of_half_the_clips_more(
         FitReadouts(100_000).reckon(trainer(), each)  # type: ignore[arg-type]
     assert plain.last_passes > 0
     assert module.last_passes == pytest.approx(plain.last_passes * (1.25 + 0.5) / 1.25, rel=0.01)
+    alone = module.last_passes
+    FitReadouts(100_000).reckon(trainer(True, lambda own: own, Averaging(0.9)), module)  # type: ignore[arg-type]
+    assert module.last_passes == pytest.approx(2 * alone) and (module.last_fits, plain.last_fits) == (2, 1)

@@ -20,7 +20,8 @@ class Averaging(Callback):
 
     Nothing of the training changes. Validation reports the average's numbers as ``val_ema/…``, on the same batches, and
     each checkpoint holds both; ``load_twin(path, average=True)`` loads the average. The first step's weights are taken
-    whole, so that the random start is not in it.
+    whole, so that the random start is not in it. After the last step it is fitted as the trained twin is, on its own core
+    (``callbacks/readouts.py``).
 
     Parameters
     ----------
@@ -43,10 +44,14 @@ class Averaging(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, TwinModule)
         self.average = AveragedModel(pl_module.twin, multi_avg_fn=get_ema_multi_avg_fn(self.decay)).eval()
-        self.average.requires_grad_(False)
-        twin = self.average.module
-        assert isinstance(twin, Twin)
+        twin = self.twin
         self.metrics = {name: StreamedScores(spec.n_units, twin.likelihood(name)) for name, spec in twin.specs.items()}
+
+    @property
+    def twin(self) -> Twin:
+        """The twin of averaged weights, from the setup on."""
+        assert self.average is not None and isinstance(self.average.module, Twin)
+        return self.average.module
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for module in (self.average, *self.metrics.values()):

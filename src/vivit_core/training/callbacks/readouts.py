@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +11,7 @@ from vivit_core.data.datamodule import PASS, RecordingsDataModule
 from vivit_core.system.activity import stage
 from vivit_core.training.beside_rates import fit_beside_rates, parts_beside_rates
 from vivit_core.training.budget import FORWARD
+from vivit_core.training.callbacks.averaging import Averaging
 from vivit_core.training.data import TrainingData
 from vivit_core.training.module import TwinModule
 from vivit_core.training.readout_fit import deciding, fit_readout
@@ -26,7 +28,8 @@ class FitReadouts(Callback):
     predict the training trials best, on the core as it is then (``training/readout_fit.py``).
 
     What weighs past counts, and what units share, is fitted after that, beside the rates that stand then
-    (``training/beside_rates.py``).
+    (``training/beside_rates.py``). An average of the weights is fitted likewise, on its own core: the training's fit does
+    not belong to it, and without one its scores would be those of another kind of twin.
 
     A training that ends earlier, by early stopping or a signal, has no last step, and keeps its weights. So do twins
     that learn from a teacher.
@@ -66,6 +69,8 @@ class FitReadouts(Callback):
             if parts_beside_rates(pl_module.twin):
                 beside = int(BESIDE * bins)
                 looked_at += beside + deciding(beside)
+            pl_module.last_fits = 1 + len(averagings(trainer))
+            looked_at *= pl_module.last_fits
             clips = looked_at * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
             # The first of the processes fits alone, and a batch is of all of them together.
             passes = clips * trainer.world_size / data.batch_size
@@ -85,20 +90,24 @@ class FitReadouts(Callback):
         assert isinstance(pl_module, TwinModule)
         if trainer.sanity_checking or trainer.global_step < pl_module.steps or not self.fits(pl_module):
             return
-        data, twin = data_of(trainer), pl_module.twin
+        data, twins = data_of(trainer), [pl_module.twin, *(averaging.twin for averaging in averagings(trainer))]
         if trainer.is_global_zero:
             bins, (length, burn_in) = self.most(trainer, pl_module), windows_of(data)
             budget = pl_module.budget
             known_s = None if budget is None or budget.steps is None else budget.step_s
             with stage("the readouts' last fit", known_s and FORWARD * pl_module.last_passes * known_s):
-                for recording in data.recordings:
+                for twin, recording in product(twins, data.recordings):
                     fit_readout(twin, recording, length, burn_in, bins)
                     fit_beside_rates(twin, recording, length, burn_in, int(BESIDE * bins))
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
-        for fitted in (twin.readouts, twin.own_filters, *parts_beside_rates(twin)):
+        for fitted in (part for twin in twins for part in (twin.readouts, twin.own_filters, *parts_beside_rates(twin))):
             if fitted is not None:
                 own = {name: value.cpu() for name, value in fitted.state_dict().items()}
                 fitted.load_state_dict(trainer.strategy.broadcast(own))
+
+
+def averagings(trainer: Trainer) -> list[Averaging]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Averaging)]  # type: ignore[attr-defined]
 
 
 def windows_of(data: RecordingsDataModule) -> tuple[int, int]:
