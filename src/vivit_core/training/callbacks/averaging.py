@@ -20,8 +20,8 @@ class Averaging(Callback):
 
     Nothing of the training changes. Validation reports the average's numbers as ``val_ema/…``, on the same batches, and
     each checkpoint holds both; ``load_twin(path, average=True)`` loads the average. The first step's weights are taken
-    whole, so that the random start is not in it. After the last step it is fitted as the trained twin is, on its own core
-    (``callbacks/readouts.py``).
+    whole, so that the random start is not in it. After the last step it is fitted as the trained twin is, on its own
+    core (``callbacks/readouts.py``).
 
     Parameters
     ----------
