@@ -28,8 +28,8 @@ class FitReadouts(Callback):
     predict the training trials best, on the core as it is then (``training/readout_fit.py``).
 
     What weighs past counts, and what units share, is fitted after that, beside the rates that stand then
-    (``training/beside_rates.py``). An average of the weights is fitted likewise, on its own core: the training's fit does
-    not belong to it, and without one its scores would be those of another kind of twin.
+    (``training/beside_rates.py``). An average of the weights is fitted likewise, on its own core: without it its scores
+    would be those of another kind of twin.
 
     A training that ends earlier, by early stopping or a signal, has no last step, and keeps its weights. So do twins
     that learn from a teacher.
