@@ -65,7 +65,9 @@ def test_ranges_are_hydras_words_and_the_last_word_counts() -> None:
         with pytest.raises(ValueError, match=said):
             parsed(*words)
     for word, values in {
-        "range(0.1,0.4,0.1)": (0.1, 0.3), "range(0.2,0.8,0.2)": (0.2, 0.6), "range(0,1,0.3)": (0.0, 0.9),
+        "range(0.1,0.4,0.1)": (0.1, 0.3),
+        "range(0.2,0.8,0.2)": (0.2, 0.6),
+        "range(0,1,0.3)": (0.0, 0.9),
         "range(1,2.5,0.5)": (1.0, 2.0),
     }.items():  # floats: the upper end is left out
         found = parsed(f"a={word}")[0]["a"]
