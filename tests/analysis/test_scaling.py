@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_files import is_picture
 
+from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.scaling.law import EXPONENTS, fit, resample
-from vivit_core.analysis.scaling.numbers import Curve, TrainedRun, ceiling_of, with_law
+from vivit_core.analysis.scaling.numbers import Curve, TrainedRun, ceiling_of, foretold_of, numbers_of, with_law
 from vivit_core.analysis.scaling.scaling import scaling
-from vivit_core.analysis.scaling.section import report_section
+from vivit_core.analysis.scaling.section import report_section, sentence
 
 SWEEPS = 80
 MINUTES = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
@@ -149,6 +151,53 @@ def test_a_ceiling_is_told_only_where_the_runs_tell_it() -> None:
     assert not ceiling(three, exact)["ceiling_known"]
 
 
+# What the largest amount tells of the law of the others -------------------------------------------------------------
+
+
+def foretold(x_N: np.ndarray, bps_NU: np.ndarray, seed: int = 0, resamples: int = 150) -> dict[str, Any]:
+    found = foretold_of(Curve([], x_N, bps_NU), resamples, seed)
+    assert found is not None
+    return found
+
+
+def lawful(rng: np.random.Generator, x_N: np.ndarray, units: int, spread: float, luck: float) -> np.ndarray:
+    """Units that differ by a constant of their own, and runs that differ by luck that all units of a run share."""
+    own = rng.normal(0, spread, units) + rng.normal(0, 0.01, (len(x_N), units))
+    made: np.ndarray = law_at(x_N, 1.0, 0.4, 0.8)[:, None] + own + rng.normal(0, luck, len(x_N))[:, None]
+    return made
+
+
+@pytest.mark.parametrize("x_N", [MINUTES, np.repeat(MINUTES, 2), np.append(np.repeat(MINUTES[:4], 4), 5.0)])
+def test_a_right_law_is_seldom_refused(x_N: np.ndarray) -> None:
+    """The runs that are measured have luck of their own. Of the others there are few, which say little of how much."""
+    rngs = (np.random.default_rng([4, index]) for index in range(30))
+    refused = sum(not foretold(x_N, lawful(rng, x_N, 20, 0.0, 0.02), resamples=60)["held"] for rng in rngs)
+    assert refused <= 3
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_a_law_that_misses_the_whole_rise_is_refused(spread: float) -> None:
+    """However much units differ: they are the same in what is foretold and in what is measured."""
+    x_N = np.repeat(MINUTES, 2)
+    bps_NU = lawful(np.random.default_rng(0), x_N, 60, spread, 0.002)
+    assert foretold(x_N, bps_NU)["held"]
+    bps_NU[x_N == 8] -= float(law_at(8, 1.0, 0.4, 0.8) - law_at(4, 1.0, 0.4, 0.8))
+    found = foretold(x_N, bps_NU)
+    low, high = found["foretold_interval"]
+    assert not found["held"] and found["measured"] < low < found["foretold"] < high
+
+
+@settings(deadline=None, max_examples=15)
+@given(spread=st.floats(0, 3), seed=st.integers(0, 9))
+def test_what_units_have_of_their_own_at_all_amounts_changes_no_verdict(spread: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bps_NU = made(rng, MINUTES, 20, 0.02)
+    own_U = rng.normal(0, spread, 20)
+    alike, unlike = foretold(MINUTES, bps_NU, resamples=40), foretold(MINUTES, bps_NU + own_U, resamples=40)
+    for name in ("foretold", "foretold_interval"):
+        np.testing.assert_allclose(np.array(unlike[name]) - own_U.mean(), alike[name], atol=1e-5)
+
+
 # From runs to files -------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +243,8 @@ def test_two_curves_become_a_table_a_summary_and_a_picture(tmp_path: Path) -> No
     gain = float(law_at(16, 1.0, 0.4, 0.8) - law_at(8, 1.0, 0.4, 0.8))
     assert law["gain_of_twice"] == pytest.approx(gain, abs=1e-4)
     assert law["gain_of_twice_interval"] == pytest.approx([gain, gain], abs=1e-4)  # all units have one law
+    low, high = law["test"]["foretold_interval"]
+    assert law["test"]["held"] == (low <= law["test"]["measured"] <= high)
     assert law["test"]["at"] == 8 and law["test"]["foretold"] == pytest.approx(law["test"]["measured"], abs=1e-4)
     few = summary["curves"]["frozen core"]
     assert few["law"] is None and few["at"] == [1, 2]
@@ -255,6 +306,20 @@ def test_what_the_runs_do_not_tell_is_said(tmp_path: Path) -> None:
     summary = scaling(falling, over="minutes", resamples=50, out=tmp_path)
     said = " ".join(report_section(summary, tmp_path / "pictures" / "scaling.png", "").text)
     assert "Scores do not rise with it" in said and "intervals know of other units alone" in said
+
+
+def test_the_page_says_whether_the_largest_amount_was_foretold() -> None:
+    def said(x_N: np.ndarray, missing: float) -> str:
+        bps_NU = lawful(np.random.default_rng(5), x_N, 20, 0.3, 0.004)
+        bps_NU[-1] -= missing
+        own = numbers_of(with_law(Curve([], x_N, bps_NU), 50, 0), np.full(20, np.nan), 100, 0)
+        return sentence("from nothing", without_nan(own), "minutes")
+
+    many = np.geomspace(0.25, 16, 7)
+    assert re.search(r"foretells \d\.\d{3} \[.*\] of these units at 16, as was measured \(", said(many, 0.0))
+    assert "of these units at 16, which is not what was measured (" in said(many, 0.5)
+    three = said(MINUTES[1:], 0.5)  # smaller runs, which lie on their law and say nothing of luck
+    assert re.search(r"foretells \d\.\d{3} of these units at 8, where .* three runs do not tell", three)
 
 
 def test_other_things_than_minutes_can_grow(tmp_path: Path) -> None:

@@ -106,12 +106,20 @@ def fit(x_N: np.ndarray, scores_RN: np.ndarray) -> Law:
     return Law(ceiling_R, amount_R, exponent_R1[:, 0], unit)
 
 
-def resample(x_N: np.ndarray, bps_NU: np.ndarray, law: Law, resamples: int, seed: int) -> np.ndarray:
+def resample(
+    x_N: np.ndarray,
+    bps_NU: np.ndarray,
+    law: Law,
+    resamples: int,
+    seed: int,
+    beyond_N: np.ndarray | None = None,
+    wider: float = 1.0,
+) -> np.ndarray:
     """Mean scores as other units and other trainings might have given them, (R, N).
 
     Units are drawn with replacement, the same for all runs. What the law leaves (the seeds' and the minutes' luck, and
-    where the law is wrong) is drawn from the residuals of all runs, made larger for the numbers that were fitted to
-    them; up to three runs leave nothing, and then only units are drawn.
+    where the law is wrong) is drawn from the residuals of the runs that it was fitted to, made larger for the numbers
+    that were fitted to them; up to three runs leave nothing, and then only units are drawn.
 
     Parameters
     ----------
@@ -119,13 +127,17 @@ def resample(x_N: np.ndarray, bps_NU: np.ndarray, law: Law, resamples: int, seed
     law : the one of the means.
     resamples : how many.
     seed : of the drawing.
+    beyond_N : runs that the law was not fitted to, (N,) bool: they are drawn around their own means. None: no run.
+    wider : times what the law leaves.
     """
     runs, units = bps_NU.shape
     rng = np.random.default_rng(seed)
-    mean_N, fitted_N = bps_NU.mean(1), law.at(x_N)[0]
+    fitted_N = np.ones(runs, bool) if beyond_N is None else ~beyond_N
+    mean_N = bps_NU.mean(1)
+    center_N = np.where(fitted_N, law.at(x_N)[0], mean_N)
     weights_RU = rng.multinomial(units, np.full(units, 1 / units), size=resamples) / units
-    scores_RN: np.ndarray = fitted_N + weights_RU @ (bps_NU - mean_N[:, None]).T
-    if runs > NUMBERS:
-        residuals_N = (mean_N - fitted_N) * np.sqrt(runs / (runs - NUMBERS))
-        scores_RN = scores_RN + rng.choice(residuals_N, size=(resamples, runs))
+    scores_RN: np.ndarray = center_N + weights_RU @ (bps_NU - mean_N[:, None]).T
+    if (number := int(fitted_N.sum())) > NUMBERS:
+        residuals = (mean_N - center_N)[fitted_N] * np.sqrt(number / (number - NUMBERS)) * wider
+        scores_RN = scores_RN + rng.choice(residuals, size=(resamples, runs))
     return scores_RN

@@ -215,18 +215,37 @@ def ceiling_of(curve: Curve) -> dict[str, Any]:
 
 def foretold_of(curve: Curve, resamples: int, seed: int) -> dict[str, Any] | None:
     """What the law of all but the largest amount says of that one, beside what was measured there; None where too few
-    are left."""
-    last = curve.x_N == curve.amounts[-1]
-    before = with_law(Curve([], curve.x_N[~last], curve.bps_NU[~last]), resamples, seed)
-    if before.law is None or before.drawn is None:
+    are left.
+
+    ``foretold_interval`` is a prediction's: where 95 % of the differences between law and measurement lie, drawn for
+    the same units on both sides and with the luck of as many runs as were measured. Few runs say only roughly how large
+    luck is; so it is drawn as much larger as 95 % of Student's distribution are wider than of a normal one. ``held``
+    says whether what was measured lies in the interval. Where no more than three runs are left, which say nothing of
+    luck, both are not known.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    last_N = curve.x_N == curve.amounts[-1]
+    x_N = curve.x_N[~last_N]
+    if len(np.unique(x_N)) < NUMBERS:
         return None
     at = curve.amounts[-1:]
-    return {
+    law = fit(x_N, curve.mean_N[~last_N])
+    found: dict[str, Any] = {
         "at": float(at[0]),
-        "foretold": float(before.law.at(at)[0, 0]),
-        "foretold_interval": interval(before.drawn.at(at)[:, 0]),
-        "measured": float(curve.mean_N[last].mean()),
+        "foretold": float(law.at(at)[0, 0]),
+        "foretold_interval": [math.nan, math.nan],
+        "measured": float(curve.mean_N[last_N].mean()),
+        "held": None,
     }
+    if len(x_N) > NUMBERS:
+        top = INTERVAL[1] / 100
+        wider = float(stdtrit(len(x_N) - NUMBERS, top) / ndtri(top))
+        drawn_RN = resample(curve.x_N, curve.bps_NU, law, resamples, seed, beyond_N=last_N, wider=wider)
+        above_R = fit(x_N, drawn_RN[:, ~last_N]).at(at)[:, 0] - drawn_RN[:, last_N].mean(1)
+        low, high = (found["measured"] + bound for bound in interval(above_R))
+        found |= {"foretold_interval": [low, high], "held": bool(low <= found["measured"] <= high)}
+    return found
 
 
 def numbers_of(curve: Curve, truth_U: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:

@@ -109,13 +109,14 @@ def sentence(name: str, own: Mapping[str, Any], over: str) -> str:
         above = "" if low is None else f"; it is above {low:.3f} where the law holds"
         few = " (at least four amounts can)" if len(own["at"]) < 4 else ""
         said.append(f"Where it ends, these runs do not tell{few}{above}.")
-    if (test := law["test"]) is not None and None not in test["foretold_interval"]:
-        low, high = test["foretold_interval"]
-        held = "as was measured" if low <= test["measured"] <= high else "which is not what was measured"
-        said.append(
-            f"The law of the smaller amounts foretells {with_interval(test['foretold'], test['foretold_interval'])} at "
-            f"{test['at']:g}, {held} ({test['measured']:.3f})."
-        )
+    if (test := law["test"]) is not None:
+        foretold = with_interval(test["foretold"], test["foretold_interval"])
+        verdict = {
+            True: "as was measured ({:.3f})",
+            False: "which is not what was measured ({:.3f})",
+            None: "where {:.3f} was measured; three runs do not tell what luck may do to that",
+        }[test["held"]].format(test["measured"])
+        said.append(f"The law of the smaller amounts foretells {foretold} of these units at {test['at']:g}, {verdict}.")
     if not law["trainings_drawn"]:
         said.append("With three runs, intervals know of other units alone, and not of other seeds.")
     return " ".join(said)
