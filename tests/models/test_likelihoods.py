@@ -13,6 +13,7 @@ from scipy import special, stats
 from scipy.signal import lfilter
 from tiny_training import BINS, BURN_IN, make_batch, make_twin
 
+from vivit_core.metrics.bits_per_spike import BitsPerSpike
 from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.unit_scores import Scorer
 from vivit_core.models.likelihoods.gaussian import Gaussian
@@ -326,6 +327,31 @@ def test_a_trace_begins_where_its_parameters_fit(name):
     nothing = trace_likelihood(name)
     nothing.initialize(torch.zeros(50, 3), torch.ones(50, 3, dtype=torch.bool))
     assert np.isfinite(parameters_of(nothing)).all()
+
+
+@pytest.mark.parametrize(("name", "true_bits"), [("zero_inflated_gamma", 2.7), ("stabilized", 3.4)])
+def test_of_very_skewed_rates_less_than_the_mean_scores_above_zero(name, true_bits):
+    """As docs/analyses.md says: the null model's scatter is that around the rates, not that around a constant."""
+    rng = np.random.default_rng(0)
+    rate = np.exp(rng.normal(0, 1.5, (20000, 1)))
+    rate *= 0.5 / rate.mean()
+    likelihood = trace_likelihood(name, (0.5,))
+    with torch.no_grad():
+        if name == "zero_inflated_gamma":
+            likelihood.floor = 0.0
+            likelihood.log_size_U.fill_(0.0)
+            likelihood.log_shape_U.fill_(math.log(2.0))
+        else:
+            likelihood.sd_U.fill_(0.05**0.5)
+    counts = drawn_from(likelihood, rate, 1)
+    scorer = Scorer(likelihood, [BitsPerSpike()])
+
+    def scored(predicted):
+        return scorer.scores_of(predicted, counts, np.ones(counts.shape, bool)).by_name["bps"][0]
+
+    assert scored(np.full_like(rate, counts.mean())) == pytest.approx(0.0, abs=1e-6)
+    assert scored(np.full_like(rate, 0.8 * counts.mean())) == pytest.approx(0.09, abs=0.02)
+    assert scored(rate) == pytest.approx(true_bits, rel=0.05)
 
 
 @pytest.mark.parametrize("name", TRACES)

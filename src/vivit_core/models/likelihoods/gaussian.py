@@ -27,7 +27,8 @@ class Gaussian(TraceLikelihood):
     mean of √(r + c − σ²), so that the mean of the response itself is r, the twin's rate. A root that scatters around a
     fixed mean has σ² ≤ c there, which is its bound.
 
-    The null model has the unit's own mean and the same standard deviation. Bits are counted by bin.
+    The null model has the unit's own mean and the same standard deviation. Where ``stabilized``, that need not be the
+    best constant: of very skewed rates, less than the mean can score above 0. Bits are counted by bin.
 
     Parameters
     ----------

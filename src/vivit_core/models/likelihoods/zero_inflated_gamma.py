@@ -27,8 +27,9 @@ class ZeroInflatedGamma(TraceLikelihood):
     the mean size is r / q. At low rates it is a, which is learned for each unit, and at high ones q is 1 and the size
     is r. The mean of all responses is r. The gamma distribution's shape is learned for each unit too.
 
-    The null model has the unit's own mean and the same size and shape. Bits are counted by event, a bin above zero, so
-    that they do not depend on the trace's unit.
+    The null model has the unit's own mean and the same size and shape. These were fitted around the twin's rates, so
+    that it need not be the best constant: of very skewed rates, less than the mean can score above 0. Bits are counted
+    by event, a bin above zero, so that they do not depend on the trace's unit.
 
     Parameters
     ----------
