@@ -37,6 +37,7 @@ from vivit_core.analysis.tuning.draws import along, drawn, with_intervals
 from vivit_core.analysis.tuning.measure import Projector, Shown, measure, preferences
 from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting, natural_power
 from vivit_core.analysis.tuning.numbers import Curves, Responses, against_truth, half_width_deg, naka_rushton, peak_of
+from vivit_core.analysis.tuning.plots import kind_of
 from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tune import tune
 from vivit_core.data.simulate.population import Population
@@ -396,6 +397,31 @@ def test_undriven_units_have_no_preferences(tmp_path: Path, units: list[int]) ->
     section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
     assert f"Of 4 units, {len(units)} respond to no grating by more than 10% of their rate" in section.text[1]
     assert len(section.pictures) == 4
+
+
+class Dimmed(nn.Module):
+    """Units that gratings slow down, and modulate a little, under the twin's contract."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.specs, self.predict = {"known": spec()}, "all"
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        contrast_BT = (batch["known"]["frames"][:, 0, :, 10, 13].float() - 120) / 120
+        return {"known": ((10 - 16 * contrast_BT.square() + 4 * contrast_BT) / RATE_HZ)[..., None].expand(-1, -1, 4)}
+
+
+def test_a_unit_below_its_rate_at_gray_is_neither_simple_nor_complex() -> None:
+    """F1/F0 is not defined there. What gratings raise in it is F1, and that is its response."""
+    model: Any = Dimmed()
+    tuning = measure(Screen(model, "known", (0.0, 255.0)), QUICK, CENTERS, progress=False)
+    assert (tuning.curves().above_gray_X < -1).all()
+    found = preferences(tuning)
+    found |= against_truth(found, population().truth())
+    assert found["driven"].all() and found["best_hz"] == pytest.approx(2.0, rel=0.01)
+    for name in ("modulated", "modulation_ratio", "kind_right"):
+        assert np.isnan(found[name]).all()
+    assert kind_of(tuning, found | {"truth_complex": np.full(4, np.nan)}, 0) == "F0 below gray"
 
 
 def test_a_slow_unit_is_driven_by_a_spike_in_ten_seconds() -> None:

@@ -88,8 +88,8 @@ class Tuning:
     f0_DSFU: np.ndarray
     f1_DSFU: np.ndarray
     best_U3: np.ndarray  # index of the preferred direction, spatial and temporal frequency
-    simple_U: np.ndarray  # bool: modulated, F1 / (F0 − blank) > 1 at the preferred grating
-    response_DSFU: np.ndarray  # F1 of simple units, F0 − blank of others
+    simple_U: np.ndarray  # bool: whose response is F1: F1 / (F0 − blank) > 1 at the preferred grating, or F0 ≤ blank
+    response_DSFU: np.ndarray  # F1 of simple units, F0 − blank of others: the larger one at the preferred grating
     phase_U: np.ndarray  # of F1 at the preferred grating, degrees
     course_TU: np.ndarray  # rate in the analysed time of the preferred grating; NaN behind its end
     contrast_KU: np.ndarray  # response by contrast
@@ -204,7 +204,9 @@ def preferences(tuning: Tuning) -> dict[str, np.ndarray]:
     """
     found = preferred(tuning.gratings, tuning.curves())
     best_hz, driven_U = found.pop("best_hz"), tuning.driven_U
-    found |= {"modulated": tuning.simple_U.astype(float), "phase_deg": tuning.phase_U}
+    # Where F0 is not above the rate at gray there is no F1/F0, and so no kind.
+    modulated_U = np.where(tuning.curves().above_gray_X > 0, tuning.simple_U, np.nan)
+    found |= {"modulated": modulated_U, "phase_deg": tuning.phase_U}
     found = {
         name: np.where(driven_U, column, np.nan) if defined(name, tuning) else np.full(len(driven_U), np.nan)
         for name, column in found.items()

@@ -100,7 +100,8 @@ def plot_tuning(
 
 
 def kind_of(tuning: Tuning, found: Mapping[str, np.ndarray], unit: int) -> str:
-    told = f"F1/F0 {found['modulation_ratio'][unit]:.2f}" if found["driven"][unit] else "undriven"
+    ratio = found["modulation_ratio"][unit]
+    told = "undriven" if not found["driven"][unit] else "F0 below gray" if np.isnan(ratio) else f"F1/F0 {ratio:.2f}"
     true = found["truth_complex"][unit]
     return told if not np.isfinite(true) else f"{told}, truly {'complex' if true else 'simple'}"
 
