@@ -62,7 +62,7 @@ def by_kind(names: list[str], units: int, seed: int, cache: Path) -> pd.DataFram
     for name, protocol in build_all("lab", {name: tuning["lab"][name] for name in names}).items():
         for number, values_S3 in protocol.run(bench, sites, name).numbers.items():
             of = {kind: values_S3[kind_U == kind, 0] for kind in np.unique(kind_U).tolist()}
-            known = {kind: values[np.isfinite(values)] for kind, values in of.items()}
+            known = {kind: values[~np.isnan(values)] for kind, values in of.items()}
             rows[name, number] = {k: float(np.median(v)) if len(v) else np.nan for k, v in known.items()}
     return pd.DataFrame(rows).T
 

@@ -11,24 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from known_models import CENTERS, HEIGHT, RATE_HZ, WIDTH, data_of, known_ln, population, recorded, spec
+from matplotlib.figure import Figure
 from PIL import Image
 from shipped import simulator
 from torch import Tensor
 
+from vivit_core.analysis.bootstrap import INTERVAL, interval
+from vivit_core.analysis.explore import columns_of
 from vivit_core.analysis.screen import Screen
 from vivit_core.analysis.tuning import plots as tuning_plots
 from vivit_core.analysis.tuning.laboratory import (
     TrueScreen,
     agreement,
+    middle,
     pictures_for,
     run_protocols,
     sites_of,
     true_screen,
 )
+from vivit_core.analysis.tuning.laboratory_plots import draw_number
 from vivit_core.analysis.tuning.measure import measure
 from vivit_core.analysis.tuning.more_exciting import more_pictures
 from vivit_core.analysis.tuning.most_exciting import (
@@ -41,13 +49,21 @@ from vivit_core.analysis.tuning.most_exciting import (
     suppressing_surround,
 )
 from vivit_core.analysis.tuning.protocols.adaptation import Adaptation, decay_s
-from vivit_core.analysis.tuning.protocols.base import Bench, Protocol, Site, first_fall, resamplings
+from vivit_core.analysis.tuning.protocols.base import (
+    COVERAGE,
+    Bench,
+    Protocol,
+    Site,
+    bounds_of,
+    first_fall,
+    resamplings,
+)
 from vivit_core.analysis.tuning.protocols.motion import Motion
 from vivit_core.analysis.tuning.protocols.natural import MOST_SCALED, NaturalSurround, partners, rms
 from vivit_core.analysis.tuning.protocols.plaids import Plaids, partial_z
 from vivit_core.analysis.tuning.protocols.sparse_noise import SparseNoise
 from vivit_core.analysis.tuning.protocols.surround import Annuli, Surround
-from vivit_core.analysis.tuning.section import report_section
+from vivit_core.analysis.tuning.section import laboratory, report_section
 from vivit_core.analysis.tuning.tune import tune
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.tasks.tuning import chosen_protocols
@@ -55,6 +71,7 @@ from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.simulate.neurons import true_neurons
 from vivit_core.data.simulate.population import Population
 from vivit_core.parts.build import build_all
+from vivit_core.report.section import Table
 from vivit_core.stimuli.gratings import Gratings
 from vivit_core.stimuli.surrounds import Drift, ring
 
@@ -104,7 +121,7 @@ def test_a_divisive_surround_suppresses_as_it_must() -> None:
         assert low <= value <= high
     assert found["orientation_tuned"][0, 0] == pytest.approx(0, abs=0.03)
     assert found["annulus_response"][0, 0] == pytest.approx(0, abs=1e-6)
-    assert np.isnan(found["reach_px"][0, 0])  # 3 px of gap still leave most of what is beyond 6 px
+    assert found["reach_px"][0].tolist() == [np.inf] * 3  # 3 px of gap still leave most of what is beyond 6 px
 
 
 def test_an_oriented_surround_is_told_from_one_that_is_not() -> None:
@@ -140,7 +157,7 @@ def test_annuli_find_where_a_field_ends() -> None:
     assert found["field_px"][0, 0] == pytest.approx(6.0, abs=0.7)  # the rule's disc
     assert found["outside_response"][0, 0] == pytest.approx(0.0, abs=0.01)
     whole = annuli.run(bench(lambda clip: 5 + 100 * clip.square().mean((2, 3))), [SITE], "annuli").numbers
-    assert np.isnan(whole["field_px"][0, 0]) and 0.8 < whole["outside_response"][0, 0] < 1
+    assert whole["field_px"][0].tolist() == [np.inf] * 3 and 0.8 < whole["outside_response"][0, 0] < 1
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
@@ -212,7 +229,8 @@ def test_a_time_of_recovery() -> None:
     np.testing.assert_allclose(decay_s(x, curves), [0.1, 0.5, 3.0], rtol=0.05)
     flat, rising, below = np.full(3, 0.8), np.array([0.1, 0.3, 0.8]), -0.8 * np.exp(-x / 0.5)
     slow, quick = 0.8 * np.exp(-x / 50.0), np.array([0.8, 0.0, 0.0]) + np.exp(-x / 0.005)
-    assert np.isnan(decay_s(x, np.stack([flat, rising, below, slow, quick], 1))).all()
+    np.testing.assert_array_equal(decay_s(x, np.stack([flat, rising, slow], 1)), np.inf)  # longer than was looked
+    assert np.isnan(decay_s(x, np.stack([below, quick], 1))).all()
 
 
 def test_partial_correlations_tell_pattern_from_component() -> None:
@@ -418,9 +436,49 @@ def test_intervals_are_over_draws() -> None:
     assert spread["wide"] > spread["narrow"]
 
 
+def test_few_draws_hold_what_endlessly_many_would_say_less_often_than_an_interval_promises() -> None:
+    """As often as the report says, of normally distributed draws around 0."""
+    rng = np.random.default_rng(0)
+    for draws, share in COVERAGE.items():
+        means = rng.normal(0, 1, (4000, draws)) @ resamplings(draws, 0)[1:].T
+        low, high = np.percentile(means, INTERVAL, axis=1)
+        assert ((low <= 0) & (high >= 0)).mean() == pytest.approx(share, abs=0.015), draws
+
+
+@settings(deadline=None)
+@given(values=st.lists(st.floats(-9, 9) | st.just(np.inf), min_size=1, max_size=300))
+def test_an_interval_holds_what_it_would_if_infinite_resamplings_were_very_large(values: list[float]) -> None:
+    low, high = interval(np.array(values))
+    of_large = interval(np.minimum(values, 1e6))
+    assert min(low, 1e6) <= of_large[0] and high >= of_large[1]
+    # It is open where a resampling at the percentile, or the next one, is infinite.
+    assert np.isinf(high) == (of_large[1] > 9)
+
+
+def test_there_is_no_interval_of_the_draws_that_went_well() -> None:
+    values = np.arange(200.0)
+    assert bounds_of(values) == interval(values)
+    few, many = values.copy(), values.copy()
+    few[:10], many[:11] = np.nan, np.nan
+    assert bounds_of(few) == interval(values[10:]) and np.isnan(bounds_of(many)).all()
+    assert np.isnan(bounds_of(np.zeros(0))).all()
+
+
+def test_a_unit_that_is_driven_in_some_draws_has_no_interval() -> None:
+    """It answers at one of four phases, so that none of the drawn ones drives it in a third of the resamplings."""
+
+    def choosy(clip: Tensor) -> Tensor:
+        near = clip[:, 0, 10, 13] > 0.4 * np.sqrt(0.5)
+        return 5 + 100 * power(clip, IN) * near[:, None]
+
+    found = SURROUND.run(bench(choosy), [SITE], "surround").numbers["iso_suppression"]
+    assert found[0, 0] == pytest.approx(0.0, abs=0.05) and np.isnan(found[0, 1:]).all()
+
+
 def test_where_a_curve_first_falls() -> None:
     curve = np.array([[4.0, 1.0, 4.0], [2.0, 1.0, 4.0], [0.0, 1.0, 4.0]])
-    np.testing.assert_allclose(first_fall([0.0, 1.0, 2.0], curve, np.array([3.0, 1.0, 1.0])), [0.5, 0.0, np.nan])
+    np.testing.assert_allclose(first_fall([0.0, 1.0, 2.0], curve, np.array([3.0, 1.0, 1.0])), [0.5, 0.0, np.inf])
+    np.testing.assert_array_equal(first_fall([0.0, 1.0, 2.0], curve, np.full(3, np.nan)), np.nan)
 
 
 # --- the true neurons -------------------------------------------------------------------------------------------------
@@ -502,6 +560,64 @@ def test_agreement_is_over_units_that_both_know() -> None:
     assert told["units"] == 3 and told["error_median"] == 0.5
     assert told["correlation"] == pytest.approx(np.corrcoef([1, 2, 3], [1.5, 2, 2])[0, 1])
     assert np.isnan(agreement({"a": np.array([np.nan]), "truth_a": np.array([1.0])}, "a")["error_median"])
+
+
+def test_numbers_beyond_what_was_shown_count_in_medians_and_are_told() -> None:
+    of = {"a": np.array([np.inf, np.inf, 6, 9, 3, np.nan]), "truth_a": np.array([np.inf, 9, 6, 9, 4, 1.0])}
+    found = agreement(of, "a")
+    assert found["units"] == 5 and found["beyond"] == 2 and found["error_median"] == 0.0
+    assert found["twin_median"] == found["truth_median"] == 9.0
+    assert found["correlation"] == pytest.approx(np.corrcoef([6, 9, 3], [6, 9, 4])[0, 1])
+    of = {
+        "a": np.array([np.inf, 6, np.inf]),
+        "a_low": np.array([6, 3, np.nan]),
+        "a_high": np.array([np.inf, 6, np.nan]),
+    }
+    found = middle({**of, "truth_a": of["a"]})
+    assert found == {
+        "units": 3, "beyond": 2, "open_intervals": 1, "without_interval": 1, "median": np.inf, "interval_width": np.inf,
+    }  # fmt: skip
+
+
+def told_by_page(draws: int) -> tuple[list[Table], str]:
+    of = {"title": "preferred size (px)", "units": 3, "beyond": 2, "open_intervals": 2, "without_interval": 1}
+    of |= {"median": None, "interval_width": None}
+    compared = {"units": 3, "beyond": 2, "twin_median": None, "truth_median": 9.0, "error_median": None}
+    summary = {"gratings": {"preferred_size_px": of}, "draws": draws, "protocols": {}}
+    summary["against_truth"] = {"preferred_size_px": compared | {"correlation": None}}
+    tables: list[Table] = []
+    text: list[str] = []
+    laboratory(summary, tables, text)
+    return tables, " ".join(text)
+
+
+def test_the_page_says_what_is_beyond_and_how_wide_intervals_of_few_draws_are() -> None:
+    (medians, truth), said = told_by_page(draws=4)
+    assert medians.rows == [("gratings", "preferred size (px)", 3, "beyond", "beyond")]
+    assert truth.rows == [("gratings", "preferred size (px)", 3, "beyond", 9.0, "beyond", None)]
+    assert said.count("gratings, preferred size (px): 2 of 3") == 2
+    assert "has no interval of it: gratings, preferred size (px): 1 of 3" in said
+    assert "fewer than 10 draws are too narrow" in said and "0.79 of 4 draws" in said
+    (_, _), enough = told_by_page(draws=10)
+    (_, _), none = told_by_page(draws=2)
+    assert "too narrow" not in enough + none and "has no interval" not in none
+
+
+def test_a_picture_counts_what_has_no_place_on_its_axes() -> None:
+    rows = [
+        {"x": 6.0, "x_low": 3.0, "x_high": np.inf, "truth_x": 6.0},
+        {"x": 9.0, "x_low": 6.0, "x_high": 9.0, "truth_x": 6.0},
+        {"x": np.inf, "x_low": 9.0, "x_high": np.inf, "truth_x": 9.0},
+    ]
+    alone = [{"x": row["x"]} for row in rows]
+    for shown, words in ((rows, "median error 3, 3 units, 1 beyond"), (alone, "twin, 1 beyond")):
+        axes = Figure().subplots()
+        draw_number(axes, shown, "x", "a number")
+        assert words in axes.get_xlabel()
+        assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
+    columns = {column.key: column for column in columns_of(pandas.DataFrame(rows), {"x": "size (px)"})}
+    titles = [columns[key].title for key in ("x", "x_high", "truth_x")]
+    assert titles == ["size (px); infinite for 1", "size (px), to; infinite for 2", "truth x"]
 
 
 def test_preferred_values_are_compared_as_angles_and_ratios() -> None:

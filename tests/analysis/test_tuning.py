@@ -323,6 +323,41 @@ def test_intervals_are_of_resampled_draws() -> None:
     assert few["best_hz"][2] == 1.5 and np.isnan(few["osi_low"]).all()
 
 
+@pytest.mark.parametrize(
+    ("full", "told"),
+    [
+        ([1.0, 1.0, 3.9], [6.0, 6.0, np.inf]),  # the whole frame is preferred where the third draw is drawn twice
+        ([1.0, 1.0, 2.1], [6.0, 6.0, np.inf]),  # where it is drawn thrice, in 1 of 27
+        ([1.0, 3.0, 3.0], [np.inf, 6.0, np.inf]),
+        ([3.0, 3.0, 3.0], [np.inf, np.inf, np.inf]),
+        ([1.0, 1.0, 1.0], [6.0, 6.0, 6.0]),
+    ],
+)
+def test_a_preferred_size_may_be_open(full: list[float], told: list[float]) -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    tuning = measure(screen, replace(QUICK, draws=3), CENTERS, progress=False)
+    one = np.ones(3)
+    curves = Curves(np.ones((4, 3)), one[None], one[None], one[None], np.array([2 * one, full]), one, one)
+    found = with_intervals(preferences(tuning), tuning, {2: curves})
+    assert [found[f"preferred_size_px{end}"][2] for end in ("", "_low", "_high")] == told
+    # Without a disc beside it the whole frame is no size.
+    alone = preferences(measure(screen, replace(QUICK, sizes_px=[]), CENTERS, progress=False))
+    assert np.isnan(alone["preferred_size_px"]).all()
+
+
+def test_a_number_that_many_resamplings_do_not_define_has_no_interval() -> None:
+    """F0 falls below the rate at gray where the third draw is drawn twice, in 7 of 27."""
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    tuning = measure(screen, replace(QUICK, draws=3), CENTERS, progress=False)
+    one = np.ones(3)
+    above = np.array([3.0, 3.0, -4.0])
+    curves = Curves(np.ones((4, 3)), one[None], one[None], one[None], np.ones((2, 3)), above_gray_X=above, f1_X=one)
+    found = with_intervals(preferences(tuning), tuning, {2: curves})
+    assert found["modulation_ratio"][2] == pytest.approx(1.5)
+    assert np.isnan([found[f"modulation_ratio_{end}"][2] for end in ("low", "high")]).all()
+    assert np.isfinite([found[f"best_hz_{end}"][2] for end in ("low", "high")]).all()
+
+
 def test_intervals_of_angles_lie_beside_them() -> None:
     screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
     tuning = measure(screen, replace(QUICK, directions=16, draws=3), CENTERS, progress=False)

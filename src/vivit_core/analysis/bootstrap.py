@@ -128,9 +128,15 @@ def means(values_RU: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """Where 95 % of the resamplings lie."""
+    """Where 95 % of the resamplings lie; a bound is infinite where so many of them are that they reach it."""
     known = values[~np.isnan(values)]
-    return [float(x) for x in np.percentile(known, INTERVAL)] if known.size else [math.nan, math.nan]
+    if not known.size:
+        return [math.nan, math.nan]
+    if np.isfinite(known).all():
+        return [float(x) for x in np.percentile(known, INTERVAL)]
+    # Nothing lies between a number and infinity: the next resampling outwards.
+    low, high = INTERVAL
+    return [float(np.percentile(known, low, method="lower")), float(np.percentile(known, high, method="higher"))]
 
 
 def intervals(values_RU: np.ndarray, enough_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

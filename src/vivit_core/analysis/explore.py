@@ -23,7 +23,8 @@ def columns_of(
     shown: Sequence[str] = (),
     quantity: Mapping[str, str] | None = None,
 ) -> list[Column]:
-    """A table's columns of which something is known, those that are shown first, in their order.
+    """A table's columns of which something is known, those that are shown first, in their order. The page shows a dash
+    where a number is infinite, and the title says of how many rows.
 
     Parameters
     ----------
@@ -32,13 +33,20 @@ def columns_of(
     shown : columns of the page's table at first.
     quantity : what a column measures. ``x_low`` and ``x_high`` bound ``x``.
     """
+
     order = dict.fromkeys((*(name for name in shown if name in table), *table))
     known = [name for name in order if name not in IDS and table[name].notna().any()]
     bound = {f"{name}_{end}": f"{titles.get(name, name)}, {word}" for name in known for end, word in BOUNDS.items()}
+
+    def title_of(name: str) -> str:
+        title = titles.get(name, bound.get(name, name.replace("_", " ")))
+        infinite = int(table[name].isin([np.inf]).sum())
+        return f"{title}; infinite for {infinite}" if infinite else title
+
     return [
         Column(
             name,
-            titles.get(name, bound.get(name, name.replace("_", " "))),
+            title_of(name),
             [None if value != value else value for value in table[name].tolist()],
             shown=name in shown,
             quantity=(quantity or {}).get(name, ""),

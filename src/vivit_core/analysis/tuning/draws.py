@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vivit_core.analysis.bootstrap import interval
 from vivit_core.analysis.screen import Screen
 from vivit_core.analysis.tuning.measure import Projector, Shown, Tuning, defined
 from vivit_core.analysis.tuning.numbers import Curves, preferred
-from vivit_core.analysis.tuning.protocols.base import resamplings
+from vivit_core.analysis.tuning.protocols.base import bounds_of, resamplings
 
 AROUND_DEG = {"orientation_deg": 180.0, "direction_deg": 360.0}  # numbers that run over a circle, and its length
 
@@ -100,5 +99,5 @@ def with_intervals(
             if name in AROUND_DEG:
                 half = AROUND_DEG[name] / 2
                 values_B = values_B[0] + (values_B - values_B[0] + half) % (2 * half) - half
-            found[f"{name}_low"][unit], found[f"{name}_high"][unit] = interval(values_B[1:])
+            found[f"{name}_low"][unit], found[f"{name}_high"][unit] = bounds_of(values_B[1:])
     return found

@@ -209,22 +209,30 @@ def apart(column: str, twin_U: np.ndarray, true_U: np.ndarray) -> np.ndarray:
         return turn_deg(twin_U, true_U, 180.0 if column == "orientation_deg" else 360.0)
     if column in PREFERRED:
         return np.abs(np.log2(twin_U / true_U))
-    return np.abs(twin_U - true_U)
+    with np.errstate(invalid="ignore"):
+        return np.where(twin_U == true_U, 0.0, np.abs(twin_U - true_U))  # of two infinite ones too
 
 
 def agreement(of: Mapping[str, np.ndarray], column: str) -> dict[str, Any]:
     """How a number of the twin's units compares with that of the true neurons, over units at which both have it; angles
-    have no median and no correlation."""
+    have no median and no correlation.
+
+    Where it is infinite of one of them or of both, a unit is counted as ``beyond``, and has its place in medians; the
+    correlation is over the others.
+    """
     twin_U, true_U = of[column], of[TRULY.get(column, f"truth_{column}")]
-    both = np.isfinite(twin_U) & np.isfinite(true_U)
-    found: dict[str, Any] = {"units": int(both.sum()), "error_median": math.nan, "correlation": math.nan}
-    found |= {"twin_median": math.nan, "truth_median": math.nan}
-    if both.any():
-        found["error_median"] = float(np.median(apart(column, twin_U[both], true_U[both])))
-    if both.any() and column not in ANGLES:
-        found["twin_median"], found["truth_median"] = float(np.median(twin_U[both])), float(np.median(true_U[both]))
-    if both.sum() > 2 and column not in ANGLES and twin_U[both].std() > 0 and true_U[both].std() > 0:
-        found["correlation"] = float(np.corrcoef(twin_U[both], true_U[both])[0, 1])
+    both = ~np.isnan(twin_U) & ~np.isnan(true_U)
+    twin_U, true_U = twin_U[both], true_U[both]
+    within = np.isfinite(twin_U) & np.isfinite(true_U)
+    found: dict[str, Any] = {"units": len(within), "beyond": int((~within).sum()), "error_median": math.nan}
+    found |= {"correlation": math.nan, "twin_median": math.nan, "truth_median": math.nan}
+    if len(within):
+        found["error_median"] = float(np.median(apart(column, twin_U, true_U)))
+    if len(within) and column not in ANGLES:
+        found["twin_median"], found["truth_median"] = float(np.median(twin_U)), float(np.median(true_U))
+    twin_U, true_U = twin_U[within], true_U[within]
+    if len(twin_U) > 2 and column not in ANGLES and twin_U.std() > 0 and true_U.std() > 0:
+        found["correlation"] = float(np.corrcoef(twin_U, true_U)[0, 1])
     return found
 
 
@@ -239,6 +247,7 @@ def protocol_summary(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Seque
             numbers[number] = {"title": title, **middle(of), "against_truth": agreement(of, f"{name}_{number}")}
         summary[name] = {
             "over": protocol.over,
+            "draws": protocol.drawn,
             "units": sum(len(run.sites) for run in own),
             "numbers": numbers,
             "curves": {
@@ -256,11 +265,20 @@ def told_of(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, np.ndar
 
 
 def middle(of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Units that have a number, its median over them, and the median width of its intervals."""
+    """Units that have a number, how many of them have no interval, a number or an interval that goes beyond what was
+    shown (infinite), and the medians of numbers and of intervals' widths, in which those count too."""
     column, low, high, _ = of
-    known, width = (values[np.isfinite(values)] for values in (of[column], of[high] - of[low]))
-    medians = (float(np.median(values)) if len(values) else math.nan for values in (known, width))
-    return {"units": len(known), **dict(zip(("median", "interval_width"), medians, strict=True))}
+    has_U, told_U = ~np.isnan(of[column]), ~np.isnan(of[low])
+    with np.errstate(invalid="ignore"):
+        width_U = np.where(of[low] == of[high], 0.0, of[high] - of[low])
+    medians = (float(np.median(values)) if len(values) else math.nan for values in (of[column][has_U], width_U[told_U]))
+    return {
+        "units": int(has_U.sum()),
+        "beyond": int(np.isinf(of[column]).sum()),
+        "open_intervals": int(np.isinf(of[high]).sum()),
+        "without_interval": int((has_U & ~told_U).sum()),
+        **dict(zip(("median", "interval_width"), medians, strict=True)),
+    }
 
 
 def gratings_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -268,7 +286,7 @@ def gratings_summary(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[
     under the same gratings."""
     told, compared = {}, {}
     for column, title in (PREFERRED | OF_GRATINGS).items():
-        own = [row for row in rows if math.isfinite(row[f"{column}_low"])]
+        own = [row for row in rows if math.isfinite(row["best_hz_low"])]
         told[column] = {"title": title, **middle(told_of(own, column))}
         if column in ANGLES:
             told[column]["median"] = math.nan

@@ -90,36 +90,49 @@ def plot_truth(path: Path, rows: Sequence[Mapping[str, Any]], titles: Mapping[st
 
 
 def draw_number(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, title: str) -> None:
-    """A number of all units: against the true neurons' where they are known, else how it is distributed."""
+    """A number of all units: against the true neurons' where they are known, else how it is distributed. What is
+    infinite has no place there, and is counted below."""
 
     def column(key: str) -> np.ndarray:
         return np.array([row.get(key, np.nan) for row in rows], float)
 
     keys = (name, f"{name}_low", f"{name}_high", TRULY.get(name, f"truth_{name}"))
     twin_U, low_U, high_U, true_U = map(column, keys)
-    both = np.isfinite(twin_U) & np.isfinite(true_U)
+    both = ~np.isnan(twin_U) & ~np.isnan(true_U)
     axes.tick_params(labelsize=7)
     axes.set_title(title, fontsize=8)
     if not both.any():
-        known = twin_U[np.isfinite(twin_U)]
-        if len(known):
-            axes.hist(known, 15, color=TWIN, histtype="stepfilled", alpha=0.6)
-            axes.axvline(float(np.median(known)), color=TWIN, lw=1)
-        axes.set_xlabel("twin" if len(known) else "defined for no unit", fontsize=8)
+        known = twin_U[~np.isnan(twin_U)]
+        if np.isfinite(known).any():
+            axes.hist(known[np.isfinite(known)], 15, color=TWIN, histtype="stepfilled", alpha=0.6)
+        if np.isfinite(known).any() and np.isfinite(middle := float(np.median(known))):
+            axes.axvline(middle, color=TWIN, lw=1)
+        axes.set_xlabel(f"twin{beyond(known)}" if len(known) else "defined for no unit", fontsize=8)
         axes.set_ylabel("units", fontsize=8)
         return
-    bars = both & np.isfinite(low_U) & np.isfinite(high_U)
-    axes.vlines(true_U[bars], low_U[bars], high_U[bars], color=TWIN, lw=0.6, alpha=0.5)
-    axes.plot(true_U[both], twin_U[both], ".", color=TWIN, ms=4)
-    ends = np.array([min(true_U[both].min(), twin_U[both].min()), max(true_U[both].max(), twin_U[both].max())])
-    room = 0.05 * max(ends[1] - ends[0], 1e-3)
-    ends += (-room, room)
-    axes.plot(ends, ends, color="0.6", lw=0.8, zorder=0)
     error = float(np.median(apart(name, twin_U[both], true_U[both])))
-    axes.set(xlim=ends, ylim=ends)
+    within = both & np.isfinite(twin_U) & np.isfinite(true_U)
+    if within.any():
+        shown = np.concatenate([true_U[within], twin_U[within]])
+        ends = np.array([shown.min(), shown.max()])
+        room = 0.05 * max(ends[1] - ends[0], 1e-3)
+        ends += (-room, room)
+        bars = within & np.isfinite(low_U) & ~np.isnan(high_U)
+        # An open bound is drawn as far as the axis goes.
+        axes.vlines(true_U[bars], low_U[bars], np.minimum(high_U[bars], ends[1]), color=TWIN, lw=0.6, alpha=0.5)
+        axes.plot(true_U[within], twin_U[within], ".", color=TWIN, ms=4)
+        axes.plot(ends, ends, color="0.6", lw=0.8, zorder=0)
+        axes.set(xlim=ends, ylim=ends)
     unit = " octaves" if name in PREFERRED and name not in ANGLES else ""
-    axes.set_xlabel(f"true neuron; median error {error:.3g}{unit}, {int(both.sum())} units", fontsize=7)
+    said = f"true neuron; median error {error:.3g}{unit}, {int(both.sum())} units"
+    axes.set_xlabel(said + beyond(np.where(within, 0.0, np.inf)[both]), fontsize=7)
     axes.set_ylabel("twin", fontsize=8)
+
+
+def beyond(values: np.ndarray) -> str:
+    """How many values are more than what was shown can tell."""
+    number = int(np.isinf(values).sum())
+    return f", {number} beyond" if number else ""
 
 
 def draw_curve(

@@ -80,7 +80,8 @@ class Curves:
 
 
 def preferred(gratings: Gratings, curves: Curves) -> dict[str, np.ndarray]:
-    """Preferred values, selectivity and widths of every column, by name; NaN where a curve does not say.
+    """Preferred values, selectivity and widths of every column, by name; NaN where a curve does not say, and
+    ``preferred_size_px`` infinite where it is the full field.
 
     Responses below zero count as none. With R the response to a direction θ at the preferred frequencies:
     ``orientation_deg`` half the angle of Σ R e^(2iθ), turned into the bars' orientation; ``circular_variance``
@@ -121,8 +122,9 @@ def preferred(gratings: Gratings, curves: Curves) -> dict[str, np.ndarray]:
     size_AX = np.maximum(curves.size_AX, 0)
     largest = size_AX.max(0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # NaN: the full field, which has no diameter.
-        found["preferred_size_px"] = np.array([*gratings.sizes_px, np.nan])[size_AX.argmax(0)]
+        # Without a disc beside it the full field says nothing.
+        sizes = np.array([*gratings.sizes_px, np.inf if gratings.sizes_px else np.nan])
+        found["preferred_size_px"] = np.where(largest > 0, sizes[size_AX.argmax(0)], np.nan)
         found["suppression_index"] = np.where(largest > 0, (largest - size_AX[-1]) / largest, np.nan)
     return found
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vivit_core.analysis.bootstrap import FEWEST
 from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG
 from vivit_core.analysis.tuning.explore import unit_explorer
 from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR
+from vivit_core.analysis.tuning.protocols.base import COVERAGE, FEWEST_DRAWS, MOST_UNDEFINED
 from vivit_core.report.section import Section, Table, captioned
 
 
@@ -111,11 +113,16 @@ def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str])
             "Gratings along the curves of some units were shown again in other phases, and apertures in other places; "
             "the intervals of their numbers are where 95 % of resamplings of these draws lie."
         )
-    of_each = [("gratings", of) for of in summary["gratings"].values() if of["units"]]
+    of_each = [("gratings", summary["draws"], of) for of in summary["gratings"].values() if of["units"]]
     of_each += [
-        (name.replace("_", " "), of) for name, protocol in protocols.items() for of in protocol["numbers"].values()
+        (name.replace("_", " "), protocol["draws"], of)
+        for name, protocol in protocols.items()
+        for of in protocol["numbers"].values()
     ]
-    found = [(where, *(of[key] for key in ("title", "units", "median", "interval_width"))) for where, of in of_each]
+    found = [
+        (where, of["title"], of["units"], told(of, "median", "beyond"), told(of, "interval_width", "open_intervals"))
+        for where, _, of in of_each
+    ]
     if found:
         titles = ("protocol", "number", "units", "median", "width of the interval")
         tables.append(Table("The laboratory: medians over units", titles, found))
@@ -126,6 +133,28 @@ def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str])
             "was shown in several draws, the same for all conditions, and an interval is where 95 % of resamplings of "
             f"the draws lie ({over})."
         )
+    beyond = [f"{where}, {of['title']}: {of['beyond']} of {of['units']}" for where, _, of in of_each if of["beyond"]]
+    if beyond:
+        text.append(
+            "A number is beyond what was shown where, for example, the whole frame is preferred to every disc. Medians "
+            f"count such units as above all others: {'; '.join(beyond)}."
+        )
+    without = [
+        f"{where}, {of['title']}: {of['without_interval']} of {of['units']}"
+        for where, draws, of in of_each
+        if draws >= FEWEST_DRAWS and of["without_interval"]
+    ]
+    if without:
+        text.append(
+            f"Where over {100 * MOST_UNDEFINED:g} % of the resamplings do not define a number, a unit has no interval "
+            f"of it: {'; '.join(without)}."
+        )
+    if any(FEWEST_DRAWS <= draws < FEWEST for _, draws, _ in of_each):
+        held = ", ".join(f"{share:.2f} of {draws} draws" for draws, share in COVERAGE.items())
+        text.append(
+            f"Intervals of fewer than {FEWEST} draws are too narrow. Of normally distributed draws, this share of them "
+            f"holds the mean of endlessly many, in the place of .95: {held}."
+        )
     named = PREFERRED | OF_GRATINGS
     compared = [("gratings", named[name], of) for name, of in summary["against_truth"].items()]
     compared += [
@@ -133,7 +162,6 @@ def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str])
         for name, protocol in protocols.items()
         for of in protocol["numbers"].values()
     ]
-    keys = ("units", "twin_median", "truth_median", "error_median", "correlation")
     if any(of["units"] for _, _, of in compared):
         text.append(
             "The recordings are simulated, so the true neurons were shown the same stimuli. An error is the median of "
@@ -141,5 +169,21 @@ def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str])
             "in octaves."
         )
         columns = ("protocol", "number", "units", "twin's median", "true median", "error", "correlation")
-        rows = [(where, title, *(of[key] for key in keys)) for where, title, of in compared]
+        medians = ("twin_median", "truth_median", "error_median")
+        rows = [
+            (where, title, of["units"], *(told(of, key, "beyond") for key in medians), of["correlation"])
+            for where, title, of in compared
+        ]
         tables.append(Table("The twin against the true neurons, under the same stimuli", columns, rows))
+        beyond = [f"{where}, {title}: {of['beyond']} of {of['units']}" for where, title, of in compared if of["beyond"]]
+        if beyond:
+            text.append(
+                "Where the number of a unit of the twin, of its true neuron or of both is beyond what was shown, the "
+                f"error is without bound, or 0 where both are. Correlations leave such units out: {'; '.join(beyond)}."
+            )
+
+
+def told(of: Mapping[str, Any], key: str, counted: str) -> float | str | None:
+    """A median for a cell; a summary has None for an infinite one too."""
+    value: float | None = of[key]
+    return "beyond" if value is None and of[counted] else value

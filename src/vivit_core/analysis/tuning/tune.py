@@ -86,7 +86,7 @@ def tune(
     Returns
     -------
     dict
-        The content of ``tuning.json``; a number that is not defined is None.
+        The content of ``tuning.json``; a number that is not defined, or not finite, is None.
     """
     rows: list[dict[str, Any]] = []
     over = ("directions_deg", "spatial_frequencies", "temporal_frequencies_hz", "contrasts", "sizes_px")
@@ -218,6 +218,7 @@ def tune(
     }
     summary["most_exciting"] = excited
     summary["more_exciting"] = more
+    summary["draws"] = gratings.draws
     summary["gratings"], summary["against_truth"] = gratings_summary(rows)
     summary["protocols"] = protocol_summary(rows, runs)
     summary = without_nan(summary)

@@ -127,13 +127,13 @@ class Adaptation(Conditions):
 def decay_s(x: np.ndarray, curve_XB: np.ndarray) -> np.ndarray:
     """τ of A exp(−x / τ), by least squares over ``RECOVERIES_S``; (B,).
 
-    NaN where the best A is not above 0, or the best τ is the first or last that is tried: a flat or rising curve does
-    not recover, and a slower one was not followed for long enough.
+    NaN where the best A is not above 0, or the best τ is the first that is tried. Infinite where it is the last: a flat
+    or rising curve does not recover, and a slower one was not followed for long enough.
     """
     shape_GX = np.exp(-x / RECOVERIES_S[:, None])
     along_GB = shape_GX @ curve_XB
     explained_GB = np.square(along_GB) / np.square(shape_GX).sum(1)[:, None]
     best_B = explained_GB.argmax(0)
-    inside_B = (best_B > 0) & (best_B < len(RECOVERIES_S) - 1)
+    tau_B = np.where(best_B < len(RECOVERIES_S) - 1, RECOVERIES_S[best_B], np.inf)
     falls_B = np.take_along_axis(along_GB, best_B[None], 0)[0] > 0
-    return np.where(inside_B & falls_B, RECOVERIES_S[best_B], np.nan)
+    return np.where((best_B > 0) & falls_B, tau_B, np.nan)

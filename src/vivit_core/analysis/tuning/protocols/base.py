@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 RESAMPLES = 200  # of the draws, for an interval
 FEWEST_DRAWS = 3  # with fewer there is no interval
+MOST_UNDEFINED = 0.05  # share of the resamplings that an interval may leave out
+# Intervals of few draws are too narrow: of normally distributed draws, the share that holds the mean of endless ones.
+COVERAGE = {3: 0.70, 4: 0.79, 6: 0.83, 10: 0.89}
 
 
 @dataclass(frozen=True)
@@ -187,11 +190,12 @@ class CurveOf:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a protocol found. NaN where a number is not defined, as where a unit is not driven.
+    """What a protocol found. NaN where a number is not defined, as where a unit is not driven; infinite where it is
+    more than what was shown can tell.
 
     Attributes
     ----------
-    numbers : name -> value, and where 95 % of the resamplings lie, (S, 3).
+    numbers : name -> value, and its bounds (:func:`bounds_of`), (S, 3).
     curves : name -> the curve, and each site's responses along it in Hz, (S, X).
     shown : a frame of each condition at the first site, by name, (H, W) in contrast.
     """
@@ -212,6 +216,11 @@ class Protocol(ABC):
         """Natural pictures that it needs."""
         return 0
 
+    @property
+    @abstractmethod
+    def drawn(self) -> int:
+        """Draws that its intervals are over."""
+
     @abstractmethod
     def run(self, bench: Bench, sites: Sequence[Site], name: str) -> Outcome:
         """Show the stimuli to each site's unit; ``name`` is the protocol's key, for bars."""
@@ -231,6 +240,10 @@ class Conditions(Protocol):
     draws: int
     seed: int
 
+    @property
+    def drawn(self) -> int:
+        return self.draws
+
     @abstractmethod
     def conditions(self, site: Site, bench: Bench, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
         """The stimuli of each condition, one a draw."""
@@ -241,7 +254,8 @@ class Conditions(Protocol):
 
     @abstractmethod
     def numbers(self, response: Mapping[str, np.ndarray], floor_hz: float) -> dict[str, np.ndarray]:
-        """The numbers from each condition's mean response, (B,); NaN where they are not defined."""
+        """The numbers from each condition's mean response, (B,): NaN where they are not defined, and infinite where
+        they are more than what was shown can tell."""
 
     def curves(self) -> dict[str, CurveOf]:
         """Curves through the conditions."""
@@ -268,7 +282,7 @@ class Conditions(Protocol):
             mean_CB = response_CR @ weights_BR.T
             found = self.numbers(dict(zip(plan, mean_CB, strict=True)), bench.floor_hz(site.unit))
             for key, own in numbers.items():
-                own.append([float(found[key][0]), *interval(found[key][1:])])
+                own.append([float(found[key][0]), *bounds_of(found[key][1:])])
             for key, curve in curves.items():
                 at = list(plan)
                 along[key].append([float(mean_CB[at.index(condition), 0]) for condition in curve.conditions])
@@ -290,6 +304,14 @@ def resamplings(draws: int, seed: int) -> np.ndarray:
     if draws < FEWEST_DRAWS:
         return equal_R[None]
     return np.vstack([equal_R, np.random.default_rng(seed).multinomial(draws, equal_R, RESAMPLES) / draws])
+
+
+def bounds_of(values_B: np.ndarray) -> list[float]:
+    """Where 95 % of the resamplings lie. NaN where over ``MOST_UNDEFINED`` of them do not define the number: where the
+    others lie would be an interval of the draws that went well."""
+    if not len(values_B) or np.isnan(values_B).mean() > MOST_UNDEFINED:
+        return [np.nan, np.nan]
+    return interval(values_B)
 
 
 def phases_deg(rng: np.random.Generator, draws: int) -> np.ndarray:
@@ -318,11 +340,12 @@ def suppression(response_B: np.ndarray, alone_B: np.ndarray) -> np.ndarray:
 
 
 def first_fall(x: Sequence[float], curve_XB: np.ndarray, level_B: np.ndarray) -> np.ndarray:
-    """Where each curve first falls to a level, by a straight line between places; NaN where it never does."""
-    found_B = np.full(curve_XB.shape[1], np.nan)
+    """Where each curve first falls to a level, by a straight line between places; infinite where it never does, and NaN
+    without a level."""
+    found_B = np.where(np.isnan(level_B), np.nan, np.inf)
     for b, (curve_X, level) in enumerate(zip(curve_XB.T, level_B, strict=True)):
         below = np.flatnonzero(curve_X <= level)
-        if not len(below) or not np.isfinite(level):
+        if not len(below):
             continue
         at = int(below[0])
         if at == 0:

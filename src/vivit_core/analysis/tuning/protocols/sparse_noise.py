@@ -11,9 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from vivit_core.analysis.bootstrap import interval
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ
-from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site, resamplings
+from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site, bounds_of, resamplings
 from vivit_core.stimuli.base import refuse
 from vivit_core.stimuli.noise import Noise
 
@@ -53,6 +52,10 @@ class SparseNoise(Protocol):
         "on_off_index": "(ON − OFF) / (ON + OFF)",
     }
     over = "clips"
+
+    @property
+    def drawn(self) -> int:
+        return self.clips
 
     def __post_init__(self) -> None:
         problems = [f"lags_s={self.lags_s} is not in 0 … clip_s={self.clip_s}"]
@@ -111,7 +114,7 @@ class SparseNoise(Protocol):
             found = [self.read(on_P, off_P, bench.size) for on_P, off_P in zip(on_BP, off_BP, strict=True)]
             for key, own in numbers.items():
                 values = np.array([one[key] for one in found])
-                own.append([float(values[0]), *interval(values[1:])])
+                own.append([float(values[0]), *bounds_of(values[1:])])
             if s == 0:
                 scale = max(np.abs(on_BP[0]).max(), np.abs(off_BP[0]).max(), 1e-12)
                 pictures = {

@@ -186,11 +186,11 @@ class Annuli(OfGratings):
 
 
 def last_fall(x: tuple[float, ...], curve_XB: np.ndarray, level_B: np.ndarray) -> np.ndarray:
-    """Where each curve falls to a level for good; NaN where its end is above."""
-    found_B = np.full(curve_XB.shape[1], np.nan)
+    """Where each curve falls to a level for good; infinite where its end is above, and NaN without a level."""
+    found_B = np.where(np.isnan(level_B), np.nan, np.inf)
     for b, (curve_X, level) in enumerate(zip(curve_XB.T, level_B, strict=True)):
         above = np.flatnonzero(curve_X > level)
-        if not np.isfinite(level) or not len(above) or above[-1] == len(x) - 1:
+        if not len(above) or above[-1] == len(x) - 1:
             continue
         at = int(above[-1])
         share = (curve_X[at] - level) / (curve_X[at] - curve_X[at + 1])
