@@ -199,6 +199,12 @@ def read_to_train_on(datamodule: RecordingsDataModule, budget: Budget, device: s
         datamodule.setup()
 
 
+def refuse_combined(model: Node, data: Node) -> None:
+    """Refuse what a model cannot have of data that are changed on their way."""
+    refuse_smoothed(model, data)
+    refuse_mixed_places(model, data)
+
+
 def refuse_smoothed(model: Node, data: Node) -> None:
     """Past counts that a transform has smoothed would tell of the bins that are to be predicted, or be others than
     those that an evaluation observes."""

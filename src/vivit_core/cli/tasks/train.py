@@ -27,8 +27,7 @@ from vivit_core.cli.recordings import (
     check_scorable,
     make_datamodule,
     read_to_train_on,
-    refuse_mixed_places,
-    refuse_smoothed,
+    refuse_combined,
 )
 from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, where_to_train
@@ -218,8 +217,7 @@ def fit(
     processes : the processes that train.
     """
     check_scorable(predict, data)
-    refuse_smoothed(model, data)
-    refuse_mixed_places(model, data)
+    refuse_combined(model, data)
     seed_everything(context.seed, workers=True, verbose=False)
     machine = context.settings["trainer"]
     device, budget = machine_of(machine, announce=True)
