@@ -353,6 +353,7 @@ def missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unit_scores, "METRICS", (*unit_scores.METRICS, Missed()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("missed")
 def test_a_metric_is_a_class_and_a_line(tmp_path: Path) -> None:
     """All that shows scores derives from the metrics."""

@@ -73,6 +73,7 @@ def test_units_are_chosen_by_id_or_by_their_spikes() -> None:
         chosen_columns([first], [])
 
 
+@pytest.mark.slow
 def test_recordings_without_a_chosen_unit_are_left_out(tmp_path: Path) -> None:
     model, data = data_with(tmp_path, {"dark": 0, "good": None})
     data.specs[0] = replace(data.specs[0], unit_ids=("q", "r", "s", "t"))

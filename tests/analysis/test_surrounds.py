@@ -132,6 +132,7 @@ def test_maps_at_the_true_places_are_like_the_truth(recording: Recording) -> Non
     assert elsewhere["surround"].summary()["correlation"] < found["surround"].summary()["correlation"] - 0.1
 
 
+@pytest.mark.slow
 def test_the_study_draws_maps_beside_the_truth(recording: Recording, tmp_path: Path) -> None:
     """A picture for each kind of context; who uses no surround is told so, and the report has a table."""
     twin, test = looking(recording, recording.truth("center_px")), recording.info.trials.of("test")

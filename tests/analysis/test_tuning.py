@@ -111,6 +111,7 @@ def test_size_tuning_without_a_surround(found: Any) -> None:
     assert preferred["blank_hz"] == pytest.approx(0.05 * RATE_HZ, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_twin_that_comes_with_the_package_prefers_what_its_units_do() -> None:
     """At a contrast below that at which its units answer half of their most. At 0.25 they answer alike to most spatial
     frequencies, and the true neurons themselves are half an octave from those of their filters."""

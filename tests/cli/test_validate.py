@@ -97,6 +97,7 @@ def wrong_for(value):
     return ["abc", 3] if isinstance(value, list) else []
 
 
+@pytest.mark.slow
 def test_every_value_of_a_wrong_type_is_named(compose):
     settings = compose()
     # A group's settings are wrong at once: all its problems are told. Those of the root are told before any group's.

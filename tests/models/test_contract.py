@@ -199,6 +199,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "likelihood": testing.check_likelihood,
 }
 SHIPPED = [(group, path.stem) for group in CHECKS for path in sorted((CONF / group).glob("*.yaml"))]
+LARGE = ("model", "vivit_baseline")
 
 
 def test_every_group_of_parts_has_its_check() -> None:
@@ -206,7 +207,10 @@ def test_every_group_of_parts_has_its_check() -> None:
     assert {"model", "readout", "likelihood"} | within == set(CHECKS)
 
 
-@pytest.mark.parametrize(("group", "name"), SHIPPED, ids=map("=".join, SHIPPED))
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [pytest.param(*of, marks=[pytest.mark.slow] if of == LARGE else [], id="=".join(of)) for of in SHIPPED],
+)
 def test_what_is_shipped_keeps_the_contract(group: str, name: str, compose: Any) -> None:
     settings = compose(f"{group}={name}")
     node = settings

@@ -217,6 +217,7 @@ def test_a_unit_whose_validation_trials_become_worse_keeps_its_filters(
     assert alone(made, own, recording)[:3].min() > 0.2
 
 
+@pytest.mark.slow
 def test_a_unit_without_valid_validation_bins_keeps_what_was_fitted(
     recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +273,7 @@ def test_they_are_found_in_what_the_eye_saw(tmp_path: Path, monkeypatch: pytest.
     assert np.abs(moved - seen[10:90])[inside].mean() < 0.25 * np.abs(plain - seen[10:90])[inside].mean()
 
 
+@pytest.mark.slow
 def test_what_was_found_is_kept_for_the_next_training(
     recording: Recording, spec: RecordingSpec, ln: LN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +337,7 @@ def test_short_recordings_and_odd_trials_are_fitted_too(
         assert alone(made, own, recording)[:3].min() > 0.2, name
 
 
+@pytest.mark.slow
 def test_pieces_are_the_same_kept_or_not_and_as_many_are_learned_from_as_fit(
     recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +363,7 @@ def test_pieces_are_the_same_kept_or_not_and_as_many_are_learned_from_as_fit(
     assert bins / 5 < few < bins / 2
 
 
+@pytest.mark.slow
 def test_weights_of_other_units_stay_as_they_are(recording: Recording, spec: RecordingSpec, ln: LN) -> None:
     made, own = begun(recording, spec, ln)
     bias_U = made.readout("a").bias

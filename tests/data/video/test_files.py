@@ -62,6 +62,7 @@ for _ in range(1500):
 """
 
 
+@pytest.mark.slow
 def test_a_video_that_is_left_early_is_closed(tmp_path: Path) -> None:
     """The codec's threads are at work then, and nothing that they wait for may be held: one in some hundred hung."""
     path = write(tmp_path / "a.mkv", gray())
