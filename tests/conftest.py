@@ -17,9 +17,14 @@ from typing import Any
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hypothesis import settings
 
 from vivit_core.cli import schema, validate
 from vivit_core.parts.build import build
+
+# A busy machine is no failure of what is tested.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # The default data set in small: made in about a second.
 TINY_RECORDINGS = [
