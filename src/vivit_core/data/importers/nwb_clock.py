@@ -40,8 +40,8 @@ def make_clock(
     ----------
     times_F : onsets, s, rising.
     rate_hz : bins a second, about; None for one bin in the median time between frames.
-    longest_frame_s : a frame that stays longer is shown for the median time and followed by a gap; one number, or one a
-        frame.
+    longest_frame_s : a frame that stays longer is shown for the median time of the others, and followed by a gap; one
+        number, or one a frame.
     notes : lines on what was repeated are added.
 
     Raises
@@ -58,17 +58,21 @@ def make_clock(
             "rate (null), and let data.frame_rate_hz bring it down"
         )
     gap_F = np.append(stay_F > np.broadcast_to(longest_frame_s, times_F.shape)[:-1], False)
-    stay_F = np.append(stay_F, median)
-    stay_F[gap_F] = median
-    bins_F = np.rint(stay_F * rate).astype(np.int64)
-    own_hz = _rate_of(stay_F, bins_F)
-    if rate_hz is not None and abs(own_hz - rate_hz) > APART * rate_hz:
+    bins_F = np.rint(np.append(stay_F, 0.0) * rate).astype(np.int64)
+    timed_F = np.append(~gap_F[:-1], False)  # how long others were shown, before a gap or at the end, nobody knows
+    timed = (stay_F[timed_F[:-1]], bins_F[timed_F]) if bins_F[timed_F].any() else None
+    own_hz = _rate_of(*timed) if timed else rate
+    if rate_hz is not None and timed and abs(own_hz - rate_hz) > APART * rate_hz:
         raise ValueError(
             f"importer.frame_rate_hz: {rate_hz:g} bins a second do not fit the stimulus: a frame stays for a whole "
-            f"number of bins, which makes {own_hz:g} of them; {_that_fit(stay_F, median, rate_hz)}, and let "
+            f"number of bins, which makes {own_hz:g} of them; {_that_fit(timed[0], median, rate_hz)}, and let "
             "data.frame_rate_hz bring it down"
         )
-    own = np.rint(median * rate)
+    # Whole bins of the others' length: a median between two stays may be none. A gap may be shorter than a picture.
+    own = max(1, round((float(np.median(timed[0])) if timed else median) * own_hz))
+    stay_F = np.append(stay_F, np.inf)
+    bins_F[~timed_F] = np.clip(np.minimum(stay_F[~timed_F] * own_hz, own), 1, None).astype(np.int64)
+    stay_F[~timed_F] = bins_F[~timed_F] / own_hz
     if (longer := int((bins_F > own).sum())) and own == 1:
         notes.append(f"{longer} frames stayed for more than one bin (dropped successors) and are repeated")
     if (shorter := int((bins_F == 0).sum())) > 0:
