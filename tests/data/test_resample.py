@@ -19,11 +19,12 @@ from vivit_core.data.resample import Clock, ResampledRecording
 from vivit_core.data.transforms import Contrast, RaisedCosines, Smooth, SmoothTargets, SplitBySign, Velocity
 
 TRIALS = Trials([0, 13, 45, 80], [13, 41, 80, 120], ["a", "b", "c", "d"], ["train", "train", "val", "test"])
-RATES = [100.0, 50.0, 100 / 3, 40.0, 60.0, 99.97, 8.0]
+RATES = [100.0, 50.0, 100 / 3, 40.0, 60.0, 99.0, 8.0]
+NEAR = {99.97: 1, 99.6: 1, 50.2: 2, 49.8: 2}  # within .5 % of 100 Hz, or of half of that
 
 
 def ratio(wanted: float) -> Fraction:
-    return Fraction(100.0 / wanted).limit_denominator(1000)
+    return Fraction(NEAR[wanted]) if wanted in NEAR else Fraction(100.0 / wanted).limit_denominator(1000)
 
 
 def file_with_gaps(make: Callable[..., Path]) -> Path:
@@ -36,7 +37,7 @@ def file_with_gaps(make: Callable[..., Path]) -> Path:
     )
 
 
-@pytest.mark.parametrize("wanted", RATES)
+@pytest.mark.parametrize("wanted", [*RATES, *NEAR])
 def test_each_bin_is_made_of_the_time_it_covers(make: Callable[..., Path], wanted: float) -> None:
     path = file_with_gaps(make)
     stored, view = Recording(path), ResampledRecording(path, wanted)
@@ -62,6 +63,18 @@ def test_each_bin_is_made_of_the_time_it_covers(make: Callable[..., Path], wante
         whole = start + (high - low) * width  # what is left at the trial's end is dropped
         if width.denominator == 1:
             np.testing.assert_array_equal(clip["counts"].sum(0), counts[start : int(whole)].sum(0))
+
+
+@pytest.mark.parametrize("wanted", [100.4, 100.6])
+def test_a_file_a_little_slower_than_asked_is_taken_as_it_is(make: Callable[..., Path], wanted: float) -> None:
+    path = make(trials=TRIALS)
+    if wanted > 100.5:
+        with pytest.raises(ValueError, match=r"it has 100 Hz and the model 100\.6 Hz; counts cannot be made finer"):
+            ResampledRecording(path, wanted)
+        return
+    view = ResampledRecording(path, wanted)
+    assert view.clock.same and view.info.frame_rate_hz == 100
+    np.testing.assert_array_equal(view.counts(0, 120), Recording(path).counts(0, 120))
 
 
 @given(st.data())

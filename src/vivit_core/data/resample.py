@@ -17,7 +17,16 @@ from vivit_core.data.recording.format import ContextWeights, Trials, has_bins, i
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
 
-STEPS = 1000  # a ratio of rates is a fraction with at most this denominator: rates 0.05 % apart count as equal
+STEPS = 1000  # a ratio of rates is a fraction with at most this denominator
+CLOSE = 0.005  # a ratio that is this near to a whole number, as a fraction, counts as one: screens have 59.94 Hz, or 60.02
+
+
+def ratio_of(file_hz: float, model_hz: float) -> Fraction:
+    """Bins of a file, or frames of a video, in a bin of the model."""
+    if file_hz < model_hz:
+        return 1 / ratio_of(model_hz, file_hz)
+    ratio, whole = file_hz / model_hz, round(file_hz / model_hz)
+    return Fraction(whole) if abs(ratio - whole) <= CLOSE * whole else Fraction(ratio).limit_denominator(STEPS)
 
 
 class Clock:
@@ -38,7 +47,7 @@ class Clock:
     """
 
     def __init__(self, trials: Trials, n_frames: int, frame_rate_hz: float, wanted_hz: float) -> None:
-        ratio = Fraction(frame_rate_hz / wanted_hz).limit_denominator(STEPS)
+        ratio = ratio_of(frame_rate_hz, wanted_hz)
         if ratio < 1:
             raise ValueError(
                 f"it has {frame_rate_hz:g} Hz and the model {wanted_hz:g} Hz; counts cannot be made finer: "

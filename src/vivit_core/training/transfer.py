@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vivit_core.data.resample import ratio_of
 from vivit_core.models.frames import common_frame_size
 from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import class_of
@@ -121,7 +122,7 @@ def pretrained(twin: Twin, content: Mapping[str, Any], path: str | Path) -> Pret
     """
     known = [RecordingSpec.from_dict(values) for values in content["twin"]["recordings"]]
     there, here = known[0], next(iter(twin.specs.values()))
-    if here.frame_rate_hz != there.frame_rate_hz:
+    if ratio_of(here.frame_rate_hz, there.frame_rate_hz) != 1:
         raise ValueError(
             f"init_from={path}: its core was trained at {there.frame_rate_hz:g} frames a second, and these recordings "
             f"have {here.frame_rate_hz:g}; set data.frame_rate_hz={there.frame_rate_hz:g} to resample them"
