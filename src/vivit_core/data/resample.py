@@ -18,7 +18,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
 
 STEPS = 1000  # a ratio of rates is a fraction with at most this denominator
-CLOSE = 0.005  # a ratio that is this near to a whole number, as a fraction, counts as one: screens have 59.94 Hz, or 60.02
+CLOSE = 0.005  # a ratio that is so near to a whole number, as a fraction, counts as one: screens have 59.94 or 60.02 Hz
 
 
 def ratio_of(file_hz: float, model_hz: float) -> Fraction:
