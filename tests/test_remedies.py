@@ -166,15 +166,15 @@ def data_of(*files: Path, **changed: Any) -> RecordingsDataModule:
 
 
 def test_a_rate_above_a_recordings_own(tmp_path):
-    path = recording(tmp_path / "a.h5", rate=29.97)
-    with pytest.raises(ValueError, match=r"set data\.frame_rate_hz to 29\.97 or less"):
+    path = recording(tmp_path / "a.h5", rate=29.5)
+    with pytest.raises(ValueError, match=r"set data\.frame_rate_hz to 29\.5 or less"):
         data_of(path, frame_rate_hz=30.0).setup()
-    data_of(path, frame_rate_hz=29.97).setup()
+    data_of(path, frame_rate_hz=29.5).setup()
 
 
 def test_a_trained_twin_keeps_its_rate(tmp_path):
     """No setting of an evaluation helps, so none is proposed for it; a training at the lower rate does."""
-    fast, slow = recording(tmp_path / "a.h5", rate=30.0), recording(tmp_path / "b.h5", rate=29.97)
+    fast, slow = recording(tmp_path / "a.h5", rate=30.0), recording(tmp_path / "b.h5", rate=29.5)
     trained = data_of(fast)
     trained.setup()
     evaluated = data_of(slow)
@@ -182,8 +182,8 @@ def test_a_trained_twin_keeps_its_rate(tmp_path):
     with pytest.raises(ValueError) as error:
         evaluated.setup()
     said = str(error.value)
-    assert "train one with data.frame_rate_hz=29.97 or below" in said and "set data.frame_rate_hz" not in said
-    trained = data_of(fast, frame_rate_hz=29.97)
+    assert "train one with data.frame_rate_hz=29.5 or below" in said and "set data.frame_rate_hz" not in said
+    trained = data_of(fast, frame_rate_hz=29.5)
     trained.setup()
     evaluated.configure(specs=trained.specs)
     evaluated.setup()
