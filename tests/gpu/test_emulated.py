@@ -158,7 +158,7 @@ def no_threads():
 @pytest.mark.parametrize("history", [SPIKES, POPULATION], ids=["spikes", "population"])
 def test_the_last_fits_on_the_gpu_equal_the_cpus(history, tmp_path, monkeypatch, request):
     model = MODELS["gains"] | {"history": history, "latent": LATENT}
-    monkeypatch.setattr(regression, "threads_for_units", no_threads)
+    monkeypatch.setattr(regression, "a_core_each", no_threads)
     monkeypatch.setattr(latent_fit, "STEPS", 5)
     recording, found = None, []
     for device in ("cpu", "cuda"):

@@ -5,9 +5,7 @@ Shape letters: T bins, H W pixels, U units, M members of a bank, P pixels of a s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,21 +13,10 @@ from torch.nn import functional as F
 
 from vivit_core.models.pairs import ENERGIES, Pairs, energies
 from vivit_core.models.solving import solve_positive
+from vivit_core.system.threads import a_core_each, go_on
 
 SOME = 3  # one trial in so many tells one place from the next
 RIDGE = 1e-3  # in units of a feature's variance
-
-
-@contextmanager
-def threads_for_units() -> Iterator[ThreadPoolExecutor]:
-    """Where a unit's products are small, a thread a unit uses the cores far better than threads inside the products."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
 
 
 def energy_pairs(
@@ -56,6 +43,7 @@ def energy_pairs(
     found = Pairs(torch.full((units,), -1), centers_U2.round().long())
 
     def find(unit: int) -> None:
+        go_on()
         center = found.center_U2[unit]
         best, gain = best_at(unit, center)
         if not gain > 0:
@@ -72,7 +60,7 @@ def energy_pairs(
         gain_M = explained(shown, unit, place, courses_2L, bank_M2PP)
         return int(gain_M.argmax()), float(gain_M.max())
 
-    with threads_for_units() as pool:
+    with a_core_each() as pool:
         for _ in pool.map(find, wanted):
             pass
     return found

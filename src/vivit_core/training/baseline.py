@@ -19,13 +19,13 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import LN, LNReadout, lags_of
 from vivit_core.parts.groups import class_of
 from vivit_core.rf import movie, regression, stretches
-from vivit_core.rf.energy_pairs import threads_for_units
 from vivit_core.rf.regression import unit_centers
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.activity import spared
 from vivit_core.system.kept import SWITCH, Arrays, Kept, user_kept
 from vivit_core.system.terminal import track
+from vivit_core.system.threads import a_core_each
 from vivit_core.training import ln_fitter
 from vivit_core.training.ln_fitter import Fitter
 
@@ -182,7 +182,7 @@ def fit_recording(
     if not val.use_TU.any():
         train, val = train.held_out(HELD_OUT)
     fitter = Fitter(readout, train, val, centers_U2, courses_UL)
-    with threads_for_units() as pool:
+    with a_core_each() as pool:
         done = pool.map(fitter.fit, range(spec.n_units))
         for _ in track(done, f"LN {spec.recording_id}", spec.n_units, disable=not progress):
             pass

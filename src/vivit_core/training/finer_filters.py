@@ -26,7 +26,7 @@ from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.ln import laid_into_frame
 from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import Gabors, energies
-from vivit_core.rf.energy_pairs import threads_for_units
+from vivit_core.system.threads import a_core_each, go_on
 
 STEPS, LEAST_STEPS = 160, 20
 MOST_UNITS = 512  # of all recordings, for whom so many are made: about a third of a second of a core a unit
@@ -114,7 +114,7 @@ def refine(
         with torch.no_grad():
             finer.take_over(own, bias_U)
 
-    with threads_for_units() as pool:
+    with a_core_each() as pool:
         for _ in pool.map(learn, groups):
             pass
 
@@ -167,6 +167,7 @@ class Finer:
             with torch.no_grad():
                 filtered = [self.filtered(x[None])[0] for x in shown.contrast]
         for step in range(steps):
+            go_on()
             course = min(1.0, (step + 1) / (WARM_UP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = course * group["peak"]

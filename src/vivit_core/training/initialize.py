@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ from vivit_core.rf.eye_shift import shift_by_position
 from vivit_core.rf.regression import CLEAR, unit_centers, varies
 from vivit_core.rf.stretches import ShiftPx
 from vivit_core.specs import Clips
+from vivit_core.system.activity import spared
 from vivit_core.system.kept import Kept
+from vivit_core.system.threads import side_by_side
 from vivit_core.training.behavior_directions import begin_behavior_gains
 from vivit_core.training.finer_filters import steps_for
 from vivit_core.training.own_filters import Known, begin_own_filters
@@ -45,6 +48,9 @@ SCALE_FRAMES = 256  # frames of each recording on which the stem's scale is set
 
 
 SCALE_TRIALS = 16  # trials that are tried for them, where the first ones show no contrast
+
+
+AT_ONCE = 4  # recordings; each takes up to about a gigabyte
 
 
 RESPONSE_TRIALS, RESPONSE_BINS = 64, 1024  # training trials, and bins of each, from which likelihoods start
@@ -73,34 +79,21 @@ def initialize_from_data(
     """
     core = twin.core
     frontend: Frontend | None = getattr(core, "frontend", None)
-    courses, clear, found = [], [], 0
     steps = steps_for(sum(recording.info.n_units for recording in recordings))
-    for recording in recordings:
+
+    def start(recording: Recording) -> Started:
+        return start_recording(twin, recording, ln, steps, max_frames, kept)
+
+    started = side_by_side(start, recordings, AT_ONCE)
+    for recording, begun in zip(recordings, started, strict=True):  # in turn, as readouts may draw by chance
         spec = twin.specs[recording.info.recording_id]
-        duration_s = DURATION_S if frontend is None else frontend.lags / spec.frame_rate_hz
-        shift_px = start_shift(twin, recording, duration_s, max_frames)
-        centers_U2, courses_UL, snr_U = unit_centers(
-            recording, spec, duration_s=duration_s, max_frames=max_frames, shift_px=shift_px
-        )
         scale = np.array(twin.frame_size[::-1]) / np.array(spec.frame_shape[:0:-1])
-        counted = responses(recording)
-        twin.likelihood(spec.recording_id).initialize(*counted)
-        if twin.observes is not None:
-            twin.history(spec.recording_id).initialize(*counted)
-        clear.append(np.clip(snr_U - 1.0, 0.0, 3.0))
-        courses.append(courses_UL * np.sqrt(clear[-1])[:, None])
-        if twin.own_filters is not None:
-            linear = None if ln is None else ln.readout(spec.recording_id)
-            # Contrast energy placed them, or nothing did so clearly.
-            hidden = np.flatnonzero((~courses_UL.any(1) | (snr_U < CLEAR)) & (snr_U > 0)).tolist()
-            both_2L = principal_courses(courses[-1], 2)
-            found += begin_own_filters(twin, recording, Known(linear, hidden, centers_U2, both_2L), steps, kept)
-        if (own := twin.own_filter(spec.recording_id)) is not None:
-            finer_U2 = own.places().cpu().numpy()  # than an average's
-            centers_U2 = np.where(np.isfinite(finer_U2), finer_U2, centers_U2)
-        places_U2 = torch.as_tensor((centers_U2 + 0.5) * scale - 0.5)
-        twin.readout(spec.recording_id).initialize(places_U2, torch.as_tensor(clear[-1]))
+        places_U2 = torch.as_tensor((begun.places_U2 + 0.5) * scale - 0.5)
+        twin.readout(spec.recording_id).initialize(places_U2, torch.as_tensor(begun.clear_U))
+    courses, clear = [each.courses_UL for each in started], [each.clear_U for each in started]
     if twin.own_filters is not None and kept is not None:
+        if found := sum(each.found_before for each in started):
+            spared()
         log.info(
             "own filters: %s; kept in %s",
             f"{found} of {len(recordings)} recordings' were found before" if found else "found",
@@ -132,6 +125,53 @@ def initialize_from_data(
             part.normalize(
                 shown if before is None else before(shown) for shown in (contrast(twin, r) for r in recordings)
             )
+
+
+class Started(NamedTuple):
+    """What a recording's training trials tell.
+
+    Attributes
+    ----------
+    places_U2 : where units look, x and y in the file's pixels.
+    courses_UL : their time courses, those of clear ones larger.
+    clear_U : how clear their places are.
+    found_before : whether their own filters were kept.
+    """
+
+    places_U2: np.ndarray
+    courses_UL: np.ndarray
+    clear_U: np.ndarray
+    found_before: bool
+
+
+def start_recording(
+    twin: Twin, recording: Recording, ln: LN | None, steps: int, max_frames: int, kept: Kept | None
+) -> Started:
+    """Let what a recording has for itself start from its data, all but the readout. Draws nothing by chance."""
+    frontend: Frontend | None = getattr(twin.core, "frontend", None)
+    spec = twin.specs[recording.info.recording_id]
+    duration_s = DURATION_S if frontend is None else frontend.lags / spec.frame_rate_hz
+    shift_px = start_shift(twin, recording, duration_s, max_frames)
+    centers_U2, courses_UL, snr_U = unit_centers(
+        recording, spec, duration_s=duration_s, max_frames=max_frames, shift_px=shift_px
+    )
+    counted = responses(recording)
+    twin.likelihood(spec.recording_id).initialize(*counted)
+    if twin.observes is not None:
+        twin.history(spec.recording_id).initialize(*counted)
+    clear_U = np.clip(snr_U - 1.0, 0.0, 3.0)
+    clear_courses_UL = courses_UL * np.sqrt(clear_U)[:, None]
+    found = False
+    if twin.own_filters is not None:
+        linear = None if ln is None else ln.readout(spec.recording_id)
+        # Contrast energy placed them, or nothing did so clearly.
+        hidden = np.flatnonzero((~courses_UL.any(1) | (snr_U < CLEAR)) & (snr_U > 0)).tolist()
+        both_2L = principal_courses(clear_courses_UL, 2)
+        found = begin_own_filters(twin, recording, Known(linear, hidden, centers_U2, both_2L), steps, kept)
+    if (own := twin.own_filter(spec.recording_id)) is not None:
+        finer_U2 = own.places().cpu().numpy()  # than an average's
+        centers_U2 = np.where(np.isfinite(finer_U2), finer_U2, centers_U2)
+    return Started(centers_U2, clear_courses_UL, clear_U, found)
 
 
 def start_shift(twin: Twin, recording: Recording, duration_s: float, max_frames: int) -> ShiftPx | None:

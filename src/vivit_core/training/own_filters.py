@@ -26,8 +26,8 @@ from vivit_core.models.twin import Twin
 from vivit_core.rf import energy_pairs as search
 from vivit_core.rf.energy_pairs import energy_pairs
 from vivit_core.specs import Clips
-from vivit_core.system.activity import spared
 from vivit_core.system.kept import Arrays, Kept
+from vivit_core.system.threads import go_on
 from vivit_core.training import finer_filters, regression
 from vivit_core.training.finer_filters import Shown, refine
 from vivit_core.training.regression import (
@@ -126,8 +126,6 @@ def begin_own_filters(twin: Twin, recording: Recording, known: Known, steps: int
     made, old = kept.get(key_of(twin, retina, own, known, steps), arrays(), make)
     for part, value in found.items():
         value.copy_(torch.as_tensor(made[part]))
-    if old:
-        spared()
     return old
 
 
@@ -236,6 +234,7 @@ class Pieces:
         yield from map(self.piece, self.places)
 
     def piece(self, place: tuple[int, int]) -> Piece:
+        go_on()
         if place in self.kept:
             return self.kept[place]
         frames, counts_TU, valid_TU = read(self.recording, place, self.own.weight.device)

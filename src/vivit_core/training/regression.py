@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.solving import solve_positive
-from vivit_core.rf.energy_pairs import threads_for_units
+from vivit_core.system.threads import a_core_each
 
 GROUP = 2**25  # of some units', at four bytes, that are worked on at a time, by all threads together
 STEPS = 2  # of Fisher scoring with each prior, from where the one before ended
@@ -156,7 +156,7 @@ def fitted(fit: Callable[[slice], Fit], seen: Seen, groups: Sequence[slice]) -> 
 
     now: list[Tensor | None] = [None] * len(groups)
     prior, found = seen.first_prior(), []
-    with threads_for_units() as pool:
+    with a_core_each() as pool:
         for _ in range(1 + LEARNED):
             turns = list(pool.map(turn, groups, now, repeat(prior)))
             now = [each.weights_UK for each in turns]
