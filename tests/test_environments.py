@@ -329,7 +329,7 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path):
     assert "the same command starts it again" in str(stopped)
     run.last.touch()
     resume.note_failure(run, stopped)
-    assert f"continue with {setting('resume', run.last)} (resume=auto finds it)" in str(stopped)
+    assert f"continue with the same words and {setting('resume', run.last)} (resume=auto finds it)" in str(stopped)
     assert run.environment["ended"] == str(stopped)
     run.end_training(3)
     resume.note_failure(run, OSError("no space left"))  # in what follows it

@@ -391,7 +391,7 @@ def test_a_stopped_training_says_what_can_be_typed() -> None:
     path = Path("/a [lab]/ü=1/$x/last.ckpt")
     with pytest.raises(TrainingStopped) as stopped:
         StopSignals()._stop(trainer, path, frozenset())
-    said = re.search(r"continue with (.*) \(resume=auto finds it\)", str(stopped.value))
+    said = re.search(r"continue with the same words and (.*) \(resume=auto finds it\)", str(stopped.value))
     (word,) = shlex.split(said[1] if said else "")
     assert word.startswith("resume=") and composed(word) == str(path)
 

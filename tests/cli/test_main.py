@@ -185,6 +185,25 @@ def test_the_baseline_alone(command, tiny):
 
 
 @pytest.mark.slow
+def test_a_finished_run_stays_as_it_is_where_its_checkpoint_is_refused(command, tiny, tiny_files):
+    """Its own recordings were named, and the command that is to train for longer names none, or others."""
+    data = f"data.recordings=[{','.join(map(str, tiny_files))}]"
+    code, printed = command(*SMALL, data, "baseline=null")
+    assert code == 0, printed
+    run = run_folder(printed)
+    before = {name: (run / name).read_text() for name in ("finished.json", "trained.json", "environment.json")}
+    go_on = [*SMALL, "baseline=null", "trainer.epochs=9", f"resume={run / 'checkpoints' / 'last.ckpt'}"]
+    code, printed = command(*go_on)
+    assert code != 0 and "this command names none; give them again: data.recordings=[" in printed.replace("'", "")
+    assert "simulating" not in printed
+    code, printed = command(*go_on, f"data.recordings=[{tiny_files[1]}]")
+    assert code != 0 and "its training is of other recordings, or other units" in printed and "(sim0)" in printed
+    code, printed = command(*go_on, data, "optim.betas=[0.9,0.9]", "model.embedding_dim=48")
+    assert code != 0 and "this training cannot be continued from it" in printed, printed
+    assert {name: (run / name).read_text() for name in before} == before
+
+
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_resume_auto_continues(tiny, tmp_path):
     """In a process of its own, as a user does it."""
     words = [
@@ -333,7 +352,8 @@ def test_only_our_own_value_errors_are_a_users_mistakes():
 def test_a_twin_with_a_history_trains_and_says_what_was_observed(command, tiny, tiny_files, tmp_path):
     """Its scores without and with past counts, a stream that is told them, and a video on which it is fed its own."""
     parts = ["model/history=population", "model/latent=shared_gain", "model.latent.hold=5"]
-    words = [*tiny, "trainer=debug", *parts, f"data.recordings=[{tiny_files[0]}]"]
+    # A last fit would find that past counts tell nothing here, and take their weights away.
+    words = [*tiny, "trainer=debug", *parts, f"data.recordings=[{tiny_files[0]}]", "callbacks.readouts=null"]
     code, printed = command(*words, "hydra.run.dir=run")
     assert code == 0 and "with past counts of the population observed" in printed, printed
     assert "noise correlations of" in printed

@@ -14,6 +14,7 @@ KEYS = {
     "model.tokenizer.stem.stride",
     "model.tokenizer.patch_size",
     "model.tokenizer.cell",
+    "model.window",
     "data.clip_length",
     "data.burn_in",
     "trainer.cpu.batch_size",
@@ -55,6 +56,7 @@ def test_what_suits_recordings(sizes: Sizes, clip: int, burn_in: int, clips: int
     found = chosen(sizes)
     assert (found["data.clip_length"], found["data.burn_in"]) == (clip, burn_in)
     assert found["trainer.cpu.batch_size"] == clips
+    assert found["model.window"] == clip  # what lies further back no clip ever showed
 
 
 @pytest.mark.parametrize(

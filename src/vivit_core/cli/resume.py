@@ -11,11 +11,13 @@ from lightning.pytorch.callbacks import Callback
 from vivit_core.cli import runs
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
+from vivit_core.cli.scaled import TRAINED_ON
 from vivit_core.cli.schema import Budget
 from vivit_core.cli.search import is_trial
 from vivit_core.cli.validate import fingerprint
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.names import setting
+from vivit_core.specs import RecordingSpec
 from vivit_core.system.stops import Stopped, TrainingPruned, TrainingStopped
 from vivit_core.training.callbacks.checkpoints import has_ended
 
@@ -74,6 +76,7 @@ def run_of(resume: Path, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | 
             )
         checkpoint = whole
     content = read_checkpoint(checkpoint)
+    refuse_simulated(resume, content, settings)
     if not in_its_run:
         raise ValueError(
             f"resume={resume}: a training continues in its own run folder, and {run.path} is none; "
@@ -86,6 +89,32 @@ def run_of(resume: Path, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | 
             f"set trainer.epochs={seen} or more"
         )
     return continued(run, checkpoint)
+
+
+def refuse_simulated(resume: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with simulated recordings where those of the training have names, before any is simulated."""
+    then, now = (each.get("data", {}) for each in (content["settings"], settings))
+    if not (now.get("root") or now.get("recordings")):
+        for name in ("root", "recordings"):
+            if said := then.get(name):
+                raise ValueError(
+                    f"resume={resume}: its training is of recordings of your own, and this command names none; give "
+                    f"them again: {setting(f'data.{name}', said)}"
+                )
+
+
+def refuse_other_recordings(checkpoint: Path, content: Mapping[str, Any], specs: Mapping[str, RecordingSpec]) -> None:
+    """Refuse a checkpoint of other recordings, or other units, before anything of its run is changed."""
+    trained = {str(each["recording_id"]): list(each["unit_ids"]) for each in content["twin"]["recordings"]}
+    here = {name: list(spec.unit_ids) for name, spec in specs.items()}
+    if trained == here:
+        return
+    differs = [name for name in {**trained, **here} if trained.get(name) != here.get(name)]
+    raise ValueError(
+        f"{checkpoint}: its training is of other recordings, or other units of them, than this command names "
+        f"({', '.join(differs[:4])}{', …' if len(differs) > 4 else ''}); give the data as then, which its run's "
+        "config.yaml holds, or begin a new training (init_from takes over its core)"
+    )
 
 
 def again(run: runs.Run, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | None]:
@@ -122,7 +151,10 @@ def is_trained(run: runs.Run, content: Mapping[str, Any], settings: Mapping[str,
 
 def note_failure(run: runs.Run, error: BaseException) -> None:
     """Why a training ended, into its run's record; and how to go on, where there is a checkpoint."""
-    go_on = f"continue with {setting('resume', run.last)} (resume=auto finds it)" if run.last.is_file() else ""
+    if run.finished:  # and this one had not begun to change it
+        return
+    go_on = f"continue with the same words and {setting('resume', run.last)} (resume=auto finds it)"
+    go_on = go_on if run.last.is_file() else ""
     if isinstance(error, Stopped):
         error.remedy = go_on or error.remedy
     elif isinstance(error, Exception) and not isinstance(error, TrainingStopped | TrainingPruned) and go_on:
@@ -134,12 +166,22 @@ def note_failure(run: runs.Run, error: BaseException) -> None:
 
 class KeepSettings(Callback):
     """Keeps the plain configuration in each checkpoint, so that a checkpoint alone can be evaluated; and notes in the
-    run folder that a training continues, once the checkpoint has proved to be this model's."""
+    run folder that a training begins or continues, once the checkpoint has proved to be this model's.
 
-    def __init__(self, context: RunContext, continues: bool) -> None:
-        self.context, self.continues = context, continues
+    Parameters
+    ----------
+    context, run : of the training.
+    continues : whether it goes on.
+    learns : what it learns from, to be noted as well (:func:`vivit_core.cli.scaled.trained_on`).
+    """
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def __init__(self, context: RunContext, run: runs.Run, continues: bool, learns: Mapping[str, Any]) -> None:
+        self.context, self.run, self.continues, self.learns = context, run, continues, learns
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.run.begin_training()
+            runs.note(self.run, TRAINED_ON, self.learns)
         if self.continues:
             self.context.describe(trains=True, continues=True)
 

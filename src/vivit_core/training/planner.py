@@ -106,6 +106,8 @@ def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choi
         if key in free:
             cell = settled(key, *stride_of(sizes, cell))
     clip = settled("data.clip_length", *clip_length(sizes))
+    if "model.window" in free:
+        settled("model.window", clip, "frames that attention looks back over: as many as a clip has, and so has seen")
     patch, coarse = value_at(settings, "model.tokenizer.patch_size"), value_at(settings, "model.tokenizer.cell")
     if patch is not None:
         settled("model.tokenizer.patch_size", *patch_of(sizes, patch, cell, clip))

@@ -30,8 +30,8 @@ from vivit_core.cli.recordings import (
     refuse_combined,
 )
 from vivit_core.cli.refusal import refuse_unfit
-from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, where_to_train
-from vivit_core.cli.scaled import TRAINED_ON, trained_on
+from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, refuse_other_recordings, where_to_train
+from vivit_core.cli.scaled import trained_on
 from vivit_core.cli.schema import PathName, Share
 from vivit_core.cli.search import trial_of
 from vivit_core.cli.trained import is_fitted_alone, teacher_in
@@ -242,8 +242,6 @@ def fit(
     twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
     twin.check_geometry(datamodule.clip_length)
     optimization.check(twin)
-    if processes.rank == 0:
-        runs.note(run, TRAINED_ON, trained_on(twin, datamodule))
     if teacher is not None:
         teacher.check(twin)
         tell(f"learns from {teacher}")
@@ -256,6 +254,8 @@ def fit(
         )
         twin.core.compile_blocks()
     content = read_checkpoint(checkpoint) if checkpoint is not None else None
+    if checkpoint is not None and content is not None:
+        refuse_other_recordings(checkpoint, content, twin.specs)
     complete = content is not None and is_trained(run, content, context.settings, budget)
     ahead = foretold(model, baseline, datamodule, budget, f"{processes.size} {device}", content)
     if not complete:
@@ -297,7 +297,7 @@ def fit(
         folder=run.path,
         callbacks=[
             *watching.values(),
-            KeepSettings(context, checkpoint is not None),
+            KeepSettings(context, run, checkpoint is not None, trained_on(twin, datamodule)),
             begun,
             *searched,
         ],
@@ -311,8 +311,6 @@ def fit(
             if processes.rank == 0:
                 keeper.remove_unknown(trainer)
     else:
-        if processes.rank == 0:
-            run.begin_training()
         if checkpoint is not None and content is not None:
             check_restorable(checkpoint, content, module)
         began, before = time.monotonic(), content["global_step"] if content is not None else 0

@@ -101,7 +101,7 @@ class StopSignals(Callback):
             path,
             f"stopped after step {trainer.global_step} of {total:.0f} "
             f"(epoch {min(trainer.current_epoch + 1, trainer.max_epochs or 1)}, {minutes:.1f} min in this run); "
-            f"{_best(trainer)}continue with {setting('resume', path)} (resume=auto finds it)",
+            f"{_best(trainer)}continue with the same words and {setting('resume', path)} (resume=auto finds it)",
             received,
         )
 
