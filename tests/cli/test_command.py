@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from vivit_core.cli import command as words_and_folders
 from vivit_core.cli import main as cli_main
-from vivit_core.cli import resume, runs, schema, sweeps
-from vivit_core.cli.context import RunContext
+from vivit_core.cli import resume, runs, schema, sweeps, validate
+from vivit_core.cli.context import RunContext, budget_record
 from vivit_core.cli.schema import ConfigError
 from vivit_core.cli.sweeps import Job
 from vivit_core.cli.tasks import plan, train
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.models.checkpoint import WRITTEN, written_by
+from vivit_core.training.callbacks.checkpoints import save_checkpoint
 from vivit_core.training.monitors import check_monitors
 
 
@@ -240,7 +244,7 @@ def test_a_checkpoint_that_has_seen_more_epochs(seen, epochs, right, compose, tm
     run = runs.Run(tmp_path / "run")
     settings = compose("trainer=debug", f"trainer.epochs={epochs}")
     runs.describe(run, settings, [], "of the first")
-    content = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": seen}}}}}
+    content = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": seen}}}}, "settings": {}}
     monkeypatch.setattr(resume, "read_checkpoint", lambda path: content)
     if right:
         assert resume.run_of(run.last, settings) == (run, run.last)
@@ -249,6 +253,39 @@ def test_a_checkpoint_that_has_seen_more_epochs(seen, epochs, right, compose, tm
             ValueError, match=r"has seen 4 epochs, and trainer.epochs is 2; set trainer.epochs=4 or more"
         ):
             resume.run_of(run.last, settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "step", "continues"),
+    [
+        ((), 7, "begun on cuda, with 20 epochs of 200 steps, and cpu has another budget (6 of 108); continue it on a"),
+        ((), 648, "begun on cuda"),  # all steps of this machine's budget
+        ((), 4000, True),  # all of its own: only what follows is missing
+        (("trainer.epochs=20", "trainer.batch_size=16"), 7, "begun on cuda"),
+        (("trainer.epochs=20", "trainer.steps_per_epoch=200", "trainer.batch_size=16", "trainer.max_minutes=inf"), 7,
+         True),
+        (("trainer.device=cpu",), 7, "begun on cuda"),
+    ],
+)  # fmt: skip
+def test_a_training_of_a_gpu_is_not_continued_by_the_budget_of_a_cpu(
+    words, step, continues, compose, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run = runs.Run(tmp_path / "run")
+    settings = compose(*words)
+    begun = budget_record("cuda", schema.Budget(**settings["trainer"]["cuda"]))
+    runs.describe(run, settings, [], validate.fingerprint(settings), begun)
+    content = {WRITTEN: written_by(), "twin": {"model": {}}, "state_dict": {}, "loops": {}, "callbacks": {}}
+    save_checkpoint({**content, "global_step": step, "settings": settings}, run.last)
+    if continues is True:
+        assert resume.again(run, settings) == (run, run.last) == resume.run_of(run.last, settings)
+        return
+    with pytest.raises(ValueError, match=re.escape(continues)):
+        resume.again(run, settings)
+    with pytest.raises(ValueError, match=re.escape(f"or with resume={run.last} trainer.")) as refused:
+        resume.run_of(run.last, settings)
+    remedy = str(refused.value).rsplit(" or with ", 1)[1].split()[1:]
+    assert resume.run_of(run.last, compose(*words, *remedy)) == (run, run.last)
 
 
 # Sweeps and plans ---------------------------------------------------------------------------------------------------

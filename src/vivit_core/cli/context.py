@@ -165,3 +165,12 @@ def budget_record(device: str, budget: Budget) -> dict[str, Any]:
     """:func:`machine_of` as a training's environment.json keeps it; ``max_minutes`` is None where there is no limit."""
     minutes = None if math.isinf(budget.max_minutes) else budget.max_minutes
     return {"device": device, **asdict(budget), "max_minutes": minutes}
+
+
+def budget_recorded(record: Any) -> tuple[str, Budget] | None:
+    """What :func:`budget_record` noted; None where that is not known, as of a file that is another program's."""
+    try:
+        values = {**record, "max_minutes": math.inf if record["max_minutes"] is None else record["max_minutes"]}
+        return str(values.pop("device")), Budget(**values)
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from vivit_core.cli import runs
 from vivit_core.cli.console import console, tell
-from vivit_core.cli.context import RunContext, machine_of
+from vivit_core.cli.context import RunContext, budget_recorded, machine_of
 from vivit_core.cli.scaled import TRAINED_ON
 from vivit_core.cli.schema import Budget
 from vivit_core.cli.search import is_trial
@@ -51,7 +52,7 @@ def where_to_train(context: RunContext, resume: str | Path | None) -> tuple[runs
     searched = context.job is not None and is_trial(context.job)
     for found in () if searched else runs.unfinished(same):
         if (checkpoint := found.newest_whole(tell)) is not None:
-            return continued(found, checkpoint)
+            return continued(found, checkpoint, settings)
         tell(f"resume=auto: no checkpoint of {found.path} reads, so it cannot be continued")
     if (finished := next((run for run in same if run.finished), None)) is not None:
         console.print(f"resume=auto: the training of this configuration had already finished, in {finished.path}")
@@ -82,13 +83,7 @@ def run_of(resume: Path, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | 
             f"resume={resume}: a training continues in its own run folder, and {run.path} is none; "
             "give the path of a checkpoint where the training wrote it (…/checkpoints/last.ckpt), or resume=auto"
         )
-    seen, epochs = epochs_of(content), machine_of(settings["trainer"])[1].epochs
-    if seen > epochs:
-        raise ValueError(
-            f"resume={resume}: the checkpoint has seen {seen} epochs, and trainer.epochs is {epochs}; "
-            f"set trainer.epochs={seen} or more"
-        )
-    return continued(run, checkpoint)
+    return continued(run, checkpoint, settings)
 
 
 def refuse_simulated(resume: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -126,12 +121,42 @@ def again(run: runs.Run, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | 
     if (checkpoint := run.newest_whole(tell)) is None:
         tell(f"no checkpoint of {run.path} reads, so its training begins anew there")
         return run, None
-    return continued(run, checkpoint)
+    return continued(run, checkpoint, settings)
 
 
-def continued(run: runs.Run, checkpoint: Path) -> tuple[runs.Run, Path]:
+def continued(run: runs.Run, checkpoint: Path, settings: Mapping[str, Any]) -> tuple[runs.Run, Path]:
+    """The run goes on from this checkpoint, if it can here."""
+    content = read_checkpoint(checkpoint)
+    device, budget = machine_of(settings["trainer"])
+    if "loops" in content and not is_trained(run, content, settings, budget):  # an LN is fitted in one go
+        check_course(run, settings["trainer"], device, budget)
+        if (seen := epochs_of(content)) > budget.epochs:
+            raise ValueError(
+                f"{setting('resume', checkpoint)}: the checkpoint has seen {seen} epochs, and trainer.epochs is "
+                f"{budget.epochs}; set trainer.epochs={seen} or more"
+            )
     console.print(f"continues the run {run.path} from {checkpoint.name}")
     return run, checkpoint
+
+
+def check_course(run: runs.Run, trainer: Mapping[str, Any], device: str, budget: Budget) -> None:
+    """Refuse to continue the training of a GPU on a CPU, or the reverse, where that has another budget: its schedule
+    would break off or stretch. What the configuration sets for both was asked for."""
+    begun = budget_recorded(run.environment.get("budget"))
+    if begun is None or begun[0] == device:
+        return
+    other = {key: value for key, value in asdict(begun[1]).items() if value != getattr(budget, key)}
+    other.pop("precision", None)  # the weights are float32 in both
+    if all(trainer[key] is not None for key in other):
+        return
+    resume = setting("resume", run.last)
+    words = " ".join(setting(f"trainer.{key}", value) for key, value in other.items())
+    remedy = f"on a GPU, or with {resume} {words}" if device == "cpu" else f"with {resume} trainer.device=cpu"
+    raise ValueError(
+        f"{run.path}: this training was begun on {begun[0]}, with {begun[1].epochs} epochs of "
+        f"{begun[1].steps_per_epoch} steps, and {device} has another budget ({budget.epochs} of "
+        f"{budget.steps_per_epoch}); continue it {remedy}"
+    )
 
 
 def epochs_of(content: Mapping[str, Any]) -> int:
@@ -143,10 +168,14 @@ def epochs_of(content: Mapping[str, Any]) -> int:
 
 
 def is_trained(run: runs.Run, content: Mapping[str, Any], settings: Mapping[str, Any], budget: Budget) -> bool:
-    """Whether the training of these settings was over at this checkpoint, and what is missing comes after it."""
+    """Whether the training of these settings was over at this checkpoint, and what is missing comes after it.
+
+    ``budget`` is this machine's; the training may have been another's, with a budget of its own.
+    """
     if fingerprint(content["settings"]) != fingerprint(settings):
         return False  # continued under other settings, for example for more epochs
-    return run.ended_at(content["global_step"]) or has_ended(content, budget.epochs * budget.steps_per_epoch)
+    _, own = budget_recorded(run.environment.get("budget")) or ("", budget)
+    return run.ended_at(content["global_step"]) or has_ended(content, own.epochs * own.steps_per_epoch)
 
 
 def note_failure(run: runs.Run, error: BaseException) -> None:
