@@ -202,6 +202,8 @@ def test_the_end_of_a_training_is_seen_in_its_checkpoint():
     assert has_ended(content(10, **going_on), 10)
     assert has_ended(content(3, **{**going_on, "wait_count": 2}), 10)
     assert has_ended(content(3, **{**going_on, "stopped_epoch": 1}), 10)
+    assert not has_ended(content(3, wait_count=0, patience=0, stopped_epoch=0), 10)
+    assert has_ended(content(3, wait_count=1, patience=0, stopped_epoch=0), 10)
     assert not has_ended({"global_step": 3, "callbacks": {}}, 10)
 
 

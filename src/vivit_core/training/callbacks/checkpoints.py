@@ -248,6 +248,6 @@ def has_ended(checkpoint: Mapping[str, Any], steps: int) -> bool:
     if checkpoint["global_step"] >= steps:
         return True
     return any(
-        state.get("stopped_epoch", 0) > 0 or ("patience" in state and state["wait_count"] >= state["patience"])
+        state.get("stopped_epoch", 0) > 0 or ("patience" in state and state["wait_count"] >= max(1, state["patience"]))
         for state in checkpoint["callbacks"].values()
     )
