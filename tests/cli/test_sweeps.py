@@ -35,6 +35,7 @@ from vivit_core.cli.tasks import train
 from vivit_core.parts.build import build
 from vivit_core.plotting import style as plotting_style
 from vivit_core.system.stops import TrainingStopped
+from vivit_core.training import requeue as requeueing
 from vivit_core.training.requeue import requeue
 
 CONF = schema.conf_dir()
@@ -532,6 +533,30 @@ def test_requeue(executor, rank, state, signals, queued, monkeypatch, tmp_path):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("squeue", "queued"),
+    [
+        ("exec sleep 60", False),
+        (None, False),  # not installed
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", False),
+        ("echo x >>$0.asked; test $(wc -l <$0.asked) = 3 || exit 1; echo RUNNING", True),  # it was busy
+    ],
+)
+def test_a_scheduler_that_does_not_answer_is_one_line(squeue, queued, monkeypatch, tmp_path, capsys):
+    if squeue is not None:
+        (tmp_path / "squeue").write_text(f"#!/bin/sh\n{squeue}\n")
+        (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if squeue else str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setattr(requeueing, "TRY_S", 0.5)
+    monkeypatch.setattr(requeueing, "PAUSE_S", 0.0)
+    assert requeueing.runs_on() is queued
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == (0 if queued else 1)
+    assert queued or "resume=auto continues the training" in printed
 
 
 def test_the_plugin_alone_imports_little():

@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Set
 
+from vivit_core.system.plain import in_a_line
 from vivit_core.system.processes import is_first_rank
+
+TRIES, TRY_S, PAUSE_S = 3, 7.0, 1.0  # of squeue: together less than the 30 s that SLURM leaves between SIGTERM and kill
 
 
 def requeue(signals: Set[signal.Signals]) -> None:
@@ -41,9 +45,25 @@ def requeue(signals: Set[signal.Signals]) -> None:
 
 
 def runs_on() -> bool:
-    """Whether SLURM still counts this job as running: it has been signalled, but neither cancelled nor preempted."""
+    """Whether SLURM still counts this job as running: it has been signalled, but neither cancelled nor preempted.
+
+    Where SLURM does not answer, a line says that the job was not queued again.
+    """
     if os.environ["SUBMITIT_EXECUTOR"] != "slurm":
         return False
     question = ["squeue", "--noheader", "--jobs", os.environ["SLURM_JOB_ID"], "--format", "%T"]
-    answer = subprocess.run(question, capture_output=True, text=True, timeout=60, check=False, encoding="utf-8")
-    return answer.stdout.strip() == "RUNNING"
+    for left in reversed(range(TRIES)):
+        try:
+            answer = subprocess.run(question, capture_output=True, text=True, timeout=TRY_S, encoding="utf-8")
+            if answer.returncode == 0:
+                return answer.stdout.strip() == "RUNNING"
+            reason: Exception = RuntimeError(answer.stderr.strip() or f"exit code {answer.returncode}")
+        except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
+            reason = error
+        time.sleep(PAUSE_S if left else 0)
+    print(
+        f"squeue does not say whether this job still runs ({in_a_line(reason)}), so it is not queued again; "
+        "resume=auto continues the training",
+        flush=True,
+    )
+    return False
