@@ -234,6 +234,20 @@ def test_no_terminal_ends_a_program(tmp_path, shell, unbuffered):
         assert done.stdout.splitlines()[0] == b"? ? ? ?" and rb"\xb5" in done.stderr
 
 
+def test_a_reader_that_does_not_read_ends_no_program(tmp_path):
+    """A pipe that somebody has made non-blocking, as shells and runners do, and nobody empties."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        words = [sys.executable, "-c", SPEAK.replace("2000", "20000"), str(SRC), str(tmp_path / "kept")]
+        done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 0 and b"Error" not in done.stderr, done.stderr[-2000:]
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
 def test_a_user_whom_nobody_knows_gets_a_name(monkeypatch):
     def unknown(uid):
         raise KeyError(f"getpwuid(): uid not found: {uid}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,25 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 
+WAIT_S = 5.0  # for a reader of a non-blocking stream
+
+
 class Outlet(io.FileIO):
     """A standard stream. What cannot be written any more is lost, and the program goes on."""
 
+    _waits_s = WAIT_S  # none once a reader has kept it waiting, until there is room again: each line would take as long
+
     def write(self, data: Buffer, /) -> int:
-        """All of ``data``, or nothing where the reader has left."""
+        """As much of ``data`` as there is room for; all is lost where the reader has left, or does not read."""
         try:
-            return super().write(data)
+            written: int | None = super().write(data)
+            if written is None:  # non-blocking and full, which a BufferedWriter would raise
+                select.select([], [self], [], self._waits_s)
+                written = super().write(data)
+            self._waits_s = WAIT_S if written is not None else 0.0
         except OSError:
-            return memoryview(data).nbytes
+            written = None
+        return memoryview(data).nbytes if written is None else written
 
 
 def steady_streams() -> None:
