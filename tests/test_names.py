@@ -354,9 +354,12 @@ def test_a_table_reads_back(tmp_path: Path) -> None:
     assert table["n"].isna().tolist() == [row["n"] is None for row in rows]
     assert table["x"].isna().tolist() == [i % 2 == 1 for i in range(len(rows))]
     assert ",1," in (tmp_path / "a.csv").read_text().splitlines()[2]  # not 1.0
-    for damaged in (b"", b"a,b\n1,2,3\n4,5,6,7\n", b"\xff\xfe\x00", b"unit,bps\na,1\n"):
+    for damaged in (
+        b"", b"\xff\xfe\x00", b"id\r\n\xff\r\n", b"unit,bps\na,1\n", b'id,unit\r\n"a,1\r\n', b"id,unit\r\na,b,c\r\n",
+        b"a,b\n1,2,3\n4,5,6,7\n", b"id,unit\r\na,b,c,d\r\na,b\r\n1,2,3,4,5\r\n",
+    ):  # fmt: skip
         (tmp_path / "a.csv").write_bytes(damaged)
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path / "a.csv"))):
             read_table(tmp_path / "a.csv", text=("id",))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vivit_core.names import csv_text, text_of_csv
 from vivit_core.system.files import atomic_write
+from vivit_core.system.plain import in_a_line
 
 if TYPE_CHECKING:
     import pandas
@@ -45,9 +47,17 @@ def read_table(path: Path, text: Sequence[str] = ()) -> pandas.DataFrame:
     """
     import pandas
 
-    table = pandas.read_csv(
-        path, dtype=dict.fromkeys(map(csv_text, text), str), keep_default_na=False, na_values=[""], encoding="utf-8"
-    ).rename(columns=text_of_csv)
+    kinds: dict[Any, Any] = dict.fromkeys(map(csv_text, text), str)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pandas.errors.ParserWarning)  # of cells that have no heading
+            # Else the first column of rows with one cell too many would become their index.
+            table = pandas.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""], index_col=False)
+    except (ValueError, pandas.errors.ParserWarning) as error:  # also of bytes that are no UTF-8
+        raise ValueError(
+            f"{path}: not a table as CSV in UTF-8 ({in_a_line(error)}); save it as such, or let the task write it again"
+        ) from error
+    table = table.rename(columns=text_of_csv)
     if lacking := [name for name in text if name not in table.columns]:
         raise ValueError(f"{path}: has no column {', '.join(lacking)}")
     return table.assign(**{name: table[name].map(text_of_csv, na_action="ignore") for name in text})
