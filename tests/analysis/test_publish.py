@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -27,7 +28,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.statistics import training_statistics
 from vivit_core.models.load import checkpoint_of
-from vivit_core.models.published import CONFIG, WEIGHTS
+from vivit_core.models.published import CONFIG, WEIGHTS, weights_of
 from vivit_core.models.twin import Twin
 from vivit_core.system.tables import write_table
 
@@ -59,6 +60,13 @@ def evaluated(folder: Path, checkpoint: Path, **changed: Any) -> Path:
     return folder
 
 
+def of(folder: Path, twin: Twin) -> Path:
+    """The run folder as the evaluation of this twin leaves it."""
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"weights": weights_of(twin)}))
+    return folder
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
@@ -71,13 +79,14 @@ def best(run: Path) -> Path:
 
 def published(run: Path, twin: Twin, about: About = ABOUT, data: dict[str, Any] = DATA) -> tuple[Path, str]:
     out = run.parent / "out"
-    files = write_folder(out, twin, None, {"data": data}, scores_in(run, best(run)), about)
+    files = write_folder(out, twin, None, {"data": data}, scores_in(of(run, twin), twin, "checkpoint=x"), about)
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == set(files)
     return out, (out / "README.md").read_text()
 
 
 def test_scores_are_means_over_units_with_their_intervals(run: Path) -> None:
-    own = scores_in(run, best(run)).of["a"]
+    twin = made()
+    own = scores_in(of(run, twin), twin, "checkpoint=x").of["a"]
     bps = own["bps"]
     assert bps is not None and bps.mean == pytest.approx(BPS[1:].mean())
     # The mean of 4 of 4 evenly spaced values: a standard error of .112, so 95 % within .22.
@@ -135,14 +144,21 @@ def test_names_are_text_in_a_card() -> None:
 
 
 def test_scores_of_another_checkpoint_are_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"its scores are of .*best\.ckpt, and not of .*last\.ckpt"):
-        scores_in(run, run / "checkpoints" / "last.ckpt")
-    moved = tmp_path / "elsewhere" / "run"
-    moved.parent.mkdir()
-    run.rename(moved)
-    assert scores_in(moved, best(moved)).of["a"]["bps"] is not None  # a moved run folder is the same run
-    with pytest.raises(ValueError, match=r"has no summary\.json and no units\.csv, .* task=evaluate checkpoint="):
-        scores_in(tmp_path, best(moved))
+    """Whatever its path: jobs of two sweeps, and checkpoints in folders of their own, are called alike."""
+    one = made()
+    other = copy.deepcopy(one)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1e-3
+    with pytest.raises(ValueError, match=r"its scores are not of these weights"):  # of before it was said
+        scores_in(run, one, "checkpoint=x")
+    of(run, other)
+    again = r"not of these weights, .* names .*best\.ckpt\); run task=evaluate checkpoint=x average=true,"
+    with pytest.raises(ValueError, match=again):
+        scores_in(run, one, "checkpoint=x average=true")
+    moved = of(run, one).rename(tmp_path / "elsewhere")
+    assert scores_in(moved, one, "checkpoint=x").of["a"]["bps"] is not None
+    with pytest.raises(ValueError, match=r"has no summary\.json and no units\.csv, .* task=evaluate checkpoint=x,"):
+        scores_in(tmp_path, one, "checkpoint=x")
 
 
 def averaging(run: Path) -> Twin:
@@ -155,6 +171,8 @@ def averaging(run: Path) -> Twin:
         (run / name).write_text("{}")
     (run / "average").mkdir()
     evaluated(run / "average", best(run), average=True, bins=77)
+    of(run, twin)
+    of(run / "average", load_twin(best(run), average=True))
     return twin
 
 
@@ -179,27 +197,19 @@ def test_averaged_weights_are_published_with_their_own_scores(run: Path, capsys:
 
 def test_scores_of_the_other_weights_are_refused(run: Path) -> None:
     averaging(run)
-    with pytest.raises(ValueError, match=r"are of the trained weights, .* would be the averaged ones; .* average=true"):
+    with pytest.raises(ValueError, match=r"not of these weights, .*best\.ckpt\); run task=evaluate .* average=true,"):
         share(run, "mean", average=True, evaluation=run)
-    with pytest.raises(ValueError, match=r"are of the averaged weights, .* would be the trained ones"):
+    with pytest.raises(ValueError, match=r"not of these weights, .*best\.ckpt average=true\); run"):
         share(run, "plain", evaluation=run / "average")
     torch.save(checkpoint_of(made(modulator=None)), best(run))
     with pytest.raises(ValueError, match="holds no averaged weights; callbacks=ema keeps them"):
         share(run, "none", average=True)
 
 
-def test_an_evaluation_of_a_bare_name_is_of_no_other_run(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``task=evaluate checkpoint=best.ckpt`` in a folder of checkpoints: every run has one of that name."""
-    best(run).parent.mkdir()
-    best(run).touch()
-    monkeypatch.chdir(best(run).parent)
-    (tmp_path / "evaluation").mkdir()
-    evaluation = evaluated(tmp_path / "evaluation", Path(place_of(Path("best.ckpt"))))
-    assert scores_in(evaluation, Path("best.ckpt")).of
-    with pytest.raises(ValueError, match="and not of"):
-        scores_in(evaluation, tmp_path / "other" / "checkpoints" / "best.ckpt")
+def test_a_place_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("best.ckpt").touch()
+    assert place_of(Path("best.ckpt")) == str(tmp_path.resolve() / "best.ckpt")
     assert [place_of(Path(name)) for name in ("simulated", "hf://lab/twin")] == ["simulated", "hf:/lab/twin"]
 
 

@@ -5,11 +5,13 @@ Neither can run code. What is read is what a checkpoint holds (``checkpoint``), 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -96,6 +98,15 @@ def write_published(
 def named(prefix: str, model: nn.Module) -> dict[str, Tensor]:
     """A model's tensors, each whole and in its own memory."""
     return {f"{prefix}{name}": value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+
+
+def weights_of(model: nn.Module) -> str:
+    """A hash of a model's weights: alike on every device, and from whatever file it was loaded."""
+    found = hashlib.sha256()
+    for name, value in sorted(named("", model).items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()[:16]
 
 
 def shared(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -33,11 +33,13 @@ from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.repeats import RELIABLE
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
+from vivit_core.models.published import weights_of
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
 from vivit_core.system.tables import write_table
 
 METHODS = {  # what units.csv and summary.json hold, besides the metrics
+    "weights": "a hash of the weights that were scored; task=publish knows by it whose scores these are.",
     "bps_low": f"and bps_high: where {INTERVAL[1] - INTERVAL[0]:g} % of {RESAMPLES} resamplings of the recording's "
     f"stimuli put a unit's bits per spike, in at least {FEWEST} pieces of at most {PIECE_S:g} s, repeats together. A "
     f"unit that spikes in fewer than {FEWEST} pieces has none.",
@@ -206,7 +208,7 @@ def evaluate(
         "event": likelihood.event,
         "observed": "none",
     }
-    summary = summarize(rows, bins) | of_all | attention_of_all | common
+    summary = summarize(rows, bins) | of_all | attention_of_all | common | {"weights": weights_of(twin)}
     specs = {spec.recording_id: spec for spec in datamodule.specs}
     summary["recordings"] = {
         name: own | common | {"about": {word: getattr(specs[name], word) for word in ABOUT}}

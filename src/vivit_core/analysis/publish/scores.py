@@ -14,6 +14,8 @@ import numpy as np
 
 from vivit_core.analysis.bootstrap import interval
 from vivit_core.metrics.averages import mean_known
+from vivit_core.models.predictor import Predictor
+from vivit_core.models.published import weights_of
 from vivit_core.system.plain import read_plain
 from vivit_core.system.tables import read_table
 
@@ -49,21 +51,20 @@ class Scores:
     folder: Path
 
 
-def scores_in(folder: Path, checkpoint: Path, average: bool = False) -> Scores:
-    """The scores that an evaluation of a checkpoint left in its run folder.
+def scores_in(folder: Path, model: Predictor, how: str) -> Scores:
+    """The scores that an evaluation of a model left in its run folder.
 
     Parameters
     ----------
     folder : of ``task=evaluate``, or of the training, which ends with an evaluation.
-    checkpoint : that they should be of.
-    average : whether they should be of its averaged weights.
+    model : that they should be of.
+    how : the words that name it on the command line.
 
     Raises
     ------
     ValueError
-        Where none are there, or they are another checkpoint's, or of its other weights.
+        Where none are there, or they are of other weights.
     """
-    how = f"checkpoint={checkpoint}{' average=true' if average else ''}"
     lacking = [name for name in ("summary.json", "units.csv") if not (folder / name).is_file()]
     if lacking:
         raise ValueError(
@@ -71,18 +72,11 @@ def scores_in(folder: Path, checkpoint: Path, average: bool = False) -> Scores:
             f"{how}, and give its run folder by evaluation=FOLDER"
         )
     summary = read_plain(folder / "summary.json")
-    scored = Path(str(summary.get("checkpoint", "")))
-    if not same_end(scored, checkpoint.resolve()):
+    if summary.get("weights") != weights_of(model):  # evaluations from before this key do not say it
         raise ValueError(
-            f"{folder}: its scores are of {scored}, and not of {checkpoint}; give the run folder of the evaluation of "
-            "this checkpoint by evaluation=FOLDER"
-        )
-    if summary.get("average", False) is not average:  # evaluations from before this key do not say it
-        words = ("trained", "averaged") if average else ("averaged", "trained")
-        raise ValueError(
-            f"{folder}: its scores are of the {words[0]} weights, as far as its summary.json says, and what is "
-            f"published would be the {words[1]} ones; run task=evaluate {how}, and give its run folder by "
-            "evaluation=FOLDER"
+            f"{folder}: its scores are not of these weights, as far as its summary.json says (it names "
+            f"{str(summary.get('checkpoint'))[:300]}{' average=true' if summary.get('average') else ''}); run "
+            f"task=evaluate {how}, and give its run folder by evaluation=FOLDER"
         )
     table = read_table(folder / "units.csv", text=["recording", "unit"])
     rng = np.random.default_rng(0)
@@ -96,11 +90,6 @@ def scores_in(folder: Path, checkpoint: Path, average: bool = False) -> Scores:
         },
         folder,
     )
-
-
-def same_end(a: Path, b: Path, most: int = 3) -> bool:
-    """Whether two paths end alike, in run folder, ``checkpoints`` and file: a run folder may have been moved."""
-    return a.parts[-most:] == b.parts[-min(most, len(a.parts)) :]
 
 
 def resampled(values_U: np.ndarray, rng: np.random.Generator) -> Score | None:

@@ -58,16 +58,16 @@ def publish(
     if push is not None:
         check_name(push)
     trained = load_trained(checkpoint, average)
+    how = setting("checkpoint", checkpoint) + " average=true" * average
     folder = evaluation or training_of(checkpoint)
     if folder is None:
         raise ValueError(
             f"checkpoint={checkpoint}: does not lie in the run folder of its training, where its scores would be; run "
-            f"task=evaluate {setting('checkpoint', checkpoint)}{' average=true' * average}, and give its run folder by "
-            "evaluation=FOLDER"
+            f"task=evaluate {how}, and give its run folder by evaluation=FOLDER"
         )
     if average and evaluation is None:
         folder = folder / AVERAGE
-    scores = scores_in(folder, checkpoint, average)
+    scores = scores_in(folder, trained.model, how)
     context.describe()
     about = About(title or out.resolve().name, authors, license, cite, note)
     files = write_folder(out, trained.model, trained.baseline, settings_of(checkpoint, trained.content), scores, about)
