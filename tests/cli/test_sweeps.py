@@ -32,9 +32,11 @@ from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.runs import Run
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
+from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.parts.build import build
 from vivit_core.plotting import style as plotting_style
 from vivit_core.system.stops import TrainingStopped
+from vivit_core.system.tables import read_table
 from vivit_core.training import requeue as requeueing
 from vivit_core.training.requeue import requeue
 
@@ -134,6 +136,22 @@ def test_a_disk_that_fills_up_leaves_no_half_of_hydras_file(command, tmp_path, m
     assert code == 1 and "No space left" in printed and "Traceback" not in printed
     kept = tmp_path / "out" / "multirun.yaml"
     assert not kept.exists() if cut else yaml.safe_load(kept.read_text())["task"] == "plan"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("val_ema/corr_mean", "max")])
+def test_whatever_keeps_checkpoints_a_sweep_maximizes_their_bits(command, tiny, monitor, mode):
+    """The score is that of the checkpoint that was kept, and the learning curve rings its step."""
+    words = [f"callbacks.checkpoint.monitor={monitor}", f"callbacks.checkpoint.mode={mode}", "callbacks=ema"]
+    code, printed = command("-m", "model.embedding_dim=16,24", *tiny, *SMALL, *words)
+    assert code == 0, printed
+    rows = summary_of(printed)
+    for row in rows:
+        step = read_checkpoint(Path(row["run"]) / "checkpoints" / "best.ckpt")["global_step"]
+        metrics = read_table(Path(row["run"]) / "metrics.csv").set_index("step").loc[step - 1]
+        assert float(row["val/bps_mean"]) == pytest.approx(metrics[f"{monitor.split('/')[0]}/bps_mean"], abs=1e-6)
+    scores = [float(row["val/bps_mean"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
 
 
 @pytest.mark.slow

@@ -21,18 +21,18 @@ def test_learning_curve(tmp_path: Path, drawn: list[Figure]) -> None:
     metrics.write_text(
         "epoch,step,train/loss,val/loss,val/bps_mean\n0,10,0.5,,\n0,19,,0.4,0.1\n1,20,0.3,,\n1,39,,0.35,0.3\n2,59,,0.36,0.2\n"
     )
-    assert is_picture(learning_curve.learning_curve(tmp_path / "new" / "curve.png", metrics))
+    assert is_picture(learning_curve.learning_curve(tmp_path / "new" / "curve.png", metrics, kept=60))
     loss, bps = drawn[0].axes
-    assert loss.lines[0].get_xydata().tolist() == [[10, 0.5], [20, 0.3]]
-    assert loss.lines[1].get_xydata().tolist() == [[19, 0.4], [39, 0.35], [59, 0.36]]
-    assert bps.lines[0].get_xydata().tolist() == [[19, 0.1], [39, 0.3], [59, 0.2]]
-    assert bps.texts[0].get_text() == "0.300"
+    assert loss.lines[0].get_xydata().tolist() == [[11, 0.5], [21, 0.3]]  # steps count from one
+    assert loss.lines[1].get_xydata().tolist() == [[20, 0.4], [40, 0.35], [60, 0.36]]
+    assert bps.lines[0].get_xydata().tolist() == [[20, 0.1], [40, 0.3], [60, 0.2]]
+    assert bps.lines[1].get_xydata().tolist() == [[60, 0.2]] and bps.texts[0].get_text() == "0.200"  # not the best
 
 
 def test_learning_curve_of_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,step,other\n0,1,2\n")
     with pytest.raises(ValueError, match=r"no train/loss"):
-        learning_curve.learning_curve(tmp_path / "curve.png", tmp_path / "metrics.csv")
+        learning_curve.learning_curve(tmp_path / "curve.png", tmp_path / "metrics.csv", kept=2)
 
 
 def test_rates(tmp_path: Path, drawn: list[Figure]) -> None:

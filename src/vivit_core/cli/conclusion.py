@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vivit_core.system.activity import stage
 from vivit_core.system.files import link_or_copy
 from vivit_core.system.work import Work
 from vivit_core.training.loggers import send_results
+from vivit_core.training.module import SCORES
 
 
 def conclude(
@@ -50,13 +52,14 @@ def conclude(
 
     Returns
     -------
-    The best validation's score.
+    The kept checkpoint's score.
     """
     run = context.run
-    best = None if state.get("best_model_score") is None else float(state["best_model_score"])
     keep_best(run, state)
+    content = read_checkpoint(run.best)
+    best = score_of(content, state)
     if (metrics := run.path / "metrics.csv").is_file():
-        learning_curve(run.path / "pictures" / "learning_curve.png", metrics)
+        learning_curve(run.path / "pictures" / "learning_curve.png", metrics, content["global_step"])
     if not datamodule.scorable("test"):
         conclude_without_score(run, datamodule, causal)
     else:
@@ -64,6 +67,23 @@ def conclude(
             evaluated(context, datamodule, ln)
     send_results(loggers, run.path, run.best, best)
     return best
+
+
+def score_of(content: Mapping[str, Any], state: Mapping[str, Any]) -> float | None:
+    """The mean bits per spike of the checkpoint that was kept, whatever number chose it: a sweep maximizes them. They
+    are the averaged weights' where one of their numbers chose it; None where none did, or they are not known.
+
+    Parameters
+    ----------
+    content : of the checkpoint.
+    state : of the ``ModelCheckpoint`` that kept it.
+    """
+    if not state.get("best_model_path"):
+        return None
+    own, averaged = SCORES
+    chosen = averaged if str(state["monitor"]).startswith("val_ema/") else own
+    score: float | None = content.get("scores", {}).get(chosen)
+    return score if score is not None and math.isfinite(score) else None
 
 
 def evaluated(context: RunContext, datamodule: RecordingsDataModule, ln: Predictor | None) -> None:

@@ -44,7 +44,7 @@ class Outcome:
     reason : why it did not finish; None where it did.
     run : its run folder, which is another sweep's where the same training had finished there.
     score : what the task returns to be maximized; None where it returns nothing.
-    score_name : which number that is: of a training, ``val/bps_mean`` of the best checkpoint.
+    score_name : which number that is: of a training, ``val/bps_mean`` of the checkpoint that was kept.
     trained : it is a training, whose test score stands beside that.
     """
 

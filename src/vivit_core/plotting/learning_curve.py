@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from vivit_core.plotting.style import MEASURED, TWIN, save
 from vivit_core.system.tables import read_table
 
 
-def learning_curve(path: Path, metrics_csv: Path) -> Path:
+def learning_curve(path: Path, metrics_csv: Path, kept: int) -> Path:
     """Training loss, validation loss and validation bits per spike over optimizer steps, from a run's ``metrics.csv``.
+
+    Parameters
+    ----------
+    path : of the picture.
+    metrics_csv : whose steps count from zero, as Lightning's do.
+    kept : optimizer steps of the checkpoint that was kept; a ring marks its validation.
 
     Raises
     ------
@@ -23,7 +28,7 @@ def learning_curve(path: Path, metrics_csv: Path) -> Path:
 
     def column(name: str) -> tuple[list[float], list[float]]:
         known = metrics.dropna(subset=name) if name in metrics else metrics[:0].assign(**{name: 0.0})
-        return known["step"].astype(float).tolist(), known[name].astype(float).tolist()
+        return (known["step"] + 1).astype(float).tolist(), known[name].astype(float).tolist()
 
     curves = {name: column(name) for name in ("train/loss", "val/loss", "val/bps_mean")}
     if not any(steps for steps, _ in curves.values()):
@@ -43,11 +48,9 @@ def learning_curve(path: Path, metrics_csv: Path) -> Path:
         loss_axes.legend(frameon=False)
     steps, values = curves["val/bps_mean"]
     bps_axes.plot(steps, values, color=TWIN, marker=".")
-    if values:
-        best = int(np.argmax(values))
-        bps_axes.plot(steps[best], values[best], "o", color=TWIN, fillstyle="none", markersize=10)
-        bps_axes.annotate(
-            f"{values[best]:.3f}", (steps[best], values[best]), (0, -18), textcoords="offset points", ha="center"
-        )
+    if kept in steps:
+        value = values[steps.index(kept)]
+        bps_axes.plot(kept, value, "o", color=TWIN, fillstyle="none", markersize=10)
+        bps_axes.annotate(f"{value:.3f}", (kept, value), (0, -18), textcoords="offset points", ha="center")
     bps_axes.set(xlabel="optimizer step", ylabel="bits per spike, mean over units", title="validation")
     return save(figure, path)

@@ -93,7 +93,7 @@ def training_section(run: Path) -> Section:
     ]
     columns = ("recording", "units", "frame (px)", "frames a second", "behavior (numbers)", "mean rate (Hz)")
     curve = run / "pictures" / "learning_curve.png"
-    caption = "Loss and validation score over the training; the ring marks the best, which was kept."
+    caption = "Loss and validation score over the training; the ring marks the checkpoint that was kept."
     return Section(
         "train",
         "What was trained on what",

@@ -38,7 +38,7 @@ def send_results(loggers: Sequence[Logger], run: Path, checkpoint: Path, best: f
     ----------
     loggers : the training's.
     run : its folder, with the summary of its evaluation and pictures.
-    checkpoint : the best one.
+    checkpoint : the one that was kept.
     best : its ``val/bps_mean``; None where no validation score was a number.
     """
     for logger in loggers:

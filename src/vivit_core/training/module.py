@@ -30,6 +30,8 @@ from vivit_core.training.optim import CORE, Optimization, readouts_rate
 
 log = logging.getLogger(__name__)
 
+SCORES = ("val/bps_mean", "val_ema/bps_mean")  # of the trained weights, and of their average
+
 
 class TwinModule(LightningModule):
     """Trains a twin.
@@ -297,6 +299,8 @@ class TwinModule(LightningModule):
         checkpoint[BUDGET] = None if self.budget is None else self.budget.state_dict()
         checkpoint["teacher"] = None if self.teacher is None else self.teacher.checksum
         checkpoint["skipped_steps"] = [self.skipped_steps, self.skipped_in_a_row]
+        known = self.trainer.callback_metrics  # of the newest validation, whatever number the checkpoint is kept by
+        checkpoint["scores"] = {name: float(known[name]) for name in SCORES if name in known}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint["twin"] != self.twin.description():

@@ -150,15 +150,15 @@ class WandbRun(WandbLogger):
     ) -> None:
         """The end of a training: the test split's scores, the pictures, the best checkpoint as an artifact.
 
-        The objective's summary becomes the best validation score, which belongs to the checkpoint that was kept; a
+        The objective's summary becomes the score of the checkpoint that was kept, which need not be the largest; a
         sweep compares runs by it.
 
         Parameters
         ----------
         summary : content of ``summary.json``.
-        best : best ``val/bps_mean``.
+        best : its ``val/bps_mean``.
         pictures : PNG files.
-        checkpoint : of the best validation score.
+        checkpoint : the one that was kept.
         """
         self._safely(self._log_results, summary, best, pictures, checkpoint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import shutil
@@ -17,6 +18,7 @@ from lightning.pytorch import Callback
 from test_resume import names, outcome, rows, same
 from tiny_training import SignalAt, train
 
+from vivit_core.cli.conclusion import score_of
 from vivit_core.cli.runs import Run
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.system.files import NoRoomError, remove_leftovers
@@ -153,6 +155,16 @@ def test_the_last_checkpoint_is_of_the_last_epoch(tmp_path):
     train(tmp_path / "second", epochs=1)
     best, last = (tmp_path / "second" / name for name in ("epoch=0-step=4.ckpt", "last.ckpt"))
     assert best.samefile(last)
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("val/bps_mean", "max"), (None, "min")])
+def test_the_score_is_of_the_checkpoint_that_was_kept(tmp_path, monitor, mode):
+    _, trainer, record = train(tmp_path, keep={"monitor": monitor, "mode": mode, "save_top_k": 1})
+    state = trainer.checkpoint_callback.state_dict()
+    content = read_checkpoint(Path(state["best_model_path"]))
+    assert score_of(content, state) == pytest.approx(record.scores[content["epoch"]], abs=1e-6)
+    assert score_of({**content, "scores": {"val/bps_mean": math.nan}}, state) is None
+    assert score_of(content, {**state, "best_model_path": ""}) is None
 
 
 def test_files_of_a_lost_course_are_removed(tmp_path):

@@ -69,7 +69,7 @@ from vivit_core.training.transfer import Pretrained, adopted_model, load_parts, 
 for name in ("lightning.pytorch", "lightning.fabric"):  # its advertisements; here, because its import sets the level
     logging.getLogger(name).setLevel(logging.WARNING)
 
-SCORE = "val/bps_mean"  # of the best checkpoint
+SCORE = "val/bps_mean"  # of the checkpoint that was kept
 FOLLOWS_RECORDINGS = True
 
 
@@ -107,7 +107,7 @@ def train(
 
     Returns
     -------
-    The best validation's mean bits per spike; None where no score was ever a number.
+    The kept checkpoint's mean bits per spike in its validation; None where no score was ever a number.
 
     Raises
     ------
