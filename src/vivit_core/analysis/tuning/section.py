@@ -12,6 +12,7 @@ from vivit_core.analysis.tuning.explore import unit_explorer
 from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR
 from vivit_core.analysis.tuning.protocols.base import COVERAGE, FEWEST_DRAWS, MOST_UNDEFINED
+from vivit_core.names import file_name
 from vivit_core.report.section import Section, Table, captioned
 
 
@@ -98,7 +99,10 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
     }
     drawn = captioned(folder, captions, summary["recordings"])
     drawn += [
-        (folder / "pictures" / f"protocol_{name}.png", f"{name.replace('_', ' ')}: what was shown, and found.")
+        (
+            folder / "pictures" / f"protocol_{file_name(name)}.png",
+            f"{name.replace('_', ' ')}: what was shown, and found.",
+        )
         for name in protocols
     ]
     explore = unit_explorer(folder, protocols)
