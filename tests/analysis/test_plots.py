@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from matplotlib.figure import Figure
 from picture_files import is_picture
 
 from vivit_core.analysis.compare import plots as compare_plots
+from vivit_core.analysis.evaluate import draw
 from vivit_core.analysis.evaluate import plots as evaluate_plots
+from vivit_core.analysis.predict import Predictions
 from vivit_core.plotting import rates as plotting_rates
 
 pytestmark = pytest.mark.pictures
@@ -42,6 +46,29 @@ def test_twin_against_ln(tmp_path: Path, drawn: list[Figure]) -> None:
     axes = drawn[0].axes[0]
     assert axes.get_title() == "the twin is better for 2 of 3 units"
     assert axes.collections[0].get_offsets().tolist() == [[0.8, 1.0], [0.6, 0.5]]
+
+
+def test_units_beyond_the_axes_are_drawn_at_the_edge_and_counted(tmp_path: Path, drawn: list[Figure]) -> None:
+    twin, ln = np.array([1.0, -3.0, 0.2, np.nan]), np.array([0.8, -0.2, -9.0, -9.0])
+    evaluate_plots.twin_against_ln(tmp_path / "x.png", twin_bps=twin, ln_bps=ln, recording=["a"] * 4)
+    compare_plots.against_first(
+        tmp_path / "y.png", first=("a", ln), others={"b": twin}, sure={"b": np.array([0, 0, 0, 0])}
+    )
+    evaluate_plots.performance(tmp_path / "z.png", against={"distance": np.arange(4.0)}, scores={"bits": twin})
+    for figure, places, beyond in zip(
+        drawn,
+        (
+            [[0.8, 1.0], [-0.2, -0.5], [-0.5, 0.2]],
+            [[0.8, 1.0], [-0.2, -0.5], [-0.5, 0.2]],
+            [[0, 1], [1, -0.5], [2, 0.2]],
+        ),
+        (2, 2, 1),
+        strict=True,
+    ):
+        (axes,) = figure.axes
+        assert axes.collections[0].get_offsets().tolist() == places
+        assert [text.get_text() for text in axes.texts] == [f"{beyond} beyond the axes, at the edge"]
+        assert axes.get_ylim()[0] < -0.5
 
 
 def test_distributions(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -123,6 +150,32 @@ def test_smoothed_average_counts_invalid_bins_for_nothing() -> None:
     trials[0, 100:] = np.nan
     mean, error = plotting_rates.smoothed_average(trials, 0.01)
     assert np.allclose(mean[[50, 150]], [4.0, 5.0]) and np.isnan(error[150]) and error[50] == pytest.approx(1.0)
+
+
+def test_what_was_not_valid_is_not_drawn_as_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(plotting_rates, "rates", lambda path, **told: seen.update(told))
+    monkeypatch.setattr(draw, "repeated_rows", lambda *told: {})
+    monkeypatch.setattr(draw, "calibration_of", lambda *told: None)
+    valid = np.ones((60, 1), bool)
+    valid[10:20] = False
+    found = Predictions(np.arange(60), np.full((60, 1), 5.0), valid, np.ones((60, 1)), None)
+    recording: Any = SimpleNamespace(info=SimpleNamespace(frame_rate_hz=10.0))
+    twin: Any = SimpleNamespace(gaussians_px=lambda recording_id: None)
+    draw.draw_recording(twin, recording, "r", found, [{"bps": 0.1, "unit": "a"}], "test", tmp_path)
+    assert np.array_equal(np.isnan(seen["measured_hz"][:, 0]), ~valid[: len(seen["measured_hz"]), 0])
+
+
+def test_measured_rates_stop_where_bins_are_not_valid(tmp_path: Path, drawn: list[Figure]) -> None:
+    measured = np.full((600, 1), 4.0)
+    measured[100:200] = np.nan
+    plotting_rates.rates(
+        tmp_path / "rates.png", times_s=np.arange(600) / 100, measured_hz=measured, predicted_hz=np.ones((600, 1)),
+        ln_hz=None, titles=["a"], title="clip",
+    )  # fmt: skip
+    (area,) = drawn[0].axes[0].collections
+    corners = np.concatenate([path.vertices for path in area.get_paths()])
+    assert not ((corners[:, 0] > 1.2) & (corners[:, 0] < 1.8)).any() and corners[:, 1].max() == pytest.approx(4)
 
 
 @pytest.mark.parametrize("score", [np.nan, -np.inf])

@@ -32,11 +32,11 @@ def rates(
     Parameters
     ----------
     times_s : (T,) evenly spaced.
-    measured_hz, predicted_hz, ln_hz : (T, U).
+    measured_hz, predicted_hz, ln_hz : (T, U); measured NaN where not valid.
     titles : one a unit.
     """
     bin_s = times_s[1] - times_s[0] if len(times_s) > 1 else SMOOTHING_S
-    smooth_hz = gaussian_filter1d(measured_hz.astype(np.float64), SMOOTHING_S / bin_s, axis=0)
+    smooth_hz = smoothed(measured_hz, bin_s, axis=0)
     figure = Figure(figsize=(10, 2.1 * len(titles) + 0.6), layout="constrained")
     for unit, axes in enumerate(figure.subplots(len(titles), 1, sharex=True, squeeze=False)[:, 0]):
         axes.fill_between(times_s, smooth_hz[:, unit], color=MEASURED, alpha=0.3, lw=0, label="measured, smoothed")
@@ -53,14 +53,18 @@ def rates(
     return save(figure, path)
 
 
+def smoothed(values: np.ndarray, bin_s: float, axis: int) -> np.ndarray:
+    """By a Gaussian over bins; NaN counts for nothing, and where there is nothing else it stays."""
+    valid, sigma = ~np.isnan(values), SMOOTHING_S / bin_s
+    weight = gaussian_filter1d(valid.astype(np.float64), sigma, axis=axis)
+    value = gaussian_filter1d(np.where(valid, values, 0.0).astype(np.float64), sigma, axis=axis)
+    return np.where(weight > 1e-3, value / np.maximum(weight, 1e-3), np.nan)
+
+
 def smoothed_average(trials_hz: np.ndarray, bin_s: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean over repeats and its standard error, (T,) each, from smoothed (R, T); NaN counts for nothing. One repeat has
     no error: NaN."""
-    valid = ~np.isnan(trials_hz)
-    sigma = SMOOTHING_S / bin_s
-    weight = gaussian_filter1d(valid.astype(np.float64), sigma, axis=1)
-    value = gaussian_filter1d(np.where(valid, trials_hz, 0.0).astype(np.float64), sigma, axis=1)
-    smooth = np.where(weight > 1e-3, value / np.maximum(weight, 1e-3), np.nan)
+    smooth = smoothed(trials_hz, bin_s, axis=1)
     n = (~np.isnan(smooth)).sum(0)
     mean = np.where(n > 0, np.nansum(smooth, 0) / np.maximum(n, 1), np.nan)
     spread = np.nansum((smooth - mean) ** 2, 0) / np.maximum(n - 1, 1)

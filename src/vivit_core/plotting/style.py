@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -50,6 +51,15 @@ def _places(values: Sequence[str]) -> tuple[list[float], dict[float, str]]:
         order = {value: float(i) for i, value in enumerate(dict.fromkeys(sorted(values, key=_rank)))}
         numbers = [order[value] for value in values]
     return numbers, dict(zip(numbers, values, strict=True))
+
+
+FLOOR = -0.5  # bits per spike: a few units far below zero must not squeeze the others into a corner
+
+
+def note_beyond(axes: Axes, number: int) -> None:
+    """Say of how many points the place is beyond the axes, so that they are drawn at the edge."""
+    if number:
+        axes.text(0.02, 0.98, f"{number} beyond the axes, at the edge", transform=axes.transAxes, va="top", fontsize=8)
 
 
 def label_of(name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vivit_core.names import short
-from vivit_core.plotting.style import BASELINE, TWIN, label_of, save
+from vivit_core.plotting.style import BASELINE, FLOOR, TWIN, label_of, note_beyond, save
 
 
 def against_first(
@@ -33,7 +33,7 @@ def against_first(
     name, x = first
     values = np.concatenate([x, *others.values()])
     values = np.append(values[np.isfinite(values)], 0.0)  # of silent units there are none
-    low, high = max(float(values.min()), -0.5), float(values.max())  # a few far below zero must not squeeze the others
+    low, high = max(float(values.min()), FLOOR), float(values.max())
     limits = (low - 0.05 * (high - low + 0.1), high + 0.05 * (high - low + 0.1))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(others) :]:
@@ -46,8 +46,8 @@ def against_first(
             face = "none" if value == 0 else color
             label = {0: "not sure", 1: f"{label_of(other)} surely better", -1: f"{label_of(name)} surely better"}[value]
             axes.scatter(
-                x[own],
-                y[own],
+                np.clip(x[own], low, high),
+                np.clip(y[own], low, high),
                 s=16,
                 lw=0.7,
                 edgecolors=color,
@@ -55,6 +55,7 @@ def against_first(
                 alpha=0.8,
                 label=f"{label}: {own.sum()}",
             )
+        note_beyond(axes, int(((np.minimum(x, y) < low) | (np.maximum(x, y) > high))[known].sum()))
         axes.set(
             xlim=limits,
             ylim=limits,

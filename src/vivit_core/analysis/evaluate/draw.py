@@ -74,7 +74,7 @@ def draw_recording(
         plotting_rates.rates(
             folder / f"rates_{name}.png",
             times_s=np.arange(shown.stop) / rate_hz,
-            measured_hz=found.counts_NU[shown][:, units] * rate_hz,
+            measured_hz=np.where(found.valid_NU, found.counts_NU, np.nan)[shown][:, units] * rate_hz,
             predicted_hz=found.predicted_NU[shown][:, units] * rate_hz,
             ln_hz=None if found.ln_NU is None else found.ln_NU[shown][:, units] * rate_hz,
             titles=titles,

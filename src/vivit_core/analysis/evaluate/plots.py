@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from vivit_core.names import short
 from vivit_core.plotting.rates import RATES_HZ, smoothed_average
-from vivit_core.plotting.style import BASELINE, MEASURED, TRUTH, TWIN, label_of, save
+from vivit_core.plotting.style import BASELINE, FLOOR, MEASURED, TRUTH, TWIN, label_of, note_beyond, save
 
 
 def receptive_fields(
@@ -56,10 +56,17 @@ def twin_against_ln(path: Path, *, twin_bps: np.ndarray, ln_bps: np.ndarray, rec
     axes = figure.subplots()
     for name in names:
         own = known & (np.array(recording) == name)
-        axes.scatter(ln_bps[own], twin_bps[own], s=14, alpha=0.7, lw=0, label=label_of(name))
+        axes.scatter(
+            np.maximum(ln_bps[own], FLOOR),
+            np.maximum(twin_bps[own], FLOOR),
+            s=14,
+            alpha=0.7,
+            lw=0,
+            label=label_of(name),
+        )
+    note_beyond(axes, int((np.minimum(twin_bps, ln_bps)[known] < FLOOR).sum()))
     values = np.concatenate([twin_bps[known], ln_bps[known], [0.0]])
-    # A few units far below zero must not squeeze the others into a corner.
-    low, high = max(float(values.min()), -0.5), float(values.max())
+    low, high = max(float(values.min()), FLOOR), float(values.max())
     span = max(high - low, 0.1)
     limits = (low - 0.05 * span, high + 0.05 * span)
     axes.plot(limits, limits, color="0.6", lw=1, zorder=0)
@@ -88,8 +95,7 @@ def distributions(path: Path, *, panels: Mapping[str, Mapping[str, np.ndarray]])
     colors = {"twin": TWIN, "LN": BASELINE, "true rate": TRUTH}
     for axes, (title, models) in zip(row, known.items(), strict=True):
         values = np.concatenate(list(models.values()))
-        # A few units far below zero must not squeeze the others into a corner.
-        low, high = max(float(values.min()), -0.5), float(values.max())
+        low, high = max(float(values.min()), FLOOR), float(values.max())
         bins = np.linspace(low, max(high, low + 0.1), 31)
         for name, x in models.items():
             median = float(np.median(x))
@@ -222,7 +228,8 @@ def performance(path: Path, *, against: Mapping[str, np.ndarray], scores: Mappin
     for row, (score, y) in enumerate(scores.items()):
         for column, (name, x) in enumerate(against.items()):
             axes, known = grid[row, column], ~(np.isnan(x) | np.isnan(y))
-            axes.scatter(x[known], y[known], s=12, alpha=0.6, lw=0, color=TWIN)
+            axes.scatter(x[known], np.maximum(y[known], FLOOR), s=12, alpha=0.6, lw=0, color=TWIN)
+            note_beyond(axes, int((y[known] < FLOOR).sum()))
             order = np.argsort(x[known])
             width = max(5, int(known.sum()) // 8)
             if len(order) >= 2 * width:
@@ -230,7 +237,7 @@ def performance(path: Path, *, against: Mapping[str, np.ndarray], scores: Mappin
                 places = sliding_window_view(x[known][order], width)
                 axes.plot(np.median(places, 1), np.median(ranks, 1), color=MEASURED, lw=1.5)
             if known.any():
-                axes.set_ylim(max(float(y[known].min()), -0.5) - 0.05, float(y[known].max()) + 0.05)
+                axes.set_ylim(max(float(y[known].min()), FLOOR) - 0.05, float(y[known].max()) + 0.05)
             if name.endswith("(Hz)") and (x[known] > 0).all() and known.any():
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter(ScalarFormatter())

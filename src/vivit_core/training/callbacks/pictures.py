@@ -61,8 +61,8 @@ class ValidationPictures(Callback):
         if twin.predict == "last" or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         for recording_id, clips in self._clips.items():
-            measured = torch.where(clips["valid"], clips["counts"], 0.0)[0]
-            chosen = measured.sum(0).argsort(descending=True, stable=True)[: self.units]
+            measured = torch.where(clips["valid"], clips["counts"], torch.nan)[0]
+            chosen = measured.nansum(0).argsort(descending=True, stable=True)[: self.units]
             with torch.no_grad():
                 predicted = twin({recording_id: clips})[recording_id][0]
             spec = twin.specs[recording_id]
