@@ -108,6 +108,17 @@ def test_a_page_stays_small_however_many_units_there_are(units):
         assert clip["bins"] == explore.MOST_BINS and clip["repeats"] == explore.MOST_REPEATS
 
 
+@pytest.mark.parametrize(("units", "repeats"), [(833, 1), (3750, 10)])
+def test_however_large_a_page_a_repeat_is_drawn(units, repeats):
+    """Of three rates and a standard error; a page whose models are so many that it has no room says so itself."""
+    trace = np.ones((600, units))
+    traces = {(name, "twin"): trace for name in ("measured", "twin", "LN")}
+    clip = Clip(0.01, "film", traces, trace if repeats > 1 else None, np.ones((repeats, 600, units)))
+    told = explore.plain_series(Series("x", {"r": clip}), ["r"] * units, ["r"])
+    assert told["clips"][0]["repeats"] >= 1
+    assert sum(len(data[2]) for data in told["data"] if data) <= 1.4 * explore.SERIES_BYTES
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -96,6 +96,77 @@ def test_a_table_is_filtered_by_words_numbers_and_recordings(opened: Browser, un
     assert opened.js("document.querySelector('.x-chip[title=retina]').getAttribute('aria-pressed')") == "false"
 
 
+def test_a_panel_follows_what_is_above_the_table(opened: Browser, units: pandas.DataFrame) -> None:
+    """The best unit's rank, and what comes before and after it, change with the order and the filter."""
+    buttons = "[...document.querySelectorAll('.x-step button')].map(b => b.disabled)"
+    assert opened.js(buttons) == [True, False] and opened.text(".x-score small") == "above 100 % of 60"
+    opened.click(f'{TABLE} button[title="bps"]')  # now the best is last
+    assert opened.js(buttons) == [False, True]
+    assert opened.js(f"document.querySelector('{TABLE}').hasAttribute('aria-activedescendant')") is False
+    opened.click(".x-search input")
+    opened.type("bps > 0.4")
+    assert opened.text(".x-score small") == f"above 100 % of {(units['bps'] > 0.4).sum()}"
+    best = chosen(opened)
+    opened.js("const i = document.querySelector('.x-search input'); i.value = ''; i.dispatchEvent(new Event('input'))")
+    opened.type("bps < 0.4")
+    assert chosen(opened) == best and opened.text(".x-absent") == "not among those shown"
+    assert opened.text(".x-score small") == "" and opened.js(buttons) == [True, True]
+    assert opened.js(f"document.querySelector('{TABLE}').hasAttribute('aria-activedescendant')") is False
+    opened.click(f"{TABLE} tbody tr")
+    told = opened.js(f"document.querySelector('{TABLE}').getAttribute('aria-activedescendant')")
+    assert opened.texts(f"#{told} th") == [chosen(opened)] and opened.texts(".x-absent") == []
+
+
+def filtered(browser: Browser, query: str) -> set[str]:
+    browser.js(
+        f"(i => {{ i.value = {json.dumps(query)}; i.dispatchEvent(new Event('input')); }})"
+        "(document.querySelector('.x-search input'))"
+    )
+    return set(names_of(browser))
+
+
+def test_a_filter_takes_titles_with_commas_words_and_small_numbers(browser: Browser, tmp_path: Path) -> None:
+    columns = [
+        Column("bps", "bits per spike", [0.1, 0.2, 0.3]),
+        Column("ln_bps", "bits per spike, LN", [0.3, 0.2, None]),
+        Column("kind", "kind", ["simple", "complex", "not simple"]),
+        Column("size", "size", ["[4,4]", "[8,8]", "[4,8]"]),
+        Column("code", "code", ["7", "8", "07"]),
+        Column("tiny", "tiny", [1e-9, 2e-9, 3e-9]),
+    ]
+    explore = Explorer(
+        OF_UNITS, "Units", "recording", "unit", ["r"] * 3, ["a", "b", "c"], columns, ("bps", "bps"), "bps"
+    )
+    browser.open(publish(tmp_path, Section("tuning", "x", [], [], [], "x", explore=explore)))
+    assert filtered(browser, "bits per spike, LN > 0.25") == {"a"}
+    assert filtered(browser, "bits per spike > 0.15, bits per spike, LN > 0.1, r") == {"b"}
+    assert filtered(browser, "kind = Simple") == {"a"} and filtered(browser, "simple") == {"a", "c"}
+    assert filtered(browser, "size = [8,8], kind = complex and bps > 0.1") == {"b"}
+    assert filtered(browser, "code = 7") == {"a"} and filtered(browser, "kind = x") == set()
+    assert filtered(browser, "tiny = 2e-9") == {"b"} and filtered(browser, "bps = 0.2000001") == {"b"}
+    assert filtered(browser, "LN > 0.1") == set()
+    assert browser.text(".x-status") == "0 of 3 units. There is no number called LN."
+
+
+def test_numbers_among_words_stand_by_their_size(browser: Browser, tmp_path: Path) -> None:
+    values = ["0.5", "null", "1e-3", "16", "0.25"]
+    jobs = [
+        {"job": i, "x": value, "status": status, "reason": None, "val/bps_mean": i / 10, "run": None}
+        for i, (value, status) in enumerate(zip(values, [*["finished"] * 4, "pruned"], strict=True))
+    ]
+    browser.open(publish(tmp_path, sweep_section(["x"], ["val/bps_mean"], jobs, [], "x")))
+    rows = "#explore-jobs-table"
+    # What was pruned has the largest number, and did not finish.
+    assert browser.texts(f"{rows} tbody th") == ["job 3", "job 2", "job 1", "job 0", "job 4"]
+    browser.click(f'{rows} button[title="x"]')
+    assert browser.texts(f"{rows} tbody td:nth-child(2)") == ["1e-3", "0.25", "0.5", "16", "null"]
+    ticks = browser.js(
+        "[...document.querySelector('.x-parallel-axis').querySelectorAll('.x-tick')]"
+        ".sort((a, b) => b.getAttribute('y') - a.getAttribute('y')).map(e => e.firstChild.textContent)"
+    )
+    assert ticks == ["1e-3", "0.25", "0.5", "16", "null"]
+
+
 def test_a_unit_that_is_clicked_opens_with_the_numbers_of_the_file(opened: Browser, units: pandas.DataFrame) -> None:
     opened.click(f"{TABLE} tbody tr:nth-child(4)")
     name = names_of(opened)[3]

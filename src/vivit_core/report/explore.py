@@ -116,7 +116,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """A curve of each row over common places ``x``; NaN where not known. ``degrees`` are around a circle."""
+    """A curve of each row over common places ``x``; NaN where not known."""
 
     title: str
     x_title: str
@@ -262,7 +262,7 @@ def plain_series(series: Series, groups: Sequence[str], names: Sequence[str]) ->
     ``LEVELS``, and else a share of the row's largest one. Bins are joined, and repeats left out, until a page of so
     many rows has room for all; of very many rows some have none."""
     rows = sum(group in series.clips for group in groups)
-    kept = min(rows, SERIES_BYTES // (8 * FEWEST_BINS))
+    kept = min(rows, SERIES_BYTES // (9 * FEWEST_BINS))  # four traces, and a repeat or two
     keep = set(np.linspace(0, rows - 1, kept).round().astype(int).tolist()) if kept else set()
     clips: list[dict[str, Any] | None] = []
     data: dict[int, list[Any]] = {}
@@ -276,7 +276,7 @@ def plain_series(series: Series, groups: Sequence[str], names: Sequence[str]) ->
         traces = [*clip.traces.values(), *([] if clip.error_TU is None else [clip.error_TU])]
         bins, units = traces[0].shape
         repeats = len(clip.counts_RTU)
-        share = 2 * room // 3 if repeats > 1 else room
+        share = 2 * room // 3 if repeats > 1 else 8 * room // 9
         join = max(1, math.ceil(bins / max(FEWEST_BINS, min(MOST_BINS, share // (2 * len(traces))))))
         traces = [joined(trace, join) for trace in traces]
         left = room - 2 * len(traces) * len(traces[0])
@@ -303,7 +303,7 @@ def plain_series(series: Series, groups: Sequence[str], names: Sequence[str]) ->
 
 
 def joined(values_T: np.ndarray, number: int, total: bool = False) -> np.ndarray:
-    """Means (or totals) of each so many values of the first axis; what is left at the end joins the last ones' mean."""
+    """Means (or totals) of each so many values of the first axis; the last is of what is left at the end."""
     if number == 1:
         return values_T
     starts = np.arange(0, len(values_T), number)

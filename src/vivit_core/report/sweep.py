@@ -36,7 +36,9 @@ def sweep_section(
 
 
 def job_explorer(keys: Sequence[str], scores: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> Explorer | None:
-    """The jobs of a sweep; None where none has a score."""
+    """The jobs of a sweep; None where none has a score. That of a job which did not finish, such as a pruned one,
+    stands in the section's table alone: it would not compare with the others."""
+    jobs = [job if job["status"] == "finished" else {**job, **dict.fromkeys(scores)} for job in jobs]
     statuses = {job["status"] for job in jobs}
     shown = {*keys, *scores} | ({"status"} if len(statuses) > 1 else set())
     columns = [

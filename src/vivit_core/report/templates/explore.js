@@ -40,6 +40,13 @@
     return sorted[below] + (sorted[Math.min(below + 1, sorted.length - 1)] - sorted[below]) * (place - below);
   }
   const sorted = (values) => Float64Array.from(values).sort();
+  /* Numbers by their size and before words: a column of both holds all of them as text. */
+  const collate = new Intl.Collator("en", { numeric: true }).compare;
+  function inOrder(a, b) {
+    const left = Number(a), right = Number(b), numbers = [left, right].map(Number.isFinite);
+    if (numbers[0] && numbers[1]) return left - right;
+    return numbers[1] - numbers[0] || collate(String(a), String(b));
+  }
   function ticks(low, high, most) {
     const raw = (high - low) / most, power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].find((factor) => factor * power >= raw * 0.999) * power;
@@ -101,17 +108,41 @@
     numeric() { return [...this.columns.values()].filter((column) => !column.text); }
   }
 
-  /* "retina bps > 0.5, corr <= 0.3": words of the name, the group or a column of words; and comparisons. */
+  const comparison = (term) => /^(.*?)\s*(<=|>=|≤|≥|<|>|=)\s*(-?[\d.]+(?:e[-+]?\d+)?)$/i.exec(term);
+  /* A word of a column of words, such as "status = finished": the column and the word, null where it has no such. */
+  function equality(data, term) {
+    const [, title, word] = /^(.*?)\s*=\s*(.+)$/.exec(term.toLowerCase()) || [], column = title && data.called(title);
+    return column && column.text && column.values.some((v) => known(v) && String(v).toLowerCase() === word) ? [column, word] : null;
+  }
+  /* The parts of a filter. A title, or a value, may hold a comma itself: then so many parts are one as are known. */
+  function termsOf(data, query) {
+    const parts = query.split(/(,|\band\b|&&)/i), terms = []; // what separates them stands at odd places
+    for (let first = 0; first < parts.length; first += 2) {
+      let term = parts[first].trim();
+      for (let last = first; last < parts.length; last += 2) {
+        const whole = parts.slice(first, last + 1).join("").trim(), found = comparison(whole);
+        if ((found && data.called(found[1])) || equality(data, whole)) { [term, first] = [whole, last]; break; }
+      }
+      if (term) terms.push(term);
+    }
+    return terms;
+  }
+
+  /* "retina, bps > 0.5, corr <= 0.3": words of the name, the group or a column of words; and comparisons. */
   function filterOf(data, query) {
     const tests = [], unknown = [];
-    for (const term of query.split(/,|\band\b|&&/i).map((part) => part.trim()).filter(Boolean)) {
-      const found = /^(.*?)\s*(<=|>=|≤|≥|<|>|=)\s*(-?[\d.]+(?:e[-+]?\d+)?)$/i.exec(term);
-      const column = found && data.called(found[1]);
+    for (const term of termsOf(data, query)) {
+      const word = equality(data, term);
+      if (word) {
+        tests.push((row) => String(data.value(row, word[0].key)).toLowerCase() === word[1]);
+        continue;
+      }
+      const found = comparison(term), column = found && data.called(found[1]);
       if (found && column) {
         const limit = Number(found[3]);
         const compare = {
           "<": (v) => v < limit, ">": (v) => v > limit, "<=": (v) => v <= limit, "≤": (v) => v <= limit,
-          ">=": (v) => v >= limit, "≥": (v) => v >= limit, "=": (v) => Math.abs(v - limit) <= 1e-6 * Math.max(1, Math.abs(limit)),
+          ">=": (v) => v >= limit, "≥": (v) => v >= limit, "=": (v) => Math.abs(v - limit) <= 1e-6 * Math.abs(limit), // a page keeps seven digits
         }[found[2]];
         tests.push((row) => {
           const value = data.value(row, column.key);
@@ -220,13 +251,11 @@
       });
       this.view = [...data.rows.keys()].filter((row) => this.on.has(data.rows[row].number) && test(row) && kept(row));
       const of = key === "" ? (row) => data.rows[row].name : key === " " ? (row) => data.rows[row].group : (row) => data.value(row, key);
-      const compare = new Intl.Collator("en", { numeric: true }).compare;
       const values = new Map(this.view.map((row) => [row, of(row)]));
       this.view.sort((a, b) => {
         const left = values.get(a), right = values.get(b);
         if (!known(left) || !known(right)) return known(left) ? -1 : known(right) ? 1 : a - b; // what is not known comes last
-        const order = number(left) && number(right) ? left - right : compare(String(left), String(right));
-        return (down ? -order : order) || a - b;
+        return (down ? -1 : 1) * inOrder(left, right) || a - b;
       });
       const many = `${this.view.length.toLocaleString("en-US")} of ${data.rows.length.toLocaleString("en-US")} ${data.name}s`;
       this.status.textContent = unknown.length ? `${many}. There is no number called ${unknown.join(", ")}.` : `${many}.`;
@@ -234,6 +263,7 @@
       this.fillHead();
       this.scroll.scrollTop = 0;
       this.fillRows();
+      if (this.chosen !== null) this.fillPanel(); // its rank, and what comes next, have changed
     }
 
     // --- table
@@ -272,7 +302,8 @@
         this.columns.map((key) => h("td", { class: data.columns.get(key).text ? null : "number" }, shown(data.value(row, key)))));
       });
       this.body.replaceChildren(...[gap(first), ...lines, gap(view.length - last)].filter(Boolean));
-      if (this.chosen !== null) this.table.setAttribute("aria-activedescendant", `${this.table.id}-${this.chosen}`);
+      if (view.slice(first, last).includes(this.chosen)) this.table.setAttribute("aria-activedescendant", `${this.table.id}-${this.chosen}`);
+      else this.table.removeAttribute("aria-activedescendant");
     }
 
     key(event) {
@@ -385,7 +416,7 @@
       for (const key of keys) {
         const column = data.columns.get(key), values = column.values.filter(known);
         if (column.text) {
-          const words = [...new Set(values.map(String))].sort(new Intl.Collator("en", { numeric: true }).compare);
+          const words = [...new Set(values.map(String))].sort(inOrder);
           const at = new Map(words.map((word, i) => [word, words.length < 2 ? 0.5 : i / (words.length - 1)]));
           this.places.set(key, (v) => (known(v) ? at.get(String(v)) : null));
           labels.set(key, (words.length <= 12 ? words : [words[0], words[words.length - 1]]).map((word) => [at.get(word), word]));
@@ -500,7 +531,8 @@
       const opened = this.panel.querySelector("details.x-numbers");
       this.panel.replaceChildren(
         h("header", {}, h("h4", {}, h("span", { class: "x-name" }, name),
-          data.groups.length > 1 || group ? h("small", {}, h("i", { style: { background: color(of) } }), group) : null),
+          data.groups.length > 1 || group ? h("small", {}, h("i", { style: { background: color(of) } }), group) : null,
+          at < 0 ? h("small", { class: "x-absent" }, "not among those shown") : null),
         h("nav", { class: "x-step" },
           h("button", { type: "button", "aria-label": `previous ${data.name}`, disabled: at <= 0, onclick: () => this.stepAndStay(-1) }, "‹"),
           h("button", { type: "button", "aria-label": `next ${data.name}`, disabled: at < 0 || at >= this.view.length - 1, onclick: () => this.stepAndStay(1) }, "›"))),
@@ -603,7 +635,8 @@
       s("defs", {}, s("clipPath", { id }, s("rect", { x: L, y: 0, width: W - L - R, height: H }))), axis, s("g", { "clip-path": `url(#${id})` }, inside, brush, cursor));
     const say = h("p", { class: "x-say" });
     const px = (bin) => L + (W - L - R) * (bin - from) / (to - from);
-    const whole = `${clip.about}${clip.repeats < clip.of ? `; the first ${clip.repeats} repeats are drawn` : ""}`;
+    const some = clip.repeats ? `the first ${clip.repeats} repeats are drawn` : "repeats are left out, so that this page stays small";
+    const whole = `${clip.about}${clip.repeats < clip.of ? `; ${some}` : ""}`;
     function path(values, step) {
       let d = "", pen = false;
       for (let t = Math.max(0, Math.floor(from) - 1); t < Math.min(bins, Math.ceil(to) + 1); t++) {
