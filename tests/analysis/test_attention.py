@@ -764,6 +764,7 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
     assert section.explore is not None
     told = section.explore.plain()
     assert told["groups"] == ["a"] and told["names"] == list(of.unit_ids)
+    assert all(column["shown"] for column in told["columns"])
     with np.load(tmp_path / "attention.npz") as arrays:
         assert told["columns"][0]["values"] == pytest.approx(arrays["token_share"].tolist(), rel=1e-6)
         np.testing.assert_allclose(arrays["looks"].sum((1, 2)), 1, rtol=1e-5)

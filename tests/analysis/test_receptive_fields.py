@@ -202,6 +202,8 @@ def test_units_without_a_field_are_counted_and_left_out(tmp_path: Path, units: l
         assert [panel["title"] for panel in told["panels"]] == ["Field by gradients", "Field by noise"]
         for panel in told["panels"]:
             assert [png is None for png in panel["pngs"]] == [False, True, False, False]
+        shown = [column["key"] for column in told["columns"] if column["shown"]]
+        assert shown == ["gradient_snr", "gradient_x_px", "gradient_y_px"]
         column = next(column for column in told["columns"] if column["key"] == "gradient_x_px")
         assert column["values"][1] is None and column["values"][2] is not None
     pictures = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}

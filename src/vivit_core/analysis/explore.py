@@ -40,7 +40,7 @@ def columns_of(
 
     def title_of(name: str) -> str:
         title = titles.get(name, bound.get(name, name.replace("_", " ")))
-        infinite = int(table[name].isin([np.inf]).sum())
+        infinite = int(table[name].isin([np.inf, -np.inf]).sum())
         return f"{title}; infinite for {infinite}" if infinite else title
 
     return [

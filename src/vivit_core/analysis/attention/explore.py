@@ -26,9 +26,9 @@ def unit_explorer(folder: Path, recording: str) -> Explorer | None:
         maps = {title: arrays[key] for key, title in MAPS.items() if key in arrays}
     if not np.isfinite(share_U).any():
         return None
-    columns = [Column(SHARE, "share through tokens", share_U.tolist())]
+    columns = [Column(SHARE, "share through tokens", share_U.tolist(), shown=True)]
     if of_cells_U is not None:
-        columns.append(Column("cell_share", "share through its surround", of_cells_U.tolist()))
+        columns.append(Column("cell_share", "share through its surround", of_cells_U.tolist(), shown=True))
     panels = []
     for title, map_UHW in maps.items():
         most_U = map_UHW.max((1, 2)).tolist()

@@ -20,7 +20,7 @@ SHOWN = ("gradient_snr", "gradient_x_px", "gradient_y_px")
 def unit_explorer(folder: Path) -> Explorer | None:
     """The units' fields, from ``receptive_fields.csv`` and ``.npz`` in a task's folder; None where none was found."""
     table = read_table(folder / "receptive_fields.csv", text=IDS)
-    columns = columns_of(table, {name: name.replace("_", " ") for name in table})
+    columns = columns_of(table, {name: name.replace("_", " ") for name in table}, SHOWN)
     if not set(SHOWN) <= {column.key for column in columns}:
         return None
     groups = table["recording"].tolist()
