@@ -509,7 +509,8 @@ def inspected(folder: Path) -> list[Path]:
     look = SimpleNamespace(
         summary={"recording": ODD}, rate_NU=RNG.uniform(size=(3, U)), split_N=np.array(["train", "val", "test"]),
         mean_rate_hz_U=BY_UNIT, snr_U=BY_UNIT, map_UHW=RNG.normal(size=(2, 12, 16)), mapped_units=[0, 1],
-        center_U2=PLACES, lag_s_L=np.arange(3.0), link_L=np.arange(3.0), frames_KHW=RNG.uniform(size=(4, 12, 16)),
+        mapped_ids=UNITS[:2], center_U2=PLACES, lag_s_L=np.arange(3.0), link_L=np.arange(3.0),
+        frames_KHW=RNG.uniform(size=(4, 12, 16)),
     )  # fmt: skip
     return [inspect_plots.page(folder / "inspect.png", look)]  # type: ignore[arg-type]
 

@@ -63,7 +63,7 @@ def look(path: Path) -> dict[str, Finding]:
 
 
 @pytest.mark.pictures
-def test_a_sound_recording_has_no_findings(sound, tmp_path):
+def test_a_sound_recording_has_no_findings(sound, tmp_path, drawn):
     summary = inspect([sound], duration_s=0.1, max_frames=5000, out=tmp_path, progress=False)
     assert json.loads((tmp_path / "inspect.json").read_text()) == summary
     r = summary["recordings"]["sound"]
@@ -78,6 +78,9 @@ def test_a_sound_recording_has_no_findings(sound, tmp_path):
     section = report_section(summary, "the command")
     assert section.key == "inspect" and section.pictures[0][0].stat().st_size > 20_000
     assert [table.title for table in section.tables] == ["recordings", "splits", "behavior"]
+    titles = [axes.get_title() for axes in drawn[0].axes]
+    shown = [title.split(",")[0] for title in titles if title.startswith("unit ")]
+    assert len(shown) == UNITS and set(shown) == {f"unit {unit}" for unit in Recording(sound).info.unit_ids}
 
 
 def columns(file: h5py.File, change: Callable[[np.ndarray], None], name: str = "responses/counts") -> None:

@@ -64,6 +64,7 @@ def fields_and_alignment(
     look.snr_U[silent], look.center_U2[silent] = np.nan, np.nan
     beyond_average(frames_THW, rest_TU, -(-lags // pool), look, np.array(info.unit_ids), progress)
     look.mapped_units = np.argsort(-np.nan_to_num(look.snr_U), kind="stable")[:12].tolist()
+    look.mapped_ids = [info.unit_ids[unit] for unit in look.mapped_units]
     look.map_UHW = maps[look.mapped_units]
 
 

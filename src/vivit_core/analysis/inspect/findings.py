@@ -69,6 +69,7 @@ class Look:
     snr_U: np.ndarray = field(default_factory=lambda: np.zeros(0))
     map_UHW: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1)))  # that placed the clearest units
     mapped_units: list[int] = field(default_factory=list)
+    mapped_ids: list[str] = field(default_factory=list)
     center_U2: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     lag_s_L: np.ndarray = field(default_factory=lambda: np.zeros(0))
     link_L: np.ndarray = field(

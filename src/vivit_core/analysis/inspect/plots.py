@@ -28,6 +28,7 @@ class Seen(Protocol):
     snr_U: np.ndarray
     map_UHW: np.ndarray
     mapped_units: list[int]
+    mapped_ids: list[str]
     center_U2: np.ndarray
     lag_s_L: np.ndarray
     link_L: np.ndarray
@@ -45,11 +46,12 @@ def page(path: Path, look: Seen) -> Path:
         axes.set(xticks=[], yticks=[])
     top.suptitle(f"{short(look.summary['recording'])}: frames from the first trial to the last")
 
-    for axes, unit, field in zip(middle.subplots(2, 6).flat, look.mapped_units, look.map_UHW, strict=False):
+    mapped = zip(look.mapped_units, look.mapped_ids, look.map_UHW, strict=True)
+    for axes, (unit, name, field) in zip(middle.subplots(2, 6).flat, mapped, strict=False):
         largest = float(np.abs(field).max()) or 1.0
         axes.imshow(field, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
         axes.plot(*look.center_U2[unit], "+", color="black", markersize=8)
-        axes.set_title(f"unit {unit}, {look.snr_U[unit]:.1f}", fontsize=9)
+        axes.set_title(f"unit {short(name, 16)}, {look.snr_U[unit]:.1f}", fontsize=9)
         axes.set(xticks=[], yticks=[])
     middle.suptitle(
         "maps (of pixels or of contrast energy) of the clearest units, with their height over chance, and their centers"
