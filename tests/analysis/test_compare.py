@@ -325,6 +325,15 @@ def test_a_unit_with_events_in_few_pieces_has_no_interval() -> None:
     assert np.isnan(drawn_RU[:, 0]).any() and not np.isinf(drawn_RU).any()
 
 
+def test_an_infinite_resampling_leaves_a_unit_its_other_bound() -> None:
+    drawn_RU = np.random.default_rng(0).normal(size=(1000, 3))
+    drawn_RU[:300, 1], drawn_RU[:300, 2] = -np.inf, np.inf
+    low_U, high_U = intervals(drawn_RU, np.array([True] * 3))
+    for unit in range(3):
+        assert [low_U[unit], high_U[unit]] == pytest.approx(interval(drawn_RU[:, unit]))
+    assert low_U[1] == -np.inf and 1 < high_U[1] < 3 and high_U[2] == np.inf
+
+
 def test_units_without_a_spike_are_compared_to_the_end(tmp_path: Path) -> None:
     """Nothing is known of them, and nothing breaks after all was computed."""
     made = arrays()

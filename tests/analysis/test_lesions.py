@@ -16,7 +16,7 @@ from torch import Tensor
 from vivit_core.analysis.attention.blocks import core_with_blocks, has_blocks
 from vivit_core.analysis.attention.lesions import HELD, LESIONS, UNMIXED, Lesioned, lesions
 from vivit_core.analysis.evaluate.evaluate import evaluate
-from vivit_core.analysis.evaluate.section import report_section
+from vivit_core.analysis.evaluate.section import between, report_section
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
@@ -246,3 +246,9 @@ def test_cells_are_held_with_the_blocks() -> None:
         held = of_cells(found[name])
         torch.testing.assert_close(held.mean((1, 2, 3)), whole.mean((1, 2, 3)))
         assert held.std((1, 2, 3)).max() < 1e-5
+
+
+def test_an_interval_without_a_bound_is_told() -> None:
+    """Of units that a resampling leaves without spikes a score may be infinite, which a summary has as None."""
+    told = [between(bounds) for bounds in ([0.1, 0.25], [None, 0.25], [0.1, None], [None, None])]
+    assert told == ["0.100 … 0.250", "−∞ … 0.250", "0.100 … ∞", None] and between([0.1, None], ", ") == "0.100, ∞"

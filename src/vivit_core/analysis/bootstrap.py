@@ -143,7 +143,10 @@ def intervals(values_RU: np.ndarray, enough_U: np.ndarray) -> tuple[np.ndarray, 
     """The same for each unit; NaN where no resampling has a score, and for units without ``enough_pieces``."""
     some = enough_U & ~np.isnan(values_RU).all(0)
     bounds = np.full((2, values_RU.shape[1]), np.nan)
-    bounds[:, some] = np.nanpercentile(values_RU[:, some], INTERVAL, axis=0)
+    infinite = np.isinf(values_RU).any(0)
+    bounds[:, some & ~infinite] = np.nanpercentile(values_RU[:, some & ~infinite], INTERVAL, axis=0)
+    for unit in np.flatnonzero(some & infinite):
+        bounds[:, unit] = interval(values_RU[:, unit])
     return bounds[0], bounds[1]
 
 

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from vivit_core.analysis.evaluate.evaluate import evaluate
-from vivit_core.analysis.evaluate.section import report_section
+from vivit_core.analysis.evaluate.section import between, report_section
 from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.cli.context import RunContext
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -80,11 +80,11 @@ def report(
         left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
         console.print(f"with behavior {name.replace('_', ' ')}: {left} bits/spike")
     for name, share in summary["attention"].items():
-        low, high = share["bps_lost_interval"]
-        between = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+        interval = between(share["bps_lost_interval"], ", ")
         if share["bps_lost_mean"] is not None:
             words = f"attention {name.replace('_', ' ')}: {share['bps_mean']:.3f} bits/spike"
-            console.print(f"{words}, {share['bps_lost_mean']:.3f}{between} less", markup=False)
+            lost = f"{share['bps_lost_mean']:.3f}" + ("" if interval is None else f" [{interval}]")
+            console.print(f"{words}, {lost} less", markup=False)
     section = report_section(summary, run.path / "pictures", evaluation, meaning)
     context.publish(section, None if average else checkpoint)
     bps: float | None = summary["bps_mean"]

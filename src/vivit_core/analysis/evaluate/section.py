@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,15 +202,21 @@ def pairs_table(summary: dict[str, Any]) -> Table:
     return Table("Noise correlations, over pairs of units", columns, rows)
 
 
+def between(bounds: Sequence[float | None], middle: str = " … ") -> str | None:
+    """An interval in words; None where there is none. A summary has None for an infinite bound too."""
+    low, high = bounds
+    if low is None and high is None:
+        return None
+    return f"{'−∞' if low is None else f'{low:.3f}'}{middle}{'∞' if high is None else f'{high:.3f}'}"
+
+
 def context_table(summary: dict[str, Any]) -> Table:
     """How much of context's information is found, by kind of context."""
     columns = ("context", "units", "bits per spike", "best local observer", "oracle", "of context", "95 % interval")
 
     def row(name: str, own: dict[str, Any]) -> tuple[Any, ...]:
-        low, high = own["contextual_fraction_interval"]
-        between = None if low is None else f"{low:.3f} … {high:.3f}"
         scores = (own["bps_mean"], own["local_bps_mean"], own["truth_bps_mean"], own["contextual_fraction"])
-        return (name, own["units"], *scores, between)
+        return (name, own["units"], *scores, between(own["contextual_fraction_interval"]))
 
     return Table("What context tells, means over units", columns, [row(*item) for item in summary["context"].items()])
 
@@ -220,7 +227,6 @@ def attention_table(summary: dict[str, Any]) -> Table:
     rows: list[tuple[Any, ...]] = []
     for recording, own in [("all", summary), *summary["recordings"].items()]:
         for name, scores in own["attention"].items():
-            low, high = scores["bps_lost_interval"]
-            between = None if low is None else f"{low:.3f} … {high:.3f}"
-            rows.append((name.replace("_", " "), recording, scores["bps_mean"], scores["bps_lost_mean"], between))
+            lost = (scores["bps_lost_mean"], between(scores["bps_lost_interval"]))
+            rows.append((name.replace("_", " "), recording, scores["bps_mean"], *lost))
     return Table("What attention is worth, means over units", columns, rows)
