@@ -105,7 +105,7 @@ def weights_of(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, value in sorted(named("", model).items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
 
 
