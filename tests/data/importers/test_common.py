@@ -197,12 +197,28 @@ def test_several_problems_are_told_together(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "a.h5").is_file()
 
 
+def test_a_file_that_may_not_be_read_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sources(tmp_path, "a.npz", "b.npz", "c.npz")
+    importer = arrays_importer(recording_id=None, trial_length=10)
+    whole = type(importer).files
+
+    def files(self: Any, source: Path) -> list[Path]:
+        if source.name == "b.npz":
+            raise PermissionError(13, "Permission denied", str(source))
+        return whole(self, source)
+
+    monkeypatch.setattr(type(importer), "files", files)
+    with pytest.raises(PermissionError, match=r"b\.npz"):
+        importer(tmp_path / "*.npz", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.h5")) == ["a.h5", "c.h5"]
+
+
 def test_what_several_files_cannot_share_is_refused(tmp_path: Path) -> None:
     write_sources(tmp_path / "x", "a.npz", "b.npz")
     write_sources(tmp_path / "y", "a.npz")
     for pattern, out, name, says in (
         ("x/*.npz", "out", "r", r"recording_id=r: .* gives 2 recordings; leave it out"),
-        ("x/*.npz", "out.h5", None, "gives 2 recordings; name a folder"),
+        ("x/*.npz", "out.h5", None, r"may give several recordings \(now 2\); name a folder"),
         ("*/a.npz", "out", None, r"would both become .*a\.h5"),
         ("*/z.npz", "out", None, "and nothing of this pattern"),
     ):

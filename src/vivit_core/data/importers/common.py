@@ -136,11 +136,11 @@ class Importer(ABC):
             Where a file of the source is missing or broken, or cannot make a recording (negative counts, NaN, …).
         """
         found = self._found(str(source), Path(out))
-        written, problems = list[Path](), list[ValueError]()
+        written, problems = list[Path](), list[ValueError | OSError]()
         for one, path in found:
             try:
                 written.append(self._import(one, path))
-            except ValueError as error:
+            except (ValueError, OSError) as error:  # such as a file that this user may not read
                 problems.append(error)
         if len(problems) == 1:
             raise problems[0]
@@ -167,7 +167,7 @@ class Importer(ABC):
         elif len(found) == 1:
             return [*found]
         if out.suffix == ".h5":
-            raise ValueError(f"out={out}: {source} gives {len(found)} recordings; name a folder for them")
+            raise ValueError(f"out={out}: {source} may give several recordings (now {len(found)}); name a folder for them")
         if self.recording_id is not None:
             raise ValueError(
                 f"importer.recording_id={self.recording_id}: {source} gives {len(found)} recordings; leave it out "
