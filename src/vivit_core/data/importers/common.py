@@ -167,7 +167,7 @@ class Importer(ABC):
         elif len(found) == 1:
             return [*found]
         if out.suffix == ".h5":
-            raise ValueError(f"out={out}: {source} may give several recordings (now {len(found)}); name a folder for them")
+            raise ValueError(f"out={out}: {source} may give several recordings (now {len(found)}); name a folder")
         if self.recording_id is not None:
             raise ValueError(
                 f"importer.recording_id={self.recording_id}: {source} gives {len(found)} recordings; leave it out "
