@@ -47,6 +47,7 @@ def recording(path: Path) -> Path:
         path, recording_id="sound", frame_rate_hz=RATE_HZ, frames=movie.astype(np.uint8), counts=counts,
         trials=Trials(start, start + BINS, [f"s{min(i, 14)}" for i in range(TRIALS)], split),
         behavior={"pupil": rng.standard_normal((n, 2)).astype(np.float32)},
+        units={"id": [f"c{100 + u}" for u in range(UNITS)]},
     )  # fmt: skip
 
 
@@ -150,10 +151,10 @@ def shuffled(c):
 
 FRAMES = "stimulus/frames"
 FAULTS: dict[str, tuple[Callable[[h5py.File], None], str, str, str]] = {
-    "val": (lambda f: columns(f, silent_in_val), "silent_in_one_split", "fault", "units 4, split val"),
-    "silent": (lambda f: columns(f, silent), "silent_units", "note", "units 4"),
-    "twice": (lambda f: columns(f, duplicated), "duplicated_units", "fault", "units 2 = 7"),
-    "drift": (lambda f: columns(f, drifting), "drifting_rates", "fault", "units 0, 1, 2"),
+    "val": (lambda f: columns(f, silent_in_val), "silent_in_one_split", "fault", "units c104, split val"),
+    "silent": (lambda f: columns(f, silent), "silent_units", "note", "units c104"),
+    "twice": (lambda f: columns(f, duplicated), "duplicated_units", "fault", "units c102 = c107"),
+    "drift": (lambda f: columns(f, drifting), "drifting_rates", "fault", "units c100, c101, c102"),
     "quiet": (lambda f: columns(f, quiet_trial), "silent_trials", "fault", "trials 5"),
     "clipped": (lambda f: columns(f, clipped), "clipped_counts", "fault", "responses/counts"),
     "half": (lambda f: retyped(f, f["responses/counts"][()] / np.float32(3)), "fractional_counts", "fault", "of 12"),

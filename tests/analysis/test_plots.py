@@ -175,6 +175,7 @@ def test_measured_rates_stop_where_bins_are_not_valid(tmp_path: Path, drawn: lis
     )  # fmt: skip
     (area,) = drawn[0].axes[0].collections
     corners = np.concatenate([path.vertices for path in area.get_paths()])
+    assert ((corners[:, 0] > 2) & (corners[:, 0] < 2.05)).any()  # NaN does not spread to the bins beside
     assert not ((corners[:, 0] > 1.2) & (corners[:, 0] < 1.8)).any() and corners[:, 1].max() == pytest.approx(4)
 
 
