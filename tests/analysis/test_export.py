@@ -48,6 +48,28 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ENDINGS)
+def test_an_export_takes_arrays_as_a_stream_does(made: dict[str, Path], kind: str) -> None:
+    exported, same = ExportedStream(str(made[kind])), ExportedStream(made[kind])
+    frame, behavior = noise(exported.spec, np.random.default_rng(3))
+    mirrored = frame[..., ::-1].copy().astype(">f8")[..., ::-1]
+    np.testing.assert_array_equal(exported.step(mirrored, behavior), same.step(frame, behavior))
+    with pytest.raises(ValueError, match="frame of recording a: give real numbers and not complex64"):
+        exported.step(frame.astype("complex64"), behavior)
+    frame[0, :2, 0] = behavior[1] = np.nan
+    with pytest.warns(UserWarning, match="recording a, bin 1: 3 pixels or numbers") as told:
+        for _ in range(2):
+            exported.step(frame, behavior)
+    assert len(told) == 1 and exported.missing_values == 6
+    if kind == "onnx":  # whose operators make numbers of a NaN
+        return
+    frame[:] = 1e38
+    with pytest.raises(ValueError, match="recording a: rates are NaN or infinite"):
+        for _ in exported.phases:
+            exported.step(frame, behavior)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ENDINGS)
 def test_an_export_gives_the_streams_rates(made: dict[str, Path], kind: str) -> None:
     exported, model = ExportedStream(made[kind]), small()
     own, rng, stream = model.specs["a"], np.random.default_rng(3), model.stream("a")

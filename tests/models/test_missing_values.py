@@ -18,6 +18,7 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.statistics import Moments, training_statistics
 from vivit_core.data.transforms import PositionBasis, RaisedCosines, Smooth, Speed, SplitBySign, Velocity
+from vivit_core.models.layers import missing
 from vivit_core.models.ln import LN
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
@@ -71,6 +72,58 @@ def test_whole_numbers_are_not_searched_for_what_is_missing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         twin.rates("a", np.zeros((BINS, 12, 16), np.uint8), np.zeros((BINS, 3)))
+
+
+ODD = {
+    "mirrored": lambda x: x[..., ::-1].copy()[..., ::-1],
+    "big-endian": lambda x: x.astype(x.dtype.newbyteorder(">")),
+    "longdouble": lambda x: x.astype(np.longdouble),
+    "read-only": lambda x: np.broadcast_to(x, x.shape),
+    "float64": lambda x: x.astype(np.float64),
+}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("name", ODD)
+def test_arrays_of_any_layout_give_the_same_rates(name: str, kind: type) -> None:
+    twin = Twin(MODELS_UNDER_CONTRACT["bare"], READOUT, LIKELIHOOD, [spec()]).eval()
+    frames, behavior = shown(holes=False)
+    frames = frames.clip(0, 255).astype(kind)
+    odd, beside = ODD[name](frames), ODD[name](behavior)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(twin.rates("a", odd, beside), twin.rates("a", frames, behavior))
+        np.testing.assert_array_equal(twin.stream("a").run(odd, beside), twin.stream("a").run(frames, behavior))
+        np.testing.assert_array_equal(twin.shift_px("a", beside), twin.shift_px("a", behavior))
+
+
+@pytest.mark.parametrize("kind", ["complex64", "object", "U4"])
+def test_what_is_no_real_number_is_refused(kind: str) -> None:
+    twin = Twin(MODELS_UNDER_CONTRACT["bare"], READOUT, LIKELIHOOD, [spec()]).eval()
+    frames, behavior = shown(holes=False)
+    for wrong, beside, what in ((frames.astype(kind), behavior, "frame"), (frames, behavior.astype(kind), "behavior")):
+        with pytest.raises(ValueError, match=rf"{what}.* of recording a: give real numbers and not .*astype"):
+            twin.rates("a", wrong, beside)
+        with pytest.raises(ValueError, match=rf"{what}.* of recording a: give real numbers and not"):
+            twin.stream("a").run(wrong, beside)
+
+
+def test_numbers_beyond_float32_are_missing_and_rates_that_are_none_refused() -> None:
+    twin = Twin(MODELS_UNDER_CONTRACT["bare"], READOUT, LIKELIHOOD, [spec()]).eval()
+    frames, behavior = (values.astype(np.float64) for values in shown(holes=False))
+    frames[0, 5, 0, 0] = 1e300
+    with pytest.warns(UserWarning, match="recording a: 1 pixels or numbers of behavior are missing"):
+        twin.rates("a", frames, behavior)
+    assert twin.missing_values == missing(torch.as_tensor(frames)) == 1
+    stream = twin.stream("a")
+    with pytest.warns(UserWarning, match="bin 5: 1 pixels"):
+        stream.run(frames, behavior)
+    assert stream.missing_values == 1
+    frames[0, 5] = 1e38
+    with pytest.raises(ValueError, match="recording a: rates are NaN or infinite"):
+        twin.rates("a", frames, behavior)
+    with pytest.raises(ValueError, match="recording a: rates are NaN or infinite"):
+        twin.stream("a").run(frames, behavior)
 
 
 # In recordings ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -51,8 +52,46 @@ def normalized(values: Tensor, mean: float | Tensor, std: float | Tensor) -> Ten
 
 
 def missing(values: Tensor) -> int:
-    """How many values ``normalized`` puts at the mean."""
-    return int((~values.isfinite()).sum()) if values.is_floating_point() else 0
+    """How many values ``normalized`` puts at the mean, also those that are beyond float32."""
+    return int((~values.float().isfinite()).sum()) if values.is_floating_point() else 0
+
+
+def numbers(values: Any, what: str) -> np.ndarray:
+    """An array that somebody gave, as torch takes it: not mirrored, of this machine's byte order, writable; whole
+    numbers as they are, all others float32.
+
+    Parameters
+    ----------
+    values : of any kind.
+    what : they are, for messages.
+
+    Raises
+    ------
+    ValueError
+        Where it holds anything but real numbers.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{what}: give real numbers and not {array.dtype}, for example by .astype('float32')")
+    kind = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):  # it is infinite then, and counts as missing
+        return np.require(array, kind, ["C", "W"])
+
+
+def finite_rates(rates_TU: np.ndarray, recording_id: str) -> np.ndarray:
+    """The rates, if all are numbers.
+
+    Raises
+    ------
+    ValueError
+        Where one is NaN or infinite.
+    """
+    if not np.isfinite(rates_TU).all():
+        raise ValueError(
+            f"recording {recording_id}: rates are NaN or infinite; give frames and behavior in the units of the "
+            "recording, or take an earlier checkpoint, because the training may have diverged"
+        )
+    return rates_TU
 
 
 def no_regularizer(module: nn.Module) -> Tensor:

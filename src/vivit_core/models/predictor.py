@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.histories.base import Feedback, Observed
-from vivit_core.models.layers import evaluating, missing, no_regularizer
+from vivit_core.models.layers import evaluating, finite_rates, missing, no_regularizer, numbers
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
@@ -160,8 +160,8 @@ class Predictor(nn.Module, ABC):
         Raises
         ------
         ValueError
-            For an unknown recording, and frames or behavior of a wrong shape; for an iterator and a model without a
-            stream.
+            For an unknown recording, frames or behavior of a wrong shape or of no real numbers, and rates that are
+            none; for an iterator and a model without a stream.
         """
         self.index(recording_id)
         if counts is not None and (self.observes is None or isinstance(frames, Iterator)):
@@ -179,7 +179,7 @@ class Predictor(nn.Module, ABC):
         if isinstance(behavior, Iterator):
             raise ValueError("behavior comes piece by piece, and frames at once; give iter([…]) of pieces for both")
         spec = self.specs[recording_id]
-        video = torch.as_tensor(np.asarray(frames))
+        video = torch.as_tensor(numbers(frames, f"frames of recording {recording_id}"))
         video = video[None] if video.dim() == 3 else video
         if video.dim() != 4 or (video.shape[0], *video.shape[2:]) != spec.frame_shape:
             channels, height, width = spec.frame_shape
@@ -190,14 +190,16 @@ class Predictor(nn.Module, ABC):
         bins = video.shape[1]
         if not bins and self.predict == "last":
             raise ValueError("a video without a frame has no newest bin; give one frame at least")
-        given = np.zeros((bins, 0), np.float32) if behavior is None else np.asarray(behavior, np.float32)
+        given = np.zeros((bins, 0)) if behavior is None else behavior
+        given = numbers(given, f"behavior of recording {recording_id}")
         if given.shape != (bins, spec.behavior_dim):
             raise ValueError(
                 f"recording {recording_id} needs behavior of shape ({bins}, {spec.behavior_dim}) "
                 f"for {spec.behavior}, not {given.shape}"
             )
         device = next(self.parameters()).device
-        clips = Clips(frames=video[None].to(device), behavior=torch.as_tensor(given)[None].to(device))
+        beside = torch.as_tensor(given, dtype=torch.float32, device=device)
+        clips = Clips(frames=video[None].to(device), behavior=beside[None])
         self.missing_values = missing(clips["frames"]) + missing(clips["behavior"])
         if self.missing_values:
             warnings.warn(
@@ -211,7 +213,7 @@ class Predictor(nn.Module, ABC):
             return np.zeros((0, spec.n_units), np.float32)
         with evaluating(self):
             expected = self({recording_id: clips})[recording_id][0]
-        return (expected * spec.frame_rate_hz).cpu().numpy()
+        return finite_rates((expected * spec.frame_rate_hz).cpu().numpy(), recording_id)
 
     def stream(self, recording_id: str, clip_length: int | None = None) -> Stream:
         """Predict one recording bin by bin, endlessly: see :class:`vivit_core.models.streaming.Stream`.
@@ -270,7 +272,7 @@ class Predictor(nn.Module, ABC):
 
 def observed_clips(counts: np.ndarray, bins: int, units: int, device: torch.device) -> Clips:
     """What one clip tells of counts that were observed, NaN where they were not."""
-    given = torch.as_tensor(np.asarray(counts, np.float32), device=device)
+    given = torch.as_tensor(numbers(counts, "counts"), dtype=torch.float32, device=device)
     if given.shape != (bins, units):
         raise ValueError(f"give counts of shape ({bins}, {units}), bins and units, not {tuple(given.shape)}")
     known = given.isfinite()

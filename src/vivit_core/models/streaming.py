@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vivit_core.models.histories.base import Past
-from vivit_core.models.layers import missing
+from vivit_core.models.layers import finite_rates, missing, numbers
 from vivit_core.specs import Clips, RecordingSpec
 
 
@@ -47,7 +47,7 @@ class Stream:
     Raises
     ------
     ValueError
-        For frames or behavior of a wrong shape.
+        For frames or behavior of a wrong shape or of no real numbers, and rates that are none.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Stream:
         """
         if self.past is None:
             raise ValueError("this model takes no counts; train one with model/history=spikes or population")
-        given = np.asarray(counts, np.float32)
+        given = numbers(counts, f"counts of recording {self.spec.recording_id}")
         if given.shape != (self.spec.n_units,) or self.told == self.bins:
             raise ValueError(
                 f"recording {self.spec.recording_id}: each step may be followed by one observe({self.spec.n_units} "
@@ -122,7 +122,7 @@ class Stream:
                 f"{self.told}th was told last"
             )
         self.told = self.bins
-        self.past.observe(torch.as_tensor(given, device=self.device)[None])
+        self.past.observe(torch.as_tensor(given, dtype=torch.float32, device=self.device)[None])
 
     @torch.no_grad()
     def step(self, frame: np.ndarray, behavior: np.ndarray | None = None) -> np.ndarray:
@@ -139,14 +139,14 @@ class Stream:
         (U,) in Hz.
         """
         spec = self.spec
-        given = np.asarray(frame)
+        given = numbers(frame, f"a frame of recording {spec.recording_id}")
         given = given[None] if given.ndim == 2 else given
         if given.shape != spec.frame_shape:
             raise ValueError(
                 f"recording {spec.recording_id} has frames of shape {spec.frame_shape} (channels, height, width), "
                 f"not {given.shape}"
             )
-        moved = np.zeros(0, np.float32) if behavior is None else np.asarray(behavior, np.float32)
+        moved = numbers(np.zeros(0) if behavior is None else behavior, f"behavior of recording {spec.recording_id}")
         if moved.shape != (spec.behavior_dim,):
             raise ValueError(
                 f"recording {spec.recording_id} needs behavior of shape ({spec.behavior_dim},) for {spec.behavior}, "
@@ -154,17 +154,28 @@ class Stream:
             )
         clip = Clips(
             frames=torch.as_tensor(given, device=self.device)[None, :, None],
-            behavior=torch.as_tensor(moved, device=self.device)[None, None],
+            behavior=torch.as_tensor(moved, dtype=torch.float32, device=self.device)[None, None],
         )
-        if lost := missing(clip["frames"]) + missing(clip["behavior"]):
-            if not self.missing_values:
-                warnings.warn(
-                    f"recording {spec.recording_id}, bin {self.bins}: {lost} pixels or numbers of behavior are "
-                    "missing (NaN or infinite); their means stand in, now and in later bins "
-                    "(stream.missing_values counts them)",
-                    stacklevel=2,
-                )
-            self.missing_values += lost
+        lost = missing(clip["frames"]) + missing(clip["behavior"])
+        tell_first_missing(spec, self.bins, lost, self.missing_values)
+        self.missing_values += lost
         counts = self.expected(clip)
         self.bins += 1
-        return (counts * spec.frame_rate_hz).cpu().numpy()
+        return finite_rates((counts * spec.frame_rate_hz).cpu().numpy(), spec.recording_id)
+
+
+def tell_first_missing(spec: RecordingSpec, number: int, lost: int, before: int) -> None:
+    """Warn whoever called a stream's step of the first values that are missing.
+
+    Parameters
+    ----------
+    spec : of the recording.
+    number : of the bin.
+    lost, before : values that are missing in it, and that were in earlier ones.
+    """
+    if lost and not before:
+        warnings.warn(
+            f"recording {spec.recording_id}, bin {number}: {lost} pixels or numbers of behavior are missing (NaN or "
+            "infinite); their means stand in, now and in later bins (stream.missing_values counts them)",
+            stacklevel=3,
+        )

@@ -21,7 +21,7 @@ from vivit_core.models.cores.base import Core
 from vivit_core.models.frames import common_frame_size, resized, same, shifted
 from vivit_core.models.histories.base import History, Past
 from vivit_core.models.latents.base import Latent
-from vivit_core.models.layers import normalized
+from vivit_core.models.layers import normalized, numbers
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.likelihoods.poisson import Poisson
@@ -223,7 +223,7 @@ class Twin(Predictor):
         """
         if self.shifters is None:
             return np.zeros((len(behavior), 2), np.float32)
-        given = torch.as_tensor(np.asarray(behavior, np.float32), device=next(self.parameters()).device)[None]
+        given = torch.as_tensor(numbers(behavior, "behavior"), device=next(self.parameters()).device)[None]
         shift: np.ndarray = self.shift(recording_id, self.normalized_behavior(recording_id, given))[0].cpu().numpy()
         return shift
 

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 
 from vivit_core.analysis.tables import write_arrays
+from vivit_core.models.layers import finite_rates, numbers
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.streamed_step import AGREES, StreamedStep, export_step, noise
+from vivit_core.models.streaming import tell_first_missing
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.files import atomic_write, check_new_folder, new_folder, write_text
 from vivit_core.system.plain import in_a_line, read_plain
@@ -139,6 +141,7 @@ class ExportedStream:
     spec : of the recording.
     kind : "torch" or "onnx".
     bins : so far.
+    missing_values : so far; as of :class:`vivit_core.models.streaming.Stream`.
 
     Raises
     ------
@@ -146,7 +149,8 @@ class ExportedStream:
         Where the folder is none, or its library is not installed.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path, threads: int = 1) -> None:
+        folder = Path(folder)
         if not (folder / ABOUT).is_file():
             raise ValueError(
                 f"{folder}: not an exported stream, because it holds no {ABOUT}; give task=export's folder"
@@ -157,7 +161,7 @@ class ExportedStream:
         self.kind: Kind = about["kind"]
         check_kind(self.kind)
         load = run_torch if self.kind == "torch" else run_onnx
-        self.bins = 0
+        self.bins = self.missing_values = 0
         try:
             self.spec = RecordingSpec.from_dict(about["recording"])
             self.phases = [load(folder / name, threads) for name in about["phases"]]
@@ -182,20 +186,25 @@ class ExportedStream:
         Raises
         ------
         ValueError
-            For a frame or behavior of a wrong shape.
+            For a frame or behavior of a wrong shape or of no real numbers, and rates that are none.
         """
-        pixels = np.asarray(frame, np.float32)
+        name = self.spec.recording_id
+        pixels = numbers(frame, f"a frame of recording {name}").astype(np.float32, copy=False)
         pixels = pixels[None] if pixels.ndim == 2 else pixels
-        beside = np.zeros(0, np.float32) if behavior is None else np.asarray(behavior, np.float32)
+        given = numbers(np.zeros(0) if behavior is None else behavior, f"behavior of recording {name}")
+        beside = given.astype(np.float32, copy=False)
         if pixels.shape != self.spec.frame_shape or beside.shape != (self.spec.behavior_dim,):
             raise ValueError(
-                f"recording {self.spec.recording_id} has frames of shape {self.spec.frame_shape} and behavior of "
+                f"recording {name} has frames of shape {self.spec.frame_shape} and behavior of "
                 f"({self.spec.behavior_dim},), not {pixels.shape} and {beside.shape}"
             )
+        lost = sum(int((~np.isfinite(own)).sum()) for own in (pixels, beside))
+        tell_first_missing(self.spec, self.bins, lost, self.missing_values)
+        self.missing_values += lost
         run = self.phases[self.bins % len(self.phases)]
         rates, *self.state = run([pixels, beside, *self.state])
         self.bins += 1
-        return np.asarray(rates)
+        return finite_rates(np.asarray(rates), name)
 
 
 def run_torch(path: Path, threads: int) -> Run:
