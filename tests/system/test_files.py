@@ -30,6 +30,17 @@ def test_an_empty_folder_that_stood_keeps_its_rights_and_its_link(tmp_path: Path
     assert (stood / "x").exists() and link.is_symlink() and stood.stat().st_mode & 0o777 == 0o770
 
 
+def test_the_folder_under_our_feet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (Path("."), tmp_path):
+        with pytest.raises(ValueError, match=r"you stand in this folder, .* name a new"), new_folder(out):
+            pass
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(ValueError, match="a disk is mounted there"), new_folder(tmp_path / "disk"):
+        pass
+
+
 def test_what_others_put_there_meanwhile_stays(tmp_path: Path) -> None:
     """Two commands on one name: the first that is done has it."""
     out = tmp_path / "out"

@@ -85,6 +85,8 @@ def check_new_folder(out: Path) -> None:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"out={out}: stands there already; name a new folder")
+    if out.exists() and (out.resolve() == Path.cwd() or out.is_mount()):  # another folder is put in its place
+        raise ValueError(f"out={out}: you stand in this folder, or a disk is mounted there; name a new folder in it")
 
 
 @contextmanager
