@@ -68,6 +68,20 @@ def test_it_needs_neither_a_network_nor_the_library_of_the_hub(monkeypatch: pyte
     assert list(load_twin("simulated").specs) == list(load_predictor(Path("simulated")).specs)
 
 
+def test_a_path_means_the_folder_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "simulated").mkdir()
+    for path in ("./simulated", tmp_path / "simulated"):
+        with pytest.raises(ValueError, match="simulated: not a published twin"):
+            load_twin(path)
+
+
+@pytest.mark.parametrize(("device", "said"), [("cuda:99", "torch sees no such GPU here"), ("gpu", 'give "cpu" or')])
+def test_a_device_that_is_not_there_is_refused(device: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"device={device}.*{said}"):
+        load_twin("simulated", device=device)
+
+
 def test_its_baseline_comes_with_it() -> None:
     assert isinstance(baseline_in("simulated", read_trained("simulated")), LN)
 

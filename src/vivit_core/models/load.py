@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vivit_core.models.checkpoint import WRITTEN, asked, check_model, check_packages, refused, written_by
 from vivit_core.models.checkpoint import read_checkpoint as read_checkpoint
 from vivit_core.models.ensemble import Ensemble, members_in
@@ -42,10 +44,21 @@ def load_predictor(
     ------
     ValueError
         Where the file is no checkpoint, its weights do not fit the model it describes, it needs a package that is not
-        among ``packages``, or it holds no average.
+        among ``packages``, it holds no average, or the device is not there.
     """
+    check_device(device)
     with consent(packages):
         return predictor_in(path, read_trained(path), average).to(device).eval()
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not know or see."""
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device={device}: torch knows no such device; give "cpu" or "cuda"') from error
+    if kind.type == "cuda" and not (kind.index or 0) < torch.cuda.device_count():
+        raise ValueError(f'device={device}, but torch sees no such GPU here; give "cpu"')
 
 
 def load_twin(
