@@ -74,6 +74,8 @@ def test_it_predicts_the_mean_and_says_how_far_members_lie_apart() -> None:
     np.testing.assert_allclose(both.rates("b", frames, behavior), rates.mean(0), rtol=1e-5)
     np.testing.assert_allclose(both.spread("b", frames, behavior), rates.std(0), rtol=1e-5)
     assert both.spread("b", frames, behavior).min() > 0
+    with pytest.raises(ValueError, match="a spread is of a video at once; give frames and behavior as arrays"):
+        both.spread("b", iter([frames]), iter([behavior]))
     places = np.stack([part.centers_px("a") for part in parts])
     np.testing.assert_allclose(both.centers_px("a"), places.mean(0))
     assert both.causal and both.sees_behavior and both.kind == "Ensemble of 2 ViViT and 1 ResNet and 1 LN"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -78,7 +78,14 @@ class Ensemble(Predictor):
         Parameters
         ----------
         recording_id, frames, behavior : as :meth:`rates` takes them, at once.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`rates`; and where they come piece by piece.
         """
+        if isinstance(frames, Iterator) or isinstance(behavior, Iterator):
+            raise ValueError("a spread is of a video at once; give frames and behavior as arrays, or a piece at a time")
         return np.stack([member.rates(recording_id, frames, behavior) for member in self.each]).std(0)
 
     def likelihood(self, recording_id: str) -> Likelihood:
