@@ -105,6 +105,9 @@ class Answers(BaseHTTPRequestHandler):
         if self.amiss():
             return None
         parts = self.path.split("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "models"] and len(parts) == 4:
+            name = "/".join(parts[2:])
+            return self.answer(200, {"id": name, "private": self.owner.private[name]})
         if len(parts) < 5 or parts[2] != "resolve":
             return self.answer(404, {"error": "no such page"})
         name, revision, path = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
@@ -140,7 +143,7 @@ class Answers(BaseHTTPRequestHandler):
             said = json.loads(body)
             name = "/".join(filter(None, [said.get("organization"), said["name"]]))
             self.owner.repos.setdefault(name, [])
-            self.owner.private[name] = said.get("private") or said.get("visibility") == "private"
+            self.owner.private.setdefault(name, said.get("private") or said.get("visibility") == "private")
             return self.answer(200, {"url": f"{self.owner.url}/{name}", "name": name})
         if parts == ["api", "validate-yaml"]:
             return self.answer(200, {"errors": [], "warnings": []})

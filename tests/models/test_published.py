@@ -192,6 +192,17 @@ def test_what_is_pushed_is_what_is_loaded(made: Twin, folder: Path, hub: Hub) ->
     assert same(load_twin("hf://lab/twin"), made)
 
 
+def test_what_is_to_be_private_is_not_pushed_to_a_public_repository(folder: Path, hub: Hub) -> None:
+    files = [WEIGHTS, CONFIG]
+    push(folder, "lab/twin", private=False, files=files)
+    before = len(hub.repos["lab/twin"])
+    with pytest.raises(ValueError, match=r"hf://lab/twin: this repository is there and is public, .* private=false"):
+        push(folder, "lab/twin", private=True, files=files)
+    assert len(hub.repos["lab/twin"]) == before
+    push(folder, "lab/twin", private=False, files=files)
+    assert len(hub.repos["lab/twin"]) == before + 1
+
+
 NONSENSE: dict[str, tuple[str, tuple[int, dict[str, str], bytes] | None]] = {
     "hangs up": (CONFIG, None),
     "is down": (CONFIG, (500, {}, b"")),

@@ -67,12 +67,20 @@ def push(folder: Path, name: str, private: bool, files: Sequence[str]) -> str:
     Raises
     ------
     ValueError
-        Where it is no name, the library is not installed, or the Hub refuses or answers nonsense.
+        Where it is no name, the library is not installed, ``private`` and the repository is public, or the Hub refuses
+        or answers nonsense.
     """
     check_name(name)
     with asked(f"hf://{name}") as hub:
         api = hub.HfApi()
         api.create_repo(name, private=private, exist_ok=True, repo_type="model")
+        shown = private and api.repo_info(name).private is False  # there was one, which stays as it is
+    if shown:
+        raise ValueError(
+            f"hf://{name}: this repository is there and is public, so nothing was uploaded; take another name, make it "
+            "private on its page, or say private=false"
+        )
+    with asked(f"hf://{name}"):
         done = api.upload_folder(
             repo_id=name, folder_path=folder, allow_patterns=list(files), commit_message="Publish a twin"
         )
