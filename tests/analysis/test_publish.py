@@ -220,6 +220,14 @@ def test_a_folder_in_which_something_stands_is_refused(run: Path) -> None:
         published(run, made())
 
 
+def test_the_name_of_the_shipped_twin_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    averaging(run)
+    monkeypatch.chdir(run)
+    with pytest.raises(ValueError, match="out=simulated: this name stands for the twin that comes with the package"):
+        share(Path(), "simulated", checkpoint=best(run))
+    assert load_twin(share(run, "simulated")).specs.keys() == {"a"}
+
+
 def test_a_full_disk_leaves_a_folder_in_which_to_try_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It fills while the weights are written, after card and pictures."""
 

@@ -14,6 +14,7 @@ from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.hub import check_name
 from vivit_core.models.hub import push as push_folder
 from vivit_core.models.load import AVERAGE
+from vivit_core.models.shipped import shipped
 from vivit_core.names import setting
 from vivit_core.report.training import training_of
 from vivit_core.system.files import check_new_folder
@@ -55,6 +56,11 @@ def publish(
         refuses.
     """
     check_new_folder(out)
+    if shipped(out) is not None:
+        raise ValueError(
+            f"out={out}: this name stands for the twin that comes with the package, which would be loaded instead of "
+            "yours; name another folder"
+        )
     if push is not None:
         check_name(push)
     trained = load_trained(checkpoint, average)
