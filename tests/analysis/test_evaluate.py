@@ -213,7 +213,7 @@ def test_scores_agree_with_plain_computations(data: RecordingsDataModule, tmp_pa
     own = dict(summary["recordings"]["hand"])
     assert own.pop("about") == dict.fromkeys(ABOUT, "") and summary["subjects"] == {}
     shared = {name: value for name, value in summary.items() if name in own}
-    assert own == shared and len(shared) == len(summary) - 6
+    assert own == shared and len(shared) == len(summary) - 7
     assert summary["left_out"] == summary["calcium"] == []
 
 
