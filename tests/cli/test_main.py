@@ -328,6 +328,22 @@ def test_mistakes_are_one_message(command, words, named):
     assert "Traceback" not in printed
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optim.lrr=1e-3"], "optim.lrr does not exist; did you mean optim.lr?"),
+        (["-m", "optim.lrr=1e-3,1e-4"], "optim.lrr does not exist; did you mean optim.lr?"),
+        (["task=evaluate", "chekpoint=simulated"], "chekpoint does not exist; did you mean checkpoint?"),
+        (["model=resnet", "model.embedding_dim=3"], "model.embedding_dim does not exist; model has causal, "),
+        (["importer.frame_rate_hz=3"], "no importer is chosen; say importer=NAME, of arrays, "),
+    ],
+)
+def test_a_key_that_does_not_exist_is_not_to_be_appended(command, words, said):
+    code, printed = command(*words)
+    assert code == 1 and f"the configuration has a problem:\n  - {said}" in printed
+    assert "append" not in printed and "struct" not in printed
+
+
 def test_debug_shows_the_traceback(command):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYDRA_FULL_ERROR", "1")

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from vivit_core.cli.command import made_here, prepared
 from vivit_core.cli.console import console, tell
@@ -29,6 +29,7 @@ from vivit_core.cli.task import call, follows_recordings, paths_in, score_of, ta
 from vivit_core.cli.validate import validate
 from vivit_core.names import printable
 from vivit_core.parts.groups import consent, lies_in
+from vivit_core.parts.schema import suggestion
 from vivit_core.specs import RecordingError
 from vivit_core.system.activity import voice
 from vivit_core.system.processes import FirstFailed, is_first_rank, started_from_outside
@@ -77,12 +78,7 @@ def main() -> None:
     try:
         composed()
     except CompactHydraException as error:
-        said = [str(error)]
-        if isinstance(error.__cause__, OmegaConfBaseException):
-            said.append(str(error.__cause__))
-        if isinstance(error, MissingConfigException) and (nearest := nearest_option(error)) is not None:
-            said.append(f"did you mean {nearest}?")
-        print(*said, sep="\n", file=sys.stderr)
+        print(words_of(error), file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
         if (message := trouble(error)) is None:
@@ -97,6 +93,25 @@ def unset_ours() -> None:
     """Unset what ``main`` has set; what the user has set stays."""
     while OURS:
         os.environ.pop(OURS.pop(), None)
+
+
+def words_of(error: CompactHydraException) -> str:
+    """What Hydra refuses before a task begins; of a key that does not exist, our own line and not its advice to add
+    that key nevertheless."""
+    cause = error.__cause__
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.full_key, str):
+        path, _, key = cause.full_key.rpartition(".")
+        if not path and (folder := conf_dir() / key).is_dir():
+            options = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            return str(ConfigError([f"no {key} is chosen; say {key}=NAME, of {options}"]))
+        known = set(map(str, cause.parent_node or ())) - {"_target_"}
+        return str(ConfigError([f"{cause.full_key} does not exist{suggestion(path, key, known)}"]))
+    said = [str(error)]
+    if isinstance(cause, OmegaConfBaseException):
+        said.append(str(cause))
+    if isinstance(error, MissingConfigException) and (nearest := nearest_option(error)) is not None:
+        said.append(f"did you mean {nearest}?")
+    return "\n".join(said)
 
 
 def nearest_option(error: MissingConfigException) -> str | None:
