@@ -325,7 +325,8 @@ def test_mistakes_are_one_message(command, words, named):
     code, printed = command(*words)
     assert code == 1
     assert named in printed
-    assert "Traceback" not in printed
+    assert not any(hydras in printed for hydras in ("Traceback", "Error executing job", "HYDRA_FULL_ERROR"))
+    assert printed.count("debug=true") <= 1
 
 
 @pytest.mark.parametrize(
@@ -342,6 +343,13 @@ def test_a_key_that_does_not_exist_is_not_to_be_appended(command, words, said):
     code, printed = command(*words)
     assert code == 1 and f"the configuration has a problem:\n  - {said}" in printed
     assert "append" not in printed and "struct" not in printed
+
+
+def test_a_refusal_is_its_line_alone_and_how_to_see_more(command):
+    _, printed = command("task=stream", "checkpoint=none.ckpt")
+    begins, *said, more = printed.splitlines()
+    assert begins == "task=stream begins" and more == "(debug=true adds the traceback)"
+    assert len(said) == 1 and said[0].startswith("none.ckpt")
 
 
 def test_debug_shows_the_traceback(command):

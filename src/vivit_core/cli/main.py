@@ -191,8 +191,9 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             return float("nan")
         if cfg.get("debug") is True or message is None:
             raise
-        # Hydra shows the message without a traceback, and exits with 1.
-        raise CompactHydraException(printable(message, lines=True)) from error
+        # Printed here, and no Exception, which Hydra would wrap into words of its own.
+        print(printable(message, lines=True), "(debug=true adds the traceback)", sep="\n", file=sys.stderr)
+        raise SystemExit(1) from error
     finally:
         took(time.monotonic() - began)
         folder = Path(HydraConfig.get().runtime.output_dir)
