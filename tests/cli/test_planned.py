@@ -123,6 +123,26 @@ def test_recordings_of_several_rates_are_seen_at_the_trainings(bars, tmp_path):
     assert sizes_of({**node, "recordings": both[2:]}, None) is None  # which the task will say
 
 
+def test_nothing_follows_recordings_that_cannot_be_read(bars, tmp_path, capsys):
+    """What the simulator's recordings are is not said of them; of a data file's own, its geometry knows."""
+    for word in (f"data.root={tmp_path}/none", f"data.root={tmp_path}", f"data.root={bars}/bars.h5"):
+        cfg = composed(word)
+        before = validate(cfg)
+        assert following(cfg, before, {"data.root"}) == before
+    cfg = composed(f"data.recordings=[{tmp_path}/none.h5]")
+    assert following(cfg, validate(cfg), {"data.recordings"}) == validate(cfg)
+    assert "settings that follow" not in capsys.readouterr().out
+    cfg = composed("data=liu2017", f"data.recordings=[{tmp_path}/none.h5]")
+    following(cfg, validate(cfg))
+    assert "settings that follow the recordings (1 recording" in capsys.readouterr().out
+
+
+def test_a_root_that_cannot_be_read_is_the_only_thing_said(command, bars):
+    code, printed = command(f"data.root={bars}/bars.h5")
+    assert code == 1 and "settings that follow" not in printed
+    assert f"data.root: {bars}/bars.h5 is a file; give a folder, or say data.recordings=[{bars}/bars.h5]" in printed
+
+
 @pytest.mark.slow
 def test_a_training_keeps_plain_numbers_and_an_evaluation_takes_them(command, bars):
     """The command of the README, in small: nothing said of clips."""

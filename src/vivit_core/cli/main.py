@@ -158,7 +158,7 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             if follows_recordings(task):
                 from vivit_core.cli.planned import following  # which reads recordings
 
-                settings = following(cfg, settings)
+                settings = following(cfg, settings, context_of(settings, job).overridden)
             score = call(task, context_of(settings, job), settings)
             note(job, status="finished", score=score)
             return score

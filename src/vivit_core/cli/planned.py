@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,14 @@ def free_keys(node: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def following(cfg: DictConfig, settings: Settings) -> Settings:
+def following(cfg: DictConfig, settings: Settings, overridden: Set[str] = frozenset()) -> Settings:
     """The checked configuration, in which what may follow the recordings does; says what that is.
 
     Parameters
     ----------
     cfg : as it was composed; it stays as it is.
     settings : the same, plain and checked.
+    overridden : the keys on the command line.
 
     Raises
     ------
@@ -56,7 +57,10 @@ def following(cfg: DictConfig, settings: Settings) -> Settings:
     free = set(free_keys(cfg))
     if settings.get("init_from") is not None:  # whose model comes with the checkpoint
         free = {key for key in free if not key.startswith("model.")}
-    sizes = sizes_of(settings["data"], settings["model"].get("frame_size")) if free else None
+    # Of files that the command line names, data.geometry, which is another's, knows nothing.
+    named_here = bool(overridden & {"data.recordings", "data.root"})
+    frame_size = settings["model"].get("frame_size")
+    sizes = sizes_of(settings["data"], frame_size, expect=not named_here) if free else None
     if sizes is None:  # no file can be read, which the task will say
         return settings
     choices = plan(sizes, settings, free)
@@ -81,7 +85,7 @@ def explain(choices: Sequence[Choice], sizes: Sizes, trainer: Mapping[str, Any])
         tell(f"  {word:<{max(map(len, words))}}  # {reason}")
 
 
-def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes | None:
+def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: bool = True) -> Sizes | None:
     """The sizes of the recordings of a data node at the rate of a training; those that ``data.geometry`` expects where
     they are not there yet; None where none can be read.
 
@@ -89,10 +93,13 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes
     ----------
     data : the node.
     frame_size : height and width to which all frames are brought; None where they stay.
+    expect : whether ``data.geometry`` may speak for files that are not there.
     """
     try:
         paths = files_of(data)
     except ValueError:  # which the task will say
+        if not expect:
+            return None
         paths = []
     infos = []
     for path in paths:

@@ -28,6 +28,8 @@ def named(patterns: Sequence[str]) -> list[Path]:
 
 def inside(root: Path) -> list[Path]:
     """The recording files of a folder and its subfolders."""
+    if root.is_file():
+        raise ValueError(f"data.root: {root} is a file; give a folder, or say data.recordings=[{root}] instead")
     found = sorted(root.rglob("*.h5"))
     if not found:
         what = "holds no *.h5 file" if root.is_dir() else "is not a folder"
