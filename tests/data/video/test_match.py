@@ -171,7 +171,8 @@ def test_values_and_transforms_are_applied_and_the_rest_is_at_the_recordings_mea
             gray(2),
             at(30),
             0.1,
-            r"degrees_per_pixel=0\.1: the model does not know .*degrees_per_pixel=fill, or give .*12",
+            r"degrees_per_pixel=0\.1: the model does not know .*importer.degrees_per_pixel=… .*"
+            r"degrees_per_pixel=fill, or give .*12",
         ),
         (gray(2), at(30, degrees_per_pixel=1.0), 1e-3, r"it would cover no pixel of recording a's frame of 12×16 px"),
     ],

@@ -91,7 +91,8 @@ class Match:
         if degrees is not None:
             raise ValueError(
                 f"degrees_per_pixel={degrees:g}: the model does not know the size of a pixel of recording "
-                f"{spec.recording_id}; say degrees_per_pixel=fill, or give a video of {said(spec.frame_shape)}"
+                f"{spec.recording_id}, which its import says by importer.degrees_per_pixel=… before a training; say "
+                f"degrees_per_pixel=fill, or give a video of {said(spec.frame_shape)}"
             )
         if own != wanted:
             raise ValueError(
