@@ -216,6 +216,7 @@ def test_the_pages_show_the_table_that_a_training_prints() -> None:
         "burn_in": 1,
         "trials": 1,
         "trials_left_out": 0,
+        "units_silent": 0,
         "recordings": {},
         "subjects": {},
     }

@@ -290,14 +290,14 @@ def test_a_progress_bar_shows_every_name() -> None:
 def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = ("bps_mean", "bps_median", "corr_mean", "corr_median")
     shares = ("knowable_fraction", "contextual_fraction")
-    own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers), *shares), 0.5) | {"units": 1}
+    own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers), *shares), 0.5) | {"units": 1, "units_silent": 0}
     summary = {"recordings": dict.fromkeys(NAMES, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
     summary["subjects"] = {name: own | {"recordings": ["a", "b"]} for name in NAMES}
     to = Console(file=io.StringIO(), width=400)
     to.print(table_of(summary, "test", 160))
     said = to.file.getvalue()  # type: ignore[attr-defined]
     assert all(name.strip() in said and f"{name}: 2 recordings".strip() in said for name in NAMES)
-    assert re.findall(r"(?m)^ *all +1 ", said)
+    assert re.findall(r"(?m)^ *all +1 ", said) and "silent" not in said
 
 
 @pytest.mark.parametrize("value", [0.5, -0.123, -1.234])
@@ -308,12 +308,13 @@ def test_no_column_of_the_table_is_lost_in_a_terminal_of_80(value: float) -> Non
     own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers)), value) | shares | {"units": 1000}
     names = ["sim0", "a longer recording 2026"]
     summary = {"recordings": dict.fromkeys(names, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
-    summary["subjects"] = {}
+    summary |= {"subjects": {}, "units_silent": 12}
     to = Console(file=io.StringIO(), width=80)
     to.print(table_of(summary, "test", 80))
     said = to.file.getvalue()  # type: ignore[attr-defined]
     assert all(said.count(word) >= 1 for word in ("bits/spike", "correlation", "oracle", "context", "sim0"))
     assert said.count(".777") == said.count("-.888") == 3
+    assert "12 of the units silent there, and left out of bits per spike" in said
     assert said.count(f"{value:.3f}".replace("0.", ".", 1)) == 3 * 8
 
 

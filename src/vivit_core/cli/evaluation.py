@@ -109,9 +109,12 @@ def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
     few = f"{summary['trials']} trials" if summary["trials"] != 1 else "one trial"
     if summary["trials_left_out"]:
         few += f" of {summary['trials'] + summary['trials_left_out']} (data.most_trials)"
+    # Below, because a terminal of 80 has no room for it beside the units.
+    silent = summary["units_silent"]
     table = Table(
         Column("recording", overflow="fold"),
         title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each; twin / LN",
+        caption=f"{silent} of the units silent there, and left out of bits per spike" if silent else None,
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
