@@ -156,10 +156,13 @@ class ArraysImporter(Importer):
                 raise ValueError(f"{source} has trial_start; set importer.trial_length=null")
             starts = np.asarray(trial_start).ravel()
             if starts.dtype.kind not in "iu" or not len(starts) or (np.diff(starts.astype(np.int64)) <= 0).any():
-                raise ValueError(f"{source}: trial_start must be rising frame numbers, one a trial")
+                raise ValueError(f"{source}: trial_start must be rising frame numbers (not ms or s), one a trial")
             starts = starts.astype(np.int64)
             if starts[0] < 0 or starts[-1] >= n_frames:
-                raise ValueError(f"{source}: trial_start {starts[0]} … {starts[-1]} is not inside 0:{n_frames}")
+                raise ValueError(
+                    f"{source}: trial_start {starts[0]} … {starts[-1]} is not inside 0:{n_frames} (frame numbers, not "
+                    "ms or s)"
+                )
         elif self.trial_length is not None:
             if self.trial_length < 1:
                 raise ValueError(f"trial_length is {self.trial_length}; give a number of frames, 1 or more")
