@@ -45,7 +45,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
             "note",
             f"units {some(ids[never].tolist())}",
             "never respond in any trial",
-            "They are left out of scores; leave them out of the recording if they are no neurons",
+            "They are left out of scores; if they are no neurons, drop their columns of counts and import again",
         )
     for split in SPLITS:
         others_bins = sum(bins[s] for s in SPLITS if s != split)
@@ -77,7 +77,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
             "fault",
             f"units {some([' = '.join(ids[list(group)]) for group in equal])}",
             "have the same counts at every bin",
-            "Leave all but one of each group out",
+            "Drop the columns of counts of all but one of each group, and import again",
         )
     if info.kind == "spikes":
         broken = np.flatnonzero(fractional)
