@@ -129,8 +129,11 @@ class Attention(nn.Module, ABC):
         if heads < 1 or dim % heads or (dim // heads) % multiple:
             # Bounded, because a tampered checkpoint's width may be huge.
             fitting = [h for h in range(1, min(dim, 256) + 1) if dim % h == 0 and (dim // h) % multiple == 0]
+            step = max(heads, 1) * multiple
+            widths = [width for width in (dim // step * step, dim // step * step + step) if width]
             raise ValueError(
                 f"embedding_dim={dim} does not split into {heads} heads of a multiple of {multiple} numbers; "
+                f"widths that do: {' and '.join(map(str, widths))}; "
                 f"heads that fit: {fitting or f'none (embedding_dim must be a multiple of {multiple})'}"
             )
         if not self.both_ways and mask.over != "space" and not mask.causal:
