@@ -579,6 +579,13 @@ def test_numbers_beyond_what_was_shown_count_in_medians_and_are_told() -> None:
     }  # fmt: skip
 
 
+def test_an_interval_of_rounding_alone_has_no_width() -> None:
+    of = {"a": np.array([0.1 * 3, 60.0]), "a_low": np.array([0.3, 60.0]), "a_high": np.array([0.1 * 3, 60 + 1.4e-14])}
+    assert middle({**of, "truth_a": of["a"]})["interval_width"] == 0.0
+    wide = {**of, "a_high": np.array([0.3001, 60.5])}
+    assert middle({**wide, "truth_a": of["a"]})["interval_width"] == pytest.approx((0.0001 + 0.5) / 2)
+
+
 def told_by_page(draws: int) -> tuple[list[Table], str]:
     of = {"title": "preferred size (px)", "units": 3, "beyond": 2, "open_intervals": 2, "without_interval": 1}
     of |= {"median": None, "interval_width": None}

@@ -27,6 +27,7 @@ from vivit_core.stimuli.surrounds import Drift
 
 log = logging.getLogger(__name__)
 
+ROUNDING = 1e-9  # bounds of an interval that differ by less, relatively or at all, are the same
 NEARLY_FULL = 0.95  # share of the largest response to a disc that counts as nearly full
 
 # Where a unit prefers gratings to be; an angle has no median.
@@ -270,7 +271,8 @@ def middle(of: Mapping[str, np.ndarray]) -> dict[str, Any]:
     column, low, high, _ = of
     has_U, told_U = ~np.isnan(of[column]), ~np.isnan(of[low])
     with np.errstate(invalid="ignore"):
-        width_U = np.where(of[low] == of[high], 0.0, of[high] - of[low])
+        same_U = np.isclose(of[low], of[high], rtol=ROUNDING, atol=ROUNDING)  # also where both are infinite
+        width_U = np.where(same_U, 0.0, of[high] - of[low])
     medians = (float(np.median(values)) if len(values) else math.nan for values in (of[column][has_U], width_U[told_U]))
     return {
         "units": int(has_U.sum()),
