@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section
+from vivit_core.cli.tasks import compare as compare_task
 from vivit_core.cli.tasks.compare import names_of
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
@@ -424,6 +426,25 @@ def test_what_cannot_be_compared_is_refused(path: Path, tmp_path: Path) -> None:
     renamed = write_recording(tmp_path / "renamed.h5", **{**arrays(), "units": {"id": np.array(list("wxyz"))}})
     with pytest.raises(ValueError, match="none of the same units"):
         run([a, contender("b", renamed)], tmp_path)
+
+
+def test_models_of_other_recordings_are_refused_before_any_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a twin that comes with the package would be simulated first."""
+
+    def trained(path: Path) -> Any:
+        return SimpleNamespace(path=path, model=SimpleNamespace(specs={path.stem: None}))  # and nothing to read
+
+    monkeypatch.setattr(compare_task, "load_trained", trained)
+    with pytest.raises(ValueError, match=r"share no recording.*a: a; b: b"):
+        compare_task.compare(
+            None,  # type: ignore[arg-type]
+            checkpoints=[Path("a.ckpt"), Path("b.ckpt")],
+            data={},
+            names=None,
+            split="test",
+            resamples=2,
+            piece_s=1.0,
+        )
 
 
 def test_names_of_checkpoints() -> None:

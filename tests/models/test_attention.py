@@ -248,7 +248,8 @@ def test_wrong_sizes_are_named(node: dict[str, object], named: str) -> None:
 
 
 def test_joint_blocks_turn_three_axes() -> None:
-    with pytest.raises(ValueError, match="2 heads of a multiple of 8 numbers; widths that do: 16 and 32; heads that fit: "):
+    words = "2 heads of a multiple of 8 numbers; widths that do: 16 and 32; heads that fit: "
+    with pytest.raises(ValueError, match=words):
         twin(vivit(blocks="joint", embedding_dim=24))
     with pytest.raises(ValueError, match=r"set model.registers=0"):
         twin(vivit(blocks="joint", spatial_depth=0, temporal_depth=0))

@@ -9,7 +9,7 @@ Shape letters: N scored bins of a recording, U units, K pieces, R resamplings, S
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,26 @@ class Contender:
         return self.model.kind
 
 
+def shared_recordings(known: Mapping[str, Collection[str]]) -> list[str]:
+    """The recordings that all models know, in the first one's order.
+
+    Parameters
+    ----------
+    known : the ids of its recordings, by the model's name.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    first, *others = known.values()
+    common = [rid for rid in first if all(rid in own for own in others)]
+    if not common:
+        said = "; ".join(f"{name}: {', '.join(own)}" for name, own in known.items())
+        raise ValueError(f"these models share no recording, so there is nothing to compare ({said})")
+    return common
+
+
 def shared_units(contenders: Sequence[Contender]) -> dict[str, list[str]]:
     """The units of each recording that all models know, in the first one's order.
 
@@ -48,11 +68,8 @@ def shared_units(contenders: Sequence[Contender]) -> dict[str, list[str]]:
         Where nothing is shared.
     """
     known = {c.name: {spec.recording_id: spec.unit_ids for spec in c.datamodule.specs} for c in contenders}
+    common = shared_recordings(known)
     first, *others = known.values()
-    common = [rid for rid in first if all(rid in own for own in others)]
-    if not common:
-        said = "; ".join(f"{name}: {', '.join(own)}" for name, own in known.items())
-        raise ValueError(f"these models share no recording, so there is nothing to compare ({said})")
     shared = {rid: [unit for unit in first[rid] if all(unit in own[rid] for own in others)] for rid in common}
     if apart := [rid for rid, units in shared.items() if not units]:
         raise ValueError(f"recording {apart[0]}: these models know none of the same units, so they cannot be compared")

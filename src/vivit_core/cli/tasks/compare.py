@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vivit_core.analysis.compare.compare import compare as compare_contenders
-from vivit_core.analysis.compare.numbers import Contender
+from vivit_core.analysis.compare.numbers import Contender, shared_recordings
 from vivit_core.analysis.compare.section import report_section
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import Count, Positive
@@ -53,11 +53,13 @@ def compare(
         raise ValueError(
             f"names={names}: {len(names)} names for {len(checkpoints)} checkpoints; give one for each, or null"
         )
-    contenders = []
-    for name, path in zip(names, checkpoints, strict=True):
-        trained = load_trained(path)
-        recordings = trained.recordings(context, data, described=False)
-        contenders.append(Contender(name, str(path), trained.model, recordings))
+    models = [load_trained(path) for path in checkpoints]
+    # Before recordings are simulated for nothing.
+    shared_recordings({name: list(trained.model.specs) for name, trained in zip(names, models, strict=True)})
+    contenders = [
+        Contender(name, str(trained.path), trained.model, trained.recordings(context, data, described=False))
+        for name, trained in zip(names, models, strict=True)
+    ]
     context.describe()
     summary = compare_contenders(
         contenders,
