@@ -232,7 +232,7 @@ def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
             tiny_models.twin(tiny_models.vivit(causal=False), own), tmp_path / "v.npy", tmp_path, frame_rate_hz=120
         )
     model.readout("a").bias.data[0] = float("nan")
-    with pytest.raises(ValueError, match="rates are NaN or infinite from bin 0 on"):
+    with pytest.raises(ValueError, match="recording a: rates are NaN or infinite; give frames"):
         predicted(model, tmp_path / "v.npy", tmp_path, frame_rate_hz=120)
     assert not list(tmp_path.glob("*.h5")) and not list(tmp_path.glob(".*"))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivit_core.models.pairs import bank_of, energies, usual_courses
-from vivit_core.rf.energy_pairs import energy_pairs
+from vivit_core.rf.energy_pairs import energy_pairs, explained
 
 STDS, CYCLES, ORIENTATIONS, SIDE = [1.2, 2.0], [0.25, 0.4], 4, 11
 COURSES = torch.tensor([[0.0, 0.2, 1.0, 0.5], [0.3, 1.0, -0.4, -0.2]])
@@ -85,3 +85,15 @@ def test_where_nothing_is_counted_there_is_no_pair(bank: Tensor) -> None:
     movie = torch.randn(2, 50, 9, 9)
     found = energy_pairs([(x, torch.zeros(50, 1)) for x in movie], [0], torch.tensor([[4.0, 4.0]]), COURSES, bank)
     assert found.member_U.tolist() == [-1]
+
+
+@pytest.mark.parametrize("first", [0.0, 0.03])
+def test_a_gray_trial_may_come_first(bank: Tensor, first: float) -> None:
+    """It knows nothing of how large energies are: what is explained does not depend on the order of trials."""
+    rng = np.random.default_rng(0)
+    movie = torch.as_tensor(rng.normal(size=(4, 200, 14, 20)).astype(np.float32))
+    movie[0] *= first
+    rest = torch.as_tensor(rng.normal(size=(4, 200, 1)).astype(np.float32))
+    trials, place = list(zip(movie, rest, strict=True)), torch.tensor([9, 7])
+    found, turned = (explained(each, 0, place, COURSES, bank) for each in (trials, trials[::-1]))
+    torch.testing.assert_close(found, turned, rtol=1e-3, atol=1e-4)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from vivit_core.system import files, kept
 from vivit_core.system.kept import Kept, user_folder
+from vivit_core.system.threads import Stopped
 
 KEY = "ab12"
 ARRAYS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array([4, 5])}
@@ -141,6 +144,48 @@ def test_leftovers_of_killed_processes_go(tmp_path: Path) -> None:
     (tmp_path / f".{KEY}.npz.0123abcd.tmp").write_text("half")
     get(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ab.lock", f"{KEY}.npz"]
+
+
+def test_threads_take_turns_and_are_no_other_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of keys that share a lock, too."""
+    caplog.set_level("INFO")
+    now, most = [], []
+
+    def make() -> Any:
+        now.append(1)
+        most.append(len(now))
+        threading.Event().wait(0.05)
+        now.pop()
+        return ARRAYS
+
+    several = [threading.Thread(target=get, args=(tmp_path, f"ab{number}", make)) for number in range(4)]
+    for thread in several:
+        thread.start()
+    for thread in several:
+        thread.join()
+    assert most == [1] * 4 and not caplog.records
+
+
+def test_another_process_is_waited_for_as_long_as_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    looks = []
+
+    def go_on() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise Stopped
+
+    monkeypatch.setattr(kept, "go_on", go_on)
+    monkeypatch.setattr(kept, "LOOK_S", 0.01)
+    with (tmp_path / "ab.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Stopped):
+            get(tmp_path, make=never)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "another process computes the same" in line
+    assert not get(tmp_path)
 
 
 PROGRAM = """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from vivit_core.system import threads
-from vivit_core.system.threads import Stopped, a_core_each, go_on, side_by_side
+from vivit_core.system.threads import Stopped, a_core_each, cores, go_on, side_by_side
 
 MOST_S = 20.0
 
@@ -27,11 +28,12 @@ def test_results_are_in_order_and_threads_are_given_back() -> None:
 
     def do(number: int) -> tuple[int, int]:
         together.wait()  # three at once, or the barrier breaks
+        assert (torch.get_num_threads(), cores()) == (1, 3)
         with a_core_each() as pool:
             return number, sum(pool.map(lambda x: x * torch.get_num_threads(), range(number)))
 
     assert side_by_side(do, range(6), at_once=3) == [(n, n * (n - 1) // 2) for n in range(6)]
-    assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == cores() == 3
 
 
 def test_one_thing_has_all_cores_and_no_more_are_done_at_once_than_may_be() -> None:
@@ -96,3 +98,16 @@ def test_ctrl_c_ends_all_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         side_by_side(do, range(2), at_once=2)
     assert len(ended) in (1, 2)  # one may not have begun
+
+
+def test_ctrl_c_twice_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait, cancel_futures=cancel_futures)
+            if cancel_futures:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(threads, "ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(lambda number: 1 // number, range(2), at_once=2)
+    go_on()

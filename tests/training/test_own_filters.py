@@ -218,10 +218,11 @@ def test_a_unit_whose_validation_trials_become_worse_keeps_its_filters(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("usual", [False, True])
 def test_a_unit_without_valid_validation_bins_keeps_what_was_fitted(
-    recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch
+    recording: Recording, spec: RecordingSpec, ln: LN, monkeypatch: pytest.MonkeyPatch, usual: bool
 ) -> None:
-    """It has no say in what is better; its filters stay as they were found."""
+    """It has no say in what is better; its filters stay as they were found, also where all others gain."""
     trials = recording.info.trials.of("val")
     whole = recording.valid
 
@@ -232,6 +233,8 @@ def test_a_unit_without_valid_validation_bins_keeps_what_was_fitted(
         return some
 
     monkeypatch.setattr(recording, "valid", valid)
+    if usual:
+        monkeypatch.setattr(own_filters, "expected_gain", lambda better_U, error_U: torch.ones_like(better_U))
     made, own = begun(recording, spec, ln)
     assert own.linear.space_UP[0].argmax() == 12 and own.linear.space_UP[0].count_nonzero() == 1
     assert alone(made, own, recording)[:3].min() > 0.2

@@ -76,21 +76,24 @@ def explained(
     (x, y), half, before = place.tolist(), side // 2, courses_2L.shape[1] - 1
     top, left = max(0, half - y), max(0, half - x)
     information, pull = torch.zeros(members, ENERGIES, ENERGIES), torch.zeros(members, ENERGIES)
-    total, count, rest, scale = torch.zeros(members, ENERGIES), 0, 0.0, None
-    for contrast_THW, rest_TU in trials:
+    total, count, rest, seen_energy = torch.zeros(members, ENERGIES), 0, 0.0, list[Tensor]()
+    for contrast_THW, _ in trials:
         cut = contrast_THW[:, max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].float()
         cut = F.pad(cut, (left, side - left - cut.shape[2], top, side - top - cut.shape[1], before, 0))
         seen = (cut.flatten(1) @ filters).T[:, None]
         responses = F.conv1d(seen, courses_2L[:, None]).unflatten(0, (members, 2))  # (M, even and odd, course, T)
-        energy_MET = energies(responses.transpose(1, 2).flatten(1, 2).transpose(1, 2)).transpose(1, 2)
-        if scale is None:
-            scale = energy_MET[:, :2].sum(1).mean(1).clamp_min(1e-12)[:, None, None]
-        energy_MET = energy_MET / scale
+        seen_energy.append(energies(responses.transpose(1, 2).flatten(1, 2).transpose(1, 2)).transpose(1, 2))
+        count += len(contrast_THW)
+    # By what is usual in all of them: a gray trial knows nothing of it.
+    scale_M = sum(energy_MET[:, :2].sum((1, 2)) for energy_MET in seen_energy) / max(1, count)
+    scale_M11 = torch.as_tensor(scale_M).clamp_min(1e-12)[:, None, None]
+    for energy_MET, (_, rest_TU) in zip(seen_energy, trials, strict=True):
+        energy_MET = energy_MET / scale_M11
         z_MET = energy_MET / (0.5 + energy_MET[:, :2].sum(1, keepdim=True))
         information += z_MET @ z_MET.transpose(1, 2)
         pull += z_MET @ rest_TU[:, unit]
         total += z_MET.sum(2)
-        count, rest = count + z_MET.shape[2], rest + float(rest_TU[:, unit].sum())
+        rest += float(rest_TU[:, unit].sum())
     information -= total[:, :, None] * total[:, None] / count
     pull -= total * rest / count
     ridge_M = RIDGE * information.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-9)

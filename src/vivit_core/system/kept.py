@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 from vivit_core.system.files import atomic_write, remove_leftovers
 from vivit_core.system.locks import lock
+from vivit_core.system.threads import go_on
 from vivit_core.system.user import cache_folder
 
 log = logging.getLogger(__name__)
 SWITCH = "VIVIT_CORE_CACHE"  # environment variable; "off" keeps nothing, and looks nothing up
 MOST_BYTES = 256 << 20  # of all files of a folder together; what was not used for longest goes first
 _HEADERS = 64 << 10  # bytes that the names and shapes in a file take at most
+LOOK_S = 0.2  # between two looks whether it is one's turn
+_turns: dict[str, threading.Lock] = {}  # of this process's threads, by the name of the file that processes lock
 _told: set[Path] = set()  # folders of which was said that nothing can be kept in them
 
 Arrays = dict[str, np.ndarray]
@@ -75,12 +81,7 @@ class Kept:
             if found is None:
                 self._tell(error)
             return (make(), False) if found is None else (found, True)
-        with turn:
-            try:
-                lock(turn)
-            except BlockingIOError:
-                log.info("another process computes the same, which is waited for (%s=off does not wait)", SWITCH)
-                lock(turn, wait=True)
+        with in_turn(turn):
             found = self._read(path, like)
             if found is not None:
                 with suppress(OSError):
@@ -144,3 +145,30 @@ class Kept:
                 cause.strerror or cause,
                 SWITCH,
             )
+
+
+@contextmanager
+def in_turn(file: IO[Any]) -> Iterator[None]:
+    """Alone with an open file, of all threads and processes, and it is closed in the end. The others are waited for as
+    long as that is wanted (:func:`vivit_core.system.threads.go_on`)."""
+    own, told = _turns.setdefault(file.name, threading.Lock()), False
+    with file:
+        while not own.acquire(timeout=LOOK_S):
+            go_on()
+        try:
+            while True:
+                try:
+                    lock(file)
+                    break
+                except BlockingIOError:
+                    if not told:
+                        log.info(
+                            "another process computes the same, which is waited for (%s=off does not wait)", SWITCH
+                        )
+                    told = True
+                    go_on()
+                    time.sleep(LOOK_S)
+            yield
+        finally:
+            file.close()  # before a thread of this process may look, for which it would be another process's
+            own.release()

@@ -12,8 +12,6 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
-
 T = TypeVar("T")
 R = TypeVar("R")
 _entering = threading.Lock()
@@ -35,6 +33,8 @@ class _Cores:
 @contextmanager
 def a_core_each() -> Iterator[ThreadPoolExecutor]:
     """As many threads as torch has, with one core each. Who enters while others are inside shares theirs."""
+    import torch  # takes seconds
+
     with _entering:
         if _Cores.pool is None:
             _Cores.before = torch.get_num_threads()
@@ -55,6 +55,14 @@ def a_core_each() -> Iterator[ThreadPoolExecutor]:
             torch.set_num_threads(_Cores.before)
 
 
+def cores() -> int:
+    """How many threads all that runs now shares: torch's, also inside :func:`a_core_each`, where each has one."""
+    import torch
+
+    with _entering:
+        return torch.get_num_threads() if _Cores.pool is None else _Cores.before
+
+
 def side_by_side(do: Callable[[T], R], each: Sequence[T], at_once: int) -> list[R]:
     """What ``do`` makes of each, in their order.
 
@@ -67,7 +75,7 @@ def side_by_side(do: Callable[[T], R], each: Sequence[T], at_once: int) -> list[
     each : what it is given.
     at_once : so many at once at most: each takes memory.
     """
-    number = min(len(each), at_once, torch.get_num_threads())
+    number = min(len(each), at_once, cores())
     if number < 2:
         return [do(one) for one in each]
     failed: list[BaseException] = []
@@ -91,8 +99,10 @@ def side_by_side(do: Callable[[T], R], each: Sequence[T], at_once: int) -> list[
             _given_up.set()
             raise
         finally:
-            pool.shutdown(cancel_futures=True)
-            _given_up.clear()
+            try:
+                pool.shutdown(cancel_futures=True)
+            finally:  # also where Ctrl-C comes once more
+                _given_up.clear()
     raise failed[0]
 
 

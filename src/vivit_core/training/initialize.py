@@ -29,7 +29,7 @@ from vivit_core.models.ln import LN, LNReadout
 from vivit_core.models.twin import Twin
 from vivit_core.rf.eye_shift import shift_by_position
 from vivit_core.rf.regression import CLEAR, unit_centers, varies
-from vivit_core.rf.stretches import ShiftPx
+from vivit_core.rf.stretches import PIXELS, ShiftPx
 from vivit_core.specs import Clips
 from vivit_core.system.activity import spared
 from vivit_core.system.kept import Kept
@@ -50,7 +50,7 @@ SCALE_FRAMES = 256  # frames of each recording on which the stem's scale is set
 SCALE_TRIALS = 16  # trials that are tried for them, where the first ones show no contrast
 
 
-AT_ONCE = 4  # recordings; each takes up to about a gigabyte
+AT_ONCE = 4  # recordings, whose frames together are at most as many pixels as those of a single one may be
 
 
 RESPONSE_TRIALS, RESPONSE_BINS = 64, 1024  # training trials, and bins of each, from which likelihoods start
@@ -84,7 +84,8 @@ def initialize_from_data(
     def start(recording: Recording) -> Started:
         return start_recording(twin, recording, ln, steps, max_frames, kept)
 
-    started = side_by_side(start, recordings, AT_ONCE)
+    pixels = max(pixels_of(recording, max_frames) for recording in recordings)
+    started = side_by_side(start, recordings, max(1, min(AT_ONCE, int(PIXELS // pixels))))
     for recording, begun in zip(recordings, started, strict=True):  # in turn, as readouts may draw by chance
         spec = twin.specs[recording.info.recording_id]
         scale = np.array(twin.frame_size[::-1]) / np.array(spec.frame_shape[:0:-1])
@@ -125,6 +126,12 @@ def initialize_from_data(
             part.normalize(
                 shown if before is None else before(shown) for shown in (contrast(twin, r) for r in recordings)
             )
+
+
+def pixels_of(recording: Recording, max_frames: int) -> int:
+    """Of the frames in which a recording's units are looked for."""
+    _, height, width = recording.info.frame_shape
+    return max(1, min(max_frames, recording.info.trials.of("train").n_bins)) * height * width
 
 
 class Started(NamedTuple):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vivit_core.data.recording.reader import Recording
-from vivit_core.models import own_filter, pairs
+from vivit_core.models import layers, ln, own_filter, pairs, solving
 from vivit_core.models.ln import LNReadout
 from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import usual_courses
@@ -41,7 +41,7 @@ from vivit_core.training.regression import (
     in_groups,
 )
 
-CODE = (own_filter, pairs, search, finer_filters, regression)  # that decides, besides this module, what is found
+CODE = (layers, ln, solving, own_filter, pairs, search, finer_filters, regression)  # that decides, besides this module
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
 LEAST_PIECES = 4
 SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
@@ -281,8 +281,7 @@ class Judge:
         fit_own_filters(self.twin, self.recording, self.own, self.train, changed_U)
         after_NU, _ = self.validation_nats()
         took_U = expected_gain(*difference(self.nats_NU, after_NU)) > 0
-        if change is None:
-            took_U |= ~self.seen_U
+        took_U = took_U | ~self.seen_U if change is None else took_U & self.seen_U
         for each, was in zip(learned, begun, strict=True):
             each[~took_U] = was[~took_U]
         self.nats_NU = torch.where(took_U, after_NU, self.nats_NU)

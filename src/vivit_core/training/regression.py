@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.solving import solve_positive
-from vivit_core.system.threads import a_core_each
+from vivit_core.system.threads import a_core_each, cores
 
 GROUP = 2**25  # of some units', at four bytes, that are worked on at a time, by all threads together
 STEPS = 2  # of Fisher scoring with each prior, from where the one before ended
@@ -128,7 +128,7 @@ def middle(values_UK: Tensor, known_K: Tensor) -> Tensor:
 
 def in_groups(units: slice, numbers: int) -> list[slice]:
     """Units in groups, one a thread, of which each has so many numbers."""
-    return parts(units, GROUP // (torch.get_num_threads() * max(1, numbers)))
+    return parts(units, GROUP // (cores() * max(1, numbers)))
 
 
 class Found(NamedTuple):

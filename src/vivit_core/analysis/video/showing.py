@@ -123,11 +123,6 @@ class Showing:
                 behavior_TD = beside.values_TD[at : at + frames_CTHW.shape[1]]
                 rates_MTU = np.stack([stream.run(frames_CTHW, behavior_TD) for stream in streams])
                 rates_TU, spread_TU = rates_MTU.mean(0), rates_MTU.std(0)
-                if not np.isfinite(rates_TU).all():
-                    raise ValueError(
-                        f"recording {self.match.spec.recording_id}: rates are NaN or infinite from bin {at} on; the "
-                        "training has diverged, or pixels and behavior are far beyond the training's"
-                    )
                 self.note(frames_CTHW, rates_TU)
                 self.spread_sum_U += spread_TU.sum(0, dtype=np.float64)
                 at += len(rates_TU)

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import resource
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # The recordings whose files this process has open, the one that was read last at the end.
 _open_now: WeakValueDictionary[int, Recording] = WeakValueDictionary()
+
+_reading = threading.RLock()  # a thread that opens a file may close another's; HDF5 reads one at a time anyway
 
 
 def _most_open() -> int:
@@ -161,11 +164,14 @@ class Recording:
 
     def _slice(self, name: str, start: int, stop: int) -> np.ndarray:
         self._check_inside(start, stop, self._stored_frames)
-        file = self._opened()
         try:
-            if name not in self._datasets:
-                self._datasets[name] = file[name]
-            return self._datasets[name][start:stop]
+            with _reading:
+                file = self._opened()
+                if name not in self._datasets:
+                    self._datasets[name] = file[name]
+                return self._datasets[name][start:stop]
+        except RecordingError:
+            raise
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise RecordingError(
                 self.path, name, f"frames {start}:{stop} cannot be read ({error})", "Copy or import the file again"
@@ -243,8 +249,9 @@ class Recording:
     @property
     def truths(self) -> list[str]:
         """Names for ``truth``; none where the recording was not simulated."""
-        file = self._opened()
-        return sorted(file["truth"]) if "truth" in file else []
+        with _reading:
+            file = self._opened()
+            return sorted(file["truth"]) if "truth" in file else []
 
     def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
         """What the simulator knows: ``rate`` (T, U) and ``shift_px`` (T, 2) over start … stop-1, any other name
@@ -255,14 +262,13 @@ class Recording:
         ValueError
             Where the recording has no such truth.
         """
-        file = self._opened()
         if name not in self.truths:
             known = self.truths or "nothing: it was not simulated"
             raise ValueError(f"{self.path}: no truth/{name}; it knows {known}")
         if has_bins(name):
             rows = self._slice(f"truth/{name}", start, self.info.n_frames if stop is None else stop)
             return (self._units(rows, 1) if is_rate(name) else rows).astype(np.float32, copy=False)
-        values = self._table(file, f"truth/{name}")
+        values = self._table(f"truth/{name}")
         return values if CONTEXT_AXES.get(name, "U")[0] != "U" else self._units(values, 0)
 
     def context_weights(self) -> ContextWeights | None:
@@ -274,11 +280,13 @@ class Recording:
 
     def unit_column(self, name: str) -> np.ndarray | None:
         """What the recording says of its units under a name beside ``id``, (U, ...); None where it says nothing."""
-        file = self._opened()
-        return self._units(self._table(file, f"units/{name}"), 0) if name in file["units"] else None
+        with _reading:
+            known = name in self._opened()["units"]
+        return self._units(self._table(f"units/{name}"), 0) if known else None
 
-    def _table(self, file: h5py.File, name: str) -> np.ndarray:
-        values = file[name][()]
+    def _table(self, name: str) -> np.ndarray:
+        with _reading:
+            values = self._opened()[name][()]
         return as_strings(values) if values.dtype.kind in "OS" else values
 
 
