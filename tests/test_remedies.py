@@ -144,14 +144,14 @@ def test_a_setting_that_a_message_proposes_is_taken(
 # Recordings ---------------------------------------------------------------------------------------------------------
 
 
-def recording(path: Path, rate: float = 30.0, bins: int = 40, size: int = 24) -> Path:
+def recording(path: Path, rate: float = 30.0, bins: int = 40, size: int = 24, units: int = 3) -> Path:
     rng, starts = np.random.default_rng(0), np.arange(4) * bins
     return write_recording(
         path,
         recording_id="a",
         frame_rate_hz=rate,
         frames=rng.integers(0, 256, (4 * bins, size, size)).astype(np.uint8),
-        counts=rng.poisson(0.5, (4 * bins, 3)),
+        counts=rng.poisson(0.5, (4 * bins, units)),
         trials=Trials(starts, starts + bins, np.array(list("abcd")), np.array(["train", "train", "val", "test"])),
     )
 
@@ -187,6 +187,15 @@ def test_a_trained_twin_keeps_its_rate(tmp_path):
     trained.setup()
     evaluated.configure(specs=trained.specs)
     evaluated.setup()
+
+
+def test_a_little_slower_is_not_blamed_for_another_fault(tmp_path):
+    trained = data_of(recording(tmp_path / "a.h5", rate=30.0))
+    trained.setup()
+    evaluated = data_of(recording(tmp_path / "b.h5", rate=29.97, units=4))
+    evaluated.configure(specs=trained.specs)
+    with pytest.raises(ValueError, match="other units than expected"):
+        evaluated.setup()
 
 
 def test_a_clip_longer_than_the_trials(tmp_path):

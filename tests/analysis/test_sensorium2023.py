@@ -168,7 +168,7 @@ def test_the_command_writes_it(tmp_path: Path, command: Callable[..., tuple[int,
     [
         ({"names": ["b"]}, r"the checkpoint knows b, and the folders are of dynamic1-2-3; train on recordings"),
         ({"recording": "dynamic4-5-6"}, r"holds no folder of recording dynamic4-5-6; there are \['dynamic1-2-3'\]"),
-        ({"rate": 29.8}, r"has 29\.8 bins a second, the competition 30"),  # .7 % less, and so not one bin a bin
+        ({"rate": 29.98}, r"has 29\.98 bins a second, the competition 30"),  # nearer than .1 %, and not one bin a bin
         ({"rate": 15.0}, r"has 15 bins a second, the competition 30; train with data\.frame_rate_hz=30"),
         ({"units": ("7", "11", "x", "y")}, r"lacks 1 of the 3 units of .*\(5\); the competition scores all"),
         ({"tiers": ["train"] * 6}, r"holds no trial of live_test_main, final_test_main"),

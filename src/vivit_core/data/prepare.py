@@ -14,10 +14,10 @@ import numpy as np
 
 from vivit_core.data.clips import Some
 from vivit_core.data.recording.format import RecordingInfo
-from vivit_core.data.resample import ResampledRecording
+from vivit_core.data.resample import ResampledRecording, ratio_of
 from vivit_core.data.statistics import training_statistics
 from vivit_core.data.transforms import BehaviorTransform, Transform, finished
-from vivit_core.specs import RecordingSpec
+from vivit_core.specs import RecordingError, RecordingSpec
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def for_twin(
                 partial(of_the_twin, spec),
             )
         except ValueError as error:
-            if info.frame_rate_hz >= spec.frame_rate_hz:
+            if isinstance(error, RecordingError) or ratio_of(info.frame_rate_hz, spec.frame_rate_hz) >= 1:
                 raise
             raise ValueError(
                 f"{info.path} has {info.frame_rate_hz:g} Hz, and the twin was trained at {spec.frame_rate_hz:g}; "

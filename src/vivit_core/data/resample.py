@@ -22,7 +22,7 @@ CLOSE = 0.005  # a ratio that is so near to a whole number, as a fraction, count
 
 
 def ratio_of(file_hz: float, model_hz: float) -> Fraction:
-    """Bins of a file, or frames of a video, in a bin of the model."""
+    """Bins of a file in a bin of the model."""
     if file_hz < model_hz:
         return 1 / ratio_of(model_hz, file_hz)
     ratio, whole = file_hz / model_hz, round(file_hz / model_hz)
@@ -163,10 +163,10 @@ class ResampledRecording(Recording):
     ) -> None:
         super().__init__(path, recording_id, unit_ids, chosen if chosen or some is None else some.units_of)
         stored, self._transforms = self.info, dict(transforms or {})
+        # What transforms go by: the same of all recordings, where rates differ a little and count as equal.
+        self.model_hz = frame_rate_hz or stored.frame_rate_hz
         try:
-            self.clock = Clock(
-                stored.trials, stored.n_frames, stored.frame_rate_hz, frame_rate_hz or stored.frame_rate_hz
-            )
+            self.clock = Clock(stored.trials, stored.n_frames, stored.frame_rate_hz, self.model_hz)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from None
         self.stored = stored
@@ -194,7 +194,7 @@ class ResampledRecording(Recording):
         """Whether nothing on a behavior's way from the file looks ahead."""
         made = chain(self._transforms, name)
         steps = [self._transforms[step] for step in made]
-        ahead = [t.reach(self.clock.frame_rate_hz)[1] for t in steps if isinstance(t, BehaviorTransform)]
+        ahead = [t.reach(self.model_hz)[1] for t in steps if isinstance(t, BehaviorTransform)]
         last = steps[-1] if steps else None
         source = last.source if isinstance(last, BehaviorTransform) else name
         return not any(ahead) and self.stored.behavior_causal.get(source, True)
@@ -224,7 +224,7 @@ class ResampledRecording(Recording):
         if not self._targets:
             return self.counts(start, stop)
         self._check_inside(start, stop, self.info.n_frames)
-        rate_hz = self.clock.frame_rate_hz
+        rate_hz = self.model_hz
         past, ahead = np.sum([transform.reach(rate_hz) for transform in self._targets], 0).tolist()
         pieces = [np.zeros((0, self.info.n_units), np.float32)]
         for low, high, trial_low, trial_high in self._pieces(start, stop):
@@ -289,7 +289,7 @@ class ResampledRecording(Recording):
         node = self._transforms.get(name)
         if stored or not isinstance(node, BehaviorTransform):
             return self._stored_trace(name, start, stop)
-        rate_hz = self.clock.frame_rate_hz
+        rate_hz = self.model_hz
         past, ahead = node.reach(rate_hz)
         pieces = [np.zeros((0, self.info.behavior[name]), np.float32)]
         for low, high, trial_low, trial_high in self._pieces(start, stop):

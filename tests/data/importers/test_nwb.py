@@ -282,8 +282,19 @@ def test_a_clock_has_the_rate_that_is_asked_for_or_names_one_that_fits(on_s: flo
         for rate in map(float, named):
             assert make_clock(times, rate, 10.0, []).rate_hz == pytest.approx(rate, rel=0.01)
         return
-    assert clock.rate_hz == pytest.approx(1 / np.median(clock.stop_s - clock.start_s), rel=1e-5)
+    assert clock.rate_hz == pytest.approx(1 / np.mean(clock.stop_s - clock.start_s), rel=1e-5)
     assert clock.rate_hz == pytest.approx(asked, rel=0.0101)
+
+
+@pytest.mark.parametrize("rate", [60.0, 75.0, 85.0, 120.0, 144.0])
+@pytest.mark.parametrize("asked", [True, False])
+def test_times_that_are_rounded_have_the_right_rate(rate: float, asked: bool) -> None:
+    """To milliseconds, as many rigs write them: of two lengths of a stay neither is the right one."""
+    times = np.round(7.0 + np.arange(1800) / rate, 3)
+    clock = make_clock(times, rate if asked else None, 10.0, [])
+    assert clock.rate_hz == pytest.approx(rate, rel=1e-4) and len(clock.start_s) == 1800
+    late = times.astype(np.float32) + np.float32(9000)
+    assert make_clock(late.astype(float), rate if asked else None, 10.0, []).rate_hz == pytest.approx(rate, rel=1e-4)
 
 
 def test_clock_of_frames_too_close() -> None:

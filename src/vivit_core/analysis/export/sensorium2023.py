@@ -26,9 +26,8 @@ import numpy as np
 from vivit_core.analysis.video.showing import Showing
 from vivit_core.data.importers.sensorium2023 import folders_of, name_of, tiers_of, unit_ids_of
 from vivit_core.data.importers.sensorium2023_trials import TierVideo
-from vivit_core.data.resample import ratio_of
 from vivit_core.data.transforms import Transform
-from vivit_core.data.video.match import Match
+from vivit_core.data.video.match import Match, ratio_of
 from vivit_core.models.predictor import Predictor
 from vivit_core.system.files import atomic_write, check_new_folder, new_folder
 from vivit_core.system.terminal import track

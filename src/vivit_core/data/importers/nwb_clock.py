@@ -88,9 +88,10 @@ def make_clock(
 
 
 def _rate_of(stay_F: np.ndarray, bins_F: np.ndarray) -> float:
-    """Bins a second where frames are cut into so many: of the median bin, to a millionth, as times are rounded too."""
+    """Bins a second where frames are cut into so many: of the mean bin, because times may be rounded to milliseconds,
+    and then no single one has the right length; to a millionth."""
     shown = bins_F > 0
-    return round(1 / float(np.median(np.repeat(stay_F[shown] / bins_F[shown], bins_F[shown]))), 6)
+    return round(float(bins_F[shown].sum() / stay_F[shown].sum()), 6)
 
 
 def _that_fit(stay_F: np.ndarray, median: float, rate_hz: float) -> str:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from vivit_core.data.resample import ratio_of
+from vivit_core.data.resample import STEPS
 from vivit_core.data.transforms import FrameTransform, Transform
 from vivit_core.data.video.source import Video, said
 from vivit_core.specs import RecordingSpec
@@ -171,8 +172,6 @@ class Match:
             rate = f"{self.rate_hz:g} Hz"
         if self.ratio == 1:
             time = f"{rate}, as the model's bins"
-            if self.rate_hz != spec.frame_rate_hz:
-                time = f"{rate}, a frame a bin of the model's {spec.frame_rate_hz:g} Hz"
         else:
             time = f"{rate} brought to {spec.frame_rate_hz:g} Hz: each bin shows the newest frame begun before its end"
         own = said(self.video.frame_shape)
@@ -220,3 +219,11 @@ class Axis:
     @property
     def cells(self) -> int:
         return self.last - self.first
+
+
+def ratio_of(video_hz: float, model_hz: float) -> Fraction:
+    """Frames of the video in a bin of the model. Bins keep the model's time, so that rates have to be nearer to each
+    other than a recording's to count as equal, 0.05 %: frames may be shown twice, or not, where counts may not."""
+    if video_hz < model_hz:
+        return 1 / ratio_of(model_hz, video_hz)
+    return Fraction(video_hz / model_hz).limit_denominator(STEPS)
