@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 
 from vivit_core.cli import schema
 from vivit_core.cli.planned import expected, following, free_keys, sizes_of
+from vivit_core.cli.schema import ConfigError
 from vivit_core.cli.validate import validate
 from vivit_core.data.recording import Trials, write_recording
 from vivit_core.training.planner import Sizes, plan
@@ -141,6 +143,34 @@ def test_a_root_that_cannot_be_read_is_the_only_thing_said(command, bars):
     code, printed = command(f"data.root={bars}/bars.h5")
     assert code == 1 and "settings that follow" not in printed
     assert f"data.root: {bars}/bars.h5 is a file; give a folder, or say data.recordings=[{bars}/bars.h5]" in printed
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("data.clip_length=0", "should be greater than 0"),
+        ("data.frame_rate_hz=-5.0", "should be greater than 0"),
+        ("data.most_trials=0", "should be greater than 0"),
+        ("data.train_minutes=0.0", "should be greater than 0"),
+        ("data.most_units=0", "should be greater than 0"),
+        ("data.geometry.frame_rate_hz=0.0", "should be greater than 0"),
+        ("data.geometry.recordings=0", "should be greater than 0"),
+        ("data.geometry.units=0", "should be greater than 0"),
+        ("data.geometry.frame_shape=[1, 0, 9]", "should be greater than 0"),
+        ("model.tokenizer.stem.stride=-2", "should be greater than 0"),
+        ("model.frame_size=[0, 0]", "give two numbers above 0, [height,width] in px, or null"),
+        ("model.frame_size=[32]", "give two numbers above 0, [height,width] in px, or null"),
+    ],
+)
+def test_values_that_are_no_sizes_are_refused_before_anything_follows_them(word, said, compose):
+    with pytest.raises(ConfigError, match=re.escape(word) + ".*" + re.escape(said)):
+        compose(word)
+
+
+@pytest.mark.parametrize("patch", ["[]", "[8,8]"])
+def test_a_patch_that_is_none_is_the_models_to_refuse(patch, command):
+    code, printed = command("task=plan", f"model.tokenizer.patch_size={patch}")
+    assert code == 1 and "must be three positive numbers: [frames, pixels down, pixels across]" in printed, printed
 
 
 @pytest.mark.slow

@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal
 import pydantic
 from omegaconf import OmegaConf
 
+from vivit_core.parts.schema import Count as Count
+from vivit_core.parts.schema import Positive as Positive
+
 
 class ConfigError(ValueError):
     """All problems of a configuration in one message."""
@@ -38,10 +41,8 @@ def refuse_auto_devices(devices: Any) -> Any:
     return devices
 
 
-Count = Annotated[int, pydantic.Field(gt=0)]
 CountOrZero = Annotated[int, pydantic.Field(ge=0)]
 TwoOrMore = Annotated[int, pydantic.Field(ge=2)]
-Positive = Annotated[float, pydantic.Field(gt=0)]
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Unbounded = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=True)]  # all other numbers are finite

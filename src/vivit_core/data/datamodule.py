@@ -26,6 +26,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recordings
 from vivit_core.data.resample import Clock, ResampledRecording, used_trials
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, refuse_unseen
+from vivit_core.parts.schema import Count, Positive
 from vivit_core.specs import RecordingSpec
 
 log = logging.getLogger(__name__)
@@ -103,21 +104,21 @@ class RecordingsDataModule:
         simulator: MakesRecordings | None,
         cache: str | Path,
         behavior: list[str] | None,
-        clip_length: int,
+        clip_length: Count,
         burn_in: int,
         evaluation_length: int | None,
         evaluation_burn_in: int,
         weighting: Weighting,
         num_workers: int,
         seed: int,
-        frame_rate_hz: float | None,
+        frame_rate_hz: Positive | None,
         transforms: dict[str, Transform | None] | None,
         augmentation: Augmentation | None,
         verify: Verify,
         worker_timeout_s: float,
-        most_trials: int | None,
-        train_minutes: float | None,
-        most_units: int | None,
+        most_trials: Count | None,
+        train_minutes: Positive | None,
+        most_units: Count | None,
     ) -> None:
         evaluation_length = PASS * clip_length if evaluation_length is None else evaluation_length
         for length, left_out, names in (

@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -31,6 +31,20 @@ LAST_SEED = 2**32 - 1  # numpy's; it holds for every key named `seed`
 LONGEST_SHOWN = 200  # characters of a refused value in a message
 
 
+# Types with bounds, for the signatures of parts; those that only tasks use are in vivit_core.cli.schema.
+Count = Annotated[int, pydantic.Field(gt=0)]
+Positive = Annotated[float, pydantic.Field(gt=0)]
+
+
+def two_sides(size: list[int]) -> list[int]:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError("give two numbers above 0, [height,width] in px, or null")
+    return size
+
+
+FrameSize = Annotated[list[int], pydantic.AfterValidator(two_sides)]
+
+
 class Node(dict[str, Any]):
     """In a schema: a node with a ``_target_``, whose schema is the target's signature."""
 
@@ -39,10 +53,10 @@ class Node(dict[str, Any]):
 class Geometry:
     """What ``task=plan`` takes for granted of recordings that are not there yet."""
 
-    frame_shape: tuple[int, int, int]  # channels, height, width
-    frame_rate_hz: float
-    recordings: int
-    units: int  # of each recording
+    frame_shape: tuple[Count, Count, Count]  # channels, height, width
+    frame_rate_hz: Positive
+    recordings: Count
+    units: Count  # of each recording
     behavior: dict[str, int]  # numbers of each behavior, by name
     position_dim: int  # numbers of a unit's position in the tissue; 0 where it is not known
 
@@ -81,7 +95,7 @@ def check_call(path: str, target: Callable[..., Any], values: Mapping[str, Any])
 def of_the_twin(path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that stand in a node for another part's sake: the twin's beside the core's, the plan's beside the data's."""
     if path == "model" and "in_channels" in parameters:
-        return {**dict.fromkeys(BESIDE_THE_CORE, Node | None), "frame_size": list[int] | None}
+        return {**dict.fromkeys(BESIDE_THE_CORE, Node | None), "frame_size": FrameSize | None}
     if path == "data":
         return {"geometry": Geometry}
     return {}

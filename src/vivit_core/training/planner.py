@@ -109,7 +109,7 @@ def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choi
     if "model.window" in free:
         settled("model.window", clip, "frames that attention looks back over: as many as a clip has, and so has seen")
     patch, coarse = value_at(settings, "model.tokenizer.patch_size"), value_at(settings, "model.tokenizer.cell")
-    if patch is not None:
+    if "model.tokenizer.patch_size" in free:  # a patch that somebody gave is not looked at: it may be no patch
         settled("model.tokenizer.patch_size", *patch_of(sizes, patch, cell, clip))
     if coarse is not None:
         settled("model.tokenizer.cell", 2 * cell, "px of a cell of the slower maps: two of the fast map's")

@@ -14,6 +14,7 @@ from vivit_core.models.feature_map import FeatureMap
 from vivit_core.models.from_data import FieldsWanted
 from vivit_core.models.layers import Call, call_block, channel_scales, init_linear, roughness
 from vivit_core.models.tokenizers.base import Tokenizer, Tokens
+from vivit_core.parts.schema import Count
 
 
 class ConvStem(Tokenizer):
@@ -41,7 +42,7 @@ class ConvStem(Tokenizer):
         patch_size: list[int],
         channels: int,
         kernel: int,
-        stride: int,
+        stride: Count,
         dropout: float,
         smoothness: float,
     ) -> None:
