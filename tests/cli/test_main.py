@@ -337,6 +337,26 @@ def test_mistakes_are_one_message(command, words, named):
         (["task=evaluate", "chekpoint=simulated"], "chekpoint does not exist; did you mean checkpoint?"),
         (["model=resnet", "model.embedding_dim=3"], "model.embedding_dim does not exist; model has causal, "),
         (["importer.frame_rate_hz=3"], "no importer is chosen; say importer=NAME, of arrays, "),
+        (["model.shifter.nope=1"], "no model.shifter is chosen; say model/shifter=NAME, of affine, gaze, none"),
+        (["model.compile.x=1"], "model.compile.x does not exist; model.compile has no settings"),
+        (
+            ["task=import", "importer=nwb", "importer.keep_units.quality=[good]"],
+            "importer.keep_units.quality does not exist; a new entry is said with +importer.keep_units.quality=VALUE",
+        ),
+        (
+            ["data.geometry.behavior.running=1"],
+            "data.geometry.behavior.running does not exist; data.geometry.behavior has eye_position, eye_velocity; "
+            "a new entry is said with +data.geometry.behavior.running=VALUE",
+        ),
+        (
+            ["data.transforms.foo.bar=1"],
+            "data.transforms.foo does not exist; a new entry is said with +data.transforms.foo=VALUE",
+        ),
+        (
+            ["callbacks.checkpoints.monitor=a"],
+            "callbacks.checkpoints does not exist; did you mean callbacks.checkpoint?; a new entry is said with "
+            "+callbacks.checkpoints=VALUE",
+        ),
     ],
 )
 def test_a_key_that_does_not_exist_is_not_to_be_appended(command, words, said):

@@ -9,9 +9,10 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,8 +29,8 @@ from vivit_core.cli.sweeps import Job, job_of, note, took
 from vivit_core.cli.task import call, follows_recordings, paths_in, score_of, task_named
 from vivit_core.cli.validate import validate
 from vivit_core.names import printable
-from vivit_core.parts.groups import consent, lies_in
-from vivit_core.parts.schema import suggestion
+from vivit_core.parts.groups import class_of, consent, group_of, lies_in
+from vivit_core.parts.schema import Geometry, suggestion, types_of, values_of
 from vivit_core.specs import RecordingError
 from vivit_core.system.activity import voice
 from vivit_core.system.processes import FirstFailed, is_first_rank, started_from_outside
@@ -101,10 +102,15 @@ def words_of(error: CompactHydraException) -> str:
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.full_key, str):
         path, _, key = cause.full_key.rpartition(".")
-        if not path and (folder := conf_dir() / key).is_dir():
-            options = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-            return str(ConfigError([f"no {key} is chosen; say {key}=NAME, of {options}"]))
         known = set(map(str, cause.parent_node or ())) - {"_target_"}
+        if takes_entries(path, cause.parent_node):
+            meant = suggestion(path, key, known) if known else ""
+            new = f"; a new entry is said with +{cause.full_key}=VALUE"
+            return str(ConfigError([f"{cause.full_key} does not exist{meant}{new}"]))
+        group = (path or key).replace(".", "/")
+        if not (path and cause.parent_node) and (folder := conf_dir() / group).is_dir():
+            options = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            return str(ConfigError([f"no {path or key} is chosen; say {group}=NAME, of {options}"]))
         return str(ConfigError([f"{cause.full_key} does not exist{suggestion(path, key, known)}"]))
     said = [str(error)]
     if isinstance(cause, OmegaConfBaseException):
@@ -112,6 +118,22 @@ def words_of(error: CompactHydraException) -> str:
     if isinstance(error, MissingConfigException) and (nearest := nearest_option(error)) is not None:
         said.append(f"did you mean {nearest}?")
     return "\n".join(said)
+
+
+def takes_entries(path: str, node: Any) -> bool:
+    """Whether the keys at ``path`` are the user's own: those of a dict, as of parts by name."""
+    if not isinstance(node, DictConfig) or "_target_" in node:
+        return False
+    if group_of(f"{path}.*") is not None:
+        return True
+    # OmegaConf has put an empty node where a plain value was, so that the schema alone knows.
+    owner, _, name = path.rpartition(".")
+    above = node._get_parent()
+    target = above.get("_target_") if isinstance(above, DictConfig) else None
+    with suppress(ValueError):  # of a class that is none, which the check says
+        schema: Callable[..., Any] = Geometry if owner == "data.geometry" else class_of(owner, target)
+        return values_of(types_of(schema).get(name)) is not None
+    return False
 
 
 def nearest_option(error: MissingConfigException) -> str | None:
