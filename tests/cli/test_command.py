@@ -58,6 +58,19 @@ def test_a_group_without_a_choice_is_one_line(word, command):
     assert code == 1 and f"say {word.split('=')[0]}=NAME, of " in printed and "Traceback" not in printed
 
 
+@pytest.mark.parametrize("word", ["callbacks=5", "model=-1.5", "data/transforms=true", "optim={lr:1}"])
+def test_a_plain_value_for_a_group_is_one_line(word, command):
+    group, _, value = word.partition("=")
+    code, printed = command("task=plan", word)
+    assert code == 1 and f"{word}: {value} is no name; leave the word out, or say {group}=NAME, of " in printed, printed
+    assert "Traceback" not in printed
+
+
+def test_a_word_without_a_key_is_not_taken_for_a_group(command):
+    code, printed = command("task=plan", "=null")
+    assert code == 1 and printed.strip() == "=null: the key is missing; say KEY=null"
+
+
 def test_a_missing_task_is_one_line(command):
     code, printed = command("~task")
     assert code == 1 and "hydra.run.dir: Interpolation key 'task' not found" in printed and "Traceback" not in printed
@@ -108,6 +121,12 @@ def test_home_is_expanded_in_every_path(compose, monkeypatch):
         (["trainer.gradient_clip=-1"], "trainer.gradient_clip=-1 should be greater than or equal to 0"),
         (["callbacks.checkpoint=null"], "callbacks.checkpoint is left out"),
         (["~callbacks.checkpoint"], "callbacks.checkpoint is left out"),
+        (["callbacks.checkpoint=???"], "callbacks.checkpoint is left out"),
+        (["callbacks.checkpoint=5"], "callbacks.checkpoint is left out"),
+        (["+callbacks.foo=5"], "callbacks.foo=5 is no part; give it a _target_"),
+        (["+callbacks.foo='${nope}'"], "callbacks.foo: Interpolation key 'nope' not found"),
+        (["task=plan", "data.transforms=5"], "data.transforms=5 should be an object"),
+        (["task=plan", "data.transforms=foo"], 'data.transforms="foo" should be an object'),
         (["~trainer.cpu"], "trainer.cpu is missing"),
     ],
 )

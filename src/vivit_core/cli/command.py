@@ -27,22 +27,29 @@ def prepared(words: list[str]) -> list[str]:
     Raises
     ------
     SystemExit
-        With a line on the console, for ``GROUP=null``, at which Hydra fails with a traceback.
+        With a line on the console, for ``GROUP=null``, ``GROUP=5`` and ``=VALUE``: Hydra fails with a traceback.
     """
     for word in words:
         group, equals, choice = word.partition("=")
-        if (
-            equals
-            and choice in ("null", "")
-            and (folder := conf_dir() / group).is_dir()
-            and not group.startswith("hydra")
-        ):
+        if equals and not group:
+            _leave(f"{word}: the key is missing; say KEY={choice or 'VALUE'}")
+        wrong = "nothing is chosen" if choice in ("null", "") else f"{choice} is no name" if _plain(choice) else ""
+        if equals and wrong and (folder := conf_dir() / group).is_dir() and not group.startswith("hydra"):
             options = sorted(file.stem for file in folder.glob("*.yaml"))
-            _leave(f"{word}: nothing is chosen; leave the word out, or say {group}=NAME, of {', '.join(options)}")
+            _leave(f"{word}: {wrong}; leave the word out, or say {group}=NAME, of {', '.join(options)}")
     return [
         word if "'" in word or '"' in word else _UNQUOTED_HOME.sub(lambda home: f"'{home.group()}'", word)
         for word in words
     ]
+
+
+def _plain(choice: str) -> bool:
+    """Whether Hydra reads this as a number, a truth value or a dict, where only words name files."""
+    try:
+        float(choice)
+    except ValueError:
+        return choice.lower() in ("true", "false") or choice.startswith("{")
+    return True
 
 
 def _leave(message: str) -> NoReturn:

@@ -17,6 +17,7 @@ from vivit_core.cli.task import checked, root_of, task_named
 from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import check_call, dataclass_in, takes_path, types_of, values_of
 
+LENIENT = {"throw_on_missing": False, "throw_on_resolution_failure": False}
 RECIPES = ("experiment", "hparams_search")  # groups whose files change several others
 
 
@@ -58,7 +59,9 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
 def refuse_no_checkpoint(cfg: DictConfig) -> None:
     """Before references are resolved: to those of a node that is not there OmegaConf has no word that helps."""
     nodes = cfg.get("callbacks")
-    targets = [str(node.get("_target_")) for node in nodes.values() if node] if isinstance(nodes, DictConfig) else [""]
+    # A node may be anything yet, a number or a reference to nothing, which the check says.
+    found = [OmegaConf.select(nodes, str(name), **LENIENT) for name in nodes] if isinstance(nodes, DictConfig) else []
+    targets = [str(OmegaConf.select(node, "_target_", **LENIENT)) for node in found if isinstance(node, DictConfig)]
     if not any(target.endswith(("Checkpoint", "Checkpoints")) for target in targets) and nodes is not None:
         raise ConfigError(
             [

@@ -153,6 +153,11 @@ def check_leaf(path: str, value: Any, hint: Any) -> Iterator[str]:
     except pydantic.errors.PydanticUserError:
         if value is not None and not isinstance(value, str | int | float | bool | list | dict):
             raise  # a type that YAML cannot hold: our own mistake
+        # Of others' classes pydantic knows nothing, but a plain value is no dict of them.
+        beside = [a for a in alternatives(hint) if typing.get_origin(a) is not dict]
+        dict_or_null = values_of(hint) is not None and set(beside) <= {types.NoneType}
+        if dict_or_null and (value is not None or not beside):
+            yield f"{path}={shown(value)} should be an object"
     except pydantic.ValidationError as error:
         refused = [str(e["ctx"]["error"]) for e in error.errors() if e["type"] == "value_error"]
         wanted = " or ".join(dict.fromkeys(str(e["msg"]).removeprefix("Input should be ") for e in error.errors()))
