@@ -27,10 +27,15 @@ def named(patterns: Sequence[str]) -> list[Path]:
 
 
 def inside(root: Path) -> list[Path]:
-    """The recording files of a folder and its subfolders."""
+    """The recording files of a folder and its subfolders, but hidden ones: those of a simulation that was cut short lie
+    there."""
     if root.is_file():
         raise ValueError(f"data.root: {root} is a file; give a folder, or say data.recordings=[{root}] instead")
-    found = sorted(root.rglob("*.h5"))
+    found = sorted(
+        path
+        for path in root.rglob("*.h5")
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)  # above root they may
+    )
     if not found:
         what = "holds no *.h5 file" if root.is_dir() else "is not a folder"
         raise ValueError(f"data.root: {root} {what}; give a folder of recording files, or null")
