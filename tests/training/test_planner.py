@@ -23,7 +23,7 @@ KEYS = {
 }
 
 
-def settings(**data: int) -> dict[str, Any]:
+def settings(**data: float) -> dict[str, Any]:
     """The part of a configuration that a plan looks at."""
     budget = {"epochs": 20, "steps_per_epoch": 7, "batch_size": 5, "accumulate": 1}
     tokenizer = {"patch_size": [8, 8, 8], "cell": 4, "stem": {"stride": 2}}
@@ -151,4 +151,13 @@ def test_a_few_short_trials_shorten_no_clip(lengths: list[int], usual: int) -> N
 def test_each_choice_says_why() -> None:
     assert {choice.key for choice in plan(DEFAULT, settings(), KEYS)} == KEYS
     assert all(choice.reason for choice in plan(DEFAULT, settings(), KEYS))
-    assert str(DEFAULT) == "4 recordings, 256 units, frames of 36×64 px at 120 Hz, 14 minutes to train on"
+    assert str(DEFAULT) == "4 recordings, 256 units, frames of 36×64 px at 120 Hz, 14 minutes of training trials"
+
+
+def test_of_fewer_minutes_no_passes_are_told() -> None:
+    """The budget of a sweep over minutes is that of all, and so is not of those that are trained on."""
+    key = "trainer.cuda.steps_per_epoch"
+    (every,) = (c for c in plan(DEFAULT, settings(), KEYS) if c.key == key)
+    (few,) = (c for c in plan(DEFAULT, settings(train_minutes=0.5), KEYS) if c.key == key)
+    assert few.value == every.value
+    assert "sees each bin about" in every.reason and "data.train_minutes takes some" in few.reason

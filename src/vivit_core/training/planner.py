@@ -50,7 +50,8 @@ class Sizes:
 
     def __str__(self) -> str:
         files = f"{self.recordings} recordings" if self.recordings != 1 else "1 recording"
-        minutes = "" if self.train_bins is None else f", {self.train_bins / self.rate_hz / 60:.3g} minutes to train on"
+        bins = self.train_bins
+        minutes = "" if bins is None else f", {bins / self.rate_hz / 60:.3g} minutes of training trials"
         return f"{files}, {self.units} units, frames of {self.height}×{self.width} px at {self.rate_hz:g} Hz{minutes}"
 
 
@@ -121,7 +122,10 @@ def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choi
         if sizes.train_bins is not None:
             # A burn-in of a whole clip is refused where clips are cut.
             learnt = max(1, budget["epochs"] * budget["accumulate"] * budget["batch_size"] * (clip - burn_in))
-            settled(f"trainer.{device}.steps_per_epoch", *steps_of(sizes.train_bins, learnt))
+            steps, reason = steps_of(sizes.train_bins, learnt)
+            if value_at(settings, "data.train_minutes") is not None:  # a sweep over them has one budget
+                reason = "steps in an epoch: as of all training trials, of which data.train_minutes takes some"
+            settled(f"trainer.{device}.steps_per_epoch", steps, reason)
     return found
 
 
