@@ -133,7 +133,8 @@ def test_python_commands_run(words, command, tiny, tiny_files, tmp_path, request
         np.savez(
             tmp_path / "X.npz",
             frames=made.integers(0, 255, (9000, 4, 4), dtype=np.uint8),
-            counts=made.poisson(0.3, (5, 9000)),
+            counts=made.poisson(0.3, (9000, 5)),
+            trial_start=np.arange(0, 9000, 1500),
         )
     elif "data.root=data" in given:
         own = [word for word in tiny if not word.startswith(("data.clip", "data.burn", "data.cache"))]

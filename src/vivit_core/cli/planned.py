@@ -20,6 +20,7 @@ from vivit_core.cli.validate import validate
 from vivit_core.data.clips import few
 from vivit_core.data.paths import inside, named
 from vivit_core.data.recording.reader import Recording
+from vivit_core.data.resample import ratio_of
 from vivit_core.names import setting
 from vivit_core.parts.build import build
 from vivit_core.specs import RecordingError
@@ -116,7 +117,8 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: 
     for info in infos:
         trials = info.trials if data["most_trials"] is None else few(info.trials, data["most_trials"])
         train = trials.of("train")
-        lengths.append([int(n * rate_hz / info.frame_rate_hz + 1e-6) for n in (train.stop - train.start).tolist()])
+        ratio = ratio_of(info.frame_rate_hz, rate_hz)
+        lengths.append([n * ratio.denominator // ratio.numerator for n in (train.stop - train.start).tolist()])
     height, width = frame_size or max((info.frame_shape[1:] for info in infos), key=lambda shape: shape[0] * shape[1])
     return Sizes(
         height=height,
@@ -151,12 +153,13 @@ def expected(data: Mapping[str, Any], frame_size: Sequence[int] | None) -> Sizes
     simulated = data["recordings"] is None and data["root"] is None and data["simulator"] is not None
     bins = getattr(build("data.simulator", data["simulator"]), "n_bins", None) if simulated else None
     height, width = frame_size or geometry["frame_shape"][1:]
+    ratio = ratio_of(geometry["frame_rate_hz"], rate_hz)
     return Sizes(
         height=height,
         width=width,
         rate_hz=rate_hz,
         recordings=geometry["recordings"],
         units=geometry["recordings"] * min(geometry["units"], data["most_units"] or geometry["units"]),
-        trial_bins=None if bins is None else int(bins * rate_hz / geometry["frame_rate_hz"] + 1e-6),
+        trial_bins=None if bins is None else bins * ratio.denominator // ratio.numerator,
         train_bins=None,
     )
