@@ -98,7 +98,8 @@ def test_trials_stay_sorted_apart_and_inside(data: st.DataObject) -> None:
     for a, b, name in zip(clock.trials.start, clock.trials.stop, clock.trials.stimulus_id, strict=True):
         row = list(map(str, start)).index(name)
         assert start[row] <= newest[a] and newest[b - 1] < stop[row]
-    assert abs(clock.frame_rate_hz / wanted - 1) < 5.1e-3
+    near = abs(30 / wanted / round(30 / wanted) - 1) < 5.1e-3  # a whole number, which it then counts as
+    assert abs(clock.frame_rate_hz / wanted - 1) < (5.1e-3 if near else 2e-3)
 
 
 @pytest.mark.parametrize("wanted", [None, 50.0, 40.0])

@@ -27,7 +27,7 @@ from vivit_core.analysis.video.showing import Showing
 from vivit_core.data.importers.sensorium2023 import folders_of, name_of, tiers_of, unit_ids_of
 from vivit_core.data.importers.sensorium2023_trials import TierVideo
 from vivit_core.data.transforms import Transform
-from vivit_core.data.video.match import Match, ratio_of
+from vivit_core.data.video.match import Match, frames_a_bin
 from vivit_core.models.predictor import Predictor
 from vivit_core.system.files import atomic_write, check_new_folder, new_folder
 from vivit_core.system.terminal import track
@@ -168,7 +168,7 @@ class Mouse:
     def __init__(self, model: Predictor, folder: Path) -> None:
         self.folder, self.spec = folder, model.specs[name_of(folder)]
         self.ids, self.tiers = unit_ids_of(folder), set(tiers_of(folder).tolist())
-        if ratio_of(RATE_HZ, self.spec.frame_rate_hz) != 1:  # a bin of the model has to be one of the competition's
+        if frames_a_bin(RATE_HZ, self.spec.frame_rate_hz) != 1:  # a bin of the model has to be one of the competition's
             raise ValueError(
                 f"recording {self.spec.recording_id}: the model has {self.spec.frame_rate_hz:g} bins a second, the "
                 f"competition {RATE_HZ:g}; train with data.frame_rate_hz={RATE_HZ:g}"

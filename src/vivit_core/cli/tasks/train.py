@@ -57,7 +57,7 @@ from vivit_core.training.distillation import Teacher
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.loggers import begin_loggers
 from vivit_core.training.machine import compiles, keep_freed_memory
-from vivit_core.training.module import TwinModule
+from vivit_core.training.module import SCORES, TwinModule
 from vivit_core.training.optim import CORE, Optimization
 from vivit_core.training.ranks import ProcessGroup, lost_peer, process_group
 from vivit_core.training.restore import Begun, check_restorable, restoring
@@ -69,7 +69,7 @@ from vivit_core.training.transfer import Pretrained, adopted_model, load_parts, 
 for name in ("lightning.pytorch", "lightning.fabric"):  # its advertisements; here, because its import sets the level
     logging.getLogger(name).setLevel(logging.WARNING)
 
-SCORE = "val/bps_mean"  # of the checkpoint that was kept
+SCORE = SCORES[0]  # of the checkpoint that was kept
 FOLLOWS_RECORDINGS = True
 
 

@@ -66,7 +66,7 @@ class Match:
         if rate_hz is None and self.ends_s is None:
             raise ValueError(f"{video.path}: does not say how many frames it has a second; say frame_rate_hz=…")
         self.rate_hz = rate_hz
-        self.ratio = None if rate_hz is None else ratio_of(rate_hz, spec.frame_rate_hz)
+        self.ratio = None if rate_hz is None else frames_a_bin(rate_hz, spec.frame_rate_hz)
         self.zoom = self.zoom_of(degrees_per_pixel)
         if self.zoom is not None:
             self.rows, self.columns = (
@@ -221,9 +221,9 @@ class Axis:
         return self.last - self.first
 
 
-def ratio_of(video_hz: float, model_hz: float) -> Fraction:
+def frames_a_bin(video_hz: float, model_hz: float) -> Fraction:
     """Frames of the video in a bin of the model. Bins keep the model's time, so that rates have to be nearer to each
     other than a recording's to count as equal, 0.05 %: frames may be shown twice, or not, where counts may not."""
     if video_hz < model_hz:
-        return 1 / ratio_of(model_hz, video_hz)
+        return 1 / frames_a_bin(model_hz, video_hz)
     return Fraction(video_hz / model_hz).limit_denominator(STEPS)
