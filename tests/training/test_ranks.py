@@ -140,14 +140,24 @@ def run_command(words, folder, interrupt_at=None):
     return code, "".join(lines)
 
 
-EXCHANGE = """
+# A script's processes write into one pipe: in one call, or parts of two lines mix where Python is unbuffered.
+WRITE_LINE = """
+import os
+def write_line(text):
+    os.write(1, (text + os.linesep).encode())
+"""
+
+EXCHANGE = (
+    WRITE_LINE
+    + """
 import os
 from vivit_core.training.ranks import process_group
 with process_group("cpu", 2, 1) as together:
     assert together.first(lambda: list(range(100))) == list(range(100))
 threads = {open(f"/proc/self/task/{number}/comm").read().strip() for number in os.listdir("/proc/self/task")}
-print(f"threads of {together.rank}:", *threads, flush=True)
+write_line(f"threads of {together.rank}: " + " ".join(threads))
 """
+)
 
 
 @pytest.mark.slow
@@ -161,7 +171,9 @@ def test_no_thread_of_a_process_group_outlives_the_training(tmp_path):
     assert "gloo" not in printed.partition("threads of")[2], printed
 
 
-LATE = """
+LATE = (
+    WRITE_LINE
+    + """
 import time
 from datetime import timedelta
 from torch.distributed import distributed_c10d, group
@@ -172,8 +184,9 @@ with process_group("cpu", 2, 1) as together:
     together.first(lambda: None)
     if together.rank == 0:
         time.sleep(3)
-    print(together.rank, "knows", strategy.broadcast(str(together.rank)), flush=True)
+    write_line(f"{together.rank} knows {strategy.broadcast(str(together.rank))}")
 """
+)
 
 
 @pytest.mark.slow
@@ -185,7 +198,9 @@ def test_in_a_training_too_the_others_wait_for_the_first_as_long_as_it_takes(tmp
     assert code == 0 and "0 knows 0" in printed and "1 knows 0" in printed, printed
 
 
-LOST = """
+LOST = (
+    WRITE_LINE
+    + """
 import os, signal, sys
 import torch
 from vivit_core.cli.main import message_of
@@ -199,9 +214,10 @@ try:
             torch.distributed.all_reduce(torch.ones(3))
         together.first(lambda: 1)
 except PeerLost as lost:
-    print(message_of(lost), flush=True)
+    write_line(message_of(lost))
     os._exit(1)
 """
+)
 
 
 @pytest.mark.slow
