@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from vivit_core.data.recording.reader import Recording
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -25,7 +27,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Any:
     was = torch.are_deterministic_algorithms_enabled()
     yield
     torch.use_deterministic_algorithms(was)
-    for name in ("bench", "choices", "measuring", "reading", "scale", "first_hour"):
+    for name in ("bench", "choices", "measuring", "reading", "scale", "first_hour", "kinds"):
         sys.modules.pop(name, None)
 
 
@@ -232,6 +234,36 @@ def test_a_busy_process_takes_its_share_of_a_core(benchmarks: None, monkeypatch:
 
 
 @pytest.mark.slow
+def test_other_kinds_of_recordings_hold_their_truth(benchmarks: None, tmp_path: Path) -> None:
+    import kinds
+
+    kinds.write("thalamus", tmp_path / "data", seed=0)
+    recording = Recording(tmp_path / "data" / "thalamus.h5")
+    trials = recording.info.trials
+    repeated = np.array([name.startswith("rep") for name in trials.stimulus_id])
+    assert repeated.sum() == 12 and set(trials.split[repeated]) == {"test"}
+    of = {split: set(trials.stimulus_id[trials.split == split]) for split in ("train", "val", "test")}
+    assert all(of.values()) and not of["train"] & (of["val"] | of["test"]) and not of["val"] & of["test"]
+    counts_TU, rates_TU = recording.counts(0, 30_000), recording.truth("rate", 0, 30_000)
+    assert counts_TU.mean() == pytest.approx(rates_TU.mean(), rel=0.03)  # 4000 spikes: .016
+    assert np.corrcoef(counts_TU[:, 0], rates_TU[:, 0])[0, 1] > 0.3
+
+
+@pytest.mark.slow
+def test_other_kinds_of_recordings_are_trained_on(
+    benchmarks: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import kinds
+
+    with pytest.raises(SystemExit):
+        kinds.main(["cats"])
+    assert "no such kind: cats" in capsys.readouterr().err
+    kinds.main(["flicker", "--folder", str(tmp_path / "new"), "--set", "trainer=debug"])
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "flicker" in line and "│" in line)
+    summary = json.loads((tmp_path / "new" / "flicker" / "run" / "summary.json").read_text())
+    assert f"{summary['bps_mean']:.3f}" in row and f"{summary['truth_bps_mean']:.3f}" in row
+
+
 def test_scale_has_a_line_for_each_size(
     benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

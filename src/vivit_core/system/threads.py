@@ -48,11 +48,11 @@ def a_core_each() -> Iterator[ThreadPoolExecutor]:
         with _entering:
             _Cores.users -= 1
             last = not _Cores.users
-            if last:
+            if last:  # within the lock, or who enters next takes the 1 for what torch had
                 _Cores.pool = None
+                torch.set_num_threads(_Cores.before)
         if last:
             pool.shutdown()
-            torch.set_num_threads(_Cores.before)
 
 
 def cores() -> int:
