@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,7 +25,22 @@ PIECE = 1 << 18  # numbers that are worked on at once: they stay in a core's cac
 ENERGY_PX = 2  # pixels from one place of contrast energy to the next
 
 
+ENERGY_STDS = (0.8, 1.6, 3.2)  # of the scales at which contrast energy is seen, px: fields are small or large
+
+
 CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no second look
+
+
+CHANCE = 64  # maps by chance at least, which say what is usual at each place
+
+
+MOST_USUAL = 4.5  # of chance at a place, in that of most places: with more a stimulus does not tell where units look
+
+
+MANY_CELLS = 256  # of contrast energy, among which a unit's field is a small part
+
+
+BORDER_PX = 3.0  # standard deviation of a field that is expected to lie in the frame
 
 
 def unit_centers(
@@ -39,9 +54,10 @@ def unit_centers(
     """Where each unit looks, and how its response unfolds in time, from training trials alone.
 
     A unit's receptive field is estimated as a linear kernel on the pixels (simple cells, ganglion cells) and, where
-    that is not clear, as kernels on local contrast energy at two scales (complex cells, whose linear kernel is flat).
+    that is not clear, as kernels on local contrast energy at three scales (complex cells, whose linear kernel is flat).
     Both are regularized linear regressions that treat the stimulus as stationary in space, so the correlations of
-    natural images are divided out. The clearer of the two places the unit. Where nothing places it (it never fires, the
+    natural images are divided out. Of a calcium trace it is what came in each bin that is regressed
+    (:func:`without_fading`). The clearer of the two places the unit. Where nothing places it (it never fires, the
     frames never change, no trial is longer than the kernels) it is in the middle of the frame, with a snr of 0.
 
     Parameters
@@ -69,13 +85,15 @@ def unit_centers(
     data = TrialStretches.read(recording, "train", lags, max_frames, shift_px)
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
+    if recording.info.kind == "calcium":
+        rest_TU = without_fading(rest_TU)
     map_lags = -(-lags // pool)
     if not data.use_TU.any() or not varies(frames_THW):
         middle = (np.array(recording.info.frame_shape[:0:-1]) - 1) / 2
         units = spec.n_units
         return np.tile(middle, (units, 1)), np.zeros((units, lags), np.float32), np.zeros(units, np.float32)
 
-    centers_U2, snr_U, map_UHW = place(frames_THW[None], rest_TU, map_lags, ridge=0.5)
+    centers_U2, snr_U, map_UHW = place([frames_THW], rest_TU, map_lags, ridge=0.5)
     hidden_U = snr_U < CLEAR
     if hidden_U.any():
         by_energy_U2, energy_snr_U, _ = place_by_energy(contrast_energies(frames_THW), rest_TU[:, hidden_U], map_lags)
@@ -105,6 +123,17 @@ def rest(data: TrialStretches, pool: int) -> Tensor:
     return (counts_TU - mean_U) * use_TU
 
 
+def without_fading(rest_TU: Tensor) -> Tensor:
+    """What calcium traces, less their mean, have in each bin beyond what is left of the bin before.
+
+    What is left is the same part in each bin: the autocorrelation at two bins over that at one, in which noise of
+    single bins does not count.
+    """
+    one_U, two_U = ((rest_TU[lag:] * rest_TU[:-lag]).sum(0) for lag in (1, 2))
+    left_U = torch.where(one_U > 0, two_U / one_U, 0.0).clamp(0, 1)
+    return rest_TU - F.pad(rest_TU[:-1] * left_U, (0, 0, 1, 0))
+
+
 def varying(x: Tensor) -> Tensor:
     """Where anything changes along the first axis by more than rounding, which must not be taken for a stimulus."""
     low, high = x.amin(0).float(), x.amax(0).float()
@@ -124,24 +153,85 @@ def cosines(size: int) -> Tensor:
     return matrix
 
 
-def place(x_CTHW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Centers (U, 2) as x, y in cells, their clearness (U,) and maps (U, H, W), from kernels on one or more movies."""
-    units = rest_TU.shape[1]
+def place(
+    movies: Iterable[Tensor], rest_TU: Tensor, lags: int, ridge: float, px: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Centers (U, 2) as x, y in cells, their clearness (U,) and maps (U, H, W), from kernels on one or more movies
+    (T, H, W), whose cells are ``px`` pixels apart.
+
+    Where chance is larger, as it is at the borders for white noise, a unit has to be clearer. What no map can tell is
+    told by where recordings look: a place is the less likely the more of a field around it would lie beyond the frame.
+    Where chance prefers few places by far, as it does for gratings that fill the frame, nothing is told, and units are
+    in the middle, as clear as chance.
+    """
+    units, fires_U = rest_TU.shape[1], rest_TU.any(0)
+    fired_TU = rest_TU[:, fires_U]
+    late = -(-CHANCE // max(1, fired_TU.shape[1]))
     # The same responses, half a recording late, have lost the stimulus: what their maps show is chance.
-    both_TU = torch.cat([rest_TU, rest_TU.roll(len(rest_TU) // 2, 0)], dim=1)
-    maps_CUHW = torch.stack([project(kernels(x_THW, both_TU, lags, ridge)) for x_THW in x_CTHW])
-    centers_U2, peak_U = locate(maps_CUHW.square().sum(0))
-    chance = peak_U[units:][rest_TU.any(0)]  # of units that fire at all
-    clear_U = torch.zeros(units)
+    by = [len(rest_TU) * (k + 1) // (late + 1) for k in range(late)]
+    all_TU = torch.cat([rest_TU, *(fired_TU.roll(bins, 0) for bins in by)], dim=1)
+    found = [(project(kernels(x_THW, all_TU, lags, ridge)), shown(x_THW)) for x_THW in movies]
+    maps_CUHW, shown_HW = torch.stack([maps for maps, _ in found]), torch.stack([seen for _, seen in found]).any(0)
+    energy_UHW = maps_CUHW.square().sum(0) * shown_HW
+    usual_HW = usual(energy_UHW[units:])
+    likely_HW = within(usual_HW.shape, BORDER_PX / px) * shown_HW
+    centers_U2, peak_U = locate(energy_UHW / usual_HW, likely_HW)
+    clear_U, chance = torch.zeros(units), peak_U[units:]
     if len(chance) and chance.median() > 0:
         clear_U = peak_U[:units] / chance.median()
+    if shown_HW.any() and usual_HW[shown_HW].max() > MOST_USUAL * usual_HW[shown_HW].median():
+        middle_2 = (torch.tensor(usual_HW.shape[::-1]) - 1) / 2
+        return middle_2.repeat(units, 1), fires_U.float(), maps_CUHW[0, :units]
     return centers_U2[:units], clear_U, maps_CUHW[0, :units]
+
+
+def usual(energy_UHW: Tensor) -> Tensor:
+    """What maps by chance have on average at each place (H, W), the same at all corners; 1 where that is nothing."""
+    height, width = energy_UHW.shape[1:]
+    mean_HW = energy_UHW.sum(0) / max(1, len(energy_UHW))
+    mean_HW = torch.stack([mean_HW, mean_HW.flip(0), mean_HW.flip(1), mean_HW.flip(0, 1)]).mean(0)
+    mean_HW = blur(height, 1.0) @ mean_HW @ blur(width, 1.0).T
+    return torch.where(mean_HW > 0, mean_HW, 1.0)
+
+
+def shown(x_THW: Tensor) -> Tensor:
+    """Where a movie changes, (H, W): nothing is seen in what stays gray around a stimulus."""
+    range_HW = x_THW.amax(0) - x_THW.amin(0)
+    return range_HW > 1e-2 * range_HW.max()
+
+
+def within(shape: Sequence[int], std: float) -> Tensor:
+    """How much of a Gaussian around each place lies in the frame (H, W), in that of the middle."""
+    shares = []
+    for size in shape:
+        edges = torch.special.ndtr((torch.arange(size)[:, None] + torch.tensor([0.5, 0.5 - size])) / std)
+        shares.append(edges[:, 0] - edges[:, 1])
+    inside_HW = shares[0][:, None] * shares[1]
+    return inside_HW / inside_HW.max()
 
 
 def place_by_energy(energies_CTHW: Tensor, rest_TU: Tensor, lags: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same by contrast energies: centers (U, 2) as x, y in pixels, their clearness, and maps of cells."""
-    centers_U2, clear_U, map_UHW = place(energies_CTHW, rest_TU, lags, ridge=100.0)
+    movies = (alone(x_THW) for x_THW in energies_CTHW)
+    centers_U2, clear_U, map_UHW = place(movies, rest_TU, lags, ridge=100.0, px=ENERGY_PX)
     return ENERGY_PX * centers_U2, clear_U, map_UHW
+
+
+def alone(x_THW: Tensor) -> Tensor:
+    """What each place has for itself, in its own deviations, zero where nothing changes.
+
+    Of a frame of many cells that is without what comes everywhere at once, as flashed pictures do, because it places
+    no unit. In a small frame a unit's own field is everywhere.
+    """
+    shown_HW = shown(x_THW)
+    size_HW = x_THW.std(0, correction=0)
+    x_THW = torch.where(shown_HW, (x_THW - x_THW.mean(0)) / torch.where(size_HW > 0, size_HW, 1.0), 0.0)
+    if shown_HW.sum() < MANY_CELLS:
+        return x_THW
+    together_T = x_THW.mean((1, 2))
+    # A part of its own for each place: at the borders fewer pixels are averaged, and pictures differ by more.
+    part_HW = einsum(x_THW, together_T, "t h w, t -> h w") / together_T.square().sum().clamp_min(1e-12)
+    return x_THW - part_HW * together_T[:, None, None]
 
 
 def kernels(x_THW: Tensor, rest_TU: Tensor, lags: int, ridge: float) -> Tensor:
@@ -181,10 +271,10 @@ def autocorrelation(x_TP: Tensor, lags: int) -> Tensor:
 
 
 def contrast_energies(x_THW: Tensor) -> Tensor:
-    """Local contrast energy, the squared gradient, at two scales and half the resolution, (2, T, H/2, W/2): around each
-    second pixel, the first one included."""
+    """Local contrast energy, the squared gradient, at three scales and half the resolution, (3, T, H/2, W/2): around
+    each second pixel, the first one included."""
     maps = []
-    for std in (0.8, 1.6):
+    for std in ENERGY_STDS:
         blur_rows, blur_columns = (blur(size, std) for size in x_THW.shape[1:])
         slope_rows, slope_columns = (slope(size, std) for size in x_THW.shape[1:])
         pieces = []
@@ -235,13 +325,15 @@ def near(index_U: Tensor, height: int, width: int, radius: float) -> Tensor:
     return (dy.square() + dx.square() <= radius**2).float()
 
 
-def locate(energy_UHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Centers (U, 2) as x, y in cells, and peaks (U,), of maps."""
+def locate(energy_UHW: Tensor, likely_HW: Tensor) -> tuple[Tensor, Tensor]:
+    """Centers (U, 2) as x, y in cells, and peaks (U,), of maps, where the place of the peak is chosen by how likely
+    places are as well."""
     _, height, width = energy_UHW.shape
     # Blurred to the envelope: the lobes of both signs belong to one field.
     energy_UP = rearrange(blur(height, 1.0) @ energy_UHW @ blur(width, 1.0).T, "u h w -> u (h w)")
-    peak_U = energy_UP.amax(1)
-    weight_UP = (energy_UP - 0.5 * peak_U[:, None]).clamp_min(0) * near(energy_UP.argmax(1), height, width, 4.0)
+    chosen_U = (energy_UP * likely_HW.flatten()).argmax(1)
+    peak_U = energy_UP.gather(1, chosen_U[:, None])[:, 0]
+    weight_UP = (energy_UP - 0.5 * peak_U[:, None]).clamp_min(0) * near(chosen_U, height, width, 4.0)
     total_U1 = weight_UP.sum(1, keepdim=True)
     weight_UP = torch.where(total_U1 > 0, weight_UP / total_U1, 1 / weight_UP.shape[1])  # silent units: the middle
     pixel = torch.arange(height * width)

@@ -22,7 +22,16 @@ from vivit_core.analysis.inspect.findings import (
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.rf.beyond_average import CLEAR_SD, links
-from vivit_core.rf.regression import CLEAR, MAP_LAGS, contrast, contrast_energies, place, place_by_energy, rest
+from vivit_core.rf.regression import (
+    CLEAR,
+    MAP_LAGS,
+    contrast,
+    contrast_energies,
+    place,
+    place_by_energy,
+    rest,
+    without_fading,
+)
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.terminal import track
@@ -46,12 +55,14 @@ def fields_and_alignment(
         return
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
+    if info.kind == "calcium":
+        rest_TU = without_fading(rest_TU)
     del data
     energies_CTHW = contrast_energies(frames_THW) if min(info.frame_shape[1:]) >= 4 else None
     maps = np.zeros((info.n_units, *info.frame_shape[1:]), np.float32)
     groups = [slice(u, u + UNITS) for u in range(0, info.n_units, UNITS)]
     for group in track(groups, f"receptive fields of {info.recording_id}", disable=not progress):
-        center, snr, map_UHW = place(frames_THW[None], rest_TU[:, group], -(-lags // pool), ridge=0.5)
+        center, snr, map_UHW = place([frames_THW], rest_TU[:, group], -(-lags // pool), ridge=0.5)
         if energies_CTHW is not None:
             by_energy, energy_snr, energy_UHW = place_by_energy(energies_CTHW, rest_TU[:, group], -(-lags // pool))
             better = (snr < CLEAR) & (energy_snr > snr)
