@@ -112,7 +112,8 @@ def test_dropped_frames_and_gaps(
     shown = [f for f in range(F) for _ in range({9: 3, 59: half}.get(f, 1))]
     np.testing.assert_array_equal(recording.frames(0, recording.info.n_frames)[0], FRAMES[shown])
     assert trials.stop.tolist() == [101 + half, len(shown)]
-    assert trials.stimulus_id.tolist() == ["trial 0", "trial 0 part 2"]
+    first, second = trials.stimulus_id.tolist()
+    assert first == "trial 0" and re.fullmatch(rf"trial 0 from bin {101 + half}, (249|250) late", second)
     edges: list[tuple[float, float]] = []
     median = float(np.median(np.diff(times)))
     for f in range(F):
@@ -123,6 +124,27 @@ def test_dropped_frames_and_gaps(
     assert np.flatnonzero(~recording.valid(0, len(shown))[:, 0]).tolist() == ([61, 62] if half == 2 else [61])[:half]
     said = capsys.readouterr().out
     assert "frames stayed for more than one bin" in said and "1 gaps of the stimulus cut trials in two" in said
+
+
+def test_parts_after_gaps_at_different_places_are_no_repeats(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    """A film that is shown four times, stops for 3 s after frame 30 or after frame 60, and then goes on."""
+    times, trials, now = [], [], 3.0
+    for cut in (30, 60, 30, None):
+        begin = now
+        for k in range(100):
+            times.append(now)
+            now += 1 / RATE + 3.0 * (k + 1 == cut)
+        trials.append((begin, now))
+        now += 2.0
+    film = np.tile(np.arange(100, dtype=np.uint8), 4)[:, None, None] * np.ones((1, H, W), np.uint8)
+    movie = pynwb.image.ImageSeries(name="movie", data=film, timestamps=np.array(times), unit="n.a.")
+    path = write(tmp_path / "a.nwb", stimulus=movie, trials=trials, shown=["m"] * 4)
+    make = importer("nwb", "stimulus_column=image", "behavior=[]", "val_fraction=0", "test_fraction=0")
+    recording = Recording(make(path, tmp_path / "x.h5")[0])
+    began = {}
+    for start, one in zip(recording.info.trials.start, recording.info.trials.stimulus_id, strict=True):
+        began.setdefault(one, []).append(int(recording.frames(start, start + 1).flat[0]))
+    assert list(began.values()) == [[0, 0, 0, 0], [30, 30], [60]]
 
 
 @pytest.mark.parametrize("how", ["images", "series"])
@@ -178,7 +200,7 @@ def test_a_trial_without_a_stimulus_repeats_no_other(
     shown = [missing if i % 2 else (1.0 if missing != "" else "film") for i in range(len(TRIALS))]
     settings = ["stimulus_column=image", "val_fraction=0", "test_fraction=0"]
     path = importer("nwb", *settings)(write(tmp_path / "a.nwb", shown=shown), tmp_path / "x.h5")[0]
-    ids = [word.split(" part ")[0] for word in Recording(path).info.trials.stimulus_id.tolist()]
+    ids = [word.split(" from ")[0] for word in Recording(path).info.trials.stimulus_id.tolist()]
     lost = len(TRIALS) // 2
     assert len(set(ids)) == 1 + lost and ids.count("1" if missing != "" else "film") > 1
     printed = capsys.readouterr().out

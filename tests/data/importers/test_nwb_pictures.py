@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,10 @@ from nwb_files import FRAMES, RATE, REGULAR, RNG, SPIKES, F, H, W, build, counte
 
 from vivit_core.data.importers import nwb_pictures
 from vivit_core.data.importers.common import Importer
-from vivit_core.data.importers.nwb import blocks, film_ids, restarts
 from vivit_core.data.importers.nwb_clock import make_clock
 from vivit_core.data.importers.nwb_films import Films
 from vivit_core.data.importers.nwb_pictures import BLANK, UNKNOWN, Pictures, pictures_of, shown_by_table
+from vivit_core.data.importers.nwb_trials import blocks, by_pictures, restarts
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.video.files import open_video
@@ -309,6 +310,62 @@ def test_repeats_of_a_film_without_trials(tmp_path: Path, importer: Callable[...
     assert (splits == splits[0]).all() and sorted(splits[0]) == ["test", "train", "train", "val"]
 
 
+def photographs(tmp_path: Path, index: np.ndarray, stay_s: float = 0.25, **more: Any) -> Path:
+    """Some of five pictures, each for a while."""
+    holder, nwb = templates("images"), build(stimulus=None, **more)
+    nwb.add_stimulus_template(holder)
+    timed = {"starting_time": 3.0, "rate": 1 / stay_s}
+    nwb.add_stimulus(
+        pynwb.image.IndexSeries(name="shown", data=index.astype(np.uint32), indexed_images=holder, unit="N/A", **timed)
+    )
+    return saved(tmp_path / "a.nwb", nwb)
+
+
+def seen_in(recording: Recording, split: str) -> set[bytes]:
+    trials = recording.info.trials.of(split)
+    ranges = zip(trials.start.tolist(), trials.stop.tolist(), strict=True)
+    return {recording.frames(t, t + 1).tobytes() for start, stop in ranges for t in range(start, stop)}
+
+
+@pytest.mark.parametrize("tabled", [True, False])
+def test_a_photograph_is_in_one_split_and_its_showings_are_repeats(
+    tabled: bool, tmp_path: Path, importer: Callable[..., Importer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In random order, one a trial; with or without a table of trials that says nothing of them."""
+    index = np.concatenate([np.random.default_rng(i).permutation(5) for i in range(8)])
+    trials = [(3 + 0.25 * i, 3.25 + 0.25 * i) for i in range(40)] if tabled else None
+    path = photographs(tmp_path, index, trials=trials, shown=index.tolist())
+    make = importer("nwb", "behavior=[]", "frame_rate_hz=20", *([] if tabled else ["trial_s=0.25"]))
+    recording = Recording(make(path, tmp_path / "x.h5")[0])
+    assert recording.info.trials.stimulus_id.tolist() == [f"picture {i}" for i in index]
+    splits = [seen_in(recording, split) for split in ("train", "val", "test")]
+    assert [len(seen) for seen in splits] == [3, 1, 1] and len(set.union(*splits)) == 5
+    assert "also shown in training" not in capsys.readouterr().out
+
+
+def test_trials_of_several_photographs_stay_together_where_that_leaves_splits(
+    tmp_path: Path, importer: Callable[..., Importer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    apart = np.array([[0, 1], [2, 2], [3, 4], [1, 0], [4, 3], [2, 2], [0, 1], [3, 4]])
+    trials = [(3 + 0.5 * i, 3.5 + 0.5 * i) for i in range(8)]
+    make = importer("nwb", "behavior=[]", "frame_rate_hz=20")
+    path = photographs(tmp_path, apart.ravel(), trials=trials, shown=[0] * 8)
+    recording = Recording(make(path, tmp_path / "x.h5")[0])
+    splits = [seen_in(recording, split) for split in ("train", "val", "test")]
+    assert sorted(len(seen) for seen in splits) == [1, 2, 2] and len(set.union(*splits)) == 5
+    ids = recording.info.trials.stimulus_id
+    assert ids[0] == ids[6] != ids[3] and ids[1] == ids[5] == "picture 2"
+    assert "also shown in training" not in capsys.readouterr().out
+    # In random order every trial shares a picture with another one: then the line says what is shared.
+    index = np.random.default_rng(1).integers(0, 5, 16)
+    path = photographs(tmp_path, index, trials=trials, shown=[0] * 8)
+    recording = Recording(make(path, tmp_path / "x.h5")[0])
+    test, train = seen_in(recording, "test"), seen_in(recording, "train")
+    said = f"{len(test & train)} of {len(test)} pictures of the test trials are also shown in training trials"
+    assert test & train and said in capsys.readouterr().out
+    assert sorted(recording.info.trials.split.tolist()) == ["test", *["train"] * 6, "val"]
+
+
 def test_where_a_film_begins_anew() -> None:
     once = np.repeat(np.arange(40), 3)
     assert restarts(np.concatenate([once, once, [UNKNOWN], once[30:]])).tolist() == [120, 241]
@@ -320,7 +377,7 @@ def test_where_a_film_begins_anew() -> None:
 def parts_of(picture_T: np.ndarray, length: int) -> tuple[list[np.ndarray], list[str], list[str]]:
     starts = np.append(0, restarts(picture_T))
     parts = np.split(picture_T, np.setdiff1d(np.union1d(starts, blocks(picture_T, starts, length)), [0]))
-    return parts, *film_ids(parts)
+    return parts, *by_pictures(parts, range(len(parts)))
 
 
 def test_parts_of_a_film_are_named_and_grouped_by_what_they_show() -> None:
@@ -331,7 +388,7 @@ def test_parts_of_a_film_are_named_and_grouped_by_what_they_show() -> None:
     assert [part[part >= 0][0] for part in parts] == [0, 20, 40, 60, 80, 40, 60, 80]
     assert ids[2:4] == ids[5:7] and groups[2:5] == groups[5:] and len(set(groups)) == 5
     # One that begins with the empty screen is no repeat of another that does.
-    ids, groups = film_ids([np.append(gray, film[:5]), np.append(gray, film[50:55]), gray])
+    ids, groups = by_pictures([np.append(gray, film[:5]), np.append(gray, film[50:55]), gray], [0, 1, 2])
     assert len(set(ids)) == len(set(groups)) == 3
     # Other pictures from the same one on are no repeat; but they share pictures, and stay in one split.
     jump = np.concatenate([film[:50], 200 + film[:50]])
@@ -349,7 +406,11 @@ def test_parts_in_different_groups_share_no_picture(stretches: list[tuple[int, i
     seen: dict[int, str] = {}
     for part, group in zip(parts, groups, strict=True):
         assert all(seen.setdefault(int(picture), group) == group for picture in part)
-    assert len(set(zip(ids, groups, strict=True))) == len(set(ids)) == len({part.tobytes() for part in parts})
+    assert len(set(zip(ids, groups, strict=True))) == len(set(ids))
+    for (one, a), (other, b) in itertools.combinations(zip(ids, parts, strict=True), 2):
+        least = min(len(a), len(b))  # of repeats the last picture may stay for longer in one
+        alike = (a[:least] == b[:least]).all() and len({*a[least - 1 :].tolist(), *b[least - 1 :].tolist()}) == 1
+        assert (one == other) == alike
 
 
 class Rows:

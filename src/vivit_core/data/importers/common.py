@@ -37,7 +37,7 @@ from vivit_core.names import printable
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import matching
 
-VERSION = 4  # of what importers make; another number imports everything again
+VERSION = 5  # of what importers make; another number imports everything again
 _IMPORTS_S = 60.0  # of computing that the libraries of a format may take to start
 _SECONDS_A_FILM_BYTE = 1e-5  # of computing that decoding may take; a film of a megabyte may have thousands of frames
 _PIECE_BYTES = 1 << 24  # what is held of one array at a time

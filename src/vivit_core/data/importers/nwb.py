@@ -8,14 +8,11 @@ between two of them the screen is empty.
 
 Clocks (8 bytes a frame or sample) are held in memory; pictures, spikes and behavior are read in blocks of bins.
 
-The file is long because an NWB file may say in many ways when what was shown, and all of them end in one clock.
-
 Shape letters: T bins, F frames, S samples, H W pixels, C colors, U units, D behavior numbers.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -46,6 +43,7 @@ from vivit_core.data.importers.nwb_pictures import (
     shown_by_series,
     shown_by_table,
 )
+from vivit_core.data.importers.nwb_trials import blocks, by_pictures, kept_together, restarts, shared_pictures
 from vivit_core.data.importers.remote import Remote
 from vivit_core.data.importers.sliceable import Computed
 from vivit_core.data.importers.sources import split_by_stimulus
@@ -53,7 +51,6 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.inputs import own_stimuli, unknown_stimuli
 from vivit_core.specs import RecordingError
 
-FILM = 0.9  # of the changes of a film's picture go to the next one
 STRAY = 0.25  # a bin that is this much shorter or longer than the others, as a fraction, is not valid
 
 
@@ -74,7 +71,7 @@ class NwbImporter(Importer):
     background: float  # pixel value of the empty screen
     frame_rate_hz: float | None  # bins a second, whole numbers of them a picture; None: the stimulus' own
     longest_frame_s: float  # a frame that stays longer is followed by a gap
-    stimulus_column: str | None  # of the trials' table: equal for repeats; None: every trial another
+    stimulus_column: str | None  # of the trials' table: equal for repeats; None: numbered pictures tell, else none is
     split_column: str | None  # of the trials' table: train, val or test; None: by the fractions
     trial_s: float | None  # cuts a file without trials; None: at gaps alone
     keep_units: dict[str, list[str]]  # column of the units' table -> values, as text; others are left out
@@ -243,6 +240,7 @@ class NwbImporter(Importer):
     ) -> tuple[np.ndarray, Trials]:
         """The bins that are kept, and the trials they make, cut at gaps."""
         middle = (clock.start_s + clock.stop_s) / 2
+        picture_T, again = shown.picture_F[clock.frame], np.zeros(0, np.int64)
         table = nwb.trials
         for column in (self.stimulus_column, self.split_column):
             if column is not None and (table is None or column not in table.colnames):
@@ -251,22 +249,20 @@ class NwbImporter(Importer):
                     source, f"intervals/trials/{column}", f"missing; {there}", "Correct importer.…_column, or null"
                 )
         if table is None:
-            picture = shown.picture_F[clock.frame]
-            again = restarts(picture) if shown.indexed else np.zeros(0, np.int64)
+            again = restarts(picture_T) if shown.indexed else again
             starts = np.unique(np.concatenate([[0], np.flatnonzero(clock.gap_after[:-1]) + 1, again]))
             notes.append("no table of trials: the stimulus is cut at its gaps" + (
                 ", where its film begins anew (equal parts are repeats)" if len(again) else ""
             ) + (f" and every {self.trial_s:g} s" if self.trial_s else ""))  # fmt: skip
             length = max(1, round(self.trial_s * clock.rate_hz)) if self.trial_s else len(middle)
             if len(again):
-                starts = np.union1d(starts, blocks(picture, starts, length))
+                starts = np.union1d(starts, blocks(picture_T, starts, length))
                 ranges = list(zip(starts, [*starts[1:], len(middle)], strict=True))
-                ids, kin = film_ids([picture[s:e] for s, e in ranges])
             else:
                 ends = np.append(starts[1:], len(middle))
                 ranges = [(s, min(s + length, e)) for a, e in zip(starts, ends, strict=True)
                           for s in range(a, e, length)]  # fmt: skip
-                ids = kin = [f"trial {i}" for i in range(len(ranges))]
+            ids = [f"trial {i}" for i in range(len(ranges))]
             given = None
         else:
             begin, end = (np.asarray(table[name][:], float) for name in ("start_time", "stop_time"))
@@ -287,10 +283,9 @@ class NwbImporter(Importer):
                 named, unknown = own_stimuli(column)
                 ids = named.tolist()
                 notes.extend(unknown_stimuli(unknown, f"{self.stimulus_column} (importer.stimulus_column)"))
-            kin = ids
             given = None if self.split_column is None else \
                 [word(v) for v in np.asarray(table[self.split_column][:])[known]]  # fmt: skip
-        bins, starts_, stimuli, groups, splits, at, empty, parts, taken = [], [0], [], [], [], 0, 0, 0, 0
+        bins, stimuli, trial_P, empty, taken = list[np.ndarray](), list[str](), list[int](), 0, 0
         for i, (first, last) in enumerate(ranges):
             first = max(first, taken)  # where trials overlap by part of a bin, the earlier one has it
             if last <= first:
@@ -298,14 +293,13 @@ class NwbImporter(Importer):
                 continue
             taken = last
             cuts = first + 1 + np.flatnonzero(clock.gap_after[first : last - 1])
-            parts += len(cuts)
-            for n, part in enumerate(np.split(np.arange(first, last), cuts - first)):
+            for part in np.split(np.arange(first, last), cuts - first):
                 bins.append(part)
-                at += len(part)
-                starts_.append(at)
-                stimuli.append(ids[i] if n == 0 else f"{ids[i]} part {n + 1}")
-                groups.append(kin[i])
-                splits.append(given[i] if given is not None else "")
+                trial_P.append(i)
+                # What a later part shows depends on where and on how long after the trial's start it begins.
+                place = part[0] - first
+                late = round((clock.start_s[part[0]] - clock.start_s[first]) * clock.rate_hz) - place
+                stimuli.append(f"{ids[i]} from bin {place}, {late} late" if place else ids[i])
         if not bins:
             raise RecordingError(
                 source, "intervals/trials", "no trial holds a frame of the stimulus",
@@ -313,18 +307,25 @@ class NwbImporter(Importer):
             )  # fmt: skip
         if empty:
             left_out.append(f"{empty} trials in which no frame begins")
-        if parts:
-            notes.append(f"{parts} gaps of the stimulus cut trials in two")
-        if at < len(middle):
-            left_out.append(f"{len(middle) - at} bins in no trial")
-        split = np.array(splits) if given is not None else \
+        if cut := len(bins) - len(set(trial_P)):
+            notes.append(f"{cut} gaps of the stimulus cut trials in two")
+        stops = np.cumsum([len(part) for part in bins])
+        if stops[-1] < len(middle):
+            left_out.append(f"{len(middle) - stops[-1]} bins in no trial")
+        pictures, kin = [picture_T[part] for part in bins], [ids[i] for i in trial_P]
+        if shown.indexed and self.stimulus_column is None:
+            stimuli, groups = by_pictures(pictures, trial_P)
+            kin = groups if len(again) else kept_together(groups, stimuli, trial_P)
+        split = np.array([given[i] for i in trial_P]) if given is not None else \
             split_by_stimulus(
-                np.array(groups), self.val_fraction, self.test_fraction, self.seed,
+                np.array(kin), self.val_fraction, self.test_fraction, self.seed,
                 ("cut it into trials by importer.trial_s=… (seconds), or " if table is None else "")
                 + "put all into train by importer.val_fraction=0 importer.test_fraction=0",
             )  # fmt: skip
+        if shown.indexed:
+            notes.extend(shared_pictures(pictures, split))
         try:
-            trials = Trials(np.array(starts_[:-1]), np.array(starts_[1:]), np.array(stimuli), split)
+            trials = Trials(np.append(0, stops[:-1]), stops, np.array(stimuli), split)
         except ValueError as error:
             raise RecordingError(
                 source,
@@ -386,55 +387,3 @@ class NwbImporter(Importer):
         if left := [name for name in found if name not in wanted]:
             left_out.append(f"time series {', '.join(left)}: not in importer.behavior")
         return values, units, present
-
-
-def restarts(picture_T: np.ndarray) -> np.ndarray:
-    """Bins where a film begins anew: where pictures mostly follow each other by number, those whose number falls.
-
-    Nothing where they do not, as where photographs are shown in random order.
-    """
-    known = np.flatnonzero(picture_T >= 0)  # the empty screen between does not hide that a film begins anew
-    change = np.diff(picture_T[known])
-    steps = change[change != 0]
-    film = len(steps) > 0 and float((steps == 1).mean()) >= FILM
-    return known[1:][change < 0] if film else np.zeros(0, np.int64)
-
-
-def blocks(picture_T: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """Bins where showings of a film are cut into parts of about ``length`` bins: at the same pictures in each showing,
-    wherever it began.
-
-    Parameters
-    ----------
-    picture_T : number of the picture, or BLANK; at least one is a number.
-    starts : bins where a showing begins.
-    length : bins.
-    """
-    known = picture_T >= 0
-    last = np.maximum.accumulate(np.where(known, np.arange(len(picture_T)), -1))
-    last = np.where(last < 0, np.argmax(known), last)
-    place_T = picture_T[last]  # the empty screen belongs to the picture before it
-    changes = np.union1d(starts, np.flatnonzero(np.diff(place_T)) + 1)
-    stay = np.diff(np.append(changes, len(picture_T)))
-    usual = float(np.minimum(stay, 2 * np.median(stay)).mean())  # bins of a picture; long empty screens do not count
-    part_T = place_T // max(1, round(length / usual))
-    return np.flatnonzero(np.diff(part_T)) + 1
-
-
-def film_ids(parts: list[np.ndarray]) -> tuple[list[str], list[str]]:
-    """For parts of a film: ids, equal where the same pictures are shown for the same bins; and groups, which hold all
-    parts that share a picture."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ids, pairs = [], []
-    for i, picture_T in enumerate(parts):
-        seen = picture_T[picture_T >= 0]
-        digest = hashlib.sha256(picture_T.astype("<i8").tobytes()).hexdigest()[:12]
-        ids.append(f"from picture {seen[0]} ({digest})" if len(seen) else f"no picture ({digest})")
-        pairs += [(i, len(parts) + int(number)) for number in np.unique(seen)]
-    row, column = np.array(pairs).T
-    number = int(column.max()) + 1
-    edges = coo_array((np.ones(len(row), bool), (row, column)), (number, number))
-    group = connected_components(edges, directed=False)[1]
-    return ids, [f"film {group[i]}" if (part >= 0).any() else "no picture" for i, part in enumerate(parts)]
