@@ -54,12 +54,12 @@ def test_each_bin_is_made_of_the_time_it_covers(make: Callable[..., Path], wante
             begin, end = start + j * width, start + (j + 1) * width
             touched = [n for n in range(120) if n < end and n + 1 > begin]
             share = np.array([float(min(n + 1, end) - max(n, begin)) for n in touched])[:, None]
-            began = [n for n in touched if n >= begin]
+            ended = [n for n in touched if n + 1 <= end]  # what is stored was known at its bin's end
             np.testing.assert_array_equal(clip["frames"][:, j], frames[:, touched[-1]])
             np.testing.assert_allclose(clip["counts"][j], (share * counts[touched]).sum(0), rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(true[j], (share * rate[touched]).sum(0), rtol=1e-5)
             np.testing.assert_array_equal(clip["valid"][j], valid[touched].all(0))
-            np.testing.assert_allclose(clip["behavior"][j], eye[began].mean(0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(clip["behavior"][j], eye[ended].mean(0), rtol=1e-5, atol=1e-6)
         whole = start + (high - low) * width  # what is left at the trial's end is dropped
         if width.denominator == 1:
             np.testing.assert_array_equal(clip["counts"].sum(0), counts[start : int(whole)].sum(0))

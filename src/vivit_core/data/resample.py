@@ -128,8 +128,8 @@ class ResampledRecording(Recording):
 
     Time comes first: counts of pooled bins are summed (shared by overlap where the ratio of rates is no whole number,
     which makes them fractional), the newest frame stands for the pooled ones, behavior is the mean of the bins that
-    began in the pooled time (NaN is a missing value, and left out), and a bin is valid where all it overlaps are. Then
-    the transforms, in the model's bins, never across a trial's border.
+    ended in the pooled time (a bin stores what was known at its end; NaN is a missing value, and left out), and a bin
+    is valid where all it overlaps are. Then the transforms, in the model's bins, never across a trial's border.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ class ResampledRecording(Recording):
             return self._slice(f"behavior/{name}", start, stop).astype(np.float32, copy=False)
         low, high, first, last = self._span(start, stop)
         values = self._slice(f"behavior/{name}", first, last).astype(np.float32, copy=False)
-        left, right = -(-low // self.clock.q) - first, -(-high // self.clock.q) - first
+        left, right = low // self.clock.q - first, high // self.clock.q - first  # bins that ended in it: one or more
         there = np.isfinite(values)
         number = segments(there.astype(np.float32), left, right)
         total = segments(np.where(there, values, 0), left, right)

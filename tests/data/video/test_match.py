@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ def bins_of(match: Match) -> np.ndarray:
 def test_a_bin_shows_the_newest_frame_begun_before_its_end(video_hz: float, model_hz: float, shown: list[int]) -> None:
     match = Match(Made(numbered(), video_hz), at(model_hz))
     assert match.shown(0, 12).tolist() == shown
+    ratio = Fraction(video_hz) / round(model_hz)
+    ended = [sum(n + 1 <= (k + 1) * ratio for n in range(12)) for k in range(len(shown))]
+    assert match.ended(0, 12).tolist() == ended
     if len(shown) < 100:
         assert bins_of(match)[0, :, 0, 0].tolist() == shown
 
@@ -73,6 +77,7 @@ def test_a_bin_shows_the_newest_frame_begun_before_its_end(video_hz: float, mode
 def test_frames_of_different_lengths_are_shown_as_long_as_they_last() -> None:
     match = Match(Made(numbered(4), None, [0.1, 0.15, 0.35, 0.45]), at(20))
     assert bins_of(match)[0, :, 0, 0].tolist() == [0, 0, 1, 2, 2, 2, 2, 3, 3]
+    assert match.ended(0, 4).tolist() == [0, 1, 2, 2, 2, 2, 3, 3, 4]
     assert "different lengths brought to 20 Hz" in match.lines()[0]
     said = Match(Made(numbered(4), None, [0.1, 0.15, 0.35, 0.45]), at(20), frame_rate_hz=20)
     assert bins_of(said)[0, :, 0, 0].tolist() == [0, 1, 2, 3]
@@ -95,8 +100,8 @@ def test_a_recording_is_brought_to_a_rate_as_in_training(tmp_path: Path, rate_hz
     match = Match(video, own, transforms=transforms)
     trials = trained.info.trials
     for (start, stop), first, last in zip(video.stretches, trials.start, trials.stop, strict=True):
-        shown = match.shown(start, stop)
-        made = behavior_of(video.behavior(start, stop), own, transforms, shown, start, stop, path)
+        ended = match.ended(start, stop)
+        made = behavior_of(video.behavior(start, stop), own, transforms, ended, stop - start, path)
         assert not made.at_mean
         np.testing.assert_array_equal(np.concatenate(list(match.frames(start, stop)), 1), trained.frames(first, last))
         expected = trained.behavior(first, last, own.behavior)
@@ -187,13 +192,13 @@ def test_sizes_that_do_not_fit_are_refused(frames: np.ndarray, of: Any, degrees:
 BEHAVING = replace(
     spec(), behavior={"gaze": 2, "running": 1}, behavior_mean=(5.0, 6.0, 7.0), behavior_std=(1.0, 1.0, 1.0)
 )
-SHOWN = np.repeat(np.arange(3), 2)  # three frames, each for two bins
+ENDED = np.array([0, 1, 1, 2, 2, 3])  # of three frames, each for two bins
 
 
 def beside(path: Path, transforms: Any = None) -> Any:
     transforms = transforms or {}
     given = read_behavior(path, sources_of(BEHAVING, transforms))
-    return behavior_of(given, BEHAVING, transforms, SHOWN, 0, 3, path)
+    return behavior_of(given, BEHAVING, transforms, ENDED, 3, path)
 
 
 def test_behavior_from_a_csv_a_row_a_frame_and_the_rest_at_its_mean(
@@ -204,8 +209,9 @@ def test_behavior_from_a_csv_a_row_a_frame_and_the_rest_at_its_mean(
         made = beside(tmp_path / "b.csv")
     assert "not used: time, runing; the model sees gaze, running" in caplog.text
     assert made.at_mean == ("running",)
-    np.testing.assert_array_equal(made.values_TD[:, 0], [1, 1, 2, 2, 3, 3])
-    np.testing.assert_array_equal(made.values_TD[:, 1], [10, 10, np.nan, np.nan, 30, 30])  # missing, not forgotten
+    nan = np.nan  # a row says what was at its frame's end, and is not known before
+    np.testing.assert_array_equal(made.values_TD[:, 0], [nan, 1, 1, 2, 2, 3])
+    np.testing.assert_array_equal(made.values_TD[:, 1], [nan, 10, 10, nan, nan, 30])  # missing, not forgotten
     assert (made.values_TD[:, 2] == 7).all()
 
 
@@ -219,11 +225,11 @@ def test_rows_are_of_frames_where_there_are_as_many_bins(tmp_path: Path, caplog:
     np.savez(tmp_path / "b.npz", running=[1.0, 2.0, 6.0])
     given = read_behavior(tmp_path / "b.npz", {"running"})
     of_frames = Match(Made(numbered(3), None, [2 / 30, 2.5 / 30, 3 / 30]), at(30))
-    made = behavior_of(given, BEHAVING, {}, of_frames.shown(0, 3), 0, 3, tmp_path / "b.npz")
-    np.testing.assert_array_equal(made.values_TD[:, 2], [1, 1, 4])  # the last two frames lie in one bin
+    made = behavior_of(given, BEHAVING, {}, of_frames.ended(0, 3), 3, tmp_path / "b.npz")
+    np.testing.assert_array_equal(made.values_TD[:, 2], [np.nan, 1, 4])  # the last two frames end in one bin
     assert "running has 3 rows; the video has as many frames" in caplog.text and "taken for frames" in caplog.text
     caplog.clear()
-    made = behavior_of(given, BEHAVING, {}, np.arange(3), 0, 3, tmp_path / "b.npz")
+    made = behavior_of(given, BEHAVING, {}, np.arange(1, 4), 3, tmp_path / "b.npz")
     assert made.values_TD[:, 2].tolist() == [1, 2, 6] and not caplog.text
 
 

@@ -83,7 +83,8 @@ class Showing:
 
     def behavior(self, number: int, given: Mapping[str, np.ndarray]) -> Behavior:
         start, stop = self.stretches[number]
-        return behavior_of(given, self.match.spec, self.transforms, self.shown[number], start, stop, self.where)
+        ended_T = self.match.ended(start, stop)
+        return behavior_of(given, self.match.spec, self.transforms, ended_T, stop - start, self.where)
 
     def predicted(self) -> PredictedRates:
         """The rates, which are predicted when they are read."""

@@ -129,21 +129,21 @@ def behavior_of(
     given: Mapping[str, np.ndarray],
     spec: RecordingSpec,
     transforms: Mapping[str, Transform],
-    shown_T: np.ndarray,
-    start: int,
-    stop: int,
+    ended_T: np.ndarray,
+    frames: int,
     where: Path,
 ) -> Behavior:
     """Behavior for the bins of a stretch.
 
     Parameters
     ----------
-    given : name -> (N, D): a row a bin, or a row a frame of the video; then a bin has the mean of the frames since the
-        last bin's, NaN left out. Where there are as many bins as frames, it is a row a frame.
+    given : name -> (N, D): a row a bin, or a row a frame of the video, as it was at the frame's end; then a bin has the
+        mean of the frames that ended in it, NaN left out, or else the newest that had ended, and is NaN before the
+        first has. Where there are as many bins as frames, it is a row a frame.
     spec : the recording, with the behaviors that it wants.
     transforms : with which the twin was trained; they make behaviors from those given.
-    shown_T : which frame each bin shows.
-    start, stop : frames of the stretch.
+    ended_T : how many frames of the stretch have ended by the end of each bin.
+    frames : of the stretch.
     where : the file, for messages.
 
     Raises
@@ -151,8 +151,8 @@ def behavior_of(
     ValueError
         Where a behavior has another number of rows, or of numbers.
     """
-    bins, frames = len(shown_T), stop - start
-    at_bins = {name: brought(name, values, shown_T - start, frames, where) for name, values in given.items()}
+    bins = len(ended_T)
+    at_bins = {name: brought(name, values, ended_T, frames, where) for name, values in given.items()}
 
     def made(name: str) -> np.ndarray | None:
         node = transforms.get(name)
@@ -176,10 +176,10 @@ def behavior_of(
     return Behavior(values_TD, tuple(at_mean))
 
 
-def brought(name: str, values: np.ndarray, shown_T: np.ndarray, frames: int, where: Path) -> np.ndarray:
+def brought(name: str, values: np.ndarray, ended_T: np.ndarray, frames: int, where: Path) -> np.ndarray:
     """A behavior's rows at the model's bins."""
-    bins = len(shown_T)
-    if len(values) == frames and not np.array_equal(shown_T, np.arange(frames)):
+    bins = len(ended_T)
+    if len(values) == frames and not np.array_equal(ended_T, np.arange(1, frames + 1)):
         if bins == frames:  # by chance, where frames are of different lengths
             log.warning(
                 "%s: behavior %s has %d rows; the video has as many frames, of different lengths, as the model has "
@@ -188,12 +188,11 @@ def brought(name: str, values: np.ndarray, shown_T: np.ndarray, frames: int, whe
                 name,
                 frames,
             )
-        high = shown_T + 1
-        low = np.minimum(np.append(0, high[:-1]), high - 1)  # a frame that stands for several bins is in each
+        low = np.clip(np.append(0, ended_T[:-1]), None, ended_T - 1).clip(0)  # where none ended, the newest that had
         there = np.isfinite(values)
-        number = segments(there.astype(np.float32), low, high)
-        total = segments(np.where(there, values, 0).astype(np.float32), low, high)
-        return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
+        number = segments(there.astype(np.float32), low, ended_T)
+        total = segments(np.where(there, values, 0).astype(np.float32), low, ended_T)
+        return np.where((number > 0) & (ended_T > 0)[:, None], total / np.maximum(number, 1), np.nan).astype(np.float32)
     if len(values) != bins:
         raise ValueError(
             f"{where}: behavior {name} has {len(values)} rows; give one for each of the {bins} bins of the model"

@@ -111,11 +111,24 @@ class Match:
             p, q = self.ratio.numerator, self.ratio.denominator  # p frames take as long as q bins
             bins = np.arange(1, (stop - start) * q // p + 1)
             return start + -(-bins * p // q) - 1
+        ends_s, bin_ends_s = self._ends(start, stop)
+        return start + np.searchsorted(ends_s[:-1], bin_ends_s - INSTANT_S, side="left")
+
+    def ended(self, start: int, stop: int) -> np.ndarray:
+        """How many frames of a stretch have ended by the end of each bin, (T,)."""
+        if self.ratio is not None:
+            p, q = self.ratio.numerator, self.ratio.denominator
+            return np.arange(1, (stop - start) * q // p + 1) * p // q
+        ends_s, bin_ends_s = self._ends(start, stop)
+        return np.searchsorted(ends_s, bin_ends_s + INSTANT_S, side="right")
+
+    def _ends(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """When frames of a stretch, and bins, end: s from its begin."""
         assert self.ends_s is not None
         begin_s = 0.0 if start == 0 else self.ends_s[start - 1]
         ends_s = self.ends_s[start:stop] - begin_s
-        bin_ends_s = np.arange(1, int((ends_s[-1] + INSTANT_S) * self.spec.frame_rate_hz) + 1) / self.spec.frame_rate_hz
-        return start + np.searchsorted(ends_s[:-1], bin_ends_s - INSTANT_S, side="left")
+        bins = int((ends_s[-1] + INSTANT_S) * self.spec.frame_rate_hz)
+        return ends_s, np.arange(1, bins + 1) / self.spec.frame_rate_hz
 
     # Frames -----------------------------------------------------------------------------------------------------------
 
