@@ -94,7 +94,7 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
     traces = Moments(sum(behavior.values()))
     for start, stop in _pieces(train.start.tolist(), train.stop.tolist()):
         valid = recording.valid(start, stop)
-        spikes += (recording.counts(start, stop) * valid).sum(0, dtype=np.float64)
+        spikes += np.where(valid, recording.counts(start, stop), 0).sum(0, dtype=np.float64)
         bins += valid.sum(0)
         traces.add(recording.behavior(start, stop, behavior))
     missing = np.add.reduceat(traces.missing, np.cumsum([0, *behavior.values()])[:-1]) if behavior else np.zeros(0)

@@ -135,6 +135,61 @@ def test_trials_without_a_place_in_the_stimulus_repeat_none(
     assert "2 trials without a number in psth_inds" in " ".join(capsys.readouterr().out.split())
 
 
+def test_without_psth_inds_a_part_after_a_gap_begins_at_its_own_place(
+    tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three showings, the first stops for 5 bins after 12, and the second for a second after 22."""
+    made = dset("fixrsvp")
+    covariates = made["covariates"]
+    del covariates["psth_inds"]
+    covariates["t_bins"][12:30] += 5 / 240
+    covariates["t_bins"][52:61] += 1
+    (tmp_path / "a").mkdir()
+    torch.save(made, tmp_path / "a" / "fixrsvp.dset")
+    trials = Recording(importer("visioncore", "pool=1")(tmp_path / "a", tmp_path / "x.h5")[0]).info.trials
+    places = [one.removeprefix("fixrsvp from bin ") for one in trials.stimulus_id.tolist()]
+    assert places == ["0", "17", "0", "262", "0"] and trials.stop.tolist() == [12, 30, 52, 61, 90]
+    assert "fixrsvp: psth_inds, which is missing: each trial counts" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_infinite_counts_are_none_and_not_valid(pool: int, tmp_path: Path, importer: Callable[..., Any]) -> None:
+    robs = torch.ones(145, U)
+    robs[4, 0] = robs[5, 0] = robs[9, 1] = float("inf")
+    robs[12, 2] = -float("inf")
+    folder = write(tmp_path / "a", ("backimage",), robs=robs)
+    recording = Recording(importer("visioncore", f"pool={pool}")(folder, tmp_path / "x.h5")[0])
+    counts, valid = recording.counts(0, 10), recording.valid(0, 10)
+    bad = {(4 // pool, 0), (5 // pool, 0), (9 // pool, 1), (12 // pool, 2)}
+    assert {tuple(place) for place in np.argwhere(~valid).tolist()} == {place for place in bad if place[0] < 10}
+    assert counts.max() == pool and recording.counts(0, recording.info.n_frames).min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("true_hz", "words", "remedy"),
+    [
+        (240.0, ["rate_hz=120"], "rate_hz=240 importer.pool=4, which makes 60 Hz"),
+        (240.0, ["rate_hz=480", "pool=4"], "rate_hz=240 importer.pool=2, which makes 120 Hz"),
+        (120.0, [], "rate_hz=120 importer.pool=1, which makes 120 Hz"),
+        (243.0, [], "rate_hz=243 importer.pool=2, which makes 121.5 Hz"),
+    ],
+)
+def test_a_rate_that_is_not_that_of_the_clock_is_refused(
+    true_hz: float, words: list[str], remedy: str, tmp_path: Path, importer: Callable[..., Any]
+) -> None:
+    times = dset("backimage")["covariates"]["t_bins"] * 240 / true_hz
+    folder = write(tmp_path / "a", ("backimage",), t_bins=times)
+    with pytest.raises(RecordingError, match=rf"backimage\.dset: covariates/t_bins: has {true_hz:g} .*{remedy}"):
+        importer("visioncore", *words)(folder, tmp_path / "x.h5")
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_a_clock_of_float32_has_the_right_rate(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    """After two hours its steps are 8 or 9 halves of a millisecond, and no step has the right length."""
+    times = (dset("backimage")["covariates"]["t_bins"] + 7000).float()
+    importer("visioncore")(write(tmp_path / "a", ("backimage",), t_bins=times), tmp_path / "x.h5")
+
+
 def test_units_of_the_sessions_file(
     tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +242,7 @@ def test_nothing_is_unpickled(tmp_path: Path, importer: Callable[..., Any]) -> N
         ({"robs": torch.zeros(145, U, dtype=torch.complex64)}, "covariates/robs: has shape .*complex64"),
         ({"robs": torch.full((145, U), -1.0)}, "responses/counts: row 0, unit 0 is negative"),
         ({"t_bins": torch.full((145,), float("nan"))}, "covariates/t_bins: bin 0 is nan"),
+        ({"t_bins": torch.zeros(145)}, "covariates/t_bins: does not rise"),
         ({"stim": torch.zeros(145, SIDE + 1, SIDE)}, r"gaborium\.dset: stim: has \(7, 7\) in each bin"),
         ({"stim": torch.zeros(1, 1, 1).expand(145, SIDE, SIDE)}, "covariates/stim: declares more numbers"),
         ({"stim": torch.full((145, SIDE, SIDE), float("nan"))}, "stimulus/frames: row 0, index"),

@@ -41,6 +41,7 @@ from vivit_core.data.recording.inputs import unknown_stimuli
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track
 
+APART = 0.01  # by how much importer.rate_hz may differ from the rate of t_bins, as a fraction
 NEEDED = {"stim": (3, 4), "robs": (2,), "trial_inds": (1, 2), "t_bins": (1, 2)}  # covariate -> ranks
 # What numpy arrays and numbers in the metadata are made of; nothing else than tensors and plain values is unpickled.
 _MADE_BY: dict[str, Any] = {"_reconstruct": np.zeros(1).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
@@ -100,6 +101,7 @@ class VisionCoreImporter(Importer):
         for name in self.types:
             if (source / f"{name}.dset").exists():
                 data[name] = _load(source, f"{name}.dset", self.behavior)
+                self._check_rate(source / f"{name}.dset", data[name]["t_bins"])
             else:
                 left_out.append(f"type {name}: there is no {name}.dset")
         if not data:
@@ -130,7 +132,8 @@ class VisionCoreImporter(Importer):
             return reduce(own, "(t pool) u -> t u", "min", pool=self.pool)[:, kept]
 
         def counts(i: int) -> np.ndarray:
-            return reduce(np.nan_to_num(source_bins("robs", i)), "(t pool) u -> t u", "sum", pool=self.pool)[:, kept]
+            own = source_bins("robs", i)
+            return reduce(np.where(np.isfinite(own), own, 0), "(t pool) u -> t u", "sum", pool=self.pool)[:, kept]
 
         def newest(name: str, i: int) -> np.ndarray:
             return source_bins(name, i)[self.pool - 1 :: self.pool]
@@ -167,6 +170,24 @@ class VisionCoreImporter(Importer):
             notes=notes,
         )
 
+    def _check_rate(self, path: Path, times: np.ndarray) -> None:
+        """Refuse a rate that is not that of the clock."""
+        if len(times) < 2:
+            return
+        step = np.diff(times)
+        median = float(np.median(step))
+        if not median > 0:
+            raise RecordingError(path, "covariates/t_bins", "does not rise", "Write the time of each bin in seconds")
+        # The mean of steps without a gap, because times may be rounded so that no single step has the right length.
+        own_hz = float(1 / step[np.abs(step / median - 1) < 0.5].mean())
+        if abs(own_hz / self.rate_hz - 1) > APART:
+            pool = max(1, round(own_hz * self.pool / self.rate_hz))
+            raise RecordingError(
+                path, "covariates/t_bins",
+                f"has {own_hz:.6g} bins a second (if it is in seconds), and importer.rate_hz is {self.rate_hz:g}",
+                f"Give importer.rate_hz={own_hz:.6g} importer.pool={pool}, which makes {own_hz / pool:g} Hz",
+            )  # fmt: skip
+
     def _agree(self, source: Path, data: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[int, tuple[int, ...]]:
         """The number of units and the size of a frame, which must be the same in all types."""
         first = next(iter(data))
@@ -186,18 +207,20 @@ class VisionCoreImporter(Importer):
 
     def _parts(self, name: str, covariates: Mapping[str, np.ndarray], left_out: list[str]) -> list[Part]:
         """Cut at new trials and at gaps of the clock; what does not fill a bin is left out."""
-        trial, times = covariates["trial_inds"], covariates["t_bins"]
+        trial, times, places = covariates["trial_inds"], covariates["t_bins"], covariates.get("psth_inds")
         jump = np.abs(np.diff(times) * self.rate_hz - 1) > 0.5
         starts = np.concatenate([[0], np.flatnonzero((np.diff(trial) != 0) | jump) + 1])
         stops = np.append(starts[1:], len(trial))
-        parts, seen, rest, short, unknown = [], Counter[str](), 0, 0, 0
+        parts, seen, rest, short, unknown, began_s = [], Counter[str](), 0, 0, 0, 0.0
         gaps = int((jump & (np.diff(trial) == 0)).sum())
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
             own = f"{name} trial {trial[start]:g}"
             stimulus = own if not seen[own] else f"{own} part {seen[own] + 1}"
             seen[own] += 1
+            if start == 0 or trial[start] != trial[start - 1]:
+                began_s = times[start]
             if name in self.repeats:
-                place = np.ravel(covariates["psth_inds"][start])[0] if "psth_inds" in covariates else 0
+                place = places[start] if places is not None else round((times[start] - began_s) * self.rate_hz)
                 if np.isfinite(place):
                     skip = min(-int(place) % self.pool, stop - start)  # so that the bins of all repeats are the same
                     start, rest = start + skip, rest + skip
@@ -212,6 +235,10 @@ class VisionCoreImporter(Importer):
                 short += 1
         if gaps:
             left_out.append(f"type {name}: nothing at {gaps} gaps of t_bins inside a trial, but the trial is cut there")
+        if name in self.repeats and places is None:
+            left_out.append(
+                f"type {name}: psth_inds, which is missing: each trial counts as shown from the first bin on"
+            )
         left_out.extend(f"type {name}: {line}" for line in unknown_stimuli(unknown, "number in psth_inds"))
         if rest:
             left_out.append(f"type {name}: {rest} bins at trials' borders that do not fill a bin of {self.pool}")
