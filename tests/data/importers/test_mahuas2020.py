@@ -41,6 +41,23 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("pool", [1, 5])
+def test_doubles_of_whole_numbers_are_what_integers_are(
+    pool: int, tmp_path: Path, importer: Callable[..., Any]
+) -> None:
+    """As MATLAB saves them by default."""
+    arrays = {name: values for file in content().values() for name, values in file.items() if len(file) > 1}
+    doubles = {name: values.astype(float) for name, values in arrays.items()}
+    read = []
+    for name, changes in {"integers": {}, "doubles": doubles}.items():
+        path = importer("mahuas2020", f"pool={pool}")(write(tmp_path / name, **changes), tmp_path / f"{name}.h5")[0]
+        recording = Recording(path)
+        assert recording.info.frame_dtype == "uint8"
+        read.append(recording.read(0, recording.info.n_frames, {}))
+    for name, values in read[0].items():
+        np.testing.assert_array_equal(values, read[1][name])
+
+
+@pytest.mark.parametrize("pool", [1, 5])
 def test_everything_comes_back(
     pool: int, tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,8 +94,11 @@ def test_everything_comes_back(
             {"spikes_test": np.zeros((U, 9, REPEATS), np.uint8)},
             r"test_data_bars\.mat: spikes and stimulus: have shapes",
         ),
-        ({"spikes_train": np.full((U, BINS, SEQUENCES), -1.0)}, "spikes_train: holds fractions, NaN or negative"),
-        ({"spikes_train": np.full((U, BINS, SEQUENCES), np.nan)}, "spikes_train: holds fractions, NaN or negative"),
+        ({"spikes_train": np.full((U, BINS, SEQUENCES), -1.0)}, "spikes_train: holds fractions, NaN, negative"),
+        ({"spikes_train": np.full((U, BINS, SEQUENCES), np.nan)}, "spikes_train: holds fractions, NaN, negative"),
+        ({"spikes_train": np.full((U, BINS, SEQUENCES), -1, np.int16)}, "spikes_train: holds fractions, NaN, negative"),
+        ({"spikes_test": np.full((U, TEST_BINS, REPEATS), 1 << 16, np.int32)}, "spikes_test: holds .* above 65535"),
+        ({"spikes_test": np.full((U, TEST_BINS, REPEATS), 1e9)}, "spikes_test: holds .* above 65535"),
         ({"spikes_train": np.zeros((U, BINS), np.uint8)}, r"spikes_train: uint8 \(3, 404\)"),
         ({"spikes_test": np.zeros((U + 1, TEST_BINS, REPEATS), np.uint8)}, "have 4 units"),
         ({"stimulus": np.array(["a", "b"], object)}, "stimulus: object"),

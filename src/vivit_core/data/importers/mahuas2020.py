@@ -25,12 +25,14 @@ import scipy.io
 from einops import rearrange, reduce
 
 from vivit_core.data.importers.common import Importer, SourceRecording
+from vivit_core.data.importers.sliceable import pixel_type, span
 from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.npy import require_file
 from vivit_core.data.recording.format import Trials
 from vivit_core.specs import RecordingError
 
 TRAIN, TEST = "nonrepeat_data_bars.mat", "test_data_bars.mat"
+MOST = 65535  # spikes, or value of a pixel
 PAPER = "Mahuas et al. 2020, NeurIPS 33"
 
 
@@ -117,12 +119,13 @@ class Mahuas2020Importer(Importer):
 
     def _counts(self, spikes: np.ndarray) -> np.ndarray:
         """(sequences, T, U), summed over the bins of a pool."""
-        whole = spikes[:, : spikes.shape[1] // self.pool * self.pool].astype(np.uint16)
+        whole = spikes[:, : spikes.shape[1] // self.pool * self.pool]
         return reduce(whole, "u (t pool) n -> n t u", "sum", pool=self.pool)
 
     def _frames(self, stimulus: np.ndarray) -> np.ndarray:
         """(sequences, T, H, W), the newest frame of each pool."""
-        return stimulus[:, self.pool - 1 :: self.pool]
+        newest = stimulus[:, self.pool - 1 :: self.pool]
+        return newest.astype(pixel_type(newest))
 
 
 def _load(source: Path, file: str, wanted: dict[str, int]) -> dict[str, np.ndarray]:
@@ -142,8 +145,10 @@ def _load(source: Path, file: str, wanted: dict[str, int]) -> dict[str, np.ndarr
                 f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else f"missing: {sorted(content)}"
             )
             raise RecordingError(path, name, there, f"It ought to be an array of numbers with {ndim} axes")
-        if values.dtype.kind == "f":
-            if not np.array_equal(values, np.rint(values)) or (values.size and values.min() < 0):
-                raise RecordingError(path, name, "holds fractions, NaN or negative numbers", "Download it again")
-            content[name] = values.astype(np.int64)
+        least, most, whole = span(values)
+        if not whole or least < 0 or most > MOST:
+            raise RecordingError(
+                path, name, f"holds fractions, NaN, negative numbers or some above {MOST}", "Download it again"
+            )
+        content[name] = values.astype(np.uint16)
     return {name: values for name, values in content.items() if isinstance(values, np.ndarray)}
