@@ -275,6 +275,62 @@ def test_behaviors_of_one_name_are_told_apart() -> None:
         behavior_series(Path("a.nwb"), nwb)
 
 
+@pytest.mark.parametrize(
+    ("samples", "times", "problem"),
+    [(0, [], "has 0 entries for 0 samples"), (3, [4.0, 4.0, 5.0], "do not rise at entry 1")],
+)
+def test_a_broken_behavior_is_left_out_unless_it_is_asked_for(
+    samples: int,
+    times: list[float],
+    problem: str,
+    tmp_path: Path,
+    importer: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nwb, path = build(), tmp_path / "a.nwb"
+    licks = pynwb.TimeSeries(name="licks", data=np.zeros(samples), timestamps=np.array(times), unit="s")
+    nwb.processing["behavior"].add(licks)
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(nwb)
+    recording = Recording(importer("nwb", "longest_hold_s=10")(path, tmp_path / "x.h5")[0])
+    assert sorted(recording.info.behavior) == ["eye", "speed"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"left out: behavior licks: processing/…/licks/timestamps: {problem}" in said
+    with pytest.raises(RecordingError, match=rf"{problem}\. .*, or leave it out of importer\.behavior"):
+        importer("nwb", "behavior=[speed,licks]")(path, tmp_path / "y.h5")
+
+
+def test_units_of_one_id_are_told_apart_by_their_rows(
+    tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nwb, path = build(spikes=None), tmp_path / "a.nwb"
+    nwb.add_unit_column("quality", "by hand")
+    for one, quality in ((7, "mua"), (8, "good"), (7, "good"), (7, "good")):
+        nwb.add_unit(spike_times=SPIKES[0], id=one, quality=quality)
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(nwb)
+    make = importer("nwb", "behavior=[]")
+    assert Recording(make(path, tmp_path / "x.h5")[0]).info.unit_ids == ("7", "8", "7 row 2", "7 row 3")
+    assert "2 units have the id of an earlier row, and are called 7 row 2, 7 row 3" in capsys.readouterr().out
+    some = importer("nwb", "behavior=[]", "+keep_units.quality=[good]")  # has the same names
+    assert Recording(some(path, tmp_path / "y.h5")[0]).info.unit_ids == ("8", "7 row 2", "7 row 3")
+
+
+@pytest.mark.parametrize("setting", ["stimulus_column", "split_column"])
+@pytest.mark.parametrize("column", ["tags_own", "pos"])
+def test_a_column_of_several_entries_a_trial_is_refused(
+    setting: str, column: str, tmp_path: Path, importer: Callable[..., Any]
+) -> None:
+    nwb, path = build(), tmp_path / "a.nwb"
+    nwb.trials.add_column(name="tags_own", description="words", data=[["a"], ["a", "b"]] * 5, index=True)
+    nwb.trials.add_column(name="pos", description="two numbers", data=np.arange(20.0).reshape(10, 2))
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(nwb)
+    message = rf"a\.nwb: intervals/trials/{column}: has several entries a row\. Name a column with one"
+    with pytest.raises(RecordingError, match=message):
+        importer("nwb", "behavior=[]", f"{setting}={column}")(path, tmp_path / "x.h5")
+
+
 def test_a_bin_in_which_one_trial_ends_and_another_begins_is_of_one_alone(
     tmp_path: Path, importer: Callable[..., Any]
 ) -> None:

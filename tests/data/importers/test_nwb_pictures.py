@@ -51,11 +51,11 @@ def table(rows: list[dict[str, Any]], name: str = "shows") -> Any:
     return made
 
 
-def templates(kind: str) -> Any:
+def templates(kind: str, ordered: bool = True) -> Any:
     if kind == "images":
         listed = [pynwb.image.GrayscaleImage(name=f"p{9 - i}", data=p) for i, p in enumerate(PICTURES)]
         order = pynwb.base.ImageReferences(name="order_of_images", data=listed)
-        return pynwb.base.Images(name="pictures", images=listed, order_of_images=order)
+        return pynwb.base.Images(name="pictures", images=listed, **({"order_of_images": order} if ordered else {}))
     return pynwb.image.ImageSeries(  # as the Allen Institute stores them
         name="pictures", data=PICTURES, unit="n.a.", rate=1.0, control=np.arange(5, dtype=np.uint8),
         control_description=[f"p{9 - i}" for i in range(5)],
@@ -534,6 +534,38 @@ def test_templates_alone_say_how_to_show_them(tmp_path: Path, importer: Callable
         importer("nwb", "+keep_presentations.kind=[film]")
     with pytest.raises(ValueError, match=r"importer\.blank_pictures is about rows .*importer\.presentations=TABLE"):
         importer("nwb", "blank_pictures=[omitted]")
+
+
+def test_images_without_an_order_have_names_and_no_numbers(tmp_path: Path, importer: Callable[..., Importer]) -> None:
+    """HDF5 lists them by name, in the order of nobody's numbers."""
+    shown, rows = [0, 4, 2, 1], list[dict[str, Any]]()
+    for i, number in enumerate(shown):
+        at = 3 + 0.5 * i
+        rows.append({"start_time": at, "stop_time": at + 0.5, "image_index": number, "image_name": f"p{9 - number}"})
+    nwb, holder = build(stimulus=None, trials=None), templates("images", ordered=False)
+    nwb.add_stimulus_template(holder)
+    nwb.add_time_intervals(table(rows))
+    index = {"data": np.array(shown, np.uint32), "unit": "N/A", "rate": 2.0, "starting_time": 3.0}
+    nwb.add_stimulus(pynwb.image.IndexSeries(name="index", indexed_images=holder, **index))
+    path = saved(tmp_path / "a.nwb", nwb)
+    refused = r"has numbers of pictures, and the Images have no order_of_images .* Write order_of_images .*, or name a"
+    with pytest.raises(RecordingError, match=rf"stimulus/presentation/index: {refused}"):
+        importer("nwb", *SPLITS)(path, tmp_path / "x.h5")
+    words = ["presentations=shows", *SPLITS]
+    with pytest.raises(RecordingError, match=rf"intervals/shows/image_index: {refused}"):
+        importer("nwb", *words, "picture_column=image_index")(path, tmp_path / "x.h5")
+    recording = Recording(importer("nwb", *words, "picture_column=image_name")(path, tmp_path / "x.h5")[0])
+    np.testing.assert_array_equal(recording.frames(0, recording.info.n_frames)[0], PICTURES[shown])
+
+
+def test_one_image_alone_needs_no_order(tmp_path: Path, importer: Callable[..., Importer]) -> None:
+    nwb = build(stimulus=None, trials=None)
+    alone = pynwb.base.Images(name="pictures", images=[pynwb.image.GrayscaleImage(name="p", data=PICTURES[0])])
+    nwb.add_stimulus_template(alone)
+    index = {"data": np.zeros(4, np.uint32), "unit": "N/A", "rate": 2.0, "starting_time": 3.0}
+    nwb.add_stimulus(pynwb.image.IndexSeries(name="index", indexed_images=alone, **index))
+    recording = Recording(importer("nwb", *SPLITS)(saved(tmp_path / "a.nwb", nwb), tmp_path / "x.h5")[0])
+    assert (recording.frames(0, recording.info.n_frames)[0] == PICTURES[0]).all()
 
 
 @pytest.mark.parametrize("pictures", [(PICTURES / 255).astype("f4"), (PICTURES > 127).astype(np.uint8)])

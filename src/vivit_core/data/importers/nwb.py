@@ -26,6 +26,7 @@ from vivit_core.data.importers.nwb_clock import Clock, Sampled, make_clock
 from vivit_core.data.importers.nwb_file import (
     about,
     behavior_series,
+    one_a_row,
     opened,
     own_array,
     spikes_of,
@@ -148,7 +149,7 @@ class NwbImporter(Importer):
                 counts=Computed((n_bins, len(rows)), np.uint16, counts),
                 valid=Computed((n_bins, columns), bool, valid),
                 trials=trials,
-                units=unit_table(nwb.units, rows, left_out),
+                units=unit_table(nwb.units, rows, left_out, notes),
                 behavior=behavior,
                 behavior_units=units_of,
                 about=about(nwb),
@@ -279,12 +280,12 @@ class NwbImporter(Importer):
             ranges = list(zip(np.searchsorted(middle, begin[known]), np.searchsorted(middle, end[known]), strict=True))
             ids = [f"trial {row}" for row in known]
             if self.stimulus_column is not None:
-                column = np.asarray(table[self.stimulus_column][:])[known]
+                column = one_a_row(source, table, self.stimulus_column)[known]
                 named, unknown = own_stimuli(column)
                 ids = named.tolist()
                 notes.extend(unknown_stimuli(unknown, f"{self.stimulus_column} (importer.stimulus_column)"))
             given = None if self.split_column is None else \
-                [word(v) for v in np.asarray(table[self.split_column][:])[known]]  # fmt: skip
+                [word(v) for v in one_a_row(source, table, self.split_column)[known]]  # fmt: skip
         bins, stimuli, trial_P, empty, taken = list[np.ndarray](), list[str](), list[int](), 0, 0
         for i, (first, last) in enumerate(ranges):
             first = max(first, taken)  # where trials overlap by part of a bin, the earlier one has it
@@ -373,11 +374,18 @@ class NwbImporter(Importer):
         present: list[Callable[[int, int], np.ndarray]] = []
         for name in wanted:
             series = found[name]
-            data = own_array(source, f"processing/…/{name}", series.data)
-            if data.ndim not in (1, 2) or np.dtype(data.dtype).kind not in "iufb":
-                left_out.append(f"behavior {name}: {data.dtype} {data.shape}, not numbers with one or two axes")
-                continue
-            times = times_of(source, series, f"processing/…/{name}", len(data))
+            try:
+                data = own_array(source, f"processing/…/{name}", series.data)
+                if data.ndim not in (1, 2) or 0 in data.shape[1:] or np.dtype(data.dtype).kind not in "iufb":
+                    left_out.append(f"behavior {name}: {data.dtype} {data.shape}, not numbers with one or two axes")
+                    continue
+                times = times_of(source, series, f"processing/…/{name}", len(data))
+            except RecordingError as error:
+                if self.behavior is None:
+                    left_out.append(f"behavior {name}: {error.field}: {error.problem}")
+                    continue
+                remedy = f"{error.remedy}, or leave it out of importer.behavior"
+                raise RecordingError(source, error.field, error.problem, remedy) from error
             scale, shift = float(series.conversion or 1.0), float(getattr(series, "offset", 0.0) or 0.0)
             sampled = Sampled(data, times, clock.stop_s, self.longest_hold_s, scale, shift)
             width = data.shape[1] if data.ndim == 2 else 1

@@ -102,6 +102,17 @@ def own_array(source: Path | Remote, field: str, data: Any) -> Any:
     return np.asarray(data)
 
 
+def one_a_row(source: Path | Remote, table: Any, name: str) -> np.ndarray:
+    """A column of one number or word a row."""
+    values = table[name][:]
+    if not isinstance(values, list | np.ndarray) or any(isinstance(v, list | tuple | np.ndarray) for v in values):
+        raise RecordingError(
+            source, f"intervals/{table.name}/{name}", "has several entries a row",
+            "Name a column with one number or word a row, or null",
+        )  # fmt: skip
+    return np.asarray(values)
+
+
 def behavior_series(source: Path | Remote, nwb: Any) -> dict[str, Any]:
     """The time series of behavior by name; two of one name get their containers' in front, and their modules' where
     that is one name still.
@@ -139,9 +150,20 @@ def behavior_series(source: Path | Remote, nwb: Any) -> dict[str, Any]:
     return dict(zip(names, (series for _, series in listed), strict=True))
 
 
-def unit_table(units: Any, rows: np.ndarray, left_out: list[str]) -> dict[str, Any]:
+def unit_ids(units: Any, rows: np.ndarray, notes: list[str]) -> list[str]:
+    """The ids of some rows; of several rows with one id those after the first get their row behind it."""
+    said = [str(i) for i in units.id[:]]
+    first = {one: row for row, one in reversed([*enumerate(said)])}
+    ids = [said[row] if first[said[row]] == row else f"{said[row]} row {row}" for row in rows.tolist()]
+    if renamed := [one for one in ids if " row " in one]:
+        notes.append(f"{len(renamed)} units have the id of an earlier row, and are called {', '.join(renamed[:5])}"
+                     + (", …" if len(renamed) > 5 else ""))  # fmt: skip
+    return ids
+
+
+def unit_table(units: Any, rows: np.ndarray, left_out: list[str], notes: list[str]) -> dict[str, Any]:
     """The simple columns of the units' table."""
-    table: dict[str, Any] = {"id": [str(i) for i in np.asarray(units.id[:])[rows]]}
+    table: dict[str, Any] = {"id": unit_ids(units, rows, notes)}
     others = []
     for name in units.colnames:
         column = units[name]

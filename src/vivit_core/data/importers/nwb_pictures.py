@@ -37,6 +37,7 @@ class Pictures:
     number: int
     read: Callable[[np.ndarray], np.ndarray]  # numbers, in any order -> (T, H, W[, C])
     names: tuple[str, ...] = ()  # one a picture, or none
+    ordered: bool = True  # whether the file says which number a picture has
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,19 @@ def _listed(source: Path | Remote, field: str, images: Any, turned: str) -> Pict
         unique, back = np.unique(rows, return_inverse=True)
         return rearrange(np.stack([np.asarray(one[i][()]) for i in unique])[back], turned)
 
-    return Pictures(read(np.zeros(1, np.int64)).shape[1:], dtype, len(one), read, tuple(i.name for i in listed))
+    ordered = order is not None or len(one) == 1
+    size = read(np.zeros(1, np.int64)).shape[1:]
+    return Pictures(size, dtype, len(one), read, tuple(i.name for i in listed), ordered)
+
+
+def _check_order(source: Path | Remote, field: str, pictures: Pictures) -> None:
+    """Refuse to take numbers for pictures that the file does not number; HDF5 lists them by name, image10 first."""
+    if not pictures.ordered:
+        raise RecordingError(
+            source, field, "has numbers of pictures, and the Images have no order_of_images that numbers them",
+            "Write order_of_images into the file, or name a column with the pictures' names by "
+            "importer.presentations=TABLE importer.picture_column=COLUMN",
+        )  # fmt: skip
 
 
 def _rows_of(data: Any, rows: np.ndarray) -> np.ndarray:
@@ -144,6 +157,7 @@ def shown_by_series(source: Path | Remote, series: Any, pictures: Callable[[str,
     if holder is None:
         raise RecordingError(source, field, "points into no template", "Give it indexed_images")
     own = pictures(f"{field}/{name}", holder)
+    _check_order(source, field, own)
     index = np.asarray(own_array(source, field, series.data)[:], np.int64)
     if len(index) and not (index.min() >= 0 and index.max() < own.number):
         raise RecordingError(
@@ -296,6 +310,7 @@ def _numbers(
         elif value in place:
             numbers[i] = place[value]
         elif value.removesuffix(".0").isdecimal():
+            _check_order(source, field, pictures)
             numbers[i] = int(value.removesuffix(".0"))
         else:
             known = f"names such as {', '.join(pictures.names[:3])}" if pictures.names else "numbers alone"
