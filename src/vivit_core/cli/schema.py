@@ -15,6 +15,7 @@ import pydantic
 from omegaconf import OmegaConf
 
 from vivit_core.parts.schema import Count as Count
+from vivit_core.parts.schema import NotNegative as NotNegative
 from vivit_core.parts.schema import Positive as Positive
 
 
@@ -44,7 +45,6 @@ def refuse_auto_devices(devices: Any) -> Any:
 CountOrZero = Annotated[int, pydantic.Field(ge=0)]
 TwoOrMore = Annotated[int, pydantic.Field(ge=2)]
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
-NotNegative = Annotated[float, pydantic.Field(ge=0)]
 Unbounded = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=True)]  # all other numbers are finite
 # What takes a Path, here, in a task or in a constructor, is a path: `~` in it is the home directory, and it is not
 # empty.

@@ -34,6 +34,8 @@ LONGEST_SHOWN = 200  # characters of a refused value in a message
 # Types with bounds, for the signatures of parts; those that only tasks use are in vivit_core.cli.schema.
 Count = Annotated[int, pydantic.Field(gt=0)]
 Positive = Annotated[float, pydantic.Field(gt=0)]
+NotNegative = Annotated[float, pydantic.Field(ge=0)]
+SplitFraction = Annotated[float, pydantic.Field(ge=0, lt=1)]  # some is left for training
 
 
 def two_sides(size: list[int]) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from shipped import arrays_importer
 
+from vivit_core.cli.schema import ConfigError
 from vivit_core.data.importers.common import Importer
 from vivit_core.data.recording import guard as guard_module
 from vivit_core.data.recording.checksum import write_checksum
@@ -225,3 +226,36 @@ def test_what_several_files_cannot_share_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=says):
             arrays_importer(recording_id=name, trial_length=10)(tmp_path / pattern, tmp_path / out)
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("arrays", "frame_rate_hz", "0"),
+        ("arrays", "trial_length", "0"),
+        ("arrays", "val_fraction", "-0.1"),
+        ("arrays", "degrees_per_pixel", "0"),
+        ("nwb", "frame_rate_hz", "0"),
+        ("nwb", "trial_s", "-5"),
+        ("nwb", "trial_s", "0"),
+        ("nwb", "longest_frame_s", "0"),
+        ("nwb", "longest_hold_s", "-1"),
+        ("nwb", "test_fraction", "1"),
+        ("mahuas2020", "bin_ms", "0"),
+        ("mahuas2020", "pool", "0"),
+        ("mahuas2020", "val_fraction", "1.5"),
+        ("visioncore", "rate_hz", "-240"),
+        ("visioncore", "pool", "0"),
+        ("visioncore", "min_rate_hz", "-1"),
+        ("visioncore", "val_fraction", "-0.1"),
+        ("sensorium2023", "frame_rate_hz", "0"),
+        ("sensorium2023", "test_from_val", "-0.5"),
+    ],
+)
+def test_numbers_that_make_no_recording_are_refused_by_their_key(
+    name: str, setting: str, value: str, compose: Callable[..., dict[str, Any]]
+) -> None:
+    rate = ["importer.frame_rate_hz=30"] if (name, setting) != ("arrays", "frame_rate_hz") else []
+    words = [f"importer={name}", *(rate if name == "arrays" else []), f"importer.{setting}={value}"]
+    with pytest.raises(ConfigError, match=rf"importer\.{setting}=-?[\d.]+ should be (greater|less) than"):
+        compose("task=import", "source=a", "out=b", *words)

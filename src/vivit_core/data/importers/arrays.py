@@ -29,6 +29,7 @@ from vivit_core.data.recording.inputs import (
     own_stimuli,
     unknown_stimuli,
 )
+from vivit_core.parts.schema import Count, Positive, SplitFraction
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class ArraysImporter(Importer):
     (N,), ``behavior_<name>`` (T,) or (T, D), and ``unit_<name>`` (U, ...) such as ``unit_id``. Nothing is unpickled.
     """
 
-    frame_rate_hz: float  # frames a second; counts have one bin a frame
+    frame_rate_hz: Positive  # frames a second; counts have one bin a frame
     counts_axis: Literal["time_unit", "unit_time"]  # order of the axes of counts, and of valid where it is like them
-    trial_length: int | None  # frames; cuts the recording into trials where the source has no trial_start
+    trial_length: Count | None  # frames; cuts the recording into trials where the source has no trial_start
     split: Literal["train", "val", "test"] | None  # puts all trials into one split
-    val_fraction: float  # of the distinct stimuli; whole trials, repeats of a stimulus stay together
-    test_fraction: float  # as val_fraction
+    val_fraction: SplitFraction  # of the distinct stimuli; whole trials, repeats of a stimulus stay together
+    test_fraction: SplitFraction  # as val_fraction
     seed: int  # of the draw of val and test trials
     kind: Literal["spikes", "calcium"]  # what counts holds
 
@@ -164,8 +165,6 @@ class ArraysImporter(Importer):
                     "ms or s)"
                 )
         elif self.trial_length is not None:
-            if self.trial_length < 1:
-                raise ValueError(f"trial_length is {self.trial_length}; give a number of frames, 1 or more")
             starts = np.arange(0, n_frames, self.trial_length)
         elif self.split is not None:
             starts = np.zeros(1, np.int64)

@@ -34,6 +34,7 @@ from vivit_core.data.recording.validate import check_recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.repeats import leak
 from vivit_core.names import printable
+from vivit_core.parts.schema import Positive
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import matching
 
@@ -68,7 +69,7 @@ class Importer(ABC):
     """From a source to recording files; subclasses know one format each."""
 
     recording_id: str | None  # None: the name that the source has
-    degrees_per_pixel: float | None  # visual angle of a pixel
+    degrees_per_pixel: Positive | None  # visual angle of a pixel
     subject: str  # free text, like the next five; empty takes what the source says
     area: str
     species: str

@@ -29,6 +29,7 @@ from vivit_core.data.importers.sliceable import pixel_type, span
 from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.npy import require_file
 from vivit_core.data.recording.format import Trials
+from vivit_core.parts.schema import Count, Positive, SplitFraction
 from vivit_core.specs import RecordingError
 
 TRAIN, TEST = "nonrepeat_data_bars.mat", "test_data_bars.mat"
@@ -42,9 +43,9 @@ class Mahuas2020Importer(Importer):
 
     guarded = True
 
-    bin_ms: float  # of the source
-    pool: int  # bins of the source in one bin: counts are summed, the newest frame is kept
-    val_fraction: float  # of the training sequences
+    bin_ms: Positive  # of the source
+    pool: Count  # bins of the source in one bin: counts are summed, the newest frame is kept
+    val_fraction: SplitFraction  # of the training sequences
     seed: int  # of the draw of val sequences
 
     def name_of(self, source: Path) -> str:
@@ -52,8 +53,6 @@ class Mahuas2020Importer(Importer):
 
     @contextmanager
     def read(self, source: Path) -> Iterator[SourceRecording]:
-        if self.pool < 1 or not self.bin_ms > 0:
-            raise ValueError(f"importer.pool={self.pool} and importer.bin_ms={self.bin_ms} must be above 0")
         if not source.is_dir():
             raise RecordingError(source, "source", "is no folder", f"Give the folder that holds {TRAIN} and {TEST}")
         train = _load(source, TRAIN, {"spikes_train": 3, "stimulus": 4})

@@ -50,6 +50,7 @@ from vivit_core.data.importers.sliceable import Computed
 from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.inputs import own_stimuli, unknown_stimuli
+from vivit_core.parts.schema import Positive, SplitFraction
 from vivit_core.specs import RecordingError
 
 STRAY = 0.25  # a bin that is this much shorter or longer than the others, as a fraction, is not valid
@@ -70,16 +71,16 @@ class NwbImporter(Importer):
     keep_presentations: dict[str, list[str]]  # column of that table -> values, as text; others leave a gap
     blank_pictures: list[str]  # entries of that column that mean the empty screen, beside -1 and nothing
     background: float  # pixel value of the empty screen
-    frame_rate_hz: float | None  # bins a second, whole numbers of them a picture; None: the stimulus' own
-    longest_frame_s: float  # a frame that stays longer is followed by a gap
+    frame_rate_hz: Positive | None  # bins a second, whole numbers of them a picture; None: the stimulus' own
+    longest_frame_s: Positive  # a frame that stays longer is followed by a gap
     stimulus_column: str | None  # of the trials' table: equal for repeats; None: numbered pictures tell, else none is
     split_column: str | None  # of the trials' table: train, val or test; None: by the fractions
-    trial_s: float | None  # cuts a file without trials; None: at gaps alone
+    trial_s: Positive | None  # cuts a file without trials; None: at gaps alone
     keep_units: dict[str, list[str]]  # column of the units' table -> values, as text; others are left out
     behavior: list[str] | None  # names of time series; None: all that are found
-    longest_hold_s: float  # a behavior's newest sample stands for at most this long
-    val_fraction: float  # of the distinct stimuli
-    test_fraction: float
+    longest_hold_s: Positive  # a behavior's newest sample stands for at most this long
+    val_fraction: SplitFraction  # of the distinct stimuli
+    test_fraction: SplitFraction
     seed: int  # of that draw
 
     def __post_init__(self) -> None:

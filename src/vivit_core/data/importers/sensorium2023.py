@@ -34,6 +34,7 @@ from vivit_core.data.importers.sliceable import Joined, held
 from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.npy import open_npy
 from vivit_core.data.recording.format import POSITION, POSITION_NUMBERS, Trials
+from vivit_core.parts.schema import Positive, SplitFraction
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track
 
@@ -60,9 +61,9 @@ class Shown:
 class Sensorium2023Importer(Importer):
     """Import a ``dynamic*-Video-*`` folder, or each of those that a folder holds."""
 
-    frame_rate_hz: float
+    frame_rate_hz: Positive
     tiers: dict[str, Literal["train", "val", "test"]]  # tier -> split; trials of other tiers are left out
-    test_from_val: float  # fraction of the distinct val videos put into test where no test trial has responses
+    test_from_val: SplitFraction  # fraction of the distinct val videos put into test where no test trial has responses
     seed: int  # of that draw
 
     def name_of(self, source: Path) -> str:

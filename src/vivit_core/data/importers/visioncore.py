@@ -38,6 +38,7 @@ from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.npy import require_file
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.inputs import unknown_stimuli
+from vivit_core.parts.schema import Count, NotNegative, Positive, SplitFraction
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track
 
@@ -70,14 +71,14 @@ class VisionCoreImporter(Importer):
 
     types: list[str]  # stimulus types, in this order
     repeats: list[str]  # types whose trials show one sequence again and again: test
-    rate_hz: float  # bins a second of the source
-    pool: int  # bins of the source in one bin
+    rate_hz: Positive  # bins a second of the source
+    pool: Count  # bins of the source in one bin
     behavior: list[str]  # covariates that are kept as behaviors
     units_file: str | None  # YAML with lists of columns of robs
     unit_lists: list[str]  # a unit is kept where it is in all of these lists
-    min_rate_hz: float  # a unit that fires less, in valid bins, is left out
-    val_fraction: float  # of the trials that are not repeats
-    test_fraction: float
+    min_rate_hz: NotNegative  # a unit that fires less, in valid bins, is left out
+    val_fraction: SplitFraction  # of the trials that are not repeats
+    test_fraction: SplitFraction
     seed: int  # of that draw
 
     def name_of(self, source: Path) -> str:
@@ -91,8 +92,6 @@ class VisionCoreImporter(Importer):
 
     @contextmanager
     def read(self, source: Path) -> Iterator[SourceRecording]:
-        if self.pool < 1 or not self.rate_hz > 0:
-            raise ValueError(f"importer.pool={self.pool} and importer.rate_hz={self.rate_hz:g} must be above 0")
         if unknown := set(self.repeats) - set(self.types):
             raise ValueError(f"importer.repeats names {sorted(unknown)}, which are not in importer.types={self.types}")
         if not source.is_dir():
