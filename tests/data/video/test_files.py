@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from films import LEVELS, gray, images, write
+from films import LEVELS, gray, images, turn, write
 from PIL import Image
 from small_recordings import small_arrays
 
@@ -88,11 +88,50 @@ def test_a_rate_is_one_where_containers_rounded_it() -> None:
 def test_a_single_frame_of_no_length_says_no_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was to last for NaN seconds; now who shows it is asked for frame_rate_hz."""
     packet = SimpleNamespace(is_discard=False, size=1, pts=0, dts=0, duration=None)
-    stream = SimpleNamespace(frames=1, height=2, width=2, average_rate=None, time_base=Fraction(1, 30))
-    container = SimpleNamespace(demux=lambda stream: [packet])
+    stream = SimpleNamespace(
+        frames=1, height=2, width=2, average_rate=None, time_base=Fraction(1, 30), sample_aspect_ratio=None
+    )
+    frame = SimpleNamespace(side_data={})
+    container = SimpleNamespace(demux=lambda stream: [packet], decode=lambda stream: iter([frame]))
     monkeypatch.setattr(decoder, "opened", lambda path: nullcontext((container, stream)))
     video = decoder.DecodedVideo(tmp_path / "a.mkv")
     assert (video.n_frames, video.frame_rate_hz, video.ends_s) == (1, None, None)
+
+
+def corner() -> np.ndarray:
+    """(N, H, W): dark, but for the upper left."""
+    frames = np.full((3, 32, 48), 40, np.uint8)
+    frames[:, :16, :24] = 220
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ((0, 1, -1, 0), np.rot90(corner(), -1, (1, 2))),  # clockwise: x to y, y to -x
+        ((0, -1, 1, 0), np.rot90(corner(), 1, (1, 2))),
+        ((-1, 0, 0, -1), corner()[:, ::-1, ::-1]),
+        ((-1, 0, 0, 1), corner()[:, :, ::-1]),  # a mirror
+    ],
+)
+def test_a_video_is_turned_as_the_file_says(tmp_path: Path, matrix: tuple[int, ...], expected: np.ndarray) -> None:
+    video = open_video(turn(write(tmp_path / "a.mp4", corner()), *matrix))
+    assert video.frame_shape == (3, *expected.shape[1:]) and len(video.notes) == 1
+    assert np.abs(all_of(video)[0] - expected)[:, 4::8, 4::8].max() < 8  # away from edges, which the codec blurs
+
+
+def test_a_video_that_is_not_turned_has_no_note(tmp_path: Path) -> None:
+    assert open_video(write(tmp_path / "a.mp4", corner())).notes == ()
+
+
+def test_other_turns_than_right_ones_and_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
+    cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    with pytest.raises(ValueError, match=r"a\.mp4: .*turned by 30° .* ffmpeg -i a\.mp4 OUT\.mp4"):
+        open_video(turn(write(tmp_path / "a.mp4", corner()), cos, sin, -sin, cos))
+    wide = write(tmp_path / "b.mp4", corner(), aspect=Fraction(64, 45))
+    with pytest.raises(ValueError, match=r"b\.mp4: its pixels are 1\.422 times as wide .*scale=iw\*sar:ih,setsar=1"):
+        open_video(wide)
+    assert open_video(write(tmp_path / "c.mp4", corner(), aspect=Fraction(400, 401))).frame_shape == (3, 32, 48)
 
 
 def test_color_becomes_its_luminance_and_gray_each_color(tmp_path: Path) -> None:
@@ -109,6 +148,26 @@ def test_color_becomes_its_luminance_and_gray_each_color(tmp_path: Path) -> None
 def test_images_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     video = open_video(images(tmp_path / "images", gray(12)))
     assert video.frame_rate_hz is None and (all_of(video)[0, :, 0, 0] == LEVELS[:12]).all()
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGBA", 3), ("LA", 1), ("P", 3)])
+def test_mid_gray_shows_where_an_image_is_transparent(tmp_path: Path, mode: str, channels: int) -> None:
+    pixels = np.full((4, 6, 4), 255, np.uint8)  # white, and nothing of it is to be seen on the right
+    pixels[:, 3:, 3] = 0
+    tmp_path.joinpath("images").mkdir()
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "images" / "0.png")
+    shown = all_of(open_video(tmp_path / "images"), channels)[:, 0]
+    assert (shown[..., :3] == 255).all() and (shown[..., 3:] == 128).all()
+
+
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # clockwise
+    Image.fromarray(corner()[0]).save(tmp_path / "images" / "0.jpg", exif=exif)
+    video = open_video(tmp_path / "images")
+    assert video.frame_shape == (1, 48, 32)
+    assert np.abs(all_of(video)[0, 0].astype(int) - np.rot90(corner()[0], -1))[4::8, 4::8].max() < 8
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -172,6 +172,7 @@ def test_values_and_transforms_are_applied_and_the_rest_is_at_the_recordings_mea
     ("frames", "of", "degrees", "message"),
     [
         (gray(2), at(30), None, r"its frames are 32×48 px, and those of recording a 12×16; say .*degrees_per_pixel="),
+        (numbered(2), at(30), 0.1, r"importer.degrees_per_pixel=… .*; leave degrees_per_pixel out: .* same size"),
         (
             gray(2),
             at(30),

@@ -66,6 +66,7 @@ def films_outside(
     notes.append(f"{field}: {number} frames of {', '.join(path.name for path in paths[:3])}" + (
         f" and {len(paths) - 3} more files" if len(paths) > 3 else "") + ", timed by the series")  # fmt: skip
     for video in videos:
+        notes += [f"{video.path.name}: {note}" for note in video.notes]
         own = video.frame_rate_hz
         if series.rate and own is not None and abs(own / series.rate - 1) > 0.01:
             notes.append(f"{video.path.name} says {own:g} frames a second, the series {series.rate:g}, which is taken")

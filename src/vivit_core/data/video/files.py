@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 from einops import rearrange
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vivit_core.data.npy import DAMAGED_NPY, open_npy
 from vivit_core.data.recording.inputs import check_frames
@@ -24,6 +24,7 @@ from vivit_core.system.plain import in_a_line
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm")
 RECORDINGS = (".h5", ".hdf5")
+MID_GRAY = (128, 128, 128, 255)  # what shows through where an image is transparent
 
 
 def open_video(path: str | Path) -> Video:
@@ -89,12 +90,15 @@ def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def pixels_of(path: Path) -> np.ndarray:
-    """An image's pixels, (1 or 3, H, W) uint8."""
+    """An image's pixels, (1 or 3, H, W) uint8; turned as its EXIF says, and over mid gray where it is transparent."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as stored:
+            image = ImageOps.exif_transpose(stored)
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 raise ValueError(f"{path}: has more than 8 bits a pixel; give such frames as an .npy file")
             gray = image.mode in ("1", "L", "LA")
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, MID_GRAY), image.convert("RGBA"))
             return np.atleast_3d(np.asarray(image.convert("L" if gray else "RGB"))).transpose(2, 0, 1)
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable image ({in_a_line(error)}); write it anew") from error

@@ -90,10 +90,13 @@ class Match:
             zoom = given / spec.degrees_per_pixel
             return None if own == wanted and abs(zoom - 1) < EQUAL else zoom
         if degrees is not None:
+            remedy = f"say degrees_per_pixel=fill, or give a video of {said(spec.frame_shape)}"
+            if own == wanted:
+                remedy = "leave degrees_per_pixel out: the frames are of the same size"
             raise ValueError(
                 f"degrees_per_pixel={degrees:g}: the model does not know the size of a pixel of recording "
-                f"{spec.recording_id}, which its import says by importer.degrees_per_pixel=… before a training; say "
-                f"degrees_per_pixel=fill, or give a video of {said(spec.frame_shape)}"
+                f"{spec.recording_id}, which its import says by importer.degrees_per_pixel=… before a training; "
+                f"{remedy}"
             )
         if own != wanted:
             raise ValueError(
@@ -200,7 +203,7 @@ class Match:
             )
             if (self.rows.cells, self.columns.cells) != spec.frame_shape[1:]:
                 space += "; the rest is at the mean pixel"
-        lines = [time, space]
+        lines = [time, *self.video.notes, space]
         if (spec.frame_shape[0], self.video.frame_shape[0]) == (1, 3):
             lines.append("colors become their luminance (0.299 red + 0.587 green + 0.114 blue)")
         if self.pixel_scale != 1 or self.pixel_offset != 0:

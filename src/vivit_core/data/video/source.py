@@ -26,6 +26,7 @@ class Video(ABC):
     frame_rate_hz : None where nothing says it, and where frames are of different lengths.
     ends_s : (N,) when each frame ends, s from the first one's begin, where frames are of different lengths; else None.
     degrees_per_pixel : the size of a pixel; None where nothing says it.
+    notes : what was done to the frames as they were read, a line each.
     stretches : ranges of frames between which time does not run on, as trials; half open, in order.
     """
 
@@ -35,6 +36,7 @@ class Video(ABC):
     frame_rate_hz: float | None = None
     ends_s: np.ndarray | None = None
     degrees_per_pixel: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def stretches(self) -> list[tuple[int, int]]:
