@@ -175,11 +175,41 @@ def test_counts_are_what_the_truth_promises(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("units", 0), ("seed", -1), ("trial_s", 0.0), ("trial_s", 0.001), ("repeats", 1), ("height", 0)],
-)
+    [
+        ("units", 0), ("seed", -1), ("trial_s", 0.0), ("trial_s", 0.001), ("trial_s", 0.2), ("repeats", 1),
+        ("height", 0), ("frame_rate_hz", 5.0), ("frame_rate_hz", -1.0),
+    ],
+)  # fmt: skip
 def test_impossible_fields_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         simulator(**{field: value})
+
+
+def test_a_slow_video_has_as_many_cosines_of_velocity_as_bins(tmp_path):
+    info = validate_recording(replace(BRIEF, frame_rate_hz=30.0).make(tmp_path)[0])
+    assert info.behavior == {"eye_velocity": 4 * 7, "eye_position": 2}  # 0.2 s are 7 bins
+
+
+def test_units_that_answer_to_nothing_are_named_with_what_helps():
+    still = np.zeros((1, 10, 24), np.float32)
+    with pytest.raises(
+        ValueError, match=r"24 of 24 units answer to nothing .*train_trials or data\.simulator\.trial_s"
+    ):
+        population().calibrate(still, still, still + 1)
+
+
+def test_a_large_room_lets_the_gaze_change_rates_no_more():
+    """Gains rose with e to the power of the room: from 0.2 degrees a pixel on, baselines were above the mean rate."""
+    assert simulator().name == "simulated-383b38a6ccfe2f99"  # nothing changes where the room is as before
+    assert "gaze_room_deg" not in simulator()._fields()
+    plain = Population.draw(64, (36, 64), 120.0, np.random.default_rng([0, 0, 1]))
+    np.testing.assert_array_equal(simulator().population(0).gaze_gain, plain.gaze_gain)
+    spans = []
+    for degrees in (0.03, 0.5):
+        cells = simulator(degrees_per_pixel=degrees)
+        position = degrees * np.random.default_rng(0).uniform(-230, 230, (1, 500, 2)).astype(np.float32)
+        spans.append(np.log(cells.population(0).gain(position, np.zeros_like(position))))
+    np.testing.assert_allclose(spans[1], spans[0], rtol=0.02, atol=1e-6)
 
 
 # --- the eye ---

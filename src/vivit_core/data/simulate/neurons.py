@@ -118,6 +118,7 @@ def settings_of(path: Path) -> Simulator | None:
     try:
         fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         fields.pop("version")
+        fields.pop("gaze_room_deg", None)
         context = fields.pop("context", None)
         if context is not None:
             context.pop("version")

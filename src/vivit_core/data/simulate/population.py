@@ -39,7 +39,8 @@ SEMISATURATION, OWN_SHARE = (
 BASELINE_FRACTION = (0.02, 0.15)  # of the mean rate
 MEAN_RATE_HZ = (3.0, 20.0)
 
-GAZE_GAIN_PER_DEG = 0.15  # standard deviation of the slope of log gain over eye position
+GAZE_GAIN_PER_DEG = 0.15  # standard deviation of the slope of log gain over eye position, …
+GAZE_ROOM_DEG = 7.0  # … where the eye looks no farther from the middle; in a larger room slopes are as much flatter
 SACCADE_SPEED_DEG_PER_S = 20.0  # speed that moves the saccade signal half way
 SACCADE_BINS_S = 0.03  # a saccade of this length gives the saccade kernel its nominal size
 SUPPRESSION = (0.3, 1.0)  # log gain taken away at its trough, …
@@ -158,6 +159,11 @@ class Population:
             rate_scale=one,
         )
 
+    def in_room(self, room_deg: float) -> Population:
+        """The same population for an eye that looks up to so far from the middle: log gain spans no more in a large
+        room."""
+        return replace(self, gaze_gain=self.gaze_gain * np.float32(min(1.0, GAZE_ROOM_DEG / room_deg)))
+
     @property
     def n_units(self) -> int:
         return len(self.size_px)
@@ -251,8 +257,20 @@ class Population:
         return gain_NTU * (self.baseline * self.mean_rate_hz + self.rate_scale * drive_NTU)
 
     def calibrate(self, energy_NTU: FloatArray, pool_NTU: FloatArray, gain_NTU: FloatArray) -> Population:
-        """The same population with scales for which these trials (the training trials) have the mean rates aimed at."""
-        scaled = replace(self, energy_scale=energy_NTU.mean((0, 1)), pool_scale=pool_NTU.mean((0, 1)))
+        """The same population with scales for which these trials (the training trials) have the mean rates aimed at.
+
+        Raises
+        ------
+        ValueError
+            Where a unit answers to nothing in them.
+        """
+        energy_U = energy_NTU.mean((0, 1))
+        if silent := int((energy_U == 0).sum()):
+            raise ValueError(
+                f"{silent} of {self.n_units} units answer to nothing in the training trials, so that no scale gives "
+                "them their mean rate; set data.simulator.train_trials or data.simulator.trial_s higher"
+            )
+        scaled = replace(self, energy_scale=energy_U, pool_scale=pool_NTU.mean((0, 1)))
         return scaled.aimed(scaled.drive(energy_NTU, pool_NTU), gain_NTU)
 
     def aimed(self, drive_NTU: FloatArray, gain_NTU: FloatArray) -> Population:

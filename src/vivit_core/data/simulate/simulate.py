@@ -38,9 +38,10 @@ from vivit_core.data.simulate.context import KINDS, Context, Contexts
 from vivit_core.data.simulate.cortex import positions
 from vivit_core.data.simulate.eye_tracker import EyeTracker, Tracked
 from vivit_core.data.simulate.local_rate import local_rate
-from vivit_core.data.simulate.population import FloatArray, Population
+from vivit_core.data.simulate.population import GAZE_ROOM_DEG, KERNEL_S, FloatArray, Population
 from vivit_core.data.simulate.schedule import schedule
-from vivit_core.data.simulate.world import SWAY_DEG, Objects, Scene, eye_path, quarters, sway, velocity
+from vivit_core.data.simulate.shown import Shown, Told
+from vivit_core.data.simulate.world import SCENE_PX, SWAY_DEG, Objects, Scene, eye_path, quarters, sway, velocity
 from vivit_core.system.files import remember_whole, write_text
 from vivit_core.system.locks import lock
 
@@ -49,7 +50,8 @@ log = logging.getLogger(__name__)
 VERSION = 4  # to be raised with every change that changes the arrays
 CONTEXT_VERSION = 2  # to be raised with every change that changes only the arrays of recordings with context
 SETTINGS = "simulator.json"  # beside the recordings: what made them
-VELOCITY_COSINES = 10
+SLOWEST_HZ = 20.0  # temporal kernels are of a few hertz
+VELOCITY_COSINES = 10  # fewer where there are fewer bins
 VELOCITY_COSINES_S = 0.2
 
 
@@ -91,16 +93,24 @@ class Simulator:
         ]
         if self.seed < 0:
             problems.append(f"seed={self.seed} is below 0")
-        if self.trial_s * self.frame_rate_hz < 1:
-            problems.append(f"trial_s={self.trial_s} is shorter than one frame")
+        if 0 < self.frame_rate_hz < SLOWEST_HZ:
+            problems.append(
+                f"frame_rate_hz={self.frame_rate_hz:g} is below {SLOWEST_HZ:g}: units follow a few hertz, which "
+                f"slower frames do not show; set it to {SLOWEST_HZ:g} or more"
+            )
+        if 0 < self.trial_s < KERNEL_S:
+            problems.append(
+                f"trial_s={self.trial_s:g} is shorter than the {KERNEL_S:g} s in which units answer; set it to "
+                f"{KERNEL_S:g} or more"
+            )
         if (
             self.context is not None
             and (farthest := np.hypot(self.height, self.width) / 2) < self.context.far_px[0] + CELL_PX
         ):
             problems.append(
                 f"context.far_px begins at {self.context.far_px[0]}, and nothing lies further than {farthest:.3g} px "
-                f"from the center of a frame of {self.height} x {self.width} px; set data/simulator/context=none, or a "
-                "lower data.simulator.context.far_px"
+                f"from the center of a frame of {self.height} x {self.width} px; set "
+                "data/simulator/context=none, or a lower data.simulator.context.far_px"
             )
         if problems:
             raise ValueError("the simulator cannot work with these fields: " + "; ".join(problems))
@@ -119,6 +129,8 @@ class Simulator:
             fields["context"]["version"] = CONTEXT_VERSION
         if self.eye_tracker is None:
             del fields["eye_tracker"]
+        if self.room_deg > GAZE_ROOM_DEG:
+            fields["gaze_room_deg"] = GAZE_ROOM_DEG
         return fields
 
     @property
@@ -180,6 +192,11 @@ class Simulator:
         return bins * (self.height * self.width + (16 if self.context is None else 24) * self.units)
 
     @property
+    def room_deg(self) -> float:
+        """How far from a scene's middle the eye may look at most."""
+        return self.degrees_per_pixel * max(SCENE_PX, self.height, self.width) / 2
+
+    @property
     def n_bins(self) -> int:
         """Bins of one trial."""
         return round(self.trial_s * self.frame_rate_hz)
@@ -187,7 +204,8 @@ class Simulator:
     def population(self, index: int) -> Population:
         """The neurons of a recording, whose scales are not set yet."""
         units = np.random.default_rng([self.seed, index, 1])
-        return Population.draw(self.units, (self.height, self.width), self.frame_rate_hz, units)
+        drawn = Population.draw(self.units, (self.height, self.width), self.frame_rate_hz, units)
+        return drawn.in_room(self.room_deg)
 
     def gain(self, index: int, position_NT2: FloatArray) -> FloatArray:
         """The true gain (N, T, U) that the eye gives a recording's units, from its true position in degrees in whole
@@ -231,7 +249,8 @@ class Simulator:
         rate_NTU = population.rate(drive_NTU, gain_NTU)
         counts_NTU = population.spike(rate_NTU, noise)
 
-        basis = raised_cosine_basis(VELOCITY_COSINES, VELOCITY_COSINES_S, self.frame_rate_hz)
+        cosines = min(VELOCITY_COSINES, round(VELOCITY_COSINES_S * self.frame_rate_hz) + 1)
+        basis = raised_cosine_basis(cosines, VELOCITY_COSINES_S, self.frame_rate_hz)
         velocity_TD = split_by_sign(rearrange(velocity_NT2, "n t d -> (n t) d"))
         directions = ("right", "down", "left", "up")  # split_by_sign puts the positive parts first
         write_recording(
@@ -247,7 +266,7 @@ class Simulator:
             },
             behavior_units={"eye_velocity": "degrees per second", "eye_position": "degrees"},
             behavior_names={
-                "eye_velocity": [f"{d}_{i}" for d in directions for i in range(VELOCITY_COSINES)],
+                "eye_velocity": [f"{d}_{i}" for d in directions for i in range(cosines)],
                 "eye_position": ["x", "y"],
             },
             behavior_causal={"eye_velocity": basis.causal, "eye_position": True},
@@ -361,24 +380,6 @@ class Simulator:
             return {}
         found = contexts.moments([(shown.frames_NTHW[n], shown.own_NTU[n]) for n in chosen], list(chosen.values()))
         return found | {"context_bins": np.array([n * self.n_bins + t for n, own in chosen.items() for t in own])}
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """What the trials of one recording show."""
-
-    frames_NTHW: NDArray[np.uint8]
-    stimulus_N: NDArray[np.str_]
-    split_N: NDArray[np.str_]
-    own_NTU: FloatArray  # energy of each unit's own filters, in units of its mean
-
-
-@dataclass(frozen=True, eq=False)
-class Told:
-    """What a wrong eye tracker makes of a recording."""
-
-    frames_NTHW: NDArray[np.uint8]  # where it says that the eye looked
-    position_NT2: FloatArray  # degrees
 
 
 class SpeedColumn(ProgressColumn):

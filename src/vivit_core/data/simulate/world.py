@@ -26,6 +26,7 @@ REGIONS = (
     "test",
 )  # what a photograph's quarters serve; turned by one from photograph to photograph
 
+SCENE_PX = 463  # longest side of a scene, but where a frame needs more: half the motorcycle's, at the largest scale
 LOCAL_PX = 24.0  # reach of the local mean and contrast that are divided out
 CONTRAST_FLOOR = 0.06  # gray level that keeps an empty sky from becoming a texture of noise
 GRAY_PER_STD = 40.0  # uint8 steps for one local standard deviation
