@@ -146,7 +146,22 @@ def test_half_width() -> None:
     directions = np.deg2rad(np.arange(0, 360, 15))
     curve = np.exp(3 * (np.cos(2 * (directions - 0.3)) - 1))  # falls to half where cos = 1 - ln 2 / 3
     expected = np.rad2deg(np.arccos(1 - np.log(2) / 3) / 2)
-    np.testing.assert_allclose(half_width_deg(np.stack([curve, np.ones(24)], 1)), [expected, np.nan], atol=1)
+    np.testing.assert_allclose(half_width_deg(np.stack([curve, np.ones(24)], 1)), [expected, np.nan], atol=0.1)
+    directions_deg = np.arange(16) * 22.5
+    cosines = np.stack([1 + np.cos(2 * np.deg2rad(directions_deg - best)) for best in np.linspace(0, 180, 37)], 1)
+    np.testing.assert_allclose(half_width_deg(cosines), 45, atol=0.01)  # it was up to 1 degree wider
+
+
+def test_sixteen_directions_tell_the_widths_that_the_docs_say() -> None:
+    directions_deg = np.arange(16) * 22.5
+
+    def told(width_deg: float) -> np.ndarray:
+        sharpness = np.log(0.5) / (np.cos(2 * np.deg2rad(width_deg)) - 1)
+        turned = [2 * np.deg2rad(directions_deg - best) for best in np.linspace(0, 22.5, 24)]
+        return half_width_deg(np.exp(sharpness * (np.cos(np.stack(turned, 1)) - 1)))
+
+    assert np.abs(told(25) - 25).max() < 1 and 1 < np.abs(told(20) - 20).max() < 2.2
+    assert 13 < told(5).min() < told(5).max() < 19
 
 
 def test_peak_and_width_on_octaves() -> None:

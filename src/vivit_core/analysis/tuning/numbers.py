@@ -132,7 +132,8 @@ def preferred(gratings: Gratings, curves: Curves) -> dict[str, np.ndarray]:
 def half_width_deg(r_DU: np.ndarray) -> np.ndarray:
     """Half the width at half height of each curve's highest peak over the circle, (U,); NaN where it never falls to it.
 
-    Between the measured directions the curve is the trigonometric polynomial through them.
+    Between the measured directions the curve is the trigonometric polynomial through them. It is sampled at ``FINE``
+    directions, between which it is a line. docs/analyses.md says which widths so many directions tell.
     """
     count, units = r_DU.shape
     spectrum = np.fft.rfft(r_DU, axis=0)
@@ -143,10 +144,19 @@ def half_width_deg(r_DU: np.ndarray) -> np.ndarray:
     widths = np.full(units, np.nan)
     for unit in range(units):
         turned = np.roll(fine[:, unit], -top[unit])
-        below = np.flatnonzero(turned < turned[0] / 2)
-        if turned[0] > 0 and len(below):
-            widths[unit] = (below[0] + FINE - below[-1]) / 2 * (360.0 / FINE)
+        if turned[0] > 0:
+            sides = [crossing(side, turned[0] / 2) for side in (turned, np.roll(turned[::-1], 1))]
+            widths[unit] = sum(sides) / 2 * (360.0 / FINE)
     return widths
+
+
+def crossing(curve_X: np.ndarray, level: float) -> float:
+    """Where a curve that begins above a level first falls to it, in steps from its begin; NaN where it never does."""
+    below = np.flatnonzero(curve_X < level)
+    if not len(below):
+        return np.nan
+    before, after = curve_X[below[0] - 1 : below[0] + 1]
+    return float(below[0] - 1 + (before - level) / (before - after))
 
 
 def peak_of(values: np.ndarray, curve_XU: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
