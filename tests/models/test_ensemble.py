@@ -13,6 +13,7 @@ from tiny_models import BASIS, LN, STEM, TUBELET, batch, clips, factorized, resn
 
 from vivit_core import load_twin
 from vivit_core.analysis.attention.blocks import attending_core
+from vivit_core.analysis.screen import Screen
 from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.ln import LN as LNModel
 from vivit_core.models.load import checkpoint_of, load_predictor
@@ -58,6 +59,15 @@ def members() -> list[Predictor]:
         other(vivit(tokenizer=cut, modulator=None), 3, *SPECS),
         ln(*SPECS),
     ]
+
+
+def test_what_it_predicts_is_what_its_members_predict() -> None:
+    """A screen asks for all bins of a model that was trained to predict the last one."""
+    both = Ensemble([other(vivit(), seed, *SPECS, predict="last") for seed in (1, 2)]).eval()
+    assert both.predict == "last" and both(batch(*SPECS))["a"].ndim == 2
+    shown = Screen(both, "a", (0.0, 255.0))
+    assert shown.rates(torch.zeros(2, 20, *shown.frame_size)).shape == (2, 20, 5)
+    assert [both.predict, *(member.predict for member in both.each)] == ["last"] * 3
 
 
 def test_it_predicts_the_mean_and_says_how_far_members_lie_apart() -> None:

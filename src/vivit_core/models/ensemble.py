@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.likelihoods.base import Likelihood
-from vivit_core.models.predictor import Predictor
+from vivit_core.models.predictor import Predict, Predictor
 from vivit_core.models.streaming import Stream
 from vivit_core.parts.groups import class_of
 from vivit_core.specs import Batch, Clips, RecordingSpec
@@ -55,6 +55,16 @@ class Ensemble(Predictor):
         self.members = nn.ModuleList(members)
         self.causal = all(member.causal for member in members)
         self.sees_behavior = any(member.sees_behavior for member in members)
+
+    @property
+    def predict(self) -> Predict:
+        """What the members predict; set, it is set for each of them."""
+        return self.each[0].predict
+
+    @predict.setter
+    def predict(self, predict: Predict) -> None:
+        for member in self.each if "members" in self._modules else []:  # none yet where the base class sets it
+            member.predict = predict
 
     @property
     def each(self) -> list[Predictor]:
