@@ -751,6 +751,20 @@ def test_the_least_exciting_image_is_not_gray() -> None:
     assert float(least.square().mean().sqrt()) == pytest.approx(budget, rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["image", "clip"])
+@pytest.mark.parametrize("naturalness", [0.0, 0.5, 1.0])
+def test_the_least_exciting_picture_has_the_budgets_contrast_however_frequencies_are_weighted(
+    kind: Kind, naturalness: float
+) -> None:
+    screen = Screen(known_ln(gain=0.2), "known", (0.0, 255.0))
+    smooth = SEEN.cumsum(3).cumsum(2)
+    smooth = smooth - smooth.mean()
+    weighted = replace(ASCENT, steps=5, naturalness=naturalness)
+    least, _ = least_exciting(screen, smooth / smooth.std(), [0, 2], weighted, kind, progress=False)
+    budget = ASCENT.budget * screen.natural_contrast
+    assert least.square().mean((1, 2, 3)).sqrt().numpy() == pytest.approx([budget] * 2, rel=0.01)
+
+
 def test_nearest_pairs() -> None:
     pictures = torch.tensor([0.0, 3.0, 4.0, 0.0, 10.0, 30.0])[:, None, None, None]
     torch.testing.assert_close(nearest(pictures, 3), torch.tensor([1.0, 10.0]))

@@ -117,7 +117,8 @@ def most_exciting(
 def least_exciting(
     screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
 ) -> tuple[Tensor, np.ndarray]:
-    """The picture that drives each unit least, with the whole budget: gray would say nothing.
+    """The picture that drives each unit least, with just the contrast of the budget, but for what the pixels' range
+    cuts off: gray would say nothing.
 
     Parameters and returns as of :func:`most_exciting`.
     """
@@ -212,7 +213,7 @@ def climb(
     what : is sought, for the bar.
     sign : 1 makes the rate large, −1 small.
     alike : so many entries in a row are of one unit, and are pushed apart.
-    whole_budget : the budget is used up, and not only kept.
+    whole_budget : pictures are shown with just the budget's contrast, however their frequencies are weighted.
     center, around : (M, 1, H, W); what stands still, and where the picture may be.
 
     Returns
@@ -244,7 +245,8 @@ def climb(
         return x if around is None else x * around
 
     def picture(z: Tensor) -> Tensor:
-        x = weighted(z).clamp(-1.0, 1.0)
+        x = weighted(z)
+        x = (x * norm_M / length(x).clamp_min(1e-12) if whole_budget else x).clamp(-1.0, 1.0)
         return x if center is None else (center + x).clamp(-1.0, 1.0)  # the border shows both
 
     def within(z: Tensor) -> Tensor:
