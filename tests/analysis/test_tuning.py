@@ -44,7 +44,7 @@ from vivit_core.data.simulate.population import Population
 from vivit_core.models.ln import LN
 from vivit_core.rf import maps as rf_maps
 from vivit_core.specs import Batch
-from vivit_core.stimuli.gratings import Gratings, grating
+from vivit_core.stimuli.gratings import LONGEST_S, Gratings, grating
 
 GRATINGS = Gratings(
     directions=16,
@@ -210,10 +210,31 @@ def test_responses_count_for_the_fewest_whole_cycles() -> None:
     assert short.analysed_bins(120.0) == [60, 30, 30] and short.common_s(120.0) == 0.5
     assert short.analysed_bins(30.0) == [15, 15, 15]  # 8 Hz has 7.5 bins in two cycles
     assert replace(short, temporal_frequencies_hz=[7.0]).analysed_bins(60.0) == [60]
-    with pytest.raises(ValueError, match=r"2 to 16 cycles of 7\.3 Hz are no whole .* 7\.5 Hz has 8 bins"):
+    with pytest.raises(ValueError, match=r"2 to 16 cycles of 7\.3 Hz are no whole .* set .*=\[7\.272727\], .* 33 bins"):
         replace(short, temporal_frequencies_hz=[7.3]).analysed_bins(60.0)
     with pytest.raises(ValueError, match=r"16\.0 Hz cannot be shown at 30 frames"):
         replace(short, temporal_frequencies_hz=[16.0]).analysed_bins(30.0)
+
+
+@pytest.mark.parametrize("rate_hz", [23.976, 29.97, 59.94, 60.02, 75.0])
+@pytest.mark.parametrize("wanted", [[2.0, 4.0, 8.0], [1.0, 1.5, 3.0, 7.3]])
+def test_the_frequencies_that_are_proposed_have_whole_cycles_in_one_short_time(
+    rate_hz: float, wanted: list[float]
+) -> None:
+    """They had when each was shown alone, and together after 28 s."""
+    words = replace(GRATINGS, temporal_frequencies_hz=wanted).remedy(rate_hz)
+    proposed = [float(hz) for hz in words.split("[")[1].split("]")[0].split(",")]
+    np.testing.assert_allclose(proposed, wanted, rtol=0.011)
+    assert replace(GRATINGS, temporal_frequencies_hz=proposed).common_s(rate_hz) <= LONGEST_S
+
+
+def test_frequencies_that_are_whole_together_only_after_long_are_refused() -> None:
+    unlike = replace(GRATINGS, analysed_s=0.25, temporal_frequencies_hz=[120 / 41, 120 / 17, 120 / 13])
+    assert unlike.analysed_bins(120.0) == [41, 34, 39]
+    with pytest.raises(
+        ValueError, match=r"temporal_frequencies_hz: cycles of \[2\.9.* 453 s at 120 frames a second.*set"
+    ):
+        unlike.common_s(120.0)
 
 
 def test_fewer_cycles_tell_the_same() -> None:

@@ -25,6 +25,12 @@ TELLABLE = "above 0 and below 0.5 cycles a pixel, from which on no direction can
 WHOLE_BINS = 1e-3  # bins from a whole number that still count as whole
 
 
+LONGEST_S = 10.0  # in which cycles of all frequencies are to be whole
+
+
+NEAR = 0.01  # relative difference of a frequency from a wanted one in whose place it can stand
+
+
 @dataclass(frozen=True)
 class Gratings:
     """Which gratings are shown. Each list rises, because curves are read along it.
@@ -98,29 +104,63 @@ class Gratings:
         """
         found, problems = [], []
         for hz in self.temporal_frequencies_hz:
+            fewest = self.fewest_cycles(hz)
             if hz >= rate_hz / 2:
                 problems.append(f"{hz} Hz cannot be shown at {rate_hz:g} frames a second")
-                continue
-            fewest = max(1, math.ceil(self.analysed_s * hz - 1e-6))
-            whole = [
-                round(cycles * rate_hz / hz)
-                for cycles in range(fewest, CYCLES * fewest + 1)
-                if abs(cycles * rate_hz / hz - round(cycles * rate_hz / hz)) < WHOLE_BINS
-            ]
-            if whole:
-                found.append(whole[0])
+            elif bins := self.whole_bins(hz, rate_hz):
+                found.append(bins)
             else:
                 problems.append(
                     f"{fewest} to {CYCLES * fewest} cycles of {hz} Hz are no whole number of bins at {rate_hz:g} "
-                    f"frames a second; {rate_hz / round(rate_hz / hz):.6g} Hz has {round(rate_hz / hz)} bins a cycle"
+                    "frames a second"
                 )
         if problems:
-            raise ValueError("gratings.temporal_frequencies_hz: " + "; ".join(problems))
+            raise ValueError(f"gratings.temporal_frequencies_hz: {'; '.join(problems)}{self.remedy(rate_hz)}")
         return found
 
+    def fewest_cycles(self, hz: float) -> int:
+        """Cycles that last ``analysed_s``."""
+        return max(1, math.ceil(self.analysed_s * hz - 1e-6))
+
+    def whole_bins(self, hz: float, rate_hz: float) -> int | None:
+        """Bins of the fewest whole cycles that are whole bins too; None where too many cycles would be needed."""
+        fewest = self.fewest_cycles(hz)
+        for cycles in range(fewest, CYCLES * fewest + 1):
+            if abs(cycles * rate_hz / hz - round(cycles * rate_hz / hz)) < WHOLE_BINS:
+                return round(cycles * rate_hz / hz)
+        return None
+
     def common_s(self, rate_hz: float) -> float:
-        """The shortest time in which all that :meth:`analysed_bins` says have whole cycles, s."""
-        return math.lcm(*self.analysed_bins(rate_hz)) / rate_hz
+        """The shortest time in which all that :meth:`analysed_bins` says have whole cycles, s.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`analysed_bins`; and where it is above ``LONGEST_S``.
+        """
+        common_s = math.lcm(*self.analysed_bins(rate_hz)) / rate_hz
+        if common_s > LONGEST_S:
+            raise ValueError(
+                f"gratings.temporal_frequencies_hz: cycles of {self.temporal_frequencies_hz} Hz are all whole only in "
+                f"{common_s:.3g} s at {rate_hz:g} frames a second, and protocols (lab) would show clips as long"
+                f"{self.remedy(rate_hz)}"
+            )
+        return common_s
+
+    def remedy(self, rate_hz: float) -> str:
+        """Which frequencies near these have whole cycles in one short time, in words; empty where there are none."""
+        wanted_F = np.array([hz for hz in self.temporal_frequencies_hz if hz < rate_hz / 2])
+        found: dict[float, tuple[list[float], int]] = {}  # by how far they are, those of the shortest time
+        for bins in range(math.ceil(self.analysed_s * rate_hz), int(LONGEST_S * rate_hz) + 1):
+            near_F = np.maximum(np.round(wanted_F * bins / rate_hz), 1) * rate_hz / bins
+            if (np.diff(near_F) > 0).all() and all(self.whole_bins(hz, rate_hz) for hz in near_F):
+                off = max(NEAR, float(np.abs(near_F / wanted_F - 1).max(initial=0.0)))
+                found.setdefault(off, (near_F.tolist(), bins))
+        if not len(wanted_F) or not found:
+            return ""
+        these, bins = found[min(found)]
+        words = ", ".join(f"{hz:.7g}" for hz in these)
+        return f"; set gratings.temporal_frequencies_hz=[{words}], whose cycles are all whole in {bins} bins"
 
 
 def grating(

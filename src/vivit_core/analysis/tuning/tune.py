@@ -97,6 +97,8 @@ def tune(
     begun = time.monotonic()
     screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s, units)
     specs = [screen.spec for _, screen in screens]
+    for spec in specs if protocols else ():
+        gratings.common_s(spec.frame_rate_hz)  # refuses here, and not after all gratings
     # Read before anything is measured, because a recording may have too few.
     natural_of = [pictures_for(protocols, screen, recording, natural) for recording, screen in screens]
     for done, (recording, screen) in enumerate(screens):
