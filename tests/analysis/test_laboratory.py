@@ -37,7 +37,7 @@ from vivit_core.analysis.tuning.laboratory import (
     true_screen,
 )
 from vivit_core.analysis.tuning.laboratory_plots import draw_number
-from vivit_core.analysis.tuning.measure import measure
+from vivit_core.analysis.tuning.measure import Tuning, measure
 from vivit_core.analysis.tuning.more_exciting import more_pictures
 from vivit_core.analysis.tuning.most_exciting import (
     Ascent,
@@ -536,6 +536,20 @@ def test_a_twin_that_is_the_true_population_agrees_with_it(simulated: ResampledR
     assert true_screen(simulated, looking) is None
     looking.spec = replace(own, frame_rate_hz=60.0)
     assert true_screen(simulated, looking) is None
+
+
+def test_a_unit_that_no_disc_drives_has_half_the_frame(caplog: pytest.LogCaptureFixture) -> None:
+    """It had the smallest disc, of whose responses below zero none is less than full."""
+    one = np.ones((4, 1, 1, 2))
+    sizes_AU = np.array([[-0.2, 1.0], [-0.1, 4.0], [-0.3, 4.1], [5.0, 3.0]])
+    tuning = Tuning(
+        replace(QUICK, sizes_px=[3.0, 6.0, 9.0]), (HEIGHT, WIDTH), 60.0, np.zeros(2), 5 * one, 0 * one,
+        np.zeros((2, 3), int), np.zeros(2, bool), 5 * one, np.zeros(2), np.zeros((15, 2)), np.zeros((0, 2)), sizes_AU,
+    )  # fmt: skip
+    with caplog.at_level("INFO"):
+        sites = sites_of(tuning, np.full((2, 2), 5.0), [0, 1])
+    assert [site.diameter_px for site in sites] == [min(HEIGHT, WIDTH) / 2, 6.0]
+    assert "1 of 2 units answer to no disc" in caplog.text
 
 
 @pytest.mark.long

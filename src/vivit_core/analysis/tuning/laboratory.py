@@ -108,15 +108,19 @@ def true_screen(recording: Recording, screen: Screen) -> TrueScreen | None:
 
 # --- the units --------------------------------------------------------------------------------------------------------
 def sites_of(tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int]) -> list[Site]:
-    """Where protocols show their stimuli to some units, and which gratings they prefer."""
+    """Where protocols show their stimuli to some units, and which gratings they prefer.
+
+    A unit that no disc drives has one of half the frame, and a line tells how many have.
+    """
     gratings = tuning.gratings
-    sites = []
+    sites, without = [], 0
     for unit in units:
         d, s, f = tuning.best_U3[unit].tolist()
         sizes_A = np.maximum(tuning.size_AU[: len(gratings.sizes_px), unit], 0)
         # The full field is left out: a surround has to lie inside the frame.
-        fits = np.flatnonzero(sizes_A >= NEARLY_FULL * sizes_A.max(initial=0.0))
+        fits = np.flatnonzero((sizes_A > 0) & (sizes_A >= NEARLY_FULL * sizes_A.max(initial=0.0)))
         diameter = gratings.sizes_px[fits[0]] if len(fits) else min(tuning.frame_size) / 2
+        without += not len(fits)
         drift = Drift(
             float(gratings.directions_deg[d]),
             gratings.spatial_frequencies[s],
@@ -126,6 +130,9 @@ def sites_of(tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int]) -> li
         x, y = centers_U2[unit].tolist()
         analysed_s = gratings.analysed_bins(tuning.rate_hz)[f] / tuning.rate_hz
         sites.append(Site(int(unit), (x, y), float(diameter), drift, bool(tuning.simple_U[unit]), analysed_s))
+    if without:
+        words = "%d of %d units answer to no disc (gratings.sizes_px); protocols take one of half the frame, %g px"
+        log.info(words, without, len(sites), min(tuning.frame_size) / 2)
     return sites
 
 
