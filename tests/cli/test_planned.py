@@ -44,12 +44,13 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_mark_is_a_key_that_follows(compose):
     """A mark that nothing sets would be a number that only looks as if it followed."""
-    everything = Sizes(36, 64, 120.0, 1, 10, 600, 6000)
+    everything = Sizes(36, 64, 120.0, 1, 10, 600, 6000, fading_s=0.3)
     for words in (
         [],
         ["model=resnet"],
         ["model=vivit_baseline"],
         ["model=factorized_cnn"],
+        ["model=ln"],
         ["data=liu2017"],
         ["data=mahuas2020"],
         ["experiment=bars"],
@@ -199,3 +200,31 @@ def test_a_training_keeps_plain_numbers_and_an_evaluation_takes_them(command, ba
 def test_an_inspection_says_them_too(command, bars):
     code, printed = command("task=inspect", f"data.root={bars}")
     assert code == 0 and "data.clip_length=80" in printed, printed
+
+
+def test_filters_follow_calcium_traces(tmp_path, compose):
+    """What is left of the bin before, .8 of it, fades to 1/e in .15 s at 30 Hz; a recording of spikes has none."""
+    random = np.random.default_rng(0)
+    start = np.arange(0, 3000, 300)
+    for name, kind in (("traces", "calcium"), ("spikes", "spikes")):
+        counts = random.poisson(0.3, (3000, 4)).astype(np.float32)
+        if kind == "calcium":
+            for t in range(1, len(counts)):
+                counts[t] += 0.8 * counts[t - 1]
+        (tmp_path / name).mkdir()
+        write_recording(
+            tmp_path / name / f"{name}.h5",
+            recording_id=name,
+            frame_rate_hz=30.0,
+            frames=random.integers(0, 255, (3000, 8, 6), dtype=np.uint8),
+            counts=counts,
+            trials=Trials(start, start + 300, np.array(list("abcdefghij")), np.array(["train"] * 8 + ["val", "test"])),
+            kind=kind,
+        )
+    words = [f"data.root={tmp_path / 'traces'}", "model.own_filter.patch=5"]
+    cfg = composed(*words)
+    settings = following(cfg, validate(cfg), {"data.root"})
+    assert settings["baseline"]["duration_s"] == settings["model"]["own_filter"]["duration_s"]
+    assert settings["baseline"]["duration_s"] == pytest.approx(3 / (30 * -np.log(0.8)), abs=0.02)
+    cfg = composed(f"data.root={tmp_path / 'spikes'}")
+    assert following(cfg, validate(cfg), {"data.root"})["baseline"]["duration_s"] == 0.3

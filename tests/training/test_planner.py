@@ -104,6 +104,30 @@ def test_never_half_of_a_clip_burns_in_and_every_clip_fits(rate_hz: float, trial
     assert 0 <= 3 * found["data.burn_in"] <= found["data.clip_length"] <= trial_bins
 
 
+@pytest.mark.parametrize(
+    ("fading_s", "trial_bins", "filters", "clip", "burn_in"),
+    [
+        (0.05, 300, 0.3, 75, 13),  # deconvolved: as for spikes
+        (0.2, 300, 0.6, 75, 18),
+        (0.4, 300, 1.2, 108, 36),
+        (2.0, 300, 1.2, 108, 36),  # no longer, however slow
+        (0.4, 60, 0.67, 60, 20),  # a third of a trial
+        (0.4, 15, 0.3, 15, 5),
+    ],
+)
+def test_filters_are_as_long_as_calcium_traces_last(
+    fading_s: float, trial_bins: int, filters: float, clip: int, burn_in: int
+) -> None:
+    sizes = replace(DEFAULT, rate_hz=30.0, trial_bins=trial_bins, fading_s=fading_s)
+    own = {"own_filter": {"duration_s": 0.3}, "tokenizer": settings()["model"]["tokenizer"]}
+    everything = {**settings(), "model": own, "baseline": {"duration_s": 0.3}}
+    keys = {"model.own_filter.duration_s", "baseline.duration_s", "data.clip_length", "data.burn_in"}
+    found = {choice.key: choice.value for choice in plan(sizes, everything, keys)}
+    assert found["model.own_filter.duration_s"] == found["baseline.duration_s"] == filters
+    assert (found["data.clip_length"], found["data.burn_in"]) == (clip, burn_in)
+    assert plan(replace(sizes, fading_s=None), everything, {"baseline.duration_s"}) == []
+
+
 def test_what_is_settled_is_followed() -> None:
     """A clip that the user has chosen decides its burn-in and how many make a step."""
     found = chosen(DEFAULT, KEYS - {"data.clip_length"}, clip_length=75)

@@ -21,6 +21,7 @@ from vivit_core.data.clips import few
 from vivit_core.data.paths import inside, named
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ratio_of
+from vivit_core.data.statistics import fading_s
 from vivit_core.names import setting
 from vivit_core.parts.build import build
 from vivit_core.specs import RecordingError
@@ -102,10 +103,12 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: 
         if not expect:
             return None
         paths = []
-    infos = []
+    infos, lasting = [], []
     for path in paths:
         try:
-            infos.append(Recording(path).info)
+            recording = Recording(path)
+            lasting.append(fading_s(recording))
+            infos.append(recording.info)
         except RecordingError:
             continue
     if paths and not infos:
@@ -128,6 +131,7 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: 
         units=sum(min(info.n_units, data["most_units"] or info.n_units) for info in infos),
         trial_bins=min(usual_trial(own) for own in lengths),
         train_bins=sum(map(sum, lengths)),
+        fading_s=max((each for each in lasting if each is not None), default=None),
     )
 
 

@@ -6,6 +6,7 @@ Shape letters: N rows of a piece, D columns.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -74,6 +75,8 @@ log = logging.getLogger(__name__)
 
 _STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
 _STATISTICS_BINS = 4096  # bins of counts and behavior read at once
+_FADING_BINS = 4096  # of traces, by which it is told how long they last
+_MOST_KEPT = 0.999  # of a trace from one bin to the next
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------
@@ -133,6 +136,39 @@ def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> Re
         unit_position_um=() if position is None else tuple(map(tuple, position.astype(float).tolist())),
         **{name: getattr(info, name) for name in ABOUT},
     )
+
+
+def fading_s(recording: Recording) -> float | None:
+    """How long a recording's calcium traces last: the time in which they fade to 1/e, s; None where it holds spikes.
+
+    That of the median unit, from autocorrelations over one and two bins in some training trials. Noise of single bins
+    does not count. What lasts in the stimulus does.
+
+    Parameters
+    ----------
+    recording : its file.
+    """
+    info = recording.info
+    if info.kind != "calcium":
+        return None
+    train = info.trials.of("train")
+    one_U, two_U = np.zeros(info.n_units), np.zeros(info.n_units)
+    left = _FADING_BINS
+    for start, stop in _pieces(train.start.tolist(), train.stop.tolist()):
+        if left <= 0:
+            break
+        valid = recording.valid(start, stop)
+        counts = recording.counts(start, stop).astype(np.float64)
+        mean_U = np.where(valid, counts, 0).sum(0) / np.maximum(valid.sum(0), 1)
+        rest = np.where(valid, counts - mean_U, 0)
+        one_U += (rest[1:] * rest[:-1]).sum(0)
+        two_U += (rest[2:] * rest[:-2]).sum(0)
+        left -= stop - start
+    known_U = (one_U > 0) & (two_U > 0)
+    if not known_U.any():
+        return 0.0
+    kept = min(float(np.median(two_U[known_U] / one_U[known_U])), _MOST_KEPT)
+    return -1 / (info.frame_rate_hz * math.log(kept))
 
 
 def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,8 @@ from typing import Any
 CLIP_S = 2.5  # of a clip, s
 FEWEST_BINS = 60  # of a clip, where trials are that long
 BURN_IN_S = 0.42  # longer than the linear memory of a neuron of the retina or of visual cortex, s
+FADINGS = 3  # times in which a calcium trace fades to 1/e, that filters reach back
+MOST_REACH_S = 1.2  # of filters for calcium traces, s: each bin more costs time
 BURN_IN_SHARE = 3  # part of a clip that may burn in, at most: one in so many bins
 USUAL_STRIDE = 2  # pixels between places of a map, where the model does not say
 BUDGET = ("epochs", "accumulate", "batch_size")  # of all devices, where they are given
@@ -20,6 +22,7 @@ PLACES = {"cpu": 2 * 18 * 32 * 300, "cuda": 16 * 18 * 32 * 300}  # of the map of
 THIN = 8  # px of a side below which a frame is a line of pixels rather than a picture
 FEWEST_TOKENS = 4  # one after the other in a clip
 SMALL_PX = 32 * 32  # of a picture whose every pixel is a place
+FILTERS = ("model.own_filter.duration_s", "baseline.duration_s", "model.duration_s")  # of the units themselves
 STRIDES = ("model.tokenizer.stem.stride", "model.tokenizer.stride")  # of a stem inside another tokenizer, or of its own
 CLIPS = {"cpu": (2, 16), "cuda": (16, 64)}  # fewest and most in a pass
 PASSES = 159  # over all training bins, without a time limit: as many as over the default recordings
@@ -38,6 +41,7 @@ class Sizes:
     trial_bins : of a training trial into which a clip must fit (:func:`usual_trial`), in each recording; None where
         nobody knows.
     train_bins : of the training trials of all together; None where nobody knows.
+    fading_s : time in which calcium traces fade to 1/e, of the recording where it is longest; None for spikes.
     """
 
     height: int
@@ -47,6 +51,7 @@ class Sizes:
     units: int
     trial_bins: int | None
     train_bins: int | None
+    fading_s: float | None = None
 
     def __str__(self) -> str:
         files = f"{self.recordings} recordings" if self.recordings != 1 else "1 recording"
@@ -107,6 +112,10 @@ def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choi
         if key in free:
             cell = settled(key, *stride_of(sizes, cell))
     clip = settled("data.clip_length", *clip_length(sizes))
+    if sizes.fading_s is not None:
+        for key in FILTERS:
+            if key in free:
+                settled(key, *filters_of(sizes, value_at(settings, key)))
     if "model.window" in free:
         settled("model.window", clip, "frames that attention looks back over: as many as a clip has, and so has seen")
     patch, coarse = value_at(settings, "model.tokenizer.patch_size"), value_at(settings, "model.tokenizer.cell")
@@ -161,7 +170,8 @@ def patch_of(sizes: Sizes, usual: Sequence[int], stride: int, clip: int) -> tupl
 
 def clip_length(sizes: Sizes) -> tuple[int, str]:
     """Bins of a training clip, and why."""
-    wished = max(FEWEST_BINS, round(CLIP_S * sizes.rate_hz))
+    clip_s = max(CLIP_S, BURN_IN_SHARE * reach_s(sizes))
+    wished = max(FEWEST_BINS, round(clip_s * sizes.rate_hz))
     if sizes.trial_bins is not None and 0 < sizes.trial_bins < wished:
         return sizes.trial_bins, f"{sizes.trial_bins / sizes.rate_hz:.3g} s: trials are no longer"
     why = f"{wished / sizes.rate_hz:.3g} s"
@@ -170,11 +180,28 @@ def clip_length(sizes: Sizes) -> tuple[int, str]:
 
 def burn_in_of(sizes: Sizes, clip: int) -> tuple[int, str]:
     """First bins of a clip that do not count, and why."""
-    wished = round(BURN_IN_S * sizes.rate_hz)
+    reach = reach_s(sizes)
+    wished = round(reach * sizes.rate_hz)
     most = clip // BURN_IN_SHARE
     if wished > most:
-        return most, f"a third of a clip: no more, though filters reach back {BURN_IN_S:g} s"
-    return wished, f"{BURN_IN_S:g} s, which filters reach back"
+        return most, f"a third of a clip: no more, though filters reach back {reach:g} s"
+    return wished, f"{reach:g} s, which filters reach back"
+
+
+def reach_s(sizes: Sizes) -> float:
+    """How far back filters reach, s."""
+    fading_s = FADINGS * sizes.fading_s if sizes.fading_s is not None else 0.0
+    return max(BURN_IN_S, min(MOST_REACH_S, round(fading_s, 2)))
+
+
+def filters_of(sizes: Sizes, usual: float) -> tuple[float, str]:
+    """Length of a unit's own filters for calcium traces, s, and why."""
+    assert sizes.fading_s is not None
+    wished = max(usual, min(MOST_REACH_S, round(FADINGS * sizes.fading_s, 2)))
+    trial_s = None if sizes.trial_bins is None else sizes.trial_bins / sizes.rate_hz
+    if trial_s is not None and wished > max(usual, trial_s / BURN_IN_SHARE):
+        return max(usual, round(trial_s / BURN_IN_SHARE, 2)), "s: a third of a trial, though traces last longer"
+    return wished, f"s: traces fade to 1/e in {sizes.fading_s:.2g} s"
 
 
 def clips_of(sizes: Sizes, clip: int, stride: int, device: str) -> tuple[int, str]:
