@@ -75,7 +75,7 @@ log = logging.getLogger(__name__)
 
 _STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
 _STATISTICS_BINS = 4096  # bins of counts and behavior read at once
-_FADING_BINS = 4096  # of traces, by which it is told how long they last
+_FADING_BINS, _FADING_NUMBERS = 1024, 2**22  # of traces at least, and about, by which it is told how long they last
 _MOST_KEPT = 0.999  # of a trace from one bin to the next
 
 
@@ -153,10 +153,11 @@ def fading_s(recording: Recording) -> float | None:
         return None
     train = info.trials.of("train")
     one_U, two_U = np.zeros(info.n_units), np.zeros(info.n_units)
-    left = _FADING_BINS
+    left = max(_FADING_BINS, _FADING_NUMBERS // info.n_units)
     for start, stop in _pieces(train.start.tolist(), train.stop.tolist()):
-        if left <= 0:
-            break
+        stop = min(stop, start + left)
+        if stop - start < 3:
+            continue
         valid = recording.valid(start, stop)
         counts = recording.counts(start, stop).astype(np.float64)
         mean_U = np.where(valid, counts, 0).sum(0) / np.maximum(valid.sum(0), 1)
