@@ -93,6 +93,26 @@ def test_a_silent_unit_has_no_clearness() -> None:
     assert place([frames_THW], torch.zeros(500, 2), 3, ridge=0.5)[1].tolist() == [0, 0]
 
 
+def test_no_trace_goes_on_from_a_bin_that_is_not_used() -> None:
+    """Where a trial begins, all that is left of the one before would look as if it came at once."""
+    trace_TU, use_TU = torch.full((40, 1), 0.9).cumprod(0) + 5, torch.ones(40, 1, dtype=torch.bool)
+    use_TU[20] = False
+    found_TU = without_fading(trace_TU * use_TU, use_TU)
+    assert found_TU[[0, 20, 21]].tolist() == [[0], [0], [0]] and found_TU[22:].any()
+
+
+def test_a_part_of_the_frame_that_stays_gray_takes_no_unit() -> None:
+    """Noise in one corner of a large frame, and weak units in it: chance there is what it is in the corner alone."""
+    generator = torch.Generator().manual_seed(4)
+    frames_THW = torch.zeros(4000, HIGH, WIDE)
+    frames_THW[:, :30, :28] = torch.randn(4000, 30, 28, generator=generator)
+    centers_U2 = np.array([(x, y) for x in (6, 14, 22) for y in (6, 15, 24)])
+    seen_TU = torch.stack([frames_THW[:, y - 1 : y + 2, x - 1 : x + 2].sum((1, 2)) for x, y in centers_U2], dim=1)
+    rest_TU = seen_TU + 12 * torch.randn(seen_TU.shape, generator=generator)
+    found_U2, clear_U, _ = place([frames_THW], rest_TU - rest_TU.mean(0), 2, ridge=0.5)
+    assert np.hypot(*(found_U2.numpy() - centers_U2).T).max() < 3 and clear_U.min() > 1.2
+
+
 def test_what_came_of_a_trace_is_what_it_was_made_of() -> None:
     """Also where noise of single bins lies on it."""
     generator = torch.Generator().manual_seed(3)
@@ -103,6 +123,6 @@ def test_what_came_of_a_trace_is_what_it_was_made_of() -> None:
         trace_TU[t] += left_U * trace_TU[t - 1]
     noise_TU = 0.3 * torch.randn(trace_TU.shape, generator=generator)
     for noise, exact in ((0.0, 0.02), (1.0, 0.06)):
-        found_TU = without_fading(trace_TU + noise * noise_TU)
+        found_TU = without_fading(trace_TU + noise * noise_TU, torch.ones(trace_TU.shape, dtype=torch.bool))
         wanted_TU = came_TU + noise * (noise_TU - torch.cat([torch.zeros(1, 2), left_U * noise_TU[:-1]]))
         assert (found_TU - wanted_TU)[1:, 0].square().mean().sqrt() < exact

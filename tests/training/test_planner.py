@@ -125,6 +125,11 @@ def test_filters_are_as_long_as_calcium_traces_last(
     found = {choice.key: choice.value for choice in plan(sizes, everything, keys)}
     assert found["model.own_filter.duration_s"] == found["baseline.duration_s"] == filters
     assert (found["data.clip_length"], found["data.burn_in"]) == (clip, burn_in)
+    short = {
+        choice.key: choice.value
+        for choice in plan(sizes, {**everything, "data": {"clip_length": 30}}, keys - {"data.clip_length"})
+    }
+    assert 0.3 <= short["baseline.duration_s"] <= 0.33 and short["data.burn_in"] == 10  # a third of the clip
     assert plan(replace(sizes, fading_s=None), everything, {"baseline.duration_s"}) == []
 
 

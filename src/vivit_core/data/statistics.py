@@ -76,6 +76,7 @@ log = logging.getLogger(__name__)
 _STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
 _STATISTICS_BINS = 4096  # bins of counts and behavior read at once
 _FADING_BINS, _FADING_NUMBERS = 1024, 2**22  # of traces at least, and about, by which it is told how long they last
+_CLEAR_SD = 4.0  # standard deviations over chance
 _MOST_KEPT = 0.999  # of a trace from one bin to the next
 
 
@@ -152,24 +153,26 @@ def fading_s(recording: Recording) -> float | None:
     if info.kind != "calcium":
         return None
     train = info.trials.of("train")
-    one_U, two_U = np.zeros(info.n_units), np.zeros(info.n_units)
-    left = max(_FADING_BINS, _FADING_NUMBERS // info.n_units)
+    left, pieces = max(_FADING_BINS, _FADING_NUMBERS // info.n_units), []
     for start, stop in _pieces(train.start.tolist(), train.stop.tolist()):
         stop = min(stop, start + left)
-        if stop - start < 3:
-            continue
-        valid = recording.valid(start, stop)
-        counts = recording.counts(start, stop).astype(np.float64)
-        mean_U = np.where(valid, counts, 0).sum(0) / np.maximum(valid.sum(0), 1)
-        rest = np.where(valid, counts - mean_U, 0)
-        one_U += (rest[1:] * rest[:-1]).sum(0)
-        two_U += (rest[2:] * rest[:-2]).sum(0)
         left -= stop - start
-    known_U = (one_U > 0) & (two_U > 0)
-    if not known_U.any():
+        if stop - start > 2:
+            counts = recording.counts(start, stop).astype(np.float64)
+            pieces.append(np.where(recording.valid(start, stop), counts, np.nan))
+    if not pieces:
         return 0.0
-    kept = min(float(np.median(two_U[known_U] / one_U[known_U])), _MOST_KEPT)
-    return -1 / (info.frame_rate_hz * math.log(kept))
+    known = sum(np.isfinite(piece).sum(0) for piece in pieces)
+    mean_U = sum(np.nansum(piece, 0) for piece in pieces) / np.maximum(known, 1)
+    rest = [np.nan_to_num(piece - mean_U) for piece in pieces]
+    zero_U, one_U, two_U = (
+        sum((x[lag:] * x[: len(x) - lag]).sum(0) for x in rest) / sum(len(x) - lag for x in rest) for lag in range(3)
+    )
+    # A unit whose neighboring bins are hardly more alike than by chance has a trace without memory.
+    clear_U = one_U > _CLEAR_SD * zero_U / np.sqrt(np.maximum(known, 1))
+    kept_U = np.where(clear_U, two_U / np.where(clear_U, one_U, 1.0), 0.0).clip(0, _MOST_KEPT)
+    kept = float(np.median(kept_U[zero_U > 0])) if (zero_U > 0).any() else 0.0
+    return -1 / (info.frame_rate_hz * math.log(kept)) if kept > 0 else 0.0
 
 
 def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, int]]:

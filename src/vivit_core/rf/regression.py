@@ -34,10 +34,13 @@ CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no sec
 CHANCE = 64  # maps by chance at least, which say what is usual at each place
 
 
+CHANCE_PIXELS = 2**22  # of these maps together, where units are so few that they are made for this alone
+
+
 MOST_USUAL = 4.5  # of chance at a place, in that of most places: with more a stimulus does not tell where units look
 
 
-MANY_CELLS = 256  # of contrast energy, among which a unit's field is a small part
+MANY_PX = 32 * 32  # of a frame, in which a unit's field is a small part
 
 
 BORDER_PX = 3.0  # standard deviation of a field that is expected to lie in the frame
@@ -86,7 +89,7 @@ def unit_centers(
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
     if recording.info.kind == "calcium":
-        rest_TU = without_fading(rest_TU)
+        rest_TU = without_fading(rest_TU, used(data, pool))
     map_lags = -(-lags // pool)
     if not data.use_TU.any() or not varies(frames_THW):
         middle = (np.array(recording.info.frame_shape[:0:-1]) - 1) / 2
@@ -116,22 +119,33 @@ def contrast(data: TrialStretches, spec: RecordingSpec, pool: int) -> Iterator[T
 
 def rest(data: TrialStretches, pool: int) -> Tensor:
     """Counts less their mean (T, U), in bins of ``pool`` frames; unused bins are zero."""
-    used = slice(0, len(data.counts_TU) // pool * pool)
-    counts_TU = torch.as_tensor(reduce(data.counts_TU[used], "(t k) u -> t u", "sum", k=pool))
-    use_TU = torch.as_tensor(reduce(data.use_TU[used], "(t k) u -> t u", "min", k=pool))
+    counts_TU = torch.as_tensor(reduce(data.counts_TU[whole(data, pool)], "(t k) u -> t u", "sum", k=pool))
+    use_TU = used(data, pool)
     mean_U = (counts_TU * use_TU).sum(0) / use_TU.sum(0).clamp_min(1)
     return (counts_TU - mean_U) * use_TU
 
 
-def without_fading(rest_TU: Tensor) -> Tensor:
-    """What calcium traces, less their mean, have in each bin beyond what is left of the bin before.
+def used(data: TrialStretches, pool: int) -> Tensor:
+    """Bins of ``pool`` frames that are used whole, (T, U)."""
+    return torch.as_tensor(reduce(data.use_TU[whole(data, pool)], "(t k) u -> t u", "min", k=pool))
+
+
+def whole(data: TrialStretches, pool: int) -> slice:
+    """Frames that fill bins of ``pool``."""
+    return slice(0, len(data.counts_TU) // pool * pool)
+
+
+def without_fading(rest_TU: Tensor, use_TU: Tensor) -> Tensor:
+    """What calcium traces, less their mean, have in each bin beyond what is left of the bin before; zero where either
+    is not used.
 
     What is left is the same part in each bin: the autocorrelation at two bins over that at one, in which noise of
     single bins does not count.
     """
     one_U, two_U = ((rest_TU[lag:] * rest_TU[:-lag]).sum(0) for lag in (1, 2))
     left_U = torch.where(one_U > 0, two_U / one_U, 0.0).clamp(0, 1)
-    return rest_TU - F.pad(rest_TU[:-1] * left_U, (0, 0, 1, 0))
+    before_TU, both_TU = (F.pad(x[:-1], (0, 0, 1, 0)) for x in (rest_TU, use_TU.to(rest_TU.dtype)))
+    return (rest_TU - left_U * before_TU) * both_TU * use_TU
 
 
 def varying(x: Tensor) -> Tensor:
@@ -161,36 +175,49 @@ def place(
 
     Where chance is larger, as it is at the borders for white noise, a unit has to be clearer. What no map can tell is
     told by where recordings look: a place is the less likely the more of a field around it would lie beyond the frame.
-    Where chance prefers few places by far, as it does for gratings that fill the frame, nothing is told, and units are
-    in the middle, as clear as chance.
+    Where chance prefers few places by far, as it does for gratings that fill the frame, a unit that is not clear is in
+    the middle of what was shown, as clear as chance. In small frames, where a field is everywhere, chance is not asked.
     """
     units, fires_U = rest_TU.shape[1], rest_TU.any(0)
     fired_TU = rest_TU[:, fires_U]
-    late = -(-CHANCE // max(1, fired_TU.shape[1]))
+    movies = list(movies)
+    pixels = movies[0][0].numel()
+    firing = max(1, fired_TU.shape[1])
+    late = max(1, min(-(-CHANCE // firing), CHANCE_PIXELS // (firing * pixels)))
     # The same responses, half a recording late, have lost the stimulus: what their maps show is chance.
     by = [len(rest_TU) * (k + 1) // (late + 1) for k in range(late)]
     all_TU = torch.cat([rest_TU, *(fired_TU.roll(bins, 0) for bins in by)], dim=1)
-    found = [(project(kernels(x_THW, all_TU, lags, ridge)), shown(x_THW)) for x_THW in movies]
-    maps_CUHW, shown_HW = torch.stack([maps for maps, _ in found]), torch.stack([seen for _, seen in found]).any(0)
+    maps_CUHW = torch.stack([project(kernels(x_THW, all_TU, lags, ridge)) for x_THW in movies])
+    shown_HW = torch.stack([shown(x_THW) for x_THW in movies]).any(0)
     energy_UHW = maps_CUHW.square().sum(0) * shown_HW
-    usual_HW = usual(energy_UHW[units:])
+    many = pixels * px**2 >= MANY_PX
+    usual_HW = usual(energy_UHW[units:], shown_HW) if many else torch.ones_like(energy_UHW[0])
     likely_HW = within(usual_HW.shape, BORDER_PX / px) * shown_HW
     centers_U2, peak_U = locate(energy_UHW / usual_HW, likely_HW)
     clear_U, chance = torch.zeros(units), peak_U[units:]
     if len(chance) and chance.median() > 0:
         clear_U = peak_U[:units] / chance.median()
+    centers_U2 = centers_U2[:units]
     if shown_HW.any() and usual_HW[shown_HW].max() > MOST_USUAL * usual_HW[shown_HW].median():
-        middle_2 = (torch.tensor(usual_HW.shape[::-1]) - 1) / 2
-        return middle_2.repeat(units, 1), fires_U.float(), maps_CUHW[0, :units]
-    return centers_U2[:units], clear_U, maps_CUHW[0, :units]
+        # Contrast energy may well be clear there, and at a border: what is cut off by it differs by the grating.
+        lost_U = fires_U & ((clear_U < CLEAR) if px == 1 else True)
+        middle_2 = shown_HW.nonzero().float().mean(0).flip(0)
+        centers_U2 = torch.where(lost_U[:, None], middle_2, centers_U2)
+        clear_U = torch.where(lost_U, 1.0, clear_U)
+    return centers_U2, clear_U, maps_CUHW[0, :units]
 
 
-def usual(energy_UHW: Tensor) -> Tensor:
-    """What maps by chance have on average at each place (H, W), the same at all corners; 1 where that is nothing."""
-    height, width = energy_UHW.shape[1:]
-    mean_HW = energy_UHW.sum(0) / max(1, len(energy_UHW))
-    mean_HW = torch.stack([mean_HW, mean_HW.flip(0), mean_HW.flip(1), mean_HW.flip(0, 1)]).mean(0)
-    mean_HW = blur(height, 1.0) @ mean_HW @ blur(width, 1.0).T
+def usual(energy_UHW: Tensor, shown_HW: Tensor) -> Tensor:
+    """What maps by chance have on average at each place that is shown (H, W), the same at all corners; 1 where that is
+    nothing."""
+    height, width = shown_HW.shape
+    shown_HW = shown_HW.float()
+
+    def around(x_HW: Tensor) -> Tensor:
+        flipped_HW = torch.stack([x_HW, x_HW.flip(0), x_HW.flip(1), x_HW.flip(0, 1)]).sum(0)
+        return blur(height, 1.0) @ flipped_HW @ blur(width, 1.0).T
+
+    mean_HW = around(energy_UHW.sum(0) * shown_HW) / around(shown_HW).clamp_min(1e-12) / max(1, len(energy_UHW))
     return torch.where(mean_HW > 0, mean_HW, 1.0)
 
 
@@ -218,16 +245,14 @@ def place_by_energy(energies_CTHW: Tensor, rest_TU: Tensor, lags: int) -> tuple[
 
 
 def alone(x_THW: Tensor) -> Tensor:
-    """What each place has for itself, in its own deviations, zero where nothing changes.
-
-    Of a frame of many cells that is without what comes everywhere at once, as flashed pictures do, because it places
-    no unit. In a small frame a unit's own field is everywhere.
-    """
+    """What each place of a large frame has for itself: in its own deviations, without what comes everywhere at once, as
+    flashed pictures do, because that places no unit. Zero where nothing changes. A small frame is left as it is: a
+    unit's own field is everywhere there."""
     shown_HW = shown(x_THW)
+    if shown_HW.sum() * ENERGY_PX**2 < MANY_PX:
+        return x_THW
     size_HW = x_THW.std(0, correction=0)
     x_THW = torch.where(shown_HW, (x_THW - x_THW.mean(0)) / torch.where(size_HW > 0, size_HW, 1.0), 0.0)
-    if shown_HW.sum() < MANY_CELLS:
-        return x_THW
     together_T = x_THW.mean((1, 2))
     # A part of its own for each place: at the borders fewer pixels are averaged, and pictures differ by more.
     part_HW = einsum(x_THW, together_T, "t h w, t -> h w") / together_T.square().sum().clamp_min(1e-12)

@@ -115,7 +115,7 @@ def plan(sizes: Sizes, settings: Mapping[str, Any], free: Set[str]) -> list[Choi
     if sizes.fading_s is not None:
         for key in FILTERS:
             if key in free:
-                settled(key, *filters_of(sizes, value_at(settings, key)))
+                settled(key, *filters_of(sizes, value_at(settings, key), clip))
     if "model.window" in free:
         settled("model.window", clip, "frames that attention looks back over: as many as a clip has, and so has seen")
     patch, coarse = value_at(settings, "model.tokenizer.patch_size"), value_at(settings, "model.tokenizer.cell")
@@ -194,13 +194,13 @@ def reach_s(sizes: Sizes) -> float:
     return max(BURN_IN_S, min(MOST_REACH_S, round(fading_s, 2)))
 
 
-def filters_of(sizes: Sizes, usual: float) -> tuple[float, str]:
+def filters_of(sizes: Sizes, usual: float, clip: int) -> tuple[float, str]:
     """Length of a unit's own filters for calcium traces, s, and why."""
     assert sizes.fading_s is not None
     wished = max(usual, min(MOST_REACH_S, round(FADINGS * sizes.fading_s, 2)))
-    trial_s = None if sizes.trial_bins is None else sizes.trial_bins / sizes.rate_hz
-    if trial_s is not None and wished > max(usual, trial_s / BURN_IN_SHARE):
-        return max(usual, round(trial_s / BURN_IN_SHARE, 2)), "s: a third of a trial, though traces last longer"
+    most = max(usual, round(clip / BURN_IN_SHARE / sizes.rate_hz, 2))
+    if wished > most:
+        return most, "s: a third of a clip, though traces last longer"
     return wished, f"s: traces fade to 1/e in {sizes.fading_s:.2g} s"
 
 

@@ -30,6 +30,7 @@ from vivit_core.rf.regression import (
     place,
     place_by_energy,
     rest,
+    used,
     without_fading,
 )
 from vivit_core.rf.stretches import TrialStretches
@@ -56,7 +57,7 @@ def fields_and_alignment(
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
     if info.kind == "calcium":
-        rest_TU = without_fading(rest_TU)
+        rest_TU = without_fading(rest_TU, used(data, pool))
     del data
     energies_CTHW = contrast_energies(frames_THW) if min(info.frame_shape[1:]) >= 4 else None
     maps = np.zeros((info.n_units, *info.frame_shape[1:]), np.float32)
