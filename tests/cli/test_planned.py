@@ -225,6 +225,6 @@ def test_filters_follow_calcium_traces(tmp_path, compose):
     cfg = composed(*words)
     settings = following(cfg, validate(cfg), {"data.root"})
     assert settings["baseline"]["duration_s"] == settings["model"]["own_filter"]["duration_s"]
-    assert settings["baseline"]["duration_s"] == pytest.approx(3 / (30 * -np.log(0.8)), abs=0.02)
+    assert settings["baseline"]["duration_s"] == pytest.approx(3 / (30 * -np.log(0.8)), rel=0.15)
     cfg = composed(f"data.root={tmp_path / 'spikes'}")
     assert following(cfg, validate(cfg), {"data.root"})["baseline"]["duration_s"] == 0.3

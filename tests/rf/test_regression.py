@@ -25,7 +25,7 @@ def test_energy_places_units_without_a_bias(parity: int) -> None:
         waves = [window * wave(1.0 * (x - at_x)) for wave in (torch.cos, torch.sin)]
         energy_T = sum((frames_THW * wave).sum((1, 2)).square() for wave in waves)
         rest_TU.append(energy_T - energy_T.mean())
-    found_U2, _, _ = place_by_energy(contrast_energies(frames_THW), torch.stack(rest_TU, dim=1), 2)
+    found_U2, _, _ = place_by_energy(contrast_energies(frames_THW, coarse=True), torch.stack(rest_TU, dim=1), 2)
     wrong_U2 = found_U2.numpy() - centers_U2
     assert np.abs(wrong_U2).max() < 1.0
     assert np.abs(wrong_U2.mean(0)).max() < 0.2, f"half a pixel to a side? {wrong_U2.mean(0)}"
@@ -61,7 +61,7 @@ def test_flashed_pictures_place_cells_of_any_size(std: float) -> None:
     centers_U2 = np.array([(x, y) for x in (10, 18, 28) for y in (12, 20)])
     rate_TU = complex_cells(frames_THW, centers_U2, std)
     counts_TU = torch.poisson(0.3 * rate_TU / rate_TU.mean(0), generator=generator)
-    found_U2, clear_U, _ = place_by_energy(contrast_energies(frames_THW), counts_TU - counts_TU.mean(0), 2)
+    found_U2, clear_U, _ = place_by_energy(contrast_energies(frames_THW, coarse=True), counts_TU - counts_TU.mean(0), 2)
     wrong_U = np.hypot(*(found_U2.numpy() - centers_U2).T)
     assert wrong_U.max() < 4 and np.median(wrong_U) < 1.5, wrong_U
     assert clear_U.min() > 1.2, clear_U
@@ -81,7 +81,7 @@ def test_gratings_that_fill_the_frame_place_no_unit() -> None:
     counts_TU = torch.poisson(rate_TU / rate_TU.mean(0), generator=generator)
     for found in (
         place([frames_THW], counts_TU - counts_TU.mean(0), 4, ridge=0.5),
-        place_by_energy(contrast_energies(frames_THW), counts_TU - counts_TU.mean(0), 4),
+        place_by_energy(contrast_energies(frames_THW, coarse=True), counts_TU - counts_TU.mean(0), 4),
     ):
         middle = (np.array([WIDE, HIGH]) - 1) / 2
         assert np.abs(found[0].numpy() - middle).max() <= 1  # of cells of two pixels

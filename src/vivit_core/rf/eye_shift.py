@@ -23,7 +23,16 @@ from torch.nn import functional as F
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.layers import normalized
 from vivit_core.models.ln import lags_of
-from vivit_core.rf.regression import MAP_LAGS, blur, contrast, contrast_energies, cosines, kernels, rest, varies
+from vivit_core.rf.regression import (
+    MAP_LAGS,
+    blur,
+    contrast,
+    contrast_energies,
+    cosines,
+    kernels,
+    rest,
+    varies,
+)
 from vivit_core.rf.stretches import TrialStretches, stretches
 from vivit_core.specs import RecordingSpec
 
@@ -114,7 +123,7 @@ def alike(position_TE: np.ndarray, halvings: int) -> list[np.ndarray]:
 
 def maps_of(frames_THW: Tensor, rest_TU: Tensor, lags: int, groups: list[np.ndarray]) -> Iterator[Tensor]:
     """What was shown to each group before responses, in the recording's first half and its second, (2, G, U, H, W)
-    each: contrast through the units' two most common time courses, and contrast energy at each scale through one."""
+    each: contrast through the units' two most common time courses, and contrast energy at two scales through one."""
     middle = len(frames_THW) // 2
     halves = [[bins[bins < middle] for bins in groups], [bins[bins >= middle] for bins in groups]]
     height, width = frames_THW.shape[1:]

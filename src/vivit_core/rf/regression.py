@@ -25,7 +25,7 @@ PIECE = 1 << 18  # numbers that are worked on at once: they stay in a core's cac
 ENERGY_PX = 2  # pixels from one place of contrast energy to the next
 
 
-ENERGY_STDS = (0.8, 1.6, 3.2)  # of the scales at which contrast energy is seen, px: fields are small or large
+FINE, COARSE = (0.8, 1.6), 3.2  # of the scales at which contrast energy is seen, px; the last in large frames alone
 
 
 CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no second look
@@ -99,7 +99,9 @@ def unit_centers(
     centers_U2, snr_U, map_UHW = place([frames_THW], rest_TU, map_lags, ridge=0.5)
     hidden_U = snr_U < CLEAR
     if hidden_U.any():
-        by_energy_U2, energy_snr_U, _ = place_by_energy(contrast_energies(frames_THW), rest_TU[:, hidden_U], map_lags)
+        by_energy_U2, energy_snr_U, _ = place_by_energy(
+            contrast_energies(frames_THW, coarse=True), rest_TU[:, hidden_U], map_lags
+        )
         better = energy_snr_U > snr_U[hidden_U]
         centers_U2[hidden_U] = torch.where(better[:, None], by_energy_U2, centers_U2[hidden_U])
         snr_U[hidden_U] = torch.where(better, energy_snr_U, snr_U[hidden_U])
@@ -181,16 +183,15 @@ def place(
     units, fires_U = rest_TU.shape[1], rest_TU.any(0)
     fired_TU = rest_TU[:, fires_U]
     movies = list(movies)
-    pixels = movies[0][0].numel()
-    firing = max(1, fired_TU.shape[1])
-    late = max(1, min(-(-CHANCE // firing), CHANCE_PIXELS // (firing * pixels)))
+    pixels, firing = movies[0][0].numel(), max(1, fired_TU.shape[1])
+    many = pixels * px**2 >= MANY_PX
+    late = max(1, min(-(-CHANCE // firing), CHANCE_PIXELS // (firing * pixels))) if many else 1
     # The same responses, half a recording late, have lost the stimulus: what their maps show is chance.
     by = [len(rest_TU) * (k + 1) // (late + 1) for k in range(late)]
     all_TU = torch.cat([rest_TU, *(fired_TU.roll(bins, 0) for bins in by)], dim=1)
     maps_CUHW = torch.stack([project(kernels(x_THW, all_TU, lags, ridge)) for x_THW in movies])
     shown_HW = torch.stack([shown(x_THW) for x_THW in movies]).any(0)
     energy_UHW = maps_CUHW.square().sum(0) * shown_HW
-    many = pixels * px**2 >= MANY_PX
     usual_HW = usual(energy_UHW[units:], shown_HW) if many else torch.ones_like(energy_UHW[0])
     likely_HW = within(usual_HW.shape, BORDER_PX / px) * shown_HW
     centers_U2, peak_U = locate(energy_UHW / usual_HW, likely_HW)
@@ -295,11 +296,11 @@ def autocorrelation(x_TP: Tensor, lags: int) -> Tensor:
     return power_LP
 
 
-def contrast_energies(x_THW: Tensor) -> Tensor:
-    """Local contrast energy, the squared gradient, at three scales and half the resolution, (3, T, H/2, W/2): around
-    each second pixel, the first one included."""
+def contrast_energies(x_THW: Tensor, coarse: bool = False) -> Tensor:
+    """Local contrast energy, the squared gradient, at two scales and half the resolution, (2, T, H/2, W/2): around each
+    second pixel, the first one included; in large frames at a third, coarse one too, if that is wanted."""
     maps = []
-    for std in ENERGY_STDS:
+    for std in (*FINE, COARSE) if coarse and x_THW[0].numel() >= MANY_PX else FINE:
         blur_rows, blur_columns = (blur(size, std) for size in x_THW.shape[1:])
         slope_rows, slope_columns = (slope(size, std) for size in x_THW.shape[1:])
         pieces = []

@@ -59,7 +59,7 @@ def fields_and_alignment(
     if info.kind == "calcium":
         rest_TU = without_fading(rest_TU, used(data, pool))
     del data
-    energies_CTHW = contrast_energies(frames_THW) if min(info.frame_shape[1:]) >= 4 else None
+    energies_CTHW = contrast_energies(frames_THW, coarse=True) if min(info.frame_shape[1:]) >= 4 else None
     maps = np.zeros((info.n_units, *info.frame_shape[1:]), np.float32)
     groups = [slice(u, u + UNITS) for u in range(0, info.n_units, UNITS)]
     for group in track(groups, f"receptive fields of {info.recording_id}", disable=not progress):
