@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vivit_core.rf.regression import contrast_energies, place, place_by_energy, without_fading
+from vivit_core.rf.regression import alone, contrast_energies, place, place_by_energy, usual, without_fading
 
 HEIGHT, WIDTH = 20, 24
 HIGH, WIDE = 48, 48
@@ -101,16 +101,27 @@ def test_no_trace_goes_on_from_a_bin_that_is_not_used() -> None:
     assert found_TU[[0, 20, 21]].tolist() == [[0], [0], [0]] and found_TU[22:].any()
 
 
-def test_a_part_of_the_frame_that_stays_gray_takes_no_unit() -> None:
-    """Noise in one corner of a large frame, and weak units in it: chance there is what it is in the corner alone."""
-    generator = torch.Generator().manual_seed(4)
-    frames_THW = torch.zeros(4000, HIGH, WIDE)
-    frames_THW[:, :30, :28] = torch.randn(4000, 30, 28, generator=generator)
-    centers_U2 = np.array([(x, y) for x in (6, 14, 22) for y in (6, 15, 24)])
-    seen_TU = torch.stack([frames_THW[:, y - 1 : y + 2, x - 1 : x + 2].sum((1, 2)) for x, y in centers_U2], dim=1)
-    rest_TU = seen_TU + 12 * torch.randn(seen_TU.shape, generator=generator)
-    found_U2, clear_U, _ = place([frames_THW], rest_TU - rest_TU.mean(0), 2, ridge=0.5)
-    assert np.hypot(*(found_U2.numpy() - centers_U2).T).max() < 3 and clear_U.min() > 1.2
+def test_chance_is_asked_where_something_is_shown() -> None:
+    """Of noise in one corner of the frame it is the same everywhere there, though the other corners stay gray."""
+    shown_HW = torch.zeros(HIGH, WIDE, dtype=torch.bool)
+    shown_HW[:30, :28] = True
+    energy_UHW = torch.rand(4000, HIGH, WIDE, generator=torch.Generator().manual_seed(4)) * shown_HW
+    inside = usual(energy_UHW, shown_HW)[shown_HW]
+    assert inside.min() > 0.45 and inside.max() < 0.55
+
+
+def test_what_comes_everywhere_at_once_is_left_out() -> None:
+    """Whatever part each place has of it; what one place has for itself stays. In a small frame nothing is left out."""
+    generator = torch.Generator().manual_seed(5)
+    flash_T = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(500)
+    part_HW, own_T = 1 + torch.rand(24, 24, generator=generator), torch.rand(2000, generator=generator)
+    energy_THW = flash_T[:, None, None] * part_HW
+    energy_THW[:, 10, 12] += own_T
+    left_THW = alone(energy_THW)
+    size_HW = left_THW.std(0)
+    assert size_HW[10, 12] > 10 * size_HW.flatten().sort().values[-2]
+    assert np.corrcoef(left_THW[:, 10, 12], own_T)[0, 1] > 0.95
+    assert torch.equal(alone(energy_THW[:, :12, :12]), energy_THW[:, :12, :12])
 
 
 def test_what_came_of_a_trace_is_what_it_was_made_of() -> None:
