@@ -178,7 +178,7 @@ def place(
     Where chance is larger, as it is at the borders for white noise, a unit has to be clearer. What no map can tell is
     told by where recordings look: a place is the less likely the more of a field around it would lie beyond the frame.
     Where chance prefers few places by far, as it does for gratings that fill the frame, a unit that is not clear is in
-    the middle of what was shown, as clear as chance. In small frames, where a field is everywhere, chance is not asked.
+    the middle of what was shown, as clear as chance. In small frames a field is everywhere, and none of this is asked.
     """
     units, fires_U = rest_TU.shape[1], rest_TU.any(0)
     fired_TU = rest_TU[:, fires_U]
@@ -192,8 +192,10 @@ def place(
     maps_CUHW = torch.stack([project(kernels(x_THW, all_TU, lags, ridge)) for x_THW in movies])
     shown_HW = torch.stack([shown(x_THW) for x_THW in movies]).any(0)
     energy_UHW = maps_CUHW.square().sum(0) * shown_HW
-    usual_HW = usual(energy_UHW[units:], shown_HW) if many else torch.ones_like(energy_UHW[0])
-    likely_HW = within(usual_HW.shape, BORDER_PX / px) * shown_HW
+    usual_HW = likely_HW = torch.ones_like(energy_UHW[0])
+    if many:
+        usual_HW = usual(energy_UHW[units:], shown_HW)
+        likely_HW = within(usual_HW.shape, BORDER_PX / px) * shown_HW
     centers_U2, peak_U = locate(energy_UHW / usual_HW, likely_HW)
     clear_U, chance = torch.zeros(units), peak_U[units:]
     if len(chance) and chance.median() > 0:
