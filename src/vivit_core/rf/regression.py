@@ -57,7 +57,7 @@ def unit_centers(
     """Where each unit looks, and how its response unfolds in time, from training trials alone.
 
     A unit's receptive field is estimated as a linear kernel on the pixels (simple cells, ganglion cells) and, where
-    that is not clear, as kernels on local contrast energy at three scales (complex cells, whose linear kernel is flat).
+    that is not clear, as kernels on local contrast energy at some scales (complex cells, whose linear kernel is flat).
     Both are regularized linear regressions that treat the stimulus as stationary in space, so the correlations of
     natural images are divided out. Of a calcium trace it is what came in each bin that is regressed
     (:func:`without_fading`). The clearer of the two places the unit. Where nothing places it (it never fires, the
@@ -87,9 +87,7 @@ def unit_centers(
     lags = lags_of(duration_s, spec)
     data = TrialStretches.read(recording, "train", lags, max_frames, shift_px)
     pool = max(1, lags // MAP_LAGS)
-    frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
-    if recording.info.kind == "calcium":
-        rest_TU = without_fading(rest_TU, used(data, pool))
+    frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), came(data, pool, recording.info.kind)
     map_lags = -(-lags // pool)
     if not data.use_TU.any() or not varies(frames_THW):
         middle = (np.array(recording.info.frame_shape[:0:-1]) - 1) / 2
@@ -125,6 +123,12 @@ def rest(data: TrialStretches, pool: int) -> Tensor:
     use_TU = used(data, pool)
     mean_U = (counts_TU * use_TU).sum(0) / use_TU.sum(0).clamp_min(1)
     return (counts_TU - mean_U) * use_TU
+
+
+def came(data: TrialStretches, pool: int, kind: str) -> Tensor:
+    """What a stimulus may have caused in each bin: :func:`rest`, of a calcium recording :func:`without_fading`."""
+    rest_TU = rest(data, pool)
+    return without_fading(rest_TU, used(data, pool)) if kind == "calcium" else rest_TU
 
 
 def used(data: TrialStretches, pool: int) -> Tensor:
@@ -191,9 +195,10 @@ def place(
     all_TU = torch.cat([rest_TU, *(fired_TU.roll(bins, 0) for bins in by)], dim=1)
     maps_CUHW = torch.stack([project(kernels(x_THW, all_TU, lags, ridge)) for x_THW in movies])
     shown_HW = torch.stack([shown(x_THW) for x_THW in movies]).any(0)
-    energy_UHW = maps_CUHW.square().sum(0) * shown_HW
+    energy_UHW = maps_CUHW.square().sum(0)
     usual_HW = likely_HW = torch.ones_like(energy_UHW[0])
     if many:
+        energy_UHW = energy_UHW * shown_HW
         usual_HW = usual(energy_UHW[units:], shown_HW)
         likely_HW = within(usual_HW.shape, BORDER_PX / px) * shown_HW
     centers_U2, peak_U = locate(energy_UHW / usual_HW, likely_HW)

@@ -22,17 +22,7 @@ from vivit_core.analysis.inspect.findings import (
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.rf.beyond_average import CLEAR_SD, links
-from vivit_core.rf.regression import (
-    CLEAR,
-    MAP_LAGS,
-    contrast,
-    contrast_energies,
-    place,
-    place_by_energy,
-    rest,
-    used,
-    without_fading,
-)
+from vivit_core.rf.regression import CLEAR, MAP_LAGS, came, contrast, contrast_energies, place, place_by_energy
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.terminal import track
@@ -55,9 +45,7 @@ def fields_and_alignment(
     if not data.use_TU.any():
         return
     pool = max(1, lags // MAP_LAGS)
-    frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), rest(data, pool)
-    if info.kind == "calcium":
-        rest_TU = without_fading(rest_TU, used(data, pool))
+    frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), came(data, pool, info.kind)
     del data
     energies_CTHW = contrast_energies(frames_THW, coarse=True) if min(info.frame_shape[1:]) >= 4 else None
     maps = np.zeros((info.n_units, *info.frame_shape[1:]), np.float32)
