@@ -277,6 +277,49 @@ def test_measured_average_finds_the_filters(tmp_path: Path) -> None:
     assert np.linalg.norm(found.center_U2 - CENTERS, axis=1).max() < 1.5
 
 
+@pytest.mark.parametrize(
+    "measured",
+    [
+        [slice(0, 1500)],
+        [slice(0, 1600)],
+        [slice(0, 1500), slice(3000, 4500)],
+        [slice(1000, 1300)],
+        [slice(0, LAGS + 187)],
+    ],
+    ids=["first trial", "and 100 bins", "every other trial", "some seconds", "a piece and some bins"],
+)
+def test_unit_of_a_part_of_the_session_has_its_own_field(tmp_path: Path, measured: list[slice]) -> None:
+    """Halves know all parts of a session, and every bin weighs the same."""
+    recording = Recording(recorded(tmp_path))
+    valid_TU = recording.valid(0, 6000).copy()
+    valid_TU[:, 1] = False
+    for part in measured:
+        valid_TU[part, 1] = True
+    recording.valid = lambda start, stop: valid_TU[start:stop]  # type: ignore[method-assign]
+    found = measured_fields(screen(), recording, LAGS, progress=False)
+    counts_T = recording.counts(0, 6000)[:, 1].astype(float)
+    contrast_TP = (recording.frames(0, 6000)[0].reshape(6000, -1).astype(float) - 120) / 120
+    use_N = np.flatnonzero(valid_TU[:, 1])
+    use_N = use_N[use_N % 1500 >= LAGS - 1]
+    weight_N = (counts_T[use_N] - counts_T[use_N].mean()) * RATE_HZ / len(use_N) / np.square(contrast_TP).mean()
+    plain_LP = np.stack([weight_N @ contrast_TP[use_N - lag] for lag in reversed(range(LAGS))])
+    assert cosine(found.map_ULHW[1:2], plain_LP[None]) > 0.98
+    np.testing.assert_allclose(
+        (found.map_ULHW[1].reshape(LAGS, -1) * plain_LP).sum() / np.square(plain_LP).sum(), 1, 0.03
+    )
+    assert np.isfinite(found.snr_U).all()
+
+
+def test_unit_of_one_half_has_a_field_without_signal_to_noise(tmp_path: Path) -> None:
+    recording = Recording(recorded(tmp_path))
+    valid_TU = recording.valid(0, 6000).copy()
+    valid_TU[100:, 1] = False  # less than a piece
+    recording.valid = lambda start, stop: valid_TU[start:stop]  # type: ignore[method-assign]
+    found = measured_fields(screen(), recording, LAGS, progress=False)
+    assert np.isnan(found.snr_U).tolist() == [False, True, False, False]
+    assert np.abs(found.map_ULHW[1]).max() > 0 and np.isfinite(found.center_U2[1]).all()
+
+
 def test_natural_clips_lie_inside_trials(tmp_path: Path) -> None:
     recording = Recording(recorded(tmp_path))
     clips = natural_clips(screen(), recording, 1499, 10)

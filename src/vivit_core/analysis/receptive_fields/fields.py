@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vivit_core.analysis.screen import BINS_AT_ONCE, Screen
+from vivit_core.data.recording.format import RecordingInfo
 from vivit_core.data.recording.reader import Recording
 from vivit_core.rf import maps as rf_maps
 from vivit_core.stimuli.noise import Noise
@@ -19,7 +22,7 @@ from vivit_core.system.terminal import track
 WHITE = 0.1  # largest correlation between neighboring pixels and successive frames of what counts as white noise
 
 
-CHUNK_BINS = 4096  # bins of a recording read at once
+PIECE_S = 4.0  # of a recording, s, at most; halves take turns at them, so that both know all parts of a session
 
 
 TOO_FEW = "signal to noise needs two halves; give at least two clips (or trials)"
@@ -36,7 +39,7 @@ class Fields:
     """
 
     map_ULHW: np.ndarray  # the linear field
-    snr_U: np.ndarray  # peak energy over chance's; 1 is chance
+    snr_U: np.ndarray  # peak energy over chance's; 1 is chance, NaN where half of the data does not have the unit
     center_U2: np.ndarray  # x, y, px
     size_U: np.ndarray  # diameter: four standard deviations of the field's envelope, px
     explained_U: np.ndarray  # share of the energy's variance that a round envelope explains
@@ -67,37 +70,21 @@ class Fields:
         )
 
 
-class Halves:
-    """A mean over samples, in two halves: half of their difference has the noise of the mean, but not its signal."""
+def mean_and_chance(sums: Sequence[Tensor], counts: Sequence[Tensor | float]) -> tuple[Tensor, Tensor]:
+    """A mean over samples in two halves, and a map of its noise alone: the halves' difference, without the signal.
 
-    def __init__(self) -> None:
-        self.sums: list[Tensor | None] = [None, None]
-        self.counts: list[Tensor | float] = [0.0, 0.0]
+    Every sample weighs the same. The difference has the mean's noise where it is taken times √(n₁ n₂) / (n₁ + n₂), half
+    of it for equal halves. It is zero where a half has no samples.
 
-    def add(self, half: int, total: Tensor, count: Tensor | float) -> None:
-        """``count`` broadcasts against ``total``, the sum over that many samples."""
-        own = self.sums[half]
-        self.sums[half] = total.clone() if own is None else own + total
-        self.counts[half] = self.counts[half] + count
-
-    @property
-    def means(self) -> tuple[Tensor, Tensor]:
-        first, second = self.sums
-        if first is None or second is None:
-            raise ValueError(TOO_FEW)
-        return first / torch.as_tensor(self.counts[0]).clamp_min(1), second / torch.as_tensor(self.counts[1]).clamp_min(
-            1
-        )
-
-    @property
-    def mean(self) -> Tensor:
-        first, second = self.means
-        return (first + second) / 2
-
-    @property
-    def chance(self) -> Tensor:
-        first, second = self.means
-        return (first - second) / 2
+    Parameters
+    ----------
+    sums : of each half.
+    counts : samples of each half; they broadcast against the sums.
+    """
+    first, second = (torch.as_tensor(count) for count in counts)
+    total = (first + second).clamp_min(1)
+    apart = sums[0] / first.clamp_min(1) - sums[1] / second.clamp_min(1)
+    return (sums[0] + sums[1]) / total, apart * ((first * second).sqrt() / total)
 
 
 class TriggeredAverage:
@@ -143,19 +130,24 @@ class TriggeredAverage:
         total_U, count_V = (sum(parts) for parts in zip(*(piece[2:] for piece in self.pieces if piece), strict=True))
         return torch.as_tensor(total_U) / torch.as_tensor(count_V).clamp_min(1)
 
-    def halves(self, power: float) -> Halves:
-        """The averages (U, L, P), divided by the stimulus' power: a pixel's covariance with all others at all lags.
+    @property
+    def known_V(self) -> Tensor:
+        """Whether both halves have bins that count."""
+        return torch.stack([piece[3] for piece in self.pieces]).amin(0) > 0
 
-        That of a white stimulus is its variance.
+    def map_and_chance(self, units: slice, power: float) -> tuple[Tensor, Tensor]:
+        """The averages of some units (U, L, P) and their noise, divided by the stimulus' power.
+
+        The power is a pixel's covariance with all others at all lags. That of a white stimulus is its variance. The
+        rate's mean is that of both halves: a half of one bin has no other response than its mean, and no noise.
         """
-        found = Halves()
-        for half, piece in enumerate(self.pieces):
-            if not piece:
-                continue
-            triggered_ULP, seen_VLP, total_U, count_V = piece
-            mean_U = total_U / count_V.clamp_min(1)
-            found.add(half, (triggered_ULP - mean_U[:, None, None] * seen_VLP) / power, count_V[:, None, None])
-        return found
+        sums, counts = [], []
+        mean_U11 = self.rate_U[units, None, None]
+        for triggered_ULP, seen_VLP, _, count_V in self.pieces:
+            of = units if len(count_V) > 1 else slice(None)
+            sums.append((triggered_ULP[units] - mean_U11 * seen_VLP[of]) / power)
+            counts.append(count_V[of, None, None])
+        return mean_and_chance(sums, counts)
 
 
 def noise_fields(screen: Screen, noise: Noise, lags: int, progress: bool = True) -> Fields:
@@ -182,17 +174,25 @@ def noise_fields(screen: Screen, noise: Noise, lags: int, progress: bool = True)
 
 
 def triggered_fields(average: TriggeredAverage, power: float, height: int) -> Fields:
-    """Fields of averages; what chance adds to energy and slopes is taken away."""
-    halves = average.halves(power)
-    map_ULHW, chance_ULHW = (rearrange(x, "u l (h w) -> u l h w", h=height) for x in (halves.mean, halves.chance))
-    pieces = list(zip(*(of_ULHW.split(rf_maps.UNITS_AT_ONCE) for of_ULHW in (map_ULHW, chance_ULHW)), strict=True))
-    return Fields.of(
-        map_ULHW,
-        np.concatenate([rf_maps.peak_over_chance(found, chance) for found, chance in pieces]),
-        torch.cat([rf_maps.energy(found) - rf_maps.energy(chance) for found, chance in pieces]),
-        torch.cat([rf_maps.structure(found) - rf_maps.structure(chance) for found, chance in pieces]),
-        map_ULHW.flatten(1).abs().amax(1) > ROUNDING * average.rate_U,
-    )
+    """Fields of averages; what chance adds to energy and slopes is taken away.
+
+    A unit that counts in one half alone has no signal to noise, and nothing is taken away from its field.
+    """
+    if not all(average.pieces):
+        raise ValueError(TOO_FEW)
+    rate_U = average.rate_U
+    found: list[tuple[Tensor, ...]] = []
+    for first in range(0, len(rate_U), rf_maps.UNITS_AT_ONCE):
+        both = average.map_and_chance(slice(first, first + rf_maps.UNITS_AT_ONCE), power)
+        map_ULHW, chance_ULHW = (rearrange(x, "u l (h w) -> u l h w", h=height) for x in both)
+        snr_U = torch.as_tensor(rf_maps.peak_over_chance(map_ULHW, chance_ULHW))
+        energy_UHW = rf_maps.energy(map_ULHW) - rf_maps.energy(chance_ULHW)
+        structure_U3HW = rf_maps.structure(map_ULHW) - rf_maps.structure(chance_ULHW)
+        found.append((map_ULHW, snr_U, energy_UHW, structure_U3HW))
+    map_ULHW, snr_U, energy_UHW, structure_U3HW = (torch.cat(parts) for parts in zip(*found, strict=True))
+    snr_U = torch.where(average.known_V, snr_U, torch.nan)
+    seen_U = map_ULHW.flatten(1).abs().amax(1) > ROUNDING * rate_U
+    return Fields.of(map_ULHW, snr_U.numpy(), energy_UHW, structure_U3HW, seen_U)
 
 
 def gradient_fields(screen: Screen, clips_BTHW: Tensor, lags: int, progress: bool = True) -> Fields:
@@ -215,7 +215,6 @@ def gradient_fields(screen: Screen, clips_BTHW: Tensor, lags: int, progress: boo
     at_once = max(1, BINS_AT_ONCE // clips_BTHW.shape[1])
     units = screen.spec.n_units
     height, width = screen.frame_size
-    halves = Halves()
     energy_UHW, structure_U3HW = torch.zeros(units, height, width), torch.zeros(units, 3, height, width)
     steps = [(piece, unit) for piece in range(-(-len(clips_BTHW) // at_once)) for unit in range(units)]
     sums_HULHW = torch.zeros(2, units, lags, height, width)
@@ -232,32 +231,48 @@ def gradient_fields(screen: Screen, clips_BTHW: Tensor, lags: int, progress: boo
         every_1KHW = rearrange(gradient_BLHW, "b l h w -> 1 (b l) h w")
         energy_UHW[unit] += rf_maps.energy(every_1KHW)[0]
         structure_U3HW[unit] += rf_maps.structure(every_1KHW)[0]
-    for half, total in enumerate(sums_HULHW):
-        halves.add(half, total, float(len(range(half, len(clips_BTHW), 2))))
+    counts = [float(len(range(half, len(clips_BTHW), 2))) for half in (0, 1)]
+    snr = []
+    for unit in range(units):  # a unit's mean takes the place of its first sum: maps of all are large
+        mean_LHW, chance_LHW = mean_and_chance(list(sums_HULHW[:, unit]), counts)
+        snr.append(rf_maps.peak_over_chance(mean_LHW[None], chance_LHW[None]))
+        sums_HULHW[0, unit] = mean_LHW
     seen_U = (energy_UHW.flatten(1).amax(1) / (len(clips_BTHW) * lags)).sqrt() > ROUNDING
-    snr_U = rf_maps.peak_over_chance(halves.mean, halves.chance)
-    return Fields.of(halves.mean, snr_U, energy_UHW, structure_U3HW, seen_U)
+    return Fields.of(sums_HULHW[0], np.concatenate(snr), energy_UHW, structure_U3HW, seen_U)
 
 
 def measured_fields(screen: Screen, recording: Recording, lags: int, progress: bool = True) -> Fields:
     """The fields that the data show, by spike-triggered average on all trials of a recording of white noise."""
     average = TriggeredAverage(lags)
-    trials = recording.info.trials
-    pieces = [
-        (max(start, at - lags + 1), min(at + CHUNK_BINS, stop))
-        for start, stop in zip(trials.start.tolist(), trials.stop.tolist(), strict=True)
-        for at in range(start, stop, CHUNK_BINS)
-    ]
     squares, pixels = 0.0, 0
-    for piece, (start, stop) in enumerate(track(pieces, f"measured {recording.recording_id}", disable=not progress)):
+    pieces = pieces_of(recording.info, lags)
+    for half, start, stop in track(pieces, f"measured {recording.recording_id}", disable=not progress):
         frames_THW = torch.as_tensor(recording.frames(start, stop).astype(np.float32).mean(0))
         stimulus_TP = screen.to_contrast(frames_THW).flatten(1)
         counts_TU = torch.as_tensor(recording.counts(start, stop).astype(np.float32))
         valid_TU = torch.as_tensor(recording.valid(start, stop)).expand(counts_TU.shape).clone()
-        average.add(piece % 2, stimulus_TP[None], counts_TU[None] * recording.info.frame_rate_hz, valid_TU[None])
+        average.add(half, stimulus_TP[None], counts_TU[None] * recording.info.frame_rate_hz, valid_TU[None])
         squares += float(stimulus_TP.square().sum(dtype=torch.float64))
         pixels += stimulus_TP.numel()
     return triggered_fields(average, squares / pixels, screen.frame_size[0])
+
+
+def pieces_of(info: RecordingInfo, lags: int) -> list[tuple[int, int, int]]:
+    """The half, first bin and end of each piece of a recording, its history of ``lags - 1`` bins included.
+
+    A trial has an even number of equal pieces, and every other trial begins with the other half. So both halves know a
+    unit that was measured in a part of the session, or in some of the trials, alone.
+    """
+    pieces = []
+    most = max(1, round(PIECE_S * info.frame_rate_hz))
+    for trial, (start, stop) in enumerate(zip(info.trials.start.tolist(), info.trials.stop.tolist(), strict=True)):
+        first = start + lags - 1  # the first bin with a whole history
+        number = 2 * math.ceil((stop - first) / (2 * most))
+        edges = np.linspace(first, stop, number + 1).round().astype(int).tolist() if stop > first else []
+        for piece, (at, end) in enumerate(pairwise(edges)):
+            if end > at:
+                pieces.append(((trial + piece) % 2, at - lags + 1, end))
+    return pieces
 
 
 def is_white(recording: Recording, pairs: int = 64) -> bool:

@@ -119,7 +119,8 @@ def plot_fields(path: Path, fields: FieldsOfRecording) -> Path:
             )
             if unit == chosen[0]:
                 axes.set_title(NAMES[method], fontsize=9)
-            axes.set_xlabel(f"SNR {own.snr_U[unit]:.3g}", fontsize=8)
+            snr = own.snr_U[unit]
+            axes.set_xlabel("SNR not known" if np.isnan(snr) else f"SNR {snr:.3g}", fontsize=8)
             course_L = time_course(own.map_ULHW[unit], peak_lag)
             row[-1].plot(lags, course_L, color=COLORS[method], lw=1.3, label=NAMES[method])
         row[0].set_ylabel(label(fields, unit), fontsize=8)
