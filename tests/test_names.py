@@ -544,8 +544,8 @@ def of_recording(folder: Path) -> list[Path]:
     return [
         plotting_rates.rates(folder / "rates.png", times_s=np.arange(30) / 100, measured_hz=RATES, predicted_hz=RATES,
                        ln_hz=None, **given),
-        evaluate_plots.rasters(folder / "rasters.png", bin_s=0.01, trials_hz=trials, predicted_hz=RATES, ln_hz=None,
-                       **given),
+        evaluate_plots.rasters(folder / "rasters.png", kind="spikes", bin_s=0.01, trials_hz=trials, predicted_hz=RATES,
+                       ln_hz=None, **given),
         evaluate_plots.averages(folder / "averages.png", bin_s=0.01, trials_hz={ODD: trials, "$": trials},
                           predicted_hz={ODD: RATES, "$": RATES}, ln_hz={}, **given),
         evaluate_plots.receptive_fields(folder / "fields.png", frame=FRAME, title=ODD, **GAUSSIANS),

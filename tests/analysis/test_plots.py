@@ -86,14 +86,18 @@ def test_distributions(tmp_path: Path, drawn: list[Figure]) -> None:
     assert axes.lines[0].get_xdata()[0] == np.median(np.append(made, -40.0))
 
 
-def test_rasters_show_each_spike_once(tmp_path: Path, drawn: list[Figure]) -> None:
-    counts = np.random.default_rng(0).poisson(0.2, (5, 90, 3)).astype(float)
+@pytest.mark.parametrize("rate_hz", [100.0, 29.97, 60.0])
+def test_rasters_show_each_spike_once(tmp_path: Path, drawn: list[Figure], rate_hz: float) -> None:
+    """Whatever the rate by which counts were multiplied, in single precision."""
+    counts = np.random.default_rng(0).poisson(0.2, (5, 90, 3)).astype(np.float32)
+    counts[3, 50:60] = np.arange(1, 11)[:, None]
     counts[2, :10] = np.nan  # not valid
     ones = np.full((90, 3), 7.0)
     path = evaluate_plots.rasters(
         tmp_path / "rasters.png",
-        bin_s=0.01,
-        trials_hz=counts * 100,
+        kind="spikes",
+        bin_s=1.0 / rate_hz,
+        trials_hz=counts * rate_hz,
         predicted_hz=ones,
         ln_hz=2 * ones,
         titles=["a", "b", "c"],
@@ -108,10 +112,14 @@ def test_rasters_show_each_spike_once(tmp_path: Path, drawn: list[Figure]) -> No
     assert [line.get_ydata()[0] for line in averages[0].lines] == [14.0, 7.0]
 
 
-def test_rasters_of_a_trace_are_shaded(tmp_path: Path, drawn: list[Figure]) -> None:
+@pytest.mark.parametrize("kind", ["spikes", "calcium"])
+def test_rasters_of_traces_and_shares_of_spikes_are_shaded(tmp_path: Path, drawn: list[Figure], kind: str) -> None:
     trials = np.random.default_rng(0).gamma(1.0, 1.0, (4, 60, 1))
+    if kind == "calcium":  # of any unit: whole numbers are no spikes
+        trials = trials.round() * 10
     path = evaluate_plots.rasters(
         tmp_path / "rasters.png",
+        kind=kind,
         bin_s=0.1,
         trials_hz=trials,
         predicted_hz=trials[0],

@@ -88,6 +88,7 @@ def draw_recording(
         extremes = list(dict.fromkeys([*reversed(order[-EXTREMES:]), *reversed(order[:EXTREMES])]))
         evaluate_plots.rasters(
             folder / f"rasters_{name}.png",
+            kind=recording.info.kind,
             bin_s=1.0 / rate_hz,
             trials_hz=most["trials"][..., extremes],
             predicted_hz=most["predicted"][:, extremes],

@@ -15,6 +15,8 @@ from vivit_core.names import short
 from vivit_core.plotting.rates import RATES_HZ, smoothed_average
 from vivit_core.plotting.style import BASELINE, FLOOR, MEASURED, TRUTH, TWIN, label_of, note_beyond, save
 
+ROUNDING = 1e-3  # of a spike; by how much a count that was a rate may differ from a whole number
+
 
 def receptive_fields(
     path: Path, *, frame: np.ndarray, mean_px: np.ndarray, std_px: np.ndarray, angle_deg: np.ndarray, title: str
@@ -111,6 +113,7 @@ def distributions(path: Path, *, panels: Mapping[str, Mapping[str, np.ndarray]])
 def rasters(
     path: Path,
     *,
+    kind: str,
     bin_s: float,
     trials_hz: np.ndarray,
     predicted_hz: np.ndarray,
@@ -122,6 +125,7 @@ def rasters(
 
     Parameters
     ----------
+    kind : the recording's: whole numbers of spikes are ticks; shares of them, and a calcium trace, are shades.
     bin_s : length of a bin.
     trials_hz : (R, T, U), NaN where not valid.
     predicted_hz, ln_hz : (T, U), means over the repeats.
@@ -144,7 +148,8 @@ def rasters(
             average.set_axis_off()
             continue
         own = np.nan_to_num(trials_hz[..., place]) * bin_s
-        if np.array_equal(own, own.round()):  # spikes; a calcium trace has no ticks
+        # Spikes that were brought to another rate may be shared by two bins; a rate's rounding is no share.
+        if kind == "spikes" and np.abs(own - own.round()).max() < ROUNDING:
             trial, time = np.nonzero(own > 0.5)
             raster.plot(times_s[time], trial, "|", color=MEASURED, ms=min(4.0, 110 / repeats), mew=0.7)
         else:
