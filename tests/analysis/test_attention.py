@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,10 @@ from vivit_core.analysis.attention.faithful import Newest, relevance_of_tokens
 from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
 from vivit_core.analysis.attention.rollout import rollout
 from vivit_core.analysis.attention.statistics import measure_attention
-from vivit_core.analysis.attention.study import plot_attention, study_attention
+from vivit_core.analysis.attention.study import plot_attention, plot_statistics, study_attention
 from vivit_core.analysis.attention.token_grid import TokenGrid
+from vivit_core.cli.tasks import attention as attention_task
+from vivit_core.data.recording.format import Trials
 from vivit_core.models.attention import rotary
 from vivit_core.models.ln import LN as LNModel
 from vivit_core.models.readouts.factorized import FactorizedReadout
@@ -559,6 +562,9 @@ def test_statistics_equal_those_of_the_maps(changes, monkeypatch):
             assert found.lag_ms[layer, head] == pytest.approx(np.abs(lags) @ expected * 1e3 * 4 / 120, rel=1e-5)
     np.testing.assert_allclose(found.profile.sum(-1), 1.0, rtol=1e-5)
     assert len(found.lags_ms) == (reach if causal else 2 * steps - 1)
+    ahead = np.abs(np.round(found.lags_ms / (1e3 * 4 / 120)))
+    even = np.full(reach, 1 / reach) if causal else (steps - ahead) / steps**2
+    np.testing.assert_allclose(found.even_profile, even, rtol=1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 8])
@@ -645,6 +651,19 @@ def test_even_heads_have_the_even_heads_numbers():
     np.testing.assert_allclose(found.to_registers, 2 / 14, rtol=1e-5)
 
 
+def test_a_recording_whose_test_trials_are_too_short_is_refused_in_a_sentence(monkeypatch):
+    trials = Trials(np.array([0]), np.array([8]), np.array(["s"]), np.array(["test"]))
+    recording = SimpleNamespace(recording_id="a", info=SimpleNamespace(trials=trials))
+    data = SimpleNamespace(recordings=[recording], evaluation_length=48, evaluation_burn_in=8)
+    trained = SimpleNamespace(model=twin(vivit()), recordings=lambda *_: data)
+    monkeypatch.setattr(attention_task, "load_trained", lambda path: trained)
+    given = {"place": None, "clips": 1, "heads": 1, "units": 1, "megabytes": 1.0}
+    with pytest.raises(ValueError, match="recording a has no test trial longer than the burn-in of 8 bins"):
+        attention_task.attention(
+            SimpleNamespace(device="cpu"), checkpoint=Path("x.ckpt"), data={}, recording=None, trial=0, **given
+        )
+
+
 def test_clips_of_different_lengths_are_refused():
     made = twin(vivit())
     with pytest.raises(ValueError, match="of one length"):
@@ -691,6 +710,26 @@ def test_what_is_drawn_are_the_weights(tmp_path, monkeypatch):
     assert np.abs(pixels[0] - pixels[1]).max() > 50 and max(x.shape[0] for x in pixels) < 400
     with pytest.raises(ValueError, match="not \\(16, 12, 16\\)"):
         plot_attention(tmp_path, maps, frames[:, 1:], frame_rate_hz=120.0)
+
+
+def test_a_clip_of_one_step_is_drawn(tmp_path):
+    of = spec(behavior=0)
+    given = clips(of, count=1, bins=4)
+    maps = extract_attention(lively(twin(vivit(modulator=None), of)), {"a": given})["a"]
+    assert maps.grid.size[0] == 4 and len(maps.grid.step_edges) == 2
+    shown = plot_attention(tmp_path, maps, given["frames"][0, 0].numpy(), frame_rate_hz=120.0)
+    assert all(path.is_file() for path, _ in shown)
+
+
+def test_the_even_line_of_an_acausal_twin_falls_with_the_lag(tmp_path, monkeypatch):
+    drawn: list[Figure] = []
+    monkeypatch.setattr("vivit_core.analysis.attention.plots.save", lambda figure, path: drawn.append(figure) or path)
+    made = twin(vivit(modulator=None, causal=False), of := spec(behavior=0))
+    found = measure_attention(made, "a", [clips(of, count=1)])
+    plot_statistics(tmp_path, found)
+    *_, even = drawn[-1].axes[0].lines
+    np.testing.assert_array_equal(even.get_ydata(), found.even_profile)
+    assert found.even_profile @ np.abs(found.lags_ms) == pytest.approx(found.uniform["lag_ms"])
 
 
 def test_tokens_of_a_halved_map_cover_the_frame(tmp_path):

@@ -22,7 +22,7 @@ from vivit_core.analysis.bootstrap import Sums, draws, enough_pieces, interval, 
 from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
-from vivit_core.analysis.compare.section import report_section
+from vivit_core.analysis.compare.section import report_section, with_interval
 from vivit_core.cli.tasks import compare as compare_task
 from vivit_core.cli.tasks.compare import names_of
 from vivit_core.data.recording.format import Trials
@@ -334,6 +334,13 @@ def test_an_infinite_resampling_leaves_a_unit_its_other_bound() -> None:
     for unit in range(3):
         assert [low_U[unit], high_U[unit]] == pytest.approx(interval(drawn_RU[:, unit]))
     assert low_U[1] == -np.inf and 1 < high_U[1] < 3 and high_U[2] == np.inf
+
+
+def test_an_interval_in_words_keeps_the_bound_that_is_known() -> None:
+    assert with_interval(0.5, [0.1, 0.7]) == "0.500 [0.100, 0.700]"
+    assert with_interval(0.5, [0.1, None]) == "0.500 [0.100, ∞]"
+    assert with_interval(0.5, [None, 0.7]) == "0.500 [−∞, 0.700]"
+    assert with_interval(0.5, [None, None]) == "0.500" and with_interval(None, [None, None]) == "–"
 
 
 def test_units_without_a_spike_are_compared_to_the_end(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from test_evaluate import BURN_IN, SHOWN, TRIAL, PixelTwin, arrays, module_of, r
 
 from vivit_core.analysis import bootstrap
 from vivit_core.analysis.evaluate.numbers import repeats
-from vivit_core.analysis.evaluate.responses import rates_of
+from vivit_core.analysis.evaluate.responses import clip_of, rates_of
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.predict import Predictions
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.report.explore import MOST_REPEATS, Series, plain_series
 from vivit_core.system.tables import read_table
 
 GAINS = [0.4, 0.5, 0.6, 0.7]
@@ -90,6 +91,14 @@ def test_without_repeats_the_first_trial_stands_in(tmp_path: Path) -> None:
         assert str(file["hand/stimulus"]) == "" and int(file["hand/repeats"]) == 1 and "hand/ln" not in file.files
         assert file["hand/counts"].shape == (1, TRIAL - BURN_IN, 4)
         assert np.isnan(file["hand/window"][:, 2:]).all()
+
+
+def test_the_page_says_how_many_of_the_repeats_are_drawn() -> None:
+    recording, found = shown_in_turn([3] * (MOST_REPEATS + 20))
+    kept, _ = rates_of(recording, found, "test")
+    clip = clip_of({f"r/{name}": value for name, value in kept.items()}, "r", {("twin", "twin"): kept["predicted"]})
+    told = plain_series(Series("rates", {"r": clip}), ["r"] * 2, ["r"])["clips"][0]
+    assert (told["repeats"], told["of"]) == (MOST_REPEATS, MOST_REPEATS + 20)
 
 
 def shown_in_turn(lengths: list[int], kind: str = "spikes") -> tuple[Any, Predictions]:

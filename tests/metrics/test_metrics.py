@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import tracemalloc
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -21,7 +22,7 @@ from vivit_core.metrics.base import UnitMetric
 from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.correlation import pearson
 from vivit_core.metrics.oracle import share_of_oracle
-from vivit_core.metrics.repeats import Repeats, repeat_scores
+from vivit_core.metrics.repeats import UNITS_AT_ONCE, Repeats, repeat_scores
 from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.metrics.unit_scores import METRICS, Scorer, all_metrics
 from vivit_core.models.likelihoods.poisson import Poisson
@@ -323,6 +324,21 @@ def test_repeat_scores_with_unequal_repeats_and_masked_bins(seed):
     for u in range(3):
         for got, expected in zip((x[u] for x in scores[:4]), repeat_reference(stimuli, u), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_repeats_of_many_units_take_the_memory_of_some():
+    rng = np.random.default_rng(0)
+    units = 10 * UNITS_AT_ONCE + 2
+    rate = rng.random((4, 50, units), np.float32)
+    one = Repeats(rate, rng.poisson(rate).astype(np.float32), rng.random(rate.shape) > 0.1)
+    tracemalloc.start()
+    scores = repeat_scores([one])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 100 * rate.size / units * UNITS_AT_ONCE
+    for unit in (0, UNITS_AT_ONCE, units - 1):
+        alone = repeat_scores([Repeats(*(x[..., unit : unit + 1] for x in one))])
+        np.testing.assert_allclose([x[unit] for x in scores], np.concatenate(alone), rtol=1e-9)
 
 
 def test_signal_power_is_unbiased_and_the_truth_has_normalized_correlation_one():

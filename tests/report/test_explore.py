@@ -46,7 +46,7 @@ def series_of(units: int, bins: int, repeats: int, seed: int = 0) -> tuple[Serie
     rates_TU[3] = np.nan
     counts = rng.poisson(0.3, (repeats, bins, units)).astype(float)
     traces = {("measured", "measured"): rates_TU, ("twin", "twin"): rates_TU / 3}
-    clip = Clip(0.01, "film", traces, rates_TU / 9, counts)
+    clip = Clip(0.01, "film", traces, rates_TU / 9, counts, repeats)
     return Series("rates", {"r": clip}), rates_TU, counts
 
 
@@ -76,7 +76,7 @@ def test_a_calcium_signal_keeps_its_shape():
     series, _, counts = series_of(1, 20, 4)
     clip = series.clips["r"]
     signal = counts * 77.7
-    told = explore.plain_series(Series("x", {"r": Clip(0.01, "film", clip.traces, None, signal)}), ["r"], ["r"])
+    told = explore.plain_series(Series("x", {"r": Clip(0.01, "film", clip.traces, None, signal, 4)}), ["r"], ["r"])
     _, back = unpacked(told["clips"][0], told["data"][0])
     np.testing.assert_allclose(back, signal[..., 0], atol=signal.max() / 30 + 1e-9)
 
@@ -99,7 +99,7 @@ def test_a_page_stays_small_however_many_units_there_are(units):
     trace = np.broadcast_to(np.linspace(0, 9, 1200)[:, None], (1200, units))
     counts = np.broadcast_to(np.float16(1), (60, 1200, units))
     traces = {("measured", "measured"): trace, ("twin", "twin"): trace, ("LN", "ln"): trace}
-    told = explore.plain_series(Series("x", {"r": Clip(0.01, "film", traces, trace, counts)}), ["r"] * units, ["r"])
+    told = explore.plain_series(Series("x", {"r": Clip(0.01, "film", traces, trace, counts, 60)}), ["r"] * units, ["r"])
     assert sum(len(data[2]) for data in told["data"] if data) <= 1.4 * explore.SERIES_BYTES
     clip = told["clips"][0]
     assert clip["bins"] >= explore.FEWEST_BINS and clip["bins"] * clip["bin_s"] == pytest.approx(12, abs=0.2)
@@ -113,7 +113,7 @@ def test_however_large_a_page_a_repeat_is_drawn(units, repeats):
     """Of three rates and a standard error; a page whose models are so many that it has no room says so itself."""
     trace = np.ones((600, units))
     traces = {(name, "twin"): trace for name in ("measured", "twin", "LN")}
-    clip = Clip(0.01, "film", traces, trace if repeats > 1 else None, np.ones((repeats, 600, units)))
+    clip = Clip(0.01, "film", traces, trace if repeats > 1 else None, np.ones((repeats, 600, units)), repeats)
     told = explore.plain_series(Series("x", {"r": clip}), ["r"] * units, ["r"])
     assert told["clips"][0]["repeats"] >= 1
     assert sum(len(data[2]) for data in told["data"] if data) <= 1.4 * explore.SERIES_BYTES

@@ -15,6 +15,9 @@ the bias of dividing by the square root of a noisy signal power, about ⅜ / REL
 """
 
 
+UNITS_AT_ONCE = 64  # whose repeats are copied to float64 together; a score takes some ten copies of them
+
+
 class Repeats(NamedTuple):
     """The trials of one repeated stimulus, each (R, T, U)."""
 
@@ -68,6 +71,14 @@ def repeat_scores(stimuli: Sequence[Repeats]) -> RepeatScores:
     """
     if not stimuli:
         raise ValueError("no repeated stimulus to score; give at least one")
+    units = np.shape(stimuli[0].counts)[-1]
+    some = [slice(first, first + UNITS_AT_ONCE) for first in range(0, max(units, 1), UNITS_AT_ONCE)]
+    found = [_scores([Repeats(*(np.asarray(x)[..., own] for x in s)) for s in stimuli]) for own in some]
+    return RepeatScores(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def _scores(stimuli: Sequence[Repeats]) -> RepeatScores:
+    """Scores of some units."""
     n, mean, spread, predicted = (
         np.concatenate(rows) for rows in zip(*(_over_repeats(s) for s in stimuli), strict=True)
     )

@@ -80,7 +80,8 @@ class Clip:
     about : what was shown, in words.
     traces : name and role -> rates (T, U), Hz, NaN where not known; the first one has the error.
     error_TU : standard error of the first trace; None: none.
-    counts_RTU : what was measured in each repeat.
+    counts_RTU : what was measured in each repeat that was kept.
+    repeats : how many there were.
     """
 
     bin_s: float
@@ -88,6 +89,7 @@ class Clip:
     traces: Mapping[tuple[str, str], np.ndarray]
     error_TU: np.ndarray | None
     counts_RTU: np.ndarray
+    repeats: int
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,7 @@ def plain_series(series: Series, groups: Sequence[str], names: Sequence[str]) ->
                 "bin_s": digits(clip.bin_s * join),
                 "bins": len(traces[0]),
                 "repeats": repeats,
-                "of": len(clip.counts_RTU),
+                "of": clip.repeats,
                 "about": page_text(clip.about),
                 "traces": [[page_text(title), role] for title, role in clip.traces],
                 "error": clip.error_TU is not None,

@@ -111,9 +111,9 @@ def heads(
     return save(figure, path)
 
 
-def lags(path: Path, *, lags_ms: np.ndarray, profile_LhT: np.ndarray) -> Path:
-    """Attention by lag: a panel for each temporal block, a line for each head."""
-    layers, number, steps = profile_LhT.shape
+def lags(path: Path, *, lags_ms: np.ndarray, profile_LhT: np.ndarray, even_T: np.ndarray) -> Path:
+    """Attention by lag: a panel for each temporal block, a line for each head, and one for even attention."""
+    layers, number, _ = profile_LhT.shape
     columns = min(layers, 4)
     rows = math.ceil(layers / columns)
     figure = Figure(figsize=(max(5.5, 2.9 * columns), 2.5 * rows + 0.7), layout="constrained")
@@ -123,9 +123,9 @@ def lags(path: Path, *, lags_ms: np.ndarray, profile_LhT: np.ndarray) -> Path:
             axes.plot(
                 lags_ms, profile_LhT[layer, head], color=f"C{head % 10}", lw=1.3, label=f"head {head}", marker="."
             )
-        axes.axhline(1.0 / steps, **EVEN, label="even")
+        axes.plot(lags_ms, even_T, **EVEN, label="even")
         axes.set_title(f"temporal block {layer}", fontsize=10)
-    panels[0].set(ylim=(0, 1.05 * float(profile_LhT.max())))
+    panels[0].set(ylim=(0, 1.05 * float(max(profile_LhT.max(), even_T.max()))))
     for axes in panels[layers:]:
         axes.set_visible(False)
     for axes in panels[max(0, layers - columns) : layers]:
@@ -334,7 +334,8 @@ def film(
     shown = np.unique(np.linspace(ends[0], frames - 1, min(FILM_FRAMES, frames - int(ends[0]))).round().astype(int))
     collapsed = [relevance.sum(0) * height * width for relevance in relevance_TFHW]
     in_time = [relevance.sum((1, 2)) for relevance in relevance_TFHW]
-    most, most_in_time = max(float(c.max()) for c in collapsed), max(float(p.max()) for p in in_time[1:])
+    # The first output has one step to look at, so all of its relevance; what follows sets the scale.
+    most, most_in_time = max(float(c.max()) for c in collapsed), max(float(p.max()) for p in in_time[1:] or in_time)
     wide, high = panel_size(height, width, 3.6, 3.0)
     figure = Figure(figsize=(wide + 3.4, max(2.3, high + 0.7)), dpi=80, layout="constrained")
     canvas = FigureCanvasAgg(figure)

@@ -35,6 +35,7 @@ class AttentionStatistics:
     lag_ms : (L, h), of temporal or joint blocks, mean distance in time, weighted by attention.
     lags_ms : (lags,) how far back the steps lie; negative where they lie ahead, which only an acausal model sees.
     profile : (L, h, lags) attention by lag; sums to one.
+    even_profile : (lags,) the same of a head that attends evenly to all that it may see; zeros where none is over time.
     uniform : what a head that attends evenly to all that it may see would have, of the kinds of block that there are:
         ``spatial_entropy_bits``, ``temporal_entropy_bits``, ``joint_entropy_bits``, ``distance_px``, ``lag_ms``.
     degrees_per_pixel : of the recording, where known.
@@ -47,6 +48,7 @@ class AttentionStatistics:
     lag_ms: np.ndarray
     lags_ms: np.ndarray
     profile: np.ndarray
+    even_profile: np.ndarray
     uniform: dict[str, float]
     degrees_per_pixel: float | None
 
@@ -171,6 +173,7 @@ def measure_attention(twin: Twin, recording_id: str, clips: Iterable[Clips]) -> 
         lag_ms=profile @ np.abs(back) * step_ms,
         lags_ms=back * step_ms,
         profile=profile,
+        even_profile=np.zeros(len(lags)) if even_profile is None else even_profile,
         uniform={name: float(value) for name, value in uniform.items() if value is not None},
         degrees_per_pixel=spec.degrees_per_pixel,
     )

@@ -158,7 +158,12 @@ def plot_statistics(folder: Path, statistics: AttentionStatistics) -> Drawn:
     )
     drawn = [(path, f"Each head (a point) and their mean (line), over {statistics.clips} test clips.")]
     if statistics.profile.size:
-        path = pictures.lags(folder / "attention_lags.png", lags_ms=statistics.lags_ms, profile_LhT=statistics.profile)
+        path = pictures.lags(
+            folder / "attention_lags.png",
+            lags_ms=statistics.lags_ms,
+            profile_LhT=statistics.profile,
+            even_T=statistics.even_profile,
+        )
         drawn.append((path, "How far back each head of the blocks over time looks."))
     return drawn
 

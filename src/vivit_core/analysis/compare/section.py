@@ -12,6 +12,7 @@ from vivit_core.analysis import bootstrap
 from vivit_core.analysis.bootstrap import intervals
 from vivit_core.analysis.compare import plots as compare_plots
 from vivit_core.analysis.evaluate.responses import clip_of
+from vivit_core.analysis.evaluate.section import between
 from vivit_core.analysis.explore import columns_of
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
@@ -217,6 +218,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
 
 
 def with_interval(value: float | None, bounds: Sequence[float | None]) -> str:
-    if value is None or bounds[0] is None:
-        return "–" if value is None else f"{value:.3f}"
-    return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+    if value is None:
+        return "–"
+    interval = between(bounds, ", ")
+    return f"{value:.3f}" if interval is None else f"{value:.3f} [{interval}]"

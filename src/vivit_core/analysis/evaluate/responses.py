@@ -105,6 +105,7 @@ def clip_of(arrays: Mapping[str, np.ndarray], recording_id: str, models: Mapping
         {("measured", "measured"): arrays[f"{key}/measured"], **models},
         arrays[f"{key}/error"] if repeats > 1 else None,
         arrays[f"{key}/counts"],
+        repeats,
     )
 
 

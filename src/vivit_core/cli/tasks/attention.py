@@ -71,6 +71,11 @@ def attention(
 
     start, stop = int(trials.start[trial]), int(trials.stop[trial])
     windows = evaluation_windows(trials, "test", length, recordings.evaluation_burn_in)
+    if not windows:
+        raise ValueError(
+            f"recording {name} has no test trial longer than the burn-in of {recordings.evaluation_burn_in} bins "
+            "(trials/split); choose another with recording=…, or set a shorter data.evaluation_burn_in"
+        )
     longest = max(window.stop - window.start for window in windows)
     windows = [window for window in windows if window.stop - window.start == longest]
     number = min(clips, len(windows))
