@@ -426,6 +426,20 @@ def test_what_cannot_be_compared_is_refused(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"recording hand: the test data of a and of b differ"):
         run([a, contender("b", changed)], tmp_path)
 
+    with pytest.raises(ValueError, match=r"the val data of a and of b differ"):
+        made = arrays()
+        made["counts"][SPLITS.index("val") * TRIAL + BURN_IN :][:9] += 1
+        run([a, contender("b", write_recording(tmp_path / "val.h5", **made))], tmp_path, split="val")
+
+    few = contender("b", path)
+    few.datamodule = module_of(path, clip_length=BURN_IN + 6, burn_in=BURN_IN, most_trials=1)
+    with pytest.raises(ValueError, match=r"a leaves out 0 of its test trials and b \d+; .* data.most_trials=null"):
+        run([a, few], tmp_path)
+    slow = contender("b", path)
+    slow.datamodule = module_of(path, clip_length=BURN_IN + 6, burn_in=BURN_IN, frame_rate_hz=25.0)
+    with pytest.raises(ValueError, match=r"a sees it at 50 Hz and b at 25, .* data.frame_rate_hz"):
+        run([a, slow], tmp_path)
+
     other = write_recording(tmp_path / "other.h5", **{**arrays(), "recording_id": "foot"})
     with pytest.raises(ValueError, match=r"share no recording.*a: hand; b: foot"):
         run([a, contender("b", other)], tmp_path)

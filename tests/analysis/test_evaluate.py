@@ -102,6 +102,7 @@ def module_of(
     behavior: Sequence[str] = (),
     more: Sequence[Path] = (),
     most_trials: int | None = None,
+    frame_rate_hz: float | None = None,
 ) -> RecordingsDataModule:
     data = RecordingsDataModule(
         recordings=[str(path), *map(str, more)],
@@ -116,7 +117,7 @@ def module_of(
         weighting="units",
         num_workers=0,
         seed=0,
-        **(PLAIN | {"most_trials": most_trials}),
+        **(PLAIN | {"most_trials": most_trials, "frame_rate_hz": frame_rate_hz}),
     )
     data.configure(batch_size=3)
     data.setup()

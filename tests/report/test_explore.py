@@ -108,6 +108,22 @@ def test_a_page_stays_small_however_many_units_there_are(units):
         assert clip["bins"] == explore.MOST_BINS and clip["repeats"] == explore.MOST_REPEATS
 
 
+@pytest.mark.parametrize("units", [50, 500, 2000])
+def test_pictures_of_fields_stay_small_however_many_units_there_are(units, monkeypatch):
+    monkeypatch.setattr(explore, "IMAGES_BYTES", 300_000)
+    rng = np.random.default_rng(0)
+    pictures = [*rng.uniform(-1, 1, (units, 40, 40)), None]
+    told = explore.plain_images(Images("Field", pictures))
+    drawn = [png for png in told["pngs"] if png]
+    assert sum(map(len, drawn)) <= 1.4 * explore.IMAGES_BYTES
+    left_out = told["pngs"].count("")
+    assert told["pngs"][-1] is None and len(drawn) + left_out == units
+    assert (left_out == 0) == (units <= 500) and told["pngs"][0] and told["pngs"][-2]
+    assert len(drawn) > 400 or units == 50
+    if units == 50:
+        assert drawn[0] == explore.png_of(explore.signed(explore.smaller(pictures[0], explore.MOST_PX)))
+
+
 @pytest.mark.parametrize(("units", "repeats"), [(833, 1), (3750, 10)])
 def test_however_large_a_page_a_repeat_is_drawn(units, repeats):
     """Of three rates and a standard error; a page whose models are so many that it has no room says so itself."""
@@ -194,9 +210,9 @@ def test_the_policy_names_the_pages_one_script(tmp_path: Path):
 def test_a_picture_is_made_smaller_by_means() -> None:
     """Stripes of one pixel become gray; every other pixel would show one of both."""
     stripes = np.tile([0.0, 1.0], (70, 35))
-    found = explore.smaller(stripes)
+    found = explore.smaller(stripes, explore.MOST_PX)
     assert found.shape == (24, 24) and max(found.shape) <= explore.MOST_PX
     np.testing.assert_allclose(found[:, ::2][:, :-1], 1 / 3)
     np.testing.assert_allclose(found[1, 2], stripes[3:6, 6:9].mean())
     np.testing.assert_allclose(found[-1, -1], stripes[69:, 69:].mean())
-    assert explore.smaller(stripes[:, :20][:32]).shape == (32, 20)
+    assert explore.smaller(stripes[:, :20][:32], explore.MOST_PX).shape == (32, 20)

@@ -272,9 +272,21 @@ class ResampledRecording(Recording):
         return summed.astype(np.float32)
 
     def context_weights(self) -> ContextWeights | None:
-        """Where the units' contexts lie at some moments, in bins of the model; None where nobody knows it."""
+        """Where the units' contexts lie at some moments, in bins of the model; None where nobody knows it. Moments of
+        trials that are not used (``most_trials``) are left out."""
         found = super().context_weights()
-        return None if found is None else replace(found, bins_M=self.clock.holding(found.bins_M))
+        if found is None:
+            return None
+        bins_M, trials = self.clock.holding(found.bins_M), self.info.trials
+        trial_M = np.searchsorted(trials.start, bins_M, side="right") - 1
+        used_M = (trial_M >= 0) & (bins_M < trials.stop[trial_M])
+        return replace(
+            found,
+            bins_M=bins_M[used_M],
+            weights_UMRC=found.weights_UMRC[:, used_M],
+            shares_UMRC=found.shares_UMRC[:, used_M],
+            lag_shares_UML=found.lag_shares_UML[:, used_M],
+        )
 
     def _span(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Begin and end of each bin, in q-ths of the file's bins, and the range of the file that holds them."""

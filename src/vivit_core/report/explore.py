@@ -5,8 +5,8 @@ An :class:`Explorer` is plain data. The page holds it as JSON beside its section
 pictures tell the same. Explorers of one ``key`` on a page are shown as one, joined by their rows' groups and names: so
 a tuning, which is made later, adds its columns and curves to the units that an evaluation has listed.
 
-How much an explorer holds is bounded: ``SERIES_BYTES`` of rates over time, whatever the number of units. A page may
-have two with such, of an evaluation and of a comparison.
+How much an explorer holds is bounded: ``SERIES_BYTES`` of rates over time, and ``IMAGES_BYTES`` of each panel's
+pictures, whatever the number of units. A page may have two with rates, of an evaluation and of a comparison.
 
 Shape letters: T bins, R repeats, U rows (units), X places of a curve, H W pixels.
 """
@@ -33,7 +33,9 @@ MOST_BINS, FEWEST_BINS = 600, 100  # of a row's rates
 MOST_REPEATS = 40
 LEVELS = 15  # of a count in a raster, four bits
 UNKNOWN = 2**16 - 1  # in place of a rate that is not known
-MOST_PX = 32  # sides of a small picture
+MOST_PX, FEWEST_PX = 32, 12  # sides of a small picture
+IMAGES_BYTES = 3_000_000  # of a panel's pictures; a third more as the page's text
+PNG_BYTES, PIXEL_BYTES = 120, 2.5  # of a small picture of noise, which is the largest
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ class Curves:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A small picture of each row, (H, W) from −1 to 1 where the row has one; at most ``MOST_PX`` a side are kept."""
+    """A small picture of each row, (H, W) from −1 to 1 where the row has one; at most ``MOST_PX`` a side are kept, and
+    of many rows fewer (:func:`plain_images`)."""
 
     title: str
     pictures: Sequence[np.ndarray | None]
@@ -256,7 +259,24 @@ def plain_panel(panel: Panel, groups: Sequence[str], names: Sequence[str]) -> di
             "values": [[digits(v, 4) for v in curve] for curve in panel.values_UX.tolist()],
             "logarithmic": panel.logarithmic,
         }
-    return told | {"pngs": [None if p is None else png_of(signed(smaller(p))) for p in panel.pictures]}
+    return told | plain_images(panel)
+
+
+def plain_images(images: Images) -> dict[str, Any]:
+    """Pictures in few bytes: with fewer pixels where there are many. Of very many rows only some, evenly chosen, have
+    theirs; an empty word stands in for what is left out, and None where there is no picture."""
+    rows = [row for row, picture in enumerate(images.pictures) if picture is not None]
+    kept = min(len(rows), int(IMAGES_BYTES / (PNG_BYTES + FEWEST_PX**2 * PIXEL_BYTES)))
+    room = IMAGES_BYTES / max(1, kept) - PNG_BYTES
+    side = min(MOST_PX, max(FEWEST_PX, math.isqrt(int(room / PIXEL_BYTES))))
+    keep = {rows[place] for place in np.linspace(0, len(rows) - 1, kept).round().astype(int).tolist()}
+
+    def told(row: int, picture: np.ndarray | None) -> str | None:
+        if picture is None:
+            return None
+        return png_of(signed(smaller(picture, side))) if row in keep else ""
+
+    return {"pngs": [told(row, picture) for row, picture in enumerate(images.pictures)]}
 
 
 def plain_series(series: Series, groups: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
@@ -333,9 +353,9 @@ def packed(traces: Sequence[np.ndarray], counts_RT: np.ndarray) -> list[Any]:
     return [digits(top), digits(float(LEVELS) if whole else most), base64.b64encode(content).decode("ascii")]
 
 
-def smaller(picture: np.ndarray) -> np.ndarray:
-    """At most ``MOST_PX`` a side: means over squares of pixels, those at the far edges over what is there of them."""
-    step = max(1, math.ceil(max(picture.shape) / MOST_PX))
+def smaller(picture: np.ndarray, side: int) -> np.ndarray:
+    """At most so many pixels a side: means over squares, those at the far edges over what is there of them."""
+    step = max(1, math.ceil(max(picture.shape) / side))
     if step == 1:
         return picture
     rows, columns = (np.arange(0, side, step) for side in picture.shape)

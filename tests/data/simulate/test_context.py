@@ -165,6 +165,18 @@ def test_moments_at_another_rate_are_in_its_bins(path: Path) -> None:
     assert np.allclose(half.truth("rate_local", 0, 120).sum(0), total, rtol=1e-4)
 
 
+def test_moments_of_trials_that_are_not_used_are_left_out(path: Path) -> None:
+    whole, few = Recording(path), ResampledRecording(path, most_trials=1)
+    moments, left = whole.context_weights(), few.context_weights()
+    assert moments is not None and left is not None
+    trials = few.info.trials
+    used_M = np.array([((trials.start <= now) & (now < trials.stop)).any() for now in moments.bins_M])
+    assert 0 < used_M.sum() < len(used_M)
+    np.testing.assert_array_equal(left.bins_M, moments.bins_M[used_M])
+    np.testing.assert_array_equal(left.weights_UMRC, moments.weights_UMRC[:, used_M])
+    np.testing.assert_array_equal(left.lag_shares_UML, moments.lag_shares_UML[:, used_M])
+
+
 def test_pixels_under_a_large_weight_change_the_signal_more() -> None:
     """A patch of the surround is blanked: where it is like the center, the suppression falls, elsewhere it does not."""
     cells = Cells.over((36, 64), RATE_HZ)

@@ -19,7 +19,15 @@ from vivit_core.analysis.bootstrap import (
     resampled,
 )
 from vivit_core.analysis.compare.cost import cost_of, device_name
-from vivit_core.analysis.compare.numbers import Contender, left_out, scores_of_pieces, shared_units, sums_of, with_bins
+from vivit_core.analysis.compare.numbers import (
+    Contender,
+    left_out,
+    refuse_other_views,
+    scores_of_pieces,
+    shared_units,
+    sums_of,
+    with_bins,
+)
 from vivit_core.analysis.compare.section import draw, responses_of_all, write_units
 from vivit_core.analysis.evaluate.evaluate import methods
 from vivit_core.analysis.evaluate.numbers import without_nan
@@ -82,9 +90,10 @@ def compare(
         raise ValueError(f"piece_s={piece_s:g} s: a piece has a length")
     burn_in = max(contender.datamodule.evaluation_burn_in for contender in contenders)
     judge, shared = contenders[0].model, shared_units(contenders)
+    refuse_other_views(contenders, shared, split)
     made = {c.name: sums_of(c, judge, shared, burn_in, split, piece_s, device, progress) for c in contenders}
     found, rates = {name: sums for name, (sums, _) in made.items()}, {name: own for name, (_, own) in made.items()}
-    shared = {rid: shared[rid] for rid in with_bins(found)}
+    shared = {rid: shared[rid] for rid in with_bins(found, split)}
     metrics = [metric.name for metric in all_metrics()]
     scores = {
         name: {rid: scores_of_pieces(own[rid].scorer, own[rid].sums_KSU) for rid in shared}

@@ -85,6 +85,32 @@ def left_out(contenders: Sequence[Contender], shared: Mapping[str, Sequence[str]
     return {"recordings": len(known) - len(shared), "units": units}
 
 
+def refuse_other_views(contenders: Sequence[Contender], shared: Collection[str], split: Split) -> None:
+    """Refuse models that see a shared recording at other rates, or other trials of it.
+
+    Raises
+    ------
+    ValueError
+        Says which setting differs.
+    """
+    first, *others = contenders
+    views = {c.name: {view.info.recording_id: view for view in c.datamodule.recordings} for c in contenders}
+    for rid, other in ((rid, other) for rid in shared for other in others):
+        one, two = views[first.name][rid], views[other.name][rid]
+        rates_hz = one.info.frame_rate_hz, two.info.frame_rate_hz
+        if rates_hz[0] != rates_hz[1]:
+            raise ValueError(
+                f"recording {rid}: {first.name} sees it at {rates_hz[0]:g} Hz and {other.name} at {rates_hz[1]:g}, so "
+                "they have no bins in common; compare models of one data.frame_rate_hz"
+            )
+        left_out = one.trials_left_out(split), two.trials_left_out(split)
+        if left_out[0] != left_out[1]:
+            raise ValueError(
+                f"recording {rid}: {first.name} leaves out {left_out[0]} of its {split} trials and {other.name} "
+                f"{left_out[1]}; give both the same with data.most_trials=null, or another number"
+            )
+
+
 def sums_of(
     contender: Contender,
     judge: Predictor,
@@ -138,7 +164,7 @@ def sums_of(
     return sums, rates
 
 
-def with_bins(found: Mapping[str, Mapping[str, Sums]]) -> list[str]:
+def with_bins(found: Mapping[str, Mapping[str, Sums]], split: Split) -> list[str]:
     """The recordings of which every model has predicted a bin after the longest burn-in.
 
     Raises
@@ -153,7 +179,7 @@ def with_bins(found: Mapping[str, Mapping[str, Sums]]) -> list[str]:
         for name, own in others:
             if not np.array_equal(measured, own[rid].sums_KSU[:, DATA]):
                 raise ValueError(
-                    f"recording {rid}: the test data of {first[0]} and of {name} differ, though they have one name; "
+                    f"recording {rid}: the {split} data of {first[0]} and of {name} differ, though they have one name; "
                     "give both the same files with data.recordings=[…]"
                 )
     # Else the longest burn-in, or responses/valid, leaves no bin.

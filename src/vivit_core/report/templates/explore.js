@@ -753,6 +753,7 @@
 
   function drawImages({ panel, own }) {
     const png = panel.pngs[own];
+    if (png === "") return h("p", { class: "x-note" }, "This page holds the pictures of other units alone, so that it stays small; the task's files have all.");
     return png ? h("div", {}, h("img", { src: png, alt: panel.title, class: "x-map" })) : null;
   }
 
