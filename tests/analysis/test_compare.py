@@ -405,6 +405,53 @@ def test_recordings_without_a_bin_are_counted(path: Path, tmp_path: Path) -> Non
     assert any("no trial is longer than the burn-in" in words for words in section.text)
 
 
+def test_recordings_that_not_all_models_know_are_left_out_and_counted(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those with the same unit ids too, which a model that lacks them would take for its own."""
+    foot = write_recording(tmp_path / "foot.h5", **{**arrays(), "recording_id": "foot"})
+    data = {name: module_of(path, more=more) for name, more in (("a", [foot]), ("b", [foot]))}
+    specs = {"a": data["a"].specs, "b": data["a"].specs[:1]}
+    said: dict[str, Any] = {}
+
+    def trained(file: Path) -> Any:
+        model: Any = PixelTwin(specs[file.stem][0], GAINS[file.stem])
+        model.specs |= {spec.recording_id: spec for spec in specs[file.stem]}
+
+        def recordings(context: Any, node: Any, described: bool, leave_out: Any) -> Any:
+            data[file.stem].configure(specs=specs[file.stem], leave_out=leave_out)
+            data[file.stem].setup()
+            return data[file.stem]
+
+        return SimpleNamespace(path=file, model=model, recordings=recordings)
+
+    def compared(contenders: Any, **given: Any) -> dict[str, Any]:
+        said.update(run(contenders, tmp_path / "out"))
+        return said
+
+    monkeypatch.setattr(compare_task, "load_trained", trained)
+    monkeypatch.setattr(compare_task, "compare_contenders", compared)
+    monkeypatch.setattr(compare_task, "report_section", lambda *_: None)
+    context: Any = SimpleNamespace(
+        describe=lambda: None,
+        announce=lambda *_: None,
+        device="cpu",
+        seed=0,
+        command_line="",
+        run=SimpleNamespace(path=tmp_path),
+    )
+    compare_task.compare(
+        context,
+        checkpoints=[Path("a.ckpt"), Path("b.ckpt")],
+        data={},
+        names=None,
+        split="test",
+        resamples=2,
+        piece_s=1.0,
+    )
+    assert list(said["recordings"]) == ["hand"] and said["left_out"] == {"recordings": 1, "units": 0}
+
+
 def with_short_recording(name: str, path: Path, tmp_path: Path) -> Contender:
     """A model of two recordings, whose second has no trial longer than the burn-in."""
     data = module_of(path, more=[short_recording(tmp_path / f"{name}.h5")])

@@ -3,7 +3,7 @@ checkpoint go this one way."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,9 @@ class Trained:
         """The LN model that the twin is compared with; None where the checkpoint holds none."""
         return baseline_in(self.path, self.content)
 
-    def recordings(self, context: RunContext, data: Data, described: bool = True) -> RecordingsDataModule:
+    def recordings(
+        self, context: RunContext, data: Data, described: bool = True, leave_out: Collection[str] = ()
+    ) -> RecordingsDataModule:
         """The recordings that the model is to be shown: the training's, or those that this command chooses. They are
         ready to be read.
 
@@ -59,6 +61,7 @@ class Trained:
         context : the run, which reads by its device's budget.
         data : the data node of this command.
         described : write into the run folder what is done there, and with these recordings.
+        leave_out : ids of recordings that it is not shown, though a file of them is named.
 
         Raises
         ------
@@ -69,7 +72,9 @@ class Trained:
         if described:
             context.with_settings(data=chosen).describe()
         datamodule = make_datamodule(chosen)
-        datamodule.configure(batch_size=context.budget.batch_size, specs=list(self.model.specs.values()))
+        datamodule.configure(
+            batch_size=context.budget.batch_size, specs=list(self.model.specs.values()), leave_out=leave_out
+        )
         datamodule.prepare_data()
         datamodule.setup()
         return datamodule

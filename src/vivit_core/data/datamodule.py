@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,7 +20,7 @@ from vivit_core.data.checks import check_responses, check_start, check_trials, s
 from vivit_core.data.clips import Some, TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationLoader, TrainingLoader
 from vivit_core.data.paths import inside, named
-from vivit_core.data.prepare import for_training, for_twin, refuse_twice, seen_behavior
+from vivit_core.data.prepare import for_training, for_twin, refuse_twice, seen_behavior, without
 from vivit_core.data.recording.format import RecordingInfo, Trials, Verify
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recordings
@@ -166,10 +166,10 @@ class RecordingsDataModule:
         self.batch_size, self._pin_memory = 16, False
         self._batches_per_epoch: int | None = None
         self._known: dict[str, RecordingSpec] | None = None
+        self._leave_out, self.left_out = frozenset[str](), list[str]()
         self._next_sample = 0  # where training continues
         self._training: TrainingLoader | None = None
-        self.recordings: list[ResampledRecording] = []
-        self.specs: list[RecordingSpec] = []
+        self.recordings, self.specs = list[ResampledRecording](), list[RecordingSpec]()
 
     def configure(
         self,
@@ -178,6 +178,7 @@ class RecordingsDataModule:
         batches_per_epoch: int | None = None,
         specs: Sequence[RecordingSpec] | None = None,
         pin_memory: bool | None = None,
+        leave_out: Collection[str] | None = None,
     ) -> None:
         """What is known only outside the data's own settings. Call before :meth:`setup`; what is None stays as it is.
 
@@ -189,6 +190,7 @@ class RecordingsDataModule:
             file must be one of them: by its recording id, or else by having exactly its unit ids.
         pin_memory : hand out batches in memory from which a GPU copies while it computes; false where never said,
             because pinning wakes the GPU, which a training on the CPU must leave alone.
+        leave_out : ids of recordings whose files are not used; ``left_out`` lists those that there were.
         """
         for name, value in (("batch_size", batch_size), ("batches_per_epoch", batches_per_epoch)):
             if value is not None and value < 1:
@@ -200,6 +202,7 @@ class RecordingsDataModule:
         self.batch_size = batch_size or self.batch_size
         self._batches_per_epoch = batches_per_epoch or self._batches_per_epoch
         self._pin_memory = self._pin_memory if pin_memory is None else pin_memory
+        self._leave_out = self._leave_out if leave_out is None else frozenset(leave_out)
         if specs is not None:
             self._known = {spec.recording_id: spec for spec in specs}
             self.recordings, self.specs = [], []
@@ -263,6 +266,7 @@ class RecordingsDataModule:
             raise ValueError(
                 f"{len(problems)} recordings cannot be used:\n" + "\n".join(f"- {error}" for error in problems)
             )
+        infos, self.left_out = without(infos, self._leave_out)
         if self._known is None:
             recordings, specs = for_training(
                 infos,

@@ -6,7 +6,7 @@ A training computes the statistics from the files; a trained twin brings its own
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,15 @@ from vivit_core.data.transforms import BehaviorTransform, Transform, finished
 from vivit_core.specs import RecordingError, RecordingSpec
 
 log = logging.getLogger(__name__)
+
+
+def without(infos: Sequence[RecordingInfo], ids: Collection[str]) -> tuple[list[RecordingInfo], list[str]]:
+    """What is left without the recordings of these ids, and which of them there were."""
+    left = [info for info in infos if info.recording_id not in ids]
+    left_out = [info.recording_id for info in infos if info.recording_id in ids]
+    if not left:
+        raise ValueError(f"all recordings are left out: {', '.join(left_out)}; name others with data.recordings=[…]")
+    return left, left_out
 
 
 def for_training(

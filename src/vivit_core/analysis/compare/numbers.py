@@ -81,6 +81,8 @@ def left_out(contenders: Sequence[Contender], shared: Mapping[str, Sequence[str]
     known: dict[str, set[str]] = {}
     for spec in (spec for contender in contenders for spec in contender.datamodule.specs):
         known.setdefault(spec.recording_id, set()).update(spec.unit_ids)
+    for rid in (rid for contender in contenders for rid in contender.datamodule.left_out):
+        known.setdefault(rid, set())
     units = sum(len(known[rid]) - len(own) for rid, own in shared.items())
     return {"recordings": len(known) - len(shared), "units": units}
 

@@ -55,9 +55,12 @@ def compare(
         )
     models = [load_trained(path) for path in checkpoints]
     # Before recordings are simulated for nothing.
-    shared_recordings({name: list(trained.model.specs) for name, trained in zip(names, models, strict=True)})
+    known = {name: list(trained.model.specs) for name, trained in zip(names, models, strict=True)}
+    shared = shared_recordings(known)
+    # A model that lacks one of the others' would refuse its file, or take it for its own of the same unit ids.
+    foreign = {rid for own in known.values() for rid in own} - set(shared)
     contenders = [
-        Contender(name, str(trained.path), trained.model, trained.recordings(context, data, described=False))
+        Contender(name, str(trained.path), trained.model, trained.recordings(context, data, False, foreign))
         for name, trained in zip(names, models, strict=True)
     ]
     context.describe()
