@@ -194,12 +194,6 @@ def place(
     by = [len(rest_TU) * (k + 1) // (late + 1) for k in range(late)]
     all_TU = torch.cat([rest_TU, *(fired_TU.roll(bins, 0) for bins in by)], dim=1)
     maps_CUHW = torch.stack([project(kernels(x_THW, all_TU, lags, ridge)) for x_THW in movies])
-    noise_CU = maps_CUHW.abs().flatten(2).median(2).values
-    if many and fires_U.any():  # where a unit's own field is wide, its map is no measure of noise
-        by_chance_CF = noise_CU[:, units:].unflatten(1, (late, -1)).mean(1)
-        noise_CU[:, :units][:, fires_U] = by_chance_CF
-        noise_CU[:, units:] = by_chance_CF.repeat(1, late)
-    maps_CUHW = maps_CUHW / noise_CU.clamp_min(1e-12)[..., None, None]
     shown_HW = torch.stack([shown(x_THW) for x_THW in movies]).any(0)
     energy_UHW = maps_CUHW.square().sum(0)
     usual_HW = likely_HW = torch.ones_like(energy_UHW[0])
@@ -344,7 +338,7 @@ def slope(size: int, std: float) -> Tensor:
 
 
 def project(w_LUHW: Tensor) -> Tensor:
-    """Each kernel seen through its own time course at its peak: maps, (U, H, W)."""
+    """Each kernel seen through its own time course at its peak: maps in units of their noise, (U, H, W)."""
     _, _, height, width = w_LUHW.shape
     w_ULP = rearrange(w_LUHW, "l u h w -> u l (h w)")
     map_UP = w_ULP.square().sum(1)
@@ -352,7 +346,8 @@ def project(w_LUHW: Tensor) -> Tensor:
         local_ULP = w_ULP * near(map_UP.abs().argmax(1), height, width, 2.0)[:, None]
         _, vectors_ULL = torch.linalg.eigh(local_ULP @ local_ULP.mT)
         map_UP = einsum(vectors_ULL[:, :, -1], w_ULP, "u l, u l p -> u p")
-    return rearrange(map_UP, "u (h w) -> u h w", h=height)
+    noise_U1 = map_UP.abs().median(1, keepdim=True).values
+    return rearrange(map_UP / noise_U1.clamp_min(1e-12), "u (h w) -> u h w", h=height)
 
 
 def near(index_U: Tensor, height: int, width: int, radius: float) -> Tensor:
