@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from tiny_models import GRU, clips, spec, twin, vivit
 
 from vivit_core import load_twin
 from vivit_core.models.checkpoint import FORMAT
+from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.hub import fetched, push
 from vivit_core.models.ln import LN
 from vivit_core.models.load import baseline_in, read_trained
 from vivit_core.models.published import CONFIG, WEIGHTS, read_published, shared, write_published
 from vivit_core.models.twin import Twin
 from vivit_core.system.files import NoRoomError
+from vivit_core.system.plain import MOST_TEXT_BYTES
 
 SPEC = spec()
 
@@ -67,6 +70,25 @@ def test_settings_tell_no_place_and_no_other_recordings() -> None:
     }
     assert shared({"data": data | {"recordings": None}})["data"]["simulator"] == {}
     assert shared(None) is None
+
+
+def test_a_description_may_be_as_large_as_many_units_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has all units' ids, means and places, of LN and of each member once more, and so has the weights' bytes."""
+    monkeypatch.setitem(MOST_TEXT_BYTES, ".json", 1 << 12)
+    many = spec(units=400)
+    model = Ensemble([twin(vivit(spatial_depth=1, temporal_depth=1), many) for _ in range(2)])
+    write_published(tmp_path, model, LN([many], duration_s=0.05, patch=3, nonlinearity="exp"), None)
+    assert (tmp_path / CONFIG).stat().st_size > 10 * (1 << 12)
+    assert load_twin(tmp_path).specs["a"] == many
+
+
+def test_what_could_not_be_loaded_again_is_refused_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MOST_TEXT_BYTES, ".json", 1 << 12)
+    named = replace(SPEC, unit_ids=tuple(f"{unit}" * 100_000 for unit in range(SPEC.n_units)))
+    with pytest.raises(ValueError, match=r"could not be loaded again: .*config\.json: .* at most .* are read"):
+        write_published(tmp_path, twin(vivit(), named), None, None)
 
 
 # What is no twin ----------------------------------------------------------------------------------------------------

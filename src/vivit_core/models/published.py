@@ -39,7 +39,9 @@ def read_published(folder: Path) -> dict[str, Any]:
             f"{folder}: not a published twin, because it holds no {CONFIG}{run}; give a folder that task=publish "
             "wrote, or a .ckpt file"
         )
-    config = read_plain(folder / CONFIG)
+    weights = folder / WEIGHTS
+    # Ids, means and places of all units stand in it, of LN and of each member anew: as the weights, it grows with them.
+    config = read_plain(folder / CONFIG, beside=weights.stat().st_size if weights.is_file() else 0)
     wanted = {WRITTEN, "twin", "ln", "settings"}
     if config.keys() != wanted:
         raise ValueError(
@@ -47,9 +49,9 @@ def read_published(folder: Path) -> dict[str, Any]:
             f"and should hold {', '.join(sorted(wanted))}; give a folder that task=publish wrote"
         )
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(weights)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder / WEIGHTS}: not readable weights ({in_a_line(error)}); fetch it again") from error
+        raise ValueError(f"{weights}: not readable weights ({in_a_line(error)}); fetch it again") from error
     content = {
         WRITTEN: config[WRITTEN],
         "twin": config["twin"],
@@ -66,7 +68,7 @@ def read_published(folder: Path) -> dict[str, Any]:
 def write_published(
     folder: Path, model: Predictor, baseline: Predictor | None, settings: Mapping[str, Any] | None
 ) -> list[Path]:
-    """Write weights and description; the description comes last, without which a folder is no twin.
+    """Write weights and description; the description comes last, without which a folder is no twin. They are read back.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ def write_published(
     Raises
     ------
     ValueError
-        For a model that cannot be kept.
+        For a model that cannot be kept, or whose files would be refused by who loads them.
     OSError
         Where the disk is full.
     """
@@ -91,7 +93,12 @@ def write_published(
     tensors = named(TWIN, model) | ({} if baseline is None else named(BASELINE, baseline))
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(tensors, {"format": "pt"}))
-    write_text(folder / CONFIG, json.dumps(config, indent=1, allow_nan=False) + "\n")
+    # In one line, because with a number a line it has twice the bytes.
+    write_text(folder / CONFIG, json.dumps(config, separators=(",", ":"), allow_nan=False) + "\n")
+    try:
+        read_published(folder)
+    except ValueError as error:
+        raise ValueError(f"what was written could not be loaded again: {error}; share the checkpoint itself") from error
     return [folder / WEIGHTS, folder / CONFIG]
 
 

@@ -66,8 +66,13 @@ def check_atoms(values: Sequence[Any]) -> None:
         raise ValueError("it holds an integer of more than 64 bits")
 
 
-def read_plain(path: Path) -> dict[str, Any]:
+def read_plain(path: Path, beside: int = 0) -> dict[str, Any]:
     """A small YAML or JSON file of plain values, which lies in somebody's run folder.
+
+    Parameters
+    ----------
+    path : of the file.
+    beside : bytes of a file that it describes; it may have as many more.
 
     Raises
     ------
@@ -75,7 +80,7 @@ def read_plain(path: Path) -> dict[str, Any]:
         Where it is too large or damaged, or holds anything else; one line that names it.
     """
     try:
-        most = MOST_TEXT_BYTES[path.suffix]
+        most = MOST_TEXT_BYTES[path.suffix] + beside
         if path.stat().st_size > most:
             raise ValueError(f"it has {path.stat().st_size} bytes, and at most {most} are read")
         text = path.read_text(encoding="utf-8")
