@@ -59,7 +59,9 @@ DATA: dict[str, Any] = {
 def content() -> Content:
     """A checkpoint's content as a training writes it, less what Lightning adds."""
     torch.manual_seed(0)
-    twin = tiny_models.twin(tiny_models.vivit(spatial_depth=1, temporal_depth=1, frontend=tiny_models.BASIS))
+    history = {"_target_": "vivit_core.models.histories.spikes.OwnSpikes", "bases": 3, "lags": 6, "shown": 0.75}
+    model = tiny_models.vivit(spatial_depth=1, temporal_depth=1, frontend=tiny_models.BASIS, history=history)
+    twin = tiny_models.twin(model, readout=tiny_models.ASKING)
     ln = LN(list(twin.specs.values()), duration_s=0.1, patch=3, nonlinearity="exp")
     made = {**checkpoint_of(twin), "ln": {"description": ln.description(), "weights": ln.state_dict()}}
     return copy.deepcopy({**made, "settings": {"data": DATA, "seed": 0}, "epoch": 0, "global_step": 4})
@@ -111,6 +113,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "tokenizer": ("twin", "model", "tokenizer"),
     "attention": ("twin", "model", "attention"),
     "frontend": ("twin", "model", "frontend"),
+    "history": ("twin", "model", "history"),
     "modulator": ("twin", "model", "modulator"),
     "a number": ("twin", "model", "embedding_dim"),
     "predictor": ("twin",),
@@ -222,6 +225,11 @@ TAMPERINGS: dict[str, Callable[[Content], Content]] = {
     "width is huge": at("twin", "model", "embedding_dim", value=2**62),
     "registers": at("twin", "model", "registers", value=10**12),
     "lags": at("twin", "model", "frontend", "lags", value=10**12),
+    "lags and functions of a history": lambda made: put(
+        put(made, ("twin", "model", "history", "bases"), 100), ("twin", "model", "history", "lags"), 1_000_000
+    ),
+    "numbers of a query": at("twin", "readout", "head_dim", value=40_000_000),
+    "width with energies": at("twin", "model", value=tiny_models.vivit(embedding_dim=10**8, energy=tiny_models.ENERGY)),
     "zero widths": at("twin", "model", "tokenizer", value=tiny_models.RESIDUAL_STEM | {"widths": [0, 0]}),
     "many widths": at("twin", "model", "tokenizer", value=tiny_models.RESIDUAL_STEM | {"widths": [1] * 4000}),
     "many layers": at("twin", "model", value=tiny_models.factorized(channels=[2] * 4000)),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import LIKELIHOOD, READOUT, clips, spec, twin, vivit
 
-from vivit_core.models.histories.base import History, Past, raised_cosines
+from vivit_core.models.histories.base import History, Past, most_bases, raised_cosines
 from vivit_core.models.histories.population import Population
 from vivit_core.models.histories.spikes import OwnSpikes
 from vivit_core.models.likelihoods.poisson import Poisson
@@ -34,6 +34,17 @@ def test_a_basis_is_finer_near_the_present() -> None:
             OwnSpikes([1.0], bases, lags, shown)
     with pytest.raises(ValueError, match="rank=0"):
         Population([1.0], 2, 6, 0, 0.5)
+
+
+@pytest.mark.parametrize("lags", [1, 2, 3, 12, 24, 48])
+def test_there_are_no_more_functions_than_see_a_lag(lags: int) -> None:
+    most = most_bases(lags)
+    OwnSpikes([1.0], most, lags, 0.5)
+    for bases in range(1, most + 1):
+        torch.testing.assert_close(raised_cosines(bases, lags).norm(dim=1), torch.ones(bases))
+    if most < lags:
+        with pytest.raises(ValueError, match=rf"bases={most + 1}, lags={lags}: .* see none; give at most {most}"):
+            OwnSpikes([1.0], most + 1, lags, 0.5)
 
 
 @pytest.mark.parametrize("kind", ["own", "population"])

@@ -189,6 +189,17 @@ def asked(node: Any) -> int:
     return own + sum(asked(inner) for inner in node.values())
 
 
+def largest(node: Any) -> int:
+    """The largest whole number that a model's node, and the nodes of this package in it, ask for."""
+    if isinstance(node, list | tuple):
+        return max(map(largest, node), default=0)
+    if isinstance(node, Mapping):
+        if packages_in({"_target_": node.get("_target_")}):  # somebody trusts it, and a seed may be any number
+            return 0
+        return max(map(largest, node.values()), default=0)
+    return node if type(node) is int else 0
+
+
 def settings_of(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings that a checkpoint was trained with, of which the data's are checked as a command line's are; None
     where it holds none.

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from vivit_core.models.checkpoint import WRITTEN, asked, check_model, check_packages, refused, written_by
+from vivit_core.models.checkpoint import WRITTEN, asked, check_model, check_packages, largest, refused, written_by
 from vivit_core.models.checkpoint import read_checkpoint as read_checkpoint
 from vivit_core.models.ensemble import Ensemble, members_in
 from vivit_core.models.hub import fetched, is_address
@@ -20,6 +21,7 @@ from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import class_of, consent
 
 AVERAGE = "average"  # where a checkpoint keeps averaged weights (training/callbacks/averaging.py)
+LEAST_NUMBERS = 1 << 16  # a description may name as large a number, whatever the number of its weights
 LEAST_TENSORS = 64  # a description may ask for as many blocks and recordings, whatever the number of its weights
 
 
@@ -170,6 +172,10 @@ def check_description(
         for what, number in numbers.items():
             if number > max(len(state), LEAST_TENSORS):
                 raise ValueError(f"{number} {what}, but {len(state)} tensors")
+        # Tensors of any size have no numbers yet, but a constructor's loop may count as far as it is told to.
+        most = max(sum(value.numel() for value in state.values() if isinstance(value, Tensor)), LEAST_NUMBERS)
+        if (number := max(largest({**own, "recordings": None}) for own in models)) > most:
+            raise ValueError(f"it asks for {number} of something, and at most {most} are possible with its weights")
         return described(description)
 
     check_model(path, content, make, state)

@@ -79,6 +79,11 @@ class History(nn.Module, ABC):
             raise ValueError(
                 f"model.history.bases={bases}, lags={lags}: give at least one function, and at least as many lags"
             )
+        if bases > (most := most_bases(lags)):
+            raise ValueError(
+                f"model.history.bases={bases}, lags={lags}: some of these functions would lie between two lags and see "
+                f"none; give at most {most} for these lags"
+            )
         if not 0 < shown <= 1:
             raise ValueError(f"model.history.shown={shown} is a share of the training clips, above 0 and up to 1")
         self.lags, self.shown = lags, shown
@@ -215,15 +220,22 @@ def raised_cosines(bases: int, lags: int) -> Tensor:
     """(K, L) bumps that are the wider the farther back they lie, oldest lag first, of unit norm (Pillow et al. 2008).
 
     They are cosines over the logarithm of the lag, spaced by half their width, so that they add up to a constant. The
-    first is at the newest lag.
+    first is at the newest lag. Torch makes them, so that they have no numbers where a model has none (fake tensors).
     """
-    place_L = np.log(np.arange(1, lags + 1) + 0.5)
     if bases == 1:
         return torch.full((1, lags), lags**-0.5)
-    centers_K = np.linspace(place_L[0], place_L[-1], bases)
-    away_KL = (place_L - centers_K[:, None]) / (2 * (centers_K[1] - centers_K[0]))
-    bump_KL = np.where(np.abs(away_KL) < 1, 0.5 + 0.5 * np.cos(np.pi * away_KL), 0.0)
-    return torch.as_tensor((bump_KL / np.linalg.norm(bump_KL, axis=1, keepdims=True))[:, ::-1].copy()).float()
+    place_L = (torch.arange(1, lags + 1, dtype=torch.float64) + 0.5).log()
+    newest, oldest = math.log(1.5), math.log(lags + 0.5)
+    center_K1 = torch.linspace(newest, oldest, bases, dtype=torch.float64)[:, None]
+    away_KL = (place_L - center_K1) / (2 * (oldest - newest) / (bases - 1))
+    bump_KL = torch.where(away_KL.abs() < 1, 0.5 + 0.5 * (math.pi * away_KL).cos(), 0.0)
+    return (bump_KL / bump_KL.norm(dim=1, keepdim=True)).flip(1).float()
+
+
+def most_bases(lags: int) -> int:
+    """As many raised cosines as see at least one lag each. The third one of more would lie between the two newest lags,
+    which are the farthest apart, and is four spacings wide."""
+    return min(lags, math.ceil(4 * math.log((lags + 0.5) / 1.5) / math.log(2.5 / 1.5)) if lags > 1 else 1)
 
 
 def over_time(x_BPN: Tensor, kernel_NL: Tensor) -> Tensor:

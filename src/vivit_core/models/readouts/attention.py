@@ -82,9 +82,11 @@ class AttentionReadout(Readout):
         self.heads, self.head_dim, self.l1 = heads, head_dim, l1
         self.radians = 2 * math.pi / wavelength_px  # a pixel turns the fastest pair by so much
         self.base = (longest / wavelength_px) ** (head_dim / (head_dim - 4))
-        # Where all pairs agree, the sum of their cosines falls as a Gaussian's logarithm does.
-        turning = [self.radians * self.base ** (-4 * i / head_dim) for i in range(head_dim // 4)]
-        self.agree = 1 / (std_px * math.hypot(*turning))
+        # Where all pairs agree, the sum of their cosines falls as a Gaussian's logarithm does. Squares of how fast they
+        # turn are summed without a list of them, because a tampered checkpoint may name any number of pairs.
+        slower = math.log(self.base)
+        squares = math.expm1(-2 * slower) / math.expm1(-8 * slower / head_dim)
+        self.agree = 1 / (std_px * self.radians * math.sqrt(squares))
         middle = torch.tensor([(side - 1) / 2 for side in reversed(frame_size)])
         self.queries = nn.Parameter(self.looking_at(middle.expand(units, 2)))
         self.place = nn.Parameter(self.together())
