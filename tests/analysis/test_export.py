@@ -242,10 +242,20 @@ def test_late_bins_are_counted(made: dict[str, Path]) -> None:
     assert found["p999_ms"] == pytest.approx(9.011)
     shown = clips(spec(), count=1, bins=7)
     arguments = (shown["frames"][0].numpy(), shown["behavior"][0].numpy())
-    timed = measure_export(export_of(made["onnx"], spec()), *arguments, warm_up=3)
+    timed = measure_export(export_of(made["onnx"], small(), "a"), *arguments, warm_up=3)
     assert timed.shape == (7,) and (timed > 0).all()
     with pytest.raises(ValueError, match=r"is of recording a, not of b as this checkpoint knows it"):
-        export_of(made["onnx"], spec("b"))
+        export_of(made["onnx"], twin(vivit(), spec("b")), "b")
+
+
+def test_an_export_of_another_checkpoint_is_refused(made: dict[str, Path]) -> None:
+    """Of one that was trained on the same recordings."""
+    model = small()
+    assert export_of(made["torch"], model, "a").weights is not None
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-3
+    with pytest.raises(ValueError, match=r"torch: is not of this checkpoint's weights, .* with task=export, and give"):
+        export_of(made["torch"], model, "a")
 
 
 def test_the_picture_shows_each_stream_beside_the_deadline(tmp_path: Path, drawn: list[Any]) -> None:

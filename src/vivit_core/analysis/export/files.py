@@ -20,6 +20,7 @@ import torch
 from vivit_core.analysis.tables import write_arrays
 from vivit_core.models.layers import finite_rates, numbers
 from vivit_core.models.predictor import Predictor
+from vivit_core.models.published import weights_of
 from vivit_core.models.streamed_step import AGREES, StreamedStep, export_step, noise
 from vivit_core.models.streaming import tell_first_missing
 from vivit_core.specs import RecordingSpec
@@ -72,7 +73,8 @@ def export_stream(twin: Predictor, recording_id: str, kind: Kind, out: Path) -> 
     digits = len(str(len(made.programs) - 1))
     names = [f"phase_{number:0{digits}d}{ENDINGS[kind]}" for number in range(len(made.programs))]
     spec = twin.specs[recording_id]
-    about = {"format": FORMAT, "kind": kind, "phases": names, "recording": spec.to_dict()}
+    about: dict[str, Any] = {"format": FORMAT, "kind": kind, "phases": names, "recording": spec.to_dict()}
+    about["weights"] = weights_of(twin)
     with new_folder(out) as making:
         for program, name in zip(made.programs, names, strict=True):
             with atomic_write(making / name) as temporary:
@@ -139,6 +141,7 @@ class ExportedStream:
     Attributes
     ----------
     spec : of the recording.
+    weights : a hash of the model's; None in exports from before it was kept.
     kind : "torch" or "onnx".
     bins : so far.
     missing_values : so far; as of :class:`vivit_core.models.streaming.Stream`.
@@ -163,6 +166,7 @@ class ExportedStream:
         load = run_torch if self.kind == "torch" else run_onnx
         self.bins = self.missing_values = 0
         try:
+            self.weights: str | None = about.get("weights")
             self.spec = RecordingSpec.from_dict(about["recording"])
             self.phases = [load(folder / name, threads) for name in about["phases"]]
             if not self.phases:

@@ -15,7 +15,7 @@ import torch
 
 from vivit_core.analysis.export.files import ExportedStream
 from vivit_core.models.predictor import Predictor
-from vivit_core.specs import RecordingSpec
+from vivit_core.models.published import weights_of
 from vivit_core.system.terminal import track
 
 
@@ -61,24 +61,29 @@ def distribution(seconds: np.ndarray, bin_s: float) -> dict[str, Any]:
     }
 
 
-def export_of(folder: Path, spec: RecordingSpec) -> ExportedStream:
+def export_of(folder: Path, twin: Predictor, recording_id: str) -> ExportedStream:
     """An exported stream of a recording, at its begin.
 
     Parameters
     ----------
     folder : that ``task=export`` wrote.
-    spec : of the recording that it should be of.
+    twin, recording_id : that it should be of.
 
     Raises
     ------
     ValueError
-        Where the folder is no export, or one of another recording.
+        Where the folder is no export, or one of another recording, or of other weights.
     """
-    stream = ExportedStream(folder)
+    stream, spec = ExportedStream(folder), twin.specs[recording_id]
     if stream.spec != spec:
         raise ValueError(
             f"exports={folder}: is of recording {stream.spec.recording_id}, not of {spec.recording_id} as this "
             "checkpoint knows it; give an export of this checkpoint, and its recording=…"
+        )
+    if stream.weights != weights_of(twin):  # exports from before this key do not say it
+        raise ValueError(
+            f"exports={folder}: is not of this checkpoint's weights, as far as its stream.json says; export this "
+            "checkpoint with task=export, and give that folder"
         )
     return stream
 

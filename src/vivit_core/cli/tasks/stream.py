@@ -57,7 +57,7 @@ def stream(
     twin = trained.model.to(device)
     chosen, trials = tested(trained.recordings(context, data), recording)
     name = chosen.recording_id
-    exported = {str(path): export_of(path, twin.specs[name]) for path in exports}  # refused before anything is timed
+    exported = {str(path): export_of(path, twin, name) for path in exports}  # refused before anything is timed
     longest = int((trials.stop - trials.start).argmax())
     start = int(trials.start[longest])
     stop = min(int(trials.stop[longest]), start + bins)
