@@ -219,6 +219,7 @@ def test_the_pages_show_the_table_that_a_training_prints() -> None:
         "units_silent": 0,
         "recordings": {},
         "subjects": {},
+        "event": "spike",
     }
 
     def printed(contextual_fraction: float | None) -> list[str]:

@@ -292,6 +292,7 @@ def test_the_table_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = ("knowable_fraction", "contextual_fraction")
     own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers), *shares), 0.5) | {"units": 1, "units_silent": 0}
     summary = {"recordings": dict.fromkeys(NAMES, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
+    summary["event"] = "spike"
     summary["subjects"] = {name: own | {"recordings": ["a", "b"]} for name in NAMES}
     to = Console(file=io.StringIO(), width=400)
     to.print(table_of(summary, "test", 160))
@@ -308,7 +309,7 @@ def test_no_column_of_the_table_is_lost_in_a_terminal_of_80(value: float) -> Non
     own = dict.fromkeys((*numbers, *(f"ln_{name}" for name in numbers)), value) | shares | {"units": 1000}
     names = ["sim0", "a longer recording 2026"]
     summary = {"recordings": dict.fromkeys(names, own), "burn_in": 3, "trials": 2, "trials_left_out": 0, **own}
-    summary |= {"subjects": {}, "units_silent": 12}
+    summary |= {"subjects": {}, "units_silent": 12, "event": "spike"}
     to = Console(file=io.StringIO(), width=80)
     to.print(table_of(summary, "test", 80))
     said = to.file.getvalue()  # type: ignore[attr-defined]

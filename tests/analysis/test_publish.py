@@ -139,6 +139,22 @@ def test_scores_that_chose_the_model_say_so(run: Path) -> None:
     assert "which chose the model, so that these scores are too high" in published(run, made())[1]
 
 
+def test_a_card_names_the_area_the_unit_of_its_scores_and_what_is_seen(run: Path) -> None:
+    traces = {"_target_": "vivit_core.models.likelihoods.gaussian.Gaussian", "output": "exp", "stabilized": False}
+    eye = replace(tiny_models.spec(behavior=0), area="retina")
+    twin = tiny_models.twin(tiny_models.vivit(), eye, likelihood=traces)
+    _, card = published(run, twin)
+    assert "A digital twin of retina: it is shown a video, and predicts the rates of 5 units" in card
+    assert "| recording | bits/bin | LN bits/bin | oracle bits/bin | correlation |" in card
+    assert "bits/spike" not in card and "visual cortex" not in card and "visual-cortex" not in card
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_card_says_whether_what_the_animal_did_is_seen(run: Path, seen: bool) -> None:
+    _, card = published(run, made() if seen else made(modulator=None))
+    assert f"A digital twin of neurons: it is shown a video{' and what the animal did' * seen}, and predicts" in card
+
+
 def test_names_are_text_in_a_card() -> None:
     assert text("a|b\n# c [d](e) <img> $x$") == r"a\|b \# c \[d\](e) \<img\> \$x\$"
 

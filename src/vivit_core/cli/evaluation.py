@@ -65,11 +65,12 @@ def report(
     console.print(table_of(summary, split, console.width))
     if meaning is not None:
         console.print(meaning)
+    unit = f"bits/{summary['event']}"
     if summary["history"]:
         known = summary["history"]
         whose = "the own unit" if known["observed"] == "own" else "the population"
         console.print(
-            f"without past counts: {number(summary['bps_mean'])} bits/spike; with past counts of {whose} observed: "
+            f"without past counts: {number(summary['bps_mean'])} {unit}; with past counts of {whose} observed: "
             f"{number(known['bps_mean'])}"
         )
     for name, own in summary["recordings"].items():
@@ -78,11 +79,11 @@ def report(
             console.print(f"{name}: {words}{number(pairs['correlation'])}", markup=False)
     for name, share in summary["behavior"].items():
         left = "–" if share["bps_mean"] is None else f"{share['bps_mean']:.3f}"
-        console.print(f"with behavior {name.replace('_', ' ')}: {left} bits/spike")
+        console.print(f"with behavior {name.replace('_', ' ')}: {left} {unit}")
     for name, share in summary["attention"].items():
         interval = between(share["bps_lost_interval"], ", ")
         if share["bps_lost_mean"] is not None:
-            words = f"attention {name.replace('_', ' ')}: {share['bps_mean']:.3f} bits/spike"
+            words = f"attention {name.replace('_', ' ')}: {share['bps_mean']:.3f} {unit}"
             lost = f"{share['bps_lost_mean']:.3f}" + ("" if interval is None else f" [{interval}]")
             console.print(f"{words}, {lost} less", markup=False)
     section = report_section(summary, run.path / "pictures", evaluation, meaning)
@@ -114,7 +115,7 @@ def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
     table = Table(
         Column("recording", overflow="fold"),
         title=f"{split} split, {few}, bins after the first {summary['burn_in']} of each; twin / LN",
-        caption=f"{silent} of the units silent there, and left out of bits per spike" if silent else None,
+        caption=f"{silent} of the units silent there, and left out of bits per {summary['event']}" if silent else None,
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -123,7 +124,8 @@ def table_of(summary: Mapping[str, Any], split: str, width: int) -> Table:
     beside = " / " if width >= WIDE else " /\n"
     shares = ["of the oracle", *["of context"] * contextual]
     metrics = all_metrics()
-    heads = [head for metric in metrics for head in (metric.title.replace(" per ", "/"), "median")]
+    titles = [metric.title.replace("per spike", f"per {summary['event']}").replace(" per ", "/") for metric in metrics]
+    heads = [head for title in titles for head in (title, "median")]
     for name in ("units", *heads, *shares):
         word = max(map(len, name.split()))
         # Given room, a share's heading would take it from the others, of which the last would be cut off.

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vivit_core.analysis.publish.scores import SCORES, Scores
+from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.published import CONFIG, WEIGHTS
+from vivit_core.models.twin import Twin
 from vivit_core.names import printable
 from vivit_core.specs import RecordingSpec
 
@@ -56,10 +58,12 @@ def card(
     """
     specs = list(model.specs.values())
     causal = model.causal and all(spec.behavior_causal for spec in specs)
+    areas = " and ".join(dict.fromkeys(text(spec.area) for spec in specs if spec.area))
+    seen = "a video and what the animal did" if sees_behavior(model) else "a video"
     parts = [
         header_of(about),
         f"# {text(about.title)}",
-        f"A digital twin of visual cortex: it sees a video and what the animal did, and predicts the rates of "
+        f"A digital twin of {areas or 'neurons'}: it is shown {seen}, and predicts the rates of "
         f"{sum(spec.n_units for spec in specs)} units in {len(specs)} recording{'s' * (len(specs) > 1)}. "
         f"It is a {model.kind} with {sum(p.numel() for p in model.parameters()):,} parameters, made with vivit-core "
         f"{version}."
@@ -69,7 +73,7 @@ def card(
         f"rates = twin.rates({json.dumps(specs[0].recording_id)}, frames, behavior)  # (bins, units), in Hz\n```\n"
         f"The weights are `{WEIGHTS}`, the description is `{CONFIG}`. Neither can run code.",
         "## Data\n" + data_of(specs, simulated),
-        "## Scores\n" + scores_of(scores),
+        "## Scores\n" + scores_of(scores, model.likelihood(specs[0].recording_id).event),
         "## Causality\n"
         + (
             "A prediction for a bin uses frames and behavior up to that bin, and none that come later."
@@ -97,6 +101,16 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
+def sees_behavior(model: Predictor) -> bool:
+    """Whether behavior can change a prediction of this model: its recordings have some, and a part of it takes it."""
+    members = model.each if isinstance(model, Ensemble) else [model]
+    takes = (
+        own.modulator is not None or own.shifters is not None if isinstance(own, Twin) else own.sees_behavior
+        for own in members
+    )
+    return any(takes) and any(spec.behavior_dim for spec in model.specs.values())
+
+
 def picture(of: tuple[str, str]) -> str:
     path, caption = of
     return f"![{caption}]({path})\n\n{caption}"
@@ -104,7 +118,7 @@ def picture(of: tuple[str, str]) -> str:
 
 def header_of(about: About) -> str:
     """What the Hub reads: YAML, whose texts are written as JSON."""
-    lines = ["library_name: vivit-core", "tags: [neuroscience, digital-twin, visual-cortex]"]
+    lines = ["library_name: vivit-core", "tags: [neuroscience, digital-twin, vision]"]
     if about.license:
         lines.append(f"license: {json.dumps(about.license)}")
     return "\n".join(["---", *lines, "---"])
@@ -129,7 +143,7 @@ def data_of(specs: Sequence[RecordingSpec], simulated: bool) -> str:
     return told + table(columns, rows)
 
 
-def scores_of(scores: Scores) -> str:
+def scores_of(scores: Scores, event: str) -> str:
     summary = scores.summary
     some = [name for name in SCORES if any(own[name] is not None for own in scores.of.values())]
     rows = [[text(name), *(own[score] or "" for score in some)] for name, own in scores.of.items()]
@@ -147,7 +161,7 @@ def scores_of(scores: Scores) -> str:
         told += f" The twin finds {share:.3f} of it." if isinstance(share, float) else ""
     silent = summary.get("units_silent")
     told += f" {silent} silent units are left out." if silent else ""
-    return f"{told}\n\n{table(['recording', *(SCORES[name] for name in some)], rows)}"
+    return f"{told}\n\n{table(['recording', *(SCORES[name].replace('EVENT', event) for name in some)], rows)}"
 
 
 def licences(specs: Sequence[RecordingSpec]) -> str:

@@ -20,7 +20,12 @@ from vivit_core.system.plain import read_plain
 from vivit_core.system.tables import read_table
 
 RESAMPLES = 2000
-SCORES = {"bps": "bits/spike", "ln_bps": "LN bits/spike", "truth_bps": "oracle bits/spike", "corr": "correlation"}
+SCORES = {  # and what a card calls them; EVENT is what the likelihood counts bits by
+    "bps": "bits/EVENT",
+    "ln_bps": "LN bits/EVENT",
+    "truth_bps": "oracle bits/EVENT",
+    "corr": "correlation",
+}
 
 
 @dataclass(frozen=True)
