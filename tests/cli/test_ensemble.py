@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from vivit_core import load_twin
+from vivit_core.cli.tasks.ensemble import common_settings
 from vivit_core.models.load import checkpoint_of
 from vivit_core.models.twin import Twin
 
@@ -45,6 +46,24 @@ def test_one_checkpoint_of_two_is_evaluated(
     assert code == 1 and "has no attention of its own; look at a member" in printed
     code, printed = command("task=ensemble", f"checkpoints=[{members}]", f"out={both}")
     assert code == 1 and "stands there already; name a new file" in printed
+
+
+@pytest.mark.parametrize(
+    ("lengths", "longest"), [((None, 800), 800), ((800, None), 800), ((200, None), 240), ((None, None), 300)]
+)
+def test_evaluated_clips_are_as_long_as_the_longest_of_the_members(
+    lengths: tuple[int | None, int | None], longest: int
+) -> None:
+    """Where nothing is said it is four times a member's own training clip."""
+    burn_in = {"burn_in": 10, "evaluation_burn_in": 10}
+    members = [
+        {"data": {"transforms": {}, "clip_length": clip, "evaluation_length": length, **burn_in}}
+        for clip, length in zip((75, 60), lengths, strict=True)
+    ]
+    for settings in (members, members[::-1]):
+        made = common_settings(settings)
+        assert made is not None and made["data"]["clip_length"] == 75
+        assert made["data"]["evaluation_length"] == longest
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ from typing import Any
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.trained import load_trained
+from vivit_core.data.datamodule import PASS
 from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.load import checkpoint_of
@@ -68,14 +69,20 @@ def common_settings(of: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | 
     known = [settings for settings in of if settings is not None]
     if not known:
         return None
-    data = dict(known[0]["data"])
+    data = said(known[0]["data"])
     for settings in known[1:]:
         if settings["data"].get("transforms") != data.get("transforms"):
             raise ValueError(
                 "checkpoints: the members were trained with different data.transforms, so that no frames and behavior "
                 "suit them all; train them with the same"
             )
-        for name in WIDEST:
-            lengths = [data[name], settings["data"][name]]
-            data[name] = None if None in lengths else max(lengths)
+        own = said(settings["data"])
+        data |= {name: max(data[name], own[name]) for name in WIDEST}
     return {**known[0], "data": data}
+
+
+def said(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the data in which the length of evaluated clips is a number: null is a multiple of a member's own
+    ``clip_length``, and not of the longest one."""
+    length = data["evaluation_length"]
+    return {**data, "evaluation_length": PASS * data["clip_length"] if length is None else length}
