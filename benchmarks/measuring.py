@@ -207,6 +207,7 @@ class Sizes:
             position_dim=settings["data"]["geometry"]["position_dim"],
             clip_length=self.bins,
             batch_size=self.clips,
+            frame_rate_hz=settings["data"]["geometry"]["frame_rate_hz"],
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             device=device,
         )
@@ -237,7 +238,8 @@ class Step:
         frame, geometry = (1, sizes.height, sizes.width), settings["data"]["geometry"]
         named = geometry["behavior"]  # by the names that a shifter asks for
         behavior = named if sum(named.values()) == sizes.behavior else {"behavior": sizes.behavior}
-        specs = expected(frame, sizes.recordings, sizes.units, behavior, geometry["position_dim"])
+        rate_hz, positions = geometry["frame_rate_hz"], geometry["position_dim"]
+        specs = expected(frame, sizes.recordings, sizes.units, behavior, positions, rate_hz)
         self.twin = Twin(settings["model"], settings["readout"], settings["likelihood"], specs, "all").to(device)
         if compiled:
             self.twin.core.compile_blocks()

@@ -249,7 +249,7 @@ def test_what_is_observed_and_what_stands_in_meet() -> None:
 def test_a_plan_knows_a_history() -> None:
     sizes: dict[str, Any] = {
         "frame_shape": (1, 12, 16), "recordings": 1, "units": 700, "behavior": {}, "position_dim": 0,
-        "clip_length": 16, "batch_size": 2,
+        "clip_length": 16, "batch_size": 2, "frame_rate_hz": 120.0,
     }  # fmt: skip
     model = vivit(modulator=None, registers=0)
     without, made = (plan(model | {"history": node}, READOUT, LIKELIHOOD, **sizes) for node in (None, POPULATION))

@@ -38,6 +38,7 @@ SIZES = {
     "position_dim": 3,
     "clip_length": 16,
     "batch_size": 4,
+    "frame_rate_hz": 120.0,
 }
 
 
@@ -165,7 +166,7 @@ def kilobytes(name):
 
 model = vivit(registers=0, embedding_dim=64, checkpointing=sys.argv[2] == "True")
 sizes = dict(frame_shape=(1, 32, 32), recordings=1, units=5, behavior={'gaze': 3}, position_dim=0)
-sizes |= dict(clip_length=320, batch_size=8)
+sizes |= dict(clip_length=320, batch_size=8, frame_rate_hz=120.0)
 planned = plan(model, READOUT, LIKELIHOOD, **sizes).activation_bytes
 of = spec(height=32, width=32)
 made = twin(model, of)
@@ -203,3 +204,10 @@ def test_what_each_recording_has_and_attention_among_cells_have_rows() -> None:
     of_cells, own = rows["attention among cells"], rows["2 own filters"]
     assert of_cells.parameters == 3 * 3 + 2 * 2 + 2
     assert own.shape.count(" + ") == 1 and own.parameters == 2 * 5 * (11 + 2)
+
+
+def test_own_filters_are_planned_at_the_rate_of_the_recordings() -> None:
+    """Their time courses are seconds long, so that faster recordings have more lags."""
+    model = vivit(registers=0, spatial_depth=0, temporal_depth=1, own_filter=OWN_FILTER | {"duration_s": 0.1})
+    slow, fast = (plan(model, READOUT, LIKELIHOOD, **SIZES | {"frame_rate_hz": rate}) for rate in (10.0, 120.0))
+    assert fast.flops > slow.flops and fast.parameters == slow.parameters

@@ -218,7 +218,7 @@ def test_without_eye_position_a_shifter_is_refused_before_data_is_read() -> None
 def test_the_plan_has_its_parameters(shifter: dict[str, Any]) -> None:
     model = vivit(**BARE, shifter=shifter)
     sizes = {"frame_shape": (1, 12, 16), "recordings": 2, "units": 5, "behavior": {"gaze": 3}, "position_dim": 0}
-    planned = plan(model, READOUT, LIKELIHOOD, **sizes, clip_length=16, batch_size=4)
+    planned = plan(model, READOUT, LIKELIHOOD, **sizes, clip_length=16, batch_size=4, frame_rate_hz=120.0)
     assert planned.parameters == sum(p.numel() for p in twin(model, spec("a"), spec("b")).parameters())
     (stage,) = [stage for stage in planned.stages if stage.name == "2 shifters"]  # one line, of both recordings
     assert stage.shape == "(2, 16, 2)" and stage.parameters == sum(

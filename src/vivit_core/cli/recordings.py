@@ -146,6 +146,7 @@ def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
         "behavior": {name: numbers[name] for name in seen},
         "position_dim": geometry["position_dim"],
         "clip_length": data["clip_length"],
+        "frame_rate_hz": data["frame_rate_hz"] or geometry["frame_rate_hz"],  # to which a training would bring them
     }
 
 

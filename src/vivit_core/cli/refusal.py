@@ -146,7 +146,7 @@ def simulated(datamodule: RecordingsDataModule, data: Node) -> list[Foreseen]:
     if not isinstance(simulator, Simulator):
         return [
             Foreseen("yet to be simulated", "spikes", None, own)
-            for own in expected(shape, 1, 1, behavior, position_dim)
+            for own in expected(shape, 1, 1, behavior, position_dim, sizes["frame_rate_hz"])
         ]
     rate_hz = simulator.frame_rate_hz
     order = np.random.default_rng(0)  # any: what is asked for is in all orders the same

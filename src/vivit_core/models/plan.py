@@ -85,6 +85,7 @@ def plan(
     position_dim: int,
     clip_length: int,
     batch_size: int,
+    frame_rate_hz: float,
     predict: Predict = "all",
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     device: str = "cpu",
@@ -99,6 +100,7 @@ def plan(
     behavior : numbers of each behavior a bin, by name.
     position_dim : numbers of a unit's position in the tissue; 0 where it is not known.
     clip_length, batch_size : bins of a clip, clips of one pass.
+    frame_rate_hz : bins a second, of which those parts have more that are so many seconds long.
     device : "cpu" or "cuda". A GPU's attention never holds the weights of all pairs of tokens; a CPU's does for short
         sequences.
 
@@ -107,7 +109,7 @@ def plan(
     ValueError
         Where the geometry is impossible, with a remedy.
     """
-    specs = expected(frame_shape, recordings, units, behavior, position_dim)
+    specs = expected(frame_shape, recordings, units, behavior, position_dim, frame_rate_hz)
     with FakeTensorMode(allow_non_fake_inputs=True):
         twin = Twin(model, readout, likelihood, specs, predict)
         for module in twin.modules():
@@ -156,11 +158,18 @@ def check_geometry(
 
 
 def expected(
-    frame_shape: tuple[int, int, int], recordings: int, units: int, behavior: Mapping[str, int], position_dim: int
+    frame_shape: tuple[int, int, int],
+    recordings: int,
+    units: int,
+    behavior: Mapping[str, int],
+    position_dim: int,
+    frame_rate_hz: float,
 ) -> list[RecordingSpec]:
     """Recordings of these sizes, with made-up statistics."""
     unit_ids = [str(u) for u in range(units)]
-    return [unread(f"recording{i}", 1.0, frame_shape, unit_ids, behavior, position_dim) for i in range(recordings)]
+    return [
+        unread(f"recording{i}", frame_rate_hz, frame_shape, unit_ids, behavior, position_dim) for i in range(recordings)
+    ]
 
 
 def _batch(

@@ -92,14 +92,15 @@ def expected_recordings(context: RunContext, model: Node, readout: Node, data: N
             datamodule = None
     if datamodule is None:
         expected = data["geometry"]
-        rate_hz = data["frame_rate_hz"] or expected["frame_rate_hz"]  # to which a training would bring them
+        sizes = expected_sizes(data)
+        rate_hz = sizes["frame_rate_hz"]
         units = min(expected["units"], data["most_units"] or expected["units"])
         context.console.print(
             f"of data.geometry: {expected['recordings']} recordings of {units} units, frames "
             f"{tuple(expected['frame_shape'])} (channels, height, width) at {rate_hz:g} Hz; a clip lasts "
             f"{data['clip_length'] / rate_hz:.3g} s"
         )
-        return expected_sizes(data), expected["recordings"], units
+        return sizes, expected["recordings"], units
     infos, widths_of = datamodule.headers()
     check_positions(readout, infos)
     shapes = sorted({info.frame_shape for info in infos})
@@ -109,8 +110,9 @@ def expected_recordings(context: RunContext, model: Node, readout: Node, data: N
             "to one"
         )
     units = math.ceil(sum(info.n_units for info in infos) / len(infos))
+    rate_hz = data["frame_rate_hz"] or min(info.frame_rate_hz for info in infos)
     context.console.print(
-        f"of {len(infos)} recordings: frames {shapes[-1]} (channels, height, width) at {infos[0].frame_rate_hz:g} Hz, "
+        f"of {len(infos)} recordings: frames {shapes[-1]} (channels, height, width) at {rate_hz:g} Hz, "
         f"{units} units each in the mean"
     )
     sizes = {
@@ -118,5 +120,6 @@ def expected_recordings(context: RunContext, model: Node, readout: Node, data: N
         "behavior": widths_of,
         "position_dim": min(info.position_dim for info in infos),
         "clip_length": data["clip_length"],
+        "frame_rate_hz": rate_hz,
     }
     return sizes, len(infos), units

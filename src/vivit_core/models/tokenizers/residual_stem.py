@@ -183,7 +183,7 @@ class ResidualStem(Tokenizer, Stages):
     def begin_with(self, free: int, told: list[int], zero: int) -> None:
         super().begin_with(free, told, zero)
         weight = self.unembed.weight.unflatten(0, (self.out_channels, -1))  # (context, cells, dim)
-        for row, number in zip(weight, told, strict=False):
+        for row, number in zip(weight[: len(told)], told, strict=False):
             row.zero_()
             row[:, number], row[:, zero] = 1.0, -1.0
 
