@@ -18,6 +18,7 @@ import tiny_training
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hydra_plugins.vivit_core_sweeps import Optuna
 from vivit_core.cli import resume, search
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import make_datamodule
@@ -240,6 +241,52 @@ def test_a_suggestion_that_comes_again_does_not_go_on_from_the_pruned_one(
     assert where_to_train(context, None) == (pruned, None)
 
 
+class Lost:
+    """What the sweeper needs of a command: whose jobs it would start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.started = folder, list[int]()
+
+    def sweeper(self) -> Any:
+        sweeper = object.__new__(Optuna)  # Hydra's own __init__ needs the module that Hydra has found
+        sweeper.max_batch_size = 1
+        sweeper.validate_batch_is_legal = lambda batch: None  # type: ignore[method-assign]
+        sweeper.launcher = self  # type: ignore[assignment]
+        return sweeper
+
+    def launch(self, words: Any, initial_job_idx: int) -> list[None]:
+        self.started.append(initial_job_idx)
+        Job(self.folder, initial_job_idx).note(status="finished", reason=None, score=0.0)
+        return [None]
+
+
+def test_a_command_leaves_the_jobs_of_an_earlier_one_alone(tmp_path: Path) -> None:
+    """Three trials whose command was lost: one still trains, one was pruned since, one was killed."""
+    before = search_in(tmp_path, trials=3)
+    (tmp_path / "outcomes").mkdir()
+    for number, status in enumerate(("running", "pruned", "running")):
+        before.ask()
+        (tmp_path / str(number)).mkdir()
+        Job(tmp_path, number).note(status=status, run=str(tmp_path / str(number)))
+    lost, own = Lost(tmp_path), search_in(tmp_path, trials=3)
+    with Run(tmp_path / "0").held():
+        with pytest.raises(ValueError, match=r"jobs of an earlier command still train in .*: 0; wait for them"):
+            lost.sweeper().all_trials(own, tmp_path)
+        assert lost.started == [] and Job(tmp_path, 0).outcome().status == "running"
+        assert not any(trial.state.is_finished() for trial in own.study.get_trials())
+    lost.sweeper().all_trials(search_in(tmp_path, trials=3), tmp_path)
+    assert lost.started == [0, 2] and Job(tmp_path, 1).outcome().status == "pruned"
+    assert [trial.state.name for trial in own.study.get_trials()] == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+def test_a_trial_whose_search_has_ended_it_goes_on(tmp_path: Path) -> None:
+    own = search_in(tmp_path)
+    own.ask()
+    trial = Trial(tmp_path, 0)
+    own.tell(0, Outcome(status="failed"))
+    assert trial.falls_behind(0.1, 1) is False
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "sweep_summary.csv").open(newline="") as file:
         return sorted(csv.DictReader(file), key=lambda row: int(row["job"]))
@@ -295,5 +342,6 @@ def test_a_pruned_run_says_so(
     assert code == 1 and "pruned after epoch 1 of 3: val/bps_mean=" in printed, printed  # no trial has finished
     assert "pruned after epoch 1 of 3" in json.loads((run / "environment.json").read_text())["ended"]
     assert (run / "checkpoints" / "last.ckpt").is_file() and not (run / "finished.json").exists()
+    assert not (run / "trained.json").exists()  # whoever goes on with it trains it to its end
     outcome = Job(run.parent, 0).outcome()
     assert outcome.status == "pruned" and outcome.score is not None and "the training failed" not in printed

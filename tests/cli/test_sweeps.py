@@ -102,6 +102,16 @@ def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny,
     assert code == 0 and trained == ["0", "1"]
 
 
+def test_a_job_whose_folder_another_process_trains_in_leaves_its_outcome_alone(command, tiny, tmp_path):
+    """As where the command that started it was lost, and is given again."""
+    sweep = tmp_path / "sweep"
+    live = Job(sweep, 0).note(status="running", run=str(sweep / "0"), score_name="val/bps_mean", trained=True)
+    with Run(sweep / "0").held():
+        code, printed = command("-m", "seed=0", f"hydra.sweep.dir={sweep}", *tiny, *SMALL)
+        assert code == 1 and "another process is training in" in printed
+        assert Job(sweep, 0).outcome() == live
+
+
 def test_a_sweep_that_is_left_says_what_it_has(command, tiny, monkeypatch):
     def stopped(context, run, *rest, **nodes):
         if context.seed == 1:

@@ -24,6 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from vivit_core.cli.command import made_here, prepared
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, Settings
+from vivit_core.cli.runs import Held
 from vivit_core.cli.schema import ConfigError, conf_dir
 from vivit_core.cli.sweeps import Job, job_of, note, took
 from vivit_core.cli.task import call, follows_recordings, paths_in, score_of, task_named
@@ -165,13 +166,12 @@ def run_task(cfg: DictConfig) -> float | None:
 
 
 def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
-    began = time.monotonic()
+    began, run = time.monotonic(), HydraConfig.get().runtime.output_dir
     try:
         # Before what imports torch, which takes seconds; how many jobs a sweep has is known in its own process alone.
         if is_first_rank():
             tell(f"task={cfg.get('task')} begins" + ("" if job is None else f": {job_of(job.number)}"))
         with consent(packages_of(cfg)), voice(tell, console.is_terminal, f"task={cfg.get('task')}"):
-            run = HydraConfig.get().runtime.output_dir
             named, trained = score_name(cfg), cfg.get("task") == "train"
             note(job, status="running", reason=None, run=run, score_name=named, trained=trained)
             settings = validate(cfg)
@@ -207,6 +207,8 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             if message is None:
                 traceback.print_exc()
                 note(job, status="failed", reason="".join(traceback.format_exception_only(error)).strip())
+            elif isinstance(error, Held) and error.path.resolve() == Path(run).resolve():
+                console.print(message)  # what this job came to is for the process to say that works on it
             else:
                 console.print(message)
                 note(job, status="failed" if isinstance(error, OSError) else "refused", reason=message)
@@ -218,7 +220,7 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
         raise SystemExit(1) from error
     finally:
         took(time.monotonic() - began)
-        folder = Path(HydraConfig.get().runtime.output_dir)
+        folder = Path(run)
         if made_here(folder):  # by Hydra; where nothing was written into it, it goes
             with suppress(OSError):
                 folder.rmdir()

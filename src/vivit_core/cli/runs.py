@@ -38,6 +38,19 @@ VERSIONS = (
 )
 
 
+class Held(ValueError):
+    """Another process is training in a run folder.
+
+    Attributes
+    ----------
+    path : of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"another process is training in {path}; wait for it, or start a new run")
+
+
 @dataclass(frozen=True)
 class Run:
     """A training's folder."""
@@ -190,7 +203,7 @@ class Run:
 
         Raises
         ------
-        ValueError
+        Held
             Where another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -198,13 +211,13 @@ class Run:
             try:
                 lock(handle)
             except BlockingIOError as error:
-                raise ValueError(
-                    f"another process is training in {self.path}; wait for it, or start a new run"
-                ) from error
+                raise Held(self.path) from error
             yield
 
     @property
     def is_held(self) -> bool:
+        if not self.path.is_dir():
+            return False
         try:
             with self.held():
                 return False

@@ -259,6 +259,10 @@ class Search:
             self.study.tell(number, state=state.PRUNED)
         elif outcome.status in ("finished", "refused", "failed"):
             self.study.tell(number, state=state.FAIL)
+        else:
+            return
+        if number in self.left:  # it ended when no command was there
+            self.left.remove(number)
 
 
 def about(settings: Mapping[str, Any], fixed: Mapping[str, str], space: Mapping[str, Any]) -> str:
@@ -292,10 +296,14 @@ class Trial:
         self.trial = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
     def falls_behind(self, score: float, epoch: int) -> bool:
-        """Report the score after an epoch, counted from 1; whether the training is to be stopped."""
+        """Report the score after an epoch, counted from 1; whether the training is to be stopped. A trial that has
+        ended for its search goes on undisturbed."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an epoch that a job which was killed had reported already
-            self.trial.report(score, epoch)
+            try:
+                self.trial.report(score, epoch)
+            except imported().exceptions.UpdateFinishedTrialError:
+                return False
         return bool(self.trial.should_prune())
 
     def __str__(self) -> str:

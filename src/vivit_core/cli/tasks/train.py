@@ -322,13 +322,14 @@ def fit(
         if processes.rank == 0:
             made = (trainer.global_step - before) / max(1, budget.epochs * budget.steps_per_epoch - before)
             ahead.training.took(time.monotonic() - began, made)
+        for pruning in searched:
+            if pruning.reason is not None:  # it is not over: whoever wants it goes on from its checkpoint
+                raise TrainingPruned(pruning.reason, pruning.score)
+        if processes.rank == 0:
             run.end_training(trainer.global_step)
             if ended is not None:
                 tell(f"the training ended {ended}")
             runs.note(run, "ended", ended)
-        for pruning in searched:
-            if pruning.reason is not None:
-                raise TrainingPruned(pruning.reason, pruning.score)
         if not isinstance(keeper, ModelCheckpoint):
             trainer.save_checkpoint(run.best)  # all processes together
     state = keeper.state_dict() if isinstance(keeper, ModelCheckpoint) else {}
