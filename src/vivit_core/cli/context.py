@@ -13,6 +13,7 @@ from rich.console import Console
 
 from vivit_core.cli import runs
 from vivit_core.cli.console import console, show
+from vivit_core.cli.files_read import files_read
 from vivit_core.cli.schema import Budget
 from vivit_core.cli.sweeps import Job, note
 from vivit_core.cli.validate import fingerprint, relocated
@@ -92,12 +93,12 @@ class RunContext:
 
         Parameters
         ----------
-        trains : note the budget as well.
+        trains : note the budget and the files that are read as well.
         continues : the run has begun before.
         """
         if is_first_rank():
-            budget = budget_record(*self.machine) if trains else None
-            runs.describe(self.run, self.settings, self.words, fingerprint(self.settings), budget, continues)
+            budget, files = (budget_record(*self.machine), files_read(self.settings)) if trains else (None, None)
+            runs.describe(self.run, self.settings, self.words, fingerprint(self.settings), budget, continues, files)
 
     def publish(self, section: Section, checkpoints: Path | Sequence[Path] | None = None) -> None:
         """The end of an analysis: its section into the reports, and on the console where they are.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +17,7 @@ from vivit_core.cli.console import tell
 from vivit_core.cli.context import Settings, machine_of
 from vivit_core.cli.validate import validate
 from vivit_core.data.clips import few
-from vivit_core.data.paths import inside, named
+from vivit_core.data.paths import files_of
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ratio_of
 from vivit_core.data.statistics import fading_s
@@ -133,13 +132,6 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: 
         train_bins=sum(map(sum, lengths)),
         fading_s=max((each for each in lasting if each is not None), default=None),
     )
-
-
-def files_of(data: Mapping[str, Any]) -> list[Path]:
-    """The recording files that a data node names; none where they are simulated."""
-    if data["recordings"] is not None:
-        return named([str(pattern) for pattern in data["recordings"]])
-    return [] if data["root"] is None else inside(Path(data["root"]))
 
 
 def recordings_named(data: Mapping[str, Any]) -> list[str]:

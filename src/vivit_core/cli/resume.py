@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from vivit_core.cli import runs
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, budget_recorded, machine_of
+from vivit_core.cli.files_read import changed_files, files_read
 from vivit_core.cli.scaled import TRAINED_ON
 from vivit_core.cli.schema import Budget
 from vivit_core.cli.search import is_trial
@@ -46,19 +48,46 @@ def where_to_train(context: RunContext, resume: str | Path | None) -> tuple[runs
         resume = "auto"
     if resume in (None, "never"):
         return new, None
-    same = runs.same_runs(Path(settings["outputs"]), fingerprint(settings))
+    same = runs_of_same_files(runs.same_runs(Path(settings["outputs"]), fingerprint(settings)), settings)
     runs.remove_leftovers_of_killed(same)
+    finished = next((run for run in same if run.finished), None)
+    newer = same if finished is None else same[: same.index(finished)]
     # A trial reports all its epochs, so it does not go on from those of another, which may have been pruned.
-    searched = context.job is not None and is_trial(context.job)
-    for found in () if searched else runs.unfinished(same):
-        if (checkpoint := found.newest_whole(tell)) is not None:
-            return continued(found, checkpoint, settings)
-        tell(f"resume=auto: no checkpoint of {found.path} reads, so it cannot be continued")
-    if (finished := next((run for run in same if run.finished), None)) is not None:
+    if not (context.job is not None and is_trial(context.job)):
+        refuse_live(newer)
+        for found in runs.unfinished(newer):
+            if (checkpoint := found.newest_whole(tell)) is not None:
+                return continued(found, checkpoint, settings)
+            tell(f"resume=auto: no checkpoint of {found.path} reads, so it cannot be continued")
+    if finished is not None:
         console.print(f"resume=auto: the training of this configuration had already finished, in {finished.path}")
         return finished, None
     console.print("resume=auto: there is no unfinished run of this configuration to continue; a new one starts")
     return new, None
+
+
+def runs_of_same_files(same: Sequence[runs.Run], settings: Mapping[str, Any]) -> list[runs.Run]:
+    """Those runs whose files are as they were; says of the newest other one that it is not, and which file."""
+    states = files_read(settings)
+    differ = [(run, changed) for run in same if (changed := changed_files(run, states))]
+    if differ:
+        run, changed = differ[0]
+        tell(f"resume=auto: {run.path} has the same settings, but {changed}; so it is not taken")
+    others = [run for run, _ in differ]
+    return [run for run in same if run not in others]
+
+
+def refuse_live(same: Sequence[runs.Run]) -> None:
+    """Refuse to begin a training that another process is at."""
+    for run in same:
+        try:
+            with suppress(OSError), run.held():  # a folder of somebody else
+                pass
+        except runs.Held as live:
+            raise ValueError(
+                f"this training goes on in {run.path}; wait for it, and the same command takes what it came to, or "
+                "say resume=never to train another"
+            ) from live
 
 
 def run_of(resume: Path, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | None]:
@@ -115,6 +144,11 @@ def refuse_other_recordings(checkpoint: Path, content: Mapping[str, Any], specs:
 def again(run: runs.Run, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | None]:
     """The same job once more, in the folder where it was before."""
     run.refuse_other(fingerprint(settings))
+    if changed := changed_files(run, files_read(settings)):
+        raise ValueError(
+            f"{run.path} holds a training with these settings, but {changed}; give this one another folder by "
+            "hydra.run.dir=FOLDER, or leave hydra.run.dir out"
+        )
     if run.finished:
         console.print(f"the training in {run.path} had already finished")
         return run, None

@@ -232,8 +232,10 @@ def describe(
     fingerprint: str,
     budget: Mapping[str, Any] | None = None,
     continues: bool = False,
+    files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write what is done in a folder: its configuration, overrides, environment, and a training's budget.
+    """Write what is done in a folder: its configuration, overrides, environment; a training's budget, and the files
+    that it reads (:func:`vivit_core.cli.files_read.files_read`).
 
     An earlier try that came to nothing is forgotten. A continued run keeps its beginning and notes this continuation,
     whose settings are now its own.
@@ -246,6 +248,7 @@ def describe(
     run.path.mkdir(parents=True, exist_ok=True)
     here = environment()
     asked = {"task": settings["task"], "overrides": list(overrides), "fingerprint": fingerprint, "budget": budget}
+    asked |= {} if files is None else {"files": files}
     now = {**here, **asked}
     if continues:
         first = run.environment

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import matching
+
+
+def files_of(data: Mapping[str, Any]) -> list[Path]:
+    """The recording files that a data node names; none where they are simulated."""
+    if data["recordings"] is not None:
+        return named([str(pattern) for pattern in data["recordings"]])
+    return [] if data["root"] is None else inside(Path(data["root"]))
 
 
 def named(patterns: Sequence[str]) -> list[Path]:

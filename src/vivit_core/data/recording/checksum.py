@@ -46,6 +46,13 @@ def checksum_holds(path: Path) -> bool | None:
         raise RecordingError(path, "file", f"cannot be read ({error})", "Check the disk, or copy it again") from error
 
 
+def seal_of(path: Path) -> str | None:
+    """What stands in the file of its length and checksum, unread and unchecked; None where it was never sealed."""
+    with path.open("rb") as file:
+        block = file.read(BLOCK)
+    return block[len(_MARK) :].rstrip(b"\0\n").decode(errors="replace") if block.startswith(_MARK) else None
+
+
 def may_be_ours(path: Path) -> bool:
     """Whether a file, damaged as it may be, looks like one that this package wrote, or like nothing yet."""
     with path.open("rb") as file:
