@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from vivit_core.cli import schema
-from vivit_core.cli.planned import expected, following, free_keys, sizes_of
+from vivit_core.cli.planned import expected, followers, following, free_keys, sizes_of
 from vivit_core.cli.schema import ConfigError
 from vivit_core.cli.validate import validate
 from vivit_core.data.recording import Trials, write_recording
@@ -81,6 +81,7 @@ def test_they_follow_files_and_what_refers_to_them_follows_too(bars, capsys):
     assert (data["clip_length"], data["burn_in"], data["evaluation_burn_in"]) == (80, 21, 21)
     assert settings["trainer"]["cpu"]["batch_size"] == 16
     assert before["data"]["clip_length"] == 300 and validate(cfg) == before  # what was composed stays
+    assert {"data.burn_in", "data.evaluation_burn_in", "trainer.cuda.batch_size"} <= set(followers(cfg))
     printed = capsys.readouterr().out
     assert "1 recording, 3 units, frames of 40×1 px at 50 Hz" in printed
     assert "data.clip_length=80" in printed and "# 1.6 s: trials are no longer" in printed

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fake_sweeps import job, sweep_of
 
+from vivit_core.analysis.scaling.numbers import curves_of
 from vivit_core.cli.scaled import curve_names, runs_of
 
 ON_A_CORE = {"init_from": "core.ckpt", "optim": {"core_lr_scale": 0.0, "readouts_first": 0.0}}
@@ -112,6 +113,24 @@ def test_only_what_grows_is_drawn_along_a_curve():
     assert len(set(curve_names(units, "recordings")[0])) == 2
 
 
+def test_settings_that_follow_the_recordings_grow_along_with_them(tmp_path):
+    """More recordings make longer epochs. Where somebody has set them, runs differ nevertheless."""
+    sweep = tmp_path / "sweep"
+    for number, (steps, follows) in enumerate(((50, True), (100, True), (100, False))):
+        run = job(sweep, number, 1.0, 0.1, trainer={"cpu": {"steps_per_epoch": steps}})
+        about = json.loads((run / "environment.json").read_text())
+        about["trained_on"]["recordings"] |= {f"b{number}": {"minutes": 1.0, "units": 3}} if number else {}
+        about["trained_on"]["follows"] = ["trainer.cpu.steps_per_epoch"] if follows else []
+        (run / "environment.json").write_text(json.dumps(about))
+    for over in ("recordings", "units"):
+        curves = [run.curve for run in runs_of([sweep], over)[0]]
+        assert curves[0] == curves[1] != curves[2]
+    runs, _, _ = runs_of([sweep], "minutes")
+    assert len({run.curve for run in runs}) == 2
+    with pytest.raises(ValueError, match=r"each of the 2 runs is a curve of its own, .*, steps_per_epoch=50;"):
+        curves_of([runs_of([sweep], "minutes")[0][0], runs_of([sweep], "recordings")[0][2]], "recordings", 10, 0)
+
+
 @pytest.mark.parametrize(
     ("sweeps", "said"),
     [
@@ -157,3 +176,5 @@ def test_a_real_sweep_becomes_a_curve(command, tiny, tmp_path):
     (own,) = summary["curves"].values()
     assert own["at"] == pytest.approx([0.02, 0.04, 4 / 60], rel=1e-3) and own["law"] is not None
     assert list(summary["curves"]) == ["from nothing"] and summary["oracle"] > 0
+    about = json.loads((tmp_path / "sweep" / "0" / "environment.json").read_text())
+    assert "trainer.cpu.steps_per_epoch" in about["trained_on"]["follows"]

@@ -35,6 +35,7 @@ class RunContext:
     words : the settings on the command line, as they were typed.
     experiment : the recipe of ``conf/experiment`` that was chosen; None without one.
     job : this job of a sweep; None outside of one.
+    follows : the dotted keys of what follows the recordings.
     console : what is printed goes here.
     """
 
@@ -42,6 +43,7 @@ class RunContext:
     words: tuple[str, ...] = ()
     experiment: str | None = None
     job: Job | None = None
+    follows: tuple[str, ...] = ()
     console: Console = console
 
     @property

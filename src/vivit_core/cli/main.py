@@ -177,11 +177,13 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             settings = validate(cfg)
             refuse_several_processes(settings["task"])
             task = task_named(settings["task"])
+            follows: tuple[str, ...] = ()
             if follows_recordings(task):
-                from vivit_core.cli.planned import following  # which reads recordings
+                from vivit_core.cli.planned import followers, following  # which reads recordings
 
                 settings = following(cfg, settings, context_of(settings, job).overridden)
-            score = call(task, context_of(settings, job), settings)
+                follows = followers(cfg)
+            score = call(task, context_of(settings, job, follows), settings)
             note(job, status="finished", score=score)
             return score
     except TrainingPruned as pruned:
@@ -237,10 +239,11 @@ def job_of_sweep() -> Job | None:
     return Job(Path(config.sweep.dir).absolute(), config.job.num) if config.mode == RunMode.MULTIRUN else None
 
 
-def context_of(settings: Settings, job: Job | None) -> RunContext:
+def context_of(settings: Settings, job: Job | None, follows: tuple[str, ...] = ()) -> RunContext:
     """What Hydra knows of this run, for its task."""
     config = HydraConfig.get()
-    return RunContext(settings, tuple(config.overrides.task), config.runtime.choices.get("experiment"), job)
+    words, experiment = tuple(config.overrides.task), config.runtime.choices.get("experiment")
+    return RunContext(settings, words, experiment, job, follows)
 
 
 def packages_of(cfg: DictConfig) -> list[str]:

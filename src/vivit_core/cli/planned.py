@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,19 +26,27 @@ from vivit_core.parts.build import build
 from vivit_core.specs import RecordingError
 from vivit_core.system.processes import is_first_rank
 from vivit_core.training.planner import Choice, Sizes, plan, usual_trial
+from vivit_core.training.transfer import leaves
 
 MARK = re.compile(r"\$\{planned:.*\}")
 
 
-def free_keys(node: Any, path: str = "") -> Iterator[str]:
+def free_keys(cfg: DictConfig) -> list[str]:
     """The dotted keys of an unresolved configuration that may follow the recordings: those that nobody has set."""
-    if isinstance(node, DictConfig):
-        node = OmegaConf.to_container(node, resolve=False)
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from free_keys(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, str) and MARK.fullmatch(node):
-        yield path
+    return [key for key, value in written(cfg) if MARK.fullmatch(value)]
+
+
+def followers(cfg: DictConfig) -> tuple[str, ...]:
+    """Those, and the keys that refer to one of them."""
+    free = free_keys(cfg)
+    return (*free, *(key for key, value in written(cfg) if value[:2] == "${" and value[2:-1] in free))
+
+
+def written(cfg: DictConfig) -> list[tuple[str, str]]:
+    """The words of an unresolved configuration, by their dotted keys."""
+    node = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(node, dict)
+    return [(key, value) for key, value in leaves({str(k): v for k, v in node.items()}) if isinstance(value, str)]
 
 
 def following(cfg: DictConfig, settings: Settings, overridden: Set[str] = frozenset()) -> Settings:

@@ -32,16 +32,20 @@ SEEDS = ("seed", "data.seed")
 TRANSFER = ("init_from", "optim.core_lr_scale", "optim.readouts_first")  # what transfer_of says in words
 
 
-def trained_on(twin: Twin, datamodule: RecordingsDataModule) -> dict[str, Any]:
+def trained_on(twin: Twin, datamodule: RecordingsDataModule, follows: Sequence[str]) -> dict[str, Any]:
     """What a training notes of what it learns from: the minutes that there are, which may be less than what was asked
-    for, and units of each recording; and the parameters of the core."""
+    for, and units of each recording; the parameters of the core; and which settings follow the recordings."""
     recordings = {}
     for recording in datamodule.recordings:
         info = recording.info
         train = info.trials.of("train")
         seconds = float((train.stop - train.start).sum()) / info.frame_rate_hz
         recordings[recording.recording_id] = {"minutes": seconds / 60, "units": info.n_units}
-    return {"recordings": recordings, "core_parameters": sum(p.numel() for p in twin.core.parameters())}
+    return {
+        "recordings": recordings,
+        "core_parameters": sum(p.numel() for p in twin.core.parameters()),
+        "follows": list(follows),
+    }
 
 
 def runs_of(sweeps: Sequence[Path], over: Over) -> tuple[list[TrainedRun], list[dict[str, str]], list[str]]:
@@ -70,7 +74,7 @@ def runs_of(sweeps: Sequence[Path], over: Over) -> tuple[list[TrainedRun], list[
             if run is None or twice is not None:
                 left_out.append({"job": name, "reason": reason or f"the same training as {twice}"})
             else:
-                found.append((name, run, dict(leaves(deciding(read_plain(run / "config.yaml"))))))
+                found.append((name, run, settings_of(run, over)))
     if not found:
         reasons = "; ".join(f"{job['job']}: {job['reason']}" for job in left_out[:4])
         raise ValueError(f"sweeps: no training of them has finished with a score ({reasons}); wait, or start -m again")
@@ -80,6 +84,14 @@ def runs_of(sweeps: Sequence[Path], over: Over) -> tuple[list[TrainedRun], list[
         for (name, run, settings), curve in zip(found, names, strict=True)
     ]
     return runs, left_out, differ
+
+
+def settings_of(run: Path, over: Over) -> dict[str, Any]:
+    """A run's flat settings, without those that follow recordings where these grow, because they grow along."""
+    settings = dict(leaves(deciding(read_plain(run / "config.yaml"))))
+    about = Run(run).environment[TRAINED_ON]
+    along = about.get("follows", ()) if isinstance(about, dict) and set(RECORDINGS) <= set(GROWS[over]) else ()
+    return {key: value for key, value in settings.items() if key not in along}
 
 
 def jobs_of(sweep: Path) -> Iterator[tuple[str, str | None, Path | None]]:

@@ -142,6 +142,11 @@ def curves_of(runs: Sequence[TrainedRun], over: Over, resamples: int, seed: int)
         made[name] = with_law(Curve(own, x_N, bps_NU), resamples, seed)
     if all(len(curve.amounts) < 2 for curve in made.values()):
         amount = next(iter(made.values())).amounts[0]
+        if any(curve.amounts[0] != amount for curve in made.values()):
+            raise ValueError(
+                f"over={over}: each of the {len(runs)} runs is a curve of its own, because they differ in more than "
+                f"what grows: {'; '.join(list(made)[:4])}{'; …' if len(made) > 4 else ''}; sweep {SWEPT[over]} alone"
+            )
         raise ValueError(
             f"over={over}: all {len(runs)} runs that finished have {amount:g}, so nothing grows; sweep "
             f"{SWEPT[over]}, or choose what the sweep changes by over=minutes|recordings|units|parameters"

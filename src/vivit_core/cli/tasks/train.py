@@ -297,7 +297,7 @@ def fit(
         folder=run.path,
         callbacks=[
             *watching.values(),
-            KeepSettings(context, run, checkpoint is not None, trained_on(twin, datamodule)),
+            KeepSettings(context, run, checkpoint is not None, trained_on(twin, datamodule, context.follows)),
             begun,
             *searched,
         ],
