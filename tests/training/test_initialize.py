@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,14 @@ from vivit_core.models.tokenizers.tubelet import Tubelet
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
 from vivit_core.testing.twins import Parts, check_start
-from vivit_core.training.initialize import contrast, fields_of, initialize_from_data, principal_courses, prototypes
+from vivit_core.training.initialize import (
+    contrast,
+    fields_of,
+    initialize_from_data,
+    placing_s,
+    principal_courses,
+    prototypes,
+)
 from vivit_core.training.machine import keep_freed_memory
 
 CENTERS = np.array([[4.0, 3.0], [11.0, 8.0]])  # x, y
@@ -70,6 +78,46 @@ def test_readouts_filters_and_scales_start_from_training_trials(recording: Recor
         torch.testing.assert_close(stem.fields(x).std((0, 2, 3)), torch.ones(6), rtol=1e-3, atol=1e-3)
         mixed = stem.mix(stem.rectify(stem.fields(x)))
         torch.testing.assert_close(mixed.std((0, 2, 3)), torch.ones(6), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("rate_hz", "trial", "hold", "late"), [(10.0, 20, 1, 1), (500.0, 500, 8, 40)])
+def test_units_are_placed_at_any_rate(tmp_path: Path, rate_hz: float, trial: int, hold: int, late: int) -> None:
+    """The front end's 24 lags are longer than slow trials, and end before the responses of a fast recording."""
+    rng = np.random.default_rng(0)
+    bins = 4000 * min(hold, 4)
+    frames = rng.integers(0, 256, (bins // hold, HEIGHT, WIDTH), dtype=np.uint8).repeat(hold, 0)
+    seen = np.stack([frames[:, int(y), int(x)] for x, y in CENTERS], 1) / 64.0 - 2.0
+    starts = np.arange(0, len(frames), trial)
+    path = write_recording(
+        tmp_path / "a.h5", recording_id="a", frame_rate_hz=rate_hz, frames=frames,
+        counts=rng.poisson(0.3 * np.exp(0.8 * np.roll(seen, late, axis=0))).astype(np.uint8),
+        trials=Trials(starts, starts + trial, np.arange(len(starts)), np.array(["train"] * len(starts))),
+    )  # fmt: skip
+    recording = Recording(path)
+    spec = RecordingSpec("a", rate_hz, (1, HEIGHT, WIDTH), recording.info.unit_ids, (0.4, 0.4), 127.5, 74.0)
+    frontend = BASIS | {"lags": 24}
+    twin = Twin(vivit(tokenizer=STEM, frontend=frontend, modulator=None), READOUT, LIKELIHOOD, [spec])
+    initialize_from_data(twin, [recording], ln=None)
+    np.testing.assert_allclose(twin.gaussians_px("a")["mean_px"], CENTERS, atol=0.7)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "trial", "lags"),
+    [
+        (60.0, 300, 24),
+        (30.0, 300, 24),
+        (120.0, 300, 24),
+        (500.0, 900, 100),
+        (10.0, 300, 8),
+        (60.0, 30, 10),
+        (60.0, 4, 2),
+    ],
+)
+def test_how_long_the_kernels_are_that_place_units(rate_hz: float, trial: int, lags: int) -> None:
+    trials = SimpleNamespace(start=np.zeros(3, int), stop=np.array([trial, trial, 9000]))
+    file = SimpleNamespace(info=SimpleNamespace(trials=SimpleNamespace(of=lambda split: trials)))
+    found = placing_s(SimpleNamespace(lags=24), file, rate_hz)  # type: ignore[arg-type]
+    assert found * rate_hz == pytest.approx(lags)
 
 
 def test_likelihoods_and_histories_start_from_training_trials(recording: Recording, spec: RecordingSpec) -> None:

@@ -41,7 +41,10 @@ from vivit_core.training.own_filters import Known, begin_own_filters
 log = logging.getLogger(__name__)
 
 
-DURATION_S = 0.2  # length of the kernels where the model has no front end that says how much it sees
+DURATIONS_S = 0.2, 0.8  # shortest and longest kernels that place units; the first without a front end
+
+
+TRIAL_SHARE = 3  # of the usual training trial, so that most of its bins have the past of a kernel: one in so many
 
 
 SCALE_FRAMES = 256  # frames of each recording on which the stem's scale is set
@@ -140,7 +143,7 @@ class Started(NamedTuple):
     Attributes
     ----------
     places_U2 : where units look, x and y in the file's pixels.
-    courses_UL : their time courses, those of clear ones larger.
+    courses_UL : their time courses, those of clear ones larger, of as many lags as the front end has.
     clear_U : how clear their places are.
     found_before : whether their own filters were kept.
     """
@@ -157,7 +160,7 @@ def start_recording(
     """Let what a recording has for itself start from its data, all but the readout. Draws nothing by chance."""
     frontend: Frontend | None = getattr(twin.core, "frontend", None)
     spec = twin.specs[recording.info.recording_id]
-    duration_s = DURATION_S if frontend is None else frontend.lags / spec.frame_rate_hz
+    duration_s = placing_s(frontend, recording, spec.frame_rate_hz)
     shift_px = start_shift(twin, recording, duration_s, max_frames)
     centers_U2, courses_UL, snr_U = unit_centers(
         recording, spec, duration_s=duration_s, max_frames=max_frames, shift_px=shift_px
@@ -178,7 +181,25 @@ def start_recording(
     if (own := twin.own_filter(spec.recording_id)) is not None:
         finer_U2 = own.places().cpu().numpy()  # than an average's
         centers_U2 = np.where(np.isfinite(finer_U2), finer_U2, centers_U2)
+    if frontend is not None:
+        clear_courses_UL = newest(clear_courses_UL, frontend.lags)
     return Started(centers_U2, clear_courses_UL, clear_U, found)
+
+
+def placing_s(frontend: Frontend | None, recording: Recording, rate_hz: float) -> float:
+    """Length of the kernels that place units, s: what the front end sees, where that is as long as responses take and
+    trials are long enough."""
+    shortest, longest = DURATIONS_S
+    wished_s = shortest if frontend is None else min(max(frontend.lags / rate_hz, shortest), longest)
+    train = recording.info.trials.of("train")
+    most = int(np.median(train.stop - train.start)) // TRIAL_SHARE if len(train.start) else 0
+    return min(wished_s, max(2, most) / rate_hz)
+
+
+def newest(courses_UL: np.ndarray, lags: int) -> np.ndarray:
+    """Time courses of so many lags: the newest ones, and zeros before them where there are too few."""
+    cut_UL = courses_UL[:, -lags:]
+    return np.pad(cut_UL, ((0, 0), (lags - cut_UL.shape[1], 0)))
 
 
 def start_shift(twin: Twin, recording: Recording, duration_s: float, max_frames: int) -> ShiftPx | None:
