@@ -183,6 +183,8 @@ def test_the_model_comes_with_the_checkpoint(content):
     assert adopted_model(content, {**MODEL, "frame_size": [4, 6]}, {"frame_size"}, "a.ckpt")["frame_size"] == [4, 6]
     with pytest.raises(ValueError, match=r"embedding_dim is 8 there and 16 here; registers is 1 there and 3 here"):
         adopted_model(content, other, {""}, "a.ckpt")
+    taken = adopted_model(content, {**MODEL, "window": 99}, {""}, "a.ckpt", follows=["window"])
+    assert taken["window"] == MODEL["window"] != 99  # which nobody has set
     other["tokenizer"] = {**MODEL["tokenizer"], "patch_size": [4, 4, 4]}
     with pytest.raises(ValueError, match=r"tokenizer\.patch_size is \[2, 4, 4\] there and \[4, 4, 4\] here"):
         adopted_model(content, other, {"tokenizer"}, "a.ckpt")

@@ -36,6 +36,7 @@ class RunContext:
     experiment : the recipe of ``conf/experiment`` that was chosen; None without one.
     job : this job of a sweep; None outside of one.
     follows : the dotted keys of what follows the recordings.
+    recipe_says : what the recipe says of the model (:func:`vivit_core.cli.recipes.said_of_model`).
     console : what is printed goes here.
     """
 
@@ -44,6 +45,7 @@ class RunContext:
     experiment: str | None = None
     job: Job | None = None
     follows: tuple[str, ...] = ()
+    recipe_says: frozenset[str] = frozenset()
     console: Console = console
 
     @property

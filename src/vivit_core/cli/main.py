@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +178,15 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             settings = validate(cfg)
             refuse_several_processes(settings["task"])
             task = task_named(settings["task"])
-            follows: tuple[str, ...] = ()
+            context = context_of(settings, job)
             if follows_recordings(task):
                 from vivit_core.cli.planned import followers, following  # which reads recordings
+                from vivit_core.cli.recipes import said_of_model
 
-                settings = following(cfg, settings, context_of(settings, job).overridden)
-                follows = followers(cfg)
-            score = call(task, context_of(settings, job, follows), settings)
+                settings = following(cfg, settings, context.overridden)
+                says = said_of_model(context.experiment, config_folders())
+                context = replace(context, settings=settings, follows=followers(cfg), recipe_says=says)
+            score = call(task, context, settings)
             note(job, status="finished", score=score)
             return score
     except TrainingPruned as pruned:
@@ -239,11 +242,15 @@ def job_of_sweep() -> Job | None:
     return Job(Path(config.sweep.dir).absolute(), config.job.num) if config.mode == RunMode.MULTIRUN else None
 
 
-def context_of(settings: Settings, job: Job | None, follows: tuple[str, ...] = ()) -> RunContext:
+def context_of(settings: Settings, job: Job | None) -> RunContext:
     """What Hydra knows of this run, for its task."""
     config = HydraConfig.get()
-    words, experiment = tuple(config.overrides.task), config.runtime.choices.get("experiment")
-    return RunContext(settings, words, experiment, job, follows)
+    return RunContext(settings, tuple(config.overrides.task), config.runtime.choices.get("experiment"), job)
+
+
+def config_folders() -> list[Path]:
+    """Where configurations lie, in the order in which Hydra looks."""
+    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
 
 
 def packages_of(cfg: DictConfig) -> list[str]:

@@ -27,7 +27,11 @@ OWN = (
 
 
 def adopted_model(
-    content: Mapping[str, Any], composed: Mapping[str, Any], said: Collection[str], path: str | Path
+    content: Mapping[str, Any],
+    composed: Mapping[str, Any],
+    said: Collection[str],
+    path: str | Path,
+    follows: Collection[str] = (),
 ) -> dict[str, Any]:
     """The model node of a training that starts from a checkpoint: the checkpoint's.
 
@@ -38,6 +42,7 @@ def adopted_model(
     said : the keys of the model that the command sets, dotted, for example ``tokenizer.patch_size``, or ``tokenizer``
         for all below it, or the empty word for all.
     path : of the checkpoint, for messages.
+    follows : keys of the model, dotted, that would follow the recordings: nobody has set them.
 
     Raises
     ------
@@ -51,7 +56,8 @@ def adopted_model(
         )
     there: dict[str, Any] = copied(content["twin"]["model"])
     own, wanted = {"frame_size": None, **dict(leaves(there))}, dict(leaves(composed))
-    keys = {key for key in own | wanted if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}
+    settled = set(own | wanted) - set(follows)
+    keys = {key for key in settled if any(word in ("", key) or key.startswith(f"{word}.") for word in said)}
     whole = {name for name in OWN if replaced(name, said, own, wanted)}
     differ = sorted(key for key in keys if own.get(key) != wanted.get(key) and key.split(".")[0] not in whole)
     # What is free in one model may be unknown to the checkpoint's: a dropout of a stem that it lacks.

@@ -182,12 +182,11 @@ def check_init_from(context: RunContext, init_from: Path | None, optim: Node) ->
 
 
 def adopted(context: RunContext, init_from: Path, model: Node) -> Node:
-    """The model that comes with a checkpoint, with what the command line says of it key by key."""
+    """The model that comes with a checkpoint, with what the command line and the recipe say of it key by key."""
     words = [key.replace("/", ".").split(".", 1) for key in context.overridden]
-    said = {word[1] if len(word) > 1 else "" for word in words if word[0] == "model"}
-    if context.experiment not in (None, "finetune"):
-        said = {""}  # a recipe for a model of its own
-    return cast(Node, adopted_model(read_trained(init_from), model, said, init_from))
+    said = {word[1] if len(word) > 1 else "" for word in words if word[0] == "model"} | context.recipe_says
+    follows = [key.removeprefix("model.") for key in context.follows if key.startswith("model.")]
+    return cast(Node, adopted_model(read_trained(init_from), model, said, init_from, follows))
 
 
 def fit(
