@@ -128,6 +128,19 @@ def test_units_are_drawn_alike_for_all_runs() -> None:
     np.testing.assert_allclose(drawn - drawn[:, :1], np.tile(drawn[0] - drawn[0, 0], (300, 1)), atol=1e-6)
 
 
+def test_units_are_drawn_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the numbers of all at once."""
+    bps_NU = made(np.random.default_rng(0), MINUTES, 40, 0.015)
+    law = fit(MINUTES, bps_NU.mean(1))
+    whole = resample(MINUTES, bps_NU, law, 100, 0)
+    monkeypatch.setattr("vivit_core.analysis.scaling.law.DRAWN", 40 * 7)
+    drawn: list[int] = []
+    real = np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda parts: (drawn.extend(map(len, parts)), real(parts))[1])
+    np.testing.assert_allclose(resample(MINUTES, bps_NU, law, 100, 0), whole, rtol=1e-12)
+    assert drawn.count(7) == 14 and 100 not in drawn
+
+
 def ceiling(x_N: np.ndarray, bps_NU: np.ndarray) -> dict[str, Any]:
     return ceiling_of(with_law(Curve([], x_N, bps_NU), 400, 0))
 

@@ -121,9 +121,11 @@ def test_recordings_of_several_rates_are_seen_at_the_trainings(bars, tmp_path):
     both = [str(bars / "bars.h5"), str(tmp_path / "fast.h5"), str(tmp_path / "broken.h5")]
     (tmp_path / "broken.h5").write_text("no recording")
     node = {"recordings": both, "root": None, "frame_rate_hz": None, "most_trials": None, "most_units": None}
-    assert sizes_of(node, None) == Sizes(8, 6, 50.0, 2, 5, 80, 640 + 200)
-    assert sizes_of(node | {"most_units": 1}, None) == Sizes(8, 6, 50.0, 2, 2, 80, 640 + 200)
-    assert sizes_of({**node, "frame_rate_hz": 25.0, "most_trials": 1}, [20, 10]) == Sizes(20, 10, 25.0, 2, 5, 40, 90)
+    assert sizes_of(node, None) == Sizes(8, 6, 50.0, 2, 5, 80, 640 + 200, shortest="bars")
+    assert sizes_of(node | {"most_units": 1}, None) == Sizes(8, 6, 50.0, 2, 2, 80, 640 + 200, shortest="bars")
+    assert sizes_of({**node, "frame_rate_hz": 25.0, "most_trials": 1}, [20, 10]) == Sizes(
+        20, 10, 25.0, 2, 5, 40, 90, shortest="bars"
+    )
     near = sizes_of({**node, "frame_rate_hz": 50.2}, None)  # near enough that bins stay as they are
     assert near is not None and (near.trial_bins, near.train_bins) == (80, 640 + 200)
     assert sizes_of({**node, "recordings": both[2:]}, None) is None  # which the task will say

@@ -480,6 +480,8 @@ def test_impossible_geometry_is_refused_with_a_remedy() -> None:
     made = twin(vivit())
     with pytest.raises(ValueError, match=r"data.clip_length to at least 8"):
         made.check_geometry(4)
+    with pytest.raises(ValueError, match=r"to at least 8 and give training trials of as many bins$"):
+        made.check_geometry(1)  # as trials of one bin have; no shorter patch mends that
     large = twin(vivit(tokenizer=TUBELET | {"patch_size": [4, 16, 4]}))
     with pytest.raises(ValueError, match=r"patch_size=\[4,12,4\]"):
         large.check_geometry(17)

@@ -79,8 +79,8 @@ def test_what_costs_the_clips_that_decide_more_is_not_taken_over(
     assert torch.equal(covariances(twin), before)
 
 
-def test_work_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By fewer clips; where a few are too many, by none."""
+def test_work_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """By fewer clips; where a few are too many, by none, and a line says so."""
     twin = sharing()
     recording = recorded(tmp_path, lambda *given: shared(twin, *given))
     clips, fitted = clips_of(twin, recording), []
@@ -94,3 +94,4 @@ def test_work_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(latent_fit, "WORK", most * 8**3)
         fit_latent(*parts(twin), clips)
         assert fitted == ([] if expected is None else [expected])
+        assert ("the latent has no last fit" in caplog.text) == (expected is None)

@@ -79,6 +79,11 @@ def test_the_map_suits_the_frames(shape: tuple[int, int], stride: int, patch: li
     assert (found["model.tokenizer.patch_size"], found["model.tokenizer.cell"]) == (patch, cell)
 
 
+def test_the_recording_whose_trials_make_clips_short_is_named() -> None:
+    (own,) = (each for each in plan(replace(DEFAULT, trial_bins=20, shortest="b"), settings(), {"data.clip_length"}))
+    assert own.value == 20 and own.reason == "0.167 s: trials are no longer in b, for which all clips are so short"
+
+
 @pytest.mark.parametrize(("trial_bins", "frames"), [(600, 8), (40, 8), (30, 4), (9, 2), (2, 1)])
 def test_a_clip_has_several_tokens(trial_bins: int, frames: int) -> None:
     """Tokens of short trials are shorter."""

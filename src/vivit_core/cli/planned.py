@@ -129,6 +129,7 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: 
         train = trials.of("train")
         ratio = ratio_of(info.frame_rate_hz, rate_hz)
         lengths.append([n * ratio.denominator // ratio.numerator for n in (train.stop - train.start).tolist()])
+    usual = [usual_trial(own) for own in lengths]
     height, width = frame_size or max((info.frame_shape[1:] for info in infos), key=lambda shape: shape[0] * shape[1])
     return Sizes(
         height=height,
@@ -136,8 +137,9 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: 
         rate_hz=rate_hz,
         recordings=len(infos),
         units=sum(min(info.n_units, data["most_units"] or info.n_units) for info in infos),
-        trial_bins=min(usual_trial(own) for own in lengths),
+        trial_bins=min(usual),
         train_bins=sum(map(sum, lengths)),
+        shortest=infos[usual.index(min(usual))].recording_id if min(usual) < max(usual) else None,
         fading_s=max((each for each in lasting if each is not None), default=None),
     )
 

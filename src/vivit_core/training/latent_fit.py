@@ -9,6 +9,7 @@ Shape letters: B pieces, T bins of a piece, U units.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ from vivit_core.models.latents.base import Latent
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.training.predicted_clips import Clip
 from vivit_core.training.regression import HELD_OUT
+
+log = logging.getLogger(__name__)
 
 STEPS = 150  # of Adam, each on all pieces
 RATE = 0.05  # at its peak
@@ -48,6 +51,11 @@ def fit_latent(latent: Latent, likelihood: Likelihood, clips: Sequence[Clip]) ->
     most = WORK // work  # pieces
     pieces = sum(math.ceil(len(clip.drive.value) / PIECE) for clip in fitted)
     if most < HELD_OUT:
+        log.warning(
+            "the latent has no last fit: %d bins of it are more work than it may take with model.latent.rank=%d and "
+            "model.latent.hold=%d; lower the rank, or hold it for more bins",
+            *(PIECE, latent.rank, latent.hold),
+        )
         return False
     fitted = fitted[:: max(1, math.ceil(pieces / most))]
     learned = counted(likelihood, fitted)

@@ -42,6 +42,7 @@ class Sizes:
         nobody knows.
     train_bins : of the training trials of all together; None where nobody knows.
     fading_s : time in which calcium traces fade to 1/e, of the recording where it is longest; None for spikes.
+    shortest : the recording with the usual trial, where others have longer ones; None where they are alike.
     """
 
     height: int
@@ -52,6 +53,7 @@ class Sizes:
     trial_bins: int | None
     train_bins: int | None
     fading_s: float | None = None
+    shortest: str | None = None
 
     def __str__(self) -> str:
         files = f"{self.recordings} recordings" if self.recordings != 1 else "1 recording"
@@ -173,7 +175,8 @@ def clip_length(sizes: Sizes) -> tuple[int, str]:
     clip_s = max(CLIP_S, BURN_IN_SHARE * reach_s(sizes))
     wished = max(FEWEST_BINS, round(clip_s * sizes.rate_hz))
     if sizes.trial_bins is not None and 0 < sizes.trial_bins < wished:
-        return sizes.trial_bins, f"{sizes.trial_bins / sizes.rate_hz:.3g} s: trials are no longer"
+        where = f" in {sizes.shortest}, for which all clips are so short" if sizes.shortest is not None else ""
+        return sizes.trial_bins, f"{sizes.trial_bins / sizes.rate_hz:.3g} s: trials are no longer{where}"
     why = f"{wished / sizes.rate_hz:.3g} s"
     return wished, why if wished > FEWEST_BINS else f"{why}: at least {FEWEST_BINS} bins"
 

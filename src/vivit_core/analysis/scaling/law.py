@@ -13,6 +13,7 @@ EXPONENTS = (0.05, 4.0)  # the range that is searched; at its lower end the law 
 SEARCHED = 161  # exponents of the first search, in steps of equal ratio
 NARROWED = 36  # times that the second search takes a third from the interval between them
 NUMBERS = 3  # that the law has
+DRAWN = 1 << 22  # units that are drawn at once, over all resamplings
 ENOUGH = 4  # different amounts of data, at least, that can test the law; three are fitted by any
 
 
@@ -135,8 +136,13 @@ def resample(
     fitted_N = np.ones(runs, bool) if beyond_N is None else ~beyond_N
     mean_N = bps_NU.mean(1)
     center_N = np.where(fitted_N, law.at(x_N)[0], mean_N)
-    weights_RU = rng.multinomial(units, np.full(units, 1 / units), size=resamples) / units
-    scores_RN: np.ndarray = center_N + weights_RU @ (bps_NU - mean_N[:, None]).T
+    each_U, rest_UN = np.full(units, 1 / units), (bps_NU - mean_N[:, None]).T
+    at_once = max(1, DRAWN // units)
+    parts = [  # the same numbers as all at once, which many units have no memory for
+        rng.multinomial(units, each_U, size=min(at_once, resamples - begun)) / units @ rest_UN
+        for begun in range(0, resamples, at_once)
+    ]
+    scores_RN: np.ndarray = center_N + np.concatenate(parts)
     if (number := int(fitted_N.sum())) > NUMBERS:
         residuals = (mean_N - center_N)[fitted_N] * np.sqrt(number / (number - NUMBERS)) * wider
         scores_RN = scores_RN + rng.choice(residuals, size=(resamples, runs))

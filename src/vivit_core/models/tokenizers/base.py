@@ -148,9 +148,12 @@ class Tokenizer(FromData, nn.Module, ABC):
             key = f"patch_size=[{shorter},{ph},{pw}]"
             if every < pt:
                 key = f"token_stride=[{shorter},{self.token_stride[1]},{self.token_stride[2]}]"
+            instead = (
+                f"or model.tokenizer.{key} or shorter" if frames > 1 else "and give training trials of as many bins"
+            )
             raise ValueError(
                 f"a clip of {frames} frames makes {steps} time step of {every} frames, which has nothing before it; "
-                f"set data.clip_length to at least {2 * every} or model.tokenizer.{key} or shorter"
+                f"set data.clip_length to at least {2 * every} {instead}"
             )
         down, across = (
             cells_on(side, size, stride)
