@@ -154,8 +154,9 @@ def test_the_baseline_refuses_training_trials_shorter_than_its_filters(tmp_path:
         fit_ln(data, duration_s=1.0, patch=5, progress=False)
     torch.manual_seed(0)
     twin = Twin(MODELS_UNDER_CONTRACT["bare"] | {"frontend": BASIS | {"lags": 30}}, READOUT, LIKELIHOOD, data.specs)
-    initialize_from_data(twin, data.recordings, None)  # the twin's own start takes what there is
-    np.testing.assert_allclose(twin.gaussians_px("a")["mean_px"], [[7.5, 5.5]] * 3)
+    initialize_from_data(twin, data.recordings, None)  # the twin's own start takes what there is: shorter kernels
+    places = np.asarray(twin.gaussians_px("a")["mean_px"])
+    assert ((places >= 0) & (places <= [15, 11])).all() and not np.allclose(places, [[7.5, 5.5]] * 3)
 
 
 def test_scales_over_maps_of_unequal_length_are_those_of_all_numbers_together() -> None:
