@@ -352,6 +352,26 @@ def test_a_core_without_attention_is_refused():
         measure_attention(bare, "a", [clips(spec())])
 
 
+def test_a_head_that_attends_to_registers_alone_has_a_distance(monkeypatch):
+    """Of places that nothing looks at: it was NaN, which no file of numbers takes, after all was computed."""
+    made = twin(vivit(registers=2, spatial_depth=1, temporal_depth=1)).eval()
+    watched = attention_statistics.watched_pass
+
+    def at_registers(made, given, take):
+        def instead(kind, layer, which, weights):
+            if kind == "spatial":
+                weights = torch.zeros_like(weights)
+                weights[..., 0] = 1.0
+            take(kind, layer, which, weights)
+
+        watched(made, given, instead)
+
+    monkeypatch.setattr(attention_statistics, "watched_pass", at_registers)
+    found = measure_attention(made, "a", [clips(spec())])
+    np.testing.assert_allclose(found.to_registers, 1.0)
+    np.testing.assert_allclose(found.distance_px, 0.0)
+
+
 # Where tokens lie ----------------------------------------------------------------------------------------------------
 
 

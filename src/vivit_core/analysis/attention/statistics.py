@@ -30,7 +30,8 @@ class AttentionStatistics:
     clips : that were averaged over.
     entropy_bits : of a query's weights, by kind, (L, h); over all tokens, registers included.
     distance_px : (L, h), of spatial or joint blocks, mean distance between the centers of query and key, in pixels of
-        the recording, weighted by attention; keys that are registers are left out.
+        the recording, weighted by attention; keys that are registers are left out, and a query that attends to them
+        alone has 0.
     to_registers : (L, h) attention that goes to registers.
     lag_ms : (L, h), of temporal or joint blocks, mean distance in time, weighted by attention.
     lags_ms : (lags,) how far back the steps lie; negative where they lie ahead, which only an acausal model sees.
@@ -124,7 +125,8 @@ def measure_attention(twin: Twin, recording_id: str, clips: Iterable[Clips]) -> 
             by_token = w.sum(4)
             places = by_token[..., grid.registers :]
             found["to_registers"] = summed(by_token[..., : grid.registers], "s h t q k -> h")
-            found["distance"] = summed((places * distance_NN).sum(-1) / places.sum(-1), "s h t q -> h")
+            at_places = places.sum(-1).clamp_min(torch.finfo(places.dtype).tiny)
+            found["distance"] = summed((places * distance_NN).sum(-1) / at_places, "s h t q -> h")
         if kind != "spatial":
             by_step = w.sum(5).sum((0, 3))
             found["profile"] = einsum(by_step, of_lag[:, first:], "h t u, lag t u -> h lag").double().cpu().numpy()
