@@ -228,7 +228,7 @@ TAMPERINGS: dict[str, Callable[[Content], Content]] = {
     "lags and functions of a history": lambda made: put(
         put(made, ("twin", "model", "history", "bases"), 100), ("twin", "model", "history", "lags"), 1_000_000
     ),
-    "numbers of a query": at("twin", "readout", "head_dim", value=40_000_000),
+    "numbers of a query": at("twin", "readout", "head_dim", value=100_000_000),
     "width with energies": at("twin", "model", value=tiny_models.vivit(embedding_dim=10**8, energy=tiny_models.ENERGY)),
     "zero widths": at("twin", "model", "tokenizer", value=tiny_models.RESIDUAL_STEM | {"widths": [0, 0]}),
     "many widths": at("twin", "model", "tokenizer", value=tiny_models.RESIDUAL_STEM | {"widths": [1] * 4000}),
