@@ -28,7 +28,7 @@ train: $(STAMP)  ## The main job: train a ViViT twin on the simulated recordings
 test: $(STAMP)  ## The tests, two at a time, without those that are slow, take long or need a GPU (one at a time: ARGS="-n 0")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long and not gpu" -n 2 --dist worksteal $(HUNG) $(ARGS)
 
-test-slow: $(STAMP)  ## The tests of five seconds and more, two at a time: whole commands, the site, the wheel
+test-slow: $(STAMP)  ## The tests of four seconds and more, two at a time: whole commands, the site, the wheel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long and not gpu" -n 2 --dist worksteal $(HUNG) $(ARGS)
 
 test-long: $(STAMP)  ## The tests that take minutes each

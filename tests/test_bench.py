@@ -264,6 +264,7 @@ def test_other_kinds_of_recordings_are_trained_on(
     assert f"{summary['bps_mean']:.3f}" in row and f"{summary['truth_bps_mean']:.3f}" in row
 
 
+@pytest.mark.slow
 def test_scale_has_a_line_for_each_size(
     benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

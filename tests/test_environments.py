@@ -234,6 +234,7 @@ def test_no_terminal_ends_a_program(tmp_path, shell, unbuffered):
         assert done.stdout.splitlines()[0] == b"? ? ? ?" and rb"\xb5" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_read_ends_no_program(tmp_path):
     """A pipe that somebody has made non-blocking, as shells and runners do, and nobody empties."""
     reading, writing = os.pipe()

@@ -30,6 +30,7 @@ def test_all_promised_files_are_there():
     assert {file.stem for file in FILES} >= {"patch_size", "depth", "learning_rate", "patch_depth_lr_bayes"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_combination_is_a_configuration(path, compose):
     sweep = content(path)

@@ -797,6 +797,7 @@ def test_windows_know_how_many_cells_a_token_holds():
     assert window[0, 1] > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.pictures
 @pytest.mark.parametrize(
     ("height", "width", "changes"),

@@ -445,6 +445,7 @@ class RememberingTwin(PixelTwin):
         return counts
 
 
+@pytest.mark.slow
 def test_scores_with_past_counts_stand_apart(
     data: RecordingsDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

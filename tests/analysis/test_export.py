@@ -161,6 +161,7 @@ def test_the_default_twins_parts_matter(monkeypatch: pytest.MonkeyPatch) -> None
             weights.copy_(kept)
 
 
+@pytest.mark.slow
 def test_onnx_needs_nothing_of_ours(made: dict[str, Path]) -> None:
     """As docs/twin.md has it."""
     about = json.loads((made["onnx"] / ABOUT).read_text())

@@ -42,6 +42,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_mark_is_a_key_that_follows(compose):
     """A mark that nothing sets would be a number that only looks as if it followed."""
     everything = Sizes(36, 64, 120.0, 1, 10, 600, 6000, fading_s=0.3)

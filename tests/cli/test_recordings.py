@@ -121,6 +121,7 @@ def test_what_cannot_go_together_is_refused_before_recordings_are_read_or_made(
     assert not Path("new").exists()
 
 
+@pytest.mark.slow
 def test_recordings_of_several_sizes_are_refused_by_their_headers(command, tiny, tiny_files, unplaced) -> None:
     """Where some are broken, which headers may say of the first, the reading names all of them as ever."""
     small = write_recording(

@@ -78,6 +78,7 @@ def test_a_training_is_refused_before_recordings_are_simulated(
     assert said in refused(*words)
 
 
+@pytest.mark.slow
 def test_of_named_recordings_the_headers_tell(
     tiny: list[str], tiny_files: list[Path], refused: Callable[..., str], command: Command
 ) -> None:

@@ -339,6 +339,7 @@ def test_every_combination_of_a_shipped_search_can_be(name, compose):
         assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6
 
 
+@pytest.mark.slow
 def test_few_shot_is_every_length_on_both_kinds_of_core(compose):
     params = yaml.safe_load((CONF / "hparams_search" / "few_shot.yaml").read_text())["hydra"]["sweeper"]["params"]
     jobs = jobs_of(*(f"{key}={values}" for key, values in params.items()))

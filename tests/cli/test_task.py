@@ -75,6 +75,7 @@ def hello(tmp_path: Path) -> Iterator[list[str]]:
 Command = Callable[..., tuple[int, str]]
 
 
+@pytest.mark.slow
 def test_a_new_task_runs(hello: list[str], command: Command, tmp_path: Path) -> None:
     code, printed = command(*hello, "out=said.json", "gratings.directions=8", "seed=3")
     assert code == 0, printed

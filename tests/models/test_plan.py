@@ -197,6 +197,7 @@ def test_impossible_geometry_is_refused_with_a_remedy() -> None:
         plan(vivit(), READOUT, LIKELIHOOD, **SIZES | {"clip_length": 4})
 
 
+@pytest.mark.slow
 def test_what_each_recording_has_and_attention_among_cells_have_rows() -> None:
     """Also where a part gives a drive and a gain."""
     model = vivit(tokenizer=RESIDUAL_STEM, energy=ENERGY, own_filter=OWN_FILTER, embedding_dim=48)

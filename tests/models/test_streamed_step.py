@@ -23,6 +23,7 @@ MODELS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_exported_steps_give_the_streams_rates(name: str) -> None:
     """On an own stream, from the same gray begin on, for longer than ``export_step`` itself compares."""

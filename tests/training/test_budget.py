@@ -63,6 +63,7 @@ def test_it_ends_in_time_and_cooled_down(tmp_path: Path, limit_s: float, steps: 
     assert last["global_step"] == steps and has_ended(last, EPOCHS * STEPS)
 
 
+@pytest.mark.slow
 def test_without_a_limit_or_with_time_for_all_nothing_is_another(tmp_path: Path) -> None:
     plain = train(tmp_path / "plain", EPOCHS, STEPS)
     module, trainer, record, *_ = trained(tmp_path / "all", 1000.0)

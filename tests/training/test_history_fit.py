@@ -100,6 +100,7 @@ def nats(twin: Twin, recording: Recording, known: bool = True) -> float:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_kernel_that_made_the_counts_is_found(model: str, tmp_path: Path) -> None:
     """From one that is far too large, as after a training whose readouts knew less."""
@@ -153,6 +154,7 @@ def test_a_code_that_the_training_found_is_kept_where_it_tells_more(
     torch.testing.assert_close(history.state_dict()["encode_UR"], kept["encode_UR"], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_where_past_counts_tell_nothing_they_lose_their_weight(tmp_path: Path) -> None:
     twin = remembering(SPIKES)
     history = twin.history("a")
@@ -166,6 +168,7 @@ def test_where_past_counts_tell_nothing_they_lose_their_weight(tmp_path: Path) -
     assert history.weights().abs().max() < 0.1
 
 
+@pytest.mark.slow
 def test_a_twin_is_fitted_beside_its_rates_as_its_parts_are(tmp_path: Path) -> None:
     """Bins before those that count are kept as far as they are looked back at; where clips are few nothing changes."""
     twin = remembering(SPIKES)

@@ -55,6 +55,7 @@ def test_a_gain_that_all_units_share_is_found_and_nothing_else_changes(tmp_path:
         assert torch.equal(value, before[name]) != name.startswith("latents."), name
 
 
+@pytest.mark.slow
 def test_what_is_not_shared_is_unlearned(tmp_path: Path) -> None:
     twin = sharing(std=0.6)
     recording = recorded(tmp_path, lambda *given: responses(twin, *given))

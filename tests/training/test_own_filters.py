@@ -125,6 +125,7 @@ def alone(made: Twin, own: OwnFilters, recording: Recording) -> np.ndarray:
     return np.asarray(gain)
 
 
+@pytest.mark.slow
 def test_a_twin_begins_with_what_simple_models_know(recording: Recording, spec: RecordingSpec, ln: LN) -> None:
     made, own = begun(recording, spec, ln)
     assert own.scale_U.gt(0).tolist() == [True, True, True, False, False, True]
@@ -141,6 +142,7 @@ def test_a_twin_begins_with_what_simple_models_know(recording: Recording, spec: 
     assert torch.isfinite(own.weight).all() and torch.isfinite(made.readout("a").bias).all()
 
 
+@pytest.mark.slow
 def test_readouts_begin_where_own_filters_lie(recording: Recording, spec: RecordingSpec, ln: LN) -> None:
     """On the common grid of frames, here a larger one; a unit without a pair begins elsewhere."""
     larger = 2
@@ -154,6 +156,7 @@ def test_readouts_begin_where_own_filters_lie(recording: Recording, spec: Record
     torch.testing.assert_close(centers_U2[[3, MOVING]], places_U2[[3, MOVING]])
 
 
+@pytest.mark.slow
 def test_the_last_fit_sees_what_own_filters_add(recording: Recording, spec: RecordingSpec, ln: LN) -> None:
     """Its features times the weights are the drive and the gain of the twin's own rates."""
     made, own = begun(recording, spec, ln)

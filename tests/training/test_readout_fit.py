@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
+from scipy.special import expit
 from tiny_models import ASKING, BASIS, FACTORIZED, GAIN, READOUT, RESIDUAL_STEM, resnet, spec, vivit
 from tiny_models import twin as make_twin
 
@@ -184,15 +185,21 @@ def test_it_nears_the_optimum(
         deviation = x.std(0)
         z, y = (x / deviation)[~seen.held_N.numpy()], y[~seen.held_N.numpy()]
 
-        def cost(w: np.ndarray, z: np.ndarray = z, y: np.ndarray = y, d: int = d) -> float:
-            rate = np.logaddexp(0, z[:, :d] @ w[:d] + w[-1]) * np.exp(z[:, d:] @ w[d:-1])
-            return float((rate - y * np.log(rate + 1e-6)).sum() + 0.5 * RIDGE * w[:-1] @ w[:-1])
+        def cost(w: np.ndarray, z: np.ndarray = z, y: np.ndarray = y, d: int = d) -> tuple[float, np.ndarray]:
+            """And its gradient."""
+            drive, gain = z[:, :d] @ w[:d] + w[-1], np.exp(z[:, d:] @ w[d:-1])
+            rate = np.logaddexp(0, drive) * gain
+            by_rate = 1 - y / (rate + 1e-6)
+            by_drive, by_gain = by_rate * expit(drive) * gain, by_rate * rate
+            slope = np.concatenate([by_drive @ z[:, :d], by_gain @ z[:, d:]]) + RIDGE * w[:-1]
+            value = float((rate - y * np.log(rate + 1e-6)).sum() + 0.5 * RIDGE * w[:-1] @ w[:-1])
+            return value, np.append(slope, by_drive.sum())
 
         own = weights.of(slice(unit, unit + 1))[0].detach().double().numpy() * np.append(deviation, 1.0)
-        best = minimize(cost, own, method="BFGS", options={"maxiter": 300}).fun
+        best = minimize(cost, own, jac=True, method="BFGS", options={"maxiter": 300}).fun
         constant = np.zeros_like(own)
         constant[-1] = np.log(np.expm1(y.mean()))
-        assert cost(own) - best < short * (cost(constant) - best)
+        assert cost(own)[0] - best < short * (cost(constant)[0] - best)
 
 
 def synthetic(weights_UK: torch.Tensor, bins: int, of_core: int, drives: int) -> Seen:

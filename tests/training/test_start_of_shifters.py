@@ -23,6 +23,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recording, Recording
     return wrong_tracker.made(tmp_path_factory.mktemp("shifted") / "a.h5", WRONG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shifter", SHIFTERS.values(), ids=SHIFTERS)
 @pytest.mark.parametrize("trained", [(), ("core", "modulator")], ids=["new", "trained"])
 def test_windows_shift_as_the_data_show_and_readouts_start_at_the_fields(

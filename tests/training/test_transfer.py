@@ -296,6 +296,7 @@ def test_a_modulator_without_weights_has_nothing_to_load():
     assert equal(part(here, "core"), part(there, "core"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_none_is_refused(command, tiny):
     code, printed = command(*tiny, "experiment=finetune", "init_from=none.ckpt")
     assert code == 1 and "no such checkpoint" in printed
