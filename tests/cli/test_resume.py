@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from vivit_core.cli import resume, runs
 from vivit_core.cli.context import RunContext
@@ -93,9 +95,9 @@ def test_a_file_that_was_replaced_is_another_training(
 
 
 def test_which_files_are_looked_at(compose: Any, tmp_path: Path) -> None:
-    """Those that a pattern names, and checkpoints by size and time."""
+    """Those that a pattern names, and checkpoints by what is in them: a copy is the same."""
     teacher, run = tmp_path / "t.ckpt", Run(tmp_path / "run")
-    teacher.write_bytes(b"1")
+    torch.save({"a": torch.zeros(3)}, teacher)
     a = recording(tmp_path / "a.h5", 0)
     settings = compose()
     assert files_read(settings) == {}  # simulated: of the settings alone
@@ -105,8 +107,9 @@ def test_which_files_are_looked_at(compose: Any, tmp_path: Path) -> None:
     run.path.mkdir()
     (run.path / "environment.json").write_text('{"seed": 0}')
     note(run, "files", before)
+    os.utime(teacher, (1, 1))
     assert changed_files(run, files_read(settings)) is None
     recording(tmp_path / "b.h5", 0)
     assert changed_files(run, files_read(settings)) == f"{tmp_path}/b.h5 was not read then"
-    teacher.write_bytes(b"22")
+    torch.save({"a": torch.ones(3)}, teacher)
     assert changed_files(run, files_read(settings)) == f"{teacher} has changed and 1 more"

@@ -116,17 +116,18 @@ def test_only_what_grows_is_drawn_along_a_curve():
 def test_settings_that_follow_the_recordings_grow_along_with_them(tmp_path):
     """More recordings make longer epochs. Where somebody has set them, runs differ nevertheless."""
     sweep = tmp_path / "sweep"
-    for number, (steps, follows) in enumerate(((50, True), (100, True), (100, False))):
+    for number, (steps, follows) in enumerate(((50, True), (100, True), (100, False), (70, None))):
         run = job(sweep, number, 1.0, 0.1, trainer={"cpu": {"steps_per_epoch": steps}})
         about = json.loads((run / "environment.json").read_text())
         about["trained_on"]["recordings"] |= {f"b{number}": {"minutes": 1.0, "units": 3}} if number else {}
-        about["trained_on"]["follows"] = ["trainer.cpu.steps_per_epoch"] if follows else []
+        if follows is not None:
+            about["trained_on"]["follows"] = ["trainer.cpu.steps_per_epoch"] if follows else []
         (run / "environment.json").write_text(json.dumps(about))
     for over in ("recordings", "units"):
         curves = [run.curve for run in runs_of([sweep], over)[0]]
-        assert curves[0] == curves[1] != curves[2]
+        assert curves[0] == curves[1] == curves[3] != curves[2]  # the last one is from before runs said it
     runs, _, _ = runs_of([sweep], "minutes")
-    assert len({run.curve for run in runs}) == 2
+    assert len({run.curve for run in runs}) == 3
     with pytest.raises(ValueError, match=r"each of the 2 runs is a curve of its own, .*, steps_per_epoch=50;"):
         curves_of([runs_of([sweep], "minutes")[0][0], runs_of([sweep], "recordings")[0][2]], "recordings", 10, 0)
 

@@ -160,6 +160,15 @@ def test_bounds_leave_room_for_large_twins() -> None:
     assert MOST_STEPS > 64 * 4096 * 3 * 2 * 2
 
 
+def test_a_bound_is_no_number_of_anything(content: Content, tmp_path: Path) -> None:
+    """A window that is longer than any recording, and a base that is a whole number, ask for nothing."""
+    content = put(content, ("twin", "model", "window"), 10**7)
+    content = put(content, ("twin", "model", "attention", "rope_base_time"), 10**6)
+    torch.save(content, tmp_path / "a.ckpt")
+    twin, _, _ = read_all(tmp_path / "a.ckpt")
+    assert twin.description()["model"]["window"] == 10**7
+
+
 # Anything, anywhere ---------------------------------------------------------------------------------------------------
 
 ATOMS = st.one_of(

@@ -110,13 +110,15 @@ def test_units_are_placed_at_any_rate(tmp_path: Path, rate_hz: float, trial: int
         (500.0, 900, 100),
         (10.0, 300, 8),
         (60.0, 30, 10),
-        (60.0, 4, 2),
+        (60.0, 4, 4),
+        (3.0, 300, 4),
+        (0.5, 300, 4),
     ],
 )
 def test_how_long_the_kernels_are_that_place_units(rate_hz: float, trial: int, lags: int) -> None:
     trials = SimpleNamespace(start=np.zeros(3, int), stop=np.array([trial, trial, 9000]))
     file = SimpleNamespace(info=SimpleNamespace(trials=SimpleNamespace(of=lambda split: trials)))
-    found = placing_s(SimpleNamespace(lags=24), file, rate_hz)  # type: ignore[arg-type]
+    found = placing_s(SimpleNamespace(lags=24, bases=4), file, rate_hz)  # type: ignore[arg-type]
     assert found * rate_hz == pytest.approx(lags)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from vivit_core.cli.runs import Run
 from vivit_core.data.paths import files_of
@@ -14,10 +16,10 @@ CHECKPOINTS = ("teacher", "init_from")
 
 
 def files_read(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Each recording, teacher and checkpoint to start from that settings name, and what changes with its content: the
-    seal of a recording, else size and time. No file is read whole.
+    """Each recording, teacher and checkpoint to start from that settings name, and what changes with its content.
 
-    Empty where one of them is not there, which the task will say.
+    No file is read whole. Folders and ``hf://`` are left out. Empty where one of them is not there, which the task will
+    say.
     """
     try:
         paths = files_of(settings["data"])
@@ -28,9 +30,17 @@ def files_read(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def state(path: Path) -> str:
-    """What changes with a file's content."""
-    about = path.stat()
-    return seal_of(path) or f"{about.st_size} bytes, changed at {about.st_mtime_ns} ns"
+    """What changes with a file's content, and not where it is copied: the seal of a recording, and the checksums that a
+    checkpoint's archive holds of its parts; else size and time."""
+    if (seal := seal_of(path)) is not None:
+        return seal
+    try:
+        with ZipFile(path) as archive:
+            parts = "".join(f"{part.CRC:08x}" for part in archive.infolist())
+        return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+    except BadZipFile:
+        about = path.stat()
+        return f"{about.st_size} bytes, changed at {about.st_mtime_ns} ns"
 
 
 def changed_files(run: Run, states: Mapping[str, str]) -> str | None:

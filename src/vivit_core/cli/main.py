@@ -184,7 +184,8 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
                 from vivit_core.cli.recipes import said_of_model
 
                 settings = following(cfg, settings, context.overridden)
-                says = said_of_model(context.experiment, config_folders())
+                asked = None if settings.get("init_from") is None else context.experiment
+                says = said_of_model(asked, config_folders())
                 context = replace(context, settings=settings, follows=followers(cfg), recipe_says=says)
             score = call(task, context, settings)
             note(job, status="finished", score=score)

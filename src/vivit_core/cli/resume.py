@@ -84,9 +84,10 @@ def refuse_live(same: Sequence[runs.Run]) -> None:
             with suppress(OSError), run.held():  # a folder of somebody else
                 pass
         except runs.Held as live:
-            raise ValueError(
+            raise runs.Held(
+                run.path,
                 f"this training goes on in {run.path}; wait for it, and the same command takes what it came to, or "
-                "say resume=never to train another"
+                "say resume=never to train another",
             ) from live
 
 

@@ -46,9 +46,9 @@ class Held(ValueError):
     path : of the folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, message: str | None = None) -> None:
         self.path = path
-        super().__init__(f"another process is training in {path}; wait for it, or start a new run")
+        super().__init__(message or f"another process is training in {path}; wait for it, or start a new run")
 
 
 @dataclass(frozen=True)

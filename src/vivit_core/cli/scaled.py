@@ -74,11 +74,17 @@ def runs_of(sweeps: Sequence[Path], over: Over) -> tuple[list[TrainedRun], list[
             if run is None or twice is not None:
                 left_out.append({"job": name, "reason": reason or f"the same training as {twice}"})
             else:
-                found.append((name, run, settings_of(run, over)))
+                found.append((name, run, dict(leaves(deciding(read_plain(run / "config.yaml"))))))
     if not found:
         reasons = "; ".join(f"{job['job']}: {job['reason']}" for job in left_out[:4])
         raise ValueError(f"sweeps: no training of them has finished with a score ({reasons}); wait, or start -m again")
-    names, differ = curve_names([settings for _, _, settings in found], over)
+    along = [growing(run, over) for _, run, _ in found]
+    any_along = {key for own in along for key in own or ()}
+    settled = [
+        {key: value for key, value in settings.items() if key not in (any_along if own is None else own)}
+        for (_, _, settings), own in zip(found, along, strict=True)
+    ]
+    names, differ = curve_names(settled, over)
     runs = [
         trained_run(name, run, curve, int(settings["seed"]))
         for (name, run, settings), curve in zip(found, names, strict=True)
@@ -86,12 +92,14 @@ def runs_of(sweeps: Sequence[Path], over: Over) -> tuple[list[TrainedRun], list[
     return runs, left_out, differ
 
 
-def settings_of(run: Path, over: Over) -> dict[str, Any]:
-    """A run's flat settings, without those that follow recordings where these grow, because they grow along."""
-    settings = dict(leaves(deciding(read_plain(run / "config.yaml"))))
+def growing(run: Path, over: Over) -> Sequence[str] | None:
+    """The settings of a run that follow its recordings, where these grow: they grow along. None where the run does not
+    say it, because it is older: then they are taken to be those of the others."""
+    if not set(RECORDINGS) <= set(GROWS[over]):
+        return ()
     about = Run(run).environment[TRAINED_ON]
-    along = about.get("follows", ()) if isinstance(about, dict) and set(RECORDINGS) <= set(GROWS[over]) else ()
-    return {key: value for key, value in settings.items() if key not in along}
+    follows: Sequence[str] | None = about.get("follows") if isinstance(about, dict) else None
+    return follows
 
 
 def jobs_of(sweep: Path) -> Iterator[tuple[str, str | None, Path | None]]:

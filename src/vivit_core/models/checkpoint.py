@@ -22,6 +22,20 @@ from vivit_core.parts.groups import is_consented, packages_in, version_of
 from vivit_core.parts.schema import problems_of
 from vivit_core.system.plain import in_a_line
 
+COUNTS = frozenset(  # keys of numbers that have weights each; a bound, as model.window is one, may be far above them
+    (
+        "embedding_dim",
+        "heads",
+        "head_dim",
+        "registers",
+        "context",
+        "widths",
+        "channels",
+        "bases",
+        "lags",
+        "orientations",
+    )
+)
 WRITTEN = "vivit_core"  # where a checkpoint says by whom it was written
 FORMAT = 5  # to be raised with every change after which older checkpoints do not read
 LATER = {"most_units": None}  # settings of the data that came since, as if they were not there
@@ -189,15 +203,21 @@ def asked(node: Any) -> int:
     return own + sum(asked(inner) for inner in node.values())
 
 
-def largest(node: Any) -> int:
-    """The largest whole number that a model's node, and the nodes of this package in it, ask for."""
+def largest(node: Any, counts: bool = False) -> int:
+    """The largest of the ``COUNTS`` that a model's node, and the nodes of this package in it, ask for.
+
+    Parameters
+    ----------
+    node : plain values.
+    counts : whether it stands under such a key.
+    """
     if isinstance(node, list | tuple):
-        return max(map(largest, node), default=0)
+        return max((largest(each, counts) for each in node), default=0)
     if isinstance(node, Mapping):
-        if packages_in({"_target_": node.get("_target_")}):  # somebody trusts it, and a seed may be any number
+        if packages_in({"_target_": node.get("_target_")}):  # somebody trusts it
             return 0
-        return max(map(largest, node.values()), default=0)
-    return node if type(node) is int else 0
+        return max((largest(value, key in COUNTS) for key, value in node.items()), default=0)
+    return node if counts and type(node) is int else 0
 
 
 def settings_of(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any] | None:

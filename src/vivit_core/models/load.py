@@ -21,7 +21,7 @@ from vivit_core.models.twin import Twin
 from vivit_core.parts.groups import class_of, consent
 
 AVERAGE = "average"  # where a checkpoint keeps averaged weights (training/callbacks/averaging.py)
-LEAST_NUMBERS = 1 << 16  # a description may name as large a number, whatever the number of its weights
+LEAST_NUMBERS = 1 << 16  # a description may ask for as many of something, whatever the number of its weights
 LEAST_TENSORS = 64  # a description may ask for as many blocks and recordings, whatever the number of its weights
 
 

@@ -193,7 +193,8 @@ def placing_s(frontend: Frontend | None, recording: Recording, rate_hz: float) -
     wished_s = shortest if frontend is None else min(max(frontend.lags / rate_hz, shortest), longest)
     train = recording.info.trials.of("train")
     most = int(np.median(train.stop - train.start)) // TRIAL_SHARE if len(train.start) else 0
-    return min(wished_s, max(2, most) / rate_hz)
+    least = 2 if frontend is None else max(2, frontend.bases)  # as many courses are read off them
+    return max(least, min(round(wished_s * rate_hz), most)) / rate_hz
 
 
 def newest(courses_UL: np.ndarray, lags: int) -> np.ndarray:

@@ -80,10 +80,10 @@ def export_of(folder: Path, twin: Predictor, recording_id: str) -> ExportedStrea
             f"exports={folder}: is of recording {stream.spec.recording_id}, not of {spec.recording_id} as this "
             "checkpoint knows it; give an export of this checkpoint, and its recording=…"
         )
-    if stream.weights != weights_of(twin):  # exports from before this key do not say it
+    if stream.weights != weights_of(twin):
         raise ValueError(
-            f"exports={folder}: is not of this checkpoint's weights, as far as its stream.json says; export this "
-            "checkpoint with task=export, and give that folder"
+            f"exports={folder}: is not of this checkpoint's weights, or from before exports said of which they are; "
+            "export this checkpoint with task=export, and give that folder"
         )
     return stream
 
