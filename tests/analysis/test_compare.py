@@ -405,6 +405,12 @@ def test_recordings_without_a_bin_are_counted(path: Path, tmp_path: Path) -> Non
     assert any("no trial is longer than the burn-in" in words for words in section.text)
 
 
+def compare_a_and_b(context: Any) -> None:
+    """The task on two checkpoints."""
+    files = [Path("a.ckpt"), Path("b.ckpt")]
+    compare_task.compare(context, checkpoints=files, data={}, names=None, split="test", resamples=2, piece_s=1.0)
+
+
 def test_recordings_that_not_all_models_know_are_left_out_and_counted(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,15 +446,7 @@ def test_recordings_that_not_all_models_know_are_left_out_and_counted(
         command_line="",
         run=SimpleNamespace(path=tmp_path),
     )
-    compare_task.compare(
-        context,
-        checkpoints=[Path("a.ckpt"), Path("b.ckpt")],
-        data={},
-        names=None,
-        split="test",
-        resamples=2,
-        piece_s=1.0,
-    )
+    compare_a_and_b(context)
     assert list(said["recordings"]) == ["hand"] and said["left_out"] == {"recordings": 1, "units": 0}
 
 
@@ -504,15 +502,7 @@ def test_models_of_other_recordings_are_refused_before_any_is_read(monkeypatch: 
 
     monkeypatch.setattr(compare_task, "load_trained", trained)
     with pytest.raises(ValueError, match=r"share no recording.*a: a; b: b"):
-        compare_task.compare(
-            None,  # type: ignore[arg-type]
-            checkpoints=[Path("a.ckpt"), Path("b.ckpt")],
-            data={},
-            names=None,
-            split="test",
-            resamples=2,
-            piece_s=1.0,
-        )
+        compare_a_and_b(None)
 
 
 def test_names_of_checkpoints() -> None:

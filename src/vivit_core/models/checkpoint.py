@@ -22,19 +22,10 @@ from vivit_core.parts.groups import is_consented, packages_in, version_of
 from vivit_core.parts.schema import problems_of
 from vivit_core.system.plain import in_a_line
 
-COUNTS = frozenset(  # keys of numbers that have weights each; a bound, as model.window is one, may be far above them
-    (
-        "embedding_dim",
-        "heads",
-        "head_dim",
-        "registers",
-        "context",
-        "widths",
-        "channels",
-        "bases",
-        "lags",
-        "orientations",
-    )
+# Keys of what has weights each; a bound, as model.window is one, may be far above their number.
+COUNTS = frozenset(
+    ("embedding_dim", "heads", "head_dim", "registers", "context")
+    + ("widths", "channels", "bases", "lags", "orientations")
 )
 WRITTEN = "vivit_core"  # where a checkpoint says by whom it was written
 FORMAT = 5  # to be raised with every change after which older checkpoints do not read

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from vivit_core.models.layers import fading_weights
 from vivit_core.models.ln import LinearFilters, lags_of, laid_into_frame
-from vivit_core.models.pairs import Gabors, Pairs, bank_of, energies, round_gabors, through
+from vivit_core.models.pairs import Gabors, Pairs, bank_of, energies, newest, round_gabors, through
 from vivit_core.models.readouts.base import Drive
 from vivit_core.specs import RecordingSpec
 
@@ -276,8 +276,7 @@ class OwnFilters(nn.Module):
 
     def newest(self, course_XL: Tensor) -> Tensor:
         """Time courses of as many lags as the filters have."""
-        lags = self.courses_U2L.shape[2]
-        return F.pad(course_XL[:, -lags:], (max(0, lags - course_XL.shape[1]), 0))
+        return newest(course_XL, self.courses_U2L.shape[2])
 
     def pairs(self) -> Tensor:
         """Each unit's pair laid into the frame, even before odd, (2 U, H · W)."""

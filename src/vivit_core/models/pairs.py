@@ -95,6 +95,11 @@ def usual_courses(lags: int, frame_rate_hz: float) -> Tensor:
     return F.normalize(torch.stack(courses).float(), dim=1)
 
 
+def newest(courses_XL: Tensor, lags: int) -> Tensor:
+    """Time courses of so many lags: the newest ones, and zeros before them where there are too few."""
+    return F.pad(courses_XL[:, -lags:], (max(0, lags - courses_XL.shape[1]), 0))
+
+
 def through(seen_BTU2: Tensor, courses_U2L: Tensor) -> Tensor:
     """What pairs see (B, T, U, 2) through the time courses of their units, (B, T, U, 4): even and odd through the
     first, then through the second. Before the clip nothing was seen."""

@@ -93,7 +93,7 @@ def write_published(
     tensors = named(TWIN, model) | ({} if baseline is None else named(BASELINE, baseline))
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(tensors, {"format": "pt"}))
-    # In one line, because with a number a line it has twice the bytes.
+    # In one line, because with a number a line it has half as many bytes again.
     write_text(folder / CONFIG, json.dumps(config, separators=(",", ":"), allow_nan=False) + "\n")
     try:
         read_published(folder)

@@ -26,6 +26,7 @@ from vivit_core.models.cores.base import Core
 from vivit_core.models.from_data import FieldsWanted, FromData
 from vivit_core.models.frontends.base import Frontend
 from vivit_core.models.ln import LN, LNReadout
+from vivit_core.models.pairs import newest
 from vivit_core.models.twin import Twin
 from vivit_core.rf.eye_shift import shift_by_position
 from vivit_core.rf.regression import CLEAR, unit_centers, varies
@@ -182,7 +183,7 @@ def start_recording(
         finer_U2 = own.places().cpu().numpy()  # than an average's
         centers_U2 = np.where(np.isfinite(finer_U2), finer_U2, centers_U2)
     if frontend is not None:
-        clear_courses_UL = newest(clear_courses_UL, frontend.lags)
+        clear_courses_UL = newest(torch.as_tensor(clear_courses_UL), frontend.lags).numpy()
     return Started(centers_U2, clear_courses_UL, clear_U, found)
 
 
@@ -192,15 +193,10 @@ def placing_s(frontend: Frontend | None, recording: Recording, rate_hz: float) -
     shortest, longest = DURATIONS_S
     wished_s = shortest if frontend is None else min(max(frontend.lags / rate_hz, shortest), longest)
     train = recording.info.trials.of("train")
-    most = int(np.median(train.stop - train.start)) // TRIAL_SHARE if len(train.start) else 0
-    least = 2 if frontend is None else max(2, frontend.bases)  # as many courses are read off them
-    return max(least, min(round(wished_s * rate_hz), most)) / rate_hz
-
-
-def newest(courses_UL: np.ndarray, lags: int) -> np.ndarray:
-    """Time courses of so many lags: the newest ones, and zeros before them where there are too few."""
-    cut_UL = courses_UL[:, -lags:]
-    return np.pad(cut_UL, ((0, 0), (lags - cut_UL.shape[1], 0)))
+    usual = int(np.median(train.stop - train.start)) if len(train.start) else 0
+    # As many lags as courses are read off them, but no kernel that half of the bins of a trial do not have before them.
+    least = max(2, 0 if frontend is None else min(frontend.bases, usual // 2))
+    return max(least, min(round(wished_s * rate_hz), usual // TRIAL_SHARE)) / rate_hz
 
 
 def start_shift(twin: Twin, recording: Recording, duration_s: float, max_frames: int) -> ShiftPx | None:
