@@ -45,6 +45,8 @@ from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
 from vivit_core.models.ln import LN
 from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Batch, RecordingSpec
+from vivit_core.testing import small
+from vivit_core.testing.twins import Parts
 from vivit_core.training.module import validation_numbers
 from vivit_core.training.monitors import check_monitors
 
@@ -658,6 +660,8 @@ def test_without_gaze_there_is_nothing_to_freeze(tmp_path: Path) -> None:
 def test_what_cannot_be_controlled_is_refused(data: RecordingsDataModule, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sees no behavior.*hand"):
         refuse_blind(PixelTwin(data.specs[0], [1.0] * UNITS))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"of kind ViViT sees no behavior"):  # no part of it takes any
+        refuse_blind(Parts(small.vivit(modulator=None)).twin())
     one = moving(tmp_path, ["running"], TRIALS[:1])
     with pytest.raises(ValueError, match=r"one test trial of recording \S+; leave it out .*behavior_controls=false"):
         behavior_controls(one, "test", 0)

@@ -123,12 +123,12 @@ class Twin(Predictor):
                 )
             share = part("model.latent", latent)
             self.latents = nn.ModuleList(share(mean_counts=spec.unit_mean_counts) for spec in recordings)
-
         self.shifters: nn.ModuleList | None = None
         if (shifter := model.get("shifter")) is not None:
             self.eyes = {spec.recording_id: columns_of(spec, shifter["behavior"]) for spec in recordings}
             shift = part("model.shifter", shifter)
             self.shifters = nn.ModuleList(shift(numbers=spec.behavior[shifter["behavior"]]) for spec in recordings)
+        self.sees_behavior = self.modulator is not None or self.shifters is not None
 
     @property
     def kind(self) -> str:

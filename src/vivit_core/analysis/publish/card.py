@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vivit_core.analysis.publish.scores import SCORES, Scores
-from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.published import CONFIG, WEIGHTS
-from vivit_core.models.twin import Twin
 from vivit_core.names import printable
 from vivit_core.specs import RecordingSpec
 
@@ -59,7 +57,8 @@ def card(
     specs = list(model.specs.values())
     causal = model.causal and all(spec.behavior_causal for spec in specs)
     areas = " and ".join(dict.fromkeys(text(spec.area) for spec in specs if spec.area))
-    seen = "a video and what the animal did" if sees_behavior(model) else "a video"
+    behavior = model.sees_behavior and any(spec.behavior_dim for spec in specs)
+    seen = "a video and what the animal did" if behavior else "a video"
     parts = [
         header_of(about),
         f"# {text(about.title)}",
@@ -99,16 +98,6 @@ def card(
         + f" Made with vivit-core {version}.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def sees_behavior(model: Predictor) -> bool:
-    """Whether behavior can change a prediction of this model: its recordings have some, and a part of it takes it."""
-    members = model.each if isinstance(model, Ensemble) else [model]
-    takes = (
-        own.modulator is not None or own.shifters is not None if isinstance(own, Twin) else own.sees_behavior
-        for own in members
-    )
-    return any(takes) and any(spec.behavior_dim for spec in model.specs.values())
 
 
 def picture(of: tuple[str, str]) -> str:
