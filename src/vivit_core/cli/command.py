@@ -27,13 +27,15 @@ def prepared(words: list[str]) -> list[str]:
     Raises
     ------
     SystemExit
-        With a line on the console, for ``GROUP=null``, ``GROUP=5`` and ``=VALUE``: Hydra fails with a traceback.
+        With a line on the console, for ``GROUP=null``, ``GROUP=5``, ``GROUP=a,5`` and ``=VALUE``: Hydra fails with a
+        traceback.
     """
     for word in words:
         group, equals, choice = word.partition("=")
         if equals and not group:
             _leave(f"{word}: the key is missing; say KEY={choice or 'VALUE'}")
-        wrong = "nothing is chosen" if choice in ("null", "") else f"{choice} is no name" if _plain(choice) else ""
+        choices = [choice] if choice.startswith(("[", "{")) else choice.split(",")  # of a sweep over the group
+        wrong = next(filter(None, map(_wrong_name, choices)), None)
         if equals and wrong and (folder := conf_dir() / group).is_dir() and not group.startswith("hydra"):
             options = sorted(file.stem for file in folder.glob("*.yaml"))
             _leave(f"{word}: {wrong}; leave the word out, or say {group}=NAME, of {', '.join(options)}")
@@ -43,13 +45,18 @@ def prepared(words: list[str]) -> list[str]:
     ]
 
 
-def _plain(choice: str) -> bool:
-    """Whether Hydra reads this as a number, a truth value or a dict, where only words name files."""
+def _wrong_name(choice: str) -> str | None:
+    """What keeps this from being the name of a file: Hydra reads it as nothing, a number, a truth value or a dict."""
+    choice = choice.strip()
+    if choice in ("null", ""):
+        return "nothing is chosen"
     try:
         float(choice)
     except ValueError:
-        return choice.lower() in ("true", "false") or choice.startswith("{")
-    return True
+        plain = choice.lower() in ("true", "false") or choice.startswith("{")
+    else:
+        plain = True
+    return f"{choice} is no name" if plain else None
 
 
 def _leave(message: str) -> NoReturn:
