@@ -51,6 +51,23 @@ def test_linear_filters_respond_as_those_they_were_taken_from() -> None:
     torch.testing.assert_close(own.linear.filtered(shown), large.filtered(shown))
 
 
+def test_sizes_are_those_while_pictures_are_shown() -> None:
+    """Gray between pictures changes no response's usual size; where nothing but gray is shown, gray counts."""
+    small, own, lags = found(0.05, 3), made(), 20
+    pictures = clips(spec(), bins=lags)["frames"].float()
+    gray = torch.full_like(pictures[:, :, :1], 90.0).expand(-1, -1, 10 * lags, -1, -1)
+    shown = [torch.cat([pictures, gray], dim=2)]
+    own.take_linear(small, shown)
+    reach = lags + own.courses_U2L.shape[2] - 1
+    deviation = own.linear.filtered(shown[0])[:, :reach].flatten(0, 1).std(0)
+    torch.testing.assert_close(own.scale_U, 1 / deviation)
+    own.take_pools(torch.zeros(5, 2), shown)
+    pool_BTU = own.pool_of(own.pools(shown[0]))
+    torch.testing.assert_close(own.pool_U, 1 / pool_BTU[:, :reach].flatten(0, 1).mean(0))
+    own.take_pools(torch.zeros(5, 2), [gray])
+    torch.testing.assert_close(own.pool_U, 1 / own.pool_of(own.pools(gray)).flatten(0, 1).mean(0))
+
+
 def test_what_was_not_found_adds_nothing() -> None:
     shown = clips(spec())["frames"]
     own = made()

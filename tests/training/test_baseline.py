@@ -25,6 +25,7 @@ from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.system.kept import Kept
 from vivit_core.training import baseline
 from vivit_core.training.baseline import fit_baseline, fit_ln
+from vivit_core.training.ln_fitter import Fitter
 
 RATE_HZ, HEIGHT, WIDTH, LAGS, TRIAL = 40.0, 14, 18, 8, 400
 COURSE = np.array([0.0, 0.0, -0.1, -0.3, -0.4, 0.2, 1.0, 0.4])  # oldest first
@@ -243,6 +244,39 @@ def test_fit_recovers_planted_filters_and_nears_the_truth(world: SimpleNamespace
     truth = unit_scores(world.recording.truth("rate", start, stop), counts, np.ones(counts.shape, bool)).by_name["bps"]
     assert (scores[:2] > 0.8 * truth[:2]).all()
     assert 0 < scores[2] < truth[2]
+
+
+def test_large_counts_are_fitted_as_small_ones(tmp_path: Path) -> None:
+    """Multi-unit activity, or a trace in large units: rates above e⁵ counts a bin."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (10 * TRIAL, 8, 8), dtype=np.uint8)
+    rate = np.exp(1.2 * (frames[:, 4:5, 4] - 127.5) / 73.9)
+    starts = np.arange(0, 10 * TRIAL, TRIAL)
+    trials = Trials(starts, starts + TRIAL, np.arange(10), np.array(["train"] * 7 + ["val"] * 2 + ["test"]))
+    scores = []
+    for size in (0.2, 200.0):
+        counts = np.random.default_rng(1).poisson(size * rate).astype(np.uint16)
+        settings: dict[str, Any] = {"recording_id": "a", "frame_rate_hz": RATE_HZ, "frames": frames, "trials": trials}
+        recording = Recording(write_recording(tmp_path / f"{size:g}.h5", counts=counts, **settings))
+        model = few(recording, spec_of(recording), duration_s=0.1, patch=3)
+        with torch.no_grad():
+            shown = torch.as_tensor(recording.frames(9 * TRIAL, 10 * TRIAL))[None]
+            predicted = model({"a": Clips(frames=shown)})["a"][0].numpy()
+        test = counts[9 * TRIAL :]
+        scores.append(unit_scores(predicted, test, np.ones(test.shape, bool)).by_name["bps"][0])
+    assert counts.max() > 1000 and scores[1] > 0.9 * scores[0] > 0.5
+
+
+@pytest.mark.parametrize("nonlinearity", ["exp", "softplus"])
+def test_what_is_fitted_is_what_the_model_predicts(nonlinearity: Any) -> None:
+    readout = LN([replace(small_spec(), unit_mean_counts=(40.0, 0.1))], 0.2, 3, nonlinearity).readout("r")
+    with torch.no_grad():
+        readout.bias_U.zero_()
+    total = torch.tensor([-30.0, -3.0, 0.0, 6.0, 8.0, 12.0])
+    rate, slope = Fitter.output(cast(Any, SimpleNamespace(readout=readout)), total.requires_grad_())
+    torch.testing.assert_close(rate, readout.rate(total[:, None].expand(-1, 2))[:, 0], rtol=1e-4, atol=1e-7)
+    (expected,) = torch.autograd.grad(rate.sum(), total)
+    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_a_unit_without_a_spike_is_no_harm(world: SimpleNamespace, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from vivit_core.models.pairs import bank_of
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.kept import Kept
-from vivit_core.training import own_filters
+from vivit_core.training import initialize, own_filters
 from vivit_core.training.initialize import initialize_from_data
 from vivit_core.training.own_filters import spread
 from vivit_core.training.readout_fit import look
@@ -367,6 +367,41 @@ def test_pieces_are_the_same_kept_or_not_and_as_many_are_learned_from_as_fit(
     monkeypatch.setattr(own_filters, "SEARCH_PIXELS", HEIGHT * WIDTH * bins // 3)
     few = sum(len(counts) for counts in own_filters.pieces_shown(train, own).counts)
     assert bins / 5 < few < bins / 2
+
+
+def test_units_that_are_better_predicted_without_have_no_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each frame has a contrast of its own. One unit follows what it sees as it is, one divided by the contrast in the
+    last frames, and one never fires, to which nothing is fitted."""
+    rng = np.random.default_rng(0)
+    size = 10 ** rng.uniform(-1, 0, TRIALS * BINS)
+    contrast = rng.choice([-1.0, 1.0], (len(size), HEIGHT, WIDTH)) * size[:, None, None]
+    (x, y), (other_x, other_y) = SIMPLE[:2]
+    plain, pool = contrast[:, y, x], np.convolve(size**2, np.exp(-np.arange(9) / 3))[: len(size)]
+    divided = contrast[:, other_y, other_x] / np.sqrt(pool / pool.mean() + 0.1)
+    rates = 2 * np.column_stack([np.maximum(plain, 0), np.maximum(divided, 0), np.zeros(len(size))])
+    starts = np.arange(TRIALS) * BINS
+    splits = np.array(["train"] * (TRIALS - 4) + ["val"] * 3 + ["test"])
+    path = write_recording(
+        tmp_path / "a.h5",
+        recording_id="a",
+        frame_rate_hz=60.0,
+        frames=(127.5 + 100 * contrast).round().astype(np.uint8),
+        counts=rng.poisson(rates).astype(np.uint8),
+        trials=Trials(starts, starts + BINS, np.arange(TRIALS).astype(str), splits),
+    )
+    recording = Recording(path)
+    means = tuple(float(mean) for mean in recording.counts(0, (TRIALS - 4) * BINS).mean(0))
+    known = RecordingSpec("a", 60.0, (1, HEIGHT, WIDTH), recording.info.unit_ids, means, 127.5, 74.0)
+    model = LN([known], 0.1, 5, "exp")
+    with torch.no_grad():
+        readout = model.readout("a")
+        readout.corner_U2[:2] = torch.tensor(SIMPLE[:2]).flip(1) - 2
+        readout.space_UP[:2, 12], readout.time_UL[:2, -1] = 1.0, 1.0
+    asked = []
+    monkeypatch.setattr(initialize, "steps_for", lambda units: asked.append(units) or 1)
+    _, own = begun(recording, known, model)
+    assert own.pool_U[:2].gt(0).tolist() == [False, True] and asked == [2]
+    assert own.weight.any(1).tolist() == [True, True, False]
 
 
 @pytest.mark.slow

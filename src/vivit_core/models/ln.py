@@ -92,8 +92,14 @@ class LinearFilters(nn.Module):
         return advance
 
 
+LEAST_LOG, MOST_LOG = -20.0, 5.0  # what goes into an exponential: from 10⁻⁹ counts a bin to 150, or so many means
+
+
 class LNReadout(LinearFilters):
-    """The linear-nonlinear models of one recording's units."""
+    """The linear-nonlinear models of one recording's units.
+
+    An exponential is bounded: at 150 counts a bin, or 150 times the mean count of the unit that has most.
+    """
 
     range_U2: Tensor
 
@@ -108,6 +114,7 @@ class LNReadout(LinearFilters):
         self.bias_U = nn.Parameter(mean_counts.log() if nonlinearity == "exp" else inverse_softplus(mean_counts))
         # The drive as seen in training; outside of it the quadratic is not known, so the drive is clamped to it.
         self.register_buffer("range_U2", torch.tensor([-torch.inf, torch.inf]).repeat(units, 1))
+        self.most_log = MOST_LOG + math.log(max(1.0, *spec.unit_mean_counts))
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
         """Expected counts a bin, (B, T, U)."""
@@ -122,7 +129,9 @@ class LNReadout(LinearFilters):
         """The point nonlinearity: (…, U) filter outputs to expected counts."""
         drive = drive.clamp(self.range_U2[:, 0], self.range_U2[:, 1])
         total = self.bias_U + self.linear_U * drive + self.quadratic_U * drive.square()
-        return total.exp() if self.nonlinearity == "exp" else nn.functional.softplus(total)
+        if self.nonlinearity == "softplus":
+            return nn.functional.softplus(total)
+        return total.clamp(LEAST_LOG, self.most_log).exp()
 
 
 class LN(Predictor):

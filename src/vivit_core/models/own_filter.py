@@ -57,7 +57,7 @@ class OwnFilters(nn.Module):
     Both are *normalized* (Heeger 1992). A unit's pool is the energy of all orientations in a larger window at the
     place of its pair, of waves as wide as the pair's, smoothed over some bins. There is one for each size in
     ``stds_px``, and units take the nearest. With all in their usual size a response is s / sqrt(1/2 + pool), and an
-    energy e / (1/2 + pool).
+    energy e / (1/2 + pool). Units that are better predicted without have no pool.
 
     All go into the drive through curves that the training learns: a weight for each half of u = asinh(3 s) and for its
     square; for log(1 + 30 e) / log 31 and for its square, of the energy of the pair's first time course, and of the
@@ -148,9 +148,7 @@ class OwnFilters(nn.Module):
         self.register_buffer("mix_U4", torch.zeros(units, 4))  # of a pair's responses, in the unit's linear one
         self.register_buffer("size_U", torch.zeros(units))  # one over a pair's mean energy; 0: no pair
         cycles = pool_width * sum(cycles_per_std) / len(cycles_per_std)
-        self.pool_apart = [
-            max(1, int(pool_width * std)) for std in stds_px
-        ]  # px between the places at which each is seen
+        self.pool_apart = [max(1, int(pool_width * std)) for std in stds_px]  # px between places at which each is seen
         for size, std in enumerate(stds_px):
             reach = 2 * math.ceil(POOL_REACH * pool_width * std) + 1
             filters_M2PP = bank_of(reach, POOL_ORIENTATIONS, [pool_width * std], [cycles])
@@ -179,8 +177,17 @@ class OwnFilters(nn.Module):
         space_UPP = found.space_UP.unflatten(1, (found.patch, found.patch))
         own.space_UP.copy_(F.pad(space_UPP, (-cut, -cut, -cut, -cut)).flatten(1))
         own.corner_U2.copy_(found.corner_U2 + cut)
-        deviation_U = torch.cat([own.filtered(frames).flatten(0, 1) for frames in shown]).std(0)
+        deviation_U = self.while_shown(own.filtered, shown).std(0)
         self.scale_U.copy_(torch.where(deviation_U > 1e-6, 1 / deviation_U, 0.0))
+
+    def while_shown(self, seen: Callable[[Tensor], Tensor], shown: Sequence[Tensor]) -> Tensor:
+        """What is seen (B, T, U) of frames (B, C, T, H, W), (N, U): in bins for which filters reach back to a picture,
+        or in all where there is none. Else the usual size of a response to short and rare pictures would be gray's."""
+        lags = self.courses_U2L.shape[2]
+        pictures = [(x.amax((3, 4)) > x.amin((3, 4))).any(1).float() for x in shown]
+        recent = [F.max_pool1d(F.pad(each, (lags - 1, 0)), lags, 1) > 0 for each in pictures]
+        ever = any(each.any() for each in recent)
+        return torch.cat([seen(x)[each | (not ever)] for x, each in zip(shown, recent, strict=True)])
 
     def learned(self) -> tuple[Tensor, ...]:
         """What data of units tell of each of them, the unit first."""
@@ -201,8 +208,7 @@ class OwnFilters(nn.Module):
 
     def sizes(self, shown: Sequence[Tensor]) -> Tensor:
         """One over the mean energy of each pair in what is shown; zero where there is none."""
-        found = [energies(self.responses(frames))[..., :2].sum(-1).flatten(0, 1) for frames in shown]
-        mean_U = torch.cat(found).mean(0)
+        mean_U = self.while_shown(lambda frames: energies(self.responses(frames))[..., :2].sum(-1), shown).mean(0)
         return torch.where(mean_U > 1e-9, 1 / mean_U, 0.0)
 
     @torch.no_grad()
@@ -254,7 +260,7 @@ class OwnFilters(nn.Module):
         apart_U1 = torch.tensor(self.pool_apart, device=std_U.device)[self.place_U3[:, 0], None]
         most_U2 = (torch.tensor(self.linear.spec.frame_shape[1:], device=std_U.device) - 1) // apart_U1
         self.place_U3[:, 1:] = (middle_U2.flip(1) / apart_U1).round().long().clamp_min(0).minimum(most_U2)
-        mean_U = torch.cat([self.pool_of(self.pools(frames)).flatten(0, 1) for frames in shown]).mean(0)
+        mean_U = self.while_shown(lambda frames: self.pool_of(self.pools(frames)), shown).mean(0)
         self.pool_U.copy_(torch.where(mean_U > 1e-9, 1 / mean_U, 0.0))
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
+from vivit_core.models import ln as ln_model
 from vivit_core.models.ln import LN, LNReadout, lags_of
 from vivit_core.parts.groups import class_of
 from vivit_core.rf import movie, regression, stretches
@@ -32,7 +33,7 @@ from vivit_core.training.ln_fitter import Fitter
 log = logging.getLogger(__name__)
 
 
-CODE = (ln_fitter, movie, regression, stretches)  # that decides, besides this module, what a fit finds
+CODE = (ln_model, ln_fitter, movie, regression, stretches)  # that decides, besides this module, what a fit finds
 
 
 MOST_FRAMES = 60_000  # of a recording's split that are used

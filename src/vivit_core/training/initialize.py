@@ -83,7 +83,7 @@ def initialize_from_data(
     """
     core = twin.core
     frontend: Frontend | None = getattr(core, "frontend", None)
-    steps = steps_for(sum(recording.info.n_units for recording in recordings))
+    steps = steps_for(sum(mean > 0 for r in recordings for mean in twin.specs[r.info.recording_id].unit_mean_counts))
 
     def start(recording: Recording) -> Started:
         return start_recording(twin, recording, ln, steps, max_frames, kept)

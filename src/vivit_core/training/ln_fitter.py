@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vivit_core.models.layers import inverse_softplus
-from vivit_core.models.ln import LNReadout
+from vivit_core.models.ln import LEAST_LOG, LNReadout
 from vivit_core.models.solving import solve_positive
 from vivit_core.rf.movie import BAND, BLOCK, Movie, Stimulus, band, blocks, filtered, through_time, trace_through_time
 from vivit_core.rf.regression import varying
@@ -289,8 +289,9 @@ class Fitter:
     def output(self, total_T: Tensor) -> tuple[Tensor, Tensor]:
         """Expected counts and their slope."""
         if self.readout.nonlinearity == "exp":
-            rate_T = total_T.clamp(-20.0, 5.0).exp()
-            return rate_T, rate_T
+            most = self.readout.most_log
+            rate_T = total_T.clamp(LEAST_LOG, most).exp()
+            return rate_T, torch.where(total_T < most, rate_T, 0.0)  # beyond it no step helps
         return F.softplus(total_T).clamp_min(1e-8), total_T.sigmoid()
 
     def inverse(self, mean: Tensor) -> float:

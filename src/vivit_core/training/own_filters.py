@@ -152,9 +152,14 @@ def key_of(twin: Twin, recording: Retina, own: OwnFilters, known: Known, steps: 
     return digest.hexdigest()
 
 
+def active_of(own: OwnFilters) -> Tensor:
+    """Which units fired in training trials, (U,): the others have nothing that could be fitted."""
+    return torch.tensor(own.linear.spec.unit_mean_counts, device=own.weight.device) > 0
+
+
 def fitted_frames(own: OwnFilters) -> int:
     """How many are fitted to, and decide."""
-    return max(1, min(FIT_FRAMES, FIT_NUMBERS // own.weight.numel()))
+    return max(1, min(FIT_FRAMES, FIT_NUMBERS // max(1, int(active_of(own).sum()) * own.FEATURES)))
 
 
 def searched_frames(own: OwnFilters, known: Known) -> int:
@@ -196,12 +201,21 @@ def find_own_filters(twin: Twin, recording: Retina, own: OwnFilters, known: Know
     likelihood, bias_U = twin.likelihood(name), twin.readout(name).bias
     linear_U = (own.scale_U > 0) & (own.size_U == 0)
 
+    def not_normalized() -> None:
+        own.pool_U.zero_()
+
+    plain_U = judge.take_over(not_normalized)
+
+    def take_pools() -> None:
+        own.take_pools(centers_U2, frames)
+        own.pool_U[plain_U] = 0.0
+
     def as_pairs() -> None:
         own_U = own.take_shapes(linear_U.nonzero()[:, 0].tolist(), frames)
-        own.take_pools(centers_U2, frames)
-        members, every_U = torch.where(linear_U.cpu(), own_U, members_U), torch.ones_like(linear_U)
-        refine(own, likelihood, bias_U, members, every_U, pieces_shown(train, own), steps)
-        own.take_pools(centers_U2, frames)
+        take_pools()
+        members = torch.where(linear_U.cpu(), own_U, members_U)
+        refine(own, likelihood, bias_U, members, active_of(own), pieces_shown(train, own), steps)
+        take_pools()
 
     def as_pixels() -> None:
         refine(own, likelihood, bias_U, members_U, pixels_U, pieces_shown(train, own), steps)
@@ -349,11 +363,14 @@ def read(recording: Retina, place: tuple[int, int], device: torch.device) -> tup
 def fit_own_filters(
     twin: Twin, recording: Retina, own: OwnFilters, train: Pieces, wanted_U: Tensor | None = None
 ) -> None:
-    """Fit the filters' weights and the readout's bias of some units, or of all, as if nothing else drove them."""
+    """Fit the filters' weights and the readout's bias of some active units, or of all, as if nothing else drove
+    them."""
     name = recording.info.recording_id
     bias_U, likelihood = twin.readout(name).bias, twin.likelihood(name)
-    units = torch.ones_like(bias_U, dtype=torch.bool) if wanted_U is None else wanted_U
-    units = units.nonzero()[:, 0]
+    active_U = active_of(own)
+    units = (active_U if wanted_U is None else active_U & wanted_U).nonzero()[:, 0]
+    if not len(units):
+        return
     columns = [
         (own.features(*own.responded(frames, pools_BTM))[0][:, units].half(), counts_TU[:, units], valid_TU[:, units])
         for frames, pools_BTM, counts_TU, valid_TU in train
