@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from shipped import arrays_importer
+from small_recordings import small_arrays
 
 from vivit_core.cli.schema import ConfigError
 from vivit_core.data.importers.common import Importer
@@ -20,6 +21,7 @@ from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.resumable import write_in_pieces
 from vivit_core.data.recording.validate import check_recording
+from vivit_core.data.recording.writer import write_recording
 from vivit_core.specs import RecordingError
 from vivit_core.testing.small import ABOUT
 
@@ -78,12 +80,15 @@ def test_a_file_that_the_training_refuses_is_imported_anew(
 
 def test_what_no_import_made_is_not_written_over(imported: tuple[Callable[[], Any], Path]) -> None:
     again, out = imported
-    for content in ("a text", "an HDF5 file"):
+    for content in ("a text", "an HDF5 file", "a recording"):
         out.write_text(content)
         if content == "an HDF5 file":
             out.unlink()
             with h5py.File(out, "w") as file:
                 file["data"] = 1
+        if content == "a recording":
+            out.unlink()
+            write_recording(out, **small_arrays())
         before = out.read_bytes()
         with pytest.raises(RecordingError, match=r"y\.h5: file: stands there already, and no import made it.*out=…"):
             again()

@@ -263,20 +263,21 @@ def _imported_under(path: Path) -> str | None:
     """
     if not path.exists():
         return None
+    of_another = RecordingError(
+        path, "file", "stands there already, and no import made it", "Name another file by out=…, or delete this one"
+    )
     try:
         check_recording(path)
         with open_hdf5(path) as file:
-            return str(file.attrs.get("import_key", ""))
+            key = file.attrs.get("import_key")
     except RecordingError as error:
         if may_be_ours(path) and error.field != "attribute format":
             say(f"{path}: {error.field}: {error.problem}. It is imported anew")
             return None
-        raise RecordingError(
-            path,
-            "file",
-            "stands there already, and no import made it",
-            "Name another file by out=…, or delete this one",
-        ) from error
+        raise of_another from error
+    if key is None:  # such as one that write_recording or the simulator made
+        raise of_another
+    return str(key)
 
 
 def _report(path: Path, found: SourceRecording) -> None:
