@@ -69,7 +69,7 @@ def test_starts_are_uniform_over_all_windows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weighting", "weights"), [("equal", [1, 1, 1]), ("units", [10, 30, 60]), ("proportional", [35 + 15, 385, 5 + 15])]
+    ("weighting", "weights"), [("equal", [1, 1, 1]), ("units", [10, 30, 60]), ("proportional", [50 + 30, 400, 20 + 30])]
 )
 def test_recordings_are_drawn_by_their_weights(weighting: Weighting, weights: list[int]) -> None:
     drawn = np.array([sampler(3, weighting).sample(k)[0] for k in range(3000)])
@@ -77,6 +77,15 @@ def test_recordings_are_drawn_by_their_weights(weighting: Weighting, weights: li
     np.testing.assert_allclose(np.bincount(drawn) / len(drawn), shares, atol=0.005)
     for first in range(0, 2900, 37):  # any stretch of 64, not only the long run
         np.testing.assert_allclose(np.bincount(drawn[first : first + 64], minlength=3) / 64, shares, atol=0.06)
+
+
+def test_short_trials_are_drawn_as_often_as_a_long_one_of_as_many_bins() -> None:
+    """However few places there are in them at which a clip begins; but trials too short for a clip do not count."""
+    starts = np.arange(20) * 20
+    short = Trials(starts, starts + 20, starts, ["train"] * 20)
+    long = Trials([0, 400], [400, 415], [0, 1], ["train", "train"])
+    draws = TrainingSampler(0, [short, long], [5, 5], 20, "proportional", ["", ""])
+    assert sum(draws.sample(k)[0] for k in range(2000)) == pytest.approx(1000, abs=5)
 
 
 def test_no_subject_outweighs_the_others() -> None:

@@ -152,14 +152,16 @@ class Some:
 class TrainingWindows:
     """All windows of ``clip_length`` bins inside the training trials, numbered in the order of time but never listed.
 
-    ``windows[i]`` is the first frame of window i. Trials shorter than a clip have none.
+    ``windows[i]`` is the first frame of window i. Trials shorter than a clip have none; ``n_bins`` counts the bins of
+    the others.
     """
 
     def __init__(self, trials: Trials, clip_length: int) -> None:
         train = trials.of("train")
         self._first = train.start
-        self._ends = np.cumsum(np.maximum(train.stop - train.start - clip_length + 1, 0))
-        self.short_trials = int((train.stop - train.start < clip_length).sum())
+        lengths = train.stop - train.start
+        self._ends = np.cumsum(np.maximum(lengths - clip_length + 1, 0))
+        self.n_bins = int(lengths[lengths >= clip_length].sum())
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -202,9 +204,9 @@ class TrainingSampler:
     trials : the trials of each recording.
     n_units : the number of units of each recording.
     clip_length : in bins.
-    weighting : how often a recording is drawn: by its "units", "equal", "proportional" to its training windows, or by
-        "subjects": so that each subject has the same share of the (bin, unit) pairs of which the loss is a mean,
-        however many recordings and units it has, and each unit of a subject an equal one.
+    weighting : how often a recording is drawn: by its "units", "equal", "proportional" to its training bins (those of
+        trials that hold a clip), or by "subjects": so that each subject has the same share of the (bin, unit) pairs of
+        which the loss is a mean, however many recordings and units it has, and each unit of a subject an equal one.
     subjects : whose recording each is; an empty one is a subject of its own.
 
     Raises
@@ -240,7 +242,7 @@ class TrainingSampler:
         weights: dict[str, list[int]] = {
             "units": list(n_units),
             "equal": [1] * len(trials),
-            "proportional": [len(w) for w in self.windows],
+            "proportional": [windows.n_bins for windows in self.windows],
             "subjects": by_subject(n_units, subjects),
         }
         if weighting not in weights:

@@ -68,8 +68,8 @@ class RecordingsDataModule:
         longer one than ``evaluation_length`` bins is cut. Windows overlap by the burn-in, so that each scored bin has
         at least that much past, and a trial's first bins are left out. Length None: four training clips.
     weighting
-        How often a recording is drawn in training: by its "units", "equal", "proportional" to its training windows, or
-        by "subjects", so that no animal outweighs the others (:class:`clips.TrainingSampler`).
+        How often a recording is drawn in training: by its "units", "equal", "proportional" to its training bins, or by
+        "subjects", so that no animal outweighs the others (:class:`clips.TrainingSampler`).
     num_workers
         Processes that read ahead, for each loader; 0 reads in the training process. Batches do not depend on it.
     seed
