@@ -206,6 +206,7 @@ def test_every_stimulus_fits_its_frame_and_rate(stimulus: Stimulus, size: tuple[
         (lambda: replace(BOTH, outer_px=8.0), "outer_px=8.0 is not above the annulus's inner diameter, 9.0"),
         (lambda: Plaid(replace(DRIFT, contrast=0.6), 90.0, 0.0, 1.0), "the sum leaves the range"),
         (lambda: replace(MOTION, contrast=0.0), "contrast=0.0"),
+        (lambda: replace(MOTION, contrast=3.0), r"contrast=3\.0 is above 0\.35, so much of the noise would leave"),
         (lambda: MOTION.frames(SIZE, 12.0), "= 6 Hz cannot be shown at 12 frames a second"),
         (lambda: replace(PULSES, test_s=0.0), "test_s=0.0"),
         (lambda: PICTURE.frames(SIZE, 120.0), r"PictureInPicture: picture_s=0\.003 .* set it above 0\.00833 s"),

@@ -16,6 +16,7 @@ from vivit_core.stimuli.base import Stimulus, negative, not_positive, refuse
 from vivit_core.stimuli.gratings import TELLABLE, aperture
 from vivit_core.stimuli.surrounds import ring
 
+MOST_CONTRAST = 0.35  # root mean square, with which a twentieth of two opposite noises' pixels is cut; of one, .4 %
 BAND = 1 / 3  # standard deviation of the noise's spatial frequencies, as a share of their mean
 
 
@@ -24,8 +25,9 @@ class CenterSurroundMotion(Stimulus):
     """Noise of all orientations around one spatial frequency, which drifts in a disc and in the annulus around it.
 
     The noise is periodic: what leaves the frame on one side comes back on the other. Center and surround, and the
-    opponent, show noise of their own. Contrast that leaves −1 … 1 is cut. Of its frequencies, those are left out that
-    turn by half a cycle or more from frame to frame: they would be seen to stand, or to move the other way.
+    opponent, show noise of their own. Noise has no largest value: the few pixels that leave −1 … 1 are cut, so
+    ``contrast`` has a bound. Of its frequencies, those are left out that turn by half a cycle or more from frame to
+    frame: they would be seen to stand, or to move the other way.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ class CenterSurroundMotion(Stimulus):
     opponent : whether the center also shows noise that moves the other way, of the same contrast.
     cycles_per_px : mean spatial frequency.
     speed_px_per_s : of all motion.
-    contrast : root mean square contrast.
+    contrast : root mean square contrast, up to 0.35.
     center_px, diameter_px : the disc.
     gap_px : gray between the disc and the annulus, which reaches to the frame's border.
     duration_s : s.
@@ -66,6 +68,10 @@ class CenterSurroundMotion(Stimulus):
         problems = not_positive(self, "diameter_px", "duration_s", "contrast") + negative(
             self, "gap_px", "speed_px_per_s"
         )
+        if self.contrast > MOST_CONTRAST:
+            problems.append(
+                f"contrast={self.contrast} is above {MOST_CONTRAST}, so much of the noise would leave the range"
+            )
         if not 0 < self.cycles_per_px < 0.5:
             problems.append(f"cycles_per_px={self.cycles_per_px} is not {TELLABLE}")
         refuse(self, problems)

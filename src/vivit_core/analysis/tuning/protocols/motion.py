@@ -18,7 +18,7 @@ from vivit_core.analysis.tuning.protocols.base import (
     suppression,
 )
 from vivit_core.stimuli.base import Stimulus, negative, refuse
-from vivit_core.stimuli.motion import CenterSurroundMotion
+from vivit_core.stimuli.motion import MOST_CONTRAST, CenterSurroundMotion
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Motion(Conditions):
 
     Parameters
     ----------
-    contrast : root mean square contrast of the noise.
+    contrast : root mean square contrast of the noise, up to 0.35.
     gap_px : gray between the disc and the surround, px.
     draws, seed : see :class:`Conditions`; each draw has noise of its own.
 
@@ -50,8 +50,8 @@ class Motion(Conditions):
     over = "noise"
 
     def __post_init__(self) -> None:
-        problems = draw_problems(self) + contrast_problems(self, "contrast") + negative(self, "gap_px")
-        refuse(self, problems)
+        problems = draw_problems(self) + contrast_problems(self, "contrast", most=MOST_CONTRAST)
+        refuse(self, problems + negative(self, "gap_px"))
 
     def conditions(self, site: Site, bench: Bench, rng: np.random.Generator) -> dict[str, list[Stimulus]]:
         seeds = rng.integers(2**31, size=self.draws).tolist()
