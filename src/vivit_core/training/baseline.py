@@ -59,7 +59,7 @@ def fit_baseline(datamodule: RecordingsDataModule, node: Mapping[str, Any]) -> L
 def check_fitted_at_once(node: Mapping[str, Any]) -> None:
     """Refuse a node of a model that is not fitted in one go."""
     if class_of("baseline", node["_target_"]) is not LN:
-        raise ValueError(f"{node['_target_']} is no model that is fitted in one go; say baseline=ln, or model=ln")
+        raise ValueError(f"{node['_target_']} is no model that is fitted in one go; say model@baseline=ln, or model=ln")
 
 
 def check_baseline(node: Mapping[str, Any], specs: Sequence[RecordingSpec], longest: Mapping[str, int]) -> None:
