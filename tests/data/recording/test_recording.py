@@ -452,3 +452,26 @@ def test_room_is_asked_for_all_that_a_file_takes(
     taken = path.stat().st_size
     (size,) = asked
     assert taken <= size + resumable._STRUCTURE_BYTES < 1.5 * taken + 200_000
+
+
+def test_what_to_do_about_a_trace_below_zero(make: Callable[..., Path]) -> None:
+    """Half of a trace at rest is. Marked as not measured, that half would not be learned."""
+    trace = np.random.default_rng(0).standard_normal((120, 3))
+    with pytest.raises(RecordingError, match=r"is negative .*deconvolve the trace.*Do not mark these bins"):
+        make(counts=trace, kind="calcium")
+    with pytest.raises(RecordingError, match=r"is negative .*put 0 and mark the bin in responses/valid"):
+        make(counts=trace)
+
+
+@pytest.mark.parametrize("of_all_units", [False, True])
+def test_a_count_that_nobody_made_may_be_nan_where_it_is_not_valid(
+    make: Callable[..., Path], of_all_units: bool
+) -> None:
+    counts = np.random.default_rng(0).poisson(0.5, (120, 3)).astype(float)
+    counts[7], valid = np.nan, np.arange(120)[:, None] != 7
+    recording = Recording(make(counts=counts, valid=valid if of_all_units else np.repeat(valid, 3, 1)))
+    np.testing.assert_array_equal(recording.counts(0, 120), np.nan_to_num(counts))
+    np.testing.assert_array_equal(recording.valid(0, 120), np.repeat(valid, 3, 1))
+    counts[9, 1] = np.nan
+    with pytest.raises(RecordingError, match=r"responses/counts: row 9, index \[1\] is nan. Store finite numbers"):
+        make(counts=counts, valid=valid)

@@ -31,10 +31,28 @@ from vivit_core.system.files import known_whole, remember_whole, state_of
 log = logging.getLogger(__name__)
 
 
+_NOTHING = "Store finite numbers ≥ 0; put 0 and mark the bin in responses/valid where nothing was measured"
+_RATES = "Store finite rates ≥ 0"
+_BELOW = {  # what to do about counts below 0, by their kind
+    "spikes": _NOTHING,
+    "calcium": "Store numbers ≥ 0: deconvolve the trace; or add a constant to each unit's, which leaves correlations "
+    "as they are and not bits; or set what is below 0 to 0, and scores are then of a trace without the lower half of "
+    "its noise. Do not mark these bins in responses/valid: they were measured",
+}
+
+
 def _check_values(
-    path: Path, file: h5py.File, name: str, non_negative: bool, remedy: str, may_miss: bool = False
+    path: Path, file: h5py.File, name: str, remedy: str, below: str | None = None, may_miss: bool = False
 ) -> None:
-    """Stream through a (T, ...) array and name the first row with a bad number; ``may_miss``: NaN is a missing one."""
+    """Stream through a (T, ...) array and name the first row with a bad number.
+
+    Parameters
+    ----------
+    path, file, name : of the array.
+    remedy : of numbers that are not finite.
+    below : of those below 0; None: they are fine.
+    may_miss : NaN is a missing number.
+    """
     dataset = file[name]
     if dataset.dtype.kind == "u":
         return
@@ -45,10 +63,10 @@ def _check_values(
             raise RecordingError(
                 path, name, f"row {start + where[0]}, index {where[1:].tolist()} is {piece[tuple(where)]}", remedy
             )
-        if non_negative and piece.size and piece.min() < 0:
+        if below is not None and piece.size and piece.min() < 0:
             where = np.argwhere(piece < 0)[0]
             raise RecordingError(
-                path, name, f"row {start + where[0]}, unit {where[1]} is negative ({piece[tuple(where)]})", remedy
+                path, name, f"row {start + where[0]}, unit {where[1]} is negative ({piece[tuple(where)]})", below
             )
 
 
@@ -66,29 +84,22 @@ def examine_here(path: Path, whole: bool) -> RecordingInfo:
     """Check structure, counts and behavior; with ``whole`` also each frame, and read whatever a task could read."""
     with open_recording(path) as file:
         info = describe(file, path)
-        _check_values(
-            path,
-            file,
-            "responses/counts",
-            True,
-            "Store finite numbers ≥ 0; put 0 and mark the bin in responses/valid where nothing was measured",
-        )
+        _check_values(path, file, "responses/counts", _NOTHING, _BELOW[info.kind])
         for name in info.behavior:
             _check_values(
                 path,
                 file,
                 f"behavior/{name}",
-                False,
                 "Store finite numbers, and NaN where a value is missing: a twin then sees the mean",
                 may_miss=True,
             )
         for name in file.get("truth", ()):
             if is_rate(name):
-                _check_values(path, file, f"truth/{name}", True, "Store finite rates ≥ 0")
+                _check_values(path, file, f"truth/{name}", _RATES, _RATES)
             elif name == SHIFT:
-                _check_values(path, file, f"truth/{name}", False, "Store finite shifts")
+                _check_values(path, file, f"truth/{name}", "Store finite shifts")
         if whole:
-            _check_values(path, file, "stimulus/frames", False, "Store finite pixel values")
+            _check_values(path, file, "stimulus/frames", "Store finite pixel values")
             for name in dataset_names(file):
                 dataset = file[name]
                 if dataset.dtype.kind in "ub" and dataset.ndim > 1:

@@ -59,7 +59,8 @@ def write_recording(
     recording_id : name of the recording, unique among those trained together.
     frame_rate_hz : frames, and bins, a second.
     frames : (T, H, W) or (T, H, W, C); uint8, or a float type that is stored as float32.
-    counts : (T, U); spikes a bin (or a non-negative calcium signal, see ``kind``). Integers keep their type.
+    counts : (T, U); spikes a bin (or a calcium signal, see ``kind``), finite and not negative; a NaN where ``valid`` is
+        false is stored as 0. Integers keep their type.
     trials : the trials, sorted by time.
     valid : (T, U) or (T, 1) bool, or 1 and 0; false where a bin of a unit must not be used; None for all valid.
     behavior : name -> (T,) or (T, D) numbers.
@@ -131,7 +132,10 @@ def write_recording(
     float32 = np.dtype(np.float32)
     large: dict[str, tuple[Sliceable, np.dtype]] = {
         "stimulus/frames": (frames, _stored_dtype(np.dtype(frames.dtype))),
-        "responses/counts": (counts, _stored_dtype(np.dtype(counts.dtype))),
+        "responses/counts": (
+            counts if valid is None else _Measured(counts, valid),
+            _stored_dtype(np.dtype(counts.dtype)),
+        ),
     }
     marks = np.ones((frames.shape[0], 1), bool) if valid is None else valid
     large["responses/valid"] = (marks, np.dtype(bool))
@@ -176,6 +180,20 @@ def write_recording(
     )
     remember_whole(path)  # it was read back to its end
     return path
+
+
+class _Measured:
+    """Counts with 0 in the place of a NaN that is not valid: a product with ``valid`` is then a number everywhere."""
+
+    def __init__(self, counts: Sliceable, valid: Sliceable) -> None:
+        self.shape, self.dtype = counts.shape, np.dtype(counts.dtype)
+        self._counts, self._valid = counts, valid
+
+    def __getitem__(self, key: slice, /) -> np.ndarray:
+        counts = np.asarray(self._counts[key])
+        if self.dtype.kind != "f":
+            return counts
+        return np.where(np.isnan(counts) & ~np.asarray(self._valid[key], bool), 0, counts)
 
 
 def _stored_dtype(dtype: np.dtype) -> np.dtype:
