@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from vivit_core.cli import schema
-from vivit_core.cli.planned import expected, followers, following, free_keys, sizes_of
+from vivit_core.cli.planned import expected, explain, followers, following, free_keys, sizes_of
 from vivit_core.cli.schema import ConfigError
 from vivit_core.cli.validate import validate
 from vivit_core.data.recording import Trials, write_recording
@@ -109,7 +109,7 @@ def test_a_model_that_comes_with_a_checkpoint_stays(bars, capsys):
     assert tokenizer["stem"]["stride"] == tokenizer["patch_size"][2] == 1
 
 
-def test_recordings_of_several_rates_are_seen_at_the_trainings(bars, tmp_path):
+def test_recordings_of_several_rates_are_seen_at_the_trainings(bars, tmp_path, compose, capsys):
     random, start = np.random.default_rng(0), np.arange(0, 800, 200)
     write_recording(
         tmp_path / "fast.h5",
@@ -127,6 +127,21 @@ def test_recordings_of_several_rates_are_seen_at_the_trainings(bars, tmp_path):
     assert sizes_of({**node, "frame_rate_hz": 25.0, "most_trials": 1}, [20, 10]) == Sizes(
         20, 10, 25.0, 2, 5, 40, 90, shortest="bars"
     )
+    assert "degrees" not in capsys.readouterr().out
+    for name, degrees in (("fine", 0.5), ("coarse", 2.0)):
+        write_recording(
+            tmp_path / f"{name}.h5",
+            recording_id=name,
+            frame_rate_hz=100.0,
+            frames=random.integers(0, 255, (800, 8, 6), dtype=np.uint8),
+            counts=random.poisson(0.3, (800, 2)),
+            trials=Trials(start, start + 200, list("abcd"), ["train", "train", "val", "test"]),
+            degrees_per_pixel=degrees,
+        )
+    unlike = sizes_of({**node, "recordings": [str(tmp_path / f"{name}.h5") for name in ("fine", "coarse")]}, None)
+    assert unlike is not None
+    explain([], unlike, compose()["trainer"])
+    assert "0.5 degrees of visual angle in recording fine and 2 in coarse" in capsys.readouterr().out.replace("\n", " ")
     near = sizes_of({**node, "frame_rate_hz": 50.2}, None)  # near enough that bins stay as they are
     assert near is not None and (near.trial_bins, near.train_bins) == (80, 640 + 200)
     assert sizes_of({**node, "recordings": both[2:]}, None) is None  # which the task will say

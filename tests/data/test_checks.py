@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from vivit_core.analysis.inspect.findings import Look
 from vivit_core.analysis.inspect.inspect import inspect, usable
-from vivit_core.data.checks import check_responses, check_start, lack, unscored
+from vivit_core.data.checks import check_responses, check_start, lack, unlike_angles, unscored
 from vivit_core.data.recording.format import SPLITS, Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
@@ -229,3 +230,18 @@ def test_a_trace_that_is_called_spikes_is_noticed(tmp_path: Path) -> None:
     assert f"numbers such as {trace.astype(np.float32)[0, 0]:g}" in line and "importer.kind=calcium" in line
     # Bins that two bins of the model share are divided: those are no traces.
     assert check_responses({"a": responses(tmp_path, frame_rate_hz=20.0)}, "Poisson", ("spikes",)) == []
+
+
+def test_pixels_of_other_visual_angles_are_told(tmp_path: Path) -> None:
+    fine, same, coarse, unknown = (
+        made(tmp_path, name, degrees_per_pixel=degrees).info
+        for name, degrees in (("a", 0.5), ("b", 0.6), ("c", 2.0), ("d", None))
+    )
+    for alike in ([], [unknown], [fine, same, unknown]):
+        assert unlike_angles(alike, None) is None
+    line = unlike_angles([fine, same, coarse, unknown], None)
+    assert line is not None and "0.5 degrees of visual angle in recording a and 2 in c" in line
+    # The core sees frames of one size, here of one field.
+    fine, coarse = (replace(own, frame_shape=(1, side, side)) for own, side in ((fine, 16), (coarse, 4)))
+    assert unlike_angles([fine, coarse], [8, 8]) is None
+    assert unlike_angles([replace(fine, frame_shape=(1, 16, 8)), coarse], [8, 8]) is not None

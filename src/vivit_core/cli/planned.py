@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import Settings, machine_of
 from vivit_core.cli.validate import validate
+from vivit_core.data.checks import unlike_angles
 from vivit_core.data.clips import few
 from vivit_core.data.paths import files_of
 from vivit_core.data.recording.reader import Recording
@@ -92,6 +93,8 @@ def explain(choices: Sequence[Choice], sizes: Sizes, trainer: Mapping[str, Any])
         tell(f"settings that follow the recordings ({sizes}); what the command line sets stays as it says:")
     for word, reason in words.items():
         tell(f"  {word:<{max(map(len, words))}}  # {reason}")
+    if sizes.unlike is not None:
+        tell(sizes.unlike)
 
 
 def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: bool = True) -> Sizes | None:
@@ -141,6 +144,7 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: 
         train_bins=sum(map(sum, lengths)),
         shortest=infos[usual.index(min(usual))].recording_id if min(usual) < max(usual) else None,
         fading_s=max((each for each in lasting if each is not None), default=None),
+        unlike=unlike_angles(infos, frame_size),
     )
 
 

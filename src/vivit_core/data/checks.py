@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vivit_core.data.recording.format import SPLITS, Trials
+from vivit_core.data.recording.format import SPLITS, RecordingInfo, Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.repeats import leak
 from vivit_core.data.resample import ResampledRecording
 
 BINS = 4096  # bins of responses read at once
+UNLIKE = 1.25  # times another's visual angle, from which on a pixel's is told
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,31 @@ def check_responses(
                     "attribute kind), and set likelihood=zero_inflated_gamma or likelihood=gaussian"
                 )
     return lines
+
+
+def unlike_angles(infos: Sequence[RecordingInfo], frame_size: Sequence[int] | None) -> str | None:
+    """A line for the user where pixels of recordings cover different visual angles, which the core that they share does
+    not know; None where they are alike, or nobody knows.
+
+    Parameters
+    ----------
+    infos : of the recordings.
+    frame_size : height and width to which all frames are brought; None where they stay.
+    """
+    for axis in (0, 1):
+        angles = [
+            (degrees * (info.frame_shape[1 + axis] / frame_size[axis] if frame_size else 1), info.recording_id)
+            for info in infos
+            if (degrees := info.degrees_per_pixel) is not None
+        ]
+        (small, fine), (large, coarse) = (min(angles), max(angles)) if angles else ((1.0, ""), (1.0, ""))
+        if large > UNLIKE * small:
+            return (
+                f"a pixel covers {small:.3g} degrees of visual angle in recording {fine} and {large:.3g} in {coarse}, "
+                "and the core that they share takes them for equal: bring films to one scale before their import, or "
+                "by model.frame_size=[height,width] where they show the same field; or train a twin of each"
+            )
+    return None
 
 
 def check_kind(where: str, kind: str, likelihood: str, made_for: Sequence[str]) -> None:

@@ -43,6 +43,7 @@ class Sizes:
     train_bins : of the training trials of all together; None where nobody knows.
     fading_s : time in which calcium traces fade to 1/e, of the recording where it is longest; None for spikes.
     shortest : the recording with the usual trial, where others have longer ones; None where they are alike.
+    unlike : what to say of pixels of different visual angles; None where there are none.
     """
 
     height: int
@@ -54,6 +55,7 @@ class Sizes:
     train_bins: int | None
     fading_s: float | None = None
     shortest: str | None = None
+    unlike: str | None = None
 
     def __str__(self) -> str:
         files = f"{self.recordings} recordings" if self.recordings != 1 else "1 recording"
