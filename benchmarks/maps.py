@@ -17,12 +17,10 @@ import numpy as np
 import torch
 
 from vivit_core.analysis.attention.surrounds import KINDS, OWN_PX, beside_truth, median
+from vivit_core.analysis.recording import load_recording
 from vivit_core.cli.trained import load_trained
 from vivit_core.data.recording.reader import Recording
-from vivit_core.data.resample import ResampledRecording
-from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.twin import Twin
-from vivit_core.parts.build import build_all
 from vivit_core.specs import Clips
 
 SECONDS = 0.25  # of frames that a map is summed over
@@ -53,16 +51,10 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=8)
     asked = parser.parse_args()
     trained = load_trained(asked.checkpoint)
-    twin, stored = trained.model, Recording(asked.recording)
+    twin, recording = trained.model, load_recording(asked.recording, asked.checkpoint)
     assert isinstance(twin, Twin)
     twin.eval().requires_grad_(False)
     twin.predict = "last"
-    settings = settings_of(asked.checkpoint, trained.content)
-    transforms = {} if settings is None else build_all("data.transforms", settings["data"].get("transforms", {}))
-    own = twin.specs[stored.recording_id]
-    recording = ResampledRecording(
-        asked.recording, own.frame_rate_hz, transforms, unit_ids=own.unit_ids, chosen=lambda ids: own.unit_ids
-    )
     truth, kinds = recording.context_weights(), recording.unit_column("context")
     if truth is None or kinds is None or not recording.clock.same:
         raise SystemExit(f"{asked.recording} does not say at the twin's rate where its units' context truly lies")

@@ -151,6 +151,13 @@ def test_an_acausal_basis_is_known_as_one(make: Callable[..., Path]) -> None:
     assert {name for name, is_causal in causal.items() if not is_causal} == {"cosines", "on", "ahead", "of_ahead"}
 
 
+def test_cosines_that_the_rate_does_not_hold_are_named_by_their_key(make: Callable[..., Path]) -> None:
+    path, many = make(), {"eyes": RaisedCosines("eye", n=10, duration_s=0.2, causal=True)}
+    assert ResampledRecording(path, 50.0, many).info.behavior["eyes"] == 20
+    with pytest.raises(ValueError, match=r"a\.h5: data\.transforms\.eyes: 10 raised cosines .* give n between 2 and 6"):
+        ResampledRecording(path, 25.0, many)
+
+
 def test_a_transform_may_take_the_place_of_the_stored_behavior(make: Callable[..., Path]) -> None:
     path = make(behavior={"eye": np.arange(240.0).reshape(120, 2)})
     view = ResampledRecording(path, None, {"eye": SplitBySign("eye"), "speed": Velocity("eye")})
@@ -164,7 +171,9 @@ def test_circles_and_missing_sources(make: Callable[..., Path]) -> None:
         ResampledRecording(make(), None, {"a": Velocity("b"), "b": Velocity("a")})
     view = ResampledRecording(make(), None, {"speed": Velocity("wheel"), "on": Smooth("speed", tau_s=1.0)})
     assert view.info.behavior == {"eye": 2}
-    np.testing.assert_array_equal(view.behavior(0, 3, {"on": 2}), np.zeros((3, 2)))
+    # A slip of the pen, or a transform that nobody gave, is no row of zeros.
+    with pytest.raises(ValueError, match=r"a\.h5 has no behavior 'on'; it has eye\. .*load_recording.*absent"):
+        view.behavior(0, 3, {"on": 2})
     view.absent = {"on": np.array([1.0, 2.0])}
     np.testing.assert_array_equal(view.behavior(0, 2, {"on": 2}), [[1, 2], [1, 2]])
 
@@ -214,6 +223,7 @@ def test_a_range_that_leaves_the_recording_is_refused(make: Callable[..., Path],
     plain, view = Recording(path), ResampledRecording(path, wanted or 100.0, TRANSFORMS)
     fields = dict(FIELDS) if wanted is None else FIELDS | {"targets": lambda _, *span: view.targets(*span)}
     shown = plain if wanted is None else view
+    view.absent = {"wheel": np.zeros(1)}
     n = shown.info.n_frames
     for name, field in fields.items():
         field(shown, 0, n)

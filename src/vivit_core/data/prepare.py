@@ -61,6 +61,7 @@ def for_training(
             log.warning("%s", _resampled(view))
     widths = seen_behavior(behavior, recordings, transforms)
     for view in recordings:
+        view.absent = {name: np.zeros(width) for name, width in widths.items()}  # the mean that statistics then have
         _say_behavior(view, widths)
         train = view.info.trials.of("train")
         short = train.stop - train.start < clip_length

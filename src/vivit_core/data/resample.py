@@ -142,7 +142,7 @@ class ResampledRecording(Recording):
 
     Attributes
     ----------
-    absent : name -> numbers that stand in for a behavior which the recording lacks; zeros where nothing is said.
+    absent : name -> numbers that stand in for a behavior which the recording lacks; any other is refused.
 
     Raises
     ------
@@ -193,11 +193,19 @@ class ResampledRecording(Recording):
     def _causal(self, name: str) -> bool:
         """Whether nothing on a behavior's way from the file looks ahead."""
         made = chain(self._transforms, name)
-        steps = [self._transforms[step] for step in made]
-        ahead = [t.reach(self.model_hz)[1] for t in steps if isinstance(t, BehaviorTransform)]
-        last = steps[-1] if steps else None
+        ahead = [self._looks_ahead(step) for step in made]
+        last = self._transforms[made[-1]] if made else None
         source = last.source if isinstance(last, BehaviorTransform) else name
         return not any(ahead) and self.stored.behavior_causal.get(source, True)
+
+    def _looks_ahead(self, name: str) -> bool:
+        """Whether the transform of a behavior does; refuses one that the rate does not allow by its key."""
+        node = self._transforms[name]
+        assert isinstance(node, BehaviorTransform)
+        try:
+            return node.reach(self.model_hz)[1] > 0
+        except ValueError as error:
+            raise ValueError(f"{self.path}: data.transforms.{name}: {error}") from None
 
     def frames(self, start: int, stop: int) -> np.ndarray:
         """(C, T, H, W), as stored, or as the transforms of pixels leave it."""
@@ -244,21 +252,15 @@ class ResampledRecording(Recording):
         broken = (~super().valid(first, last)).astype(np.int32)
         return segments(broken, left, right) == 0
 
-    def behavior(self, start: int, stop: int, behavior: Mapping[str, int]) -> np.ndarray:
-        """(T, D) float32, the behaviors side by side; ``absent`` stands in for those that the recording lacks."""
-        self._check_inside(start, stop, self.info.n_frames)
-        columns = [np.zeros((stop - start, 0), np.float32)]
-        for name, width in behavior.items():
-            if name not in self.info.behavior:
-                filled = self.absent.get(name, np.zeros(width))
-                columns.append(np.broadcast_to(filled.astype(np.float32), (stop - start, width)))
-                continue
-            if self.info.behavior[name] != width:
-                raise ValueError(
-                    f"{self.path}: behavior {name!r} has {self.info.behavior[name]} numbers, and {width} are expected"
-                )
-            columns.append(self._trace(name, start, stop))
-        return np.concatenate(columns, axis=1)
+    def _stand_in(self, name: str, width: int) -> np.ndarray:
+        if name not in self.absent:
+            raise ValueError(
+                f"{self.path} has no behavior {name!r}; it has {', '.join(self.info.behavior) or 'none'}. "
+                "vivit_core.analysis.recording.load_recording(FILE, CHECKPOINT) opens it as a twin sees it, with what "
+                "its data.transforms make and a mean for what is lacking; elsewhere give transforms={…} that make it, "
+                "or set what stands in for it in recording.absent"
+            )
+        return self.absent[name].astype(np.float32)
 
     def truth(self, name: str = "rate", start: int = 0, stop: int | None = None) -> np.ndarray:
         """What the simulator knows; rates in expected counts of a bin of the model, shifts in their mean over it."""

@@ -134,8 +134,8 @@ class Predictor(nn.Module, ABC):
         """Predicted rates of a stretch of video, in one pass; or of a video of any length, piece by piece.
 
         Time runs in the model's bins (``specs[recording_id].frame_rate_hz``), and frames and behavior are what
-        ``data.transforms`` makes of the recording's (read by
-        :class:`vivit_core.data.resample.ResampledRecording`).
+        ``data.transforms`` of the training made of the recording's:
+        :func:`vivit_core.analysis.recording.load_recording` reads a file that way.
 
         Parameters
         ----------

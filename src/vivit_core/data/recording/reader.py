@@ -233,18 +233,25 @@ class Recording:
         self._check_inside(start, stop, self.info.n_frames)
         columns = [np.zeros((stop - start, 0), np.float32)]
         for name, width in behavior.items():
-            if name not in self.info.behavior:
-                if name not in self._told:
-                    self._told.add(name)
-                    log.warning("%s has no behavior %r: zeros stand in for its %d numbers", self.path, name, width)
-                columns.append(np.zeros((stop - start, width), np.float32))
-                continue
-            if self.info.behavior[name] != width:
-                raise ValueError(
-                    f"{self.path}: behavior {name!r} has {self.info.behavior[name]} numbers, and {width} are expected"
-                )
-            columns.append(self._slice(f"behavior/{name}", start, stop).astype(np.float32, copy=False))
+            there = self.info.behavior.get(name)
+            if there is None:
+                columns.append(np.broadcast_to(self._stand_in(name, width), (stop - start, width)))
+            elif there == width:
+                columns.append(self._trace(name, start, stop))
+            else:
+                raise ValueError(f"{self.path}: behavior {name!r} has {there} numbers, and {width} are expected")
         return np.concatenate(columns, axis=1)
+
+    def _stand_in(self, name: str, width: int) -> np.ndarray:
+        """What is taken for a behavior that the file lacks, float32."""
+        if name not in self._told:
+            self._told.add(name)
+            log.warning("%s has no behavior %r: zeros stand in for its %d numbers", self.path, name, width)
+        return np.zeros(width, np.float32)
+
+    def _trace(self, name: str, start: int, stop: int) -> np.ndarray:
+        """One behavior that is there, (T, numbers)."""
+        return self._slice(f"behavior/{name}", start, stop).astype(np.float32, copy=False)
 
     @property
     def truths(self) -> list[str]:
