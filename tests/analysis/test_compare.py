@@ -21,6 +21,7 @@ from vivit_core.analysis import bootstrap
 from vivit_core.analysis.bootstrap import Sums, draws, enough_pieces, interval, intervals, pieces, resampled, shown_in
 from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
+from vivit_core.analysis.compare.foreign import read_foreign
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section, with_interval
 from vivit_core.cli.tasks import compare as compare_task
@@ -407,8 +408,8 @@ def test_recordings_without_a_bin_are_counted(path: Path, tmp_path: Path) -> Non
 
 def compare_a_and_b(context: Any) -> None:
     """The task on two checkpoints."""
-    files = [Path("a.ckpt"), Path("b.ckpt")]
-    compare_task.compare(context, checkpoints=files, data={}, names=None, split="test", resamples=2, piece_s=1.0)
+    given: dict[str, Any] = {"checkpoints": [Path("a.ckpt"), Path("b.ckpt")], "predictions": []}
+    compare_task.compare(context, **given, data={}, names=None, split="test", resamples=2, piece_s=1.0)
 
 
 def test_recordings_that_not_all_models_know_are_left_out_and_counted(
@@ -448,6 +449,98 @@ def test_recordings_that_not_all_models_know_are_left_out_and_counted(
     )
     compare_a_and_b(context)
     assert list(said["recordings"]) == ["hand"] and said["left_out"] == {"recordings": 1, "units": 0}
+
+
+def rates_of_bins(one: Contender) -> np.ndarray:
+    """A model's predictions laid into all bins of its recording; NaN elsewhere."""
+    info = one.datamodule.recordings[0].info
+    rates_TU = np.full((info.n_frames, info.n_units), np.nan)
+    for _, own in one.predictions("test", "cpu", False):
+        rates_TU[own.bins_N] = own.predicted_NU
+    return rates_TU
+
+
+def test_another_program_s_rates_score_as_the_model_that_predicted_them(path: Path, tmp_path: Path) -> None:
+    """A model that is not among the checkpoints."""
+    a, b = contender("a", path), contender("b", path)
+    file = tmp_path / "mine.npz"
+    np.savez(file, hand=rates_of_bins(b))
+    mine = Contender("mine", str(file), read_foreign(file), a.datamodule)
+    summary = run([a, b, mine], tmp_path / "out")
+    models = summary["models"]
+    assert models["mine"]["bps_mean"] == pytest.approx(models["b"]["bps_mean"], rel=1e-6) != models["a"]["bps_mean"]
+    assert models["mine"]["bps_interval"] == pytest.approx(models["b"]["bps_interval"], rel=1e-6)
+    assert models["mine"]["model"] == "another program" and models["mine"]["parameters"] is None
+    section = report_section(summary, tmp_path / "out" / "pictures", "again")
+    (row,) = (row for row in section.tables[0].rows if row[0] == "mine")
+    assert row[-3:] == (None, None, None)
+    with pytest.raises(ValueError, match="come after a model"):
+        run([mine, a], tmp_path / "out")
+
+
+def test_the_task_names_predictions_by_their_files(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the checkpoints; recordings of which they have no rates are left out for all."""
+    foot = write_recording(tmp_path / "foot.h5", **{**arrays(), "recording_id": "foot"})
+    data = module_of(path, more=[foot])
+    model: Any = PixelTwin(data.specs[0], GAINS["a"])
+    model.specs |= {spec.recording_id: spec for spec in data.specs}
+    file = tmp_path / "mine.npz"
+    np.savez(file, hand=rates_of_bins(contender("b", path)))
+    given: list[Contender] = []
+
+    def recordings(context: Any, node: Any, described: bool, leave_out: Any) -> Any:
+        data.configure(specs=data.specs, leave_out=leave_out)
+        data.setup()
+        return data
+
+    def compared(contenders: Any, **settings: Any) -> dict[str, Any]:
+        given.extend(contenders)
+        return run(contenders, tmp_path / "out")
+
+    trained: Any = SimpleNamespace(path=Path("a.ckpt"), model=model, recordings=recordings)
+    monkeypatch.setattr(compare_task, "load_trained", lambda path: trained)
+    monkeypatch.setattr(compare_task, "compare_contenders", compared)
+    monkeypatch.setattr(compare_task, "report_section", lambda *_: None)
+    context: Any = SimpleNamespace(
+        describe=lambda: None,
+        announce=lambda *_: None,
+        device="cpu",
+        seed=0,
+        command_line="",
+        run=SimpleNamespace(path=tmp_path),
+    )
+    settings: dict[str, Any] = {"data": {}, "names": None, "split": "test", "resamples": 2, "piece_s": 1.0}
+    gain = compare_task.compare(context, checkpoints=[Path("a.ckpt")], predictions=[file], **settings)
+    assert [one.name for one in given] == ["a", "mine"] and [s.recording_id for s in given[1].specs] == ["hand"]
+    assert gain is not None and gain != 0
+    with pytest.raises(ValueError, match="names no model"):
+        compare_task.compare(context, checkpoints=[], predictions=[file], **settings)
+    with pytest.raises(ValueError, match="1 names for 1 checkpoints and 1 predictions"):
+        compare_task.compare(context, checkpoints=[Path("a")], predictions=[file], **(settings | {"names": ["a"]}))
+
+
+def test_rates_that_cannot_be_compared_are_refused(path: Path, tmp_path: Path) -> None:
+    a, file = contender("a", path), tmp_path / "mine.npz"
+    rates_TU = rates_of_bins(a)
+
+    def refused(match: str, **arrays: Any) -> None:
+        np.savez(file, **arrays)
+        with pytest.raises(ValueError, match=match):
+            run([a, Contender("mine", str(file), read_foreign(file), a.datamodule)], tmp_path / "out")
+
+    missing, negative = rates_TU.copy(), rates_TU.copy()
+    scored = np.flatnonzero(np.isfinite(rates_TU).all(1))
+    missing[scored[2], 1], negative[scored[3:], 0] = np.nan, -1.0
+    refused(rf"no rate of 0 or more in 1 of {len(scored)} scored bins, the first of which is {scored[2]}", hand=missing)
+    refused(rf"no rate of 0 or more in {len(scored) - 3} of", hand=negative)
+    refused(r"array of \(7, 4\), and the recording has \d+ bins and 4 units", hand=rates_TU[:7])
+    refused(r"divide by 50 Hz", hand=50.0 * rates_TU)
+    refused(r"share no recording", foot=rates_TU)
+    refused(r"give numbers, \(bins, units\)", hand=rates_TU[0])
+    refused("holds no array")
+    file.write_text("no zip")
+    with pytest.raises(ValueError, match=r"not a readable \.npz file"):
+        read_foreign(file)
 
 
 def with_short_recording(name: str, path: Path, tmp_path: Path) -> Contender:

@@ -19,6 +19,7 @@ from vivit_core.analysis.bootstrap import (
     resampled,
 )
 from vivit_core.analysis.compare.cost import cost_of, device_name
+from vivit_core.analysis.compare.foreign import Foreign
 from vivit_core.analysis.compare.numbers import (
     Contender,
     left_out,
@@ -60,7 +61,7 @@ def compare(
 
     Parameters
     ----------
-    contenders : at least two, by distinct names.
+    contenders : at least two, by distinct names; the first is a model.
     split : the split to score.
     device : where to compute, in float32.
     out : folder for the files.
@@ -90,6 +91,8 @@ def compare(
         raise ValueError(f"piece_s={piece_s:g} s: a piece has a length")
     burn_in = max(contender.datamodule.evaluation_burn_in for contender in contenders)
     judge, shared = contenders[0].model, shared_units(contenders)
+    if isinstance(judge, Foreign):
+        raise ValueError(f"{names[0]}: another program's predictions come after a model, whose likelihood scores them")
     refuse_other_views(contenders, shared, split)
     made = {c.name: sums_of(c, judge, shared, burn_in, split, piece_s, device, progress) for c in contenders}
     found, rates = {name: sums for name, (sums, _) in made.items()}, {name: own for name, (_, own) in made.items()}

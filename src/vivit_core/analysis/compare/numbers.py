@@ -9,34 +9,51 @@ Shape letters: N scored bins of a recording, U units, K pieces, R resamplings, S
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vivit_core.analysis.bootstrap import Sums, piece_sums, pieces, shown_in
+from vivit_core.analysis.compare.foreign import Foreign
 from vivit_core.analysis.evaluate.numbers import runs
 from vivit_core.analysis.evaluate.responses import rates_of
-from vivit_core.analysis.predict import Split, predict_split, refuse_broken, scorer_of
+from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, scorer_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.metrics.unit_scores import BINS, DATA, Scorer
 from vivit_core.models.predictor import Predictor
+from vivit_core.specs import RecordingSpec
 
 
 @dataclass
 class Contender:
-    """A model that is compared, with the data cut as it was in its training."""
+    """A model that is compared, with the data cut as it was in its training; or what another program predicted, with
+    the data of the first model."""
 
     name: str
     checkpoint: str
-    model: Predictor
+    model: Predictor | Foreign
     datamodule: RecordingsDataModule
 
     @property
     def kind(self) -> str:
         """Its core's class, or its own."""
-        return self.model.kind
+        return "another program" if isinstance(self.model, Foreign) else self.model.kind
+
+    @property
+    def specs(self) -> list[RecordingSpec]:
+        """Of the recordings that it knows."""
+        specs = self.datamodule.specs
+        return [s for s in specs if s.recording_id in self.model.rates] if isinstance(self.model, Foreign) else specs
+
+    def predictions(self, split: Split, device: str, progress: bool) -> Iterator[tuple[str, Predictions]]:
+        """Of each recording."""
+        if isinstance(self.model, Foreign):
+            return self.model.predictions(self.datamodule, split)
+        return predict_split(
+            self.model, self.datamodule, ln=None, split=split, device=device, progress=progress, label=self.name
+        )
 
 
 def shared_recordings(known: Mapping[str, Collection[str]]) -> list[str]:
@@ -67,7 +84,7 @@ def shared_units(contenders: Sequence[Contender]) -> dict[str, list[str]]:
     ValueError
         Where nothing is shared.
     """
-    known = {c.name: {spec.recording_id: spec.unit_ids for spec in c.datamodule.specs} for c in contenders}
+    known = {c.name: {spec.recording_id: spec.unit_ids for spec in c.specs} for c in contenders}
     common = shared_recordings(known)
     first, *others = known.values()
     shared = {rid: [unit for unit in first[rid] if all(unit in own[rid] for own in others)] for rid in common}
@@ -132,9 +149,7 @@ def sums_of(
     data = contender.datamodule
     by_id = {spec.recording_id: recording for recording, spec in zip(data.recordings, data.specs, strict=True)}
     sums, rates = {}, {}
-    for rid, own in predict_split(
-        contender.model, data, ln=None, split=split, device=device, progress=progress, label=contender.name
-    ):
+    for rid, own in contender.predictions(split, device, progress):
         refuse_broken(own, rid, f"{contender.name} ({contender.checkpoint})")
         if rid not in shared:
             continue

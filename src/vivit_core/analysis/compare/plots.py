@@ -80,8 +80,8 @@ def scores_and_costs(path: Path, *, models: Mapping[str, Mapping[str, Any]]) -> 
     costs = {"parameters": "parameters", "flops_per_bin": "FLOPs a bin", "bins_per_s": "bins a second"}
     for axes, (cost, label) in zip(figure.subplots(1, 3, sharey=True), costs.items(), strict=True):
         for i, (name, own) in enumerate(known.items()):
-            if not own[cost] > 0:
-                continue  # has no place on a logarithmic axis
+            if not (own[cost] or 0) > 0:
+                continue  # not known, or without a place on a logarithmic axis
             mean = own["bps_mean"]
             low, high = (mean if end is None else end for end in own["bps_interval"])
             error = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]

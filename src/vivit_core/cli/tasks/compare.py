@@ -1,4 +1,4 @@
-"""task=compare: several checkpoints on the same bins."""
+"""task=compare: several checkpoints, and other programs' predictions, on the same bins."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vivit_core.analysis.compare.compare import compare as compare_contenders
+from vivit_core.analysis.compare.foreign import read_foreign
 from vivit_core.analysis.compare.numbers import Contender, shared_recordings
 from vivit_core.analysis.compare.section import report_section
 from vivit_core.cli.context import RunContext
@@ -21,20 +22,23 @@ def compare(
     context: RunContext,
     *,
     checkpoints: list[Path],
+    predictions: list[Path],
     data: Node,
     names: list[str] | None,
     split: Literal["val", "test"],
     resamples: Count,
     piece_s: Positive,
 ) -> float | None:
-    """Several checkpoints on the same bins; each one's clips are cut as in its training.
+    """Several checkpoints, and other programs' predictions, on the same bins; each checkpoint's clips are cut as in its
+    training.
 
     Parameters
     ----------
     context : the run.
-    checkpoints : at least two; gains are over the first.
+    checkpoints : at least one.
+    predictions : npz files of rates that other programs predicted, after the checkpoints.
     data : recordings, where they are not the trainings'.
-    names : of the checkpoints, in tables and pictures; None: their run folders'.
+    names : of the checkpoints and then of the predictions, in tables and pictures; None: their run folders', or files'.
     split : whose bins are scored.
     resamples : resamplings of the stimuli's pieces, from which the intervals are.
     piece_s : most length of a piece, s.
@@ -46,22 +50,28 @@ def compare(
     Raises
     ------
     ValueError
-        Where names and checkpoints are not equally many, or a checkpoint or a recording cannot be used.
+        Where names are not as many as what is compared, or a file or a recording cannot be used.
     """
-    names = names or names_of(checkpoints)
-    if len(names) != len(checkpoints):
-        raise ValueError(
-            f"names={names}: {len(names)} names for {len(checkpoints)} checkpoints; give one for each, or null"
-        )
-    models = [load_trained(path) for path in checkpoints]
+    if not checkpoints:
+        raise ValueError("checkpoints=[] names no model; give one at least, whose likelihood scores")
+    names = names or names_of([*checkpoints, *predictions])
+    if len(names) != len(checkpoints) + len(predictions):
+        files = f"{len(checkpoints)} checkpoints" + f" and {len(predictions)} predictions" * bool(predictions)
+        raise ValueError(f"names={names}: {len(names)} names for {files}; give one for each, or null")
+    models, foreign = [load_trained(path) for path in checkpoints], [read_foreign(path) for path in predictions]
     # Before recordings are simulated for nothing.
-    known = {name: list(trained.model.specs) for name, trained in zip(names, models, strict=True)}
+    ids = [*(list(trained.model.specs) for trained in models), *(list(each.rates) for each in foreign)]
+    known = dict(zip(names, ids, strict=True))
     shared = shared_recordings(known)
     # A model that lacks one of the others' would refuse its file, or take it for its own of the same unit ids.
-    foreign = {rid for own in known.values() for rid in own} - set(shared)
+    others = {rid for own in known.values() for rid in own} - set(shared)
     contenders = [
-        Contender(name, str(trained.path), trained.model, trained.recordings(context, data, False, foreign))
-        for name, trained in zip(names, models, strict=True)
+        Contender(name, str(trained.path), trained.model, trained.recordings(context, data, False, others))
+        for name, trained in zip(names, models, strict=False)
+    ]
+    seen = contenders[0].datamodule
+    contenders += [
+        Contender(name, str(each.path), each, seen) for name, each in zip(names[len(models) :], foreign, strict=True)
     ]
     context.describe()
     summary = compare_contenders(
@@ -75,7 +85,7 @@ def compare(
     )
     section = report_section(summary, context.run.path / "pictures", context.command_line)
     context.announce(section, checkpoints)
-    gain: float | None = summary["pairs"][len(checkpoints) - 2]["bps_gain_mean"]
+    gain: float | None = summary["pairs"][len(names) - 2]["bps_gain_mean"]
     return gain
 
 
