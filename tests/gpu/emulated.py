@@ -1,8 +1,9 @@
 """A GPU that is not there: tensors that say they lie on one, computed on the CPU with real numbers.
 
 What a machine without a GPU can check: a tensor made on the CPU that meets one on the GPU, ``.numpy()`` of one that is
-on the GPU, a generator of the wrong device, and an operation that has no deterministic CUDA kernel. All raise as they
-would there. What it cannot check are the kernels themselves: their results, their types and their speed.
+on the GPU, a generator of the wrong device, an operation that has no deterministic CUDA kernel, and a gradient through
+cuDNN's recurrence in evaluation. All raise as they would there. What it cannot check are the kernels themselves: their
+results, their types and their speed; nor how torch loads its libraries from several threads at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -31,6 +33,8 @@ UNDETERMINED = (
     "_upsample_bicubic2d_aa_backward", "upsample_trilinear3d_backward", "reflection_pad", "_ctc_loss_backward",
     "_embedding_bag", "put_", "histc", "bincount", "median", "nanmedian", "grid_sampler", "cumsum", "kthvalue",
 )  # fmt: skip
+
+IN_TRAINING = 6  # which of torch.gru's arguments says so
 
 
 class OnGpu(Tensor):
@@ -104,6 +108,9 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = {**kwargs, "pin_memory": False}
     wrappers = {id(x.held): x for x in on_gpu}
     out = func(*tree_map(bare, args), **tree_map(bare, kwargs))
+    if packet is aten.transpose_ and on_gpu:  # what says that it lies there has to have its shape
+        with no_dispatch():
+            func(*args)
 
     def back(x: Any) -> Any:
         if not isinstance(x, Tensor) or isinstance(x, OnGpu):
@@ -146,7 +153,14 @@ class Moves(TorchFunctionMode):
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):  # of numbers torch makes a "meta" index itself
             index = tuple(map(index_of, args[1])) if isinstance(args[1], tuple) else index_of(args[1])
             args = (args[0], index, *args[2:])
-        return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if func is torch.gru and isinstance(out[0], OnGpu) and out[0].requires_grad and not args[IN_TRAINING]:
+            out[0].register_hook(no_backward)
+        return out
+
+
+def no_backward(grad: Tensor) -> None:
+    raise RuntimeError("cudnn RNN backward can only be called in training mode")
 
 
 def elsewhere(x: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from test_history_fit import POPULATION, SPIKES, shared
 from test_latent_fit import NODE as LATENT
-from test_readout_fit import BURN_IN, CLIP, MODELS, made, recorded
+from test_readout_fit import BURN_IN, CLIP, MODELS, fit_of, made, recorded, synthetic
 from tiny_training import WITHOUT_DROPOUT, make_twin, optimization, train
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -27,9 +28,16 @@ from vivit_core.training import latent_fit, regression
 from vivit_core.training.beside_rates import fit_beside_rates
 from vivit_core.training.callbacks.averaging import Averaging
 from vivit_core.training.readout_fit import fit_readout
+from vivit_core.training.regression import fitted, in_groups
 from vivit_core.training.transfer import load_parts, pretrained
 
-WINDOWED = {"windowed": tiny_models.vivit(window=8), "frames-resized": tiny_models.vivit(frame_size=[8, 10])}
+MORE = {
+    "windowed": tiny_models.vivit(window=8),
+    "frames-resized": tiny_models.vivit(frame_size=[8, 10]),
+    "shifted-and-resized": tiny_models.vivit(frame_size=[8, 10], shifter=tiny_models.SHIFTERS["affine"]),
+    "gru": tiny_models.vivit(modulator=tiny_models.MODULATORS["gru"]),
+}
+ALL = tiny_models.MODELS_UNDER_CONTRACT | MORE
 
 
 def measured_batch(*specs):
@@ -52,6 +60,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.backends.cudnn, "is_acceptable", lambda *_: False)  # which it warns of
     with emulated_gpu():
         yield
 
@@ -78,11 +87,11 @@ def test_the_emulation_refuses_what_a_gpu_refuses(gpu):
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("name", [*tiny_models.MODELS_UNDER_CONTRACT, *WINDOWED])
+@pytest.mark.parametrize("name", ALL)
 def test_a_training_step_on_the_gpu_equals_the_cpus(name, gpu):
     """Loss, regularizer, gradients, clipping, a fused step, the scores; with deterministic algorithms alone, as
     ``trainer.deterministic=true`` asks for. Every dropout but that of attention, which a GPU's kernel draws itself."""
-    model = tiny_models.dropping(tiny_models.MODELS_UNDER_CONTRACT.get(name) or WINDOWED[name])
+    model = tiny_models.dropping(ALL[name])
     if "attention" in model:
         model["attention"] = tiny_models.ATTENTION
     specs = [tiny_models.spec("a"), tiny_models.spec("b", units=3)]
@@ -117,9 +126,9 @@ def test_a_training_step_on_the_gpu_equals_the_cpus(name, gpu):
         np.testing.assert_allclose(of_gpu, of_cpu, rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*tiny_models.MODELS_UNDER_CONTRACT, *WINDOWED])
+@pytest.mark.parametrize("name", ALL)
 def test_predictions_and_streams_on_the_gpu_equal_the_cpus(name, gpu):
-    model = tiny_models.MODELS_UNDER_CONTRACT.get(name) or WINDOWED[name]
+    model = ALL[name]
     spec = tiny_models.spec("a")
     clip = tiny_models.clips(spec, 1, 16)
     frames, behavior = clip["frames"][0].numpy(), clip["behavior"][0].numpy()
@@ -135,6 +144,20 @@ def test_predictions_and_streams_on_the_gpu_equal_the_cpus(name, gpu):
     )
 
 
+@pytest.mark.parametrize("name", ["stem", *MORE])
+def test_gradients_by_frames_on_the_gpu_equal_the_cpus(name, gpu):
+    """Of a twin in evaluation, as receptive fields and most exciting images ask for them."""
+    spec = tiny_models.spec("a")
+    twin, seen = tiny_models.twin(ALL[name], spec).eval(), []
+    for device in ("cpu", "cuda"):
+        moved = {key: value.to(device) for key, value in tiny_models.clips(spec, 1, 16).items()}
+        moved["frames"] = moved["frames"].float().requires_grad_()
+        (found,) = torch.autograd.grad(twin.to(device)({"a": moved})["a"][:, -1].sum(), moved["frames"])
+        seen.append(found.cpu())
+    assert seen[0].any()
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-3, atol=1e-6)
+
+
 def test_the_baseline_on_the_gpu(gpu):
     spec = tiny_models.spec("a")
     ln, batch = LN([spec], duration_s=0.05, patch=5, nonlinearity="exp"), measured_batch(spec)
@@ -143,22 +166,37 @@ def test_the_baseline_on_the_gpu(gpu):
     np.testing.assert_allclose(ln.to("cuda")(moved)["a"].detach().cpu().numpy(), expected, rtol=1e-5)
 
 
-class InTurn:
-    """A pool without threads, which the emulation does not reach."""
+def test_units_are_fitted_on_the_gpu_by_the_thread_that_asks(monkeypatch, request):
+    """Or torch, which loads its library of linear algebra at the first call there, ends the training. In larger groups
+    than those of a CPU's threads, to the same numbers."""
+    weights = torch.ones(6, 4)
+    seen = synthetic(weights, 400, of_core=2, drives=4)
+    fit, whole, numbers = fit_of(seen), slice(0, 6), seen.x_UNK[0].numel()
+    monkeypatch.setattr(regression, "GROUP", 6 * numbers)
+    monkeypatch.setattr(regression, "cores", lambda: 6)
+    expected = fitted(fit, seen, in_groups(whole, numbers, torch.device("cpu")))
+    solved_by, cholesky = set(), torch.linalg.cholesky_ex
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda x: solved_by.add(threading.current_thread()) or cholesky(x))
+    request.getfixturevalue("gpu")
+    tensors = {name: value.to("cuda") for name, value in vars(seen).items() if isinstance(value, torch.Tensor)}
+    there = replace(seen, **tensors)
+    moved = fit_of(there, torch.zeros(6, 5, device="cuda"))
+    groups = in_groups(whole, numbers, there.x_UNK.device)
+    found = fitted(lambda some: on_gpu(moved(some)), there, groups)
+    assert solved_by == {threading.current_thread()} and groups == [whole]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other, rtol=1e-3, atol=1e-4)
 
-    map = staticmethod(map)
 
-
-@contextmanager
-def no_threads():
-    yield InTurn()
+def on_gpu(fit):
+    fit.likelihood.to("cuda")
+    return fit
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("history", [SPIKES, POPULATION], ids=["spikes", "population"])
 def test_the_last_fits_on_the_gpu_equal_the_cpus(history, tmp_path, monkeypatch, request):
     model = MODELS["gains"] | {"history": history, "latent": LATENT}
-    monkeypatch.setattr(regression, "a_core_each", no_threads)
     monkeypatch.setattr(latent_fit, "STEPS", 5)
     recording, found = None, []
     for device in ("cpu", "cuda"):

@@ -10,19 +10,27 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
 from vivit_core.specs import RecordingSpec
 
 
 def resized(frames_BCTHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Frames at another height and width, smoothed where they become smaller."""
-    # In torch 2.13 a result that is one column wide repeats its first row; the same on its side is right.
-    sideways = size[1] == 1
-    flat = frames_BCTHW.flatten(0, 2)[:, None]
-    flat, shape = (flat.mT, size[::-1]) if sideways else (flat, size)
-    flat = F.interpolate(flat, shape, mode="bilinear", antialias=True, align_corners=False)
-    return (flat.mT if sideways else flat).reshape(*frames_BCTHW.shape[:3], *size)
+    """Frames at another height and width, smoothed where they become smaller: bilinear, along one axis after the other.
+
+    The same as ``F.interpolate(mode="bilinear", antialias=True)``, whose gradient is not deterministic on a GPU.
+    """
+    down, across = (spread(own, wanted, frames_BCTHW) for own, wanted in zip(frames_BCTHW.shape[3:], size, strict=True))
+    with torch.autocast(frames_BCTHW.device.type, enabled=False):
+        return down @ (frames_BCTHW @ across.mT)
+
+
+def spread(size: int, wanted: int, like: Tensor) -> Tensor:
+    """How much each pixel I of an axis of another size takes of each pixel J, (I, J); rows sum to one."""
+    wide = size / wanted
+    middle_I = (torch.arange(wanted, device=like.device, dtype=like.dtype) + 0.5) * wide
+    middle_J = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
+    weights = (1 - (middle_I[:, None] - middle_J).abs() / max(wide, 1.0)).clamp_min(0.0)
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def shifted(frames_BCTHW: Tensor, shift_BT2: Tensor) -> Tensor:

@@ -7,10 +7,13 @@ Threads that each have a unit, or a recording, of their own need not.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,6 +56,21 @@ def a_core_each() -> Iterator[ThreadPoolExecutor]:
                 torch.set_num_threads(_Cores.before)
         if last:
             pool.shutdown()
+
+
+@contextmanager
+def mapping_on(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
+    """``map`` for what is computed on a device: by :func:`a_core_each` on the CPU, in the calling thread on a GPU.
+
+    A GPU's threads are its own, and small kernels that several threads of Python start wait for each other. Nor may
+    threads be the first that do linear algebra there: torch then loads a library, and whoever comes meanwhile fails
+    with "lazy wrapper should be called at most once" (pytorch#90613).
+    """
+    if device.type != "cpu":
+        yield map
+        return
+    with a_core_each() as pool:
+        yield pool.map
 
 
 def cores() -> int:

@@ -90,7 +90,7 @@ def fit_weights(history: History, likelihood: Likelihood, clips: Sequence[Clip])
         own = likelihood.of_units(range(some.start, some.stop))
         return GainFit(drive.each(lambda x_NU: x_NU[:, some]), own, all_seen, some, begun_UK[some])
 
-    groups = in_groups(slice(0, len(begun_UK)), x_UNW[0].numel())
+    groups = in_groups(slice(0, len(begun_UK)), x_UNW[0].numel(), x_UNW.device)
     better_UK, took_U = best_of([fitted(fit, all_seen, groups)], begun_UK)
     history.take(better_UK[:, :-1])
     return int(took_U.sum())

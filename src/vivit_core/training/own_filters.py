@@ -387,6 +387,7 @@ def fit_own_filters(
     def fit(some: slice) -> Fit:
         return Fit(likelihood.of_units(units[some].tolist()), seen, some, begun_UK[some])
 
-    better_UK, _ = best_of([fitted(fit, seen, in_groups(slice(0, len(units)), x_UNK[0].numel()))], begun_UK)
+    groups = in_groups(slice(0, len(units)), x_UNK[0].numel(), x_UNK.device)
+    better_UK, _ = best_of([fitted(fit, seen, groups)], begun_UK)
     own.weight[units] = better_UK[:, :-1]
     bias_U[units] = better_UK[:, -1]

@@ -96,7 +96,7 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
             own = likelihood.of_units(range(few.start, few.stop))
             return Fit(own, seen, slice(few.start - first, few.stop - first), weights.of(few))
 
-        found.append(fitted(fit, seen, in_groups(some, scored * numbers)))
+        found.append(fitted(fit, seen, in_groups(some, scored * numbers, seen.x_UNK.device)))
         begun.append(weights.of(some))
         del looked, seen, fit  # before the next part is looked at
     better_UK, took_U = best_of(found, torch.cat(begun))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.solving import solve_positive
-from vivit_core.system.threads import a_core_each, cores
+from vivit_core.system.threads import cores, mapping_on
 
 GROUP = 2**25  # of some units', at four bytes, that are worked on at a time, by all threads together
 STEPS = 2  # of Fisher scoring with each prior, from where the one before ended
@@ -126,9 +126,10 @@ def middle(values_UK: Tensor, known_K: Tensor) -> Tensor:
     return torch.where(known_K > 0, found_K, 0.0)
 
 
-def in_groups(units: slice, numbers: int) -> list[slice]:
-    """Units in groups, one a thread, of which each has so many numbers."""
-    return parts(units, GROUP // (cores() * max(1, numbers)))
+def in_groups(units: slice, numbers: int, device: torch.device) -> list[slice]:
+    """Units in groups, one a thread, of which each has so many numbers. A GPU, with one thread, has larger ones."""
+    threads = cores() if device.type == "cpu" else 1
+    return parts(units, GROUP // (threads * max(1, numbers)))
 
 
 class Found(NamedTuple):
@@ -148,7 +149,7 @@ class Found(NamedTuple):
 
 
 def fitted(fit: Callable[[slice], Fit], seen: Seen, groups: Sequence[slice]) -> Found:
-    """What is found for all units of these groups, which tell each other; a thread a group."""
+    """What is found for all units of these groups, which tell each other; on a CPU a thread a group."""
 
     def turn(few: slice, begun_UK: Tensor | None, prior: Prior) -> Turn:
         with torch.no_grad():  # which every thread has to say for itself
@@ -156,9 +157,9 @@ def fitted(fit: Callable[[slice], Fit], seen: Seen, groups: Sequence[slice]) -> 
 
     now: list[Tensor | None] = [None] * len(groups)
     prior, found = seen.first_prior(), []
-    with a_core_each() as pool:
+    with mapping_on(seen.x_UNK.device) as each_of:
         for _ in range(1 + LEARNED):
-            turns = list(pool.map(turn, groups, now, repeat(prior)))
+            turns = list(each_of(turn, groups, now, repeat(prior)))
             now = [each.weights_UK for each in turns]
             found.append(Turn(*(torch.cat(parts) for parts in zip(*turns, strict=True))))
             prior = seen.told(prior, found[-1].scaled_UK, found[-1].variance_UK)

@@ -101,7 +101,7 @@ def fit_surround(readout: SurroundReadout, likelihood: Likelihood, recording: Re
     def fit(few: slice) -> Fit:
         return Fit(likelihood.of_units(range(few.start, few.stop)), seen, few, begun_UK[few])
 
-    groups = in_groups(slice(0, units), len(seen.held_N) * numbers)
+    groups = in_groups(slice(0, units), len(seen.held_N) * numbers, begun_UK.device)
     better_UK, took_U = best_of([fitted(fit, seen, groups)], begun_UK)
     readout.linear_U.copy_(better_UK[:, 0])
     readout.quadratic_U.copy_(better_UK[:, 1])

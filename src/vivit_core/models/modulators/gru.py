@@ -34,6 +34,13 @@ class GRU(StepModulator):
         self.out = nn.Linear(hidden, 2 * channels)
         init_linear(self.out)
 
+    def train(self, mode: bool = True) -> GRU:
+        """Training or evaluation, but for the recurrence: cuDNN has no gradient through one in evaluation, which
+        receptive fields ask for. Without a dropout of its own it computes the same in both."""
+        super().train(mode)
+        self.recur.train()
+        return self
+
     def change(self, x_BCSHW: Tensor, past_BSK: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         seen = torch.cat([reduce(x_BCSHW, "b c s h w -> b s c", "mean"), past_BSK], dim=-1)
         # In the weights' own precision: it costs nothing, and autocast casts no recurrence on a CPU.
