@@ -25,6 +25,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from vivit_core.cli.command import made_here, prepared
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, Settings
+from vivit_core.cli.memory import ran_out, remedy
 from vivit_core.cli.runs import Held
 from vivit_core.cli.schema import ConfigError, conf_dir
 from vivit_core.cli.sweeps import Job, job_of, note, took
@@ -168,6 +169,7 @@ def run_task(cfg: DictConfig) -> float | None:
 
 def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
     began, run = time.monotonic(), HydraConfig.get().runtime.output_dir
+    settings: Settings | None = None
     try:
         # Before what imports torch, which takes seconds; how many jobs a sweep has is known in its own process alone.
         if is_first_rank():
@@ -208,7 +210,8 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             return float("nan")  # as in the first process
         raise SystemExit(0) from None
     except Exception as error:
-        message = message_of(error, places_of(cfg), packages_of(cfg))
+        short = settings is not None and ran_out(error)
+        message = remedy(error, settings or {}) if short else message_of(error, places_of(cfg), packages_of(cfg))
         if job is not None:
             if message is None:
                 traceback.print_exc()
@@ -217,7 +220,7 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
                 console.print(message)  # what this job came to is for the process to say that works on it
             else:
                 console.print(message)
-                note(job, status="failed" if isinstance(error, OSError) else "refused", reason=message)
+                note(job, status="failed" if short or isinstance(error, OSError) else "refused", reason=message)
             return float("nan")
         if cfg.get("debug") is True or message is None:
             raise
