@@ -36,6 +36,8 @@ MORE = {
     "frames-resized": tiny_models.vivit(frame_size=[8, 10]),
     "shifted-and-resized": tiny_models.vivit(frame_size=[8, 10], shifter=tiny_models.SHIFTERS["affine"]),
     "gru": tiny_models.vivit(modulator=tiny_models.MODULATORS["gru"]),
+    "own-filters": tiny_models.vivit(own_filter=tiny_models.OWN_FILTER, shifter=tiny_models.SHIFTERS["gaze"]),
+    "history-and-latent": tiny_models.vivit(history=POPULATION, latent=LATENT),
 }
 ALL = tiny_models.MODELS_UNDER_CONTRACT | MORE
 
@@ -106,6 +108,7 @@ def test_a_training_step_on_the_gpu_equals_the_cpus(name, gpu):
             torch.manual_seed(3)
             predicted = twin(moved)
             total, pairs = summed_loss(predicted, moved, 2, twin.likelihood)
+            total = total + twin.more_nats(predicted, moved, 2)
             (total / pairs + twin.regularizer()).backward()
             learned = [p for p in twin.parameters() if p.grad is not None]
             norm = nn.utils.get_total_norm([p.grad for p in learned])

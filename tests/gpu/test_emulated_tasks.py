@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import known_models
+import numpy as np
 import pytest
+import test_sensorium2023 as sensorium
 import tiny_models
 import torch
 from test_emulated import gpu  # noqa: F401
+from test_video import DEFAULTS
 
 from vivit_core.analysis.attention.study import study_attention
 from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.evaluate.evaluate import evaluate
+from vivit_core.analysis.export.sensorium2023 import export_sensorium2023
 from vivit_core.analysis.receptive_fields.numbers import receptive_fields
 from vivit_core.analysis.stream.numbers import measure_stream
 from vivit_core.analysis.tuning.most_exciting import Ascent
 from vivit_core.analysis.tuning.protocols.surround import Surround
 from vivit_core.analysis.tuning.tune import tune
+from vivit_core.analysis.video.numbers import predict_video
 from vivit_core.stimuli.gratings import Gratings
 from vivit_core.stimuli.noise import Noise
 
@@ -92,6 +97,28 @@ def streamed(device, data, out):
     return {}
 
 
+def shown(device, data, out):
+    """A video, to a twin whose modulator is a recurrence."""
+    model = tiny_models.vivit(modulator=tiny_models.MODULATORS["gru"])
+    out.mkdir()
+    np.save(out / "video.npy", np.random.default_rng(0).integers(0, 256, (30, 12, 16), dtype=np.uint8))
+    options = DEFAULTS | {"frame_rate_hz": 60.0, "degrees_per_pixel": None, "pictures": out}
+    summary = predict_video(
+        tiny_models.twin(model, tiny_models.spec()), out / "video.npy", out / "a.npz", device=device, **options
+    )
+    with np.load(out / "a.npz") as rates:
+        return summary["recordings"] | {name: x.tolist() for name, x in rates.items() if x.dtype.kind == "f"}
+
+
+def submitted(device, data, out):
+    mouse = sensorium.write(out / sensorium.MICE[0], 0)
+    export_sensorium2023(
+        sensorium.model(), mouse, out / "made", recording=None, transforms={}, device=device, progress=False
+    )
+    table = sensorium.submitted(out / "made", "final_test_main")
+    return {"rates": [np.stack(rates).tolist() for rates in table["prediction"]]}
+
+
 def assert_alike(one, other, where=""):
     """Numbers to rounding, everything else exactly."""
     assert type(one) is type(other), where
@@ -110,7 +137,7 @@ def assert_alike(one, other, where=""):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [evaluated, compared, fields, tuned, attended, streamed])
+@pytest.mark.parametrize("task", [evaluated, compared, fields, tuned, attended, streamed, shown, submitted])
 def test_a_task_on_the_gpu_finds_what_it_finds_on_the_cpu(task, data, tmp_path, monkeypatch, request):
     monkeypatch.setattr(cost, "MEASURED_S", 0.01)
     expected = task("cpu", data, tmp_path / "cpu")
