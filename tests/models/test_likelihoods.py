@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -146,6 +147,24 @@ def fit(likelihood, rate, counts):
         return loss
 
     optimizer.step(closure)
+
+
+@pytest.mark.parametrize("make", [Poisson, partial(NegativeBinomial, dispersion=0.5)])
+def test_a_drive_says_large_counts_in_parts_of_their_mean(make):
+    """So that the same course takes the same drive; counts of at most one a bin are said as they are."""
+    drive = torch.linspace(-4, 4, 9)[:, None]
+    small, large = make([0.3, 1.0], "softplus"), make([0.3, 50.0], "softplus")
+    assert small.scale_U is None and large.scale_U.tolist() == [1.0, 50.0]
+    torch.testing.assert_close(large.rate(drive), small.rate(drive) * torch.tensor([1.0, 50.0]))
+    gained = large.rate(drive, torch.full((9, 1), 0.5))
+    torch.testing.assert_close(gained, large.rate(drive) * math.exp(0.5))
+    torch.testing.assert_close(large.rate(large.mean_drive()), torch.tensor([0.3, 50.0]), rtol=1e-4, atol=1e-5)
+    assert large.of_units([1]).rate(drive).shape == (9, 1) and large.of_units([1]).scale_U.tolist() == [50.0]
+    assert make([0.3, 50.0], "exp").scale_U is None
+    again = make([0.3, 50.0], "softplus")
+    again.load_state_dict(large.state_dict())
+    with pytest.raises(RuntimeError, match="scale_U"):  # of a checkpoint from before
+        again.load_state_dict({name: value for name, value in large.state_dict().items() if name != "scale_U"})
 
 
 def test_negative_binomial_wins_on_counts_of_fano_factor_2_by_what_theory_says():

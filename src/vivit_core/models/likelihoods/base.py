@@ -64,14 +64,20 @@ class Likelihood(nn.Module, ABC):
     ----------
     made_for : kinds of recordings (``responses/counts``, attribute kind) whose responses can scatter like this.
     event : what bits per spike are counted by, in a word.
+    scale_U : in what a softplus gives the counts: each unit's mean where that is above one, else one; None: in ones.
     """
 
     made_for: ClassVar[tuple[str, ...]] = ("spikes",)
     event: ClassVar[str] = "spike"
+    scale_U: Tensor | None
 
     def __init__(self, mean_counts: Sequence[float], output: Literal["exp", "softplus"]) -> None:
         super().__init__()
         self.mean_counts, self.output = tuple(mean_counts), output
+        # A softplus is straight where it is large, so that units of 50 counts a bin would need other features than
+        # units of 5. Their drive says the rate in parts of their mean; none has the buffer where no unit needs it.
+        large = output == "softplus" and any(mean > 1 for mean in self.mean_counts)
+        self.register_buffer("scale_U", torch.tensor(self.mean_counts).clamp_min(1.0) if large else None)
 
     def rate(self, drive: Tensor, log_gain: Tensor | None = None) -> Tensor:
         """Expected counts a bin, positive, of any shape.
@@ -84,11 +90,15 @@ class Likelihood(nn.Module, ABC):
         if self.output == "exp":
             return (drive if log_gain is None else drive + log_gain).clamp(*DRIVE_RANGE).exp()
         rate = F.softplus(drive) + LEAST_RATE
+        if self.scale_U is not None:
+            rate = rate * self.scale_U
         return rate if log_gain is None else rate * log_gain.clamp(*GAIN_RANGE).exp()
 
     def mean_drive(self) -> Tensor:
         """(U,) the drive at which each unit has its mean counts: where readouts start."""
         rate = torch.tensor(self.mean_counts).clamp_min(LEAST_COUNTS)
+        if self.scale_U is not None:
+            rate = rate / self.scale_U.cpu()
         return rate.log() if self.output == "exp" else inverse_softplus(rate)
 
     def initialize(self, counts: Tensor, valid: Tensor) -> None:

@@ -33,6 +33,7 @@ class TraceLikelihood(Likelihood):
 
     def __init__(self, mean_counts: Sequence[float], output: Literal["exp", "softplus"]) -> None:
         super().__init__(mean_counts, output)
+        self.scale_U = None  # whatever the mean is
         self.register_buffer("mean_U", torch.tensor(self.mean_counts).clamp_min(LEAST_COUNTS))
 
     def rate(self, drive: Tensor, log_gain: Tensor | None = None) -> Tensor:
