@@ -241,8 +241,37 @@ def colors(rng: np.random.Generator) -> Made:
     return Made(30, frames, np.stack(found, 1), numbered(120), calcium_s=0.5)
 
 
+def simple(rng: np.random.Generator, frames: np.ndarray, rate: float, hz_U: np.ndarray) -> np.ndarray:
+    """Spikes a second (T, U) of simple cells that nothing normalizes, with a center and a wide surround."""
+    height, width = frames.shape[1:]
+    found = []
+    for hz in hz_U:
+        where, sigma = (rng.uniform(0.25, 0.75) * height, rng.uniform(0.25, 0.75) * width), rng.uniform(1, 2)
+        field = blob((height, width), *where, sigma) - 0.6 * blob((height, width), *where, 3 * sigma)
+        drive_T = passed(seen(frames, [field])[:, 0], course(rng.uniform(0.03, 0.06), rate, 0.5))
+        rate_T = np.maximum(drive_T / drive_T.std() + 0.2, 0) ** 1.4
+        found.append(hz * rate_T / rate_T.mean())
+    return np.stack(found, 1)
+
+
+def sparse(rng: np.random.Generator) -> Made:
+    """8 minutes of darkness with checks of 24×24 pixels for .1 s, 5 % of the time, at 60 Hz; 6 simple cells."""
+    frames = np.full((30_000, 24, 24), -2.8, np.float32)
+    for start in range(0, len(frames), 6):
+        if rng.random() < 0.05:
+            frames[start : start + 6] = rng.choice([-2.8, 2.8], (24, 24))
+    return Made(60, frames, simple(rng, frames, 60, np.full(6, 10.0)), numbered(100))
+
+
+def crowds(rng: np.random.Generator) -> Made:
+    """7 minutes of film of 24×24 pixels at 30 Hz; multi-unit activity of 50 counts a bin on 4 electrodes."""
+    frames = film(rng, 400, 30, (24, 24), 2)
+    return Made(30, frames, simple(rng, frames, 30, np.full(4, 1500.0)), numbered(40))
+
+
 KINDS: dict[str, Callable[[np.random.Generator], Made]] = {
-    make.__name__: make for make in (bars, checkers, thalamus, calcium, flashes, gratings, flicker, little, colors)
+    make.__name__: make
+    for make in (bars, checkers, thalamus, calcium, flashes, gratings, flicker, little, colors, sparse, crowds)
 }
 
 
