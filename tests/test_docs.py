@@ -12,8 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from vivit_core.analysis.tuning.numbers import METHODS
 from vivit_core.cli.evaluation import table_of
+from vivit_core.parts.build import build_all
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -241,6 +244,17 @@ def test_the_page_of_settings_names_every_group() -> None:
     groups = {str(path.parent.relative_to(ROOT / "conf")) for path in CONF if path.parent != ROOT / "conf"}
     # The sweeper is chosen by config.yaml, and not on the command line.
     assert [group for group in sorted(groups - {"hydra/sweeper"}) if f"`{group}`" not in page] == []
+
+
+def test_pages_define_the_numbers_of_tuning() -> None:
+    """In the words of ``tuning.json``, those of gratings."""
+    page = (ROOT / "docs" / "analyses.md").read_text(encoding="utf-8")
+    assert [name for name, method in METHODS.items() if f"| `{name}` | {method} |\n" not in page] == []
+    page = (ROOT / "docs" / "laboratory.md").read_text(encoding="utf-8")
+    lab = build_all("lab", yaml.safe_load((ROOT / "conf" / "task" / "tuning.yaml").read_text())["lab"])
+    for name, protocol in lab.items():
+        assert protocol.methods.keys() == protocol.titles.keys(), name
+        assert [number for number in protocol.titles if f"`{number}`" not in page] == [], name
 
 
 def test_the_gallery_has_what_its_script_would_put_there() -> None:

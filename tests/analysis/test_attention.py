@@ -817,6 +817,7 @@ def test_everything_is_drawn_whatever_the_model(height, width, changes, tmp_path
     )
     assert all(path.stat().st_size > 2000 for path, _ in drawn)
     section = attention_section.report_section(summary, tmp_path, drawn, "python run.py task=attention")
+    assert "token_share" in dict(section.notes[0].rows).keys() == summary["methods"].keys()
     assert len(section.tables[0].rows) == 4 - 2 * ("spatial_depth" in changes or "temporal_depth" in changes)
     assert any("acausal" in words for words in section.text) == (not changes.get("causal", True))
     page = publish(tmp_path, section)

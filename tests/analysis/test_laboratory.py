@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -686,6 +686,7 @@ def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert low <= value <= high and abs(value) < 0.5
         low, value, high = (float(row[f"best_hz{end}"]) for end in ("_low", "", "_high"))
         assert low <= value <= high
+    assert [name for name in rows[0] if not defined(name, summary["methods"])] == []
     others = [row for row in rows if not row["near_iso_suppression"]]
     assert others and all(row["osi"] and not row["osi_low"] for row in others)
     of_osi = summary["gratings"]["osi"]
@@ -702,6 +703,9 @@ def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert arrays["near_by_gap_x"].tolist() == [0.0, 2.0]
         assert np.isfinite(arrays["known/near_by_gap_UX"]).all(1).sum() == 2
     section = report_section(summary, tmp_path / "out", "python run.py task=tuning")
+    assert [(note.title, len(note.rows)) for note in section.notes] == [
+        ("How the numbers are defined", len(summary["methods"]))
+    ]
     names = [path.name for path, _ in section.pictures]
     assert all(path.is_file() for path, _ in section.pictures)
     assert sum(name.startswith("protocol_") for name in names) == 2 and "against_truth.png" not in names
@@ -709,6 +713,12 @@ def test_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert section.explore is not None
     panels = {panel["title"]: panel for panel in section.explore.plain()["panels"]}
     assert panels["near: iso surround by distance"]["x"] == [0.0, 2.0]
+
+
+def defined(column: str, methods: Mapping[str, str]) -> bool:
+    """Whether a column is an id, or a number that has a method: bounds and the true neuron's have the number's."""
+    number = column.removesuffix("_low").removesuffix("_high").removeprefix("truth_").removeprefix("neuron_")
+    return column in ("recording", "unit") or column in methods or number in methods
 
 
 # --- other pictures than the most exciting ----------------------------------------------------------------------------

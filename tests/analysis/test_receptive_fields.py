@@ -194,6 +194,7 @@ def test_units_without_a_field_are_counted_and_left_out(tmp_path: Path, units: l
         assert row[f"gradient_{name}"] == row[f"sta_{name}"] == ""
     section = report_section(summary, tmp_path / "out", "python run.py task=receptive_fields")
     assert f"frame, for {len(units)} by gradient, {len(units)} by sta" in section.text[2]
+    assert "<method>_snr" in dict(section.notes[0].rows).keys() == summary["methods"].keys()
     if len(units) == 4:
         assert section.explore is None
     else:

@@ -275,6 +275,7 @@ def test_two_curves_become_a_table_a_summary_and_a_picture(tmp_path: Path) -> No
     said = " ".join(section.text)
     assert "twice the data (8 to 16) would add" in said and "frozen core: 2 different amounts" in said
     assert "s/3: failed" in said and "1.500 bits per spike" in said and "foretells" in said
+    assert {"law", "gain_of_twice"} < dict(section.notes[0].rows).keys() == summary["methods"].keys()
 
 
 def test_a_trained_core_is_worth_minutes(tmp_path: Path) -> None:

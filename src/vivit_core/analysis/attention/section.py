@@ -119,5 +119,6 @@ def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command:
     if (past := summary["past_beside_truth"]) is not None:
         tables.append(table_of_past(past))
     tables += table_of_masks(summary["faithful"])
+    notes = [Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items()))]
     explore = unit_explorer(folder, summary["recording"])
-    return Section("attention", "Where it attends", text, tables, drawn, command, explore=explore)
+    return Section("attention", "Where it attends", text, tables, drawn, command, notes, explore)

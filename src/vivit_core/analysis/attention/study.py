@@ -17,6 +17,7 @@ from vivit_core.analysis.attention.faithful import (
     relevance_of_tokens,
 )
 from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
+from vivit_core.analysis.attention.methods import METHODS
 from vivit_core.analysis.attention.past import PastBesideTruth, plot_past
 from vivit_core.analysis.attention.rollout import rollout
 from vivit_core.analysis.attention.statistics import AttentionStatistics, cell_share, measure_attention, token_share
@@ -368,6 +369,7 @@ def study_attention(
         "rollout_to_registers": newest.to_registers,
         "rollout_by_step": newest.tokens.sum((1, 2)).tolist(),
         **statistics.summary(),
+        "methods": METHODS,
     }
     write_summary(out / "attention.json", summary)
 

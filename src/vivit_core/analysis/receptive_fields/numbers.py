@@ -43,6 +43,37 @@ NEAR_PX, ORIENTED_DEG = 2.0, 15.0  # what counts as the right place, and the rig
 METHODS = ("gradient", "sta", "measured")
 
 
+DEFINITIONS = {  # of the numbers; <method> is one of the above
+    "<method>": "gradient: of the twin's log rate in the last bin of natural test clips; sta: the spike-triggered "
+    "average of the twin on noise; measured: that of the recording, where its own stimulus is white noise. Its energy "
+    "is that of the map, less what chance adds; by gradient, the sum over clips and lags.",
+    "<method>_has_field": "1 where the energy holds more than rounding and is not the same all over the frame; where "
+    "it is 0 there is no other number by that method.",
+    "<method>_snr": "energy of the map's strongest pixel over that of the strongest pixel of half the difference of "
+    "two halves' maps; 1 is chance.",
+    "<method>_x_px": "center of a round Gaussian that is fitted to the energy over the frame by least squares; y_px "
+    "likewise, downwards.",
+    "<method>_size_px": "four standard deviations of the field's envelope, whose square that Gaussian is; size_deg in "
+    "degrees.",
+    "<method>_envelope_explained": "share of the energy's variance over the frame that the Gaussian explains.",
+    "<method>_latency_s": "time before the response at which the map has most energy.",
+    "<method>_orientation_deg": "orientation of the preferred bars by the structure tensor around the center, "
+    "counterclockwise from horizontal.",
+    "<method>_coherence": "(λ₁ − λ₂) / (λ₁ + λ₂) of the structure tensor's eigenvalues: 1 for a grating, 0 where no "
+    "orientation prevails.",
+    "<method>_center_error_px": "distance of the center from the true field's; readout_center_error_px that of the "
+    "readout's.",
+    "<method>_orientation_error_deg": "smaller angle between the orientation and the true one.",
+    "readout_x_px": "where the readout looks; y_px downwards. In degrees (readout_x_deg) from the frame's middle, to "
+    "the right and upwards.",
+    "readout_std_long_px": "larger standard deviation of the readout's Gaussian; readout_std_short_px the smaller one.",
+    "sta_measured_cosine": "cosine, without taking means away, of the twin's map on noise and the measured one, within "
+    "gradient_size_px of the gradient's center.",
+    "sta_measured_distance_px": "distance between the centers of these two.",
+    "knowable_fraction": "the model's bits per spike over those of the true rate, by the evaluation of its training.",
+}
+
+
 # --- the whole: files, pictures, summary ------------------------------------------------------------------------------
 def receptive_fields(
     model: Predictor,
@@ -117,7 +148,7 @@ def receptive_fields(
         spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
         for spec in datamodule.specs
     }
-    summary = without_nan(summary)
+    summary = without_nan(summary | {"methods": DEFINITIONS})
     write_table(out / "receptive_fields.csv", rows)
     write_summary(out / "receptive_fields.json", summary)
     pictures.plot_errors(out / "pictures", rows)

@@ -63,4 +63,5 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
     }
     drawn = captioned(folder, captions, summary["recordings"])
     tables, explore = [summary_table(summary)], unit_explorer(folder)
-    return Section("receptive_fields", "Receptive fields", text, tables, drawn, command, explore=explore)
+    notes = [Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items()))]
+    return Section("receptive_fields", "Receptive fields", text, tables, drawn, command, notes, explore)

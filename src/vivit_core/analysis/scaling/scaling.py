@@ -13,6 +13,23 @@ from vivit_core.analysis.scaling.section import WORD
 from vivit_core.analysis.tables import write_summary
 from vivit_core.system.tables import write_table
 
+METHODS = {
+    "law": "bps_mean = ceiling − amount / x^exponent, the least squares' one of the runs' means over units; x is what "
+    "grows. It never falls.",
+    "…_interval": "95 % of the resamplings of units and of what the law leaves of each run lie in it; it knows of no "
+    "other test stimuli.",
+    "ceiling": "where the law ends. ceiling_known: at least four different amounts, and surely (97.5 %) no more is "
+    "left to it than half the rise that was seen.",
+    "left": "ceiling less the law at the largest amount.",
+    "residual": "root mean square of the runs' means less the law, in bits per spike.",
+    "gain_of_twice": "the law at twice the largest amount less the law at the largest.",
+    "test": "the law of all smaller amounts at the largest one (foretold), beside what was measured there; held says "
+    "whether that lies in foretold_interval, a prediction's for as many runs.",
+    "worth": "minutes from nothing at which the law says what the curve's own law says of each amount.",
+    "oracle": "mean bits per spike of the true rates on the same units.",
+    "knowable_fraction": "at the largest amount, bits per spike over those of the true rate.",
+}
+
 
 def scaling(
     runs: Sequence[TrainedRun],
@@ -63,6 +80,7 @@ def scaling(
             "differ": list(differ),
             "resamples": resamples,
             "likelihood": runs[0].likelihood,
+            "methods": METHODS,
         }
     )
     out.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,8 @@ def report_section(summary: Mapping[str, Any], picture: Path, command: str) -> S
         f"Bits per spike over {WORD[over][1]}: a ring a run, a point their mean, a line the law, dashed up to twice "
         "the largest amount. Right: what twice as much is expected to add."
     )
-    return Section("scaling", "How more data would help", text, tables, [(picture, caption)], command)
+    notes = [Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items()))]
+    return Section("scaling", "How more data would help", text, tables, [(picture, caption)], command, notes)
 
 
 def as_minutes(own: Mapping[str, Any]) -> str:

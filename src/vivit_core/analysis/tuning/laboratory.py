@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vivit_core.analysis.screen import Screen, natural_pictures
 from vivit_core.analysis.tuning.measure import Tuning
+from vivit_core.analysis.tuning.numbers import METHODS
 from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.simulate.cells import GRAY
@@ -242,6 +243,16 @@ def agreement(of: Mapping[str, np.ndarray], column: str) -> dict[str, Any]:
     if len(twin_U) > 2 and column not in ANGLES and twin_U.std() > 0 and true_U.std() > 0:
         found["correlation"] = float(np.corrcoef(twin_U, true_U)[0, 1])
     return found
+
+
+def methods(protocols: Mapping[str, Protocol]) -> dict[str, str]:
+    """How each number of gratings and of protocols is defined."""
+    of_protocols = {
+        f"{name}_{number}": method
+        for name, protocol in protocols.items()
+        for number, method in protocol.methods.items()
+    }
+    return METHODS | of_protocols
 
 
 def protocol_summary(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:

@@ -34,6 +34,60 @@ EXPONENTS = np.linspace(0.5, 5.0, 46)  # of the contrast response that the fit t
 HALF_CONTRASTS = np.geomspace(0.01, 3.0, 80)
 
 
+METHODS = {  # of the numbers that gratings tell, as docs/analyses.md has them
+    "response": "R: of simple units, and of those whose F0 is not above the rate at gray, F1, the amplitude at the "
+    "grating's temporal frequency; of others F0, the mean rate over whole cycles, less the rate at gray. Below zero it "
+    "counts as none. R(θ) is to a grating that moves in direction θ, at the preferred frequencies; θ₀ is the best of "
+    "the directions that were shown.",
+    "driven": f"1 where best_hz is above both {DRIVEN_SHARE:g} of blank_hz and {DRIVEN_HZ:g} Hz. A unit that is not "
+    "driven has no preferred values.",
+    "blank_hz": "rate at gray, in Hz.",
+    "best_hz": "R(θ₀), in Hz.",
+    "modulation_ratio": "F1 / (F0 − rate at gray) at the preferred grating; empty where F0 is not above the rate at "
+    "gray.",
+    "modulated": f"1 (simple) where modulation_ratio is above {MODULATED:g}, 0 (complex) where it is not (Skottun et "
+    "al. 1991).",
+    "phase_deg": "phase of F1 at the preferred grating, in degrees.",
+    "direction_deg": "θ₀: where the grating moves, counterclockwise from rightwards.",
+    "orientation_deg": "half the angle of Σ R(θ) e^(2iθ), plus 90°: of the bars, counterclockwise from horizontal.",
+    "circular_variance": "1 − (length of Σ R(θ) e^(2iθ)) / Σ R(θ) (Ringach et al. 2002). 0: one orientation alone; 1: "
+    "none.",
+    "osi": "(R(θ₀) − R⊥) / (R(θ₀) + R⊥), where R⊥ is the mean of R(θ₀ + 90°) and R(θ₀ − 90°).",
+    "dsi": "(R(θ₀) − R(θ₀ + 180°)) / (R(θ₀) + R(θ₀ + 180°)).",
+    "orientation_bandwidth_deg": "half the width of the peak of R at half its height; between directions R is the "
+    "trigonometric polynomial through them. Empty where R does not fall to half.",
+    "spatial_frequency": "cycles a pixel at the peak of the response, by a parabola through the best frequency and its "
+    "neighbors on a logarithmic axis.",
+    "spatial_frequency_bandwidth_octaves": "full width of that peak at half its height, in octaves; empty where the "
+    "response does not fall to half on both sides.",
+    "temporal_frequency_hz": "the same over temporal frequencies, in Hz.",
+    "temporal_frequency_hz_bandwidth_octaves": "the width of that peak, in octaves.",
+    "contrast_c50": "c50 of R(c) = Rmax cⁿ / (cⁿ + c50ⁿ) (Naka-Rushton; Albrecht & Hamilton 1982), by least squares "
+    f"over n from {EXPONENTS[0]:g} to {EXPONENTS[-1]:g} and c50 from {HALF_CONTRASTS[0]:g} to {HALF_CONTRASTS[-1]:g}. "
+    "A c50 above the largest contrast that was shown says only that it is above.",
+    "contrast_exponent": "n of that fit.",
+    "contrast_rmax_hz": "Rmax of that fit, in Hz.",
+    "preferred_size_px": "diameter of the disc with the largest response, in pixels; inf where the full field has it.",
+    "suppression_index": "(R_max − R_full) / R_max: the largest response to any size, and that to the full field.",
+    "NAME_low, NAME_high": "95 % of the resamplings of the draws lie between them; the number itself is then that "
+    "of the mean over draws. The bounds of an angle lie beside it, and may be below 0.",
+    "neuron_NAME, truth_NAME": "the same number of the true neuron of a simulated recording, under the same stimuli; "
+    "other truth_… are named here.",
+    "truth_orientation_deg": "orientation that the true neuron's filters were made with, in degrees.",
+    "truth_spatial_frequency": "their cycles a pixel.",
+    "truth_temporal_frequency_hz": "their temporal frequency, in Hz.",
+    "truth_complex": "1 where the true neuron is complex, 0 where it is simple.",
+    "truth_direction": "1 or −1 where its filters prefer motion in one direction, 0 where they do not.",
+    "orientation_error_deg": "smaller angle between orientation_deg and truth_orientation_deg.",
+    "direction_error_deg": "smaller angle between direction_deg and the direction that the filters prefer; empty where "
+    "they prefer none.",
+    "spatial_frequency_error_octaves": "log2 of spatial_frequency over truth_spatial_frequency.",
+    "temporal_frequency_error_octaves": "log2 of temporal_frequency_hz over truth_temporal_frequency_hz.",
+    "kind_right": "1 where modulated and truth_complex say the same.",
+    "knowable_fraction": "the model's bits per spike over those of the true rate, by the evaluation of its training.",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Responses:
     """Mean rate, and amplitude and phase of its modulation at the grating's temporal frequency, Hz and radians."""
@@ -81,14 +135,7 @@ class Curves:
 
 def preferred(gratings: Gratings, curves: Curves) -> dict[str, np.ndarray]:
     """Preferred values, selectivity and widths of every column, by name; NaN where a curve does not say, and
-    ``preferred_size_px`` infinite where it is the full field.
-
-    Responses below zero count as none. With R the response to a direction θ at the preferred frequencies:
-    ``orientation_deg`` half the angle of Σ R e^(2iθ), turned into the bars' orientation; ``circular_variance``
-    1 − |Σ R e^(2iθ)| / Σ R (Ringach et al. 2002); ``osi`` (best − orthogonal) / (best + orthogonal), the orthogonal
-    being the mean of both; ``dsi`` (best − opposite) / (best + opposite); ``orientation_bandwidth_deg`` half the width
-    of the best direction's peak at half its height; ``modulation_ratio`` F1 / (F0 − rate at gray). Widths of frequency
-    are full ones at half height, in octaves.
+    ``preferred_size_px`` infinite where it is the full field. ``METHODS`` defines each.
     """
     directions_deg = gratings.directions_deg
     r_DX = np.maximum(curves.direction_DX, 0)

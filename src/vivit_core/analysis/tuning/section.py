@@ -105,8 +105,9 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         )
         for name in protocols
     ]
+    notes = [Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items()))]
     explore = unit_explorer(folder, protocols)
-    return Section("tuning", "In-silico tuning", text, tables, drawn, command, explore=explore)
+    return Section("tuning", "In-silico tuning", text, tables, drawn, command, notes, explore)
 
 
 def laboratory(summary: Mapping[str, Any], tables: list[Table], text: list[str]) -> None:

@@ -23,6 +23,7 @@ from vivit_core.analysis.tuning.laboratory import (
     TRULY,
     Run,
     gratings_summary,
+    methods,
     pictures_for,
     protocol_summary,
     run_protocols,
@@ -223,7 +224,7 @@ def tune(
     summary["draws"] = gratings.draws
     summary["gratings"], summary["against_truth"] = gratings_summary(rows)
     summary["protocols"] = protocol_summary(rows, runs)
-    summary = without_nan(summary)
+    summary = without_nan(summary | {"methods": methods(protocols)})
     write_table(out / "tuning.csv", rows)
     write_summary(out / "tuning.json", summary)
     write_arrays(out / "tuning.npz", arrays)

@@ -65,6 +65,13 @@ class Adaptation(Conditions):
         "last_index": "adaptation index at the last delay",
         "recovery_s": "time of recovery (s)",
     }
+    methods: ClassVar[Mapping[str, str]] = {
+        "index": "1 − R_adapted / R_alone at the first delay: the response to the test after the adapter, less what "
+        "the adapter alone leaves at that time, and the response to the test alone.",
+        "last_index": "the same at the last delay.",
+        "recovery_s": "τ of A exp(−delay / τ), fitted to the indices by least squares; inf where they do not fall or τ "
+        f"is over {RECOVERIES_S[-2]:.2g} s, and empty where the first is below {LEAST_ADAPTATION:g}.",
+    }
     over = "phases"
 
     def __post_init__(self) -> None:

@@ -206,9 +206,11 @@ class Outcome:
 
 
 class Protocol(ABC):
-    """A protocol. Its class says which ``numbers`` it gives, by name with a title, and what a draw of it varies."""
+    """A protocol. Its class says which ``numbers`` it gives, by name with a title, how each is defined, and what a draw
+    of it varies."""
 
     titles: ClassVar[Mapping[str, str]]
+    methods: ClassVar[Mapping[str, str]] = {}
     over: ClassVar[str]
 
     @property

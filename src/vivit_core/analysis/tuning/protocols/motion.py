@@ -47,6 +47,15 @@ class Motion(Conditions):
         "opponency": "suppression by opposite motion in the center",
         "direction_index": "(preferred − opposite) / (preferred + opposite)",
     }
+    methods: ClassVar[Mapping[str, str]] = {
+        "same_suppression": "1 − R_along / R_center: noise around the disc that moves along, and the disc alone in the "
+        "preferred direction.",
+        "opposite_suppression": "1 − R_against / R_center: noise around the disc that moves against it.",
+        "center_surround_index": "(R_against − R_along) / (R_against + R_along), of responses above zero.",
+        "opponency": "1 − R_both / R_center: noise in the disc moves both ways at once.",
+        "direction_index": "(R_center − R_null) / (R_center + R_null), of responses above zero; R_null is to the disc "
+        "alone in the opposite direction.",
+    }
     over = "noise"
 
     def __post_init__(self) -> None:

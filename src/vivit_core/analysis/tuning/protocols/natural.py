@@ -52,6 +52,11 @@ class NaturalSurround(Conditions):
         "foreign_suppression": "suppression by a foreign surround",
         "own_minus_foreign": "(own − foreign) / center alone",
     }
+    methods: ClassVar[Mapping[str, str]] = {
+        "own_suppression": "1 − R_own / R_center: the middle of pictures in their own surround, and alone.",
+        "foreign_suppression": "1 − R_foreign / R_center: in the surround of another picture.",
+        "own_minus_foreign": "(R_own − R_foreign) / R_center.",
+    }
     over = "pictures"
 
     def __post_init__(self) -> None:

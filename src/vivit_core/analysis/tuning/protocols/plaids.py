@@ -53,6 +53,12 @@ class Plaids(Conditions):
         "component_z": "component (Z)",
         "pattern_index": "pattern index (pattern Z less component Z)",
     }
+    methods: ClassVar[Mapping[str, str]] = {
+        "pattern_z": "Fisher z, in its standard deviations, of the partial correlation of the responses to plaids with "
+        "those to gratings of the plaid's direction, less what the components explain.",
+        "component_z": "the same with the sum of the responses to the two components, less what the pattern explains.",
+        "pattern_index": "pattern_z − component_z.",
+    }
     over = "phases"
 
     def __post_init__(self) -> None:

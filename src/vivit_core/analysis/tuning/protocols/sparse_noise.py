@@ -51,6 +51,13 @@ class SparseNoise(Protocol):
         "diameter_px": "diameter of the map (px)",
         "on_off_index": "(ON − OFF) / (ON + OFF)",
     }
+    methods: ClassVar[Mapping[str, str]] = {
+        "x_px": "x of the center of gravity of ON² + OFF², smoothed by a check, where it is above half of its highest "
+        "value. ON and OFF are the rates after light and dark checks, less the mean rate.",
+        "y_px": "y of the same.",
+        "diameter_px": "diameter of the disc with as many pixels.",
+        "on_off_index": "(ΣON − ΣOFF) / (|ΣON| + |ΣOFF|) over these pixels.",
+    }
     over = "clips"
 
     @property

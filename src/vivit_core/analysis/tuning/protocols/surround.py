@@ -67,6 +67,15 @@ class Surround(OfGratings):
         "annulus_response": "surround alone over center alone",
         "reach_px": "gap that halves the suppression (px)",
     }
+    methods: ClassVar[Mapping[str, str]] = {
+        "iso_suppression": "1 − R / R_center: R to the disc and a surround of the same orientation without a gap, "
+        "R_center to the disc alone.",
+        "cross_suppression": "the same with a surround of the orthogonal orientation.",
+        "orientation_tuned": "iso_suppression − cross_suppression.",
+        "annulus_response": "response to the surround alone over R_center.",
+        "reach_px": "gap at which the iso suppression first falls to half of that without a gap, by a line between the "
+        f"gaps; inf where it never does, and empty where that without a gap is below {LEAST_SUPPRESSION:g}.",
+    }
     over = "phases and places"
 
     def __post_init__(self) -> None:
@@ -146,6 +155,12 @@ class Annuli(OfGratings):
     titles: ClassVar[Mapping[str, str]] = {
         "field_px": "inner diameter that silences (px)",
         "outside_response": "outside of the center over whole",
+    }
+    methods: ClassVar[Mapping[str, str]] = {
+        "field_px": "diameter of the gray disc from which on at most "
+        f"{GONE:g} of the largest response is left, by a line between the discs; inf where the largest disc leaves "
+        "more.",
+        "outside_response": "response with gray in the unit's own disc over that to the whole grating.",
     }
     over = "phases and places"
 
