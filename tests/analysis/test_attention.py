@@ -737,7 +737,7 @@ def test_a_clip_of_one_step_is_drawn(tmp_path):
     given = clips(of, count=1, bins=4)
     maps = extract_attention(lively(twin(vivit(modulator=None), of)), {"a": given})["a"]
     assert maps.grid.size[0] == 4 and len(maps.grid.step_edges) == 2
-    shown = plot_attention(tmp_path, maps, given["frames"][0, 0].numpy(), frame_rate_hz=120.0)
+    shown = plot_attention(str(tmp_path), maps, given["frames"][0, 0].numpy(), frame_rate_hz=120.0)
     assert all(path.is_file() for path, _ in shown)
 
 

@@ -37,7 +37,7 @@ MOST_TRIED = 32  # units whose maps of the surround are tried, those most of who
 
 
 def plot_attention(
-    folder: Path,
+    folder: str | Path,
     maps: AttentionMaps,
     frames: np.ndarray,
     *,
@@ -64,6 +64,7 @@ def plot_attention(
     -------
     Pictures and their captions.
     """
+    folder = Path(folder)
     frames_FHW = np.asarray(frames, np.float32)
     frames_FHW = frames_FHW.mean(0) if frames_FHW.ndim == 4 else frames_FHW
     if frames_FHW.shape != maps.grid.size:
@@ -142,8 +143,9 @@ def most_read(maps: AttentionMaps) -> tuple[int, int]:
     return int(row), int(column)
 
 
-def plot_statistics(folder: Path, statistics: AttentionStatistics) -> Drawn:
+def plot_statistics(folder: str | Path, statistics: AttentionStatistics) -> Drawn:
     """Entropy, distance and lags of each head: ``attention_by_head.png`` and ``attention_lags.png``."""
+    folder = Path(folder)
     even, degrees = statistics.uniform, statistics.degrees_per_pixel
     by, unit = (1.0, "px") if degrees is None else (degrees, "degrees")
     path = pictures.by_head(
