@@ -16,11 +16,12 @@ from test_evaluate import BURN_IN, SHOWN, TRIAL, PixelTwin, arrays, module_of, r
 
 from vivit_core.analysis import bootstrap
 from vivit_core.analysis.evaluate.numbers import repeats
-from vivit_core.analysis.evaluate.responses import clip_of, rates_of
+from vivit_core.analysis.evaluate.responses import clip_of, rates_of, responses_of
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.predict import Predictions
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
+from vivit_core.plotting.rates import SMOOTHING_S
 from vivit_core.report.explore import MOST_REPEATS, Series, plain_series
 from vivit_core.system.tables import read_table
 
@@ -59,6 +60,9 @@ def test_rates_are_of_the_stimulus_with_most_repeats(folder: Path) -> None:
     np.testing.assert_array_equal(found["frame"], made["frames"][shown[0][0]])
     expected = np.column_stack([[0, 1, 2, 3], [1, 1, 2, 1], np.full((4, 2), 1.5), np.arange(4)])
     np.testing.assert_array_equal(found["window"], expected)
+    known = np.isfinite(counts).any(0)
+    np.testing.assert_allclose(found["mean_counts"][known], np.nanmean(counts, 0)[known], rtol=1e-6)
+    assert np.array_equal(np.isfinite(found["mean_counts"]), known) and float(found["smoothing_s"]) == SMOOTHING_S
     mean = np.nanmean(counts, axis=(0, 1)) * 50
     np.testing.assert_allclose(np.nanmean(found["measured"], 0), mean, rtol=0.15)
 
@@ -99,6 +103,22 @@ def test_the_page_says_how_many_of_the_repeats_are_drawn() -> None:
     clip = clip_of({f"r/{name}": value for name, value in kept.items()}, "r", {("twin", "twin"): kept["predicted"]})
     told = plain_series(Series("rates", {"r": clip}), ["r"] * 2, ["r"])["clips"][0]
     assert (told["repeats"], told["of"]) == (MOST_REPEATS, MOST_REPEATS + 20)
+
+
+def test_the_mean_is_over_all_repeats_and_counts_are_of_some() -> None:
+    recording, found = shown_in_turn([3] * (MOST_REPEATS + 20))
+    kept, _ = rates_of(recording, found, "test")
+    assert len(kept["counts"]) == MOST_REPEATS
+    every = np.where(found.valid_NU, found.counts_NU, np.nan).reshape(-1, 3, 2)
+    np.testing.assert_allclose(kept["mean_counts"], np.nanmean(every, 0), rtol=1e-6)
+
+
+def test_the_page_and_the_docstring_name_all_that_the_file_holds(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "analyses.md").read_text(encoding="utf-8")
+    with np.load(folder / "responses.npz") as file:
+        names = {name.removeprefix("hand/") for name in file.files}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+    assert [name for name in sorted(names) if f"``{name}``" not in str(responses_of.__doc__)] == []
 
 
 def shown_in_turn(lengths: list[int], kind: str = "spikes") -> tuple[Any, Predictions]:

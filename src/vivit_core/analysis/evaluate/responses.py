@@ -15,7 +15,7 @@ from vivit_core.analysis.predict import Predictions, columns_of
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import key_name
-from vivit_core.plotting.rates import smoothed_average
+from vivit_core.plotting.rates import SMOOTHING_S, smoothed_average
 from vivit_core.report.explore import MOST_REPEATS, Clip
 
 CLIP_S = 5.0  # s of a stimulus that are kept and drawn
@@ -53,12 +53,16 @@ def rates_of(recording: Recording, found: Predictions, split: str) -> tuple[dict
     traces = over_repeats(found, rows, rate_hz)
     trials_RTU = traces["trials"]
     averages = [smoothed_average(trials_RTU[..., unit], 1 / rate_hz) for unit in range(trials_RTU.shape[-1])]
+    known_TU = (~np.isnan(trials_RTU)).sum(0)
+    mean_TU = np.where(known_TU > 0, np.nansum(trials_RTU, 0) / np.maximum(known_TU, 1) / rate_hz, np.nan)
     rates = {"predicted": traces["predicted"]} | ({"ln": traces["ln"]} if "ln" in traces else {})
     kept: dict[str, Any] = {
         "bin_s": np.array(1 / rate_hz),
         "stimulus": np.array(stimulus),
         "repeats": np.array(len(rows)),
         "counts": compact(trials_RTU[:MOST_REPEATS] / rate_hz, recording.info.kind),
+        "mean_counts": mean_TU.astype(np.float32),
+        "smoothing_s": np.array(SMOOTHING_S),
         "measured": np.stack([mean for mean, _ in averages], 1).astype(np.float32),
         "error": np.stack([error for _, error in averages], 1).astype(np.float32),
         **{name: values.astype(np.float32) for name, values in rates.items()},
@@ -81,9 +85,11 @@ def responses_of(
 
     ``unit_ids`` (U,) · ``bin_s`` · ``stimulus``, empty where none is repeated · ``repeats``, how many there are ·
     ``counts`` (R, T, U) a bin, of at most ``MOST_REPEATS``, NaN where not valid or where a showing that is shorter than
-    others is over · ``measured`` and ``error`` (T, U): their smoothed mean over all repeats and its standard error, Hz,
-    NaN where there are not two · ``predicted`` and, where there is one, ``ln`` (T, U), Hz, means over the repeats that
-    last so long · ``frame`` (H, W), the first one shown · ``window`` (U, 5): see ``report.explore.Place``.
+    others is over · ``mean_counts`` (T, U) a bin, their mean over all repeats · ``measured`` and ``error`` (T, U): the
+    same mean of counts that were smoothed over bins, and its standard error, Hz, NaN where there are not two ·
+    ``smoothing_s``, the standard deviation of that Gaussian, which also sees later bins · ``predicted`` and, where
+    there is one, ``ln`` (T, U), Hz, means over the repeats that last so long · ``frame`` (H, W), the first one shown ·
+    ``window`` (U, 5): see ``report.explore.Place``.
     """
     rates, first = rates_of(recording, found, split)
     kept = rates | {

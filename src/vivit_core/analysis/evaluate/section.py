@@ -13,8 +13,10 @@ from vivit_core.analysis.evaluate.numbers import HALF, NEAR_PX, keys_of
 from vivit_core.data.recording.format import ABOUT
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import file_name
+from vivit_core.plotting.rates import SMOOTHING_S
 from vivit_core.report.section import Section, Table
 
+SMOOTHED = f"smoothed by a Gaussian of {1e3 * SMOOTHING_S:g} ms"
 CAPTIONS = {  # in the order of the report, by how a picture's name begins
     "distribution": "The distribution of each score over units; the mark is its median. Of the normalized "
     "correlation, units whose signal is certain enough.",
@@ -26,11 +28,11 @@ CAPTIONS = {  # in the order of the report, by how a picture's name begins
     "error beside what the twin knows of each unit.",
     "behavior_share": "What each unit loses where another behavior stands in for the animal's.",
     "rasters": "The best and the worst units: spikes in each repeat, and the average over repeats, "
-    "measured and predicted.",
-    "repeats": "A good, a middling and a poor unit: averages over repeats, measured (with their standard"
-    " error) and predicted.",
-    "rates": "A good, a middling and a poor unit in single trials: what was measured, smoothed, and "
-    "what was predicted.",
+    f"measured ({SMOOTHED}) and predicted.",
+    "repeats": f"A good, a middling and a poor unit: averages over repeats, measured ({SMOOTHED}, with their standard "
+    "error) and predicted.",
+    "rates": f"A good, a middling and a poor unit in single trials: what was measured, {SMOOTHED}, and what was "
+    "predicted.",
     "receptive_fields": "The readouts' Gaussians on a frame of the stimulus.",
     "calibration": "Whether counts scatter around the prediction as the likelihood says: then each class of predicted "
     "probability holds the same share of them. High outer classes: they scatter more.",
