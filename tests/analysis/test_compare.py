@@ -473,7 +473,13 @@ def test_another_program_s_rates_score_as_the_model_that_predicted_them(path: Pa
     assert models["mine"]["model"] == "another program" and models["mine"]["parameters"] is None
     section = report_section(summary, tmp_path / "out" / "pictures", "again")
     (row,) = (row for row in section.tables[0].rows if row[0] == "mine")
-    assert row[-3:] == (None, None, None)
+    assert row[-3:] == (None, None, None) and row[1] == "another program"
+    assert models["mine"]["causal"] is None and models["a"]["causal"] is True
+    rates_TU = rates_of_bins(b)
+    rates_TU[np.isfinite(rates_TU)] *= np.random.default_rng(0).random(np.isfinite(rates_TU).sum()) > 0.1
+    np.savez(file, hand=rates_TU)  # as of a network that ends in a rectifier
+    some = run([a, Contender("mine", str(file), read_foreign(file), a.datamodule)], tmp_path / "out")["models"]
+    assert some["mine"]["bps_mean"] is not None and some["mine"]["bps_mean"] < models["mine"]["bps_mean"]
     with pytest.raises(ValueError, match="come after a model"):
         run([mine, a], tmp_path / "out")
 
@@ -538,6 +544,9 @@ def test_rates_that_cannot_be_compared_are_refused(path: Path, tmp_path: Path) -
     refused(r"share no recording", foot=rates_TU)
     refused(r"give numbers, \(bins, units\)", hand=rates_TU[0])
     refused("holds no array")
+    np.save(tmp_path / "mine.npy", rates_TU)
+    with pytest.raises(ValueError, match=r"np\.savez\(FILE"):
+        read_foreign(tmp_path / "mine.npy")
     file.write_text("no zip")
     with pytest.raises(ValueError, match=r"not a readable \.npz file"):
         read_foreign(file)

@@ -32,6 +32,8 @@ def test_a_training_without_memory_says_what_takes_less(command: Any, tiny: list
 def test_only_what_helps_is_said(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = remedy(OF_A_GPU, compose("trainer.batch_size=1", "model.checkpointing=true"))
     assert "batch_size" not in alone and "checkpointing" not in alone and "data.clip_length" in alone
+    odd = remedy(OF_A_GPU, compose("trainer.batch_size=3"))
+    assert "trainer.batch_size=1 trainer.accumulate=2, or" in odd
     shared = remedy(OF_A_GPU, compose("trainer=ddp", "trainer.devices=4", "trainer.batch_size=4"))
     assert "batch_size" not in shared and "model.checkpointing=true" in shared
     words = ["task=evaluate", "checkpoint=a.ckpt", "trainer.batch_size=8"]

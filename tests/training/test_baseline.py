@@ -269,7 +269,8 @@ def test_large_counts_are_fitted_as_small_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nonlinearity", ["exp", "softplus"])
 def test_what_is_fitted_is_what_the_model_predicts(nonlinearity: Any) -> None:
-    readout = LN([replace(small_spec(), unit_mean_counts=(40.0, 0.1))], 0.2, 3, nonlinearity).readout("r")
+    model = LN([replace(small_spec(), unit_mean_counts=(40.0, 0.1))], 0.2, 3, nonlinearity)
+    readout = model.readout("r")
     with torch.no_grad():
         readout.bias_U.zero_()
     total = torch.tensor([-30.0, -3.0, 0.0, 6.0, 8.0, 12.0])
@@ -277,6 +278,10 @@ def test_what_is_fitted_is_what_the_model_predicts(nonlinearity: Any) -> None:
     torch.testing.assert_close(rate, readout.rate(total[:, None].expand(-1, 2))[:, 0], rtol=1e-4, atol=1e-7)
     (expected,) = torch.autograd.grad(rate.sum(), total)
     torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-7)
+    usual = total[(total > -15) & (total < 8)]  # by it ln_surround is fitted, and LN scored
+    torch.testing.assert_close(
+        model.likelihood("r").rate(usual), readout.rate(usual[:, None])[:, 0], rtol=1e-4, atol=2e-6
+    )
 
 
 def test_a_unit_without_a_spike_is_no_harm(world: SimpleNamespace, tmp_path: Path) -> None:

@@ -129,6 +129,22 @@ def test_how_counts_scatter_is_the_teachers() -> None:
         assert dispersion.grad is not None and bool(dispersion.grad.any()) == moves
 
 
+def test_in_what_counts_are_said_is_the_students_own() -> None:
+    """Where mean counts are above one, which depends on the units and the trials."""
+    few, many = (0.9, 0.2, 0.1), (4.0, 0.2, 0.1)
+    for theirs, own in ((many, (2.0, 0.2, 0.1)), (many, few), (few, many)):
+        model, twin = with_likelihood(NB, 4), with_likelihood(NB)
+        model.likelihoods[0], twin.likelihoods[0] = (NegativeBinomial(m, "softplus", 0.1) for m in (theirs, own))
+        with torch.no_grad():
+            model.likelihood("a").log_dispersion_U.copy_(torch.tensor([-1.0, 0.0, 0.5]))
+        taught = Teacher(model, "nb.ckpt", 1.0)
+        taught.check(twin)
+        taught.hand_over(twin)
+        student = twin.likelihood("a")
+        assert student.log_dispersion_U.tolist() == [-1.0, 0.0, 0.5]
+        torch.testing.assert_close(student.rate(student.mean_drive()), torch.tensor(own), rtol=1e-4, atol=1e-5)
+
+
 def test_a_likelihood_of_another_kind_learns_from_counts_or_not_at_all() -> None:
     """Parameters are handed over where they mean the same: the spread of a root is none of the response itself."""
     raw, root = (with_likelihood(GAUSSIAN | {"stabilized": of_root}) for of_root in (False, True))

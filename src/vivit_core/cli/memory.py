@@ -36,7 +36,8 @@ def remedy(error: BaseException, settings: Mapping[str, Any]) -> str:
     trains, processes = settings["task"] == "train", settings["trainer"]["devices"] * settings["trainer"]["num_nodes"]
     if fewer and fewer % processes == 0:
         halved, twice = setting("trainer.batch_size", fewer), setting("trainer.accumulate", 2 * budget.accumulate)
-        ways.append(f"{halved} {twice} (which leaves the steps as they are)" if trains else halved)
+        same = " (which leaves the steps as they are)" if budget.batch_size % 2 == 0 else ""
+        ways.append(f"{halved} {twice}{same}" if trains else halved)
     if trains and settings["model"].get("checkpointing") is False:
         ways.append("model.checkpointing=true (a third more computing)")
     if trains:

@@ -191,7 +191,9 @@ class LN(Predictor):
         return cast(LNReadout, self.readouts[self.index(recording_id)])
 
     def likelihood(self, recording_id: str) -> Poisson:
-        return Poisson(self.specs[recording_id].unit_mean_counts, self.nonlinearity)
+        scatter = Poisson(self.specs[recording_id].unit_mean_counts, self.nonlinearity)
+        scatter.scale_U = None  # LN's softplus gives counts as they are
+        return scatter
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Expected counts a bin of each recording: (B, T, U), or (B, U) for ``predict="last"``."""

@@ -30,6 +30,7 @@ HALF = 0.5  # of its usual size: a pool that halves energies
 BEND = 3.0  # a feature follows a response as it is below a third of its usual size, and its logarithm above
 FINE = 30.0  # the same of a normalized energy: a unit is silent at less than a thirtieth
 MOST = 1e4  # of an energy, so that a bin does not stay in the means for good
+UNEVEN = 1e-3  # of the pixels' deviation: a shifter's rounding makes gray uneven by less
 AT_ONCE = 256  # bins whose slow means are computed together
 
 
@@ -184,7 +185,8 @@ class OwnFilters(nn.Module):
         """What is seen (B, T, U) of frames (B, C, T, H, W), (N, U): in bins for which filters reach back to a picture,
         or in all where there is none. Else the usual size of a response to short and rare pictures would be gray's."""
         lags = self.courses_U2L.shape[2]
-        pictures = [(x.amax((3, 4)) > x.amin((3, 4))).any(1).float() for x in shown]
+        least = UNEVEN * self.linear.spec.pixel_std
+        pictures = [(x.amax((3, 4)).float() - x.amin((3, 4)) > least).any(1).float() for x in shown]
         recent = [F.max_pool1d(F.pad(each, (lags - 1, 0)), lags, 1) > 0 for each in pictures]
         ever = any(each.any() for each in recent)
         return torch.cat([seen(x)[each | (not ever)] for x, each in zip(shown, recent, strict=True)])

@@ -118,7 +118,9 @@ class Teacher:
         for name in twin.specs:
             own = twin.likelihood(name)
             if self.scatters_like(own, name):
-                own.load_state_dict(self.model.likelihood(name).of_units(self.columns[name]).state_dict())
+                known = self.model.likelihood(name).of_units(self.columns[name])
+                known.scale_U = own.scale_U  # follows from the twin's own mean counts, as the readout's bias does
+                own.load_state_dict(known.state_dict())
 
     def scatters_like(self, own: Likelihood, name: str) -> bool:
         """Whether parameters of the teacher's likelihood of a recording mean what those of this one mean."""

@@ -204,7 +204,8 @@ def find_own_filters(twin: Twin, recording: Retina, own: OwnFilters, known: Know
     def not_normalized() -> None:
         own.pool_U.zero_()
 
-    plain_U = judge.take_over(not_normalized)
+    pooled_U = own.pool_U > 0
+    plain_U = judge.take_over(not_normalized) & pooled_U
 
     def take_pools() -> None:
         own.take_pools(centers_U2, frames)

@@ -121,7 +121,7 @@ def compare(
             "checkpoint": c.checkpoint,
             "model": c.kind,
             "history": getattr(c.model, "observes", None),
-            "causal": bool(getattr(c.model, "causal", True)) and all(s.behavior_causal for s in c.datamodule.specs),
+            "causal": c.causal,
             **{f"{metric}_mean": mean_known(point[c.name][m]) for m, metric in enumerate(metrics)},
             **{f"{metric}_interval": interval(means(drawn[c.name][:, m])) for m, metric in enumerate(metrics)},
             "knowable_fraction": share_of_oracle(point[c.name][0], truth_U),

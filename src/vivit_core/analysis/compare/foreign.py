@@ -15,6 +15,7 @@ import numpy as np
 from vivit_core.analysis.predict import Predictions, Split
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
+from vivit_core.models.likelihoods.base import LEAST_RATE
 
 LIKE_HZ = 3.0  # how near to the bins a second the ratio of predicted and measured is where rates are in Hz
 
@@ -34,7 +35,8 @@ class Foreign:
     rates: Mapping[str, np.ndarray]
 
     def predictions(self, data: RecordingsDataModule, split: Split) -> Iterator[tuple[str, Predictions]]:
-        """Of the scored bins of a split, as :func:`predict_split` gives them.
+        """Of the scored bins of a split, as :func:`predict_split` gives them. A rate of 0, of which one spike would
+        cost everything, is taken for the least that a softplus gives here.
 
         Raises
         ------
@@ -79,7 +81,7 @@ class Foreign:
                 f"{where} predicts {ratio:.3g} times as many spikes as there are, as if it were in spikes a second; "
                 f"give expected counts a bin: divide by {info.frame_rate_hz:g} Hz"
             )
-        return Predictions(bins_N, counts_NU, valid_NU, predicted_NU, None)
+        return Predictions(bins_N, counts_NU, valid_NU, predicted_NU.clip(min=LEAST_RATE), None)
 
 
 def read_foreign(path: Path) -> Foreign:
@@ -93,7 +95,7 @@ def read_foreign(path: Path) -> Foreign:
     try:
         with np.load(path, allow_pickle=False) as archive:
             rates = {name: np.asarray(archive[name]) for name in archive.files}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: of an npy file
         raise ValueError(
             f"predictions={path}: not a readable .npz file ({error}); np.savez(FILE, **{{RECORDING_ID: rates}}) writes "
             "one"

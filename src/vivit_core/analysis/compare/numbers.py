@@ -42,6 +42,13 @@ class Contender:
         return "another program" if isinstance(self.model, Foreign) else self.model.kind
 
     @property
+    def causal(self) -> bool | None:
+        """Whether no prediction knows later bins; None where nobody says."""
+        if isinstance(self.model, Foreign):
+            return None
+        return self.model.causal and all(spec.behavior_causal for spec in self.datamodule.specs)
+
+    @property
     def specs(self) -> list[RecordingSpec]:
         """Of the recordings that it knows."""
         specs = self.datamodule.specs

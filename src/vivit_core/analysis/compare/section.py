@@ -159,7 +159,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
     rows = [
         (
             name,
-            own["model"] + ("" if own["causal"] else ", not causal"),
+            own["model"] + (", not causal" if own["causal"] is False else ""),
             with_interval(own["bps_mean"], own["bps_interval"]),
             own["knowable_fraction"],
             *(with_interval(own[f"{m.name}_mean"], own[f"{m.name}_interval"]) for m in others),
