@@ -128,8 +128,8 @@ OTHERS = [
         "How more data would help",
         "python run.py task=scaling sweeps=[FEW_SHOT_FOLDER,FROM_NOTHING_FOLDER]",
         "scaling.png",
-        "A new recording on a trained core, and from nothing: scores over minutes, and what twice as many would add. "
-        "The trainings were small ones ([Log](log.md) has their commands).",
+        "A new recording on a trained core that is frozen or learns slowly, and from nothing: scores over minutes, and "
+        "what twice as many would add. The trainings had 72 steps and small frames ([Log](log.md) has their commands).",
     ),
 ]
 
