@@ -42,7 +42,8 @@ def ready(attack: Attack, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         with attack.fork() as forks:
             made = forks.ask("breaking:make", kind, good, folder=folder)
             assert made["code"] == 0, made["said"]
-            answer = forks.ask("breaking:attempt", kind, None, good, good.with_stem("again"), folder=folder, warm=True)
+            again = good.with_stem(good.stem.replace("good", "again"))  # where no other kind's recording stands
+            answer = forks.ask("breaking:attempt", kind, None, good, again, folder=folder, warm=True)
         assert answer["code"] == 0 and "digest" in answer["value"], answer
         return good, answer["value"]["digest"]
 
