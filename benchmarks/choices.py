@@ -162,7 +162,8 @@ def train(words: Sequence[str], folder: Path, threads: int | None = None) -> str
         done = subprocess.run(command, stdout=out, stderr=out, cwd=ROOT, env=env)
     if done.returncode == 0:
         return None
-    lines = [line.strip() for line in log.read_text().splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    advice = "(debug=true adds the traceback)"  # under what went wrong
+    lines = [line.strip() for line in log.read_text().splitlines() if line.strip() not in ("", advice)]
     return lines[-1] if lines else f"status {done.returncode}"
 
 

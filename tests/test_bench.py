@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -320,6 +321,20 @@ def test_scale_leaves_out_what_there_is_no_time_for(
     found = json.loads((tmp_path / "s.json").read_text())
     assert list(found["parts"]["recordings"]) == ["1", "4"]  # and 64, which is larger, was not tried
     assert found["left_out"] == {"recordings 16": "no time was left"}
+
+
+def test_a_choice_that_fails_says_what_went_wrong(
+    benchmarks: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And not the advice under it."""
+    import choices
+
+    def run(command: Sequence[str], stdout: Any, **_: Any) -> Any:
+        stdout.write("task=train begins\na.h5: units/position_um: missing\n(debug=true adds the traceback)\n\n")
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(choices.subprocess, "run", run)
+    assert choices.train(["readout=retinotopic"], tmp_path / "run") == "a.h5: units/position_um: missing"
 
 
 def test_choices_are_compared_at_equal_cost(
