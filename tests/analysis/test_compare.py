@@ -406,6 +406,12 @@ def test_recordings_without_a_bin_are_counted(path: Path, tmp_path: Path) -> Non
     assert any("no trial is longer than the burn-in" in words for words in section.text)
 
 
+def context_in(folder: Path) -> Any:
+    """What the task knows of a run in a folder."""
+    nothing = {"describe": lambda: None, "announce": lambda *_: None}
+    return SimpleNamespace(device="cpu", seed=0, command_line="", run=SimpleNamespace(path=folder), **nothing)
+
+
 def compare_a_and_b(context: Any) -> None:
     """The task on two checkpoints."""
     given: dict[str, Any] = {"checkpoints": [Path("a.ckpt"), Path("b.ckpt")], "predictions": []}
@@ -439,15 +445,7 @@ def test_recordings_that_not_all_models_know_are_left_out_and_counted(
     monkeypatch.setattr(compare_task, "load_trained", trained)
     monkeypatch.setattr(compare_task, "compare_contenders", compared)
     monkeypatch.setattr(compare_task, "report_section", lambda *_: None)
-    context: Any = SimpleNamespace(
-        describe=lambda: None,
-        announce=lambda *_: None,
-        device="cpu",
-        seed=0,
-        command_line="",
-        run=SimpleNamespace(path=tmp_path),
-    )
-    compare_a_and_b(context)
+    compare_a_and_b(context_in(tmp_path))
     assert list(said["recordings"]) == ["hand"] and said["left_out"] == {"recordings": 1, "units": 0}
 
 
@@ -507,14 +505,7 @@ def test_the_task_names_predictions_by_their_files(path: Path, tmp_path: Path, m
     monkeypatch.setattr(compare_task, "load_trained", lambda path: trained)
     monkeypatch.setattr(compare_task, "compare_contenders", compared)
     monkeypatch.setattr(compare_task, "report_section", lambda *_: None)
-    context: Any = SimpleNamespace(
-        describe=lambda: None,
-        announce=lambda *_: None,
-        device="cpu",
-        seed=0,
-        command_line="",
-        run=SimpleNamespace(path=tmp_path),
-    )
+    context = context_in(tmp_path)
     settings: dict[str, Any] = {"data": {}, "names": None, "split": "test", "resamples": 2, "piece_s": 1.0}
     gain = compare_task.compare(context, checkpoints=[Path("a.ckpt")], predictions=[file], **settings)
     assert [one.name for one in given] == ["a", "mine"] and [s.recording_id for s in given[1].specs] == ["hand"]
