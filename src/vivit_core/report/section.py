@@ -33,6 +33,11 @@ class Table:
         return [all(not isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
 
 
+def definitions(methods: Mapping[str, str]) -> Table:
+    """What a report says under a section of how its numbers are defined, number by number."""
+    return Table("How the numbers are defined", ("number", "method"), list(methods.items()))
+
+
 @dataclass(frozen=True)
 class Section:
     """What one task found; a report has one section of a key, the newest."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from vivit_core.analysis.attention.explore import unit_explorer
 from vivit_core.analysis.attention.study import Drawn
-from vivit_core.report.section import Section, Table
+from vivit_core.report.section import Section, Table, definitions
 
 
 def table_by_block(summary: dict[str, Any]) -> Table:
@@ -119,6 +119,6 @@ def report_section(summary: dict[str, Any], folder: Path, drawn: Drawn, command:
     if (past := summary["past_beside_truth"]) is not None:
         tables.append(table_of_past(past))
     tables += table_of_masks(summary["faithful"])
-    notes = [Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items()))]
+    notes = [definitions(summary["methods"])]
     explore = unit_explorer(folder, summary["recording"])
     return Section("attention", "Where it attends", text, tables, drawn, command, notes, explore)

@@ -17,7 +17,7 @@ from vivit_core.analysis.explore import columns_of
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
 from vivit_core.report.explore import Explorer, Panel, Scores, Series
-from vivit_core.report.section import Section, Table
+from vivit_core.report.section import Section, Table, definitions
 from vivit_core.report.training import counted
 from vivit_core.system.tables import read_table, write_table
 
@@ -204,7 +204,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
     ]
     notes = [
         Table("Checkpoints", ("name", "checkpoint"), [(name, own["checkpoint"]) for name, own in models.items()]),
-        Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items())),
+        definitions(summary["methods"]),
     ]
     drawn = [
         (folder / "compare_units.png", "Bits per spike, a point a unit; filled where the interval excludes zero."),

@@ -14,7 +14,7 @@ from vivit_core.data.recording.format import ABOUT
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import file_name
 from vivit_core.plotting.rates import SMOOTHING_S
-from vivit_core.report.section import Section, Table
+from vivit_core.report.section import Section, Table, definitions
 
 SMOOTHED = f"smoothed by a Gaussian of {1e3 * SMOOTHING_S:g} ms"
 CAPTIONS = {  # in the order of the report, by how a picture's name begins
@@ -149,8 +149,8 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
         tables.append(Table("Behavior's share, means over units", columns, rows))
     asked = {name: name for name in ("history", "noise_correlations", "behavior", "attention")}
     asked["context_gain"] = "attention"
-    said = [(name, method) for name, method in methods().items() if name not in asked or summary[asked[name]]]
-    notes = [Table("How the numbers are defined", ("number", "method"), said)]
+    said = {name: method for name, method in methods().items() if name not in asked or summary[asked[name]]}
+    notes = [definitions(said)]
     shown = list(summary["recordings"])[:RECORDINGS_SHOWN]
     if (more := len(summary["recordings"]) - len(shown)) > 0:
         text.append(f"Pictures of the first {len(shown)} recordings follow; those of {more} more are in {folder}.")

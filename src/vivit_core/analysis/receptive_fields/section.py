@@ -8,7 +8,7 @@ from typing import Any
 
 from vivit_core.analysis.receptive_fields.explore import unit_explorer
 from vivit_core.analysis.receptive_fields.numbers import METHODS, NEAR_PX, ORIENTED_DEG
-from vivit_core.report.section import Section, Table, captioned
+from vivit_core.report.section import Section, Table, captioned, definitions
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -63,5 +63,5 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
     }
     drawn = captioned(folder, captions, summary["recordings"])
     tables, explore = [summary_table(summary)], unit_explorer(folder)
-    notes = [Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items()))]
+    notes = [definitions(summary["methods"])]
     return Section("receptive_fields", "Receptive fields", text, tables, drawn, command, notes, explore)

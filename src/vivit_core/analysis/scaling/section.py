@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.analysis.compare.section import with_interval
-from vivit_core.report.section import Section, Table
+from vivit_core.report.section import Section, Table, definitions
 from vivit_core.report.training import counted
 
 WORD = {  # over -> what grows, how an axis calls it
@@ -78,7 +78,7 @@ def report_section(summary: Mapping[str, Any], picture: Path, command: str) -> S
         f"Bits per spike over {WORD[over][1]}: a ring a run, a point their mean, a line the law, dashed up to twice "
         "the largest amount. Right: what twice as much is expected to add."
     )
-    notes = [Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items()))]
+    notes = [definitions(summary["methods"])]
     return Section("scaling", "How more data would help", text, tables, [(picture, caption)], command, notes)
 
 

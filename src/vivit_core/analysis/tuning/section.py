@@ -13,7 +13,7 @@ from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR
 from vivit_core.analysis.tuning.protocols.base import COVERAGE, FEWEST_DRAWS, MOST_UNDEFINED
 from vivit_core.names import file_name
-from vivit_core.report.section import Section, Table, captioned
+from vivit_core.report.section import Section, Table, captioned, definitions
 
 
 def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Section:
@@ -105,7 +105,7 @@ def report_section(summary: Mapping[str, Any], folder: Path, command: str) -> Se
         )
         for name in protocols
     ]
-    notes = [Table("How the numbers are defined", ("number", "method"), list(summary["methods"].items()))]
+    notes = [definitions(summary["methods"])]
     explore = unit_explorer(folder, protocols)
     return Section("tuning", "In-silico tuning", text, tables, drawn, command, notes, explore)
 
