@@ -49,6 +49,7 @@ def test_a_node_becomes_plain_python_and_parts() -> None:
     for changes, message in (
         ({"clip_length": "3"}, r"data\.clip_length=\"3\" should be a valid integer"),
         ({"clip_lenght": 3}, r"data\.clip_lenght does not exist; did you mean data\.clip_length"),
+        ({"behavior": "eye"}, r"data\.behavior=\"eye\" should be .*a list; .* write data\.behavior=\[eye\]"),
         ({"simulator": {"units": 3}}, r"data\.simulator needs a _target_"),
         ({"simulator": 3}, r"data\.simulator=3 is no part"),
         ({"behavior": [{"_target_": "os.system"}]}, r"data\.behavior has a _target_ where there is no part"),

@@ -163,6 +163,9 @@ def check_leaf(path: str, value: Any, hint: Any) -> Iterator[str]:
     except pydantic.ValidationError as error:
         refused = [str(e["ctx"]["error"]) for e in error.errors() if e["type"] == "value_error"]
         wanted = " or ".join(dict.fromkeys(str(e["msg"]).removeprefix("Input should be ") for e in error.errors()))
+        wanted = wanted.replace("a valid array", "a list")
+        listed = isinstance(value, str | int | float) and "a list" in wanted
+        wanted += f"; for one member write {path}=[{value}]" if listed else ""
         yield f"{path}={shown(value)} " + (f"does not work: {refused[0]}" if refused else f"should be {wanted}")
 
 

@@ -186,7 +186,7 @@ def test_what_says_that_a_stimulus_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("arrays", "settings", "message"),
     [
-        ({"counts": None}, {}, r"x\.npz lacks \['counts'\]"),
+        ({"counts": None}, {}, r"x\.npz lacks \['counts'\]; it holds .*: save the arrays under the names"),
         ({"counts": COUNTS.T}, {}, r"set importer\.counts_axis=unit_time"),
         ({"counts": COUNTS[:50]}, {}, "counts has 50 bins for 105 frames; give one bin a frame"),
         ({"counts": COUNTS[0]}, {}, r"x\.npz: counts: has shape \(2,\)\. It ought to be \(bins, units\)"),

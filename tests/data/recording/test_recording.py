@@ -459,7 +459,7 @@ def test_what_to_do_about_a_trace_below_zero(make: Callable[..., Path]) -> None:
     trace = np.random.default_rng(0).standard_normal((120, 3))
     with pytest.raises(RecordingError, match=r"is negative .*deconvolve the trace.*Do not mark these bins"):
         make(counts=trace, kind="calcium")
-    with pytest.raises(RecordingError, match=r"is negative .*put 0 and mark the bin in responses/valid"):
+    with pytest.raises(RecordingError, match=r"is negative .*put 0 and mark the bin in responses/valid.*kind=calcium"):
         make(counts=trace)
 
 

@@ -195,7 +195,10 @@ def _load(source: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{source} cannot be read: {error}") from error
     missing = {"frames", "counts"} - set(arrays)
     if missing:
-        raise ValueError(f"{source} lacks {sorted(missing)}; it holds {sorted(arrays)}")
+        raise ValueError(
+            f"{source} lacks {sorted(missing)}; it holds {sorted(arrays)}: save the arrays under the names that "
+            "docs/recordings.md lists, such as np.savez(FILE, frames=…, counts=…)"
+        )
     return arrays
 
 

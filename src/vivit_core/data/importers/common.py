@@ -184,6 +184,8 @@ class Importer(ABC):
         return [*found]
 
     def _import(self, source: Path | Remote, path: Path) -> Path:
+        if path.suffix != ".h5":  # data.root would not find it
+            raise ValueError(f"out={path}: a recording file ends in .h5; write out={path / self.id_of(source)}.h5")
         key = self._key(source)
         if _imported_under(path) == key:
             remove_journal(path)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _NOTHING = "Store finite numbers ≥ 0; put 0 and mark the bin in responses/valid where nothing was measured"
 _RATES = "Store finite rates ≥ 0"
 _BELOW = {  # what to do about counts below 0, by their kind
-    "spikes": _NOTHING,
+    "spikes": f'{_NOTHING}. A calcium trace is imported with importer.kind=calcium, and written with kind="calcium"',
     "calcium": "Store numbers ≥ 0: deconvolve the trace; or add a constant to each unit's, which leaves correlations "
     "as they are and not bits; or set what is below 0 to 0, and scores are then of a trace without the lower half of "
     "its noise. Do not mark these bins in responses/valid: they were measured",
