@@ -74,8 +74,8 @@ CODE = {path: path.read_text(encoding="utf-8") for path in SOURCES}
 CONF = {path: path.read_text(encoding="utf-8") for path in (ROOT / "conf").rglob("*.yaml")}
 KEYS = {key for text in CONF.values() for key in re.findall(r"^ *\"?([\w/@]+)\"?:", text, flags=re.MULTILINE)}
 ROOTS = {path.stem for path in (ROOT / "conf").iterdir()} | set(
-    re.findall(r"^(\w+):", "\n".join(CONF.values()), flags=re.MULTILINE)
-)  # of settings: groups and the keys of tasks
+    re.findall(r"^(?: +- [\w/]+@)?(\w+):", "\n".join(CONF.values()), flags=re.MULTILINE)
+)  # of settings: groups, also under another name, and the keys of tasks
 OBJECTS = {
     "twin": ("models/twin.py", "models/predictor.py"),
     "stream": ("models/streaming.py",),
