@@ -17,7 +17,7 @@ from tiny_training import BINS, BURN_IN, make_batch, make_twin
 from vivit_core.metrics.bits_per_spike import BitsPerSpike
 from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.unit_scores import Scorer
-from vivit_core.models.likelihoods.gaussian import Gaussian
+from vivit_core.models.likelihoods.gaussian import Gaussian, Squared
 from vivit_core.models.likelihoods.loss import counted, summed_loss
 from vivit_core.models.likelihoods.negative_binomial import NegativeBinomial
 from vivit_core.models.likelihoods.poisson import Poisson
@@ -330,6 +330,21 @@ def test_a_distribution_has_the_moments_of_its_draws(name):
     np.testing.assert_allclose(draws.var(0), scatter.var(), rtol=0.1)
 
 
+def test_the_square_of_a_root_has_its_moments():
+    """A root of mean 1 and variance ¼: its square, less 1, has mean ¼ and variance (4 + ½) / 4; here in parts of 2."""
+    scatter = Squared(stats.norm(1.0, 0.5), np.array([2.0]))
+    assert scatter.mean() == pytest.approx([2 * 0.25]) and scatter.var() == pytest.approx([4 * 1.125])
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_deviance_differs_between_rates_by_twice_their_nats(name):
+    made, rate = true_likelihood(name), torch.as_tensor(known_rates()[:50])
+    counts = torch.as_tensor(drawn_from(made, rate.numpy(), 7))
+    with torch.no_grad():
+        deviance, nats = (f(rate, counts) - f(1.3 * rate, counts) for f in (made.deviance, made.nats))
+    torch.testing.assert_close(deviance, 2 * nats, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", TRACES)
 def test_a_trace_begins_where_its_parameters_fit(name):
     """At a constant rate these are the truth's; a unit without a response is like the others."""
@@ -416,3 +431,12 @@ def test_a_floor_is_a_part_of_the_mean():
     with torch.no_grad():
         at, below, above = (made.nats(torch.tensor([1.0]), torch.tensor([y])) for y in (0.2, 0.0, 0.3))
     assert at == below and above != at
+
+
+def test_a_response_up_to_the_floor_takes_up_all_that_lies_below():
+    """As one of zero does; a larger one is a point."""
+    made = ZeroInflatedGamma((2.0,), "exp", floor=0.1)
+    below, up_to = (p.ravel() for p in made.probabilities(np.ones((4, 1)), np.array([[0.0], [0.1], [0.2], [0.5]])))
+    none = math.exp(-0.5 / 1.1)  # a rate of half the mean, in events of size 1.1
+    assert below[:3].tolist() == [0.0, 0.0, 0.0] and up_to[:3] == pytest.approx([none] * 3)
+    assert below[3] == up_to[3] > none
