@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.signal import lfilter
 from tiny_models import POISSON, unit_scores
 
 from vivit_core.metrics import unit_scores as metrics_unit_scores
@@ -405,6 +406,19 @@ def test_signal_to_error_tells_signal_from_noise_and_is_rather_too_small():
         error = np.median(signal / scores.signal_to_error)
         assert signal.std() < error < 2 * signal.std()
         assert scores.reliable.mean() == 1.0 if rate.std() > 0 else scores.reliable.mean() < 0.05
+
+
+@pytest.mark.parametrize("size", [0.0, 0.5])
+def test_signal_to_error_knows_noise_that_lasts_for_many_bins(size):
+    """Such noise is common to neighboring bins, which say less together than as many apart: the standard error follows
+    what the signal power does over units that differ in nothing but their noise."""
+    rng, keep = np.random.default_rng(0), 0.9
+    noise = lfilter([math.sqrt(1 - keep**2)], [1, -keep], rng.standard_normal((4, 350, 400)), axis=1)[:, 50:]
+    counts = noise + size * rng.standard_normal((1, 300, 1))
+    scores = repeat_scores([Repeats(np.ones(counts.shape), counts, np.ones(counts.shape, bool))])
+    explained = scores.explainable_variance
+    signal = counts.var(0, ddof=1).mean(0) * explained / (1 - explained)
+    assert 0.95 * signal.std() < np.median(signal / scores.signal_to_error) < 1.5 * signal.std()
 
 
 def test_scores_do_not_depend_on_how_bins_are_pieced(monkeypatch):
