@@ -65,6 +65,13 @@ def test_each_bin_is_made_of_the_time_it_covers(make: Callable[..., Path], wante
             np.testing.assert_array_equal(clip["counts"].sum(0), counts[start : int(whole)].sum(0))
 
 
+def test_what_is_left_at_a_trial_s_end_belongs_to_its_last_bin() -> None:
+    """And not to the next trial's first: five bins of the file are two of the model, and one that is left."""
+    clock = Clock(Trials([0, 5], [5, 10], ["a", "b"], ["train", "test"]), 10, 100.0, 50.0)
+    assert (clock.trials.start.tolist(), clock.trials.stop.tolist()) == ([0, 2], [2, 4])
+    assert clock.holding(np.arange(10)).tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
+
+
 @pytest.mark.parametrize("wanted", [100.4, 100.6])
 def test_a_file_a_little_slower_than_asked_is_taken_as_it_is(make: Callable[..., Path], wanted: float) -> None:
     path = make(trials=TRIALS)
