@@ -18,7 +18,17 @@ from test_evaluate import BURN_IN, SHOWN, SPLITS, TRIAL, PixelTwin, arrays, modu
 from tiny_models import POISSON, unit_scores
 
 from vivit_core.analysis import bootstrap
-from vivit_core.analysis.bootstrap import Sums, draws, enough_pieces, interval, intervals, pieces, resampled, shown_in
+from vivit_core.analysis.bootstrap import (
+    Sums,
+    difference,
+    draws,
+    enough_pieces,
+    interval,
+    intervals,
+    pieces,
+    resampled,
+    shown_in,
+)
 from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.foreign import read_foreign
@@ -30,7 +40,7 @@ from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.metrics.bits_per_spike import BitsPerSpike
 from vivit_core.metrics.oracle import share_of_oracle
-from vivit_core.metrics.unit_scores import Scorer
+from vivit_core.metrics.unit_scores import Scorer, all_metrics
 from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
 
 SCORER = Scorer(POISSON)
@@ -309,6 +319,29 @@ def test_the_same_frames_are_drawn_alike_in_whatever_order(tmp_path: Path) -> No
     number = drawn[0].shape[1] // 2  # of each film's pieces
     assert np.array_equal(drawn[1], np.concatenate([drawn[0][:, number:], drawn[0][:, :number]], axis=1))
     assert (drawn[2] != drawn[0]).mean() > 0.5
+
+
+def test_what_is_surely_better_is_so_at_the_near_end_of_its_interval() -> None:
+    """One unit gains in each resampling, one in most of them, one loses in each; and one gains in too few pieces."""
+    gain_U, metrics = np.array([5.0, 0.5, -5.0, 5.0]), [metric.name for metric in all_metrics()]
+    gain_RU = gain_U + np.linspace(-1, 1, 101)[:, None]
+    nothing = np.zeros((101, len(metrics), 4))
+    drawn, point = {"a": nothing, "b": nothing + gain_RU[:, None]}, {"a": nothing[0], "b": nothing[0] + gain_U}
+    for models, sign, counted in (("ab", 1, [3, 1, 1, 1]), ("ba", -1, [1, 3, 1, 1])):
+        found = difference(*models, point, drawn, np.array([True, True, True, False]))
+        for name in metrics:
+            words = ("better", "worse", "surely_better", "surely_worse")
+            assert [found[f"{name}_units_{word}"] for word in words] == counted
+            assert found[f"{name}_gain_mean"] == pytest.approx(sign * 5.5 / 4)
+            bounds = np.sort(sign * (5.5 / 4 + np.array([-0.95, 0.95])))
+            assert found[f"{name}_gain_interval"] == pytest.approx(bounds)
+
+
+def test_a_bound_between_a_number_and_infinity_is_infinite() -> None:
+    """Of a hundred resamplings it lies between the third from the end and the fourth."""
+    for infinite, bound in ((2, 0.0), (3, np.inf)):
+        values = np.append(np.zeros(100 - infinite), np.full(infinite, np.inf))
+        assert interval(values) == [0.0, bound] and interval(-values) == [-bound, 0.0]
 
 
 def test_a_unit_with_events_in_few_pieces_has_no_interval() -> None:
