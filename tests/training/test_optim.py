@@ -191,6 +191,13 @@ def test_the_core_begins_after_the_readouts_with_a_warm_up_of_its_own(changed):
             schedule.step()
 
 
+def test_what_begins_with_comparisons_waits_with_the_core():
+    made = twin(MODELS_UNDER_CONTRACT["energies"])
+    optimizer, _ = optimization(lr=1.0, warmup_epochs=0, readouts_first=0.4).build(made, 2, 5)
+    learns = {group["name"].split("/")[0]: group["lr"] > 0 for group in optimizer.param_groups}
+    assert learns == {"core": False, "context": False, "readouts": True, "windows": True}
+
+
 def test_a_core_that_begins_never_is_another_wish():
     with pytest.raises(ValueError, match=r"optim\.core_lr_scale=0 it never does"):
         optimization(readouts_first=0.3, core_lr_scale=0.0)
