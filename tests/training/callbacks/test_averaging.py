@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from test_resume import outcome, same
-from tiny_training import BURN_IN, SignalAt, Validation, train
+from tiny_training import BURN_IN, SignalAt, Validation, make_twin, optimization, train
 
 from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.models.checkpoint import read_checkpoint
@@ -16,7 +17,7 @@ from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.load import load_twin
 from vivit_core.system.stops import TrainingStopped
 from vivit_core.training.callbacks.averaging import Averaging
-from vivit_core.training.module import validation_numbers
+from vivit_core.training.module import TwinModule, validation_numbers
 
 DECAY = 0.8
 
@@ -78,6 +79,20 @@ def test_the_average_resumes_exactly(tmp_path):
     assert same(*averages) and averages[0]["steps"] == 12
     scores = [run[1].callback_metrics["val_ema/bps_mean"] for run in (whole, parts)]
     assert scores[0] == scores[1]
+
+
+def test_half_a_step_after_going_on_is_no_step():
+    """Where batches are accumulated, the first of them after a checkpoint has not changed the weights."""
+    lit, checkpoint = TwinModule(make_twin(), optimization(), BURN_IN, 1, 4), dict[str, Any]()
+    before, after = Averaging(DECAY), Averaging(DECAY)
+    for averaging, steps in ((before, [1, 2]), (after, [2, 3])):
+        averaging.setup(None, lit, "fit")
+        if averaging is after:
+            averaging.on_load_checkpoint(None, lit, checkpoint)
+        for step in steps:
+            averaging.on_train_batch_end(SimpleNamespace(global_step=step), lit, None, None, 0)
+        averaging.on_save_checkpoint(SimpleNamespace(global_step=steps[-1]), lit, checkpoint)
+    assert checkpoint["average"]["steps"] == checkpoint["average"]["last_step"] == 3
 
 
 def test_where_there_is_no_average_it_is_said(tmp_path):
