@@ -36,7 +36,15 @@ from vivit_core.analysis.screen import Screen
 from vivit_core.analysis.tuning.draws import along, drawn, with_intervals
 from vivit_core.analysis.tuning.measure import Projector, Shown, measure, preferences
 from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, best_natural, most_exciting, natural_power
-from vivit_core.analysis.tuning.numbers import Curves, Responses, against_truth, half_width_deg, naka_rushton, peak_of
+from vivit_core.analysis.tuning.numbers import (
+    Curves,
+    Responses,
+    against_truth,
+    half_width_deg,
+    naka_rushton,
+    peak_of,
+    preferred,
+)
 from vivit_core.analysis.tuning.plots import kind_of
 from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tune import tune
@@ -324,6 +332,19 @@ def test_a_contrast_that_was_shown_already_is_not_shown_again(monkeypatch: pytes
     found = measure(screen, replace(QUICK, contrasts=[0.25, 0.5, 0.9]), CENTERS, progress=False)
     assert shown["contrasts"] == 2 * len(np.unique(found.best_U3, axis=0))
     np.testing.assert_allclose(found.contrast_KU, every.contrast_KU, rtol=1e-3)
+
+
+def test_selectivity_by_hand() -> None:
+    """Ten spikes to the best direction, five to its opposite, two and four to the orthogonal ones."""
+    one = np.ones((1, 1))
+    curves = Curves(
+        np.array([[10.0], [2.0], [5.0], [4.0]]), one, one, one, np.array([[8.0], [6.0]]), 4 * one[0], one[0]
+    )
+    found = {name: values[0] for name, values in preferred(QUICK, curves).items()}
+    assert (found["best_hz"], found["direction_deg"], found["orientation_deg"]) == (10.0, 0.0, 90.0)
+    assert found["osi"] == pytest.approx((10 - 3) / (10 + 3)) and found["dsi"] == pytest.approx((10 - 5) / (10 + 5))
+    assert found["circular_variance"] == pytest.approx(1 - (10 - 2 + 5 - 4) / 21)
+    assert found["modulation_ratio"] == pytest.approx(1 / 4) and found["suppression_index"] == pytest.approx(2 / 8)
 
 
 # Intervals ------------------------------------------------------------------------------------------------------------
