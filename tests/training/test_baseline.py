@@ -25,7 +25,7 @@ from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.system.kept import Kept
 from vivit_core.training import baseline
 from vivit_core.training.baseline import fit_baseline, fit_ln
-from vivit_core.training.ln_fitter import Fitter
+from vivit_core.training.ln_fitter import Filters, Fitter, total
 
 RATE_HZ, HEIGHT, WIDTH, LAGS, TRIAL = 40.0, 14, 18, 8, 400
 COURSE = np.array([0.0, 0.0, -0.1, -0.3, -0.4, 0.2, 1.0, 0.4])  # oldest first
@@ -282,6 +282,41 @@ def test_what_is_fitted_is_what_the_model_predicts(nonlinearity: Any) -> None:
     torch.testing.assert_close(
         model.likelihood("r").rate(usual), readout.rate(usual[:, None])[:, 0], rtol=1e-4, atol=2e-6
     )
+
+
+@pytest.mark.parametrize("agree", [True, False])
+def test_filters_that_do_not_generalize_are_not_kept(agree: bool) -> None:
+    """Where validation trials say the opposite of training trials the unit keeps its mean."""
+    rng = np.random.default_rng(0)
+
+    def shown(bins: int, sign: float) -> TrialStretches:
+        frames = rng.integers(0, 256, (bins, 5, 6), dtype=np.uint8)
+        counts = rng.poisson(0.5 * np.exp(sign * 0.7 * (frames[:, 2, 3] - 127.5) / 73.9))[:, None]
+        return TrialStretches(frames, counts.astype(np.float32), np.ones((bins, 1), bool))
+
+    spec = replace(small_spec(1), frame_shape=(1, 5, 6), pixel_mean=127.5, pixel_std=73.9)
+    readout = LN([spec], 0.2, 3, "exp").readout("r")
+    newest = np.eye(4, dtype=np.float32)[3:]
+    fitter = Fitter(readout, shown(600, 1), shown(300, 1 if agree else -1), np.array([[3.0, 2.0]]), newest)
+    before = {name: value.clone() for name, value in readout.state_dict().items()}
+    fitter.fit(0)
+    kept = all(torch.equal(value, before[name]) for name, value in readout.state_dict().items())
+    assert kept != agree
+
+
+@pytest.mark.parametrize("slope", [0.5, -0.5])
+def test_a_filter_of_either_sign_says_the_same(slope: float) -> None:
+    """Its drive is clamped to the range that it was fitted with, which is no mirror image of itself."""
+    readout = LN([small_spec()], 0.2, 3, "exp").readout("r")
+    fitter: Any = SimpleNamespace(readout=readout, space_PK=torch.eye(9), time_LJ=torch.eye(4))
+    filters = Filters(torch.arange(9.0), torch.tensor([0.0, 0, 0, 1]), torch.tensor([-1.0, slope, 0.1]))
+    with torch.no_grad():
+        Fitter.write(fitter, 0, filters, torch.tensor([-1.0, 3.0]))
+    seen = torch.tensor([-4.0, 0.5, 2.0, 8.0])  # by the filter that was fitted
+    sign = float((readout.space_UP[0] @ filters.space_K).sign())
+    rate = readout.rate((sign * seen)[:, None].expand(-1, 2))[:, 0]
+    torch.testing.assert_close(rate, total(seen.clamp(-1, 3), filters.point_3).exp())
+    assert sign == np.sign(slope) and readout.linear_U[0] == 0.5
 
 
 def test_a_unit_without_a_spike_is_no_harm(world: SimpleNamespace, tmp_path: Path) -> None:
