@@ -853,9 +853,11 @@ def test_a_readout_that_does_not_say_where_it_looks_is_studied_too(tmp_path, mon
     assert summary["faithful"] == {}
 
 
-def test_token_share_is_the_tokens_part_of_the_drive():
+@pytest.mark.parametrize("bins", [4, 3])
+def test_token_share_is_the_tokens_part_of_the_drive(bins):
+    """From the first token on; of 17 bins one lies before the first token of three."""
     of, given = spec(), clips(spec())
-    made = twin(vivit(tokenizer=STEM, modulator=None), of).eval()
+    made = twin(vivit(tokenizer=STEM | {"patch_size": [bins, 4, 4]}, modulator=None), of).eval()
     readout = made.readout("a")
     assert len(readout.features) == 2  # the stem's map, tokens
     with torch.no_grad():
