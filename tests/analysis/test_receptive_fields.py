@@ -30,7 +30,7 @@ from known_models import (
 from torch import nn
 
 from vivit_core.analysis.receptive_fields.fields import Fields, gradient_fields, is_white, measured_fields, noise_fields
-from vivit_core.analysis.receptive_fields.numbers import likeness, receptive_fields
+from vivit_core.analysis.receptive_fields.numbers import likeness, receptive_fields, rows_of
 from vivit_core.analysis.receptive_fields.section import report_section
 from vivit_core.analysis.screen import Screen, natural_clips, pixel_range
 from vivit_core.data.recording.reader import Recording
@@ -330,6 +330,19 @@ def test_natural_clips_lie_inside_trials(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no trial is as long as a clip of 1501 bins"):
         natural_clips(screen(), recording, 1501, 10)
     assert pixel_range(recording) == (0.0, 255.0)
+
+
+def test_places_in_degrees_are_to_the_right_of_the_middle_and_above_it() -> None:
+    """Of 11 rows and 21 columns, whose middle is pixel (10, 5); a pixel is half a degree, and y points down."""
+    info = SimpleNamespace(
+        recording_id="r", unit_ids=("a",), n_units=1, frame_shape=(1, 11, 21), frame_rate_hz=30.0, degrees_per_pixel=0.5
+    )
+    place_U2, windows = np.array([[12.0, 3.0]]), {"std_px": np.array([[1.0, 2.0]])}
+    recording: Any = SimpleNamespace(recording_id="r", info=info)
+    (row,) = rows_of(recording, place_U2, windows, {}, {"center_px": np.array([[9.0, -1.0]])}, {("r", "a"): 0.25})
+    assert (row["readout_x_deg"], row["readout_y_deg"]) == (1.0, 1.0)
+    assert (row["readout_std_long_deg"], row["readout_std_short_deg"]) == (1.0, 0.5)
+    assert row["readout_center_error_px"] == 5.0 and row["knowable_fraction"] == 0.25
 
 
 def test_everything_is_written(tmp_path: Path) -> None:
