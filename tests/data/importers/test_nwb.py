@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -217,6 +218,21 @@ def test_without_trials(tmp_path: Path, importer: Callable[..., Any]) -> None:
     assert set(Recording(whole).info.trials.split.tolist()) == {"train"}
     with pytest.raises(RecordingError, match=r"intervals/trials/image: missing; there are no trials"):
         importer("nwb", "stimulus_column=image")(path, tmp_path / "y.h5")
+
+
+def test_a_spike_at_the_border_of_two_bins_is_the_later_ones() -> None:
+    """Spikes may lie on the clock of the frames. Bins of a quarter second from 1 s on, and a gap of a second."""
+    clock = make_clock(np.array([1.0, 1.25, 1.5, 2.75, 3.0]), 4.0, 0.5, [])
+    assert clock.start_s.tolist() == [1.0, 1.25, 1.5, 2.75, 3.0] and clock.stop_s[2] == 1.75
+    spikes = np.array([0.99, 1.0, 1.2, 1.25, 1.5, 1.5, 1.75, 2.0, 2.75, 3.24, 3.25])
+    column = SimpleNamespace(target=SimpleNamespace(data=spikes), data=np.array([len(spikes)]))
+
+    class Units(dict[str, Any]):
+        colnames = ("spike_times",)
+
+    counts, observed = nwb_file.spikes_of(Path("a.nwb"), Units(spike_times=column), np.array([0]), clock)
+    assert counts(0, 5)[:, 0].tolist() == [2, 1, 2, 1, 1] and observed is None
+    assert counts(1, 4)[:, 0].tolist() == [1, 2, 1]
 
 
 def test_samples_are_never_from_the_future() -> None:
