@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from vivit_core.data.importers.visioncore import Part
 from vivit_core.data.recording.reader import Recording
 from vivit_core.specs import RecordingError
 
@@ -116,6 +117,15 @@ def test_gaps_cut_a_trial(tmp_path: Path, importer: Callable[..., Any], capsys: 
     np.testing.assert_array_equal(np.isnan(recording.behavior(0, 3, {"eyepos": 2})), [[0, 1], [0, 0], [0, 0]])
     assert not recording.valid(0, 2).any()
     assert "1 gaps of t_bins" in capsys.readouterr().out
+
+
+def test_all_parts_of_a_trial_lie_in_one_split(importer: Callable[..., Any]) -> None:
+    """Else what is tested would be a moment after what is learned from."""
+    parts = [Part("backimage", f"trial {n}", f"trial {n} part {k}", 0, 9) for n in range(20) for k in (1, 2)]
+    made = importer("visioncore", "val_fraction=0.25", "test_fraction=0.25")
+    split = made._split([*parts, Part("fixrsvp", "trial 0", "from bin 0", 0, 9)])
+    assert split[:-1:2].tolist() == split[1::2].tolist() and split[-1] == "test"
+    assert sorted(split[:-1]) == ["test"] * 10 + ["train"] * 20 + ["val"] * 10
 
 
 @pytest.mark.parametrize("unknown", [float("nan"), float("inf")])
