@@ -119,6 +119,16 @@ def test_gaps_inside_are_not_valid(
     assert "4 bins lack a behavior" in said
 
 
+def test_a_trial_that_ends_early_still_repeats_its_video(tmp_path: Path, importer: Callable[..., Any]) -> None:
+    """Two trials show one video, and the responses of one end two bins early."""
+    short = np.full((U, T), np.nan)
+    short[:, : VALID[3] - 2] = arrays_of(3)["responses"][:, :-2]
+    folder = write(tmp_path / NAME, data__responses__3=short)
+    trials = Recording(importer("sensorium2023")(folder, tmp_path / "x.h5")[0]).info.trials
+    assert (trials.stop - trials.start).tolist()[2:4] == [VALID[2], VALID[3] - 2]
+    assert trials.stimulus_id[2] == trials.stimulus_id[3]
+
+
 def test_without_released_test_trials_some_of_val_are_test(
     tmp_path: Path, importer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
