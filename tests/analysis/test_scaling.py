@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from picture_files import is_picture
 
 from vivit_core.analysis.evaluate.numbers import without_nan
-from vivit_core.analysis.scaling.law import EXPONENTS, fit, resample
+from vivit_core.analysis.scaling.law import EXPONENTS, Law, fit, resample
 from vivit_core.analysis.scaling.numbers import Curve, TrainedRun, ceiling_of, foretold_of, numbers_of, with_law
 from vivit_core.analysis.scaling.scaling import scaling
 from vivit_core.analysis.scaling.section import report_section, sentence
@@ -126,6 +126,15 @@ def test_units_are_drawn_alike_for_all_runs() -> None:
     drawn = resample(MINUTES, bps_NU, fit(MINUTES, bps_NU.mean(1)), 300, 0)
     assert drawn[:, 0].std() == pytest.approx(shift_U.std() / np.sqrt(30), rel=0.2)
     np.testing.assert_allclose(drawn - drawn[:, :1], np.tile(drawn[0] - drawn[0, 0], (300, 1)), atol=1e-6)
+
+
+def test_what_a_law_leaves_is_drawn_as_large_as_it_was_before_three_numbers_were_fitted() -> None:
+    """Five runs that lie .1 above and below a law that does not rise; units that are all alike add nothing."""
+    law = Law(np.ones(1), np.zeros(1), np.ones(1), 1.0)
+    bps_NU = np.repeat(1 + 0.1 * np.array([1, -1, 1, -1, 0])[:, None], 4, 1)
+    drawn_RN = resample(np.arange(1.0, 6.0), bps_NU, law, 50, 0)
+    assert np.unique(drawn_RN.round(9)) == pytest.approx(1 + 0.1 * np.sqrt(5 / (5 - 3)) * np.array([-1, 0, 1]))
+    assert resample(np.arange(1.0, 4.0), bps_NU[:3], law, 50, 0) == pytest.approx(1.0)  # three runs leave nothing
 
 
 def test_units_are_drawn_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
