@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section as section_of_comparison
 from vivit_core.analysis.evaluate.draw import CLASSES, calibration_of
 from vivit_core.analysis.evaluate.evaluate import evaluate
-from vivit_core.analysis.evaluate.numbers import centers_px, runs, without_scores
+from vivit_core.analysis.evaluate.numbers import centers_px, runs, summarize, without_scores
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split, refuse_blind
@@ -653,6 +654,20 @@ def test_behaviors_share_is_in_units_summary_pictures_and_report(tmp_path: Path)
     assert any(table.title.startswith("Behavior") for table in section.tables)
 
 
+def test_frozen_gaze_stands_still_at_no_speed_and_unknown_where_nobody_saw_it() -> None:
+    values = np.arange(24, dtype=np.float32).reshape(8, 3)
+    values[4:, 1] = np.nan  # the second trial's place
+    trials = Trials([0, 4], [4, 8], ["a", "b"], ["test", "test"])
+    recording = SimpleNamespace(info=SimpleNamespace(trials=trials), behavior=lambda start, stop, _: values[start:stop])
+    own = SimpleNamespace(recording_id="r", behavior={"running": 1, "eye_position": 1, "eye_speed": 1}, behavior_dim=3)
+    data: Any = SimpleNamespace(recordings=[recording], specs=[own])
+    clips: Any = {"behavior": torch.as_tensor(values).view(2, 4, 3), "start": torch.tensor([0, 4])}
+    frozen = behavior_controls(data, "test", 0)["frozen_gaze"]("r", clips)
+    np.testing.assert_array_equal(frozen[..., 0], values[:, 0].reshape(2, 4))
+    np.testing.assert_array_equal(frozen[..., 1], [[values[:4, 1].mean()] * 4, [np.nan] * 4])
+    assert not frozen[..., 2].any()
+
+
 def test_without_gaze_there_is_nothing_to_freeze(tmp_path: Path) -> None:
     assert list(behavior_controls(moving(tmp_path, ["running"]), "test", 0)) == ["shuffled", "none"]
 
@@ -843,6 +858,29 @@ def test_a_unit_without_an_event_is_silent_and_leaves_the_means_alone(
     rows = list(csv.DictReader((tmp_path / "units.csv").open()))
     assert summary["units_silent"] == 1 and rows[3]["bps"] == rows[3]["bps_low"] == "" and float(rows[3]["spikes"]) > 0
     assert summary["bps_mean"] == pytest.approx(np.mean([float(row["bps"]) for row in rows[:3]]))
+
+
+def test_normalized_correlations_are_averaged_over_reliable_units_alone() -> None:
+    """And units that are half known are told where they look. Of four, one is of unknown reliability and truth."""
+    scores = ("bps", "corr", "corr_to_average", "normalized_corr", "center_error_px")
+    names = [*scores, *(f"ln_{name}" for name in scores), "truth_bps", "explainable_variance"]
+    columns = {
+        "signal_to_error": [3.0, 2.0, math.nan, 9.0],
+        "normalized_corr": [0.5, 5.0, 7.0, 0.7],
+        "corr_to_average": [0.1, 0.2, 0.3, 0.6],
+        "knowable_fraction": [0.5, 0.4, math.nan, 0.6],
+        "center_error_px": [2.0, 9.0, 1.0, 3.0],
+    }
+    rows = [
+        dict.fromkeys(names, 1.0)
+        | dict(zip(columns, own, strict=True))
+        | {"recording": "r", "unit": "u", "context": ""}
+        for own in zip(*columns.values(), strict=True)
+    ]
+    found = summarize(rows, 10)
+    assert (found["units_reliable"], found["normalized_corr_mean"]) == (2, pytest.approx(0.6))
+    assert (found["corr_to_average_mean"], found["corr_to_average_median"]) == pytest.approx((0.3, 0.25))
+    assert (found["units_half_known"], found["units_half_known_near"]) == (2, 0.5)
 
 
 def test_runs_of_bins() -> None:
