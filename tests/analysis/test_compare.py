@@ -302,6 +302,13 @@ def test_what_the_report_says_of_chance_was_measured() -> None:
         assert ((low > 0) | (high < 0)).mean() == pytest.approx(expected, abs=0.03)
 
 
+def test_a_piece_is_known_by_its_longest_showing() -> None:
+    """So that a recording in which one showing ended early still draws as those that show all of the film."""
+    recording: Any = SimpleNamespace(frames=lambda a, b: np.arange(a, b), behavior=lambda a, b, _: np.zeros((b - a, 0)))
+    both, whole, part = shown_in(recording, [[(0, 3), (3, 8)], [(3, 8)], [(0, 3)]])
+    assert both == whole != part
+
+
 def test_the_same_frames_are_drawn_alike_in_whatever_order(tmp_path: Path) -> None:
     """Two recordings that show the same test films, each in its own order and for its own units; and another one."""
     made = arrays()
