@@ -21,6 +21,7 @@ from shipped import PLAIN
 from tiny_models import spec, twin, vivit
 from torch import Tensor, nn
 
+from vivit_core.analysis.behavior_controls import behavior_controls, partners, refuse_blind
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section as section_of_comparison
@@ -29,7 +30,7 @@ from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.evaluate.numbers import centers_px, runs, summarize, without_scores
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.evaluate.verdict import verdict
-from vivit_core.analysis.predict import Predictions, behavior_controls, partners, predict_split, refuse_blind
+from vivit_core.analysis.predict import Predictions, predict_split
 from vivit_core.cli.evaluation import table_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import ABOUT, Trials

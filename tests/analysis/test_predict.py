@@ -12,7 +12,8 @@ from shipped import PLAIN
 from tiny_models import MODELS_UNDER_CONTRACT, twin
 from tiny_training import optimization
 
-from vivit_core.analysis.predict import Predictions, behavior_controls, predict_split
+from vivit_core.analysis.behavior_controls import behavior_controls
+from vivit_core.analysis.predict import Predictions, predict_split
 from vivit_core.data.clips import evaluation_windows
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
@@ -164,3 +165,14 @@ def test_a_validation_scores_the_same_predictions(path: Path) -> None:
     found = predicted(of(data), data)
     nats = np.where(found.valid_NU, found.predicted_NU - found.counts_NU * np.log(found.predicted_NU), 0.0)
     assert numbers[0]["loss"] == pytest.approx(nats.sum() / found.valid_NU.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_each_part_of_a_model_is_in_the_mode_in_which_it_was(path: Path, early: bool) -> None:
+    data = module_of(path)
+    model = of(data).train()
+    model.core.eval()  # as a frozen core is
+    found = predict_split(model, data, ln=None, split="val", device="cpu", progress=False)
+    next(found)
+    found.close() if early else list(found)
+    assert model.training and model.readouts.training and not any(part.training for part in model.core.modules())

@@ -1,32 +1,29 @@
-"""What models predict for a split, one recording at a time, with the animal's behavior or with another in its place.
+"""What models predict for a split, one recording at a time.
 
 Shape letters: N scored bins of a recording, B clips, T bins of a clip, U units, D behavior numbers.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 
 from vivit_core.analysis.attention.lesions import Lesioned
+from vivit_core.analysis.behavior_controls import Control
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording.reader import Recording
-from vivit_core.data.statistics import Moments
 from vivit_core.metrics.base import UnitMetric
 from vivit_core.metrics.unit_scores import Scorer
+from vivit_core.models.layers import evaluating
 from vivit_core.models.predictor import Predictor
-from vivit_core.specs import Clips, RecordingSpec
+from vivit_core.specs import Clips
 from vivit_core.system.terminal import track
 
 Split = Literal["train", "val", "test"]
-PIECE = 4096  # bins of behavior read at once
-GAZE = "eye_"  # how the names of behaviors that tell of the gaze begin
 
 
 @dataclass
@@ -61,7 +58,7 @@ def predict_split(
     """Run the models over a split; recording by recording, every scored bin once, in the order of time.
 
     One recording's predictions are in memory at a time. No prediction knows what was counted, but those apart for which
-    ``observing`` asks.
+    ``observing`` asks. Models are in evaluation until the last recording's predictions are taken, or no more are.
 
     Parameters
     ----------
@@ -80,9 +77,8 @@ def predict_split(
         for spec in datamodule.specs
     }
     controls, lesions = controls or {}, lesions or {}
-    training = [model.training for model in models]
     for model in models:
-        model.to(device).eval()
+        model.to(device)
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
     baseline = ["ln"] if ln is not None else []
     kinds = {
@@ -92,30 +88,29 @@ def predict_split(
         "observed": ["own"] * observing,
     }
     loader = datamodule.evaluation_dataloader(split)
-    for batch in track(loader, f"{label} on {split}", total=len(loader), disable=not progress):
-        for done in [name for name in parts if name not in batch]:
-            yield done, assembled(parts.pop(done), kinds)
-        for recording_id, clips in batch.items():
-            seen = cast(Clips, {**clips, "behavior": clips["behavior"][clips["row"]]})
-            behaviors = [seen["behavior"] for _ in models]
-            behaviors += [torch.from_numpy(control(recording_id, seen)) for control in controls.values()]
-            behaviors += [seen["behavior"] for _ in lesions]
-            shown: list[Predictor | Lesioned] = [*models, *[twin] * len(controls), *lesions.values()]
-            own = columns[recording_id] + [columns[recording_id][0]] * (len(controls) + len(lesions))
-            score_BT = clips["score"]
-            bins_BT = rearrange(clips["start"], "b -> b 1") + torch.arange(score_BT.shape[1])
-            lost_BT = (~seen["behavior"].isfinite()).sum(-1) / max(1, seen["behavior"].shape[-1])
-            collected = [bins_BT[score_BT], lost_BT[score_BT], clips["counts"][score_BT], clips["valid"][score_BT]]
-            for each, behavior_BTD, units in zip(shown, behaviors, own, strict=True):
-                counts = predict_clips(each, recording_id, clips, behavior_BTD, device)[..., units]
-                collected.append(counts[score_BT] if each.predict == "all" else newest(counts, score_BT, recording_id))
-            if observing:
-                units = columns[recording_id][0]
-                counts = predict_clips(twin, recording_id, clips, seen["behavior"], device, observed=units)[..., units]
-                collected.append(counts[score_BT] if twin.predict == "all" else newest(counts, score_BT, recording_id))
-            parts.setdefault(recording_id, []).append(tuple(x.numpy() for x in collected))
-    for model, was in zip(models, training, strict=True):
-        model.train(was)
+    with evaluating(*models):
+        for batch in track(loader, f"{label} on {split}", total=len(loader), disable=not progress):
+            for done in [name for name in parts if name not in batch]:
+                yield done, assembled(parts.pop(done), kinds)
+            for recording_id, clips in batch.items():
+                seen = cast(Clips, {**clips, "behavior": clips["behavior"][clips["row"]]})
+                behaviors = [seen["behavior"] for _ in models]
+                behaviors += [torch.from_numpy(control(recording_id, seen)) for control in controls.values()]
+                behaviors += [seen["behavior"] for _ in lesions]
+                shown: list[Predictor | Lesioned] = [*models, *[twin] * len(controls), *lesions.values()]
+                own = columns[recording_id] + [columns[recording_id][0]] * (len(controls) + len(lesions))
+                score_BT = clips["score"]
+                bins_BT = rearrange(clips["start"], "b -> b 1") + torch.arange(score_BT.shape[1])
+                lost_BT = (~seen["behavior"].isfinite()).sum(-1) / max(1, seen["behavior"].shape[-1])
+                collected = [bins_BT[score_BT], lost_BT[score_BT], clips["counts"][score_BT], clips["valid"][score_BT]]
+                for each, behavior_BTD, units in zip(shown, behaviors, own, strict=True):
+                    counts = predict_clips(each, recording_id, clips, behavior_BTD, device)[..., units]
+                    collected.append(where_scored(each, counts, score_BT, recording_id))
+                if observing:
+                    units = columns[recording_id][0]
+                    counts = predict_clips(twin, recording_id, clips, seen["behavior"], device, observed=units)
+                    collected.append(where_scored(twin, counts[..., units], score_BT, recording_id))
+                parts.setdefault(recording_id, []).append(tuple(x.numpy() for x in collected))
     for name, pieces in parts.items():
         yield name, assembled(pieces, kinds)
 
@@ -167,14 +162,18 @@ def counts_of_units(
     return Clips(counts=counts.to(device), valid=valid.to(device), observed=everyone)
 
 
-def newest(counts_BU: torch.Tensor, score_BT: torch.Tensor, recording_id: str) -> torch.Tensor:
-    """The clips' newest bins, where they are scored; a model with ``predict="last"`` has no others."""
+def where_scored(
+    model: Predictor | Lesioned, counts: torch.Tensor, score_BT: torch.Tensor, recording_id: str
+) -> torch.Tensor:
+    """A model's counts (N, U) of the bins of clips that are scored; with ``predict="last"`` it has the newest alone."""
+    if model.predict == "all":
+        return counts[score_BT]
     if score_BT[:, :-1].any():
         raise ValueError(
             f"recording {recording_id}: this model predicts a clip's newest bin alone (predict=last), "
             "but clips are scored on more bins; set data.evaluation_burn_in to data.evaluation_length - 1"
         )
-    return counts_BU[score_BT[:, -1]]
+    return counts[score_BT[:, -1]]
 
 
 def columns_of(model: Predictor, recording_id: str, unit_ids: Sequence[str]) -> list[int]:
@@ -238,139 +237,3 @@ def refuse_broken(found: Predictions, recording_id: str, model: str) -> None:
             f"infinite, of {int(broken.any(0).sum())} of {broken.shape[1]} units: the training has diverged. "
             "Take an earlier checkpoint, or train with a lower optim.lr"
         )
-
-
-# Other behaviors in the place of the animal's ----------------------------------------------------------------------
-
-Control = Callable[[str, Clips], np.ndarray]
-"""The behavior (B, T, D) that stands in for the one of these clips of a recording, raw as in the recording."""
-
-
-def behavior_controls(datamodule: RecordingsDataModule, split: Split, seed: int) -> dict[str, Control]:
-    """What tells a twin's use of behavior apart: the same frames, with another behavior beside them.
-
-    - ``shuffled``: the time course of another trial of the same recording and split, whose stimulus was another where
-      there is one; a shorter one is repeated from its start. It is drawn once a trial, from the seed.
-    - ``none``: every number at its mean over the training trials, which is zero after normalization.
-    - ``frozen_gaze``, where a behavior's name begins with ``eye_``: those that tell of velocity or speed are zero, and
-      the others stay at their trial's mean; the other behaviors are the animal's own.
-
-    Frames are the animal's own in each, so where they move with the gaze, the model still sees the eye's movement.
-
-    Parameters
-    ----------
-    datamodule : set up.
-    split : the split that will be predicted.
-    seed : of the shuffling.
-
-    Raises
-    ------
-    ValueError
-        Where a recording has a single trial in the split.
-    """
-    by_id = {
-        spec.recording_id: _Behavior(recording, spec, split, seed)
-        for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
-    }
-    if alone := [name for name, own in by_id.items() if len(own.trials) == 1]:
-        raise ValueError(
-            f"behavior_controls=true shuffles behavior across trials, which takes two, and there is one {split} trial "
-            f"of recording {' and of recording '.join(alone)}; leave it out by data.recordings=[…], or set "
-            "behavior_controls=false"
-        )
-    controls: dict[str, Control] = {
-        "shuffled": lambda name, clips: by_id[name].shuffled(clips),
-        "none": lambda name, clips: by_id[name].none(clips),
-    }
-    if any(name.startswith(GAZE) for own in by_id.values() for name in own.spec.behavior):
-        controls["frozen_gaze"] = lambda name, clips: by_id[name].frozen_gaze(clips)
-    return controls
-
-
-def refuse_blind(model: Predictor) -> None:
-    """What the checkpoint alone says: a model without behavior has none that could be another.
-
-    Raises
-    ------
-    ValueError
-        Where that is so.
-    """
-    if not model.sees_behavior:
-        raise ValueError(f"behavior_controls=true: a model of kind {model.kind} sees no behavior; leave them out")
-    if blind := [name for name, spec in model.specs.items() if not spec.behavior_dim]:
-        raise ValueError(
-            f"behavior_controls=true, but this twin sees no behavior (data.behavior was empty) in {', '.join(blind)}"
-        )
-
-
-class _Behavior:
-    """The behavior of one recording, and what can stand in for it."""
-
-    def __init__(self, recording: Recording, spec: RecordingSpec, split: Split, seed: int) -> None:
-        self.recording, self.spec = recording, spec
-        self.trials = recording.info.trials.of(split)
-        self.partners = partners(self.trials.stimulus_id, [seed, zlib.crc32(spec.recording_id.encode())])
-        self._means: dict[int, np.ndarray] = {}
-
-    def trial_of(self, start: int) -> int:
-        return int(np.searchsorted(self.trials.start, start, side="right")) - 1
-
-    def shuffled(self, clips: Clips) -> np.ndarray:
-        bins = clips["behavior"].shape[1]
-        rows = []
-        for start in clips["start"].tolist():
-            trial = self.trial_of(start)
-            rows.append(self.course(int(self.partners[trial]), start - int(self.trials.start[trial]), bins))
-        return np.stack(rows)
-
-    def course(self, trial: int, offset: int, bins: int) -> np.ndarray:
-        """Bins of a trial's behavior from ``offset`` on; after its end it begins anew."""
-        first, last = int(self.trials.start[trial]), int(self.trials.stop[trial])
-        pieces = []
-        while bins > 0:
-            start = first + offset % (last - first)
-            stop = min(start + bins, last)
-            pieces.append(self.recording.behavior(start, stop, self.spec.behavior))
-            offset, bins = offset + stop - start, bins - (stop - start)
-        return np.concatenate(pieces)
-
-    def none(self, clips: Clips) -> np.ndarray:
-        shape = clips["behavior"].shape
-        return np.broadcast_to(np.asarray(self.spec.behavior_mean, np.float32), shape).copy()
-
-    def frozen_gaze(self, clips: Clips) -> np.ndarray:
-        frozen = clips["behavior"].float().numpy().copy()
-        column = 0
-        for name, width in self.spec.behavior.items():
-            own = slice(column, column := column + width)
-            if not name.startswith(GAZE):
-                continue
-            if "velocity" in name or "speed" in name:
-                frozen[..., own] = 0.0
-            else:
-                means = np.stack([self.mean(self.trial_of(start))[own] for start in clips["start"].tolist()])
-                frozen[..., own] = repeat(means, "b d -> b t d", t=frozen.shape[1])
-        return frozen
-
-    def mean(self, trial: int) -> np.ndarray:
-        """Mean over a trial's bins, (D,)."""
-        if trial not in self._means:
-            first, last = int(self.trials.start[trial]), int(self.trials.stop[trial])
-            seen = Moments(self.spec.behavior_dim)
-            for start in range(first, last, PIECE):
-                seen.add(self.recording.behavior(start, min(start + PIECE, last), self.spec.behavior))
-            self._means[trial] = np.where(seen.known > 0, seen.mean, np.nan).astype(np.float32)
-        return self._means[trial]
-
-
-def partners(stimulus_id: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-    """For each trial another one, of another stimulus where there is one: repeats may have seen equal movements."""
-    rng = np.random.default_rng(list(seed))
-    chosen = np.zeros(len(stimulus_id), np.int64)
-    for trial, stimulus in enumerate(stimulus_id):
-        others = np.flatnonzero(stimulus_id != stimulus)
-        if not len(others):
-            others = np.delete(np.arange(len(stimulus_id)), trial)
-        if len(others):
-            chosen[trial] = rng.choice(others)
-    return chosen

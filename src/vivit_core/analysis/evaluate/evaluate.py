@@ -9,6 +9,7 @@ import numpy as np
 
 from vivit_core.analysis.attention.blocks import attending_core
 from vivit_core.analysis.attention.lesions import Lesioned, lesions
+from vivit_core.analysis.behavior_controls import behavior_controls, refuse_blind
 from vivit_core.analysis.bootstrap import FEWEST, INTERVAL, Sums, enough_pieces, intervals, resampled
 from vivit_core.analysis.evaluate.attention import attention_sums, summarize_attention
 from vivit_core.analysis.evaluate.context import PIECE_S, RESAMPLES, context_sums, summarize_context, sums_of
@@ -19,10 +20,8 @@ from vivit_core.analysis.evaluate.responses import responses_of
 from vivit_core.analysis.predict import (
     Predictions,
     Split,
-    behavior_controls,
     columns_of,
     predict_split,
-    refuse_blind,
     refuse_broken,
 )
 from vivit_core.analysis.tables import write_arrays, write_summary
@@ -128,7 +127,7 @@ def evaluate(
     out : folder for the files.
     checkpoint : where the twin came from, for the summary.
     average : whether it has that checkpoint's averaged weights, for the summary.
-    with_behavior_controls : predict with other behaviors too, see :func:`predict.behavior_controls`.
+    with_behavior_controls : predict with other behaviors too, see :func:`behavior_controls`.
     with_attention_controls : predict without what attention finds too, see :mod:`attention.lesions`.
     seed : of the behavior that is shuffled across trials, and of the intervals' resampling.
     progress : show a bar.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from vivit_core.analysis.attention.blocks import attending_core
-from vivit_core.analysis.predict import refuse_blind
+from vivit_core.analysis.behavior_controls import refuse_blind
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.evaluation import report
