@@ -39,9 +39,9 @@ from vivit_core.analysis.evaluate import plots as evaluate_plots
 from vivit_core.analysis.inspect import plots as inspect_plots
 from vivit_core.analysis.receptive_fields import plots as receptive_fields_plots
 from vivit_core.analysis.receptive_fields.fields import Fields
-from vivit_core.analysis.receptive_fields.numbers import known_fractions
 from vivit_core.analysis.scaling import plots as scaling_plots
 from vivit_core.analysis.scaling.numbers import Curve, numbers_of, with_law
+from vivit_core.analysis.truth import known_fractions
 from vivit_core.analysis.tuning import plots as tuning_plots
 from vivit_core.cli import console as cli_console
 from vivit_core.cli import sweeps

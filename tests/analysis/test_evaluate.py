@@ -27,10 +27,11 @@ from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section as section_of_comparison
 from vivit_core.analysis.evaluate.draw import CLASSES, calibration_of
 from vivit_core.analysis.evaluate.evaluate import evaluate
-from vivit_core.analysis.evaluate.numbers import centers_px, runs, summarize, without_scores
+from vivit_core.analysis.evaluate.numbers import runs, summarize, without_scores
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.analysis.predict import Predictions, predict_split
+from vivit_core.analysis.truth import centers_px
 from vivit_core.cli.evaluation import table_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import ABOUT, Trials

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_files import is_picture
 
-from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.scaling.law import EXPONENTS, Law, fit, resample
 from vivit_core.analysis.scaling.numbers import Curve, TrainedRun, ceiling_of, foretold_of, numbers_of, with_law
 from vivit_core.analysis.scaling.scaling import scaling
 from vivit_core.analysis.scaling.section import report_section, sentence
+from vivit_core.analysis.tables import write_summary
 
 SWEEPS = 80
 MINUTES = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
@@ -331,12 +331,12 @@ def test_what_the_runs_do_not_tell_is_said(tmp_path: Path) -> None:
     assert "Scores do not rise with it" in said and "intervals know of other units alone" in said
 
 
-def test_the_page_says_whether_the_largest_amount_was_foretold() -> None:
+def test_the_page_says_whether_the_largest_amount_was_foretold(tmp_path: Path) -> None:
     def said(x_N: np.ndarray, missing: float) -> str:
         bps_NU = lawful(np.random.default_rng(5), x_N, 20, 0.3, 0.004)
         bps_NU[-1] -= missing
         own = numbers_of(with_law(Curve([], x_N, bps_NU), 50, 0), np.full(20, np.nan), 100, 0)
-        return sentence("from nothing", without_nan(own), "minutes")
+        return sentence("from nothing", write_summary(tmp_path / "summary.json", own), "minutes")
 
     many = np.geomspace(0.25, 16, 7)
     assert re.search(r"foretells \d\.\d{3} \[.*\] of these units at 16, as was measured \(", said(many, 0.0))

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vivit_core.analysis.truth import HALF_KNOWN
 from vivit_core.system.files import atomic_write, write_text
 
-HALF_KNOWN = 0.5  # of the oracle: a unit that the twin knows well
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON file, whole or not at all; returns what it holds. JSON knows no NaN and no infinity: they become None."""
+    known: dict[str, Any] = _finite(dict(summary))
+    write_text(path, json.dumps(known, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    return known
 
 
-def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """A JSON file, whole or not at all."""
-    write_text(path, json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -31,7 +31,6 @@ from vivit_core.analysis.compare.numbers import (
 )
 from vivit_core.analysis.compare.section import draw, responses_of_all, write_units
 from vivit_core.analysis.evaluate.evaluate import methods
-from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.predict import Split
 from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.metrics.averages import mean_known
@@ -161,10 +160,9 @@ def compare(
             "turns, after one to warm up",
         },
     }
-    summary = without_nan(summary)
     out.mkdir(parents=True, exist_ok=True)
     write_units(out / "compare.csv", shared, point, drawn, truth_U, enough_U)
     write_arrays(out / "responses.npz", responses_of_all(shared, rates))
-    write_summary(out / "compare.json", summary)
+    summary = write_summary(out / "compare.json", summary)
     draw(summary, point, drawn, enough_U, out / "pictures")
     return summary

@@ -10,19 +10,10 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.evaluate import plots as evaluate_plots
-from vivit_core.analysis.evaluate.numbers import (
-    HALF,
-    NEAR_PX,
-    columns_of_rows,
-    controls_of,
-    repeated_rows,
-    runs,
-)
+from vivit_core.analysis.evaluate.numbers import columns_of_rows, controls_of, repeated_rows, runs
 from vivit_core.analysis.evaluate.responses import CLIP_S, over_repeats
-from vivit_core.analysis.predict import (
-    Predictions,
-    scorer_of,
-)
+from vivit_core.analysis.predict import Predictions, scorer_of
+from vivit_core.analysis.truth import HALF_KNOWN, NEAR_PX
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.repeats import RELIABLE
@@ -167,7 +158,7 @@ def draw_units(rows: Sequence[dict[str, Any]], folder: Path) -> None:
             ln_error_px=of["ln_center_error_px"] if known("ln_center_error_px") else None,
             knowable_fraction=of["knowable_fraction"],
             near_px=NEAR_PX,
-            half=HALF,
+            half=HALF_KNOWN,
         )
     if controls := controls_of(of):
         evaluate_plots.behavior_share(

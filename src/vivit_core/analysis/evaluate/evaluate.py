@@ -14,7 +14,7 @@ from vivit_core.analysis.bootstrap import FEWEST, INTERVAL, Sums, enough_pieces,
 from vivit_core.analysis.evaluate.attention import attention_sums, summarize_attention
 from vivit_core.analysis.evaluate.context import PIECE_S, RESAMPLES, context_sums, summarize_context, sums_of
 from vivit_core.analysis.evaluate.draw import draw_recording, draw_units
-from vivit_core.analysis.evaluate.numbers import by_subject, score_recording, summarize, without_nan
+from vivit_core.analysis.evaluate.numbers import by_subject, score_recording, summarize
 from vivit_core.analysis.evaluate.pairs import noise_correlations
 from vivit_core.analysis.evaluate.responses import responses_of
 from vivit_core.analysis.predict import (
@@ -226,11 +226,9 @@ def evaluate(
     summary["missing_behavior_fraction"] = missing / max(1, bins)
     summary["left_out"] = [name for name in by_id if name not in recordings]
     summary["calcium"] = [name for name in recordings if by_id[name].info.kind == "calcium"]
-    summary = without_nan(summary | {"methods": methods()})
-
     write_table(out / "units.csv", rows)
     write_arrays(out / "responses.npz", responses)
-    write_summary(out / "summary.json", summary)
+    summary = write_summary(out / "summary.json", summary | {"methods": methods()})
     draw_units(rows, out / "pictures")
     return summary
 

@@ -1,6 +1,6 @@
-"""Evaluate a twin, and the LN baseline beside it, on a split: units.csv, summary.json, pictures.
+"""The scores of units, and what a summary makes of them.
 
-Shape letters: N scored bins of a recording, U units, R repeats, T bins of a stimulus, H W pixels.
+Shape letters: N scored bins of a recording, U units, R repeats, T bins of a stimulus.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.attention.lesions import UNMIXED
-from vivit_core.analysis.predict import (
-    Predictions,
-    Split,
-    columns_of,
-    scorer_of,
-)
+from vivit_core.analysis.predict import Predictions, Split, scorer_of
 from vivit_core.analysis.tables import write_summary
+from vivit_core.analysis.truth import HALF_KNOWN, NEAR_PX, centers_px
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known, median_known
@@ -28,16 +24,10 @@ from vivit_core.metrics.repeats import RELIABLE, Repeats, RepeatScores, repeat_s
 from vivit_core.metrics.unit_scores import UnitScores, all_metrics
 from vivit_core.models.predictor import Predictor
 
-NEAR_PX = 2.0  # a readout nearer to the true center than this looks at the right place
-
-
 WORDS = ("recording", "unit", "context")  # the columns of units.csv that hold no number
 LESIONED = "attention_"  # how the columns of units.csv begin that score a twin without what its attention finds
 OBSERVED = "observed_"  # how those begin that score a twin which is told past counts
 LOCAL = "local"  # the kind of the simulated units without context
-
-
-HALF = 0.5  # of the oracle: units that a twin knows well enough to say where it looks
 
 
 def without_scores(
@@ -59,8 +49,7 @@ def without_scores(
         "recordings": {},
         "left_out": [spec.recording_id for spec in datamodule.specs],
     }
-    write_summary(out / "summary.json", summary)
-    return summary
+    return write_summary(out / "summary.json", summary)
 
 
 def score_recording(
@@ -149,12 +138,6 @@ def score_recording(
     ]
 
 
-def centers_px(model: Predictor, recording: Recording, recording_id: str) -> np.ndarray:
-    """Where a model looks for each unit of a recording, in the recording's order of units: see
-    ``Predictor.centers_px``."""
-    return model.centers_px(recording_id)[columns_of(model, recording_id, recording.info.unit_ids)]
-
-
 def runs(bins_N: np.ndarray, starts: np.ndarray | None = None) -> list[tuple[int, int]]:
     """Half open ranges of consecutive bins; those at which trials start, where they are given, begin another one."""
     begins = np.diff(bins_N) > 1
@@ -202,7 +185,7 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int | None) -> dict[str, Any
     """Means and medians over units for which a score is defined; ``bins`` were scored, None: of several recordings."""
     of = columns_of_rows(rows)
     reliable = np.nan_to_num(of["signal_to_error"]) > RELIABLE
-    half = np.nan_to_num(of["knowable_fraction"]) >= HALF
+    half = np.nan_to_num(of["knowable_fraction"]) >= HALF_KNOWN
     near = of["center_error_px"][half & ~np.isnan(of["center_error_px"])] <= NEAR_PX
     summary: dict[str, Any] = {}
     metrics = [metric.name for metric in all_metrics()]
@@ -276,12 +259,3 @@ def controls_of(columns: Iterable[str]) -> list[str]:
     others = ("ln_bps", "truth_bps", "local_bps", f"{OBSERVED}bps")
     scores = [name for name in columns if name.endswith("_bps") and not name.startswith(LESIONED)]
     return [name.removesuffix("_bps") for name in scores if name not in others]
-
-
-def without_nan(value: Any) -> Any:
-    """The same with None for each NaN: JSON knows none."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

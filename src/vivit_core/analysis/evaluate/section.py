@@ -9,7 +9,8 @@ from typing import Any
 from vivit_core.analysis.evaluate.draw import RECORDINGS_SHOWN
 from vivit_core.analysis.evaluate.evaluate import methods
 from vivit_core.analysis.evaluate.explore import unit_explorer
-from vivit_core.analysis.evaluate.numbers import HALF, NEAR_PX, keys_of
+from vivit_core.analysis.evaluate.numbers import keys_of
+from vivit_core.analysis.truth import HALF_KNOWN, NEAR_PX
 from vivit_core.data.recording.format import ABOUT
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import file_name
@@ -74,7 +75,7 @@ def report_section(summary: dict[str, Any], folder: Path, command: str, meaning:
     places = {
         "center_error_px_median": "center's error, median (px)",
         "ln_center_error_px_median": "LN's",
-        "units_half_known": f"units with {HALF:.0%} known",
+        "units_half_known": f"units with {HALF_KNOWN:.0%} known",
         "units_half_known_near": f"of these within {NEAR_PX:g} px",
     }
     of = [*summary["recordings"].items(), ("all", summary)]

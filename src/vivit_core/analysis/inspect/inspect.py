@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.inspect.alignment import fields_and_alignment
 from vivit_core.analysis.inspect.findings import Finding, Look, quantiles
 from vivit_core.analysis.inspect.plots import page
@@ -83,9 +82,7 @@ def inspect(
         found = [asdict(finding) for finding in look.findings]
         recordings[name] = {"path": str(path), **look.summary, "picture": str(picture), "findings": found}
     faults = sum(f["level"] == "fault" for r in recordings.values() for f in r["findings"])
-    summary: dict[str, Any] = without_nan({"faults": faults, "recordings": recordings})
-    write_summary(out / "inspect.json", summary)
-    return summary
+    return write_summary(out / "inspect.json", {"faults": faults, "recordings": recordings})
 
 
 def distinct(name: str, path: Path, known: Container[str]) -> str:

@@ -10,7 +10,6 @@ Shape letters: B clips, T bins, L lags (oldest first), H W pixels, P = H · W, U
 
 from __future__ import annotations
 
-import logging
 import math
 import zipfile
 from collections.abc import Mapping
@@ -20,11 +19,11 @@ from typing import Any, Literal
 import numpy as np
 from einops import rearrange
 
-from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.receptive_fields import plots as pictures
 from vivit_core.analysis.receptive_fields.fields import Fields, gradient_fields, is_white, measured_fields, noise_fields
 from vivit_core.analysis.screen import natural_clips, screens_of
 from vivit_core.analysis.tables import by_group, write_summary
+from vivit_core.analysis.truth import NEAR_PX, ORIENTED_DEG, truth_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.predictor import Predictor
@@ -32,13 +31,7 @@ from vivit_core.names import key_name
 from vivit_core.rf import maps as rf_maps
 from vivit_core.stimuli.noise import Noise
 from vivit_core.system.files import atomic_write
-from vivit_core.system.tables import read_table, write_table
-
-log = logging.getLogger(__name__)
-
-
-NEAR_PX, ORIENTED_DEG = 2.0, 15.0  # what counts as the right place, and the right orientation
-
+from vivit_core.system.tables import write_table
 
 METHODS = ("gradient", "sta", "measured")
 
@@ -148,9 +141,8 @@ def receptive_fields(
         spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
         for spec in datamodule.specs
     }
-    summary = without_nan(summary | {"methods": DEFINITIONS})
     write_table(out / "receptive_fields.csv", rows)
-    write_summary(out / "receptive_fields.json", summary)
+    summary = write_summary(out / "receptive_fields.json", summary | {"methods": DEFINITIONS})
     pictures.plot_errors(out / "pictures", rows)
     return summary
 
@@ -161,22 +153,6 @@ def append(archive: zipfile.ZipFile, arrays: Mapping[str, np.ndarray]) -> None:
         single = array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
         with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array(member, single, allow_pickle=False)
-
-
-TRUTHS = (
-    "center_px",
-    "size_px",
-    "orientation_deg",
-    "spatial_frequency",
-    "temporal_frequency_hz",
-    "complex",
-    "direction",
-)
-
-
-def truth_of(recording: Recording) -> dict[str, np.ndarray]:
-    """What a simulated recording knows of its units' fields; empty where it was measured."""
-    return {name: recording.truth(name) for name in TRUTHS if name in recording.truths}
 
 
 def rows_of(
@@ -296,16 +272,3 @@ def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
     found["sta_measured_cosine_median"] = median("sta_measured_cosine")
     found["sta_measured_distance_px_median"] = median("sta_measured_distance_px")
     return found
-
-
-def known_fractions(training: Path | None) -> dict[tuple[str, str], float]:
-    """The share of the oracle by recording and unit, as a training's final evaluation found it."""
-    file = None if training is None else training / "units.csv"
-    if file is None or not file.is_file():
-        return {}
-    try:
-        units = read_table(file, text=("recording", "unit")).dropna(subset="knowable_fraction")
-        return units.set_index(["recording", "unit"])["knowable_fraction"].astype(float).to_dict()
-    except (OSError, ValueError, LookupError) as error:  # a file of somebody's run folder
-        log.warning("%s does not say how much of each unit is known (%s: %s)", file, type(error).__name__, error)
-        return {}

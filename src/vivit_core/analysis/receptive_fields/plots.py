@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from vivit_core.analysis.truth import NEAR_PX, ORIENTED_DEG
 from vivit_core.names import file_name, short
 from vivit_core.plotting.style import save
 
@@ -193,8 +194,8 @@ def plot_errors(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
                     share = np.arange(1, len(values) + 1) / len(values)
                     axes.step(values, share, style, where="post", color=COLORS[method], label=f"{method}{kind}")
     for axes, name, limit, line in (
-        (places, "distance of the center from the truth (px)", 8, 2.0),
-        (orientations, "turn of the orientation from the truth (degrees)", 90, 15.0),
+        (places, "distance of the center from the truth (px)", 8, NEAR_PX),
+        (orientations, "turn of the orientation from the truth (degrees)", 90, ORIENTED_DEG),
     ):
         axes.axvline(line, color="0.7", lw=0.8, zorder=0)
         axes.set(xlabel=name, ylabel="share of units", xlim=(0, limit), ylim=(0, 1))

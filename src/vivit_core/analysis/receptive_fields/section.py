@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.analysis.receptive_fields.explore import unit_explorer
-from vivit_core.analysis.receptive_fields.numbers import METHODS, NEAR_PX, ORIENTED_DEG
+from vivit_core.analysis.receptive_fields.numbers import METHODS
+from vivit_core.analysis.truth import NEAR_PX, ORIENTED_DEG
 from vivit_core.report.section import Section, Table, captioned, definitions
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivit_core.analysis.evaluate.numbers import without_nan
 from vivit_core.analysis.scaling.numbers import Over, TrainedRun, curves_of, numbers_of, rows_of, worth_of
 from vivit_core.analysis.scaling.plots import growth
 from vivit_core.analysis.scaling.section import WORD
@@ -67,7 +66,10 @@ def scaling(
         raise ValueError(f"resamples={resamples}: give at least 1")
     made = curves_of(runs, over, resamples, seed)
     found = {name: numbers_of(curve, made.truth_U, resamples, seed) for name, curve in made.curves.items()}
-    summary: dict[str, Any] = without_nan(
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(out / "scaling.csv", rows_of(made, over))
+    summary = write_summary(
+        out / "summary.json",
         {
             "over": over,
             "curves": found,
@@ -81,10 +83,7 @@ def scaling(
             "resamples": resamples,
             "likelihood": runs[0].likelihood,
             "methods": METHODS,
-        }
+        },
     )
-    out.mkdir(parents=True, exist_ok=True)
-    write_table(out / "scaling.csv", rows_of(made, over))
-    write_summary(out / "summary.json", summary)
     growth(out / "pictures" / "scaling.png", curves=made.curves, found=found, oracle=made.oracle, label=WORD[over][1])
     return summary

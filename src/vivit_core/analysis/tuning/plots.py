@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from vivit_core.analysis.receptive_fields.plots import TALL
+from vivit_core.analysis.truth import ORIENTED_DEG
 from vivit_core.names import file_name, key_name, short
 from vivit_core.plotting.film import write_film
 from vivit_core.plotting.style import MEASURED, TWIN, save
@@ -135,7 +136,7 @@ def plot_population(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
                 of["truth_spatial_frequency"][own], of["spatial_frequency"][own], ".", color=colors[kind], ms=5
             )
         panels[2].plot([0, 180], [0, 180], color="0.6", lw=0.8, zorder=0)
-        for shift in (-15, 15):
+        for shift in (-ORIENTED_DEG, ORIENTED_DEG):
             panels[2].plot([0, 180], [shift, 180 + shift], color="0.8", lw=0.8, zorder=0)
         panels[2].set(
             xlabel="true orientation (°)",

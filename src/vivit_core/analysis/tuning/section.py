@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.analysis.bootstrap import FEWEST
-from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG
+from vivit_core.analysis.truth import ORIENTED_DEG
 from vivit_core.analysis.tuning.explore import unit_explorer
 from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, FAR

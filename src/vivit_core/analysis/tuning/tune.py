@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.evaluate.numbers import centers_px, without_nan
-from vivit_core.analysis.receptive_fields.numbers import ORIENTED_DEG, truth_of
 from vivit_core.analysis.screen import natural_clips, screens_of
 from vivit_core.analysis.tables import by_group, write_arrays, write_summary
+from vivit_core.analysis.truth import ORIENTED_DEG, centers_px, truth_of
 from vivit_core.analysis.tuning import plots as pictures
 from vivit_core.analysis.tuning.draws import drawn, with_intervals
 from vivit_core.analysis.tuning.laboratory import (
@@ -224,9 +223,8 @@ def tune(
     summary["draws"] = gratings.draws
     summary["gratings"], summary["against_truth"] = gratings_summary(rows)
     summary["protocols"] = protocol_summary(rows, runs)
-    summary = without_nan(summary | {"methods": methods(protocols)})
     write_table(out / "tuning.csv", rows)
-    write_summary(out / "tuning.json", summary)
+    summary = write_summary(out / "tuning.json", summary | {"methods": methods(protocols)})
     write_arrays(out / "tuning.npz", arrays)
     return summary
 

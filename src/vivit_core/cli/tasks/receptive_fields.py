@@ -7,6 +7,7 @@ from typing import Literal
 
 from vivit_core.analysis.receptive_fields import numbers
 from vivit_core.analysis.receptive_fields.section import report_section
+from vivit_core.analysis.truth import known_fractions
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import Positive, TwoOrMore
 from vivit_core.cli.trained import load_trained
@@ -59,7 +60,7 @@ def receptive_fields(
         clip_s=gradient_clip_s,
         measured=measured,
         out=context.run.path,
-        known=numbers.known_fractions(training_of(checkpoint)),
+        known=known_fractions(training_of(checkpoint)),
         device=context.device,
     )
     context.announce(report_section(summary, context.run.path, context.command_line), checkpoint)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vivit_core.analysis.receptive_fields.numbers import known_fractions
+from vivit_core.analysis.truth import known_fractions
 from vivit_core.analysis.tuning.most_exciting import Ascent, More
 from vivit_core.analysis.tuning.protocols.base import Protocol
 from vivit_core.analysis.tuning.section import report_section
