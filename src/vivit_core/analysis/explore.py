@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vivit_core.analysis.tables import IDS
 from vivit_core.names import key_name
 from vivit_core.report.explore import Column
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import pandas
 
 UNITS = "units"  # the explorer of a twin's units
-IDS = ("recording", "unit")  # the columns of a table that name its rows
 
 
 def columns_of(

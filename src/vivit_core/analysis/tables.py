@@ -1,17 +1,22 @@
-"""An analysis's numbers to files, and over groups of units."""
+"""An analysis's numbers to files and back, and its rows as columns.
+
+Shape letters: U units.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.truth import HALF_KNOWN
 from vivit_core.system.files import atomic_write, write_text
+
+IDS = ("recording", "unit")  # the columns of a table that name its rows
+WORDS = (*IDS, "context")  # those that hold no number
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,21 +40,12 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def by_group(
-    rows: Sequence[Mapping[str, Any]], summary_of: Callable[[Mapping[str, np.ndarray], np.ndarray], dict[str, Any]]
-) -> dict[str, Any]:
-    """``summary_of`` the units' numbers for all units, by kind where it is known, and for those the twin knows half of.
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz``."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
-    Parameters
-    ----------
-    rows : one a unit, with ``truth_complex`` and ``knowable_fraction`` among the numbers.
-    summary_of : takes each number as an array over units, and which units are meant.
-    """
-    of = {name: np.array([row[name] for row in rows], float) for name in rows[0] if name not in ("recording", "unit")}
-    groups = {"all": np.ones(len(rows), bool)}
-    if np.isfinite(of["truth_complex"]).all():
-        groups |= {"simple": of["truth_complex"] == 0, "complex": of["truth_complex"] == 1}
-    if np.isfinite(of["knowable_fraction"]).any():
-        half = of["knowable_fraction"] >= HALF_KNOWN
-        groups |= {f"{name}, half of the oracle": own & half for name, own in groups.items()}
-    return {"units": len(rows), "groups": {name: summary_of(of, own) for name, own in groups.items() if own.any()}}
+
+def columns_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Each number of all units, (U,) float64."""
+    return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0] if name not in WORDS}

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivit_core.analysis.scaling.numbers import NOTHING, SCORED, UNIT, Over, TrainedRun
+from vivit_core.analysis.scaling.numbers import NOTHING, SCORED, Over, TrainedRun
+from vivit_core.analysis.tables import IDS
 from vivit_core.cli.runs import Run
 from vivit_core.cli.sweeps import Job
 from vivit_core.cli.validate import deciding
@@ -139,7 +140,7 @@ def trained_run(name: str, path: Path, curve: str, seed: int) -> TrainedRun:
     ValueError
         Where a file of it is damaged; names it.
     """
-    table = read_table(path / "units.csv", UNIT)
+    table = read_table(path / "units.csv", IDS)
     if lacking := [column for column in SCORED if column not in table]:
         raise ValueError(f"{path / 'units.csv'}: has no column {', '.join(lacking)}; evaluate the run again")
     try:
@@ -154,7 +155,7 @@ def trained_run(name: str, path: Path, curve: str, seed: int) -> TrainedRun:
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{path / 'environment.json'}: its {TRAINED_ON} is damaged; train that job again") from error
     likelihood = str(read_plain(path / "summary.json").get("likelihood"))
-    return TrainedRun(name, path, curve, amounts, seed, likelihood, table.set_index(UNIT)[SCORED])
+    return TrainedRun(name, path, curve, amounts, seed, likelihood, table.set_index(list(IDS))[SCORED])
 
 
 def curve_names(settings: Sequence[Mapping[str, Any]], over: Over) -> tuple[list[str], list[str]]:

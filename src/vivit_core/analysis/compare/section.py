@@ -14,6 +14,7 @@ from vivit_core.analysis.compare import plots as compare_plots
 from vivit_core.analysis.evaluate.responses import clip_of
 from vivit_core.analysis.evaluate.section import between
 from vivit_core.analysis.explore import columns_of
+from vivit_core.analysis.tables import IDS, read_arrays
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
 from vivit_core.report.explore import Explorer, Panel, Scores, Series
@@ -70,7 +71,7 @@ def unit_explorer(folder: Path, models: Sequence[str]) -> Explorer | None:
     """The units of a comparison, from ``compare.csv`` and ``responses.npz`` in its folder; None where it lists none."""
     if not (folder / "compare.csv").is_file():
         return None
-    table = read_table(folder / "compare.csv", text=("recording", "unit"))
+    table = read_table(folder / "compare.csv", text=IDS)
     bits, *others = all_metrics()
     first, *rest = models
     titles = {f"{name}_{metric.name}": f"{name}: {metric.title}" for name in models for metric in (bits, *others)}
@@ -92,8 +93,7 @@ def unit_explorer(folder: Path, models: Sequence[str]) -> Explorer | None:
     panels: list[Panel] = [Scores("Scores", [(title, [o for o in of if o[2] in known]) for title, of in rows])]
     groups = table["recording"].tolist()
     if (folder / "responses.npz").is_file():
-        with np.load(folder / "responses.npz", allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(folder / "responses.npz")
         clips = {}
         for rid in dict.fromkeys(groups):
             rates_MTU = arrays[f"{key_name(rid)}/predicted"]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.evaluate import plots as evaluate_plots
-from vivit_core.analysis.evaluate.numbers import columns_of_rows, controls_of, repeated_rows, runs
+from vivit_core.analysis.evaluate.numbers import controls_of, repeated_rows, runs
 from vivit_core.analysis.evaluate.responses import CLIP_S, over_repeats
 from vivit_core.analysis.predict import Predictions, scorer_of
+from vivit_core.analysis.tables import columns_of_rows
 from vivit_core.analysis.truth import HALF_KNOWN, NEAR_PX
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.calibration import probability_integral

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from vivit_core.analysis.attention.lesions import UNMIXED
-from vivit_core.analysis.evaluate.numbers import LESIONED, WORDS, controls_of
+from vivit_core.analysis.evaluate.numbers import LESIONED, controls_of
 from vivit_core.analysis.evaluate.responses import clip_of
 from vivit_core.analysis.explore import UNITS, columns_of
+from vivit_core.analysis.tables import WORDS, read_arrays
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
 from vivit_core.report.explore import Explorer, Panel, Place, Scores, Series
@@ -64,8 +65,7 @@ def unit_explorer(folder: Path) -> Explorer | None:
     panels: list[Panel] = [scores_of(known)]
     responses = folder / "responses.npz"
     if responses.is_file():
-        with np.load(responses, allow_pickle=False) as file:
-            panels += panels_of({name: file[name] for name in file.files}, list(dict.fromkeys(groups)))
+        panels += panels_of(read_arrays(responses), list(dict.fromkeys(groups)))
     against = f"ln_{bits.name}" if f"ln_{bits.name}" in known else "mean_rate_hz"
     axes = (against, bits.name)
     return Explorer(UNITS, "Units", "recording", "unit", groups, names, columns, axes, bits.name, panels)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vivit_core.analysis.attention.lesions import UNMIXED
 from vivit_core.analysis.predict import Predictions, Split, scorer_of
-from vivit_core.analysis.tables import write_summary
+from vivit_core.analysis.tables import columns_of_rows, write_summary
 from vivit_core.analysis.truth import HALF_KNOWN, NEAR_PX, centers_px
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
@@ -24,7 +24,6 @@ from vivit_core.metrics.repeats import RELIABLE, Repeats, RepeatScores, repeat_s
 from vivit_core.metrics.unit_scores import UnitScores, all_metrics
 from vivit_core.models.predictor import Predictor
 
-WORDS = ("recording", "unit", "context")  # the columns of units.csv that hold no number
 LESIONED = "attention_"  # how the columns of units.csv begin that score a twin without what its attention finds
 OBSERVED = "observed_"  # how those begin that score a twin which is told past counts
 LOCAL = "local"  # the kind of the simulated units without context
@@ -247,11 +246,6 @@ def means(name: str, values: np.ndarray) -> dict[str, float]:
 def keys_of(metric: str) -> list[str]:
     """A metric's numbers in a summary: its mean and LN's, its median and LN's."""
     return [f"{whose}{metric}_{of}" for of in ("mean", "median") for whose in ("", "ln_")]
-
-
-def columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Each number of all units, (U,) float64."""
-    return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0] if name not in WORDS}
 
 
 def controls_of(columns: Iterable[str]) -> list[str]:

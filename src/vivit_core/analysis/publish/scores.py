@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.bootstrap import interval
+from vivit_core.analysis.tables import IDS
 from vivit_core.metrics.averages import mean_known
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.published import weights_of
@@ -83,7 +84,7 @@ def scores_in(folder: Path, model: Predictor, how: str) -> Scores:
             f"{str(summary.get('checkpoint'))[:300]}{' average=true' if summary.get('average') else ''}); run "
             f"task=evaluate {how}, and give its run folder by evaluation=FOLDER"
         )
-    table = read_table(folder / "units.csv", text=["recording", "unit"])
+    table = read_table(folder / "units.csv", text=IDS)
     rng = np.random.default_rng(0)
     return Scores(
         summary,

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.explore import IDS, UNITS, columns_of
+from vivit_core.analysis.explore import UNITS, columns_of
+from vivit_core.analysis.tables import IDS
 from vivit_core.names import key_name
 from vivit_core.report.explore import Explorer, Images
 from vivit_core.system.tables import read_table

@@ -10,7 +10,6 @@ Shape letters: B clips, T bins, L lags (oldest first), H W pixels, P = H · W, U
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +21,11 @@ from einops import rearrange
 from vivit_core.analysis.receptive_fields import plots as pictures
 from vivit_core.analysis.receptive_fields.fields import Fields, gradient_fields, is_white, measured_fields, noise_fields
 from vivit_core.analysis.screen import natural_clips, screens_of
-from vivit_core.analysis.tables import by_group, write_summary
-from vivit_core.analysis.truth import NEAR_PX, ORIENTED_DEG, truth_of
+from vivit_core.analysis.tables import write_summary
+from vivit_core.analysis.truth import NEAR_PX, ORIENTED_DEG, by_group_and_recording, truth_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
+from vivit_core.metrics.averages import median_finite, share_within
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import key_name
 from vivit_core.rf import maps as rf_maps
@@ -136,11 +136,7 @@ def receptive_fields(
                 ),
             )
             del found, arrays  # maps are large: one recording's at a time are kept
-    summary = by_group(rows, summary_of)
-    summary["recordings"] = {
-        spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
-        for spec in datamodule.specs
-    }
+    summary = by_group_and_recording(rows, [spec.recording_id for spec in datamodule.specs], summary_of)
     write_table(out / "receptive_fields.csv", rows)
     summary = write_summary(out / "receptive_fields.json", summary | {"methods": DEFINITIONS})
     pictures.plot_errors(out / "pictures", rows)
@@ -247,28 +243,19 @@ def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
     ``<method>_without_field`` counts those whose map by a method shows no place, which are left out of its numbers.
     """
 
-    def median(name: str) -> float:
-        values = of[name][own]
-        values = values[np.isfinite(values)]
-        return float(np.median(values)) if len(values) else math.nan
-
-    def share(name: str, most: float) -> float:
-        values = of[name][own]
-        values = values[np.isfinite(values)]
-        return float((values <= most).mean()) if len(values) else math.nan
-
+    measured = [method for method in METHODS if np.isfinite(of[f"{method}_has_field"]).any()]
+    of = {name: values[own] for name, values in of.items()}
     found: dict[str, Any] = {"units": int(own.sum())}
     for method in ("readout", *METHODS):
-        found[f"{method}_center_error_px_median"] = median(f"{method}_center_error_px")
-        found[f"{method}_center_within_{NEAR_PX:g}px"] = share(f"{method}_center_error_px", NEAR_PX)
+        found[f"{method}_center_error_px_median"] = median_finite(of[f"{method}_center_error_px"])
+        found[f"{method}_center_within_{NEAR_PX:g}px"] = share_within(of[f"{method}_center_error_px"], NEAR_PX)
     for method in METHODS:
-        with_field = of[f"{method}_has_field"]
-        found[f"{method}_without_field"] = int((with_field[own] == 0).sum()) if np.isfinite(with_field).any() else None
-        found[f"{method}_orientation_error_deg_median"] = median(f"{method}_orientation_error_deg")
-        found[f"{method}_orientation_within_{ORIENTED_DEG:g}deg"] = share(
-            f"{method}_orientation_error_deg", ORIENTED_DEG
+        found[f"{method}_without_field"] = int((of[f"{method}_has_field"] == 0).sum()) if method in measured else None
+        found[f"{method}_orientation_error_deg_median"] = median_finite(of[f"{method}_orientation_error_deg"])
+        found[f"{method}_orientation_within_{ORIENTED_DEG:g}deg"] = share_within(
+            of[f"{method}_orientation_error_deg"], ORIENTED_DEG
         )
-        found[f"{method}_snr_median"] = median(f"{method}_snr")
-    found["sta_measured_cosine_median"] = median("sta_measured_cosine")
-    found["sta_measured_distance_px_median"] = median("sta_measured_distance_px")
+        found[f"{method}_snr_median"] = median_finite(of[f"{method}_snr"])
+    found["sta_measured_cosine_median"] = median_finite(of["sta_measured_cosine"])
+    found["sta_measured_distance_px_median"] = median_finite(of["sta_measured_distance_px"])
     return found

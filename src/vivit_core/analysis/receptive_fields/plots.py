@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from vivit_core.analysis.truth import NEAR_PX, ORIENTED_DEG
+from vivit_core.analysis.tables import columns_of_rows
+from vivit_core.analysis.truth import NEAR_PX, ORIENTED_DEG, kinds_of
 from vivit_core.names import file_name, short
 from vivit_core.plotting.style import save
 
@@ -174,14 +175,12 @@ def time_course(map_LHW: np.ndarray, peak_lag: int) -> np.ndarray:
 
 def plot_errors(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
     """How far places and orientations are from the truth, by method and kind of unit; nothing where it is unknown."""
-    of = {name: np.array([row[name] for row in rows], float) for name in rows[0] if name not in ("recording", "unit")}
+    of = columns_of_rows(rows)
     if not np.isfinite(of["truth_x_px"]).any():
         return []
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     places, orientations = figure.subplots(1, 2)
-    kinds = {"": of["truth_x_px"] < np.inf}
-    if np.isfinite(of["truth_complex"]).all():
-        kinds = {", simple": of["truth_complex"] == 0, ", complex": of["truth_complex"] == 1}
+    kinds = {f", {kind}": own for kind, own in kinds_of(of).items()} or {"": of["truth_x_px"] < np.inf}
     for method in ("readout", "gradient", "sta"):
         for (kind, own), style in zip(kinds.items(), ("-", "--"), strict=False):
             for axes, name in (

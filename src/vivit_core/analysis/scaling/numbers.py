@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Over = Literal["minutes", "recordings", "units", "parameters"]
 NOTHING = "from nothing"  # how the name of a curve begins whose cores were not trained before
-UNIT = ["recording", "unit"]  # the columns of units.csv that name one
 SCORED = ["bps", "bins", "spikes", "truth_bps"]  # those that are read of it
 
 

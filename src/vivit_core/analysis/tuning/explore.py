@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.explore import IDS, UNITS, by_recording, columns_of
+from vivit_core.analysis.explore import UNITS, by_recording, columns_of
+from vivit_core.analysis.tables import IDS
 from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED, TRULY
 from vivit_core.report.explore import Curves, Explorer, Panel
 from vivit_core.system.tables import read_table

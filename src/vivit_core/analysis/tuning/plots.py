@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from vivit_core.analysis.receptive_fields.plots import TALL
-from vivit_core.analysis.truth import ORIENTED_DEG
+from vivit_core.analysis.tables import columns_of_rows
+from vivit_core.analysis.truth import ORIENTED_DEG, kinds_of
 from vivit_core.names import file_name, key_name, short
 from vivit_core.plotting.film import write_film
 from vivit_core.plotting.style import MEASURED, TWIN, save
@@ -109,13 +110,11 @@ def kind_of(tuning: Tuning, found: Mapping[str, np.ndarray], unit: int) -> str:
 
 def plot_population(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Selectivity and kind of all units, and preferred values against the truth where it is known."""
-    of = {name: np.array([row[name] for row in rows], float) for name in rows[0] if name not in ("recording", "unit")}
+    of = columns_of_rows(rows)
     truth = np.isfinite(of["truth_orientation_deg"]).any()
     figure = Figure(figsize=(13 if truth else 7, 3.6), layout="constrained")
     panels = figure.subplots(1, 4 if truth else 2)
-    kinds = {"all": np.ones(len(rows), bool)}
-    if np.isfinite(of["truth_complex"]).all():
-        kinds = {"simple": of["truth_complex"] == 0, "complex": of["truth_complex"] == 1}
+    kinds = kinds_of(of) or {"all": np.ones(len(rows), bool)}
     colors = {"all": TWIN, "simple": "tab:green", "complex": "tab:purple"}
     for kind, own in kinds.items():
         for axes, name, most in ((panels[0], "osi", 1), (panels[1], "modulation_ratio", 3)):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.screen import natural_clips, screens_of
-from vivit_core.analysis.tables import by_group, write_arrays, write_summary
-from vivit_core.analysis.truth import ORIENTED_DEG, centers_px, truth_of
+from vivit_core.analysis.tables import write_arrays, write_summary
+from vivit_core.analysis.truth import ORIENTED_DEG, by_group_and_recording, centers_px, truth_of
 from vivit_core.analysis.tuning import plots as pictures
 from vivit_core.analysis.tuning.draws import drawn, with_intervals
 from vivit_core.analysis.tuning.laboratory import (
@@ -36,6 +36,7 @@ from vivit_core.analysis.tuning.most_exciting import Ascent, Kind, More, best_na
 from vivit_core.analysis.tuning.numbers import FAR, against_truth
 from vivit_core.analysis.tuning.protocols.base import Bench, Protocol
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.metrics.averages import mean_known, median_finite, share_within
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import file_name, key_name
 from vivit_core.stimuli.gratings import Gratings
@@ -213,11 +214,7 @@ def tune(
         )
         for curve, (of, _) in own[0].twin.curves.items():
             arrays[f"{name}_{curve}_x"] = np.asarray(of.x, np.float64)
-    summary = by_group(rows, summary_of)
-    summary["recordings"] = {
-        spec.recording_id: by_group([row for row in rows if row["recording"] == spec.recording_id], summary_of)
-        for spec in specs
-    }
+    summary = by_group_and_recording(rows, [spec.recording_id for spec in specs], summary_of)
     summary["most_exciting"] = excited
     summary["more_exciting"] = more
     summary["draws"] = gratings.draws
@@ -231,25 +228,15 @@ def tune(
 
 def summary_of(of: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, Any]:
     """The numbers of some units; each is over those for which there is a value, so over none that is ``undriven``."""
-
-    def known(name: str) -> np.ndarray:
-        values = of[name][own]
-        return values[np.isfinite(values)]
-
-    def median(values: np.ndarray) -> float:
-        return float(np.median(values)) if len(values) else math.nan
-
-    def share(values: np.ndarray) -> float:
-        return float(values.mean()) if len(values) else math.nan
-
+    of = {name: values[own] for name, values in of.items()}
     names = ["osi", "dsi", "circular_variance", "orientation_bandwidth_deg", "modulation_ratio", "spatial_frequency"]
     names += ["temporal_frequency_hz", "contrast_c50", "suppression_index", "orientation_error_deg"]
-    found: dict[str, Any] = {"units": int(own.sum()), "undriven": int((of["driven"][own] == 0).sum())}
-    found |= {f"{name}_median": median(known(name)) if name in of else math.nan for name in names}
-    found["modulated_share"] = share(known("modulated"))
-    found[f"orientation_within_{ORIENTED_DEG:g}deg"] = share(known("orientation_error_deg") <= ORIENTED_DEG)
+    found: dict[str, Any] = {"units": int(own.sum()), "undriven": int((of["driven"] == 0).sum())}
+    found |= {f"{name}_median": median_finite(of[name]) if name in of else math.nan for name in names}
+    found["modulated_share"] = mean_known(of["modulated"])
+    found[f"orientation_within_{ORIENTED_DEG:g}deg"] = share_within(of["orientation_error_deg"], ORIENTED_DEG)
     for name in ("spatial_frequency", "temporal_frequency"):
-        found[f"{name}_error_octaves_median"] = median(np.abs(known(f"{name}_error_octaves")))
-    found["kind_right_share"] = share(known("kind_right"))
-    found["direction_within_45deg"] = share(known("direction_error_deg") <= 45.0)
+        found[f"{name}_error_octaves_median"] = median_finite(np.abs(of[f"{name}_error_octaves"]))
+    found["kind_right_share"] = mean_known(of["kind_right"])
+    found["direction_within_45deg"] = share_within(of["direction_error_deg"], 45.0)
     return found
