@@ -27,7 +27,7 @@ from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.compare.section import report_section as section_of_comparison
 from vivit_core.analysis.evaluate.draw import CLASSES, calibration_of
 from vivit_core.analysis.evaluate.evaluate import evaluate
-from vivit_core.analysis.evaluate.numbers import runs, summarize, without_scores
+from vivit_core.analysis.evaluate.numbers import summarize, without_scores
 from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.analysis.predict import Predictions, predict_split
@@ -883,7 +883,3 @@ def test_normalized_correlations_are_averaged_over_reliable_units_alone() -> Non
     assert (found["units_reliable"], found["normalized_corr_mean"]) == (2, pytest.approx(0.6))
     assert (found["corr_to_average_mean"], found["corr_to_average_median"]) == pytest.approx((0.3, 0.25))
     assert (found["units_half_known"], found["units_half_known_near"]) == (2, 0.5)
-
-
-def test_runs_of_bins() -> None:
-    assert runs(np.array([3, 4, 5, 9, 11, 12])) == [(3, 6), (9, 10), (11, 13)]

@@ -13,9 +13,9 @@ import pytest
 import torch
 from tiny_models import spec, twin, vivit
 
-from vivit_core.analysis.evaluate.numbers import runs
 from vivit_core.analysis.evaluate.pairs import in_windows, noise_correlations
 from vivit_core.analysis.predict import Predictions
+from vivit_core.data.recording.reader import runs
 
 UNITS, HOLD, BINS, RUNS = 12, 10, 300, 20
 STARTS = np.arange(RUNS) * (BINS + 7)

@@ -111,7 +111,7 @@ def tested(datamodule: RecordingsDataModule, name: str | None) -> tuple[Recordin
     ValueError
         Where there is no such recording, or it has no test trial.
     """
-    known = {recording.recording_id: recording for recording in datamodule.recordings}
+    known = datamodule.by_id
     name = name or next(iter(known))
     if name not in known:
         others = " or ".join(setting("recording", other) for other in sorted(known))

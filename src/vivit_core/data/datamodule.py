@@ -30,8 +30,7 @@ from vivit_core.parts.schema import Count, Positive
 from vivit_core.specs import RecordingSpec
 
 log = logging.getLogger(__name__)
-PASS = 4  # training clips in a pass over an evaluated trial, where nothing is said; without a gradient it takes less
-# memory than training on one of them
+PASS = 4  # training clips in a pass over an evaluated trial; without a gradient it takes less memory than one of them
 _MOST_WORKERS = 128  # processes of a loader; what a slip of the finger asks for would take the machine down
 
 
@@ -121,23 +120,21 @@ class RecordingsDataModule:
         most_units: Count | None,
     ) -> None:
         evaluation_length = PASS * clip_length if evaluation_length is None else evaluation_length
-        for length, left_out, names in (
+        for length, left_out, (whole, part) in (
             (clip_length, burn_in, ("clip_length", "burn_in")),
             (evaluation_length, evaluation_burn_in, ("evaluation_length", "evaluation_burn_in")),
         ):
             if not 0 <= left_out < length:
                 raise ValueError(
-                    f"data.{names[1]} is {left_out} and data.{names[0]} {length}; {names[1]} must "
-                    f"be in 0 … {length - 1}"
+                    f"data.{part} is {left_out} and data.{whole} {length}; {part} must be in 0 … {length - 1}"
                 )
         if behavior is not None and len(set(behavior)) != len(behavior):
             raise ValueError(f"data.behavior names one twice: {behavior}")
-        if most_trials is not None and most_trials < 1:
-            raise ValueError(f"data.most_trials is {most_trials}; give 1 or more, or null for all")
+        for name, most in (("most_trials", most_trials), ("most_units", most_units)):
+            if most is not None and most < 1:
+                raise ValueError(f"data.{name} is {most}; give 1 or more, or null for all")
         if train_minutes is not None and not train_minutes > 0:
             raise ValueError(f"data.train_minutes is {train_minutes}; give minutes above 0, or null for all")
-        if most_units is not None and most_units < 1:
-            raise ValueError(f"data.most_units is {most_units}; give 1 or more, or null for all")
         if worker_timeout_s < 0:
             raise ValueError(f"data.worker_timeout_s is {worker_timeout_s}; give seconds, or 0 to wait for ever")
         if verify not in typing.get_args(Verify):
@@ -289,13 +286,18 @@ class RecordingsDataModule:
         return used_trials(clock, self._most_trials, self._some), self._some.units_of(unit_ids)
 
     @property
+    def by_id(self) -> dict[str, ResampledRecording]:
+        """The recordings by their ids."""
+        return {view.recording_id: view for view in self.recordings}
+
+    @property
     def _first(self) -> dict[str, int]:
         """The first bins of a trial of each split that do not count."""
         return {"train": self.burn_in, "val": self.evaluation_burn_in, "test": self.evaluation_burn_in}
 
     def check_start(self) -> dict[str, list[str]]:
         """:func:`checks.check_start` of these recordings."""
-        return check_start({view.recording_id: view for view in self.recordings}, self._first, self.clip_length)
+        return check_start(self.by_id, self._first, self.clip_length)
 
     def check_trials(self, known: Mapping[str, tuple[str, Trials]]) -> None:
         """:func:`checks.check_trials` of recordings that are not yet read."""
@@ -303,11 +305,11 @@ class RecordingsDataModule:
 
     def check_responses(self, likelihood: str, made_for: Sequence[str]) -> list[str]:
         """:func:`checks.check_responses` of these recordings."""
-        return check_responses({view.recording_id: view for view in self.recordings}, likelihood, made_for)
+        return check_responses(self.by_id, likelihood, made_for)
 
     def unscored(self, split: str) -> list[str]:
         """:func:`checks.unscored` of these recordings."""
-        return unscored({view.recording_id: view for view in self.recordings}, split, self.evaluation_burn_in)
+        return unscored(self.by_id, split, self.evaluation_burn_in)
 
     def scorable(self, split: str) -> bool:
         """Whether anything of a split can be scored."""
@@ -381,7 +383,6 @@ class RecordingsDataModule:
         share : number of this process and of the processes that share the split. All get equally many batches of
             equally many rows; a row that fills a place scores nothing.
         """
-        rank, world = share
         batches = EvaluationBatches(
             self.recordings,
             self.specs,
@@ -389,8 +390,7 @@ class RecordingsDataModule:
             self.evaluation_length,
             self.evaluation_burn_in,
             self.batch_size * self.clip_length,
-            rank,
-            world,
+            *share,
         )
         if not len(batches):
             raise ValueError(

@@ -16,7 +16,7 @@ import pytest
 from vivit_core.data.recording import resumable
 from vivit_core.data.recording.checksum import write_checksum
 from vivit_core.data.recording.format import Trials
-from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.reader import Recording, runs
 from vivit_core.data.recording.validate import check_recording, validate_recording
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.resample import ResampledRecording
@@ -67,6 +67,7 @@ def test_what_is_written_is_read(make: Callable[..., Path], arrays: Callable[...
         "behavior": "float32",
     }
     np.testing.assert_allclose(recording.truth("rate", 15, 47), rate[15:47], rtol=1e-6)
+    np.testing.assert_allclose(recording.truth_at(np.r_[3:9, 15:47]), rate[np.r_[3:9, 15:47]], rtol=1e-6)
     assert recording.truth("kind").tolist() == ["simple", "complex", "simple"]
     with pytest.raises(ValueError, match="no truth/center"):
         recording.truth("center")
@@ -475,3 +476,7 @@ def test_a_count_that_nobody_made_may_be_nan_where_it_is_not_valid(
     counts[9, 1] = np.nan
     with pytest.raises(RecordingError, match=r"responses/counts: row 9, index \[1\] is nan. Store finite numbers"):
         make(counts=counts, valid=valid)
+
+
+def test_runs_of_bins() -> None:
+    assert runs(np.array([3, 4, 5, 9, 11, 12])) == [(3, 6), (9, 10), (11, 13)]

@@ -17,7 +17,6 @@ import numpy as np
 
 from vivit_core.analysis.bootstrap import Sums, piece_sums, pieces, shown_in
 from vivit_core.analysis.compare.foreign import Foreign
-from vivit_core.analysis.evaluate.numbers import runs
 from vivit_core.analysis.evaluate.responses import rates_of
 from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, scorer_of
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -120,7 +119,7 @@ def refuse_other_views(contenders: Sequence[Contender], shared: Collection[str],
         Says which setting differs.
     """
     first, *others = contenders
-    views = {c.name: {view.info.recording_id: view for view in c.datamodule.recordings} for c in contenders}
+    views = {c.name: c.datamodule.by_id for c in contenders}
     for rid, other in ((rid, other) for rid in shared for other in others):
         one, two = views[first.name][rid], views[other.name][rid]
         rates_hz = one.info.frame_rate_hz, two.info.frame_rate_hz
@@ -153,8 +152,7 @@ def sums_of(
     ``judge`` is the model whose likelihood scores: the same for all contenders, because bits per spike under two
     likelihoods have two zeros.
     """
-    data = contender.datamodule
-    by_id = {spec.recording_id: recording for recording, spec in zip(data.recordings, data.specs, strict=True)}
+    by_id = contender.datamodule.by_id
     sums, rates = {}, {}
     for rid, own in contender.predictions(split, device, progress):
         refuse_broken(own, rid, f"{contender.name} ({contender.checkpoint})")
@@ -164,9 +162,7 @@ def sums_of(
         columns = [info.unit_ids.index(unit) for unit in shared[rid]]
         scorer = scorer_of(judge, rid, shared[rid])
         measured = replace(own, counts_NU=own.counts_NU[:, columns], valid_NU=own.valid_NU[:, columns])
-        truth_NU = None
-        if info.has_truth:
-            truth_NU = np.concatenate([by_id[rid].truth("rate", a, b) for a, b in runs(own.bins_N)])[:, columns]
+        truth_NU = by_id[rid].truth_at(own.bins_N)[:, columns] if info.has_truth else None
         trials = info.trials.of(split)
         after = trials.start[np.searchsorted(trials.start, own.bins_N, side="right") - 1] + burn_in
         cuts = pieces(trials, burn_in, piece_s * info.frame_rate_hz)
@@ -177,7 +173,7 @@ def sums_of(
             int((own.bins_N >= after).sum()),
             scorer,
             piece_sums(scorer, measured, own.predicted_NU[:, columns], cuts),
-            None if truth_NU is None else piece_sums(scorer, measured, truth_NU.astype(np.float32), cuts),
+            None if truth_NU is None else piece_sums(scorer, measured, truth_NU, cuts),
             shown_in(by_id[rid], cuts),
         )
         use_N = own.bins_N >= after

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.bootstrap import Sums, interval, piece_sums, pieces, resampled, shown_in
-from vivit_core.analysis.evaluate.numbers import LOCAL, runs
+from vivit_core.analysis.evaluate.numbers import LOCAL
 from vivit_core.analysis.predict import Predictions, scorer_of
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known
@@ -36,7 +36,7 @@ def context_sums(
         return None
     known = {"twin": found.predicted_NU}
     for name, truth in (("truth", "rate"), ("local", "rate_local")):
-        known[name] = np.concatenate([recording.truth(truth, a, b) for a, b in runs(found.bins_N)]).astype(np.float32)
+        known[name] = recording.truth_at(found.bins_N, truth)
     return sums_of(known, twin, recording, found, split, burn_in)
 
 

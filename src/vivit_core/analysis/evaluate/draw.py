@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.evaluate import plots as evaluate_plots
-from vivit_core.analysis.evaluate.numbers import controls_of, repeated_rows, runs
+from vivit_core.analysis.evaluate.numbers import controls_of, repeated_rows
 from vivit_core.analysis.evaluate.responses import CLIP_S, over_repeats
 from vivit_core.analysis.predict import Predictions, scorer_of
 from vivit_core.analysis.tables import columns_of_rows
 from vivit_core.analysis.truth import HALF_KNOWN, NEAR_PX
-from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.reader import Recording, runs
 from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.repeats import RELIABLE
 from vivit_core.metrics.unit_scores import all_metrics

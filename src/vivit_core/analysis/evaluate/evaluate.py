@@ -154,9 +154,7 @@ def evaluate(
     attention: dict[str, dict[str, Sums]] = {}
     responses: dict[str, np.ndarray] = {}
     recordings: dict[str, Any] = {}
-    by_id = {
-        spec.recording_id: recording for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True)
-    }
+    by_id = datamodule.by_id
     bins = 0
     found = predict_split(
         twin,

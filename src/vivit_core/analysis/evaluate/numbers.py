@@ -74,8 +74,7 @@ def score_recording(
     def truth_bps_of(name: str) -> np.ndarray:
         if name not in recording.truths:
             return unknown
-        rate_NU = np.concatenate([recording.truth(name, a, b) for a, b in runs(found.bins_N)])
-        return scores(rate_NU.astype(np.float32)).by_name["bps"]
+        return scores(recording.truth_at(found.bins_N, name)).by_name["bps"]
 
     own, baseline = scores(found.predicted_NU), scores(found.ln_NU)
     bps, ln_bps = own.by_name["bps"], baseline.by_name["bps"]
@@ -135,15 +134,6 @@ def score_recording(
         | {name: column[i].item() for name, column in columns.items()}
         for i, unit in enumerate(recording.info.unit_ids)
     ]
-
-
-def runs(bins_N: np.ndarray, starts: np.ndarray | None = None) -> list[tuple[int, int]]:
-    """Half open ranges of consecutive bins; those at which trials start, where they are given, begin another one."""
-    begins = np.diff(bins_N) > 1
-    if starts is not None:
-        begins |= np.isin(bins_N[1:], starts)
-    breaks = np.flatnonzero(begins) + 1
-    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(bins_N, breaks)]
 
 
 def repeated_rows(recording: Recording, bins_N: np.ndarray, split: str) -> dict[str, list[slice]]:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vivit_core.analysis.evaluate.numbers import runs
 from vivit_core.analysis.predict import Predictions, columns_of
-from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.reader import Recording, runs
 from vivit_core.models.latents.base import Latent
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.evaluate.numbers import repeated_rows, runs, side_by_side
+from vivit_core.analysis.evaluate.numbers import repeated_rows, side_by_side
 from vivit_core.analysis.predict import Predictions, columns_of
 from vivit_core.analysis.truth import centers_px
-from vivit_core.data.recording.reader import Recording
+from vivit_core.data.recording.reader import Recording, runs
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import key_name
 from vivit_core.plotting.rates import SMOOTHING_S, smoothed_average

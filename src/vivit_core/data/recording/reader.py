@@ -278,6 +278,10 @@ class Recording:
         values = self._table(f"truth/{name}")
         return values if CONTEXT_AXES.get(name, "U")[0] != "U" else self._units(values, 0)
 
+    def truth_at(self, bins_N: np.ndarray, name: str = "rate") -> np.ndarray:
+        """A truth that has bins, at some of them: (N, U) of a rate, (N, 2) of ``shift_px``."""
+        return np.concatenate([self.truth(name, start, stop) for start, stop in runs(bins_N)])
+
     def context_weights(self) -> ContextWeights | None:
         """Where the units' contexts lie at some moments; None where nobody knows it."""
         if "context_weights" not in self.truths:
@@ -295,6 +299,15 @@ class Recording:
         with _reading:
             values = self._opened()[name][()]
         return as_strings(values) if values.dtype.kind in "OS" else values
+
+
+def runs(bins_N: np.ndarray, starts: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """Half open ranges of consecutive bins; those at which trials start, where they are given, begin another one."""
+    begins = np.diff(bins_N) > 1
+    if starts is not None:
+        begins |= np.isin(bins_N[1:], starts)
+    breaks = np.flatnonzero(begins) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(bins_N, breaks)]
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:
