@@ -63,6 +63,11 @@ def films(number: int, name: str = "film") -> list[bytes]:
     return [f"{name} {i}".encode() for i in range(number)]
 
 
+def sums_of(sums_KSU: np.ndarray, scorer: Scorer = SCORER, shown_K: list[bytes] | None = None) -> Sums:
+    shown_K = films(len(sums_KSU)) if shown_K is None else shown_K
+    return Sums(scorer=scorer, sums_KSU=sums_KSU, shown_K=shown_K, trials=0, stimuli=0, bins=0)
+
+
 def contender(name: str, path: Path, burn_in: int = BURN_IN, gains: list[float] | None = None) -> Contender:
     data = module_of(path, clip_length=burn_in + 6, burn_in=burn_in)
     model: Any = PixelTwin(data.specs[0], gains or GAINS[name])
@@ -121,7 +126,7 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
 
     def sums(predicted: np.ndarray) -> Sums:
         own = [SCORER.sums(*map(torch.as_tensor, (predicted[k], counts[k], mask[k]))).numpy() for k in range(5)]
-        return Sums(("x", "y", "z"), 5, 5, 150, SCORER, np.stack(own), None, films(5))
+        return sums_of(np.stack(own))
 
     models = {"a": {"r": sums(rate)}, "b": {"r": sums(rate[::-1].copy())}}
     drawn = resampled(models, resamples=30, seed=7, progress=False)
@@ -137,7 +142,7 @@ def test_a_resampling_is_the_score_of_the_trials_drawn() -> None:
 
 def test_pieces_do_not_change_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = np.random.default_rng(0).uniform(1, 2, (6, SCORER.n_sums, 4))
-    found = {"a": {"r": Sums(("x",) * 4, 6, 6, 6, SCORER, sums, None, films(6))}}
+    found = {"a": {"r": sums_of(sums)}}
     whole = resampled(found, resamples=25, seed=1, progress=False)["a"]
     monkeypatch.setattr(bootstrap, "AT_ONCE", SCORER.n_sums * 4 * 3)
     assert np.array_equal(whole, resampled(found, resamples=25, seed=1, progress=False)["a"], equal_nan=True)
@@ -185,7 +190,7 @@ def test_the_interval_covers_the_truth() -> None:
             # Trials in the place of units: the sums of each.
             values = (torch.as_tensor(np.repeat(predicted[:, None], len(counts_KT), 1)), torch.as_tensor(counts_KT.T))
             sums_SK = SCORER.sums(*values, torch.ones(values[0].shape, dtype=torch.bool)).numpy()
-            found[name] = {"r": Sums(("x",), 30, 30, 20, SCORER, sums_SK.T[..., None], None, films(30))}
+            found[name] = {"r": sums_of(sums_SK.T[..., None])}
         return found
 
     everything = np.ones(endless.shape, bool).reshape(-1, 1)
@@ -238,7 +243,7 @@ def test_equal_models_are_seldom_surely_better() -> None:
         if not together:
             every = ((p, n) for ps, ns in zip(predicted, counts, strict=True) for p, n in zip(ps, ns, strict=True))
             own = [SCORER.sums(p, n, everything[0]).numpy() for p, n in every]
-        return Sums(("x",) * units, 0, 0, 0, SCORER, np.stack(own), None, films(len(own)))
+        return sums_of(np.stack(own))
 
     def surely(together: bool) -> float:
         found = {name: {"r": sums(error, together)} for name, error in zip("ab", errors, strict=True)}
@@ -264,7 +269,7 @@ def as_good(
         p = rate * error
         parts = (np.ones_like(p), counts, counts**2, p, counts * np.log(p))
         sums = np.stack([x.sum(1) for x in parts], 1)
-        found[name] = {"r": Sums(("x",) * units, len(shown), len(shown), 20, BITS, sums, None, shown)}
+        found[name] = {"r": sums_of(sums, BITS, shown)}
     return found
 
 
@@ -362,7 +367,7 @@ def test_a_unit_with_events_in_few_pieces_has_no_interval() -> None:
     counts = np.where(rng.random(residue.shape) < chance, rng.gamma(2, 1, residue.shape), residue)
     predicted, everything = torch.full((60, 4), 0.15), torch.ones((60, 4), dtype=torch.bool)
     own = np.stack([scorer.sums(predicted, torch.as_tensor(n), everything).numpy() for n in counts])
-    sums = Sums(("x",) * 4, 30, 30, 60, scorer, own, None, films(30))
+    sums = sums_of(own, scorer)
     assert enough_pieces(sums).tolist() == [False, True, True, True]
     drawn_RU = resampled({"a": {"r": sums}}, 200, 0, progress=False)["a"][:, 0]
     assert np.isnan(drawn_RU[:, 0]).any() and not np.isinf(drawn_RU).any()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,18 +33,17 @@ AT_ONCE = 2**24  # numbers of the weighted sums that are in memory at once
 FEWEST = 10  # pieces of a recording; with fewer, intervals are much too narrow
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sums:
     """What one model's predictions of one recording add up to, piece by piece."""
 
-    unit_ids: tuple[str, ...]
+    scorer: Scorer
+    sums_KSU: np.ndarray
+    truth_KSU: np.ndarray | None = None
+    shown_K: Sequence[bytes]  # what each piece showed, as a digest: see ``shown_in``
     trials: int
     stimuli: int
     bins: int
-    scorer: Scorer
-    sums_KSU: np.ndarray
-    truth_KSU: np.ndarray | None
-    shown_K: Sequence[bytes]  # what each piece showed, as a digest: see ``shown_in``
 
 
 def pieces(trials: Trials, burn_in: int, longest: float) -> list[list[tuple[int, int]]]:
@@ -89,6 +88,47 @@ def piece_sums(
     return sums
 
 
+def sums_over_pieces(
+    scorer: Scorer,
+    recording: Recording,
+    found: Predictions,
+    rates: Mapping[str, np.ndarray],
+    *,
+    split: str,
+    burn_in: int,
+    piece_s: float,
+    truth_NU: np.ndarray | None = None,
+) -> dict[str, Sums]:
+    """Sums of each of these rates (N, U), by name, and of the true ones, over pieces of stimuli.
+
+    Parameters
+    ----------
+    scorer : of the units.
+    recording, found : what was measured in the bins that count.
+    rates : in these bins, by name.
+    split : whose trials they are.
+    burn_in : a trial's first bins, which do not count.
+    piece_s : s; pieces are at most as long.
+    truth_NU : the true rates, where they are known.
+    """
+    trials = recording.info.trials.of(split)
+    cuts = pieces(trials, burn_in, piece_s * recording.info.frame_rate_hz)
+    shown_K = shown_in(recording, cuts)
+    truth_KSU = None if truth_NU is None else piece_sums(scorer, found, truth_NU, cuts)
+    return {
+        name: Sums(
+            scorer=scorer,
+            sums_KSU=piece_sums(scorer, found, rate_NU, cuts),
+            truth_KSU=truth_KSU,
+            shown_K=shown_K,
+            trials=len(trials),
+            stimuli=len(trials.by_stimulus()),
+            bins=len(found.bins_N),
+        )
+        for name, rate_NU in rates.items()
+    }
+
+
 def draws(shown_K: Sequence[bytes], resamples: int, seed: int) -> np.ndarray:
     """How often each piece is drawn in each resampling, (R, K).
 
@@ -104,7 +144,9 @@ def draws(shown_K: Sequence[bytes], resamples: int, seed: int) -> np.ndarray:
     return drawn_RK
 
 
-def resampled(found: dict[str, dict[str, Sums]], resamples: int, seed: int, progress: bool) -> dict[str, np.ndarray]:
+def resampled(
+    found: Mapping[str, Mapping[str, Sums]], resamples: int, seed: int, progress: bool
+) -> dict[str, np.ndarray]:
     """Each metric in each resampling of the pieces, (R, M, U) for each model; ``draws`` are the same for all models."""
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in found}
     first_model = next(iter(found.values()))
@@ -113,13 +155,35 @@ def resampled(found: dict[str, dict[str, Sums]], resamples: int, seed: int, prog
         weights_RK = draws(first_model[rid].shown_K, resamples, seed)
         size = max(1, AT_ONCE // (n_sums * units))
         for name, own in found.items():
-            pieces = []
+            parts = []
             for first in range(0, resamples, size):
                 sums_SRU = einsum(weights_RK[first : first + size], own[rid].sums_KSU, "r k, k s u -> s r u")
                 scores = own[rid].scorer.scores(sums_SRU).by_name
-                pieces.append(np.stack(list(scores.values()), axis=1).astype(np.float32))
-            drawn[name].append(np.concatenate(pieces))
-    return {name: np.concatenate(pieces, axis=2) for name, pieces in drawn.items()}
+                parts.append(np.stack(list(scores.values()), axis=1).astype(np.float32))
+            drawn[name].append(np.concatenate(parts))
+    return {name: np.concatenate(parts, axis=2) for name, parts in drawn.items()}
+
+
+def bps_drawn(
+    sums: Mapping[str, Mapping[str, Sums]], resamples: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """Bits per spike in each resampling (R, U), by name: of all recordings' units, and by recording.
+
+    Parameters
+    ----------
+    sums : recording -> name -> its sums; the same names in each.
+    resamples, seed : of :func:`resampled`.
+    """
+    names = next(iter(sums.values()), {})
+    if not names:
+        return {}, {rid: {} for rid in sums}
+    found = {name: {rid: own[name] for rid, own in sums.items()} for name in names}
+    drawn = {name: values[:, 0] for name, values in resampled(found, resamples, seed, progress=False).items()}
+    first, by_recording = 0, {}
+    for rid, own in sums.items():
+        units = slice(first, first := first + next(iter(own.values())).sums_KSU.shape[-1])
+        by_recording[rid] = {name: bps_RU[:, units] for name, bps_RU in drawn.items()}
+    return drawn, by_recording
 
 
 def means(values_RU: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.bootstrap import Sums, piece_sums, pieces, shown_in
+from vivit_core.analysis.bootstrap import Sums, sums_over_pieces
 from vivit_core.analysis.compare.foreign import Foreign
 from vivit_core.analysis.evaluate.responses import rates_of
 from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, scorer_of
@@ -160,27 +160,22 @@ def sums_of(
             continue
         info = by_id[rid].info
         columns = [info.unit_ids.index(unit) for unit in shared[rid]]
-        scorer = scorer_of(judge, rid, shared[rid])
-        measured = replace(own, counts_NU=own.counts_NU[:, columns], valid_NU=own.valid_NU[:, columns])
-        truth_NU = by_id[rid].truth_at(own.bins_N)[:, columns] if info.has_truth else None
         trials = info.trials.of(split)
-        after = trials.start[np.searchsorted(trials.start, own.bins_N, side="right") - 1] + burn_in
-        cuts = pieces(trials, burn_in, piece_s * info.frame_rate_hz)
-        sums[rid] = Sums(
-            tuple(shared[rid]),
-            len(trials.start),
-            len(trials.by_stimulus()),
-            int((own.bins_N >= after).sum()),
-            scorer,
-            piece_sums(scorer, measured, own.predicted_NU[:, columns], cuts),
-            None if truth_NU is None else piece_sums(scorer, measured, truth_NU, cuts),
-            shown_in(by_id[rid], cuts),
-        )
-        use_N = own.bins_N >= after
+        use_N = own.bins_N >= trials.start[np.searchsorted(trials.start, own.bins_N, side="right") - 1] + burn_in
+        kept = {name: getattr(own, name)[use_N][:, columns] for name in ("counts_NU", "valid_NU", "predicted_NU")}
+        scored = replace(own, bins_N=own.bins_N[use_N], **kept)
+        sums[rid] = sums_over_pieces(
+            scorer_of(judge, rid, shared[rid]),
+            by_id[rid],
+            scored,
+            {"": scored.predicted_NU},
+            split=split,
+            burn_in=burn_in,
+            piece_s=piece_s,
+            truth_NU=by_id[rid].truth_at(own.bins_N)[use_N][:, columns] if info.has_truth else None,
+        )[""]
         if use_N.any():
-            scored = {name: getattr(measured, name)[use_N] for name in ("bins_N", "counts_NU", "valid_NU")}
-            seen = replace(measured, **scored, predicted_NU=own.predicted_NU[use_N][:, columns])
-            rates[rid], _ = rates_of(by_id[rid], seen, split)
+            rates[rid], _ = rates_of(by_id[rid], scored, split)
     return sums, rates
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.attention.lesions import UNMIXED
-from vivit_core.analysis.bootstrap import Sums, interval, means, resampled
+from vivit_core.analysis.bootstrap import Sums, bps_drawn, interval, means
 from vivit_core.analysis.evaluate.context import RESAMPLES, Rows, sums_of
 from vivit_core.analysis.evaluate.numbers import LESIONED
 from vivit_core.analysis.predict import Predictions
@@ -43,18 +43,9 @@ def summarize_attention(
     sums : recording -> ``attention_sums``.
     seed : of the resampling.
     """
-    names = list(next(iter(sums.values()), {}))
-    if not names:
-        return numbers([], {}), {rid: numbers([], {}) for rid in rows}
-    drawn = resampled(
-        {name: {rid: own[name] for rid, own in sums.items()} for name in names}, RESAMPLES, seed, progress=False
-    )
-    bps_RU = {name: values[:, 0] for name, values in drawn.items()}
-    of_each, first = {}, 0
-    for rid in sums:
-        units = slice(first, first := first + len(rows[rid]))
-        of_each[rid] = numbers(rows[rid], {name: values[:, units] for name, values in bps_RU.items()})
-    return numbers([row for rid in sums for row in rows[rid]], bps_RU), of_each
+    drawn, by_recording = bps_drawn(sums, RESAMPLES, seed)
+    of_each = {rid: numbers(rows[rid], own) for rid, own in by_recording.items()}
+    return numbers([row for rid in sums for row in rows[rid]], drawn), of_each
 
 
 def numbers(rows: Rows, drawn: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.bootstrap import Sums, interval, piece_sums, pieces, resampled, shown_in
+from vivit_core.analysis.bootstrap import Sums, bps_drawn, interval, sums_over_pieces
 from vivit_core.analysis.evaluate.numbers import LOCAL
 from vivit_core.analysis.predict import Predictions, scorer_of
 from vivit_core.data.recording.reader import Recording
@@ -46,15 +46,7 @@ def sums_of(
     """Sums of each of these rates (N, U), by name, over pieces of stimuli; the twin's likelihood scores."""
     info = recording.info
     scorer = scorer_of(twin, info.recording_id, info.unit_ids, [BitsPerSpike()])
-    trials = info.trials.of(split)
-    cuts = pieces(trials, burn_in, PIECE_S * info.frame_rate_hz)
-    stimuli, bins, shown_K = len(trials.by_stimulus()), len(found.bins_N), shown_in(recording, cuts)
-    return {
-        name: Sums(
-            info.unit_ids, len(trials), stimuli, bins, scorer, piece_sums(scorer, found, rate_NU, cuts), None, shown_K
-        )
-        for name, rate_NU in known.items()
-    }
+    return sums_over_pieces(scorer, recording, found, known, split=split, burn_in=burn_in, piece_s=PIECE_S)
 
 
 def summarize_context(
@@ -68,21 +60,9 @@ def summarize_context(
     sums : recording -> ``context_sums``, for those of which it is known.
     seed : of the resampling.
     """
-    names = ("twin", "truth", "local")
-    drawn = {}
-    if sums:
-        drawn = resampled(
-            {name: {rid: own[name] for rid, own in sums.items()} for name in names}, RESAMPLES, seed, progress=False
-        )
-    first, ranges = 0, {}
-    for rid in sums:
-        ranges[rid] = slice(first, first := first + len(rows[rid]))
-    of_each = {
-        rid: numbers(own, {name: bps[:, 0, ranges[rid]] for name, bps in drawn.items()} if rid in sums else None)
-        for rid, own in rows.items()
-    }
-    known = [row for rid in sums for row in rows[rid]]
-    return numbers(known, {name: bps[:, 0] for name, bps in drawn.items()} if sums else None), of_each
+    drawn, by_recording = bps_drawn(sums, RESAMPLES, seed)
+    of_each = {rid: numbers(own, by_recording.get(rid)) for rid, own in rows.items()}
+    return numbers([row for rid in sums for row in rows[rid]], drawn or None), of_each
 
 
 def numbers(rows: Rows, drawn: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
