@@ -33,7 +33,7 @@ from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.foreign import read_foreign
 from vivit_core.analysis.compare.numbers import Contender
-from vivit_core.analysis.compare.section import report_section, with_interval
+from vivit_core.analysis.compare.section import report_section
 from vivit_core.cli.tasks import compare as compare_task
 from vivit_core.cli.tasks.compare import names_of
 from vivit_core.data.recording.format import Trials
@@ -42,6 +42,7 @@ from vivit_core.metrics.bits_per_spike import BitsPerSpike
 from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.unit_scores import Scorer, all_metrics
 from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
+from vivit_core.report.section import with_interval
 
 SCORER = Scorer(POISSON)
 GAINS = {"a": [0.4, 0.5, 0.6, 0.7], "b": [0.3, 0.9, 0.5, 0.7]}

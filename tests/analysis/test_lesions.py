@@ -16,11 +16,12 @@ from torch import Tensor
 from vivit_core.analysis.attention.blocks import core_with_blocks, has_blocks
 from vivit_core.analysis.attention.lesions import HELD, LESIONS, UNMIXED, Lesioned, lesions
 from vivit_core.analysis.evaluate.evaluate import evaluate
-from vivit_core.analysis.evaluate.section import between, report_section
+from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.twin import Twin
+from vivit_core.report.section import between
 from vivit_core.specs import Clips
 
 BARE: dict[str, Any] = {"modulator": None, "registers": 0}

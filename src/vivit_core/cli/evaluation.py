@@ -11,13 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from vivit_core.analysis.evaluate.evaluate import evaluate
-from vivit_core.analysis.evaluate.section import between, report_section
+from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.cli.context import RunContext
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import command, hydra_value
+from vivit_core.report.section import between
 from vivit_core.report.training import still_improving, training_of
 from vivit_core.system.terminal import shown
 

@@ -84,3 +84,24 @@ def cell(value: str | float | int | None) -> str:
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def counted(n: int, word: str) -> str:
+    """How many there are, in words: 1 unit, 2 units."""
+    return f"{n:,} {word}" + ("" if n == 1 else "s")
+
+
+def between(bounds: Sequence[float | None], middle: str = " … ") -> str | None:
+    """An interval in words; None where there is none. A summary has None for an infinite bound too."""
+    low, high = bounds
+    if low is None and high is None:
+        return None
+    return f"{'−∞' if low is None else f'{low:.3f}'}{middle}{'∞' if high is None else f'{high:.3f}'}"
+
+
+def with_interval(value: float | None, bounds: Sequence[float | None]) -> str:
+    """A score and its interval in words."""
+    if value is None:
+        return "–"
+    interval = between(bounds, ", ")
+    return f"{value:.3f}" if interval is None else f"{value:.3f} [{interval}]"

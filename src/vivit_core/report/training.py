@@ -9,7 +9,7 @@ from typing import Any
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.load import predictor_in
 from vivit_core.names import command
-from vivit_core.report.section import Section, Table
+from vivit_core.report.section import Section, Table, counted
 from vivit_core.system.plain import read_plain
 from vivit_core.system.tables import read_table
 
@@ -133,10 +133,6 @@ def has_last_fit(run: Path) -> bool:
     ended = read_plain(run / "environment.json").get("ended") if (run / "environment.json").is_file() else None
     fitted, teacher = settings.get("callbacks", {}).get("readouts"), settings.get("teacher")
     return ended is None and fitted is not None and teacher is None
-
-
-def counted(n: int, word: str) -> str:
-    return f"{n:,} {word}" + ("" if n == 1 else "s")
 
 
 def shown(value: Any) -> str:

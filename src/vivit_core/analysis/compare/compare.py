@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis import bootstrap
-from vivit_core.analysis.bootstrap import (
-    INTERVAL,
-    difference,
-    enough_pieces,
-    interval,
-    means,
-    resampled,
-)
+from vivit_core.analysis.bootstrap import INTERVAL, difference, enough_pieces, interval, intervals, means, resampled
+from vivit_core.analysis.compare import plots as compare_plots
 from vivit_core.analysis.compare.cost import cost_of, device_name
 from vivit_core.analysis.compare.foreign import Foreign
 from vivit_core.analysis.compare.numbers import (
@@ -29,7 +23,7 @@ from vivit_core.analysis.compare.numbers import (
     sums_of,
     with_bins,
 )
-from vivit_core.analysis.compare.section import draw, responses_of_all, write_units
+from vivit_core.analysis.compare.tables import responses_of_all, write_units
 from vivit_core.analysis.evaluate.evaluate import methods
 from vivit_core.analysis.predict import Split
 from vivit_core.analysis.tables import write_arrays, write_summary
@@ -166,3 +160,22 @@ def compare(
     summary = write_summary(out / "compare.json", summary)
     draw(summary, point, drawn, enough_U, out / "pictures")
     return summary
+
+
+def draw(
+    summary: dict[str, Any],
+    point: dict[str, np.ndarray],
+    drawn: dict[str, np.ndarray],
+    enough_U: np.ndarray,
+    folder: Path,
+) -> None:
+    """The pictures: gains unit by unit, and scores beside costs."""
+    names = list(point)
+    gains = {name: intervals(drawn[name][:, 0] - drawn[names[0]][:, 0], enough_U) for name in names[1:]}
+    compare_plots.against_first(
+        folder / "compare_units.png",
+        first=(names[0], point[names[0]][0]),
+        others={name: point[name][0] for name in names[1:]},
+        sure={name: np.where(low > 0, 1, np.where(high < 0, -1, 0)) for name, (low, high) in gains.items()},
+    )
+    compare_plots.scores_and_costs(folder / "compare_costs.png", models=summary["models"])

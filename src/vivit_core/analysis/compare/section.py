@@ -1,129 +1,14 @@
-"""The comparison's tables, pictures and section of the report."""
+"""The comparison's section of the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vivit_core.analysis import bootstrap
-from vivit_core.analysis.bootstrap import intervals
-from vivit_core.analysis.compare import plots as compare_plots
-from vivit_core.analysis.evaluate.responses import clip_of
-from vivit_core.analysis.evaluate.section import between
-from vivit_core.analysis.explore import columns_of
-from vivit_core.analysis.tables import IDS, read_arrays
+from vivit_core.analysis.compare.explore import unit_explorer
 from vivit_core.metrics.unit_scores import all_metrics
-from vivit_core.names import key_name
-from vivit_core.report.explore import Explorer, Panel, Scores, Series
-from vivit_core.report.section import Section, Table, definitions
-from vivit_core.report.training import counted
-from vivit_core.system.tables import read_table, write_table
-
-
-def write_units(
-    path: Path,
-    shared: dict[str, list[str]],
-    point: dict[str, np.ndarray],
-    drawn: dict[str, np.ndarray],
-    truth_U: np.ndarray,
-    enough_U: np.ndarray,
-) -> None:
-    """A row a unit: each model's scores, and each one's gain over the first with its interval."""
-    names = list(point)
-    columns: dict[str, np.ndarray] = {"truth_bps": truth_U}
-    for name in names:
-        columns |= {f"{name}_{metric.name}": point[name][m] for m, metric in enumerate(all_metrics())}
-    for name in names[1:]:
-        low_U, high_U = intervals(drawn[name][:, 0] - drawn[names[0]][:, 0], enough_U)
-        gain_U = point[name][0] - point[names[0]][0]
-        columns |= {f"{name}_bps_gain": gain_U, f"{name}_bps_gain_low": low_U, f"{name}_bps_gain_high": high_U}
-    units = [(rid, unit) for rid, own in shared.items() for unit in own]
-    rows = [
-        {"recording": rid, "unit": unit} | {name: float(column[u]) for name, column in columns.items()}
-        for u, (rid, unit) in enumerate(units)
-    ]
-    write_table(path, rows)
-
-
-def responses_of_all(
-    shared: Mapping[str, Sequence[str]], rates: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> dict[str, np.ndarray]:
-    """What ``responses.npz`` holds of a comparison: of each recording what an evaluation's does, without frame and
-    windows, and with the ``predicted`` rates of all models (M, T, U), in their order.
-
-    Parameters
-    ----------
-    shared : the units of each recording.
-    rates : model -> recording -> name -> :func:`rates_of`.
-    """
-    kept: dict[str, np.ndarray] = {}
-    for rid, units in shared.items():
-        models = [own[rid] for own in rates.values()]
-        arrays = {**models[0], "unit_ids": np.array(units), "predicted": np.stack([own["predicted"] for own in models])}
-        kept |= {f"{key_name(rid)}/{name}": value for name, value in arrays.items()}
-    return kept
-
-
-def unit_explorer(folder: Path, models: Sequence[str]) -> Explorer | None:
-    """The units of a comparison, from ``compare.csv`` and ``responses.npz`` in its folder; None where it lists none."""
-    if not (folder / "compare.csv").is_file():
-        return None
-    table = read_table(folder / "compare.csv", text=IDS)
-    bits, *others = all_metrics()
-    first, *rest = models
-    titles = {f"{name}_{metric.name}": f"{name}: {metric.title}" for name in models for metric in (bits, *others)}
-    titles |= {"truth_bps": "oracle"} | {f"{name}_bps_gain": f"gain of {name}" for name in rest}
-    quantity = {f"{name}_{metric.name}": metric.title for name in models for metric in (bits, *others)}
-    quantity |= {"truth_bps": bits.title} | {f"{name}_bps_gain": f"gain in {bits.title}" for name in rest}
-    shown = [*(f"{name}_bps" for name in models), *(f"{name}_bps_gain" for name in rest)]
-    columns = columns_of(table, titles, shown, quantity)
-    known = [column.key for column in columns]
-    if f"{first}_bps" not in known or f"{rest[-1]}_bps_gain" not in known:
-        return None  # nothing was scored
-    beside = [
-        (metric.title, [(name, f"m{i}", f"{name}_{metric.name}") for i, name in enumerate(models)])
-        for metric in (bits, *others)
-    ]
-    beside[0][1].append(("oracle", "truth", "truth_bps"))
-    gains = [(name, f"m{i}", f"{name}_bps_gain") for i, name in enumerate(models) if i]
-    rows = [(f"gain in {bits.title} over {first}", gains), *beside]
-    panels: list[Panel] = [Scores("Scores", [(title, [o for o in of if o[2] in known]) for title, of in rows])]
-    groups = table["recording"].tolist()
-    if (folder / "responses.npz").is_file():
-        arrays = read_arrays(folder / "responses.npz")
-        clips = {}
-        for rid in dict.fromkeys(groups):
-            rates_MTU = arrays[f"{key_name(rid)}/predicted"]
-            named = {
-                (name, f"m{i}"): rates_TU for i, (name, rates_TU) in enumerate(zip(models, rates_MTU, strict=True))
-            }
-            clips[rid] = clip_of(arrays, rid, named)
-        panels.append(Series("Rates on repeats", clips))
-    axes = (f"{first}_bps", f"{rest[-1]}_bps")
-    title = "Units, model by model"
-    names = table["unit"].tolist()
-    return Explorer("compare", title, "recording", "unit", groups, names, columns, axes, f"{rest[-1]}_bps_gain", panels)
-
-
-def draw(
-    summary: dict[str, Any],
-    point: dict[str, np.ndarray],
-    drawn: dict[str, np.ndarray],
-    enough_U: np.ndarray,
-    folder: Path,
-) -> None:
-    names = list(point)
-    gains = {name: intervals(drawn[name][:, 0] - drawn[names[0]][:, 0], enough_U) for name in names[1:]}
-    compare_plots.against_first(
-        folder / "compare_units.png",
-        first=(names[0], point[names[0]][0]),
-        others={name: point[name][0] for name in names[1:]},
-        sure={name: np.where(low > 0, 1, np.where(high < 0, -1, 0)) for name, (low, high) in gains.items()},
-    )
-    compare_plots.scores_and_costs(folder / "compare_costs.png", models=summary["models"])
+from vivit_core.report.section import Section, Table, counted, definitions, with_interval
 
 
 def report_section(summary: dict[str, Any], folder: Path, command: str) -> Section:
@@ -215,10 +100,3 @@ def report_section(summary: dict[str, Any], folder: Path, command: str) -> Secti
     ]
     explore = unit_explorer(folder.parent, list(models))
     return Section("compare", "Compared with what", text, tables, drawn, command, notes, explore)
-
-
-def with_interval(value: float | None, bounds: Sequence[float | None]) -> str:
-    if value is None:
-        return "–"
-    interval = between(bounds, ", ")
-    return f"{value:.3f}" if interval is None else f"{value:.3f} [{interval}]"

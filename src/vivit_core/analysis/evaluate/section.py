@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from vivit_core.data.recording.format import ABOUT
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import file_name
 from vivit_core.plotting.rates import SMOOTHING_S
-from vivit_core.report.section import Section, Table, definitions
+from vivit_core.report.section import Section, Table, between, definitions
 
 SMOOTHED = f"smoothed by a Gaussian of {1e3 * SMOOTHING_S:g} ms"
 CAPTIONS = {  # in the order of the report, by how a picture's name begins
@@ -203,14 +202,6 @@ def pairs_table(summary: dict[str, Any]) -> Table:
     rows = [(name, *(own["noise_correlations"][key] for key in keys)) for name, own in summary["recordings"].items()]
     columns = ("recording", "pairs", "predicted with measured, r", "predicted, mean", "measured, mean", "joint bits")
     return Table("Noise correlations, over pairs of units", columns, rows)
-
-
-def between(bounds: Sequence[float | None], middle: str = " … ") -> str | None:
-    """An interval in words; None where there is none. A summary has None for an infinite bound too."""
-    low, high = bounds
-    if low is None and high is None:
-        return None
-    return f"{'−∞' if low is None else f'{low:.3f}'}{middle}{'∞' if high is None else f'{high:.3f}'}"
 
 
 def context_table(summary: dict[str, Any]) -> Table:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vivit_core.analysis.compare.section import with_interval
-from vivit_core.report.section import Section, Table, definitions
-from vivit_core.report.training import counted
+from vivit_core.report.section import Section, Table, counted, definitions, with_interval
 
 WORD = {  # over -> what grows, how an axis calls it
     "minutes": ("data", "training minutes of a recording"),
