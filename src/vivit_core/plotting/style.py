@@ -1,18 +1,15 @@
-"""Pictures of a training and of an evaluation. Plain arrays in, a PNG's path out; no state is kept between them.
+"""The pictures' colors, and how every picture is written.
 
 Text is taken as it is: ``save``, which all pictures end with, makes it safe. A name that stands beside or between axes
 is shortened where it is drawn, because axes give way to text.
-
-Shape letters: T bins, U units, R repeats, H W pixels.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -24,35 +21,6 @@ from vivit_core.names import picture_text, short
 from vivit_core.system.files import atomic_write
 
 MEASURED, TWIN, BASELINE, TRUTH = "0.25", "tab:blue", "tab:orange", "tab:green"
-
-
-TICK = 16  # characters of a value under an axis
-
-
-def _numbers(words: Sequence[str]) -> list[float] | None:
-    """The words as numbers; None where one is none, or has no place on an axis."""
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None
-
-
-def _rank(word: str) -> tuple[bool, float, str]:
-    """What sorts values side by side: numbers by their size, then words."""
-    number = _numbers([word])
-    return (True, 0.0, word) if number is None else (False, number[0], word)
-
-
-def _places(values: Sequence[str]) -> tuple[list[float], dict[float, str]]:
-    """Where values stand on an axis, numbers by their size, but side by side beside words; and the axis's ticks."""
-    numbers = _numbers(values)
-    if numbers is None:
-        order = {value: float(i) for i, value in enumerate(dict.fromkeys(sorted(values, key=_rank)))}
-        numbers = [order[value] for value in values]
-    return numbers, dict(zip(numbers, values, strict=True))
-
-
 FLOOR = -0.5  # bits per spike: a few units far below zero must not squeeze the others into a corner
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from vivit_core.names import picture_text, short
-from vivit_core.plotting.style import MEASURED, TICK, TWIN, _numbers, _places, save
+from vivit_core.plotting.style import MEASURED, TWIN, save
+
+TICK = 16  # characters of a value under an axis
 
 
 def sweep_axis(
@@ -44,3 +47,27 @@ def sweep_axis(
     axes.set(xlabel=short(key), ylabel=score_name)
     axes.legend(frameon=False, fontsize="small")
     return save(figure, path)
+
+
+def _numbers(words: Sequence[str]) -> list[float] | None:
+    """The words as numbers; None where one is none, or has no place on an axis."""
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _rank(word: str) -> tuple[bool, float, str]:
+    """What sorts values side by side: numbers by their size, then words."""
+    number = _numbers([word])
+    return (True, 0.0, word) if number is None else (False, number[0], word)
+
+
+def _places(values: Sequence[str]) -> tuple[list[float], dict[float, str]]:
+    """Where values stand on an axis, numbers by their size, but side by side beside words; and the axis's ticks."""
+    numbers = _numbers(values)
+    if numbers is None:
+        order = {value: float(i) for i, value in enumerate(dict.fromkeys(sorted(values, key=_rank)))}
+        numbers = [order[value] for value in values]
+    return numbers, dict(zip(numbers, values, strict=True))

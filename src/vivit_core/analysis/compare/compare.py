@@ -24,7 +24,7 @@ from vivit_core.analysis.compare.numbers import (
     with_bins,
 )
 from vivit_core.analysis.compare.tables import responses_of_all, write_units
-from vivit_core.analysis.evaluate.evaluate import methods
+from vivit_core.analysis.evaluate.methods import methods
 from vivit_core.analysis.predict import Split
 from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.metrics.averages import mean_known

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vivit_core.analysis.evaluate.draw import RECORDINGS_SHOWN
-from vivit_core.analysis.evaluate.evaluate import methods
 from vivit_core.analysis.evaluate.explore import unit_explorer
+from vivit_core.analysis.evaluate.methods import methods
 from vivit_core.analysis.evaluate.numbers import keys_of
 from vivit_core.analysis.truth import HALF_KNOWN, NEAR_PX
 from vivit_core.data.recording.format import ABOUT
