@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vivit_core.analysis.bootstrap import INTERVAL, interval
 from vivit_core.analysis.explore import columns_of
-from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.screen import AnyScreen, Screen
 from vivit_core.analysis.tuning import plots as tuning_plots
 from vivit_core.analysis.tuning.laboratory import (
     TrueScreen,
@@ -82,12 +82,12 @@ SITE = Site(0, PLACE, 8.0, Drift(0.0, 0.12, 4.0, 0.4), simple=False, analysed_s=
 SURROUND = Surround(draws=4, seed=0, contrast=0.4, gaps_px=[0.0, 1.0, 2.0, 3.0], jitter_px=0.0)
 
 
-class Rule(Screen):
+class Rule(AnyScreen):
     """A screen before units that answer by a rule: frames (B, T, H, W) in contrast to rates (B, T, U) in Hz."""
 
     def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
-        self.rule, self.spec, self.device, self.gray, self.reach = rule, spec(), "cpu", 120.0, 120.0
-        self.bins_shown, self.seconds_taken = 0, 0.0
+        super().__init__(spec(), 120.0, 120.0)
+        self.rule = rule
 
     def rates(self, contrast_BTHW: Tensor) -> Tensor:
         rates_BT = self.rule(contrast_BTHW)

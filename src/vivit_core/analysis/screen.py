@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -29,12 +30,69 @@ TEST_FIRST: tuple[Split, ...] = ("test", "val", "train")
 RANGE_FRAMES = 512  # frames, evenly spaced over the recording, whose extremes bound float pixels
 
 
-class Screen:
-    """One recording's units before a screen that shows any clip, as the animal looks on with average behavior.
+class AnyScreen(ABC):
+    """Units of one recording before a screen that shows any clip.
 
-    Clips are given as contrast: 0 is gray, the mean pixel of the training trials; ±1 is the largest step from it that
-    the recording's pixels can make in both directions. Where a recording has colors, all channels show the same.
-    Every bin has the training trials' mean behavior, so nothing but the picture changes.
+    Clips are given as contrast: 0 is gray; ±1 is the largest step from it. Where a recording has colors, all channels
+    show the same.
+
+    Parameters
+    ----------
+    spec : of the recording, with these units.
+    gray, reach : the pixel at a contrast of 0, and the step from it at 1.
+    device : where to compute.
+    """
+
+    def __init__(self, spec: RecordingSpec, gray: float, reach: float, device: str = "cpu") -> None:
+        self.spec, self.gray, self.reach, self.device = spec, gray, reach, device
+        self.bins_shown, self.seconds_taken = 0, 0.0
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the recording's own frames, px."""
+        return self.spec.frame_shape[1], self.spec.frame_shape[2]
+
+    @property
+    def natural_contrast(self) -> float:
+        """Standard deviation of the training trials' pixels, in contrast."""
+        return self.spec.pixel_std / self.reach
+
+    def bins(self, seconds: float) -> int:
+        """Bins of a time, at least one."""
+        return max(1, round(seconds * self.spec.frame_rate_hz))
+
+    def to_contrast(self, frames_BTHW: Tensor) -> Tensor:
+        return (frames_BTHW.float() - self.gray) / self.reach
+
+    @abstractmethod
+    def rates(self, contrast_BTHW: Tensor) -> Tensor:
+        """Rates in Hz, (B, T, U), in one pass."""
+
+    @torch.no_grad()
+    def show(
+        self, clips: Sequence[Tensor] | Iterator[Tensor], total: int, what: str, progress: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Show clips (T, H, W) one after another, several at a time.
+
+        Yields
+        ------
+        clips (B, T, H, W) and the rates they give, (B, T, U) in Hz, in the order given.
+        """
+        begun = time.monotonic()
+        followed = track(clips, f"{what} {self.spec.recording_id}", total, disable=not progress)
+        for batch in batches(followed):
+            rates_BTU = self.rates(batch).cpu()
+            self.seconds_taken += time.monotonic() - begun
+            self.bins_shown += batch.shape[0] * batch.shape[1]
+            yield batch, rates_BTU
+            begun = time.monotonic()
+
+
+class Screen(AnyScreen):
+    """One recording's units of a model before a screen, as the animal looks on with average behavior.
+
+    Gray is the mean pixel of the training trials; ±1 is the largest step from it that the recording's pixels can make
+    in both directions. Every bin has the training trials' mean behavior, so nothing but the picture changes.
 
     Parameters
     ----------
@@ -62,35 +120,15 @@ class Screen:
         if recording_id not in model.specs:
             raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
         self.model = model.to(device).eval()
-        self.device = device
-        self.spec = model.specs[recording_id]
-        self.columns = list(range(self.spec.n_units) if columns is None else columns)
-        self.spec = self.spec.of_units(self.columns)
-        self.gray = float(self.spec.pixel_mean)
-        self.bins_shown, self.seconds_taken = 0, 0.0
-        self.reach = min(pixel_range[1] - self.gray, self.gray - pixel_range[0])
+        spec = model.specs[recording_id]
+        self.columns = list(range(spec.n_units) if columns is None else columns)
+        gray = float(spec.pixel_mean)
+        super().__init__(spec.of_units(self.columns), gray, min(pixel_range[1] - gray, gray - pixel_range[0]), device)
         if self.reach <= 0:
             raise ValueError(
-                f"recording {recording_id}: its mean pixel {self.gray:g} is not inside its range {pixel_range}, "
+                f"recording {recording_id}: its mean pixel {gray:g} is not inside its range {pixel_range}, "
                 "which leaves no contrast to show; check the frames' values"
             )
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width of the recording's own frames, px."""
-        return self.spec.frame_shape[1], self.spec.frame_shape[2]
-
-    @property
-    def natural_contrast(self) -> float:
-        """Standard deviation of the training trials' pixels, in contrast."""
-        return self.spec.pixel_std / self.reach
-
-    def bins(self, seconds: float) -> int:
-        """Bins of a time, at least one."""
-        return max(1, round(seconds * self.spec.frame_rate_hz))
-
-    def to_contrast(self, frames_BTHW: Tensor) -> Tensor:
-        return (frames_BTHW.float() - self.gray) / self.reach
 
     def rates(self, contrast_BTHW: Tensor) -> Tensor:
         """Rates in Hz, (B, T, U), in one pass; differentiable."""
@@ -108,25 +146,6 @@ class Screen:
         finally:
             self.model.predict = predict
         return counts[..., self.columns].float() * self.spec.frame_rate_hz
-
-    @torch.no_grad()
-    def show(
-        self, clips: Sequence[Tensor] | Iterator[Tensor], total: int, what: str, progress: bool
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Show clips (T, H, W) one after another, several at a time.
-
-        Yields
-        ------
-        clips (B, T, H, W) and the rates they give, (B, T, U) in Hz, in the order given.
-        """
-        begun = time.monotonic()
-        followed = track(clips, f"{what} {self.spec.recording_id}", total, disable=not progress)
-        for batch in batches(followed):
-            rates_BTU = self.rates(batch).cpu()
-            self.seconds_taken += time.monotonic() - begun
-            self.bins_shown += batch.shape[0] * batch.shape[1]
-            yield batch, rates_BTU
-            begun = time.monotonic()
 
 
 def batches(clips: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -233,7 +252,7 @@ def sampled_frames(recording: Recording) -> np.ndarray:
 
 
 def natural_clips(
-    screen: Screen, recording: Recording, bins: int, number: int, splits: Sequence[Split] = TEST_FIRST
+    screen: AnyScreen, recording: Recording, bins: int, number: int, splits: Sequence[Split] = TEST_FIRST
 ) -> Tensor:
     """Clips (B, T, H, W) in contrast, evenly spread over :func:`clip_starts`; at most ``number``, colors averaged."""
     starts = clip_starts(recording, bins, splits)
@@ -242,7 +261,7 @@ def natural_clips(
     return screen.to_contrast(torch.as_tensor(np.stack(clips)))
 
 
-def natural_pictures(screen: Screen, recording: Recording, number: int) -> tuple[Tensor, np.ndarray]:
+def natural_pictures(screen: AnyScreen, recording: Recording, number: int) -> tuple[Tensor, np.ndarray]:
     """Pictures (B, H, W) in contrast, evenly spread over one trial of each test stimulus, and the stimulus of each.
 
     At most ``number``; colors are averaged. Where there are no test trials they are of validation, or of training.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.screen import AnyScreen
 from vivit_core.analysis.tuning.measure import Projector, Shown, Tuning, defined
 from vivit_core.analysis.tuning.numbers import Curves, preferred
 from vivit_core.analysis.tuning.protocols.base import bounds_of, resamplings
@@ -20,7 +20,7 @@ AROUND_DEG = {"orientation_deg": 180.0, "direction_deg": 360.0}  # numbers that 
 
 
 def drawn(
-    screen: Screen, tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int], progress: bool = True
+    screen: AnyScreen, tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int], progress: bool = True
 ) -> dict[int, Curves]:
     """The curves of some units in every draw; columns are draws.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.analysis.screen import Screen, natural_pictures
+from vivit_core.analysis.screen import AnyScreen, Screen, natural_pictures
 from vivit_core.analysis.tuning.measure import Tuning
 from vivit_core.analysis.tuning.numbers import METHODS
 from vivit_core.analysis.tuning.protocols.base import Bench, Outcome, Protocol, Site
@@ -54,7 +54,7 @@ TRULY = {name: f"neuron_{name}" for name in PREFERRED} | {name: f"truth_{name}" 
 
 
 # --- the true neurons -------------------------------------------------------------------------------------------------
-class TrueScreen(Screen):
+class TrueScreen(AnyScreen):
     """The true neurons of a simulated recording before the screen that the twin's units look at.
 
     Parameters
@@ -65,9 +65,8 @@ class TrueScreen(Screen):
     """
 
     def __init__(self, neurons: TrueNeurons, spec: RecordingSpec, gray: float, reach: float) -> None:
-        self.neurons, self.spec, self.device = neurons, spec, "cpu"
-        self.gray, self.reach = gray, reach
-        self.bins_shown, self.seconds_taken = 0, 0.0
+        super().__init__(spec, gray, reach)
+        self.neurons = neurons
         self.columns = [neurons.unit_ids.index(unit) for unit in spec.unit_ids]
 
     @classmethod

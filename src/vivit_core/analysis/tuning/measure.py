@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.screen import AnyScreen
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, MODULATED, Curves, Responses, preferred
 from vivit_core.stimuli.gratings import Gratings, aperture, grating
 
@@ -49,7 +49,7 @@ class Projector:
         Where the screen cannot show a temporal frequency.
     """
 
-    def __init__(self, screen: Screen, gratings: Gratings, progress: bool) -> None:
+    def __init__(self, screen: AnyScreen, gratings: Gratings, progress: bool) -> None:
         self.screen, self.gratings, self.progress = screen, gratings, progress
         self.rate_hz = screen.spec.frame_rate_hz
         self.settle = screen.bins(gratings.settle_s) if gratings.settle_s else 0
@@ -121,7 +121,7 @@ class Tuning:
         )
 
 
-def measure(screen: Screen, gratings: Gratings, centers_U2: np.ndarray, progress: bool = True) -> Tuning:
+def measure(screen: AnyScreen, gratings: Gratings, centers_U2: np.ndarray, progress: bool = True) -> Tuning:
     """Show all gratings to a recording's units.
 
     Parameters

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.screen import AnyScreen, Screen
 from vivit_core.analysis.tuning.most_exciting import (
     Ascent,
     Kind,
@@ -50,7 +50,7 @@ def more_pictures(
     sorts: Sequence[More],
     kind: Kind,
     screen: Screen,
-    true: Screen | None,
+    true: AnyScreen | None,
     seen_BTHW: Tensor,
     sites: Sequence[Site],
     most_MTHW: Tensor,
@@ -134,7 +134,7 @@ def sought(
 
 
 @torch.no_grad()
-def shown_to(screen: Screen, units: Sequence[int], pictures_MKTHW: Tensor, kind: Kind, ascent: Ascent) -> np.ndarray:
+def shown_to(screen: AnyScreen, units: Sequence[int], pictures_MKTHW: Tensor, kind: Kind, ascent: Ascent) -> np.ndarray:
     """Each unit's response to its own pictures, (M, K) in Hz."""
     bins = screen.bins(ascent.picture_s)
     hz = []

@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vivit_core.analysis.screen import BINS_AT_ONCE, Screen
+from vivit_core.analysis.screen import BINS_AT_ONCE, AnyScreen, Screen
 from vivit_core.system.terminal import track
 
 RARE = 1e-3  # of the mean power: a frequency with less is hardly used to bring a picture into the pixels' range
@@ -82,7 +82,7 @@ class Ascent:
             raise ValueError("mei: " + "; ".join(problems))
 
 
-def played(screen: Screen, picture_MTHW: Tensor, settle_s: float, bins: int) -> Tensor:
+def played(screen: AnyScreen, picture_MTHW: Tensor, settle_s: float, bins: int) -> Tensor:
     """Gray, then the picture: a clip of ``bins`` frames, or an image that stands still for as long. (M, T, H, W)"""
     gray = picture_MTHW.new_zeros(len(picture_MTHW), screen.bins(settle_s) if settle_s else 0, *screen.frame_size)
     return torch.cat([gray, picture_MTHW.expand(-1, bins, -1, -1)], 1)

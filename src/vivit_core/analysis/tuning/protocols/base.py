@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vivit_core.analysis.bootstrap import interval
-from vivit_core.analysis.screen import Screen
+from vivit_core.analysis.screen import AnyScreen
 from vivit_core.analysis.tuning.numbers import DRIVEN_HZ, DRIVEN_SHARE, Responses
 from vivit_core.stimuli.base import Stimulus
 from vivit_core.stimuli.surrounds import Drift
@@ -72,7 +72,7 @@ class Bench:
 
     def __init__(
         self,
-        screen: Screen,
+        screen: AnyScreen,
         natural_BHW: Tensor,
         settle_s: float,
         analysed_s: float,
