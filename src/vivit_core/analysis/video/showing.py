@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.data.rates import PredictedRates
+from vivit_core.data.statistics import Moments
 from vivit_core.data.transforms import Transform
 from vivit_core.data.video.behavior import Behavior, behavior_of
 from vivit_core.data.video.match import Match
@@ -62,8 +63,8 @@ class Showing:
             self.given = [self.behavior(number, self.cut(given, number)) for number in range(len(self.stretches))]
         self.frames, self.rates = list[np.ndarray](), list[np.ndarray]()
         self.at_mean: tuple[str, ...] = ()
-        self.done = self.missing = self.pixels = 0
-        self.pixel_sum = self.pixel_squares = 0.0
+        self.done = self.missing = 0
+        self.pixels = Moments(1)
         self.rate_sum_U, self.spread_sum_U = np.zeros(spec.n_units), np.zeros(spec.n_units)
         self.members: list[Predictor] = model.each if isinstance(model, Ensemble) else [model]
 
@@ -143,16 +144,12 @@ class Showing:
             self.rates.append(rates_TU[:left])
         self.done += len(rates_TU)
         self.rate_sum_U += rates_TU.sum(0, dtype=np.float64)
-        values = frames_CTHW[np.isfinite(frames_CTHW)].astype(np.float64)
-        self.pixels += values.size
-        self.pixel_sum += float(values.sum())
-        self.pixel_squares += float((values**2).sum())
+        self.pixels.add(frames_CTHW.reshape(-1, 1))
 
     @property
     def moments(self) -> tuple[float, float]:
         """Mean and standard deviation of the pixels shown."""
-        mean = self.pixel_sum / max(1, self.pixels)
-        return mean, float(np.sqrt(max(0.0, self.pixel_squares / max(1, self.pixels) - mean**2)))
+        return float(self.pixels.mean[0]), float(self.pixels.std[0])
 
     def lines(self) -> list[str]:
         """How the video was brought to the recording's frames, and what stood in for what was not there."""
