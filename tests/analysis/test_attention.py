@@ -39,11 +39,12 @@ from vivit_core.analysis.attention import maps as looking
 from vivit_core.analysis.attention import section as attention_section
 from vivit_core.analysis.attention import statistics as attention_statistics
 from vivit_core.analysis.attention import token_grid
+from vivit_core.analysis.attention.attention import study_attention
+from vivit_core.analysis.attention.draw import plot_attention, plot_statistics
 from vivit_core.analysis.attention.faithful import Newest, relevance_of_tokens
 from vivit_core.analysis.attention.maps import AttentionMaps, extract_attention
 from vivit_core.analysis.attention.rollout import rollout
 from vivit_core.analysis.attention.statistics import measure_attention
-from vivit_core.analysis.attention.study import plot_attention, plot_statistics, study_attention
 from vivit_core.analysis.attention.token_grid import TokenGrid
 from vivit_core.cli.tasks import attention as attention_task
 from vivit_core.data.recording.format import Trials

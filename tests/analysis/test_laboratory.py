@@ -64,7 +64,7 @@ from vivit_core.analysis.tuning.protocols.plaids import Plaids, partial_z
 from vivit_core.analysis.tuning.protocols.sparse_noise import SparseNoise
 from vivit_core.analysis.tuning.protocols.surround import Annuli, Surround
 from vivit_core.analysis.tuning.section import laboratory, report_section
-from vivit_core.analysis.tuning.tune import tune
+from vivit_core.analysis.tuning.tuning import tune
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.tasks.tuning import chosen_protocols
 from vivit_core.data.resample import ResampledRecording

@@ -30,7 +30,8 @@ from known_models import (
 from torch import nn
 
 from vivit_core.analysis.receptive_fields.fields import Fields, gradient_fields, is_white, measured_fields, noise_fields
-from vivit_core.analysis.receptive_fields.numbers import likeness, receptive_fields, rows_of
+from vivit_core.analysis.receptive_fields.numbers import likeness, rows_of
+from vivit_core.analysis.receptive_fields.receptive_fields import receptive_fields
 from vivit_core.analysis.receptive_fields.section import report_section
 from vivit_core.analysis.screen import Screen, natural_clips, pixel_range
 from vivit_core.data.recording.reader import Recording
@@ -221,7 +222,7 @@ def test_one_recordings_maps_at_a_time_are_in_memory(tmp_path: Path, monkeypatch
         alive.add(found)
         return found
 
-    monkeypatch.setattr("vivit_core.analysis.receptive_fields.numbers.gradient_fields", watched)
+    monkeypatch.setattr("vivit_core.analysis.receptive_fields.receptive_fields.gradient_fields", watched)
     path = recorded(tmp_path)
     names = ("first", "second")
     specs = [replace(spec(), recording_id=name) for name in names]

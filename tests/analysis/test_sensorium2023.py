@@ -17,7 +17,7 @@ from tiny_models import factorized, spec, twin
 
 from vivit_core.analysis.export import sensorium2023
 from vivit_core.analysis.export.sensorium2023 import FILES, export_sensorium2023
-from vivit_core.analysis.video.numbers import predict_video
+from vivit_core.analysis.video.video import predict_video
 from vivit_core.cli.tasks.export import export
 from vivit_core.data.importers.sensorium2023 import Sensorium2023Importer
 from vivit_core.data.importers.sensorium2023_trials import TierVideo

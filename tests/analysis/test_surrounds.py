@@ -12,9 +12,10 @@ import yaml
 from shipped import simulator
 from tiny_models import ENERGY, RESIDUAL_STEM, clips, spec, twin, vivit
 
+from vivit_core.analysis.attention.attention import study_attention
+from vivit_core.analysis.attention.draw import LEAST_SHARE, labels
 from vivit_core.analysis.attention.explore import MAPS
 from vivit_core.analysis.attention.section import report_section
-from vivit_core.analysis.attention.study import LEAST_SHARE, labels, study_attention
 from vivit_core.analysis.attention.surrounds import (
     KINDS,
     OWN_PX,

@@ -47,7 +47,7 @@ from vivit_core.analysis.tuning.numbers import (
 )
 from vivit_core.analysis.tuning.plots import kind_of
 from vivit_core.analysis.tuning.section import report_section
-from vivit_core.analysis.tuning.tune import tune
+from vivit_core.analysis.tuning.tuning import tune
 from vivit_core.data.simulate.population import Population
 from vivit_core.models.ln import LN
 from vivit_core.rf import maps as rf_maps
@@ -634,7 +634,7 @@ def test_some_units_alone(tmp_path: Path) -> None:
 
 
 def test_true_neurons_are_shown_the_most_exciting_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vivit_core.analysis.tuning.tune.true_screen", lambda recording, screen: screen)
+    monkeypatch.setattr("vivit_core.analysis.tuning.tuning.true_screen", lambda recording, screen: screen)
     few = {"mei": replace(ASCENT, steps=2), "mei_units": 1, "natural": 4, "lab_units": 0}
     summary = tuned(known_ln(gain=0.2), tmp_path, **few)
     assert [e["kind"] for e in summary["most_exciting"]] == ["image", "clip"]

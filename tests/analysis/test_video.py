@@ -17,8 +17,8 @@ import torch
 from films import gray, write
 from small_recordings import small_arrays
 
-from vivit_core.analysis.video.numbers import predict_video
 from vivit_core.analysis.video.section import report_section
+from vivit_core.analysis.video.video import predict_video
 from vivit_core.data import rates as rate_files
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording

@@ -11,18 +11,18 @@ import torch
 from test_emulated import gpu  # noqa: F401
 from test_video import DEFAULTS
 
-from vivit_core.analysis.attention.study import study_attention
+from vivit_core.analysis.attention.attention import study_attention
 from vivit_core.analysis.compare import cost
 from vivit_core.analysis.compare.compare import compare
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.analysis.export.sensorium2023 import export_sensorium2023
-from vivit_core.analysis.receptive_fields.numbers import receptive_fields
+from vivit_core.analysis.receptive_fields.receptive_fields import receptive_fields
 from vivit_core.analysis.stream.numbers import measure_stream
 from vivit_core.analysis.tuning.most_exciting import Ascent
 from vivit_core.analysis.tuning.protocols.surround import Surround
-from vivit_core.analysis.tuning.tune import tune
-from vivit_core.analysis.video.numbers import predict_video
+from vivit_core.analysis.tuning.tuning import tune
+from vivit_core.analysis.video.video import predict_video
 from vivit_core.stimuli.gratings import Gratings
 from vivit_core.stimuli.noise import Noise
 

@@ -21,6 +21,7 @@ from vivit_core.names import picture_text, short
 from vivit_core.system.files import atomic_write
 
 MEASURED, TWIN, BASELINE, TRUTH = "0.25", "tab:blue", "tab:orange", "tab:green"
+TALL = 2.0  # largest height over width of a picture; frames that are taller leave white to their sides
 FLOOR = -0.5  # bits per spike: a few units far below zero must not squeeze the others into a corner
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from vivit_core.analysis.attention.draw import Drawn
 from vivit_core.analysis.attention.explore import unit_explorer
-from vivit_core.analysis.attention.study import Drawn
 from vivit_core.report.section import Section, Table, definitions
 
 

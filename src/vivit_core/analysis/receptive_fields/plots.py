@@ -18,16 +18,13 @@ from matplotlib.patches import Ellipse
 from vivit_core.analysis.tables import columns_of_rows
 from vivit_core.analysis.truth import NEAR_PX, ORIENTED_DEG, kinds_of
 from vivit_core.names import file_name, short
-from vivit_core.plotting.style import save
+from vivit_core.plotting.style import TALL, save
 
 if TYPE_CHECKING:
     from vivit_core.analysis.receptive_fields.fields import Fields
 
 
 SHOWN = 8  # units of a recording whose fields are drawn
-
-
-TALL = 2.0  # largest height over width of a picture; frames that are taller leave white to their sides
 
 
 AROUND_PX = 10.0  # half a side of what is drawn of a field

@@ -14,10 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vivit_core.analysis.receptive_fields.plots import TALL
 from vivit_core.analysis.tuning.laboratory import ANGLES, PREFERRED, TRULY, apart
 from vivit_core.names import short
-from vivit_core.plotting.style import TRUTH, TWIN, save
+from vivit_core.plotting.style import TALL, TRUTH, TWIN, save
 
 if TYPE_CHECKING:
     from vivit_core.analysis.tuning.laboratory import Run

@@ -13,12 +13,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from vivit_core.analysis.receptive_fields.plots import TALL
 from vivit_core.analysis.tables import columns_of_rows
 from vivit_core.analysis.truth import ORIENTED_DEG, kinds_of
 from vivit_core.names import file_name, key_name, short
 from vivit_core.plotting.film import write_film
-from vivit_core.plotting.style import MEASURED, TWIN, save
+from vivit_core.plotting.style import MEASURED, TALL, TWIN, save
 
 if TYPE_CHECKING:
     from vivit_core.analysis.tuning.measure import Tuning

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from vivit_core.analysis.attention.attention import study_attention
 from vivit_core.analysis.attention.blocks import core_with_blocks
 from vivit_core.analysis.attention.past import past_beside_truth
 from vivit_core.analysis.attention.section import report_section
-from vivit_core.analysis.attention.study import study_attention
 from vivit_core.analysis.attention.surrounds import maps_beside_truth
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import tested

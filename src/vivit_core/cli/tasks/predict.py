@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from vivit_core.analysis.tables import write_summary
-from vivit_core.analysis.video.numbers import predict_video
 from vivit_core.analysis.video.section import report_section
+from vivit_core.analysis.video.video import predict_video
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import Positive

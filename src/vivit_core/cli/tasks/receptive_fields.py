@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from vivit_core.analysis.receptive_fields import numbers
+from vivit_core.analysis.receptive_fields.receptive_fields import receptive_fields as measure_receptive_fields
 from vivit_core.analysis.receptive_fields.section import report_section
 from vivit_core.analysis.truth import known_fractions
 from vivit_core.cli.context import RunContext
@@ -51,7 +51,7 @@ def receptive_fields(
         keep_freed_memory()
     trained = load_trained(checkpoint)
     recordings = trained.recordings(context, data)
-    summary = numbers.receptive_fields(
+    summary = measure_receptive_fields(
         trained.model,
         recordings,
         noise=noise,

@@ -11,7 +11,7 @@ from vivit_core.analysis.truth import known_fractions
 from vivit_core.analysis.tuning.most_exciting import Ascent, More
 from vivit_core.analysis.tuning.protocols.base import Protocol
 from vivit_core.analysis.tuning.section import report_section
-from vivit_core.analysis.tuning.tune import tune
+from vivit_core.analysis.tuning.tuning import tune
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import Count, CountOrZero
 from vivit_core.cli.trained import load_trained
