@@ -63,8 +63,7 @@ class Foreign:
             return None
         bins_N = np.concatenate([np.arange(*span) for span in spans])
         counts_NU, valid_NU = (
-            np.concatenate([np.broadcast_to(of(a, b), (b - a, info.n_units)) for a, b in spans])
-            for of in (recording.counts, recording.valid)
+            np.concatenate([of(a, b) for a, b in spans]) for of in (recording.counts, recording.valid)
         )
         predicted_NU = rates_TU[bins_N].astype(np.float32)
         if not (np.isfinite(predicted_NU) & (predicted_NU >= 0)).all():

@@ -250,7 +250,7 @@ def measured_fields(screen: Screen, recording: Recording, lags: int, progress: b
         frames_THW = torch.as_tensor(recording.frames(start, stop).astype(np.float32).mean(0))
         stimulus_TP = screen.to_contrast(frames_THW).flatten(1)
         counts_TU = torch.as_tensor(recording.counts(start, stop).astype(np.float32))
-        valid_TU = torch.as_tensor(recording.valid(start, stop)).expand(counts_TU.shape).clone()
+        valid_TU = torch.as_tensor(recording.valid(start, stop))
         average.add(half, stimulus_TP[None], counts_TU[None] * recording.info.frame_rate_hz, valid_TU[None])
         squares += float(stimulus_TP.square().sum(dtype=torch.float64))
         pixels += stimulus_TP.numel()
