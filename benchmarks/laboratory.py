@@ -53,9 +53,8 @@ def by_kind(names: list[str], units: int, seed: int, cache: Path) -> pd.DataFram
     tuning = settings("task/tuning")
     screen = TrueScreen.alone(neurons)
     centers_U2 = neurons.population.center_px.astype(float)
-    found = measure(screen, build("gratings", tuning["gratings"] | {"directions": 8, "contrasts": [0.25]}), centers_U2)
-    sites = sites_of(found, centers_U2, range(units))
-    gratings = found.gratings
+    gratings = build("gratings", tuning["gratings"] | {"directions": 8, "contrasts": [0.25]})
+    sites = sites_of(measure(screen, gratings, centers_U2, progress=True), centers_U2, range(units))
     natural_BHW, film_B = natural_pictures(screen, Recording(path), 48)
     bench = Bench(screen, natural_BHW, gratings.settle_s, gratings.common_s(neurons.frame_rate_hz), film_B=film_B)
     kind_U, rows = neurons.contexts.kind_U, {}

@@ -157,9 +157,7 @@ class Faithfulness:
         }
 
 
-def faithfulness_of_cells(
-    twin: Twin, recording_id: str, clip: Clips, units: Sequence[int], seed: int = 0
-) -> Faithfulness | None:
+def faithfulness_of_cells(twin: Twin, recording_id: str, clip: Clips, units: Sequence[int]) -> Faithfulness | None:
     """Of units' maps of their surround (``surround_maps``). Cells at a unit's own place are never masked.
 
     Parameters
@@ -167,7 +165,6 @@ def faithfulness_of_cells(
     twin, recording_id : whose units.
     clip : one clip.
     units : that are tried; those whose rate comes in part from their surround.
-    seed : of the random masks.
 
     Returns
     -------
@@ -182,14 +179,12 @@ def faithfulness_of_cells(
         center_N2 = twin.centers_px(recording_id)[chosen]
         away_NRS = np.hypot(maps.xs - center_N2[:, 0, None, None], maps.ys[:, None] - center_N2[:, 1, None, None])
         scores = {"alike": maps.alike[chosen], "agree": maps.agree[chosen], "nearest": -away_NRS}
-        rng = np.random.default_rng(seed + len(trials))
+        rng = np.random.default_rng(len(trials))
         trials.append(moved(newest.with_cells, chosen, scores, away_NRS > OWN_PX, rng))
     return averaged(np.array(units), trials)
 
 
-def faithfulness_of_tokens(
-    twin: Twin, recording_id: str, clip: Clips, units: Sequence[int], seed: int = 0
-) -> Faithfulness | None:
+def faithfulness_of_tokens(twin: Twin, recording_id: str, clip: Clips, units: Sequence[int]) -> Faithfulness | None:
     """Of the rollout from units' windows, and of the gradient (``relevance_of_tokens``), over the tokens of the last
     ``TOKENS_S`` before each moment; what was before is not shown.
 
@@ -210,7 +205,7 @@ def faithfulness_of_tokens(
             "nearest": nearest_tokens(maps, twin.centers_px(recording_id)[list(units)]),
         }
         everywhere = np.ones((len(units), time, rows * columns), bool)
-        trials.append(moved(newest.with_tokens, units, scores, everywhere, np.random.default_rng(seed + len(trials))))
+        trials.append(moved(newest.with_tokens, units, scores, everywhere, np.random.default_rng(len(trials))))
     return averaged(np.array(units), trials)
 
 

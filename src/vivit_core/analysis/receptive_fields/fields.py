@@ -20,6 +20,7 @@ from vivit_core.stimuli.noise import Noise
 from vivit_core.system.terminal import track
 
 WHITE = 0.1  # largest correlation between neighboring pixels and successive frames of what counts as white noise
+PAIRS = 64  # of successive frames that are looked at
 
 
 PIECE_S = 4.0  # of a recording, s, at most; halves take turns at them, so that both know all parts of a session
@@ -150,7 +151,7 @@ class TriggeredAverage:
         return mean_and_chance(sums, counts)
 
 
-def noise_fields(screen: Screen, noise: Noise, lags: int, progress: bool = True) -> Fields:
+def noise_fields(screen: Screen, noise: Noise, lags: int, progress: bool) -> Fields:
     """The twin's fields by spike-triggered average on noise, blurred by its checks and holds.
 
     A check's pixels and a held frame's bins move as one, so each pixel and lag of the average also holds the share of
@@ -195,7 +196,7 @@ def triggered_fields(average: TriggeredAverage, power: float, height: int) -> Fi
     return Fields.of(map_ULHW, snr_U.numpy(), energy_UHW, structure_U3HW, seen_U)
 
 
-def gradient_fields(screen: Screen, clips_BTHW: Tensor, lags: int, progress: bool = True) -> Fields:
+def gradient_fields(screen: Screen, clips_BTHW: Tensor, lags: int, progress: bool) -> Fields:
     """The twin's fields by the gradient of the log rate in the last bin of natural clips.
 
     The map is the mean gradient over clips: the relative change of the rate with the contrast of a pixel. Place and
@@ -241,7 +242,7 @@ def gradient_fields(screen: Screen, clips_BTHW: Tensor, lags: int, progress: boo
     return Fields.of(sums_HULHW[0], np.concatenate(snr), energy_UHW, structure_U3HW, seen_U)
 
 
-def measured_fields(screen: Screen, recording: Recording, lags: int, progress: bool = True) -> Fields:
+def measured_fields(screen: Screen, recording: Recording, lags: int, progress: bool) -> Fields:
     """The fields that the data show, by spike-triggered average on all trials of a recording of white noise."""
     average = TriggeredAverage(lags)
     squares, pixels = 0.0, 0
@@ -275,11 +276,11 @@ def pieces_of(info: RecordingInfo, lags: int) -> list[tuple[int, int, int]]:
     return pieces
 
 
-def is_white(recording: Recording, pairs: int = 64) -> bool:
+def is_white(recording: Recording) -> bool:
     """Whether neither neighboring pixels nor successive frames of a recording are correlated."""
     trials = recording.info.trials
     starts = np.concatenate([np.arange(a, b - 1) for a, b in zip(trials.start, trials.stop, strict=True)])
-    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, pairs).round().astype(int))]
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, PAIRS).round().astype(int))]
     frames_N2HW = np.stack([recording.frames(int(a), int(a) + 2).astype(np.float64).mean(0) for a in chosen])
     neighbors = [(frames_N2HW[:, 0], frames_N2HW[:, 1])]
     neighbors += [(frames_N2HW[..., 1:, :], frames_N2HW[..., :-1, :]), (frames_N2HW[..., 1:], frames_N2HW[..., :-1])]

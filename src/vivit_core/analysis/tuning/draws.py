@@ -20,7 +20,7 @@ AROUND_DEG = {"orientation_deg": 180.0, "direction_deg": 360.0}  # numbers that 
 
 
 def drawn(
-    screen: AnyScreen, tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int], progress: bool = True
+    screen: AnyScreen, tuning: Tuning, centers_U2: np.ndarray, units: Sequence[int], progress: bool
 ) -> dict[int, Curves]:
     """The curves of some units in every draw; columns are draws.
 

@@ -121,7 +121,7 @@ class Tuning:
         )
 
 
-def measure(screen: AnyScreen, gratings: Gratings, centers_U2: np.ndarray, progress: bool = True) -> Tuning:
+def measure(screen: AnyScreen, gratings: Gratings, centers_U2: np.ndarray, progress: bool) -> Tuning:
     """Show all gratings to a recording's units.
 
     Parameters

@@ -56,7 +56,7 @@ def more_pictures(
     most_MTHW: Tensor,
     most_hz: np.ndarray,
     ascent: Ascent,
-    progress: bool = True,
+    progress: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Seek pictures of some sorts, and show them to the true neurons where they are known.
 

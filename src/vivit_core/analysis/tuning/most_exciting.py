@@ -94,7 +94,7 @@ def response(rates_MTU: Tensor, bins: int, kind: Kind) -> Tensor:
 
 
 def most_exciting(
-    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
+    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool
 ) -> tuple[Tensor, np.ndarray]:
     """The picture that drives each of some units most.
 
@@ -115,7 +115,7 @@ def most_exciting(
 
 
 def least_exciting(
-    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
+    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool
 ) -> tuple[Tensor, np.ndarray]:
     """The picture that drives each unit least, with just the contrast of the budget, but for what the pixels' range
     cuts off: gray would say nothing.
@@ -127,7 +127,7 @@ def least_exciting(
 
 
 def diverse_exciting(
-    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
+    screen: Screen, seen_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool
 ) -> tuple[Tensor, np.ndarray]:
     """``ascent.diverse`` pictures for each unit, which drive it and are unlike each other.
 
@@ -159,7 +159,7 @@ def suppressing_surround(
     ascent: Ascent,
     centers_MHW: Tensor,
     around_MHW: Tensor,
-    progress: bool = True,
+    progress: bool,
 ) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """The surround that suppresses each unit's response to a center most.
 
@@ -315,7 +315,7 @@ def nearest(x_MTHW: Tensor, alike: int) -> Tensor:
 
 @torch.no_grad()
 def best_natural(
-    screen: Screen, natural_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool = True
+    screen: Screen, natural_BTHW: Tensor, units: Sequence[int], ascent: Ascent, kind: Kind, progress: bool
 ) -> tuple[Tensor, np.ndarray]:
     """The natural picture that drives each of some units most, shown in the same way: gray, then the picture.
 
