@@ -24,7 +24,7 @@ from shipped import simulator
 from torch import Tensor
 
 from vivit_core.analysis.bootstrap import INTERVAL, interval
-from vivit_core.analysis.explore import columns_of
+from vivit_core.analysis.explore import explorer_columns
 from vivit_core.analysis.screen import AnyScreen, Screen
 from vivit_core.analysis.tuning import plots as tuning_plots
 from vivit_core.analysis.tuning.laboratory import (
@@ -636,8 +636,8 @@ def test_a_picture_counts_what_has_no_place_on_its_axes() -> None:
         draw_number(axes, shown, "x", "a number")
         assert words in axes.get_xlabel()
         assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
-    columns = {column.key: column for column in columns_of(pandas.DataFrame(rows), {"x": "size (px)"})}
-    assert columns_of(pandas.DataFrame({"bps": [-np.inf, 1.0]}), {})[0].title == "bps; infinite for 1"
+    columns = {column.key: column for column in explorer_columns(pandas.DataFrame(rows), {"x": "size (px)"})}
+    assert explorer_columns(pandas.DataFrame({"bps": [-np.inf, 1.0]}), {})[0].title == "bps; infinite for 1"
     titles = [columns[key].title for key in ("x", "x_high", "truth_x")]
     assert titles == ["size (px); infinite for 1", "size (px), to; infinite for 2", "truth x"]
 

@@ -186,7 +186,7 @@ def bps_drawn(
     return drawn, by_recording
 
 
-def means(values_RU: np.ndarray) -> np.ndarray:
+def means_over_units(values_RU: np.ndarray) -> np.ndarray:
     """Mean over units in each resampling, (R,); NaN where no unit has a score."""
     return np.array([mean_known(values_U) for values_U in values_RU])
 
@@ -232,7 +232,7 @@ def difference(
         risen, fallen = ("better", "worse") if metric.higher_is_better else ("worse", "better")
         gained |= {
             f"{metric.name}_gain_mean": mean_known(gain_U),
-            f"{metric.name}_gain_interval": interval(means(gain_RU)),
+            f"{metric.name}_gain_interval": interval(means_over_units(gain_RU)),
             f"{metric.name}_units_{risen}": int((gain_U > 0).sum()),
             f"{metric.name}_units_{fallen}": int((gain_U < 0).sum()),
             f"{metric.name}_units_surely_{risen}": int((low_U > 0).sum()),

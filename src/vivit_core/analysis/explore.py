@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 UNITS = "units"  # the explorer of a twin's units
 
 
-def columns_of(
+def explorer_columns(
     table: pandas.DataFrame,
     titles: Mapping[str, str],
     shown: Sequence[str] = (),

@@ -73,7 +73,7 @@ def predict_split(
     """
     models: list[Predictor] = [twin] if ln is None else [twin, ln]
     columns = {
-        spec.recording_id: [columns_of(model, spec.recording_id, spec.unit_ids) for model in models]
+        spec.recording_id: [unit_columns(model, spec.recording_id, spec.unit_ids) for model in models]
         for spec in datamodule.specs
     }
     controls, lesions = controls or {}, lesions or {}
@@ -176,7 +176,7 @@ def where_scored(
     return counts[score_BT[:, -1]]
 
 
-def columns_of(model: Predictor, recording_id: str, unit_ids: Sequence[str]) -> list[int]:
+def unit_columns(model: Predictor, recording_id: str, unit_ids: Sequence[str]) -> list[int]:
     """Where a recording's units stand among those the model knows under its id."""
     if recording_id not in model.specs:
         raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
@@ -195,7 +195,7 @@ def scorer_of(
     model: Predictor, recording_id: str, unit_ids: Sequence[str], metrics: Sequence[UnitMetric] | None = None
 ) -> Scorer:
     """Scores units of a recording by a model's likelihood of them; all metrics where it is not said which."""
-    return Scorer(model.likelihood(recording_id).of_units(columns_of(model, recording_id, unit_ids)).cpu(), metrics)
+    return Scorer(model.likelihood(recording_id).of_units(unit_columns(model, recording_id, unit_ids)).cpu(), metrics)
 
 
 def assembled(pieces: Sequence[tuple[np.ndarray, ...]], kinds: Mapping[str, Sequence[str]]) -> Predictions:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.predict import columns_of
+from vivit_core.analysis.predict import unit_columns
 from vivit_core.analysis.tables import IDS, columns_of_rows
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.predictor import Predictor
@@ -42,7 +42,7 @@ def truth_of(recording: Recording) -> dict[str, np.ndarray]:
 def centers_px(model: Predictor, recording: Recording, recording_id: str) -> np.ndarray:
     """Where a model looks for each unit of a recording, in the recording's order of units: see
     ``Predictor.centers_px``."""
-    return model.centers_px(recording_id)[columns_of(model, recording_id, recording.info.unit_ids)]
+    return model.centers_px(recording_id)[unit_columns(model, recording_id, recording.info.unit_ids)]
 
 
 def known_fractions(training: Path | None) -> dict[tuple[str, str], float]:

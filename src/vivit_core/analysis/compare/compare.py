@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis import bootstrap
-from vivit_core.analysis.bootstrap import INTERVAL, difference, enough_pieces, interval, intervals, means, resampled
+from vivit_core.analysis.bootstrap import (
+    INTERVAL,
+    difference,
+    enough_pieces,
+    interval,
+    intervals,
+    means_over_units,
+    resampled,
+)
 from vivit_core.analysis.compare import plots as compare_plots
 from vivit_core.analysis.compare.cost import cost_of, device_name
 from vivit_core.analysis.compare.foreign import Foreign
@@ -116,7 +124,10 @@ def compare(
             "history": getattr(c.model, "observes", None),
             "causal": c.causal,
             **{f"{metric}_mean": mean_known(point[c.name][m]) for m, metric in enumerate(metrics)},
-            **{f"{metric}_interval": interval(means(drawn[c.name][:, m])) for m, metric in enumerate(metrics)},
+            **{
+                f"{metric}_interval": interval(means_over_units(drawn[c.name][:, m]))
+                for m, metric in enumerate(metrics)
+            },
             "knowable_fraction": share_of_oracle(point[c.name][0], truth_U),
             **costs[c.name],
         }

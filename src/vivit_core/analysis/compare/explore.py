@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vivit_core.analysis.evaluate.responses import clip_of
-from vivit_core.analysis.explore import columns_of
+from vivit_core.analysis.explore import explorer_columns
 from vivit_core.analysis.tables import IDS, read_arrays
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
@@ -29,7 +29,7 @@ def unit_explorer(folder: Path, models: Sequence[str]) -> Explorer | None:
     quantity = {f"{name}_{metric.name}": metric.title for name in models for metric in (bits, *others)}
     quantity |= {"truth_bps": bits.title} | {f"{name}_bps_gain": f"gain in {bits.title}" for name in rest}
     shown = [*(f"{name}_bps" for name in models), *(f"{name}_bps_gain" for name in rest)]
-    columns = columns_of(table, titles, shown, quantity)
+    columns = explorer_columns(table, titles, shown, quantity)
     known = [column.key for column in columns]
     if f"{first}_bps" not in known or f"{rest[-1]}_bps_gain" not in known:
         return None  # nothing was scored

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.attention.lesions import UNMIXED
-from vivit_core.analysis.bootstrap import Sums, bps_drawn, interval, means
+from vivit_core.analysis.bootstrap import Sums, bps_drawn, interval, means_over_units
 from vivit_core.analysis.evaluate.context import RESAMPLES, Rows, sums_of
 from vivit_core.analysis.evaluate.numbers import LESIONED
 from vivit_core.analysis.predict import Predictions
@@ -44,18 +44,18 @@ def summarize_attention(
     seed : of the resampling.
     """
     drawn, by_recording = bps_drawn(sums, RESAMPLES, seed)
-    of_each = {rid: numbers(rows[rid], own) for rid, own in by_recording.items()}
-    return numbers([row for rid in sums for row in rows[rid]], drawn), of_each
+    of_each = {rid: attention_numbers(rows[rid], own) for rid, own in by_recording.items()}
+    return attention_numbers([row for rid in sums for row in rows[rid]], drawn), of_each
 
 
-def numbers(rows: Rows, drawn: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def attention_numbers(rows: Rows, drawn: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The numbers of some units, from their rows and from their bits per spike in each resampling (R, U)."""
     found = {}
     for name in (name for name in drawn if name != OWN):
         without_U = np.array([row[f"{LESIONED}{name}_bps"] for row in rows], np.float64)
         lost_U = np.array([row["bps"] for row in rows], np.float64) - without_U
         with np.errstate(invalid="ignore"):
-            lost_R = means(drawn[OWN] - drawn[name])
+            lost_R = means_over_units(drawn[OWN] - drawn[name])
         found[name] = {
             "bps_mean": mean_known(without_U),
             "bps_lost_mean": mean_known(lost_U),

@@ -61,11 +61,11 @@ def summarize_context(
     seed : of the resampling.
     """
     drawn, by_recording = bps_drawn(sums, RESAMPLES, seed)
-    of_each = {rid: numbers(own, by_recording.get(rid)) for rid, own in rows.items()}
-    return numbers([row for rid in sums for row in rows[rid]], drawn or None), of_each
+    of_each = {rid: context_numbers(own, by_recording.get(rid)) for rid, own in rows.items()}
+    return context_numbers([row for rid in sums for row in rows[rid]], drawn or None), of_each
 
 
-def numbers(rows: Rows, drawn: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
+def context_numbers(rows: Rows, drawn: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
     """The numbers of some units, from their rows and from their bits per spike in each resampling (R, U)."""
     if drawn is None:
         return UNKNOWN | {"context": {}}

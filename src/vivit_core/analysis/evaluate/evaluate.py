@@ -18,7 +18,7 @@ from vivit_core.analysis.evaluate.methods import methods
 from vivit_core.analysis.evaluate.numbers import by_subject, score_recording, summarize
 from vivit_core.analysis.evaluate.pairs import noise_correlations
 from vivit_core.analysis.evaluate.responses import responses_of
-from vivit_core.analysis.predict import Predictions, Split, columns_of, predict_split, refuse_broken
+from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, unit_columns
 from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import ABOUT
@@ -188,7 +188,7 @@ def lesions_of(twin: Predictor, datamodule: RecordingsDataModule, split: Split, 
     assert isinstance(twin, Twin)  # nothing else attends
     first: dict[str, Clips] = {}
     for spec in datamodule.specs:
-        columns_of(twin, spec.recording_id, spec.unit_ids)  # which refuses what the twin does not know
+        unit_columns(twin, spec.recording_id, spec.unit_ids)  # which refuses what the twin does not know
     for batch in datamodule.evaluation_dataloader(split):
         for recording_id, clips in batch.items():
             if recording_id not in first:  # each stimulus once: a batch may hold any number of its repeats

@@ -10,7 +10,7 @@ import numpy as np
 from vivit_core.analysis.attention.lesions import UNMIXED
 from vivit_core.analysis.evaluate.numbers import LESIONED, controls_of
 from vivit_core.analysis.evaluate.responses import clip_of
-from vivit_core.analysis.explore import UNITS, columns_of
+from vivit_core.analysis.explore import UNITS, explorer_columns
 from vivit_core.analysis.tables import WORDS, read_arrays
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.names import key_name
@@ -57,7 +57,7 @@ def unit_explorer(folder: Path) -> Explorer | None:
         quantity |= dict.fromkeys((metric.name, f"ln_{metric.name}"), metric.title)
     bits = metrics[0]
     quantity |= dict.fromkeys(("truth_bps", "local_bps"), bits.title)
-    columns = columns_of(table, titles, SHOWN, quantity)
+    columns = explorer_columns(table, titles, SHOWN, quantity)
     known = [column.key for column in columns]
     if bits.name not in known:
         return None  # nothing was scored

@@ -181,7 +181,7 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int | None) -> dict[str, Any
     for name in (*metrics, "corr_to_average", "normalized_corr"):
         use = reliable if name == "normalized_corr" else slice(None)
         for column in (name, f"ln_{name}"):
-            summary |= means(column, of[column][use])
+            summary |= mean_and_median(column, of[column][use])
     return summary | {
         "truth_bps_mean": mean_known(of["truth_bps"]),
         "knowable_fraction": share_of_oracle(of["bps"], of["truth_bps"]),
@@ -192,7 +192,11 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int | None) -> dict[str, Any
         "units_half_known": int(half.sum()),
         "units_half_known_near": float(near.mean()) if len(near) else math.nan,
         "behavior": {
-            name: {key: value for metric in metrics for key, value in means(metric, of[f"{name}_{metric}"]).items()}
+            name: {
+                key: value
+                for metric in metrics
+                for key, value in mean_and_median(metric, of[f"{name}_{metric}"]).items()
+            }
             | {"bps_lost_mean": mean_known(of["bps"] - of[f"{name}_bps"])}
             for name in controls_of(of)
         },
@@ -200,7 +204,7 @@ def summarize(rows: Sequence[dict[str, Any]], bins: int | None) -> dict[str, Any
             key: value
             for metric in metrics
             if f"{OBSERVED}{metric}" in of
-            for key, value in means(metric, of[f"{OBSERVED}{metric}"]).items()
+            for key, value in mean_and_median(metric, of[f"{OBSERVED}{metric}"]).items()
         },
         "units": len(rows),
         "units_silent": int(np.isnan(of["bps"]).sum()),
@@ -228,7 +232,7 @@ def by_subject(rows_of: Mapping[str, Sequence[dict[str, Any]]], subjects: Mappin
     }
 
 
-def means(name: str, values: np.ndarray) -> dict[str, float]:
+def mean_and_median(name: str, values: np.ndarray) -> dict[str, float]:
     """Mean and median under their keys."""
     return {f"{name}_mean": mean_known(values), f"{name}_median": median_known(values)}
 

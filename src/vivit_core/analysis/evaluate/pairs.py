@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vivit_core.analysis.predict import Predictions, columns_of
+from vivit_core.analysis.predict import Predictions, unit_columns
 from vivit_core.data.recording.reader import Recording, runs
 from vivit_core.models.latents.base import Latent
 from vivit_core.models.predictor import Predictor
@@ -38,7 +38,7 @@ def noise_correlations(
     latent = twin.latent(recording_id) if isinstance(twin, Twin) else None
     if latent is None:
         return None
-    units = columns_of(twin, recording_id, recording.info.unit_ids)
+    units = unit_columns(twin, recording_id, recording.info.unit_ids)
     with torch.no_grad():
         covariance_UU = latent.log_covariance()[units][:, units].double().cpu().numpy()
     trials = runs(found.bins_N, recording.info.trials.start)  # which may follow each other without a gap

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.evaluate.numbers import repeated_rows, side_by_side
-from vivit_core.analysis.predict import Predictions, columns_of
+from vivit_core.analysis.predict import Predictions, unit_columns
 from vivit_core.analysis.truth import centers_px
 from vivit_core.data.recording.reader import Recording, runs
 from vivit_core.models.predictor import Predictor
@@ -119,7 +119,7 @@ def clip_of(arrays: Mapping[str, np.ndarray], recording_id: str, models: Mapping
 def windows_of(twin: Predictor, recording: Recording, recording_id: str) -> np.ndarray:
     """Where each readout looks, and how wide, (U, 5): x, y, standard deviations along and across, and angle; NaN where
     not known."""
-    units = columns_of(twin, recording_id, recording.info.unit_ids)
+    units = unit_columns(twin, recording_id, recording.info.unit_ids)
     windows_U5 = np.full((len(units), 5), np.nan)
     windows_U5[:, :2] = centers_px(twin, recording, recording_id)
     if (gaussians := twin.gaussians_px(recording_id)) is not None:

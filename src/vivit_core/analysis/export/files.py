@@ -30,7 +30,7 @@ from vivit_core.system.plain import in_a_line, read_plain
 ABOUT, STATE, FORMAT = "stream.json", "state.npz", 1
 ENDINGS = {"torch": ".pt2", "onnx": ".onnx"}
 Kind = Literal["torch", "onnx"]
-Run = Callable[[Sequence[Any]], Sequence[Any]]
+Program = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 def check_kind(kind: Kind) -> None:
@@ -211,7 +211,7 @@ class ExportedStream:
         return finite_rates(np.asarray(rates), name)
 
 
-def run_torch(path: Path, threads: int) -> Run:
+def run_torch(path: Path, threads: int) -> Program:
     logging.getLogger("torch.export").setLevel(logging.ERROR)  # it shows what it raises anyway, with its traceback
     step = torch.export.load(path).module()
 
@@ -223,7 +223,7 @@ def run_torch(path: Path, threads: int) -> Run:
     return run
 
 
-def run_onnx(path: Path, threads: int) -> Run:
+def run_onnx(path: Path, threads: int) -> Program:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

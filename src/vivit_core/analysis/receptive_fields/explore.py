@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.explore import UNITS, columns_of
+from vivit_core.analysis.explore import UNITS, explorer_columns
 from vivit_core.analysis.tables import IDS
 from vivit_core.names import key_name
 from vivit_core.report.explore import Explorer, Images
@@ -21,7 +21,7 @@ SHOWN = ("gradient_snr", "gradient_x_px", "gradient_y_px")
 def unit_explorer(folder: Path) -> Explorer | None:
     """The units' fields, from ``receptive_fields.csv`` and ``.npz`` in a task's folder; None where none was found."""
     table = read_table(folder / "receptive_fields.csv", text=IDS)
-    columns = columns_of(table, {name: name.replace("_", " ") for name in table}, SHOWN)
+    columns = explorer_columns(table, {name: name.replace("_", " ") for name in table}, SHOWN)
     if not set(SHOWN) <= {column.key for column in columns}:
         return None
     groups = table["recording"].tolist()

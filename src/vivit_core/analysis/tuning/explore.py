@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vivit_core.analysis.explore import UNITS, by_recording, columns_of
+from vivit_core.analysis.explore import UNITS, by_recording, explorer_columns
 from vivit_core.analysis.tables import IDS
 from vivit_core.analysis.tuning.laboratory import OF_GRATINGS, PREFERRED, TRULY
 from vivit_core.report.explore import Curves, Explorer, Panel
@@ -38,7 +38,7 @@ def unit_explorer(folder: Path, protocols: Mapping[str, Any]) -> Explorer | None
         for number, told in protocol["numbers"].items():
             titles[f"{name}_{number}"] = f"{name.replace('_', ' ')}: {told['title']}"
             titles[f"truth_{name}_{number}"] = f"{name.replace('_', ' ')}: {told['title']}, true neuron"
-    columns = columns_of(table, titles, shown=("osi", "dsi"))
+    columns = explorer_columns(table, titles, shown=("osi", "dsi"))
     if not {"osi", "dsi"} <= {column.key for column in columns}:
         return None
     groups = table["recording"].tolist()

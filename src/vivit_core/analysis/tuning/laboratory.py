@@ -160,7 +160,7 @@ def pictures_for(
 
 # --- the protocols ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
-class Run:
+class ProtocolRun:
     """One protocol at one recording's sites."""
 
     name: str
@@ -200,13 +200,13 @@ def placed(values_S: np.ndarray, rows: Sequence[int], n_units: int) -> np.ndarra
 
 def run_protocols(
     protocols: Mapping[str, Protocol], twin: Bench, true: Bench | None, sites: Sequence[Site]
-) -> list[Run]:
+) -> list[ProtocolRun]:
     """Every protocol, on the twin and on the true neurons."""
     runs = []
     for name, protocol in protocols.items():
         found = protocol.run(twin, sites, name)
         again = None if true is None else protocol.run(true, sites, f"{name}, true neurons")
-        runs.append(Run(name, protocol, list(sites), found, again))
+        runs.append(ProtocolRun(name, protocol, list(sites), found, again))
     return runs
 
 
@@ -254,7 +254,9 @@ def methods(protocols: Mapping[str, Protocol]) -> dict[str, str]:
     return METHODS | of_protocols
 
 
-def protocol_summary(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
+def protocol_summary(
+    rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Sequence[ProtocolRun]]
+) -> dict[str, dict[str, Any]]:
     """What each protocol found over all units at which it ran, for ``tuning.json``."""
     summary = {}
     for name, own in runs.items():

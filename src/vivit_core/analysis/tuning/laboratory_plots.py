@@ -19,7 +19,7 @@ from vivit_core.names import short
 from vivit_core.plotting.style import TALL, TRUTH, TWIN, save
 
 if TYPE_CHECKING:
-    from vivit_core.analysis.tuning.laboratory import Run
+    from vivit_core.analysis.tuning.laboratory import ProtocolRun
 
 SHOWN = 4  # units whose curves are drawn
 COLUMNS = 6  # of a row of panels
@@ -27,7 +27,7 @@ STIMULI = 12  # conditions of which a frame is drawn; of more, every so many
 
 
 def plot_protocol(
-    path: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], recording_ids: Sequence[str]
+    path: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[ProtocolRun], recording_ids: Sequence[str]
 ) -> Path:
     """One protocol: a frame of each condition, its numbers over all units, and the curves of a few.
 
@@ -135,7 +135,7 @@ def beyond(values: np.ndarray) -> str:
 
 
 def draw_curve(
-    part: Any, runs: Sequence[Run], recording_ids: Sequence[str], rows: Sequence[Mapping[str, Any]], curve: str
+    part: Any, runs: Sequence[ProtocolRun], recording_ids: Sequence[str], rows: Sequence[Mapping[str, Any]], curve: str
 ) -> None:
     """A curve of a few units, and of their true neurons."""
     chosen = [(i, s) for i, run in enumerate(runs) for s in range(len(run.sites))]

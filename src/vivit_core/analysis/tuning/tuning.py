@@ -26,7 +26,7 @@ from vivit_core.analysis.tuning.laboratory import (
     OF_GRATINGS,
     PREFERRED,
     TRULY,
-    Run,
+    ProtocolRun,
     TrueScreen,
     gratings_summary,
     methods,
@@ -102,7 +102,7 @@ def tune(
     arrays = {name: np.asarray(getattr(gratings, name), np.float64) for name in over}
     excited: list[dict[str, Any]] = []
     more: list[dict[str, Any]] = []
-    runs: dict[str, list[Run]] = {name: [] for name in protocols}
+    runs: dict[str, list[ProtocolRun]] = {name: [] for name in protocols}
     begun = time.monotonic()
     screens = screens_of(model, datamodule, device, None if mei is None or mei_units == 0 else mei.picture_s, units)
     specs = [screen.spec for _, screen in screens]
@@ -227,7 +227,7 @@ def measured(
 
 def laboratory(
     protocols: Mapping[str, Protocol], own: Measured, natural_BHW: Tensor, film_B: np.ndarray, progress: bool
-) -> list[Run]:
+) -> list[ProtocolRun]:
     """Every protocol at the units at which they are run, with natural pictures and the stimulus of each."""
     if not protocols:
         return []

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from rich.table import Table
 
-from vivit_core.analysis.predict import columns_of
+from vivit_core.analysis.predict import unit_columns
 from vivit_core.analysis.stream import plots
 from vivit_core.analysis.stream.numbers import distribution, export_of, measure_export, measure_stream
 from vivit_core.cli.context import RunContext
@@ -67,7 +67,7 @@ def stream(
         twin.feedback, twin.seed = history, context.seed
     elif twin.observes is not None:
         counts = np.full((stop - start, twin.specs[name].n_units), np.nan, np.float32)
-        counts[:, columns_of(twin, name, chosen.info.unit_ids)] = np.where(clips["valid"], clips["counts"], np.nan)
+        counts[:, unit_columns(twin, name, chosen.info.unit_ids)] = np.where(clips["valid"], clips["counts"], np.nan)
     bin_s = 1.0 / twin.specs[name].frame_rate_hz
     measured = measure_stream(twin, name, clips["frames"], clips["behavior"], counts=counts)
     summary = {
