@@ -19,7 +19,7 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.ln import LN
 from vivit_core.models.load import checkpoint_of, load_predictor, load_twin
 from vivit_core.rf import stretches
-from vivit_core.rf.regression import unit_centers
+from vivit_core.rf.placing import unit_centers
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.system.kept import Kept

@@ -21,7 +21,7 @@ from vivit_core.data.recording.writer import write_recording
 from vivit_core.data.statistics import training_statistics
 from vivit_core.models.layers import channel_scales, inverse_softplus
 from vivit_core.models.twin import Twin
-from vivit_core.rf.regression import contrast_energies, courses, place
+from vivit_core.rf.placing import contrast_energies, courses, place
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.training.baseline import fit_ln

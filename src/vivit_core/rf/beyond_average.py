@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vivit_core.rf.regression import contrast_energies, varies, varying
+from vivit_core.rf.placing import contrast_energies, varies, varying
 
 CLEAR_SD = 6.0  # standard deviations over chance from which on a link is taken for one
 SHIFTED = 64  # responses shifted in time, of all units together, at least, that say what chance is

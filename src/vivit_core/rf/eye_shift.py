@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.layers import normalized
 from vivit_core.models.ln import lags_of
-from vivit_core.rf.regression import (
+from vivit_core.rf.blurring import blur
+from vivit_core.rf.placing import (
     MAP_LAGS,
-    blur,
     contrast,
     contrast_energies,
     cosines,

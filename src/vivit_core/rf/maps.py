@@ -16,6 +16,7 @@ from einops import einsum
 from torch import Tensor
 
 from vivit_core.models.solving import solve_positive
+from vivit_core.rf.blurring import blur, gaussian, slope
 
 SIZES_PX = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # standard deviations that the fit of an envelope starts from
 
@@ -83,7 +84,7 @@ def fit_some(energy_UHW: Tensor) -> tuple[Tensor, Tensor]:
     # Where the map, blurred a little, fits a Gaussian of one of the sizes best.
     starts = []
     for std in SIZES_PX:
-        rows, columns = (gaussian(size, std) for size in (height, width))
+        rows, columns = (gaussian(size, std, torch.double) for size in (height, width))
         seen_UP = (rows @ z_UP.view(units, height, width) @ columns.T).flatten(1)
         energy_P = (rows.square().sum(1)[:, None] * columns.square().sum(1)[None]).flatten()
         score_UP = seen_UP / energy_P.sqrt()
@@ -98,7 +99,7 @@ def fit_some(energy_UHW: Tensor) -> tuple[Tensor, Tensor]:
         g_UP, scale = shape(theta_UN), torch.exp(-2 * theta_UN[:, 2:3])
         dx, dy = x_P - theta_UN[:, :1], y_P - theta_UN[:, 1:2]
         slopes = [dx * scale, dy * scale, (dx.square() + dy.square()) * scale]
-        jacobian_UPN = torch.stack([height_U1 * g_UP * slope for slope in slopes] + [g_UP, torch.ones_like(g_UP)], 2)
+        jacobian_UPN = torch.stack([height_U1 * g_UP * change for change in slopes] + [g_UP, torch.ones_like(g_UP)], 2)
         normal_UNN = jacobian_UPN.mT @ jacobian_UPN
         diagonal = torch.diag_embed(normal_UNN.diagonal(dim1=1, dim2=2) * damping_U[:, None] + 1e-12)
         step_UN = solve_positive(normal_UNN + diagonal, jacobian_UPN.mT @ rest_UP[..., None])[..., 0]
@@ -117,30 +118,14 @@ def fit_some(energy_UHW: Tensor) -> tuple[Tensor, Tensor]:
     return theta_UN, explained_U
 
 
-def gaussian(size: int, std: float) -> Tensor:
-    """The matrix (size, size) of Gaussians around each pixel of a line, not normalized; zero beyond five std."""
-    pixel = torch.arange(size, dtype=torch.double)
-    distance = (pixel - pixel[:, None]) / std
-    return torch.exp(-0.5 * distance.square()) * (distance.abs() < 5)
-
-
 def structure(maps_UKHW: Tensor) -> Tensor:
     """The structure tensor of each unit's maps, summed over them: (U, 3, H, W), the products xx, xy and yy of slopes.
 
     A sum over maps of any phase or sign keeps the orientation, so that of a complex cell's gradients as well.
     """
     height, width = maps_UKHW.shape[-2:]
-
-    def slope(size: int) -> tuple[Tensor, Tensor]:
-        """Blurring, and slope of the blurred; a pixel beyond the border is like the last one inside."""
-        pixel = torch.arange(size, dtype=torch.double)
-        weights = gaussian(size, SLOPE_PX)
-        weights = weights / weights.sum(1, keepdim=True)
-        along = weights * (pixel - pixel[:, None])
-        along = along - weights * along.sum(1, keepdim=True)
-        return weights.to(maps_UKHW), along.to(maps_UKHW)
-
-    (blur_y, slope_y), (blur_x, slope_x) = slope(height), slope(width)
+    blur_y, blur_x = (blur(size, SLOPE_PX, torch.double).to(maps_UKHW) for size in (height, width))
+    slope_y, slope_x = (slope(size, SLOPE_PX, torch.double).to(maps_UKHW) for size in (height, width))
     dx = blur_y @ maps_UKHW @ slope_x.T
     dy = slope_y @ maps_UKHW @ blur_x.T
     return torch.stack([dx.square().sum(1), (dx * dy).sum(1), dy.square().sum(1)], 1)

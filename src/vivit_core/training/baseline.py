@@ -19,8 +19,8 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.models import ln as ln_model
 from vivit_core.models.ln import LN, LNReadout, lags_of
 from vivit_core.parts.groups import class_of
-from vivit_core.rf import movie, regression, stretches
-from vivit_core.rf.regression import unit_centers
+from vivit_core.rf import blurring, movie, placing, stretches
+from vivit_core.rf.placing import unit_centers
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.activity import spared
@@ -33,7 +33,7 @@ from vivit_core.training.ln_fitter import Fitter
 log = logging.getLogger(__name__)
 
 
-CODE = (ln_model, ln_fitter, movie, regression, stretches)  # that decides, besides this module, what a fit finds
+CODE = (ln_model, ln_fitter, blurring, movie, placing, stretches)  # that decides, besides this module, what a fit finds
 
 
 MOST_FRAMES = 60_000  # of a recording's split that are used

@@ -29,7 +29,7 @@ from vivit_core.models.ln import LN, LNReadout
 from vivit_core.models.pairs import newest
 from vivit_core.models.twin import Twin
 from vivit_core.rf.eye_shift import shift_by_position
-from vivit_core.rf.regression import CLEAR, unit_centers, varies
+from vivit_core.rf.placing import CLEAR, unit_centers, varies
 from vivit_core.rf.stretches import PIXELS, ShiftPx
 from vivit_core.specs import Clips
 from vivit_core.system.activity import spared

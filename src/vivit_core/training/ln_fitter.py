@@ -19,7 +19,7 @@ from vivit_core.models.layers import inverse_softplus
 from vivit_core.models.ln import LEAST_LOG, LNReadout
 from vivit_core.models.solving import solve_positive
 from vivit_core.rf.movie import BAND, BLOCK, Movie, Stimulus, band, blocks, filtered, through_time, trace_through_time
-from vivit_core.rf.regression import varying
+from vivit_core.rf.placing import varying
 from vivit_core.rf.stretches import TrialStretches
 
 RIDGES = (1000.0, 250.0, 60.0)  # nats; the validation trials choose for each unit

@@ -22,7 +22,7 @@ from vivit_core.analysis.inspect.findings import (
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.rf.beyond_average import CLEAR_SD, links
-from vivit_core.rf.regression import CLEAR, MAP_LAGS, came, contrast, contrast_energies, place, place_by_energy
+from vivit_core.rf.placing import CLEAR, MAP_LAGS, came, contrast, contrast_energies, place, place_by_energy
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.terminal import track

@@ -26,7 +26,7 @@ from vivit_core.data.recording.format import SPLITS
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import validate_recording
 from vivit_core.names import file_name
-from vivit_core.rf.regression import CLEAR
+from vivit_core.rf.placing import CLEAR
 from vivit_core.specs import RecordingError, RecordingSpec
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import lags_of
 from vivit_core.models.solving import solve_positive
+from vivit_core.rf.blurring import blur, slope
 from vivit_core.rf.stretches import ShiftPx, TrialStretches
 from vivit_core.specs import RecordingSpec
 
@@ -318,23 +319,6 @@ def contrast_energies(x_THW: Tensor, coarse: bool = False) -> Tensor:
             pieces.append(blur_rows[::ENERGY_PX] @ (energy @ blur_columns[::ENERGY_PX].T))
         maps.append(torch.cat(pieces))
     return torch.stack([x / x.std(correction=0).clamp_min(1e-12) for x in maps])
-
-
-def blur(size: int, std: float) -> Tensor:
-    """The matrix that blurs a line of pixels with a Gaussian, cut off at the borders."""
-    pixel = torch.arange(size, dtype=torch.float32)
-    distance = (pixel - pixel[:, None]) / std
-    # Beyond five standard deviations lie denormal numbers, with which matrix products are many times slower.
-    weights = torch.exp(-0.5 * distance.square()) * (distance.abs() < 5)
-    return weights / weights.sum(1, keepdim=True)
-
-
-def slope(size: int, std: float) -> Tensor:
-    """The matrix that takes the slope of a blurred line of pixels; zero for a flat one, at the borders too."""
-    pixel = torch.arange(size, dtype=torch.float32)
-    weights = blur(size, std)
-    product = weights * (pixel - pixel[:, None])
-    return (product - weights * product.sum(1, keepdim=True)) / std
 
 
 def project(w_LUHW: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vivit_core.rf.regression import alone, contrast_energies, place, place_by_energy, usual, without_fading
+from vivit_core.rf.placing import alone, contrast_energies, place, place_by_energy, usual, without_fading
 
 HEIGHT, WIDTH = 20, 24
 HIGH, WIDE = 48, 48
