@@ -89,23 +89,14 @@ def unit_centers(
     data = TrialStretches.read(recording, "train", lags, max_frames, shift_px)
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), came(data, pool, recording.info.kind)
-    map_lags = -(-lags // pool)
     if not data.use_TU.any() or not varies(frames_THW):
         middle = (np.array(recording.info.frame_shape[:0:-1]) - 1) / 2
         units = spec.n_units
         return np.tile(middle, (units, 1)), np.zeros((units, lags), np.float32), np.zeros(units, np.float32)
 
-    centers_U2, snr_U, map_UHW = place([frames_THW], rest_TU, map_lags, ridge=0.5)
-    hidden_U = snr_U < CLEAR
-    if hidden_U.any():
-        by_energy_U2, energy_snr_U, _ = place_by_energy(
-            contrast_energies(frames_THW, coarse=True), rest_TU[:, hidden_U], map_lags
-        )
-        better = energy_snr_U > snr_U[hidden_U]
-        centers_U2[hidden_U] = torch.where(better[:, None], by_energy_U2, centers_U2[hidden_U])
-        snr_U[hidden_U] = torch.where(better, energy_snr_U, snr_U[hidden_U])
-        hidden_U[hidden_U.clone()] = better
-    courses_UL = courses(data, spec, map_UHW, lags) * ~hidden_U[:, None]
+    energies_CTHW = contrast_energies(frames_THW, coarse=True)
+    centers_U2, snr_U, map_UHW, by_energy_U = place_clearest(frames_THW, energies_CTHW, rest_TU, -(-lags // pool))
+    courses_UL = courses(data, spec, map_UHW, lags) * ~by_energy_U[:, None]
     return centers_U2.numpy(), courses_UL.numpy(), snr_U.numpy()
 
 
@@ -251,6 +242,24 @@ def place_by_energy(energies_CTHW: Tensor, rest_TU: Tensor, lags: int) -> tuple[
     movies = (alone(x_THW) for x_THW in energies_CTHW)
     centers_U2, clear_U, map_UHW = place(movies, rest_TU, lags, ridge=100.0, px=ENERGY_PX)
     return ENERGY_PX * centers_U2, clear_U, map_UHW
+
+
+def place_clearest(
+    frames_THW: Tensor, energies_CTHW: Tensor, rest_TU: Tensor, lags: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same by pixels, and by contrast energies where these are not clear and energies are clearer: centers (U, 2)
+    as x, y in pixels, their clearness, maps of pixels, and whom energies placed (U,)."""
+    centers_U2, clear_U, map_UHW = place([frames_THW], rest_TU, lags, ridge=0.5)
+    by_energy_U = clear_U < CLEAR
+    if by_energy_U.any():
+        other_U2, other_clear_U, other_UHW = place_by_energy(energies_CTHW, rest_TU[:, by_energy_U], lags)
+        better = other_clear_U > clear_U[by_energy_U]
+        by_energy_U[by_energy_U.clone()] = better
+        centers_U2[by_energy_U], clear_U[by_energy_U] = other_U2[better], other_clear_U[better]
+        height, width = map_UHW.shape[1:]
+        finer_UHW = other_UHW[better].repeat_interleave(ENERGY_PX, 1).repeat_interleave(ENERGY_PX, 2)
+        map_UHW[by_energy_U] = finer_UHW[:, :height, :width]
+    return centers_U2, clear_U, map_UHW, by_energy_U
 
 
 def alone(x_THW: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from vivit_core.analysis.inspect.findings import (
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.rf.beyond_average import CLEAR_SD, links
-from vivit_core.rf.placing import CLEAR, MAP_LAGS, came, contrast, contrast_energies, place, place_by_energy
+from vivit_core.rf.placing import MAP_LAGS, came, contrast, contrast_energies, place_clearest
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.terminal import track
@@ -47,18 +47,11 @@ def fields_and_alignment(
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), came(data, pool, info.kind)
     del data
-    energies_CTHW = contrast_energies(frames_THW, coarse=True) if min(info.frame_shape[1:]) >= 4 else None
+    energies_CTHW = contrast_energies(frames_THW, coarse=True)
     maps = np.zeros((info.n_units, *info.frame_shape[1:]), np.float32)
     groups = [slice(u, u + UNITS) for u in range(0, info.n_units, UNITS)]
     for group in track(groups, f"receptive fields of {info.recording_id}", disable=not progress):
-        center, snr, map_UHW = place([frames_THW], rest_TU[:, group], -(-lags // pool), ridge=0.5)
-        if energies_CTHW is not None:
-            by_energy, energy_snr, energy_UHW = place_by_energy(energies_CTHW, rest_TU[:, group], -(-lags // pool))
-            better = (snr < CLEAR) & (energy_snr > snr)
-            center = torch.where(better[:, None], by_energy, center)
-            snr = torch.where(better, energy_snr, snr)
-            finer = energy_UHW.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, : maps.shape[1], : maps.shape[2]]
-            map_UHW = torch.where(better[:, None, None], finer, map_UHW)
+        center, snr, map_UHW, _ = place_clearest(frames_THW, energies_CTHW, rest_TU[:, group], -(-lags // pool))
         look.snr_U[group], look.center_U2[group], maps[group] = snr.numpy(), center.numpy(), map_UHW.numpy()
     silent = look.mean_rate_hz_U == 0
     look.snr_U[silent], look.center_U2[silent] = np.nan, np.nan
