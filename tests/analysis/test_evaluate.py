@@ -546,7 +546,7 @@ def test_unknown_units_and_recordings_are_refused(data: RecordingsDataModule, tm
     with pytest.raises(ValueError, match=r"2 of its 4 units: u0, u2"):
         run(PixelTwin(narrow, [1.0, 1.0]), data, tmp_path)
     other = RecordingSpec.from_dict({**spec.to_dict(), "recording_id": "other"})
-    with pytest.raises(ValueError, match=r"knows no recording 'hand'; it knows \['other'\]"):
+    with pytest.raises(ValueError, match=r"does not know recording 'hand'; it knows \['other'\]"):
         run(PixelTwin(other, [1.0] * 4), data, tmp_path)
 
 

@@ -178,9 +178,7 @@ def where_scored(
 
 def unit_columns(model: Predictor, recording_id: str, unit_ids: Sequence[str]) -> list[int]:
     """Where a recording's units stand among those the model knows under its id."""
-    if recording_id not in model.specs:
-        raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
-    place = {unit: i for i, unit in enumerate(model.specs[recording_id].unit_ids)}
+    place = {unit: i for i, unit in enumerate(model.spec(recording_id).unit_ids)}
     missing = [unit for unit in unit_ids if unit not in place]
     if missing:
         raise ValueError(

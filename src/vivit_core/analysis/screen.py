@@ -117,10 +117,8 @@ class Screen(AnyScreen):
         device: str = "cpu",
         columns: Sequence[int] | None = None,
     ) -> None:
-        if recording_id not in model.specs:
-            raise ValueError(f"the model knows no recording {recording_id!r}; it knows {list(model.specs)}")
+        spec = model.spec(recording_id)
         self.model = model.to(device).eval()
-        spec = model.specs[recording_id]
         self.columns = list(range(spec.n_units) if columns is None else columns)
         gray = float(spec.pixel_mean)
         super().__init__(spec.of_units(self.columns), gray, min(pixel_range[1] - gray, gray - pixel_range[0]), device)

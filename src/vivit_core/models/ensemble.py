@@ -118,7 +118,7 @@ class Ensemble(Predictor):
         ValueError
             Where a member has none, and for an unknown recording.
         """
-        spec = self.specs[list(self.specs)[self.index(recording_id)]]
+        spec = self.spec(recording_id)
         streams = [member.stream(recording_id, clip_length) for member in self.each]
         self.eval()
         return Stream(spec, as_they_are, MemberStreams(streams), None, mean_counts, next(self.parameters()).device)

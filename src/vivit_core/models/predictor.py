@@ -89,11 +89,15 @@ class Predictor(nn.Module, ABC):
         """After how many bins a stream stands again as it stood: the frames of its longest token."""
         return 1
 
-    def index(self, recording_id: str) -> int:
-        """The place of a recording among those that the model knows."""
+    def spec(self, recording_id: str) -> RecordingSpec:
+        """What is known of a recording; refuses one that the model does not know."""
         if recording_id not in self.specs:
             raise ValueError(f"this model does not know recording {recording_id!r}; it knows {list(self.specs)}")
-        return list(self.specs).index(recording_id)
+        return self.specs[recording_id]
+
+    def index(self, recording_id: str) -> int:
+        """The place of a recording among those that the model knows."""
+        return list(self.specs).index(self.spec(recording_id).recording_id)
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -163,7 +167,7 @@ class Predictor(nn.Module, ABC):
             For an unknown recording, frames or behavior of a wrong shape or of no real numbers, and rates that are
             none; for an iterator and a model without a stream.
         """
-        self.index(recording_id)
+        spec = self.spec(recording_id)
         if counts is not None and (self.observes is None or isinstance(frames, Iterator)):
             raise ValueError(
                 f"a model of kind {self.kind} takes no counts; train one with model/history=spikes or population"
@@ -178,7 +182,6 @@ class Predictor(nn.Module, ABC):
             return pieces_of(self.stream(recording_id, clip_length), frames, behavior)
         if isinstance(behavior, Iterator):
             raise ValueError("behavior comes piece by piece, and frames at once; give iter([…]) of pieces for both")
-        spec = self.specs[recording_id]
         video = torch.as_tensor(numbers(frames, f"frames of recording {recording_id}"))
         video = video[None] if video.dim() == 3 else video
         if video.dim() != 4 or (video.shape[0], *video.shape[2:]) != spec.frame_shape:
@@ -238,7 +241,7 @@ class Predictor(nn.Module, ABC):
     def centers_px(self, recording_id: str) -> np.ndarray:
         """Where the model looks for each unit, (U, 2) as x and y in pixels of the recording's own frame; NaN where it
         cannot say."""
-        return np.full((self.specs[recording_id].n_units, 2), np.nan)
+        return np.full((self.spec(recording_id).n_units, 2), np.nan)
 
     def gaussians_px(self, recording_id: str) -> dict[str, np.ndarray] | None:
         """The Gaussian windows through which units look, in pixels of the recording's own frame: ``mean_px`` (U, 2) as

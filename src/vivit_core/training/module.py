@@ -279,7 +279,7 @@ class TwinModule(LightningModule):
         self._clock = time.perf_counter()  # validation is no waiting for data
 
     def _metric(self, recording_id: str) -> StreamedScores:
-        metric = self.unit_metrics[list(self.twin.specs).index(recording_id)]
+        metric = self.unit_metrics[self.twin.index(recording_id)]
         assert isinstance(metric, StreamedScores)
         return metric
 

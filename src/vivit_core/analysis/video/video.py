@@ -84,10 +84,9 @@ def predict_video(
     source = open_video(video)
     shown = dict[str, Showing]()
     for name in model.specs if recordings is None else dict.fromkeys(recordings):
-        model.index(name)
         match = Match(
             source,
-            model.specs[name],
+            model.spec(name),
             frame_rate_hz=frame_rate_hz,
             degrees_per_pixel=degrees_per_pixel,
             pixel_scale=pixel_scale,
