@@ -51,7 +51,7 @@ from vivit_core.analysis.evaluate.evaluate import evaluate
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.models.twin import Twin
-from vivit_core.parts.build import build
+from vivit_core.parts.build import build_data
 from vivit_core.specs import Clips
 from vivit_core.training.baseline import fit_ln
 
@@ -125,8 +125,7 @@ def of_recordings(words: list[str]) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as made:
         settings = settings_of("data.simulator.recordings=1", f"data.cache={made}/cache", *words)
         all_of_them = settings_of()["data"]["simulator"]["recordings"]
-        data = {key: value for key, value in settings["data"].items() if key != "geometry"}
-        datamodule = build("data", data)
+        datamodule = build_data(settings["data"])
         baseline = {key: value for key, value in settings["baseline"].items() if key != "_target_"}
         for name, call in {
             "simulation of the default recordings": datamodule.prepare_data,

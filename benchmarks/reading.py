@@ -14,7 +14,7 @@ from measuring import Row, Sizes, settings_of
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.parts.build import build
+from vivit_core.parts.build import build_data
 
 LARGE = ("stimulus/frames", "responses/counts", "responses/valid", "behavior/behavior")
 FILES = {  # how large arrays are stored
@@ -89,7 +89,7 @@ def module_of(folder: Path, sizes: Sizes, workers: int, batches: int, pin_memory
         f"data.burn_in={min(50, sizes.bins // 2)}",
         f"data.num_workers={workers}",
     )["data"]
-    module: RecordingsDataModule = build("data", {key: value for key, value in data.items() if key != "geometry"})
+    module: RecordingsDataModule = build_data(data)
     module.configure(batch_size=sizes.clips, batches_per_epoch=batches, pin_memory=pin_memory)
     module.setup()
     return module

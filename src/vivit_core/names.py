@@ -7,11 +7,12 @@ one with surrogates, which is how Python reads a file name that is not UTF-8.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 LONGEST = 1000  # characters of an id or of a behavior's name
@@ -19,6 +20,7 @@ NAME_BYTES = 64  # of a file's name that is made of an id, before prefix and suf
 DIGITS = 10  # of the hash that tells apart what else would have one name
 SHORT = 40  # characters of a name in a picture
 LINE = 110  # characters of a line in a picture
+FEW = 8  # names that a message lists
 
 # What Windows keeps for itself, with any extension; CON is the console there.
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
@@ -105,6 +107,16 @@ def short(name: str, most: int = SHORT) -> str:
         return shown
     tail = most // 3
     return f"{shown[: most - tail - 1]}…{shown[-tail:]}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many there are where these are not all; empty where there is none."""
+    return ", ".join(names[:FEW]) + (f" … ({len(names)} in all)" if len(names) > FEW else "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant; None where nothing is like it."""
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def picture_text(text: str) -> str:

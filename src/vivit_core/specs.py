@@ -6,7 +6,7 @@ Shape letters: B clips, T bins (= frames), C channels, H W pixels, U units, D be
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -101,6 +101,18 @@ class RecordingSpec:
             unit_mean_counts=tuple(counts[i] for i in columns),
             unit_position_um=tuple(places[i] for i in columns) if places else (),
         )
+
+    def differences(self, other: RecordingSpec, fields: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+        """Which of some fields differ, with both values; behaviors in another order differ, and are lists here."""
+        pairs = {}
+        for name in fields:
+            mine, theirs = (
+                list(value.items()) if isinstance(value := getattr(spec, name), dict) else value
+                for spec in (self, other)
+            )
+            if mine != theirs:
+                pairs[name] = (mine, theirs)
+        return pairs
 
     def to_dict(self) -> dict[str, Any]:
         """Primitives only, lists for tuples: safe in a checkpoint read with ``weights_only=True``."""

@@ -20,6 +20,7 @@ from vivit_core.metrics.base import UnitMetric
 from vivit_core.metrics.unit_scores import Scorer
 from vivit_core.models.layers import evaluating
 from vivit_core.models.predictor import Predictor
+from vivit_core.names import few
 from vivit_core.specs import Clips
 from vivit_core.system.terminal import track
 
@@ -183,7 +184,7 @@ def unit_columns(model: Predictor, recording_id: str, unit_ids: Sequence[str]) -
     if missing:
         raise ValueError(
             f"recording {recording_id}: the model does not know {len(missing)} of its {len(unit_ids)} units: "
-            f"{', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}; "
+            f"{few(missing)}; "
             "evaluate a recording of the units it was trained on"
         )
     return [place[unit] for unit in unit_ids]

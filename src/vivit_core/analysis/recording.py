@@ -8,7 +8,7 @@ from pathlib import Path
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.load import predictor_in, read_trained
-from vivit_core.parts.build import build
+from vivit_core.parts.build import build_data
 from vivit_core.parts.groups import consent
 
 
@@ -44,8 +44,7 @@ def load_recording(path: str | Path, checkpoint: str | Path, packages: Sequence[
                 f"{checkpoint} does not say how its data were prepared, because no training wrote it; open {path} by "
                 "vivit_core.data.resample.ResampledRecording, with the rate and the transforms that the model learned"
             )
-        data = {key: value for key, value in settings["data"].items() if key != "geometry"}
-        datamodule = build("data", data | {"recordings": [str(path)]})
+        datamodule = build_data(settings["data"] | {"recordings": [str(path)]})
         datamodule.configure(specs=list(predictor_in(checkpoint, content).specs.values()))
         datamodule.setup()
     recording: ResampledRecording = datamodule.recordings[0]

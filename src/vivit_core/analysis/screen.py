@@ -5,7 +5,6 @@ Shape letters: B clips, C channels, T bins (= frames), H W pixels, U units.
 
 from __future__ import annotations
 
-import difflib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.models.predictor import Predictor
+from vivit_core.names import nearest
 from vivit_core.specs import Clips, RecordingSpec
 from vivit_core.system.terminal import track
 
@@ -227,8 +227,8 @@ def chosen_columns(specs: Sequence[RecordingSpec], units: Sequence[str] | int | 
     if not units:
         raise ValueError("units=[] names none; give their ids, a number, or null for all")
     if unknown := [unit for unit in units if unit not in there]:
-        close = difflib.get_close_matches(unknown[0], there, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"their first is {there[0]}"
+        close = nearest(unknown[0], there)
+        hint = f"did you mean {close}?" if close else f"their first is {there[0]}"
         raise ValueError(f"units: no recording here has {', '.join(unknown)}; {hint}")
     return {spec.recording_id: [i for i, unit in enumerate(spec.unit_ids) if unit in set(units)] for spec in specs}
 

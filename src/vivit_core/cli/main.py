@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
@@ -31,7 +30,7 @@ from vivit_core.cli.schema import ConfigError, conf_dir
 from vivit_core.cli.sweeps import Job, job_of, note, took
 from vivit_core.cli.task import call, follows_recordings, paths_in, score_of, task_named
 from vivit_core.cli.validate import validate
-from vivit_core.names import printable
+from vivit_core.names import nearest, printable
 from vivit_core.parts.groups import class_of, consent, group_of, lies_in
 from vivit_core.parts.schema import Geometry, suggestion, types_of, values_of
 from vivit_core.specs import RecordingError
@@ -142,8 +141,8 @@ def takes_entries(path: str, node: Any) -> bool:
 def nearest_option(error: MissingConfigException) -> str | None:
     """``GROUP=NAME`` that was probably meant where a group has no file of a name; None where nothing is like it."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    close = difflib.get_close_matches(name, error.options or (), n=1)
-    return f"{group}={close[0]}" if close else None
+    close = nearest(name, error.options or ())
+    return f"{group}={close}" if close else None
 
 
 def refuse_several_processes(task: str) -> None:

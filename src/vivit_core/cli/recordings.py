@@ -13,7 +13,7 @@ from vivit_core.data.recording.format import POSITION, RecordingInfo, Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import TargetTransform, finished, widths
 from vivit_core.names import setting
-from vivit_core.parts.build import build, build_all
+from vivit_core.parts.build import build, build_all, build_data
 from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
 from vivit_core.specs import RecordingError, RecordingSpec
@@ -35,7 +35,7 @@ MOST_SIMULATED_BYTES = 16 << 30  # of the recordings that are made because a che
 
 def make_datamodule(data: Mapping[str, Any]) -> RecordingsDataModule:
     """The recordings of a data node, not yet looked for."""
-    datamodule = build("data", {key: value for key, value in data.items() if key != "geometry"})
+    datamodule = build_data(data)
     assert isinstance(datamodule, RecordingsDataModule)
     return datamodule
 

@@ -8,7 +8,6 @@ signature is the schema of ``conf/task/NAME.yaml``, which holds their values.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import json
 import keyword
@@ -21,6 +20,7 @@ from types import NoneType
 from typing import Any
 
 from vivit_core.cli.schema import SHARED, ConfigError, EveryRun
+from vivit_core.names import nearest
 from vivit_core.parts.build import build
 from vivit_core.parts.groups import consented
 from vivit_core.parts.schema import Node, adapter, alternatives, check_call, dataclass_in, takes_path, types_of
@@ -48,8 +48,8 @@ def task_named(name: str) -> Task:
     places = [TASKS, *(f"{package}.tasks" for package in consented())]
     found = {word: place for place in reversed(places) for word in names_in(place)}
     if name not in found:
-        close = difflib.get_close_matches(name, found, n=1)
-        hint = f"did you mean task={close[0]}?" if close else f"there are {', '.join(sorted(found))}"
+        close = nearest(name, found)
+        hint = f"did you mean task={close}?" if close else f"there are {', '.join(sorted(found))}"
         raise ConfigError([f"task={name} does not exist; {hint}"])
     word = f"{name}_" if keyword.iskeyword(name) else name
     module = import_module(f"{found[name]}.{word}")

@@ -15,6 +15,7 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.load import AVERAGE, baseline_in, predictor_in, read_trained
 from vivit_core.models.predictor import Predictor
+from vivit_core.parts.build import build_all
 from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
 from vivit_core.training.distillation import Teacher
@@ -49,6 +50,12 @@ class Trained:
     def baseline(self) -> Predictor | None:
         """The LN model that the twin is compared with; None where the checkpoint holds none."""
         return baseline_in(self.path, self.content)
+
+    @property
+    def transforms(self) -> dict[str, Any]:
+        """How its training changed what recordings hold, by name; none where the checkpoint does not say."""
+        settings = settings_of(self.path, self.content)
+        return {} if settings is None else build_all("data.transforms", settings["data"].get("transforms", {}))
 
     def recordings(
         self, context: RunContext, data: Data, described: bool = True, leave_out: Collection[str] = ()

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vivit_core.models.archive import MOST_TENSORS, MOST_UNKEPT, read_archive
 from vivit_core.models.shipped import NAMES
-from vivit_core.parts.build import build
+from vivit_core.parts.build import build_data
 from vivit_core.parts.groups import is_consented, packages_in, version_of
 from vivit_core.parts.schema import problems_of
 from vivit_core.system.plain import in_a_line
@@ -229,7 +229,7 @@ def settings_of(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any] 
     try:
         if problems := problems_of("data", settings.get("data")):
             raise ValueError("; ".join(problems))
-        build("data", {key: value for key, value in dict(settings["data"]).items() if key != "geometry"})
+        build_data(settings["data"])
     except Exception as error:  # settings that were tampered with can fail anywhere in the constructors
         raise refused(
             path, content, f"its settings of the data cannot be used ({type(error).__name__}: {in_a_line(error)})"

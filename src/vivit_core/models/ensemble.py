@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.predictor import Predict, Predictor
 from vivit_core.models.streaming import Stream
+from vivit_core.names import few
 from vivit_core.parts.groups import class_of
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
@@ -219,20 +220,15 @@ def check_members(members: Sequence[Predictor]) -> None:
 
 def check_alike(number: int, name: str, first: RecordingSpec, member: RecordingSpec) -> None:
     """Refuse a member that knows a recording otherwise."""
-    for field, word in ALIKE.items():
-        here, there = (
-            list(value.items()) if isinstance(value := getattr(spec, field), dict) else value
-            for spec in (first, member)
-        )
-        if here == there:
-            continue
+    for field, (here, there) in first.differences(member, ALIKE).items():
         told = f"{here} and {there}"
         if field == "unit_ids":
             odd = [unit for unit in dict.fromkeys([*here, *there]) if (unit in here) != (unit in there)]
-            told = f"{', '.join(odd[:8])} in one alone" if odd else "in another order"
+            told = f"{few(odd)} in one alone" if odd else "in another order"
         raise ValueError(
-            f"recording {name}: the first member and member {number} differ in their {word} ({told}); the members of "
-            "an ensemble see the same and predict the same units: train them with the same settings of the data"
+            f"recording {name}: the first member and member {number} differ in their {ALIKE[field]} ({told}); the "
+            "members of an ensemble see the same and predict the same units: train them with the same settings of the "
+            "data"
         )
 
 

@@ -33,6 +33,11 @@ def build(path: str, node: Mapping[str, Any], **sizes: Any) -> Any:
     return part(path, node)(**sizes)
 
 
+def build_data(node: Mapping[str, Any]) -> Any:
+    """The data module of a ``data`` node. Its geometry says what recordings are planned for before there are any."""
+    return build("data", {key: value for key, value in node.items() if key != "geometry"})
+
+
 def build_all(path: str, nodes: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
     """What a dict of nodes describes, by name; what is null is left out."""
     return {name: build(f"{path}.{name}", node) for name, node in nodes.items() if node is not None}

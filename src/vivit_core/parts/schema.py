@@ -8,7 +8,6 @@ comes from a command line and what comes from a file is checked alike, by :func:
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import json
 import types
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 
 import pydantic
 
+from vivit_core.names import nearest
 from vivit_core.parts.groups import BESIDE_THE_CORE, class_of, given, group_of
 
 MISSING = "???"
@@ -213,10 +213,10 @@ def values_of(hint: Any) -> Any:
 
 
 def suggestion(path: str, key: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
+    close = nearest(key, known)
     prefix = f"{path}." if path else ""
     return (
-        f"; did you mean {prefix}{close[0]}?"
+        f"; did you mean {prefix}{close}?"
         if close
         else f"; {path or 'the root'} has {', '.join(sorted(known)) or 'no settings'}"
     )

@@ -21,6 +21,7 @@ from vivit_core.models.likelihoods.base import LEAST_COUNTS, Likelihood
 from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.twin import Twin
+from vivit_core.names import few
 from vivit_core.specs import Batch, Clips
 
 LEVEL = 1e-3  # nats that a rate wrong by its e-fold may cost at first order, at its own target
@@ -82,19 +83,13 @@ class Teacher:
             if missing := [unit for unit in spec.unit_ids if unit not in place]:
                 raise ValueError(
                     f"teacher={self.path} does not know {len(missing)} of {spec.n_units} units of recording {name}: "
-                    f"{', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}; leave the recording out, or train a "
-                    "teacher that knows them"
+                    f"{few(missing)}; leave the recording out, or train a teacher that knows them"
                 )
-            for field, word in ALIKE.items():
-                here, there = (
-                    list(value.items()) if isinstance(value := getattr(one, field), dict) else value
-                    for one in (spec, known)
+            for field, (here, there) in spec.differences(known, ALIKE).items():
+                raise ValueError(
+                    f"teacher={self.path}: the {ALIKE[field]} of recording {name} is {there} there and {here} here; a "
+                    "twin learns from a teacher that sees the same: take the settings of the data of its training"
                 )
-                if here != there:
-                    raise ValueError(
-                        f"teacher={self.path}: the {word} of recording {name} is {there} there and {here} here; a twin "
-                        "learns from a teacher that sees the same: take the settings of the data of its training"
-                    )
             self.columns[name] = [place[unit] for unit in spec.unit_ids]
 
     def check_known(self, recordings: Sequence[str]) -> None:
@@ -107,9 +102,8 @@ class Teacher:
         """
         if lacking := [name for name in recordings if name not in self.model.specs]:
             raise ValueError(
-                f"teacher={self.path} does not know the recordings {', '.join(lacking[:8])}"
-                f"{' …' if len(lacking) > 8 else ''}; it knows {', '.join(list(self.model.specs)[:8])}. Train on "
-                "those, or take another teacher"
+                f"teacher={self.path} does not know the recordings {few(lacking)}; it knows "
+                f"{few(list(self.model.specs))}. Train on those, or take another teacher"
             )
 
     def hand_over(self, twin: Twin) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vivit_core.analysis.clock import clocked
 from vivit_core.analysis.compare.foreign import Foreign
 from vivit_core.analysis.compare.numbers import Contender
 from vivit_core.analysis.predict import Split
@@ -56,25 +57,13 @@ def cost_of(
         for name, (model, batch, bins) in passes.items():
             done, seconds = 0, 0.0
             while done == 0 or (turn > 0 and seconds < MEASURED_S / ROUNDS):
-                seconds += clocked(model, batch)
+                seconds += clocked(partial(model, batch))
                 done += 1
             if turn > 0:
                 speeds[name].append(done * bins / seconds)
     for name, measured in speeds.items():
         costs[name]["bins_per_s"] = float(np.median(measured))
     return costs
-
-
-def clocked(model: Predictor, batch: Batch) -> float:
-    """Seconds of one pass, with a GPU's work done."""
-    on_gpu = next(model.parameters()).is_cuda
-    if on_gpu:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    model(batch)
-    if on_gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def device_name(device: str) -> str:

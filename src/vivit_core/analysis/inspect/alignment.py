@@ -17,10 +17,10 @@ from vivit_core.analysis.inspect.findings import (
     UNITS,
     WINDOW_S,
     Look,
-    some,
 )
 from vivit_core.data.clips import ends_of_trials
 from vivit_core.data.recording.reader import Recording
+from vivit_core.names import few
 from vivit_core.rf.beyond_average import CLEAR_SD, links
 from vivit_core.rf.placing import MAP_LAGS, came, contrast, contrast_energies, place_clearest
 from vivit_core.rf.stretches import TrialStretches
@@ -36,12 +36,12 @@ def fields_and_alignment(
     info = recording.info
     look.snr_U, look.center_U2 = np.full(info.n_units, np.nan), np.full((info.n_units, 2), np.nan)
     split: Literal["train", "val"] = "train" if (info.trials.split == "train").any() else "val"
-    few = int(min(max_frames, PIXELS / np.prod(info.frame_shape[1:])))
+    frames = int(min(max_frames, PIXELS / np.prod(info.frame_shape[1:])))
     if not (info.trials.split == split).any() or look.summary["pixel_std"] == 0:
         return
-    alignment(recording, spec, look, split, few)
+    alignment(recording, spec, look, split, frames)
     lags = max(2, round(duration_s * info.frame_rate_hz))
-    data = TrialStretches.read(recording, split, lags, few)
+    data = TrialStretches.read(recording, split, lags, frames)
     if not data.use_TU.any():
         return
     pool = max(1, lags // MAP_LAGS)
@@ -83,13 +83,13 @@ def beyond_average(
         look.find(
             "hidden_from_average",
             "note",
-            f"units {some(ids_U[hidden_U].tolist())}",
+            f"units {few(ids_U[hidden_U].tolist())}",
             "have no spike-triggered average, but follow the stimulus's variance, as complex cells do",
             "Linear models (LN) and maps by averages do not see them; a twin can, so judge it there by its own score",
         )
 
 
-def alignment(recording: Recording, spec: RecordingSpec, look: Look, split: str, few: int) -> None:
+def alignment(recording: Recording, spec: RecordingSpec, look: Look, split: str, max_frames: int) -> None:
     """How strongly responses go with the stimulus, for lags to both sides.
 
     Features of the stimulus are the brightness, the contrast and the change of a few places of the frame, so that
@@ -101,7 +101,7 @@ def alignment(recording: Recording, spec: RecordingSpec, look: Look, split: str,
     window = round(WINDOW_S * info.frame_rate_hz)
     units = np.argsort(-look.mean_rate_hz_U, kind="stable")[:ALIGNED_UNITS]
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    for start, last in ends_of_trials(info.trials, split, few, least=4 * window):
+    for start, last in ends_of_trials(info.trials, split, max_frames, least=4 * window):
         if last - start > window + 2:
             counts = (recording.counts(start, last) * recording.valid(start, last))[:, units]
             seen.append((features(recording.frames(start, last), spec), counts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -93,7 +93,3 @@ def pieces(recording: Recording) -> Iterator[tuple[int, int, int]]:
     for n, (first, last) in enumerate(zip(trials.start.tolist(), trials.stop.tolist(), strict=True)):
         for start in range(first, last, BINS):
             yield n, start, min(start + BINS, last)
-
-
-def some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")

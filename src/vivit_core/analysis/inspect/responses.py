@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from vivit_core.analysis.inspect.findings import EXPECTED, STEADY, Look, pieces, some
+from vivit_core.analysis.inspect.findings import EXPECTED, STEADY, Look, pieces
 from vivit_core.data.recording.format import SPLITS
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import Moments, constant
+from vivit_core.names import few
 from vivit_core.system.terminal import track
 
 
@@ -43,7 +44,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
         look.find(
             "silent_units",
             "note",
-            f"units {some(ids[never].tolist())}",
+            f"units {few(ids[never].tolist())}",
             "never respond in any trial",
             "They are left out of scores; if they are no neurons, drop their columns of counts and import again",
         )
@@ -56,7 +57,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
             look.find(
                 "silent_in_one_split",
                 "fault",
-                f"units {some(ids[lost].tolist())}, split {split}",
+                f"units {few(ids[lost].tolist())}, split {split}",
                 f"do not respond in {split} trials, where {np.nan_to_num(others * bins[split])[lost].min():.0f} "
                 "or more spikes were to be expected from the other splits",
                 "Mark the bins in which a unit was not recorded in responses/valid, or leave the unit out",
@@ -66,7 +67,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
             look.find(
                 "not_valid_in_one_split",
                 "fault",
-                f"units {some(ids[blind].tolist())}, split {split}",
+                f"units {few(ids[blind].tolist())}, split {split}",
                 f"have no valid bin in {split} trials",
                 "Check responses/valid, or leave the units out",
             )
@@ -75,7 +76,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
         look.find(
             "duplicated_units",
             "fault",
-            f"units {some([' = '.join(ids[list(group)]) for group in equal])}",
+            f"units {few([' = '.join(ids[list(group)]) for group in equal])}",
             "have the same counts at every bin",
             "Drop the columns of counts of all but one of each group, and import again",
         )
@@ -103,7 +104,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
         look.find(
             "drifting_rates",
             "fault" if share > 0.1 else "note",
-            f"units {some(ids[drifting].tolist())}",
+            f"units {few(ids[drifting].tolist())}",
             f"{share:.0%} of the units at least double or halve their rate from the first to the last third of the "
             "recording, steadily",
             "Mark bins in which a unit was lost in responses/valid; spread validation and test over the recording",
@@ -113,7 +114,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
         look.find(
             "silent_trials",
             "fault",
-            f"trials {some([str(n) for n in quiet])}",
+            f"trials {few([str(n) for n in quiet])}",
             "no unit responds in them at all",
             "Mark them in responses/valid or leave them out: nothing was recorded there",
         )
@@ -123,7 +124,7 @@ def responses(recording: Recording, look: Look, progress: bool) -> dict[str, Any
         look.find(
             "hardly_valid",
             "note",
-            f"units {some(ids[poor].tolist())}",
+            f"units {few(ids[poor].tolist())}",
             "are valid in less than half of the bins",
             "Check responses/valid; scores of these units rest on little",
         )
@@ -187,7 +188,7 @@ def behavior(recording: Recording, look: Look) -> dict[str, Any]:
             look.find(
                 "constant_behavior",
                 "fault",
-                f"behavior/{name}, column {some([str(c) for c in flat])}",
+                f"behavior/{name}, column {few([str(c) for c in flat])}",
                 "has the same value at every bin of every trial",
                 "Check where it was read from, or leave it out of data.behavior",
             )

@@ -6,10 +6,11 @@ import hashlib
 
 import numpy as np
 
-from vivit_core.analysis.inspect.findings import SAMPLED_FRAMES, TRIAL_FRAMES, Look, some
+from vivit_core.analysis.inspect.findings import SAMPLED_FRAMES, TRIAL_FRAMES, Look
 from vivit_core.data.recording.hdf5 import open_hdf5
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.statistics import Moments, constant
+from vivit_core.names import few
 
 
 # --- stimulus --------------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def across_splits(recording: Recording, look: Look) -> None:
         look.find(
             "blank_trials",
             "fault",
-            f"trials {some(blank)}",
+            f"trials {few(blank)}",
             "show flat gray or black frames alone",
             "Leave them out, or mark them in responses/valid: nothing was shown, or the frames were lost",
         )
@@ -108,7 +109,7 @@ def across_splits(recording: Recording, look: Look) -> None:
         look.find(
             "stimulus_in_two_splits",
             "fault",
-            f"trials/split, stimuli {some(shared)}",
+            f"trials/split, stimuli {few(shared)}",
             "are shown in trials of different splits",
             "Put all trials of a stimulus into one split",
         )
@@ -116,7 +117,7 @@ def across_splits(recording: Recording, look: Look) -> None:
         look.find(
             "same_frames_in_two_splits",
             "fault",
-            some(leaks),
+            few(leaks),
             "show the same frames, pixel by pixel",
             "Put all trials that show the same into one split, and give them one stimulus_id",
         )
@@ -124,7 +125,7 @@ def across_splits(recording: Recording, look: Look) -> None:
         look.find(
             "unmarked_repeats",
             "note",
-            some(unmarked),
+            few(unmarked),
             "show the same frames under different stimulus_ids",
             "Give repeats one stimulus_id, so that they are scored as repeats",
         )

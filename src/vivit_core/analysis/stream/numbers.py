@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from vivit_core.analysis.clock import clocked
 from vivit_core.analysis.export.files import ExportedStream
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.published import weights_of
 from vivit_core.system.terminal import track
+
+WARM_UP = 30  # bins before the clock starts
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def export_of(folder: Path, twin: Predictor, recording_id: str) -> ExportedStrea
 
 
 def measure_export(
-    stream: ExportedStream, frames: np.ndarray, behavior: np.ndarray | None, *, warm_up: int = 30
+    stream: ExportedStream, frames: np.ndarray, behavior: np.ndarray | None, *, warm_up: int = WARM_UP
 ) -> np.ndarray:
     """How long an exported stream takes for each bin of a clip, (T,) in seconds.
 
@@ -116,7 +118,7 @@ def measure_stream(
     behavior: np.ndarray | None,
     *,
     counts: np.ndarray | None = None,
-    warm_up: int = 30,
+    warm_up: int = WARM_UP,
     progress: bool = True,
 ) -> Latency:
     """Stream a clip bin by bin, and predict it in one pass.
@@ -128,6 +130,7 @@ def measure_stream(
     frames, behavior : (T, H, W) or (C, T, H, W) and (T, D), as ``Twin.rates`` takes them.
     counts : (T, U) that the stream is told after each bin, NaN where nobody knows; None: nothing is told.
     warm_up : bins of another stream before the clock starts.
+    progress : whether a bar is shown.
 
     Raises
     ------
@@ -159,14 +162,3 @@ def measure_stream(
         seconds[t] = time.perf_counter() - start
     difference = float(np.abs(streamed - expected).max() / np.abs(expected).max())
     return Latency(bins, seconds, min(times), difference)
-
-
-def clocked(call: Any) -> float:
-    """Seconds of one call, with a GPU's work done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start

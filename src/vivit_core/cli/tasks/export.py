@@ -10,11 +10,9 @@ from vivit_core.analysis.export.sensorium2023 import check_library, export_senso
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.trained import load_trained
-from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.ensemble import Ensemble
 from vivit_core.models.twin import Twin
 from vivit_core.names import setting
-from vivit_core.parts.build import build_all
 
 
 def export(
@@ -83,8 +81,7 @@ def submit(
     """Write a submission to Sensorium 2023."""
     check_library()
     trained = load_trained(checkpoint, average)
-    settings = settings_of(checkpoint, trained.content)
-    transforms = build_all("data.transforms", settings["data"].get("transforms", {})) if settings is not None else {}
+    transforms = trained.transforms
     context.describe()
     files = export_sensorium2023(
         trained.model,

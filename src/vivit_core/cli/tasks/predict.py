@@ -12,9 +12,8 @@ from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import Positive
 from vivit_core.cli.trained import load_trained
-from vivit_core.models.checkpoint import settings_of, version
+from vivit_core.models.checkpoint import version
 from vivit_core.models.histories.base import Feedback
-from vivit_core.parts.build import build_all
 
 
 def predict(
@@ -61,8 +60,7 @@ def predict(
     """
     trained = load_trained(checkpoint, average)
     trained.model.feedback, trained.model.seed = history, context.seed
-    settings = settings_of(checkpoint, trained.content)
-    transforms = build_all("data.transforms", settings["data"].get("transforms", {})) if settings is not None else {}
+    transforms = trained.transforms
     context.describe()
     folder = context.run.path
     summary = predict_video(

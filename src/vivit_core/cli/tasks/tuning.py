@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from vivit_core.analysis.tuning.tuning import tune
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.schema import Count, CountOrZero
 from vivit_core.cli.trained import load_trained
+from vivit_core.names import nearest
 from vivit_core.parts.build import build_all
 from vivit_core.parts.schema import Node
 from vivit_core.report.training import training_of
@@ -96,8 +96,8 @@ def chosen_protocols(names: Sequence[str], lab: Mapping[str, Node | None], natur
     problems = []
     for name in dict.fromkeys(names):
         if name not in there:
-            close = difflib.get_close_matches(name, there, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(there) or 'none'}"
+            close = nearest(name, there)
+            hint = f"did you mean {close}?" if close else f"there are {', '.join(there) or 'none'}"
             problems.append(f"protocols: lab has no {name!r}; {hint}")
         elif not WORD.fullmatch(name):
             problems.append(f"protocols: {name!r} names columns and files; use letters, digits and underscores alone")

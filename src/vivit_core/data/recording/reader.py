@@ -21,6 +21,7 @@ from vivit_core.data.recording.format import CONTEXT_AXES, ContextWeights, Recor
 from vivit_core.data.recording.hdf5 import open_hdf5, open_recording, unreadable
 from vivit_core.data.recording.structure import describe
 from vivit_core.data.recording.validate import check_recording
+from vivit_core.names import few
 from vivit_core.specs import RecordingError
 from vivit_core.system.files import known_whole, state_of
 
@@ -99,7 +100,7 @@ class Recording:
                 raise RecordingError(
                     self.path,
                     "units/id",
-                    f"other units than expected: missing {_few(missing)}, not expected {_few(extra)}",
+                    f"other units than expected: missing {few(missing) or 'none'}, not expected {few(extra) or 'none'}",
                     "Use the recording whose units the twin was trained on",
                 )
             column = {unit: u for u, unit in enumerate(info.unit_ids)}
@@ -308,9 +309,3 @@ def runs(bins_N: np.ndarray, starts: np.ndarray | None = None) -> list[tuple[int
         begins |= np.isin(bins_N[1:], starts)
     breaks = np.flatnonzero(begins) + 1
     return [(int(part[0]), int(part[-1]) + 1) for part in np.split(bins_N, breaks)]
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    return ("none" if not names else ", ".join(names[:most])) + (
-        f" … ({len(names)} in all)" if len(names) > most else ""
-    )
