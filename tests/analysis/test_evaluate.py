@@ -41,7 +41,7 @@ from vivit_core.metrics import unit_scores
 from vivit_core.metrics.base import Totals, UnitMetric
 from vivit_core.metrics.calibration import probability_integral
 from vivit_core.metrics.streamed_scores import StreamedScores
-from vivit_core.models.likelihoods.base import Likelihood, numbers
+from vivit_core.models.likelihoods.base import Likelihood, float64_of
 from vivit_core.models.likelihoods.negative_binomial import NegativeBinomial
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
@@ -276,7 +276,7 @@ class Overdispersed(Likelihood):
         return (counts + 1 / self.a) * (self.a * rate).log1p() - torch.xlogy(counts, rate)
 
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        mean, a = counts / bins, numbers(self.a)
+        mean, a = counts / bins, float64_of(self.a)
         return (counts + bins / a) * np.log1p(a * mean) - counts * np.log(np.where(counts > 0, mean, 1.0))
 
 

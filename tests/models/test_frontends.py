@@ -8,7 +8,7 @@ from einops import rearrange
 from torch.utils.flop_counter import FlopCounterMode
 
 from vivit_core.models.frontends import temporal_basis
-from vivit_core.models.frontends.temporal_basis import TemporalBasis, raised_cosines
+from vivit_core.models.frontends.temporal_basis import TemporalBasis, log_cosines
 
 
 def test_temporal_basis_is_a_causal_convolution() -> None:
@@ -30,7 +30,7 @@ def test_temporal_basis_is_a_causal_convolution() -> None:
         basis.initialize(filters[:2])
     with pytest.raises(ValueError, match="1 <= bases <= lags"):
         TemporalBasis(1, 6, 5)
-    assert raised_cosines(4, 16).argmax(1).tolist() == sorted(raised_cosines(4, 16).argmax(1).tolist(), reverse=True)
+    assert log_cosines(4, 16).argmax(1).tolist() == sorted(log_cosines(4, 16).argmax(1).tolist(), reverse=True)
 
 
 @pytest.mark.parametrize("piece", [4, 3, 2])

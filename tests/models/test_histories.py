@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import LIKELIHOOD, READOUT, clips, spec, twin, vivit
 
-from vivit_core.models.histories.base import History, Past, most_bases, raised_cosines
+from vivit_core.models.histories.base import History, Past, most_bases, past_cosines
 from vivit_core.models.histories.population import Population
 from vivit_core.models.histories.spikes import OwnSpikes
 from vivit_core.models.likelihoods.poisson import Poisson
@@ -22,13 +22,13 @@ POPULATION = SPIKES | {"_target_": "vivit_core.models.histories.population.Popul
 
 
 def test_a_basis_is_finer_near_the_present() -> None:
-    basis_KL = raised_cosines(5, 24)
+    basis_KL = past_cosines(5, 24)
     torch.testing.assert_close(basis_KL.norm(dim=1), torch.ones(5))
     peaks = 23 - basis_KL.argmax(1)  # lags, from the newest one on
     assert peaks[0] == 0 and peaks[-1] == 23 and (peaks.diff() > 0).all() and (peaks.diff().diff() >= 0).all()
     width = (basis_KL > basis_KL.amax(1, keepdim=True) / 2).sum(1)[:-1]  # the last one goes on beyond the lags
     assert (width.diff() >= 0).all() and width[-1] > width[0]
-    assert raised_cosines(1, 4).shape == (1, 4)
+    assert past_cosines(1, 4).shape == (1, 4)
     for bases, lags, shown, named in ((7, 6, 0.5, "bases=7"), (0, 6, 0.5, "bases=0"), (2, 6, 0.0, "shown=0")):
         with pytest.raises(ValueError, match=named):
             OwnSpikes([1.0], bases, lags, shown)
@@ -41,7 +41,7 @@ def test_there_are_no_more_functions_than_see_a_lag(lags: int) -> None:
     most = most_bases(lags)
     OwnSpikes([1.0], most, lags, 0.5)
     for bases in range(1, most + 1):
-        torch.testing.assert_close(raised_cosines(bases, lags).norm(dim=1), torch.ones(bases))
+        torch.testing.assert_close(past_cosines(bases, lags).norm(dim=1), torch.ones(bases))
     if most < lags:
         with pytest.raises(ValueError, match=rf"bases={most + 1}, lags={lags}: .* see none; give at most {most}"):
             OwnSpikes([1.0], most + 1, lags, 0.5)

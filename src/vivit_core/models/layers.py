@@ -56,7 +56,7 @@ def missing(values: Tensor) -> int:
     return int((~values.float().isfinite()).sum()) if values.is_floating_point() else 0
 
 
-def numbers(values: Any, what: str) -> np.ndarray:
+def as_numbers(values: Any, what: str) -> np.ndarray:
     """An array that somebody gave, as torch takes it: not mirrored, of this machine's byte order, writable; whole
     numbers as they are, all others float32.
 

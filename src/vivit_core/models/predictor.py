@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vivit_core.models.histories.base import Feedback, Observed
-from vivit_core.models.layers import evaluating, finite_rates, missing, no_regularizer, numbers
+from vivit_core.models.layers import as_numbers, evaluating, finite_rates, missing, no_regularizer
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.specs import Batch, Clips, RecordingSpec
 
@@ -182,7 +182,7 @@ class Predictor(nn.Module, ABC):
             return pieces_of(self.stream(recording_id, clip_length), frames, behavior)
         if isinstance(behavior, Iterator):
             raise ValueError("behavior comes piece by piece, and frames at once; give iter([…]) of pieces for both")
-        video = torch.as_tensor(numbers(frames, f"frames of recording {recording_id}"))
+        video = torch.as_tensor(as_numbers(frames, f"frames of recording {recording_id}"))
         video = video[None] if video.dim() == 3 else video
         if video.dim() != 4 or (video.shape[0], *video.shape[2:]) != spec.frame_shape:
             channels, height, width = spec.frame_shape
@@ -194,7 +194,7 @@ class Predictor(nn.Module, ABC):
         if not bins and self.predict == "last":
             raise ValueError("a video without a frame has no newest bin; give one frame at least")
         given = np.zeros((bins, 0)) if behavior is None else behavior
-        given = numbers(given, f"behavior of recording {recording_id}")
+        given = as_numbers(given, f"behavior of recording {recording_id}")
         if given.shape != (bins, spec.behavior_dim):
             raise ValueError(
                 f"recording {recording_id} needs behavior of shape ({bins}, {spec.behavior_dim}) "
@@ -275,7 +275,7 @@ class Predictor(nn.Module, ABC):
 
 def observed_clips(counts: np.ndarray, bins: int, units: int, device: torch.device) -> Clips:
     """What one clip tells of counts that were observed, NaN where they were not."""
-    given = torch.as_tensor(numbers(counts, "counts"), dtype=torch.float32, device=device)
+    given = torch.as_tensor(as_numbers(counts, "counts"), dtype=torch.float32, device=device)
     if given.shape != (bins, units):
         raise ValueError(f"give counts of shape ({bins}, {units}), bins and units, not {tuple(given.shape)}")
     known = given.isfinite()

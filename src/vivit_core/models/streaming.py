@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vivit_core.models.histories.base import Past
-from vivit_core.models.layers import finite_rates, missing, numbers
+from vivit_core.models.layers import as_numbers, finite_rates, missing
 from vivit_core.specs import Clips, RecordingSpec
 
 
@@ -114,7 +114,7 @@ class Stream:
         """
         if self.past is None:
             raise ValueError("this model takes no counts; train one with model/history=spikes or population")
-        given = numbers(counts, f"counts of recording {self.spec.recording_id}")
+        given = as_numbers(counts, f"counts of recording {self.spec.recording_id}")
         if given.shape != (self.spec.n_units,) or self.told == self.bins:
             raise ValueError(
                 f"recording {self.spec.recording_id}: each step may be followed by one observe({self.spec.n_units} "
@@ -139,14 +139,14 @@ class Stream:
         (U,) in Hz.
         """
         spec = self.spec
-        given = numbers(frame, f"a frame of recording {spec.recording_id}")
+        given = as_numbers(frame, f"a frame of recording {spec.recording_id}")
         given = given[None] if given.ndim == 2 else given
         if given.shape != spec.frame_shape:
             raise ValueError(
                 f"recording {spec.recording_id} has frames of shape {spec.frame_shape} (channels, height, width), "
                 f"not {given.shape}"
             )
-        moved = numbers(np.zeros(0) if behavior is None else behavior, f"behavior of recording {spec.recording_id}")
+        moved = as_numbers(np.zeros(0) if behavior is None else behavior, f"behavior of recording {spec.recording_id}")
         if moved.shape != (spec.behavior_dim,):
             raise ValueError(
                 f"recording {spec.recording_id} needs behavior of shape ({spec.behavior_dim},) for {spec.behavior}, "

@@ -21,7 +21,7 @@ from vivit_core.models.cores.base import Core
 from vivit_core.models.frames import common_frame_size, resized, same, shifted
 from vivit_core.models.histories.base import History, Past
 from vivit_core.models.latents.base import Latent
-from vivit_core.models.layers import normalized, numbers
+from vivit_core.models.layers import as_numbers, normalized
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.likelihoods.loss import counted
 from vivit_core.models.likelihoods.poisson import Poisson
@@ -29,7 +29,7 @@ from vivit_core.models.modulators.base import Modulator
 from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.predictor import Predict, Predictor, predict_in, recordings_in
 from vivit_core.models.readouts.base import Drive, Readout
-from vivit_core.models.shifters.base import Shifter, columns_of
+from vivit_core.models.shifters.base import Shifter, behavior_columns
 from vivit_core.models.streaming import Stream
 from vivit_core.parts.build import build, part
 from vivit_core.parts.groups import BESIDE_THE_CORE, class_of
@@ -125,7 +125,7 @@ class Twin(Predictor):
             self.latents = nn.ModuleList(share(mean_counts=spec.unit_mean_counts) for spec in recordings)
         self.shifters: nn.ModuleList | None = None
         if (shifter := model.get("shifter")) is not None:
-            self.eyes = {spec.recording_id: columns_of(spec, shifter["behavior"]) for spec in recordings}
+            self.eyes = {spec.recording_id: behavior_columns(spec, shifter["behavior"]) for spec in recordings}
             shift = part("model.shifter", shifter)
             self.shifters = nn.ModuleList(shift(numbers=spec.behavior[shifter["behavior"]]) for spec in recordings)
         self.sees_behavior = self.modulator is not None or self.shifters is not None
@@ -223,7 +223,7 @@ class Twin(Predictor):
         """
         if self.shifters is None:
             return np.zeros((len(behavior), 2), np.float32)
-        given = torch.as_tensor(numbers(behavior, "behavior"), device=next(self.parameters()).device)[None]
+        given = torch.as_tensor(as_numbers(behavior, "behavior"), device=next(self.parameters()).device)[None]
         shift: np.ndarray = self.shift(recording_id, self.normalized_behavior(recording_id, given))[0].cpu().numpy()
         return shift
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from vivit_core.analysis.tables import write_arrays
-from vivit_core.models.layers import finite_rates, numbers
+from vivit_core.models.layers import as_numbers, finite_rates
 from vivit_core.models.predictor import Predictor
 from vivit_core.models.published import weights_of
 from vivit_core.models.streamed_step import AGREES, StreamedStep, export_step, noise
@@ -193,9 +193,9 @@ class ExportedStream:
             For a frame or behavior of a wrong shape or of no real numbers, and rates that are none.
         """
         name = self.spec.recording_id
-        pixels = numbers(frame, f"a frame of recording {name}").astype(np.float32, copy=False)
+        pixels = as_numbers(frame, f"a frame of recording {name}").astype(np.float32, copy=False)
         pixels = pixels[None] if pixels.ndim == 2 else pixels
-        given = numbers(np.zeros(0) if behavior is None else behavior, f"behavior of recording {name}")
+        given = as_numbers(np.zeros(0) if behavior is None else behavior, f"behavior of recording {name}")
         beside = given.astype(np.float32, copy=False)
         if pixels.shape != self.spec.frame_shape or beside.shape != (self.spec.behavior_dim,):
             raise ValueError(

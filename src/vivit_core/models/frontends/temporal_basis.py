@@ -38,7 +38,7 @@ class TemporalBasis(Frontend):
                 "frames; give 1 <= bases <= lags"
             )
         self.bases, self.lags, self.out_channels = bases, lags, in_channels * bases
-        self.weight_KL = nn.Parameter(raised_cosines(bases, lags))
+        self.weight_KL = nn.Parameter(log_cosines(bases, lags))
 
     @torch.no_grad()
     def initialize(self, filters_KL: Tensor) -> None:
@@ -86,7 +86,7 @@ class TemporalBasis(Frontend):
         return advance
 
 
-def raised_cosines(bases: int, lags: int) -> Tensor:
+def log_cosines(bases: int, lags: int) -> Tensor:
     """(K, L) raised cosines on log(1 + lag), oldest lag first, unit norm."""
     if bases == 1:
         return F.normalize(torch.ones(1, lags), dim=1)

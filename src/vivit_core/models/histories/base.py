@@ -88,7 +88,7 @@ class History(nn.Module, ABC):
             raise ValueError(f"model.history.shown={shown} is a share of the training clips, above 0 and up to 1")
         self.lags, self.shown = lags, shown
         mean_U = torch.tensor(tuple(mean_counts))
-        self.register_buffer("basis_KL", raised_cosines(bases, lags))
+        self.register_buffer("basis_KL", past_cosines(bases, lags))
         self.register_buffer("mean_U", mean_U)
         self.register_buffer("std_U", mean_U.clamp_min(LEAST_COUNTS).sqrt())
 
@@ -216,7 +216,7 @@ def bounded(log_gain: Tensor) -> Tensor:
     return MOST * torch.tanh(log_gain / MOST)
 
 
-def raised_cosines(bases: int, lags: int) -> Tensor:
+def past_cosines(bases: int, lags: int) -> Tensor:
     """(K, L) bumps that are the wider the farther back they lie, oldest lag first, of unit norm (Pillow et al. 2008).
 
     They are cosines over the logarithm of the lag, spaced by half their width, so that they add up to a constant. The

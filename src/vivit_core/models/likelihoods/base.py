@@ -23,7 +23,7 @@ GAIN_RANGE = (-6.0, 4.0)  # of the logarithm: a gain of .0025 to 55, so that no 
 LEAST_RATE = 1e-6  # counts a bin that a softplus gives at least
 
 
-def numbers(parameter: Tensor) -> np.ndarray:
+def float64_of(parameter: Tensor) -> np.ndarray:
     """A parameter in float64 for NumPy, wherever it lies."""
     return parameter.detach().double().cpu().numpy()
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vivit_core.models.likelihoods.base import numbers
+from vivit_core.models.likelihoods.base import float64_of
 from vivit_core.models.likelihoods.trace import TraceLikelihood, of_the_others
 
 LOG_RANGE = (-3.0, 3.0)  # of a standard deviation over where it started: a unit that never answers has none
@@ -91,8 +91,8 @@ class Gaussian(TraceLikelihood):
 
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
         _, z, squares = sums
-        std = numbers(self.std_U)
-        r = counts / np.maximum(bins, 1) / numbers(self.mean_U)
+        std = float64_of(self.std_U)
+        r = counts / np.maximum(bins, 1) / float64_of(self.mean_U)
         middle = np.sqrt(np.maximum(r + OFFSET - std**2, 1e-6)) if self.stabilized else r
         spread = squares - 2 * middle * z + bins * middle**2
         return np.where(counts > 0, 0.5 * spread / std**2 + bins * np.log(std), 0.0)
@@ -103,7 +103,7 @@ class Gaussian(TraceLikelihood):
     def distribution(self, rate: np.ndarray) -> Any:
         from scipy import stats  # takes seconds
 
-        unit, std = numbers(self.mean_U), numbers(self.std_U)
+        unit, std = float64_of(self.mean_U), float64_of(self.std_U)
         if not self.stabilized:
             return stats.norm(rate, std * unit)
         return Squared(stats.norm(np.sqrt(np.maximum(rate / unit + OFFSET - std**2, 1e-6)), std), unit)

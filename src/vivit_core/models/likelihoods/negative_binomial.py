@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vivit_core.models.likelihoods.base import Likelihood, numbers
+from vivit_core.models.likelihoods.base import Likelihood, float64_of
 
 LOG_RANGE = (-15.0, 5.0)  # of the dispersion's logarithm; at its lower end counts are Poisson's
 CLEAR = 2.0  # standard deviations of chance above which a start is read off the counts
@@ -86,12 +86,12 @@ class NegativeBinomial(Likelihood):
         return np.asarray(sums[0])
 
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        a, fired = numbers(self.dispersion_U), counts > 0
+        a, fired = float64_of(self.dispersion_U), counts > 0
         mean = np.where(fired, counts, 0.0) / np.maximum(bins, 1)
         return (counts + bins / a) * np.log1p(a * mean) - counts * np.log(np.where(fired, mean, 1.0)) - sums[1]
 
     def distribution(self, rate: np.ndarray) -> Any:
         from scipy import stats  # takes seconds
 
-        a = numbers(self.dispersion_U)
+        a = float64_of(self.dispersion_U)
         return stats.nbinom(1 / a, 1 / (1 + a * rate))

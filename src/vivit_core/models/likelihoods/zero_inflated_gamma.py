@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vivit_core.models.likelihoods.base import numbers
+from vivit_core.models.likelihoods.base import float64_of
 from vivit_core.models.likelihoods.trace import TraceLikelihood, of_the_others
 
 LOG_RANGE = (-6.0, 6.0)  # of the logarithm of an event's size, in the unit's mean
@@ -108,25 +108,25 @@ class ZeroInflatedGamma(TraceLikelihood):
 
     def null_nats(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
         _, events, above, logs = sums
-        a, k = numbers(self.size_U), numbers(self.shape_U)
-        t = np.maximum(counts / np.maximum(bins, 1) / numbers(self.mean_U), LEAST_RATE) / a
+        a, k = float64_of(self.size_U), float64_of(self.shape_U)
+        t = np.maximum(counts / np.maximum(bins, 1) / float64_of(self.mean_U), LEAST_RATE) / a
         chance = -np.expm1(-t)
         scale = (a * t / chance - self.floor) / k
-        own = events * (-np.log(chance) + k * np.log(scale) + numbers(self.shape_U.double().lgamma()))
+        own = events * (-np.log(chance) + k * np.log(scale) + float64_of(self.shape_U.double().lgamma()))
         return np.where(counts > 0, (bins - events) * t + own + (1 - k) * logs + above / scale, 0.0)
 
     def events(self, bins: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
         return np.asarray(sums[1])
 
     def zero(self) -> np.ndarray:
-        return self.floor * numbers(self.mean_U)
+        return self.floor * float64_of(self.mean_U)
 
     def distribution(self, rate: np.ndarray) -> Any:
         from scipy import stats  # takes seconds
 
-        unit, k = numbers(self.mean_U), numbers(self.shape_U)
+        unit, k = float64_of(self.mean_U), float64_of(self.shape_U)
         rate = np.maximum(rate, LEAST_RATE * unit)
-        chance = -np.expm1(-rate / unit / numbers(self.size_U))
+        chance = -np.expm1(-rate / unit / float64_of(self.size_U))
         scale = (rate / chance - self.zero()) / k
         return Scatter(chance, self.zero(), stats.gamma(k, loc=self.zero(), scale=scale))
 

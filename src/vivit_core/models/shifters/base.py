@@ -80,7 +80,7 @@ class Shifter(nn.Module, ABC):
             return self.shift(position_BTE.float()).clamp(-self.most_px, self.most_px)
 
 
-def columns_of(spec: RecordingSpec, behavior: str) -> slice:
+def behavior_columns(spec: RecordingSpec, behavior: str) -> slice:
     """The columns of a behavior among all that a twin sees of a recording.
 
     Raises
