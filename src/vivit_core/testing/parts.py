@@ -65,7 +65,7 @@ def check_attention(node: Node, packages: Sequence[str] = (), compiled: bool = F
     if compiled:
         check_compiled(joint)
     for own in (model, joint.model):
-        check_stream(Parts(own | {"window": WINDOW}, packages=tuple(packages)), FRAME, LONG)
+        check_stream(Parts(own | {"window": WINDOW}, packages=tuple(packages)), LONG)
 
 
 def check_frontend(node: Node | None, packages: Sequence[str] = (), compiled: bool = False) -> None:

@@ -88,7 +88,6 @@ def check_twin(
     readout: small.Node = small.READOUT,
     likelihood: small.Node = small.LIKELIHOOD,
     packages: Sequence[str] = (),
-    frame: tuple[int, int] = FRAME,
     compiled: bool = False,
 ) -> None:
     """All of the below.
@@ -97,7 +96,6 @@ def check_twin(
     ----------
     model, readout, likelihood : plain nodes, as ``Twin`` takes them.
     packages : other packages than vivit_core whose classes they name.
-    frame : height and width of the frames, px, in all checks but that of geometries.
     compiled : compare with compiled blocks too.
 
     Raises
@@ -107,15 +105,15 @@ def check_twin(
     """
     parts = Parts(model, readout, likelihood, tuple(packages))
     check_geometries(parts)
-    check_no_look_ahead(parts, frame)
-    check_gradients(parts, frame)
-    check_round_trip(parts, frame)
-    check_start(parts, frame)
-    check_checkpointing(parts, frame)
+    check_no_look_ahead(parts)
+    check_gradients(parts)
+    check_round_trip(parts)
+    check_start(parts)
+    check_checkpointing(parts)
     for bins in (BINS, LONG):
-        check_stream(parts, frame, bins)
+        check_stream(parts, bins)
     if compiled:
-        check_compiled(parts, frame)
+        check_compiled(parts)
 
 
 def check_geometries(parts: Parts, geometries: Sequence[tuple[int, int]] = GEOMETRIES) -> None:
@@ -140,10 +138,10 @@ def check_geometries(parts: Parts, geometries: Sequence[tuple[int, int]] = GEOME
     assert fit, f"no geometry of {list(geometries)} fits"
 
 
-def check_start(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+def check_start(parts: Parts) -> None:
     """A part that can begin from fields takes as many and as wide ones as it says, and fewer and smaller ones; it is
     scaled by clips of different lengths, which are made as they are asked for. Rates stay numbers."""
-    twin = parts.twin(frame)
+    twin = parts.twin()
     spec = next(iter(twin.specs.values()))
     frontend: Frontend | None = getattr(twin.core, "frontend", None)
     filters_KL = None if frontend is None else frontend.filters()
@@ -167,11 +165,11 @@ def check_start(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
     assert torch.isfinite(counts).all(), "after a start from data (initialize, normalize), rates are no numbers"
 
 
-def check_no_look_ahead(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+def check_no_look_ahead(parts: Parts) -> None:
     """What changes at a bin changes no prediction of an earlier one; and it changes some of the later ones, behavior
     where there is a modulator, counts where there is a history, which change no prediction of their own bin. A twin
     that says it is not causal is let off."""
-    twin = parts.twin(frame).eval()
+    twin = parts.twin().eval()
     if not twin.causal:
         return
     before, at = small.clips(next(iter(twin.specs.values()))), 9
@@ -192,9 +190,9 @@ def check_no_look_ahead(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
             assert first < len(change_T), f"{what} from bin {at} on change nothing"
 
 
-def check_gradients(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+def check_gradients(parts: Parts) -> None:
     """Every parameter gets a gradient: what is never used, or is cut off, does not learn."""
-    twin = parts.twin(frame).eval()  # without dropout, which may leave out a whole block
+    twin = parts.twin().eval()  # without dropout, which may leave out a whole block
     bins = BINS if twin.latents is None else LONG  # of which a latent needs several steps
     shown = {"a": small.clips(next(iter(twin.specs.values())), bins=bins)}
     predicted_BTU = twin(shown)["a"]
@@ -207,10 +205,10 @@ def check_gradients(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
     assert not dead, f"no gradient reaches {', '.join(dead)}"
 
 
-def check_round_trip(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+def check_round_trip(parts: Parts) -> None:
     """A checkpoint holds the twin: read back, it predicts the same numbers. Where other packages are needed, it is
     refused by name without their consent."""
-    twin = parts.twin(frame).eval()
+    twin = parts.twin().eval()
     shown = small.clips(next(iter(twin.specs.values())))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "twin.ckpt"
@@ -229,29 +227,29 @@ def check_round_trip(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
     )
 
 
-def check_checkpointing(parts: Parts, frame: tuple[int, int] = FRAME) -> None:
+def check_checkpointing(parts: Parts) -> None:
     """Blocks that are computed again in the backward pass give the same gradients, dropout included."""
-    assert_alike(gradients(parts, frame), gradients(parts, frame, checkpointing=True), 1e-5, 1e-7, "computed again")
+    assert_alike(gradients(parts), gradients(parts, checkpointing=True), 1e-5, 1e-7, "computed again")
 
 
-def check_compiled(parts: Parts, frame: tuple[int, int] = FRAME, checkpointing: bool = False) -> None:
+def check_compiled(parts: Parts, checkpointing: bool = False) -> None:
     """Compiled blocks give the same gradients, dropout included."""
-    eager = gradients(parts, frame, checkpointing=checkpointing)
-    compiled = gradients(parts, frame, checkpointing=checkpointing, compiled=True)
+    eager = gradients(parts, checkpointing=checkpointing)
+    compiled = gradients(parts, checkpointing=checkpointing, compiled=True)
     assert_alike(eager, compiled, 1e-4, 1e-5, "compiled")
 
 
-def check_feedback(parts: Parts, frame: tuple[int, int] = FRAME, bins: int = BINS) -> None:
+def check_feedback(parts: Parts) -> None:
     """A twin with a history that goes on from its own counts: they change its rates, the same seed gives the same ones,
     another one others, and a stream equals the clip."""
     found = {}
     for feedback, seed in (("none", 0), ("expected", 0), ("samples", 0), ("samples", 1)):
-        twin = parts.twin(frame)
+        twin = parts.twin()
         twin.feedback, twin.seed = feedback, seed  # type: ignore[assignment]
-        shown = small.clips(next(iter(twin.specs.values())), count=1, bins=bins)
+        shown = small.clips(next(iter(twin.specs.values())), count=1, bins=BINS)
         frames, behavior = shown["frames"][0].numpy(), shown["behavior"][0].numpy()
         found[feedback, seed] = twin.rates("a", frames, behavior)
-        again = twin.stream("a", clip_length=bins).run(frames, behavior)
+        again = twin.stream("a", clip_length=BINS).run(frames, behavior)
         assert np.allclose(again, found[feedback, seed], rtol=1e-3), f"fed {feedback}, a stream differs from the clip"
         assert np.isfinite(again).all(), f"fed {feedback}, rates are no numbers"
     plain = found.pop(("none", 0))
@@ -259,9 +257,9 @@ def check_feedback(parts: Parts, frame: tuple[int, int] = FRAME, bins: int = BIN
     assert not np.allclose(found["samples", 0], found["samples", 1]), "samples do not depend on the seed"
 
 
-def check_stream(parts: Parts, frame: tuple[int, int] = FRAME, bins: int = BINS) -> None:
+def check_stream(parts: Parts, bins: int = BINS) -> None:
     """Fed bin by bin, the twin predicts what it predicts of the whole clip; an acausal one refuses."""
-    twin = parts.twin(frame)
+    twin = parts.twin()
     if not twin.causal:
         try:
             twin.stream("a")
@@ -301,11 +299,9 @@ def same(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def gradients(
-    parts: Parts, frame: tuple[int, int], checkpointing: bool = False, compiled: bool = False
-) -> dict[str, Tensor]:
+def gradients(parts: Parts, checkpointing: bool = False, compiled: bool = False) -> dict[str, Tensor]:
     """Of a training pass with whatever dropout the parts have."""
-    twin = parts.twin(frame).train()
+    twin = parts.twin().train()
     twin.core.checkpointing = checkpointing
     if compiled:
         torch._dynamo.reset()  # after eight kinds of blocks in one process it goes on without compiling
