@@ -1,6 +1,6 @@
 """Intervals by resampling pieces of stimuli.
 
-Shape letters: U units, K pieces, R resamplings, S sums of ``Scorer.sums``, M metrics.
+Shape letters: U units, K pieces, R resamplings, S sums of ``Scorer.sums``, M metrics, N scored bins of a recording.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ def changed_files(run: Run, states: Mapping[str, str]) -> str | None:
 
     Parameters
     ----------
+    run : whose manifest says what was read.
     states : of :func:`files_read`, now.
     """
     before = run.environment.get("files")

@@ -168,6 +168,7 @@ def curve_names(settings: Sequence[Mapping[str, Any]], over: Over) -> tuple[list
     Parameters
     ----------
     settings : of the runs, flat: dotted key -> value.
+    over : what grows.
     """
     kinds = [transfer_of(own) for own in settings]
     names, shown, said = list(kinds), list(kinds), set()

@@ -165,6 +165,7 @@ def summarize(sweep: Path, jobs: Sequence[Sequence[str]], console: Console, comm
     ----------
     sweep : the sweep's folder.
     jobs : for each job its settings, as ``key=value``.
+    console : where the table is printed.
     command : the command line that does it again.
     """
     from vivit_core.plotting.sweep import sweep_axis

@@ -1,6 +1,7 @@
 """A recording as a twin sees it: at the model's rate, with the behaviors and pixels that transforms make.
 
-Shape letters: T bins of the model, N bins of the file, D behavior numbers, C channels, H W pixels, U units.
+Shape letters: T bins of the model, N bins of the file, D behavior numbers, C channels, H W pixels, U units, M moments
+of the truth about context.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def totals(values_ND: np.ndarray, first: int, low: np.ndarray, high: np.ndarray,
 
     Parameters
     ----------
-    values_ND : the file's bins from ``first`` on.
+    values_ND, first : the file's bins from ``first`` on.
+    low, high, q : where each sum begins and ends, in parts of a bin of which q make one.
     """
     left, right = low // q - first, -(-high // q) - first  # all bins that are touched
     sums = segments(values_ND, left, right)

@@ -1,6 +1,6 @@
 """Means and standard deviations of long arrays, read piece by piece, in which values may be missing.
 
-Shape letters: N rows of a piece, D columns.
+Shape letters: N rows of a piece, D columns, U units.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Scores on repeated stimuli: explainable variance, correlation to the average, normalized correlation."""
+"""Scores on repeated stimuli: explainable variance, correlation to the average, normalized correlation.
+
+Shape letters: R repeats, U units.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Oriented energy and motion of every token's pixels: what blocks compare places and moments by.
 
 Shape letters: B clips, C channels, T frames, T' time steps, H W pixels, R S rows and columns of cells, N tokens a time
-step, O orientations, E numbers of a token.
+step, O orientations, E numbers of a token, K numbers of a cell.
 """
 
 from __future__ import annotations

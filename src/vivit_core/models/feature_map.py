@@ -1,4 +1,7 @@
-"""A feature map: what a core gives to readouts, and where in space and time its cells lie."""
+"""A feature map: what a core gives to readouts, and where in space and time its cells lie.
+
+Shape letters: B clips, C channels, T steps in time, H W cells, U units.
+"""
 
 from __future__ import annotations
 

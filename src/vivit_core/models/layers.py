@@ -1,7 +1,7 @@
 """Small functions that several models share.
 
-Shape letters: B clips, T steps in time, C channels, H W cells, N tokens, D embedding, h heads,
-d numbers of a head, F bins (frames) of a clip.
+Shape letters: B clips, T steps in time, C channels, H W cells, N tokens, D embedding, h heads, d numbers of a head, F
+bins (frames) of a clip, O I channels of filters, L lags, U units.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 What is around counts alike, whatever its orientation and wherever it moves: the classical model of the surround, beside
 which a comparison of places has to show its worth.
 
-Shape letters: B clips, C channels, T bins (= frames), H W pixels, J places at which energy is seen, U units, R rings,
-G time constants, K = R · G features of the gain.
+Shape letters: B clips, C channels, T bins (= frames), H W pixels, J places at which energy is seen, U units, R rings, G
+time constants, K = R · G features of the gain, N frames of all clips, X = U · R.
 """
 
 from __future__ import annotations

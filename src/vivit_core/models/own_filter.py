@@ -1,7 +1,8 @@
 """Each unit's own filters, found before the training, as a part of what drives it.
 
-Shape letters: B clips, C channels, T bins, H W pixels, U units, M members of a bank or all pools, S sizes of pools,
-P pixels of a side, L lags, K features of a unit.
+Shape letters: B clips, C channels, T bins, H W pixels, U units, M members of a bank or all pools, S sizes of pools, P
+pixels of a side, L lags, K features of a unit, F filters of a size, G time constants, N filters or shapes of all units
+or places, X time courses.
 """
 
 from __future__ import annotations
@@ -232,8 +233,8 @@ class OwnFilters(nn.Module):
             like = F.conv2d(
                 within_UP[unit].view(1, 1, linear.patch, -1), bank_M2PP.flatten(0, 1)[:, None], padding=middle
             )
-            like_S2 = rearrange(like, "1 (m pair) y x -> (m y x) pair", pair=2)  # S: shapes and places
-            best = int(like_S2.square().sum(-1).argmax())
+            like_N2 = rearrange(like, "1 (m pair) y x -> (m y x) pair", pair=2)
+            best = int(like_N2.square().sum(-1).argmax())
             members_U[unit], place = divmod(best, linear.patch**2)
             row, column = divmod(place, linear.patch)
             self.pair_U2PP[unit] = bank_M2PP[members_U[unit]]
@@ -243,7 +244,7 @@ class OwnFilters(nn.Module):
             slope_L = F.pad(course_L[1:], (0, 1)) - F.pad(course_L[:-1], (1, 0))
             slope_L = F.normalize(slope_L, dim=0) * course_L.norm()
             self.courses_U2L[unit] = torch.stack([course_L, slope_L])
-            self.mix_U4[unit] = F.pad(like_S2[best], (0, 2))
+            self.mix_U4[unit] = F.pad(like_N2[best], (0, 2))
         self.size_U[units] = self.sizes(shown)[units]
         linear.space_UP[units] *= (self.size_U[units] == 0)[:, None]  # a pair that sees nothing stands for nothing
         self.mix_U4[units] *= (self.size_U[units] > 0)[:, None]
@@ -289,8 +290,8 @@ class OwnFilters(nn.Module):
     def pairs(self) -> Tensor:
         """Each unit's pair laid into the frame, even before odd, (2 U, H · W)."""
         shape = self.linear.spec.frame_shape[1:]
-        filters_SP = self.pair_U2PP.flatten(2).flatten(0, 1)
-        return laid_into_frame(filters_SP, self.corner_U2.repeat_interleave(2, 0), self.side, shape)
+        filters_NP = self.pair_U2PP.flatten(2).flatten(0, 1)
+        return laid_into_frame(filters_NP, self.corner_U2.repeat_interleave(2, 0), self.side, shape)
 
     def responses(self, frames_BCTHW: Tensor) -> Tensor:
         """(B, T, U, 4) of the pairs, see :func:`through`; before the clip there was no contrast."""

@@ -1,6 +1,6 @@
 """Pairs of filters a quarter of a wave apart, and the energies of what they see: fields of complex cells.
 
-Shape letters: B clips, T bins, U units, M members of a bank, P pixels of a side, L lags.
+Shape letters: B clips, T bins, U units, M members of a bank, P pixels of a side, L lags, X time courses.
 """
 
 from __future__ import annotations

@@ -101,6 +101,7 @@ def plan(
     position_dim : numbers of a unit's position in the tissue; 0 where it is not known.
     clip_length, batch_size : bins of a clip, clips of one pass.
     frame_rate_hz : bins a second, of which those parts have more that are so many seconds long.
+    predict, precision : of the training.
     device : "cpu" or "cuda". A GPU's attention never holds the weights of all pairs of tokens; a CPU's does for short
         sequences.
 

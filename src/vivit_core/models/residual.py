@@ -1,4 +1,7 @@
-"""Residual blocks in stages, for the ResNet and the residual stem."""
+"""Residual blocks in stages, for the ResNet and the residual stem.
+
+Shape letters: B clips, C channels, T steps in time, H W cells.
+"""
 
 from __future__ import annotations
 

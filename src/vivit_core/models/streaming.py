@@ -4,6 +4,8 @@ Each part that looks back keeps what it needs and no more: the front end its las
 the unfinished token, each temporal block the keys and values of its window, the modulator its state, the readout each
 map's last word. So a bin costs what is new in it, and an endless stream takes no more memory than a short one, unless
 ``model.window`` is null. What comes out equals what the twin predicts for the whole clip at once.
+
+Shape letters: T bins, H W pixels, U units, D behavior numbers.
 """
 
 from __future__ import annotations

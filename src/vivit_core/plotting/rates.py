@@ -31,9 +31,11 @@ def rates(
 
     Parameters
     ----------
+    path : of the PNG.
     times_s : (T,) evenly spaced.
     measured_hz, predicted_hz, ln_hz : (T, U); measured NaN where not valid.
     titles : one a unit.
+    title : above all.
     """
     bin_s = times_s[1] - times_s[0] if len(times_s) > 1 else SMOOTHING_S
     smooth_hz = smoothed(measured_hz, bin_s, axis=0)

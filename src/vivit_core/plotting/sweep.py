@@ -27,9 +27,10 @@ def sweep_axis(
 
     Parameters
     ----------
+    path : of the PNG.
     key, values : the swept key, and the value that each run had of it.
     others : what each run had of the other swept keys; a thin line joins runs that differ in ``key`` alone.
-    scores : one a run.
+    scores, score_name : one a run, and what they are.
     """
     places, ticks = _places(values)
     figure = Figure(figsize=(5.4, 3.8), layout="constrained")

@@ -1,6 +1,7 @@
 """Which pair of filters a unit's energy is of: what a complex cell, whose average stimulus is gray, has for a field.
 
-Shape letters: T bins, H W pixels, U units, M members of a bank, P pixels of a side, L lags, R responses of a pair.
+Shape letters: T bins, H W pixels, U units, M members of a bank, P pixels of a side, L lags, R responses of a pair, E
+energies of a pair.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a unit's window shows, bin by bin, and causal filters in time of it.
 
-Shape letters: T bins (= frames), H W pixels, U units, L lags (oldest first), K axes of a prior over windows.
+Shape letters: T bins (= frames), H W pixels, U units, L lags (oldest first), K axes of a prior over windows, P = H · W.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Receptive fields from data: spike-triggered regression, time courses, and where each unit looks."""
+"""Receptive fields from data: spike-triggered regression, time courses, and where each unit looks.
+
+Shape letters: T bins, U units, L lags (oldest first), H W pixels or cells of a map, P = H · W, C movies of contrast
+energy, 2 = (x, y).
+"""
 
 from __future__ import annotations
 

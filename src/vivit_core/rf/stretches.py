@@ -1,4 +1,7 @@
-"""Trials as the regression takes them: frames of few pixels, counts, and which bins count."""
+"""Trials as the regression takes them: frames of few pixels, counts, and which bins count.
+
+Shape letters: T bins, H W pixels, U units, 2 = (x, y).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Drifting gratings, whole and through apertures, in a recording's own pixels."""
+"""Drifting gratings, whole and through apertures, in a recording's own pixels.
+
+Shape letters: T bins, H W pixels, F temporal frequencies.
+"""
 
 from __future__ import annotations
 

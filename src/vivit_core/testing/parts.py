@@ -1,4 +1,7 @@
-"""A check for each kind of part: a small twin around it, and what is special to the kind."""
+"""A check for each kind of part: a small twin around it, and what is special to the kind.
+
+Shape letters: B clips, T bins, U units, K features of a unit, W weights of one.
+"""
 
 from __future__ import annotations
 

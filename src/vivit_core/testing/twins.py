@@ -1,6 +1,8 @@
 """What every twin keeps, whatever it is made of: the checks behind those of each kind of part.
 
-A sentence in an AssertionError says what does not hold. Sizes: B clips, T bins, U units.
+A sentence in an AssertionError says what does not hold.
+
+Shape letters: B clips, T bins, U units, K filters in time, L lags.
 """
 
 from __future__ import annotations

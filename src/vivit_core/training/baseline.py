@@ -1,4 +1,7 @@
-"""The linear-nonlinear baseline: fitted once for the same recordings, trials and settings, and kept for later."""
+"""The linear-nonlinear baseline: fitted once for the same recordings, trials and settings, and kept for later.
+
+Shape letters: U units, L lags (oldest first), 2 = (x, y).
+"""
 
 from __future__ import annotations
 

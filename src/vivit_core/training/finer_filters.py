@@ -8,7 +8,7 @@ hundred pixels, and follows chance too where trials are few: who calls this look
 lets a pair stand for it first (``own_filters``).
 
 Shape letters: N pieces of trials, T bins of the longest one, U units, H W pixels, P pixels of a window, F filters of a
-unit (of spectra: frequencies), S filters of all, C time courses, L lags.
+unit (of spectra: frequencies), S filters of all, C time courses, L lags, K weights of a unit.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ to search for them.
 
 Parts say themselves what they can begin from (``models.from_data``, ``Frontend.initialize``, ``Readout.initialize``).
 
-Shape letters: U units, L lags, K temporal bases, P pixels of a side, C prototypes, F numbers of a field.
+Shape letters: U units, L lags, K temporal bases, P pixels of a side, C prototypes, F numbers of a field, E numbers of
+eye position, N bins.
 """
 
 from __future__ import annotations
@@ -269,13 +270,13 @@ def fields_of(readout: LNReadout, basis_KL: Tensor, kernel: int) -> Tensor:
 
 
 def prototypes(fields_UKPP: Tensor, weight_U: Tensor, number: int) -> Tensor:
-    """Typical receptive fields: spherical k-means that takes a field and its negative for the same. At most
-    ``number`` of them.
+    """Typical receptive fields: spherical k-means that takes a field and its negative for the same.
 
     Parameters
     ----------
     fields_UKPP : unit-norm fields.
     weight_U : how much each counts; those of zero weight are left out.
+    number : of prototypes at most.
     """
     weight_U = weight_U.float()
     x_UF = fields_UKPP.flatten(1)[weight_U > 0]

@@ -1,7 +1,7 @@
 """The fit of one recording's linear-nonlinear models.
 
 Shape letters: T bins (= frames), H W pixels, P pixels of a window, U units, L lags (oldest first), K J axes of the
-priors of space and time, F features of a step, N choices.
+priors of space and time, F features of a step, N choices, D coordinates of a place.
 """
 
 from __future__ import annotations
@@ -308,6 +308,8 @@ class Fitter:
 
         Parameters
         ----------
+        train, val : what was shown in trials of both splits, and the counts.
+        filters : that are scored.
         drive_T : of the training trials.
         """
         used_T = drive_T[train.use_T > 0].numpy()

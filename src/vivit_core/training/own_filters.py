@@ -1,6 +1,7 @@
 """What units' own filters begin with: the linear baseline's, pairs whose energy units follow, and their weights.
 
-Shape letters: T bins of a trial, N bins of all, U units, K features of a unit's filters, L lags, M pools.
+Shape letters: T bins of a trial, N bins of all, U units, K features of a unit's filters, L lags, M pools, B clips (one
+at a time), P pixels of a side.
 """
 
 from __future__ import annotations

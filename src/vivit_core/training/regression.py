@@ -9,7 +9,8 @@ units are few, what is usual among weights of a kind counts too.
 Bins that nothing was fitted to decide how often priors are learned, for all units of a recording together, and which
 units take over what was found.
 
-Shape letters: N bins, U units, K weights of a unit (the bias last), R priors, one after the other.
+Shape letters: N bins, U units, K weights of a unit (the bias last), R priors, one after the other, P pieces of all
+bins.
 """
 
 from __future__ import annotations

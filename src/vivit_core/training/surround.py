@@ -1,6 +1,7 @@
 """The fit of LN with a surround: LN first, then its gain and point nonlinearity together.
 
-Shape letters: N bins, U units, K weights of a unit (the bias last), R rings, G time constants.
+Shape letters: N bins, U units, K weights of a unit (the bias last), R rings, G time constants, B clips (one at a time),
+C channels, T bins of one, H W pixels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What attention adds to the units a reader explores: how much comes through the tokens, and which of them count."""
+"""What attention adds to the units a reader explores: how much comes through the tokens, and which of them count.
+
+Shape letters: U units, H W pixels.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ the newest bin of a clip again, from the masked part on.
 The gradient of the unit's log rate by how present each token is gives a map of its own. It is at once what attention
 weighs and what becomes of that.
 
-Shape letters: B masks, U units, T time steps, N places of tokens, R S rows and columns of cells.
+Shape letters: B masks, U units, T time steps, N places of tokens, R S rows and columns of cells, D embedding.
 """
 
 from __future__ import annotations

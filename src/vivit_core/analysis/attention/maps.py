@@ -8,8 +8,8 @@ at once (joint).
     seen = rollout(maps, place=(1, 2))                 # (frames, height, width), sums to one
     plot_attention(folder, maps, frames)               # pictures and a film
 
-Shape letters: B clips, L layers, h heads, T time steps, R registers, N places of a time step, M = R + N its tokens,
-Q queries, K keys, F frames, H W pixels, U units.
+Shape letters: B clips, L layers, h heads, T time steps, R registers, N places of a time step, M = R + N its tokens, Q
+queries, K keys, F frames, H W pixels, U units, S sequences of tokens.
 """
 
 from __future__ import annotations

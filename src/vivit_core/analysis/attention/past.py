@@ -12,7 +12,8 @@ is what fading alone is worth, and one with the truth of *other units* what the 
 whether a unit's time is its own: profiles correlate as well where all units that adapt have the mean of their weights
 (*in common*). This the time constants do, beside the true ones, by ranks over units; chance is 0.
 
-Shape letters: U units, N those that adapt, T bins of a trial, M moments, L stretches of the past, the newest first.
+Shape letters: U units, N those that adapt, T bins of a trial, M moments, L stretches of the past, the newest first, G
+slow means of energy.
 """
 
 from __future__ import annotations

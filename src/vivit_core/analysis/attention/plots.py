@@ -2,7 +2,8 @@
 
 Weights and relevance are shown in multiples of what even attention would give: 1 is even.
 
-Shape letters: L layers, h heads, T time steps, F frames, H W pixels, U units, N those drawn.
+Shape letters: L layers, h heads, T time steps, F frames, H W pixels, U units, N those drawn, R C rows and columns of
+cells (C also colors).
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ def by_head(path: Path, *, measures: Sequence[tuple[str, np.ndarray, float | Non
 
     Parameters
     ----------
+    path : of the PNG.
     measures : of each panel the label with its unit, the numbers (L, h), and what even attention has.
     """
     shown = [measure for measure in measures if measure[1].size]
@@ -220,9 +222,14 @@ def readouts(
 
     Parameters
     ----------
+    path : of the PNG.
+    frame_HW : of the stimulus, below the maps.
     relevance_UHW, in_time_UF : (U, H, W) and (U, F); each unit's sum to one.
+    frame_ms : time of a frame.
     windows : ``mean_px`` (U, 2), ``std_px`` (U, 2) and ``angle_deg`` (U,) of the readouts' own windows, on this frame;
         None where they have none.
+    names : of the units.
+    title : above all.
     """
     units, height, width = relevance_UHW.shape
     columns = min(units, 3)

@@ -1,4 +1,7 @@
-"""Attention through all blocks at once (Abnar & Zuidema 2020)."""
+"""Attention through all blocks at once (Abnar & Zuidema 2020).
+
+Shape letters as in ``maps``, S sequences of tokens.
+"""
 
 from __future__ import annotations
 

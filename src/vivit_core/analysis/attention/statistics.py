@@ -1,4 +1,7 @@
-"""Entropy, distance and lags of each head, over many clips."""
+"""Entropy, distance and lags of each head, over many clips.
+
+Shape letters as in ``maps``, S sequences of tokens.
+"""
 
 from __future__ import annotations
 

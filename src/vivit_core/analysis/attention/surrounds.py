@@ -10,7 +10,8 @@ nothing. Chance is told twice: by the same unit's maps at *other moments*, and b
 kind at the same moment. Cells compare what a training does not change much, so the maps of a twin that was not trained
 are like these; what it learns is which units read them.
 
-Shape letters: U units, M moments, O orientations, R S rows and columns of cells, Q C those of the truth.
+Shape letters: U units, M moments, O orientations, R S rows and columns of cells, Q C those of the truth, N units of one
+kind, X Y any number of maps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The whole comparison: predict with each, pair the bins, score, draw."""
+"""The whole comparison: predict with each, pair the bins, score, draw.
+
+Shape letters as in ``numbers``.
+"""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ def against_first(
 
     Parameters
     ----------
+    path : of the PNG.
     first, others : a model's name and its units' bits per spike (U,).
     sure : for each other model (U,): 1 where it is surely better, -1 where it is surely worse, else 0.
     """
@@ -72,6 +73,7 @@ def scores_and_costs(path: Path, *, models: Mapping[str, Mapping[str, Any]]) -> 
 
     Parameters
     ----------
+    path : of the PNG.
     models : name -> ``bps_mean`` and ``bps_interval``, None where they are not known, ``parameters``,
         ``flops_per_bin``, ``bins_per_s``.
     """

@@ -1,6 +1,6 @@
 """How much of context's information a twin finds, where a simulation knows it: by kind of context, with intervals.
 
-Shape letters: N scored bins of a recording, R resamplings, U units.
+Shape letters: N scored bins of a recording, R resamplings, U units, K pieces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Chooses the units and trials that an evaluation draws, and draws them."""
+"""Chooses the units and trials that an evaluation draws, and draws them.
+
+Shape letters: N scored bins of a recording, U units.
+"""
 
 from __future__ import annotations
 

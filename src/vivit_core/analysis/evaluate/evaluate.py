@@ -1,4 +1,7 @@
-"""The whole evaluation: predict, score, write tables, draw."""
+"""The whole evaluation: predict, score, write tables, draw.
+
+Shape letters: N scored bins of a recording, R resamplings, M metrics, U units.
+"""
 
 from __future__ import annotations
 

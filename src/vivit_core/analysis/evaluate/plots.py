@@ -25,10 +25,12 @@ def receptive_fields(
 
     Parameters
     ----------
+    path : of the PNG.
     frame : (H, W) gray values.
     mean_px : (U, 2) as x, y.
     std_px : (U, 2) along the two axes.
     angle_deg : (U,) from the x axis towards the y axis, which points down.
+    title : above all.
     """
     height, width = frame.shape
     figure = Figure(figsize=(8, 8 * height / width + 0.9), layout="constrained")
@@ -125,11 +127,13 @@ def rasters(
 
     Parameters
     ----------
+    path : of the PNG.
     kind : the recording's: whole numbers of spikes are ticks; shares of them, and a calcium trace, are shades.
     bin_s : length of a bin.
     trials_hz : (R, T, U), NaN where not valid.
     predicted_hz, ln_hz : (T, U), means over the repeats.
     titles : one a unit.
+    title : above all.
     """
     repeats, bins, units = trials_hz.shape
     times_s = (np.arange(bins) + 0.5) * bin_s
@@ -189,10 +193,12 @@ def averages(
 
     Parameters
     ----------
+    path : of the PNG.
     bin_s : length of a bin.
     trials_hz : stimulus -> (R, T, U), NaN where not valid.
     predicted_hz, ln_hz : stimulus -> (T, U), means over the repeats; ``ln_hz`` may be empty.
     titles : one a unit.
+    title : above all.
     """
     figure = Figure(figsize=(4.6 * len(trials_hz) + 1, 2.0 * len(titles) + 0.8), layout="constrained")
     grid = figure.subplots(len(titles), len(trials_hz), sharey="row", squeeze=False)
@@ -294,7 +300,9 @@ def calibration(path: Path, *, share: np.ndarray, title: str) -> Path:
 
     Parameters
     ----------
+    path : of the PNG.
     share : (classes,) with sum 1: see ``metrics.calibration``.
+    title : above all.
     """
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()

@@ -1,6 +1,6 @@
 """Every unit's rates in a few seconds that it was shown, measured and predicted: ``responses.npz``.
 
-Shape letters: T bins, R repeats, U units, H W pixels.
+Shape letters: T bins, R repeats, U units, H W pixels, N scored bins of a recording.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Whether responses follow the frames when they should: fields and their lags."""
+"""Whether responses follow the frames when they should: fields and their lags.
+
+Shape letters: C channels or scales of contrast energy, T bins, H W pixels, U units, L lags.
+"""
 
 from __future__ import annotations
 

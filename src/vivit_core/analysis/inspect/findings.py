@@ -1,4 +1,7 @@
-"""A finding, and what all looks at recordings share."""
+"""A finding, and what all looks at recordings share.
+
+Shape letters: N trials, U units, L lags, K frames, H W pixels, 2 = (x, y).
+"""
 
 from __future__ import annotations
 

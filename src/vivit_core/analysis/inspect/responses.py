@@ -1,4 +1,7 @@
-"""What may be wrong with responses: silent, alike, drifting units, and behavior."""
+"""What may be wrong with responses: silent, alike, drifting units, and behavior.
+
+Shape letters: N trials, U units.
+"""
 
 from __future__ import annotations
 

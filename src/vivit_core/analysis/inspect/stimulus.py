@@ -1,4 +1,7 @@
-"""What may be wrong with stimuli: still or repeated frames, and frames shared by splits."""
+"""What may be wrong with stimuli: still or repeated frames, and frames shared by splits.
+
+Shape letters: K frames, H W pixels.
+"""
 
 from __future__ import annotations
 

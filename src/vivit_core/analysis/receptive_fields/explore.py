@@ -1,4 +1,7 @@
-"""What receptive fields add to the units that a reader explores: their numbers, and the map of each unit."""
+"""What receptive fields add to the units that a reader explores: their numbers, and the map of each unit.
+
+Shape letters: L lags, H W pixels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Receptive fields of a model's units: by gradients, by noise, and those measured in the data."""
+"""Receptive fields of a model's units: by gradients, by noise, and those measured in the data.
+
+Shape letters: B clips, T bins, H W pixels, P = H · W, U units, V = U or 1, L lags, K = B · L, N pairs of frames.
+"""
 
 from __future__ import annotations
 

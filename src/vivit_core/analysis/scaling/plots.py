@@ -26,6 +26,7 @@ def growth(
 
     Parameters
     ----------
+    path : of the PNG.
     curves : by name.
     found : their numbers (:func:`vivit_core.analysis.scaling.numbers.numbers_of`).
     oracle : the true rates' mean bits per spike; NaN where it is not known.

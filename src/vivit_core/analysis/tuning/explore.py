@@ -1,4 +1,7 @@
-"""What tuning adds to the units that a reader explores: preferred values, and a curve for each property."""
+"""What tuning adds to the units that a reader explores: preferred values, and a curve for each property.
+
+Shape letters: U units, X places of a curve.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The laboratory: protocols at some units of a recording, on the twin and on the true neurons where they are known.
 
-Shape letters: S sites (units), U units, X places of a curve, B clips, T bins, H W pixels.
+Shape letters: S sites (units), U units, X places of a curve, B clips, T bins, H W pixels, A sizes.
 """
 
 from __future__ import annotations

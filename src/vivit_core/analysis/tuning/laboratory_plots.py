@@ -1,7 +1,7 @@
 """Pictures of the laboratory: what was shown, each number's distribution or its scatter against the true neurons, and
 some units' curves.
 
-Shape letters: S sites (units), X places of a curve, H W pixels.
+Shape letters: S sites (units), X places of a curve, H W pixels, U units.
 """
 
 from __future__ import annotations

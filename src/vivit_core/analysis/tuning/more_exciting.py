@@ -1,6 +1,6 @@
 """Pictures beside the most exciting one: the least exciting, diverse exciting ones, and the most suppressing surround.
 
-Shape letters: M units, K pictures of one, T bins of a clip (1 for an image), H W pixels.
+Shape letters: M units, K pictures of one, T bins of a clip (1 for an image), H W pixels, B clips of the training.
 """
 
 from __future__ import annotations

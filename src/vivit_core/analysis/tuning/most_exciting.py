@@ -321,8 +321,10 @@ def best_natural(
 
     Parameters
     ----------
+    screen : the recording's.
     natural_BTHW : clips of ``ascent.picture_s``; of an image, the last frame stands still. They keep their own
         contrast, which the budget does not bound.
+    units, ascent, kind, progress : as ``most_exciting`` takes them.
 
     Returns
     -------

@@ -4,7 +4,7 @@ Angles: ``direction`` is where a grating moves, in degrees counterclockwise from
 orientation ``direction + 90``, counterclockwise from horizontal, as the simulator counts. In frames y points down.
 
 Shape letters: D directions, S spatial and F temporal frequencies, K contrasts, A sizes, T bins, U units, X columns:
-units, or resamplings of one unit's draws.
+units, or resamplings of one unit's draws, B resamplings.
 """
 
 from __future__ import annotations

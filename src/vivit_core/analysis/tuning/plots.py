@@ -1,6 +1,7 @@
 """Pictures of tuning and of most exciting pictures. Arrays in, PNGs and GIFs out.
 
-Shape letters: M units, T frames, H W pixels, U units.
+Shape letters: M units, T frames, H W pixels, U units, D directions, S spatial and F temporal frequencies, R rows of a
+film.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """Show a model a video, and write its units' rates: in pieces, with what the model remembers carried over, so that the
-video's length costs time but no memory."""
+video's length costs time but no memory.
+
+Shape letters: C channels, T bins, H W pixels, U units.
+"""
 
 from __future__ import annotations
 

@@ -207,13 +207,15 @@ def fit(
     init_from: Path | None,
     teacher: Teacher | None,
 ) -> float | None:
-    """The training itself: data, baseline, twin, Lightning, evaluation. The keywords are :func:`train`'s.
+    """The training itself: data, baseline, twin, Lightning, evaluation.
 
     Parameters
     ----------
-    context : of this run, whose folder is ``run``.
+    context, run : this run, and its folder.
     checkpoint : that it continues from; None where it begins.
     processes : the processes that train.
+    predict, model, readout, likelihood, baseline, data, optim, callbacks, logger, init_from : :func:`train`'s.
+    teacher : whose rates are learned; None: counts are.
     """
     check_scorable(predict, data)
     refuse_combined(model, data)

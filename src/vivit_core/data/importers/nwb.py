@@ -8,7 +8,7 @@ between two of them the screen is empty.
 
 Clocks (8 bytes a frame or sample) are held in memory; pictures, spikes and behavior are read in blocks of bins.
 
-Shape letters: T bins, F frames, S samples, H W pixels, C colors, U units, D behavior numbers.
+Shape letters: T bins, F frames, S samples, H W pixels, C colors, U units, D behavior numbers, P parts of trials.
 """
 
 from __future__ import annotations

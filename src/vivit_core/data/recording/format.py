@@ -1,4 +1,7 @@
-"""The fields of a recording file and their limits."""
+"""The fields of a recording file and their limits.
+
+Shape letters: U units, M moments, R C rows and columns of a grid over the frame, L lags.
+"""
 
 from __future__ import annotations
 

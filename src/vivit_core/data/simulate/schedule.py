@@ -1,4 +1,7 @@
-"""Which trials a simulated recording has, before anything of it is simulated."""
+"""Which trials a simulated recording has, before anything of it is simulated.
+
+Shape letters: N trials.
+"""
 
 from __future__ import annotations
 

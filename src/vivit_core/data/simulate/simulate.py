@@ -1,6 +1,6 @@
 """The embedded default data set: recordings of neurons whose truth is known, made once into a cache.
 
-Shape letters: N trials, T bins (= frames), H W pixels, U units, 2 = (x, y).
+Shape letters: N trials, T bins (= frames), H W pixels, U units, 2 = (x, y), D numbers of a behavior.
 """
 
 from __future__ import annotations

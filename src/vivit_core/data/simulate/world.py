@@ -1,7 +1,8 @@
 """The world of the simulation: photographs, and an eye that moves over them.
 
-Shape letters: T frames, H W pixels of a frame, 2 = (x, y). x grows to the right and y downwards, in the photograph, in
-the frame and in the eye's position alike. Numbers and their sources: docs/simulator.md.
+Shape letters: T frames, H W pixels of a frame, 2 = (x, y), N trials, K objects, S frames that show one, X Y columns and
+rows of its disk. x grows to the right and y downwards, in the photograph, in the frame and in the eye's position alike.
+Numbers and their sources: docs/simulator.md.
 """
 
 from __future__ import annotations

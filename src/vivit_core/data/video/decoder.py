@@ -2,6 +2,8 @@
 
 What is asked of the file is the frames' times, which need no decoding, how the first frame is to be turned, and then
 the frames in their order. Nothing but the file itself is opened, whatever the container names.
+
+Shape letters: H W pixels, C colors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Attention with learned positions: a vector for each place, and one for each age."""
+"""Attention with learned positions: a vector for each place, and one for each age.
+
+Shape letters as in ``base``, P learned places, r c rows and columns of them.
+"""
 
 from __future__ import annotations
 

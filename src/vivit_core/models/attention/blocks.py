@@ -1,4 +1,7 @@
-"""A transformer block: attention, then a feed-forward net, each added to what comes in."""
+"""A transformer block: attention, then a feed-forward net, each added to what comes in.
+
+Shape letters as in ``base``.
+"""
 
 from __future__ import annotations
 

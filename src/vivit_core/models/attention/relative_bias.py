@@ -1,4 +1,7 @@
-"""Attention with a learned bias for each offset in space and in time."""
+"""Attention with a learned bias for each offset in space and in time.
+
+Shape letters as in ``base``, P offsets in space, T offsets in time.
+"""
 
 from __future__ import annotations
 

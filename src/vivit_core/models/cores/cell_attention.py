@@ -8,7 +8,7 @@ cell's likeness to another one is a product of a query and a key, without softma
 product with the mean key (Katharopoulos et al. 2020, "Transformers are RNNs").
 
 Shape letters: B clips, T frames, O orientations, K = O + 2 numbers of a cell, R S rows and columns of cells, C channels
-of the gain, L lags.
+of the gain, L lags, N cells of all clips, U windows.
 """
 
 from __future__ import annotations

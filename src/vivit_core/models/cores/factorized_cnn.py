@@ -8,7 +8,8 @@ Departures: the convolutions over time see no later frame. Instead of batch norm
 would carry later frames back to earlier ones and differ between training and a stream, each convolution's scale is set
 to unit variance on data, once, before the training (Salimans & Kingma 2016): ``normalize``.
 
-Shape letters: B clips, C channels, T frames, H W pixels or cells, L lags, P pixels of a kernel's side.
+Shape letters: B clips, C channels, T frames, H W pixels or cells, L lags, P pixels of a kernel's side, F fields, K
+filters in time of one, or its singular vectors.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class ResNet(Core, Stages):
     widths : channels of each stage.
     depth : residual blocks of each stage.
     kernel : time steps, and cells down and across, of a block's convolutions.
-    tokenizer, frontend : constructors that take the sizes (``layers.part``); ``frontend=None`` for bare pixels.
+    tokenizer, frontend : constructors that take the sizes (``parts.build.part``); ``frontend=None`` for bare pixels.
     dropout : probability, between a block's convolutions.
     drop_path : probability of leaving out the last block's branch; rises linearly from 0 at the first.
     checkpointing, causal, compile : see ``Core``.

@@ -16,8 +16,8 @@ and added; queries and keys are normalized; registers (Darcet et al. 2024) take 
 where they are attended; no class token: every place is read out; attention in time is causal and may be limited to a
 window.
 
-Shape letters: B clips, C channels, T frames, T' time steps, H W pixels, N tokens a time step, R registers,
-M = R + N, D embedding.
+Shape letters: B clips, C channels, T frames, T' time steps, H W pixels, N tokens a time step, R registers, M = R + N, D
+embedding, E numbers of a token in the energies; of cells K numbers, R S rows and columns.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ViViT(Core):
     blocks : "factorized" for spatial blocks, then temporal ones; "joint" for blocks that attend over space and time at
         once, which cost the square of all tokens of a span.
     spatial_depth, temporal_depth : number of blocks of each kind; of joint ones their sum.
-    tokenizer, attention, frontend : constructors that take the sizes (``layers.part``); ``frontend=None`` for bare
+    tokenizer, attention, frontend : constructors that take the sizes (``parts.build.part``); ``frontend=None`` for bare
         pixels.
     energy : constructor of what tokens tell of their pixels' orientations and motion, or None.
     registers : extra tokens of each time step that the spatial or joint blocks may write to. Blocks that compare have

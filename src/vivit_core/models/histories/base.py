@@ -1,7 +1,7 @@
 """What every history keeps: from units' past counts to gains of their rates.
 
 Shape letters: B clips, T bins, U units, K functions of the basis, W weights of a unit, L lags, P = T - 1 + L bins
-before any of T.
+before any of T, N traces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Past spikes of the whole population, through a code of a few numbers (R of them). Shape letters as in ``base``."""
+"""Past spikes of the whole population, through a code of a few numbers.
+
+Shape letters as in ``base``, R numbers of the code, V units too, N = U · K, S axes of a singular value decomposition.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Gaussian responses, of the response itself or of its root: for traces that are never quite zero."""
+"""Gaussian responses, of the response itself or of its root: for traces that are never quite zero.
+
+Shape letters as in ``base``.
+"""
 
 from __future__ import annotations
 

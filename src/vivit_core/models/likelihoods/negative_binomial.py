@@ -1,4 +1,7 @@
-"""Negative binomial counts: a Poisson neuron whose gain changes from bin to bin, unseen by the model."""
+"""Negative binomial counts: a Poisson neuron whose gain changes from bin to bin, unseen by the model.
+
+Shape letters as in ``base``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What likelihoods of calcium traces share: responses may have any unit."""
+"""What likelihoods of calcium traces share: responses may have any unit.
+
+Shape letters as in ``base``.
+"""
 
 from __future__ import annotations
 

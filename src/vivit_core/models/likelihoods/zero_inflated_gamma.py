@@ -1,4 +1,7 @@
-"""Zero-inflated gamma: a deconvolved calcium trace, which is zero in most bins and of any size in the others."""
+"""Zero-inflated gamma: a deconvolved calcium trace, which is zero in most bins and of any size in the others.
+
+Shape letters as in ``base``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Each unit asks for what it reads: a learned query over the cells of every map (Pierzchlewicz et al. 2023).
 
-Shape letters: B clips, T time steps of a map, S = B · T, C channels, H W cells, N = H · W, U units, h heads, d numbers
+Shape letters: B clips, T time steps of a map, S = B · T, C channels, H W cells, N = H · W, U units, h heads, D numbers
 of a head.
 """
 

@@ -1,6 +1,6 @@
 """What every readout keeps: from feature maps to the drive of one recording's units.
 
-Shape letters: B clips, F bins, C channels, H W cells, U units.
+Shape letters: B clips, F bins, C channels, H W cells, U units, T time steps of a map.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ clip is padded at its old end to whole tubelets in time and around the frame to 
 dropped. Tubelets may overlap: a stride below their size has a token end, and lie, every so many frames and pixels.
 
 Shape letters: B clips, C channels, T frames, H W pixels, N tokens a time step, D embedding; p a tubelet's size, s its
-stride.
+stride, P channels times cells of a token.
 """
 
 from __future__ import annotations
@@ -197,8 +197,8 @@ class Tokenizer(FromData, nn.Module, ABC):
         Parameters
         ----------
         free : how many numbers of a token ``forward`` leaves at 0, to begin with.
-        told : which numbers of what comes back ``restore`` gives on to begin with, as many as it has room for, each
-            less the number ``zero``; where units read tokens as they are, nothing is to be done.
+        told, zero : which numbers of what comes back ``restore`` gives on to begin with, as many as it has room for,
+            each less the number ``zero``; where units read tokens as they are, nothing is to be done.
         """
         self.embed.weight[:free] = 0.0
 

@@ -1,4 +1,7 @@
-"""Tokens from a small residual network whose maps drive the units; after the blocks, tokens are a gain."""
+"""Tokens from a small residual network whose maps drive the units; after the blocks, tokens are a gain.
+
+Shape letters as in ``base``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tokens from a convolutional stem that is causal in time."""
+"""Tokens from a convolutional stem that is causal in time.
+
+Shape letters: B clips, C channels, T frames, H W pixels, F fields, K filters in time, P pixels of a side.
+"""
 
 from __future__ import annotations
 

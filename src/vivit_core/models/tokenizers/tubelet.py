@@ -1,4 +1,7 @@
-"""Tokens from tubelets: one linear map of each box of pixels and frames (Arnab et al. 2021)."""
+"""Tokens from tubelets: one linear map of each box of pixels and frames (Arnab et al. 2021).
+
+Shape letters as in ``base``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Adaptation: how much smaller is the answer to a test after an adapter, and how long does that last?
 
-Shape letters: B resamplings, T bins, X delays.
+Shape letters: B resamplings, T bins, X delays, G recoveries that are tried.
 """
 
 from __future__ import annotations

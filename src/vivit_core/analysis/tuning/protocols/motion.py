@@ -1,4 +1,7 @@
-"""Motion in the center and in the surround."""
+"""Motion in the center and in the surround.
+
+Shape letters: T bins.
+"""
 
 from __future__ import annotations
 

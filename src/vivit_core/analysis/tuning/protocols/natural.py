@@ -1,4 +1,7 @@
-"""Natural pictures in their own and in a foreign surround."""
+"""Natural pictures in their own and in a foreign surround.
+
+Shape letters: B pictures, R those that are chosen, T bins, H W pixels, U units.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Sparse noise: where light and dark checks raise the rate.
 
-Shape letters: K clips, T bins, L lags, P pixels of a frame, S sites, B resamplings, H W pixels.
+Shape letters: K clips, T bins, L lags, P pixels of a frame, S sites, B resamplings, H W pixels, U units (B clips of
+them).
 """
 
 from __future__ import annotations
