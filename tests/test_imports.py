@@ -6,6 +6,7 @@ The imports are read, not run: also those in functions and under ``TYPE_CHECKING
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -111,6 +112,14 @@ def test_every_package_has_a_place_in_the_order() -> None:
     modules, _ = arrows_of(SOURCE)
     there = {package_of(name) for name in modules} - {"vivit_core"}
     assert there <= set(LEVEL), f"say in ORDER where {sorted(there - set(LEVEL))} stand"
+
+
+def test_the_page_has_the_same_order() -> None:
+    """``CONTRIBUTING.md`` tells it from the top down."""
+    page = (SOURCE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page[page.index("| layer |") :].split("\n\n")[0]
+    rows = [re.findall(r"`(\w+)(?:\.py)?`", row.split("|")[1]) for row in table.splitlines()[2:]]
+    assert rows == [list(names) for names in reversed(ORDER[:-1])]
 
 
 def test_arrows_point_down() -> None:
