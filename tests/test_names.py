@@ -58,6 +58,7 @@ from vivit_core.names import (
     NAME_BYTES,
     command,
     csv_text,
+    few,
     file_name,
     hydra_value,
     key_name,
@@ -226,6 +227,11 @@ def test_printed_text_does_nothing() -> None:
         assert printable(name).encode() and not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u202e]", printable(name))
     assert printable("a\n\tb\x1b", lines=True) == "a\n\tb\\x1b" and printable("a\nb") == r"a\nb"
     assert short("x" * 300) == "x" * 26 + "…" + "x" * 13 and len(short("é" * 300, 9)) == 9
+
+
+def test_long_lists_are_cut() -> None:
+    assert few([]) == "" and few(list("abcdefgh")) == "a, b, c, d, e, f, g, h"
+    assert few(list("abcdefghi")) == "a, b, c, d, e, f, g, h … (9 in all)"
 
 
 @pytest.mark.parametrize("console", [Console, terminal.PlainConsole])
