@@ -13,6 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from vivit_core.models.likelihoods.gaussian import Gaussian
+from vivit_core.models.likelihoods.negative_binomial import NegativeBinomial
+from vivit_core.models.likelihoods.poisson import Poisson
+from vivit_core.models.likelihoods.zero_inflated_gamma import ZeroInflatedGamma
+from vivit_core.training import baseline, own_filters
+
 SOURCE = Path(__file__).parents[1] / "src"
 
 # The order of the packages, once: each may import those of the lines above its own. Those of one line do not know each
@@ -165,6 +171,34 @@ def test_it_is_noticed(tmp_path: Path, files: dict[str, str], wrong: str) -> Non
     found = [*wrong_arrows(arrows), *circles(modules, arrows)]
     turned = {" → ".join(names.split(" → ")[::-1]) for names in found}
     assert any(wrong in line for line in [*found, *turned]), found
+
+
+# What modules that decide import, and what decides nothing of what is kept.
+DECIDES_NOTHING = {
+    "vivit_core.models.predictor": "how a fitted model is asked",
+    "vivit_core.models.streaming": "how a fitted model is asked",
+    "vivit_core.models.likelihoods.poisson": "by it a fitted LN is scored; the fit has likelihoods of its own",
+    "vivit_core.models.twin": "what it says of frames and units is in the key",
+    "vivit_core.models.readouts.base": "a drive's name and fields",
+}
+
+
+def undecided(code: set[str]) -> set[str]:
+    """Modules that code imports, and these import, which are neither in it nor said to decide nothing."""
+    _, arrows = arrows_of(SOURCE)
+    follows = {target for module, _, target in arrows if module in code}
+    decides = {module for module in follows if package_of(module) in ("models", "rf", "training")}
+    return decides - code - set(DECIDES_NOTHING)
+
+
+def test_what_is_kept_knows_all_code_that_decides() -> None:
+    """A fit that is found in the user's cache is the one that the code of today would find."""
+    assert undecided({module.__name__ for module in baseline.CODE}) == set()
+    for likelihood in (Poisson, NegativeBinomial, Gaussian, ZeroInflatedGamma):
+        code = [*own_filters.CODE, *own_filters.code_of(likelihood)]
+        assert likelihood.__module__ in {module.__name__ for module in code}
+        assert undecided({module.__name__ for module in code}) == set()
+    assert undecided({baseline.__name__}) >= {module.__name__ for module in baseline.CODE[1:4]}
 
 
 MOST_LINES = 400

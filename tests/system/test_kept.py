@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vivit_core.system import files, kept
-from vivit_core.system.kept import Kept, user_folder
+from vivit_core.system.kept import Kept, digest, user_folder
 from vivit_core.system.threads import Stopped
 
 KEY = "ab12"
@@ -43,6 +43,21 @@ def test_what_was_made_is_found_again(tmp_path: Path) -> None:
     assert not get(tmp_path / "new")
     assert get(tmp_path / "new", make=never)
     assert not get(tmp_path / "new", key="ab13")
+
+
+def test_a_key_is_of_code_settings_and_arrays() -> None:
+    x = ARRAYS["x"]
+    keys = [
+        digest([kept], [1], [x]),
+        digest([files], [1], [x]),
+        digest([kept], [2], [x]),
+        digest([kept], [1], [x + 1]),
+        digest([kept], [1], [x.T]),
+        digest([kept], [1], [x.astype(float)]),
+        digest([kept], [1], [x, x]),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert digest([kept], [1], iter([x])) == keys[0]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "bit", "other names", "other shape", "nan", "large"])

@@ -6,15 +6,18 @@ compute it again.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
@@ -40,6 +43,24 @@ def user_folder(name: str) -> Path | None:
     if os.environ.get(SWITCH, "").strip().lower() in ("off", "0", "false", "no"):
         return None
     return cache_folder(name)
+
+
+def digest(code: Iterable[ModuleType], settings: Any, arrays: Iterable[np.ndarray]) -> str:
+    """The key of what some code computes from settings and arrays: a hash of all three.
+
+    Parameters
+    ----------
+    code : every module that decides what is found.
+    settings : as JSON can hold them.
+    arrays : read one after another.
+    """
+    hashed = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for module in code:
+        hashed.update(Path(str(module.__file__)).read_bytes())
+    for array in arrays:
+        hashed.update(f"{array.dtype}{array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
 
 
 def user_kept(name: str) -> Kept | None:

@@ -5,20 +5,18 @@ Shape letters: U units, L lags (oldest first), 2 = (x, y).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.reader import Recording
+from vivit_core.models import frames, layers, solving
 from vivit_core.models import ln as ln_model
 from vivit_core.models.ln import LN, LNReadout, lags_of
 from vivit_core.parts.groups import class_of
@@ -27,7 +25,7 @@ from vivit_core.rf.placing import unit_centers
 from vivit_core.rf.stretches import TrialStretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.activity import spared
-from vivit_core.system.kept import SWITCH, Arrays, Kept, user_kept
+from vivit_core.system.kept import SWITCH, Arrays, Kept, digest, user_kept
 from vivit_core.system.terminal import track
 from vivit_core.system.threads import a_core_each
 from vivit_core.training import ln_fitter
@@ -36,7 +34,8 @@ from vivit_core.training.ln_fitter import Fitter
 log = logging.getLogger(__name__)
 
 
-CODE = (ln_model, ln_fitter, blurring, movie, placing, stretches)  # that decides, besides this module, what a fit finds
+# That decides what a fit finds.
+CODE = (sys.modules[__name__], ln_model, ln_fitter, blurring, movie, placing, stretches, solving, layers, frames)
 
 
 MOST_FRAMES = 60_000  # of a recording's split that are used
@@ -210,11 +209,5 @@ def key_of(readout: LNReadout, train: TrialStretches, val: TrialStretches) -> st
         "pixels": [spec.pixel_mean, spec.pixel_std],
         "mean_counts": list(spec.unit_mean_counts),
     }
-    digest = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
-    for file in (__file__, *(module.__file__ for module in CODE)):
-        digest.update(Path(str(file)).read_bytes())
-    for data in (train, val):
-        for array in (data.frames_THW, data.counts_TU, data.use_TU):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    arrays = [array for data in (train, val) for array in (data.frames_THW, data.counts_TU, data.use_TU)]
+    return digest(CODE, settings, arrays)

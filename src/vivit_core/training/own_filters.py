@@ -6,12 +6,11 @@ at a time), P pixels of a side.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
+from itertools import chain, pairwise
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models import layers, ln, own_filter, pairs, solving
+from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.models.ln import LNReadout
 from vivit_core.models.own_filter import OwnFilters
 from vivit_core.models.pairs import usual_courses
@@ -27,7 +27,7 @@ from vivit_core.models.twin import Twin
 from vivit_core.rf import energy_pairs as search
 from vivit_core.rf.energy_pairs import energy_pairs
 from vivit_core.specs import Clips
-from vivit_core.system.kept import Arrays, Kept
+from vivit_core.system.kept import Arrays, Kept, digest
 from vivit_core.system.threads import go_on
 from vivit_core.training import finer_filters, regression
 from vivit_core.training.finer_filters import Shown, refine
@@ -42,7 +42,8 @@ from vivit_core.training.regression import (
     in_groups,
 )
 
-CODE = (layers, ln, solving, own_filter, pairs, search, finer_filters, regression)  # that decides, besides this module
+# That decides what is found; and a likelihood's (code_of).
+CODE = (sys.modules[__name__], layers, ln, solving, own_filter, pairs, search, finer_filters, regression)
 PIECE_FRAMES = 600  # of a trial that are looked at together, at most
 LEAST_PIECES = 4
 SCALE_FRAMES = 2_400  # of a recording, in which responses have their usual size
@@ -135,22 +136,19 @@ def key_of(twin: Twin, recording: Retina, own: OwnFilters, known: Known, steps: 
     are looked at, what is known of them, the settings, and the code."""
     name, nodes = recording.info.recording_id, twin.description()
     settings = [nodes["model"]["own_filter"], nodes["likelihood"], twin.specs[name].to_dict(), known.hidden, steps]
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
-    for file in (__file__, *(module.__file__ for module in CODE)):
-        digest.update(Path(str(file)).read_bytes())
     parts = [twin.likelihood(name), *([] if known.linear is None else [known.linear])]
     values = [twin.readout(name).bias, *(value for part in parts for value in part.state_dict().values())]
     arrays = [value.detach().cpu().numpy() for value in values]
     arrays += [known.centers_U2, *([] if known.courses_2L is None else [known.courses_2L])]
     pieces = [*spread(recording, fitted_frames(own)), *spread(recording, fitted_frames(own), "val")]
     pieces += [*spread(recording, searched_frames(own, known)), *spread(recording, SCALE_FRAMES)]
-    for start, stop in pieces:
-        arrays += [recording.frames(start, stop), recording.counts(start, stop), recording.valid(start, stop)]
-        for array in arrays:
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        arrays = []
-    return digest.hexdigest()
+    looked_at = (of(*piece) for piece in pieces for of in (recording.frames, recording.counts, recording.valid))
+    return digest([*CODE, *code_of(type(twin.likelihood(name)))], settings, chain(arrays, looked_at))
+
+
+def code_of(likelihood: type[Likelihood]) -> list[ModuleType]:
+    """The modules of a likelihood, whose nats decide which weights are taken, and of those that it is made from."""
+    return [sys.modules[kind.__module__] for kind in likelihood.__mro__ if issubclass(kind, Likelihood)]
 
 
 def active_of(own: OwnFilters) -> Tensor:
