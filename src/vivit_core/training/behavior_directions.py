@@ -67,7 +67,7 @@ def left_over(twin: Twin, recording: Recording) -> tuple[Tensor, Tensor]:
     square_U, covariance_DD = slope_UD.new_zeros(spec.n_units), slope_UD.new_zeros([spec.behavior_dim] * 2)
     pieces = spread(recording, FRAMES if own is None else min(FRAMES, fitted_frames(own)))
     for start, stop in pieces:
-        behavior_TD, counts_TU, valid = (
+        behavior_TD, counts_TU, valid_TU = (
             torch.as_tensor(x, device=device)
             for x in (
                 recording.behavior(start, stop, spec.behavior),
@@ -81,7 +81,7 @@ def left_over(twin: Twin, recording: Recording) -> tuple[Tensor, Tensor]:
             clips: Clips = {"frames": frames, "behavior": behavior_TD[None]}
             drive_TU = drive_TU + own(twin.seen(name, clips)).value[0]
         behavior_TD = twin.normalized_behavior(name, behavior_TD)
-        rest_TU = torch.where(valid.expand(counts_TU.shape), counts_TU - likelihood.rate(drive_TU), 0.0)
+        rest_TU = torch.where(valid_TU, counts_TU - likelihood.rate(drive_TU), 0.0)
         slope_UD += rest_TU.T @ behavior_TD
         square_U += rest_TU.square().sum(0)
         covariance_DD += behavior_TD.T @ behavior_TD

@@ -354,10 +354,10 @@ def seen_and_done(recording: Retina, own: OwnFilters, frames: int) -> Iterator[t
 
 def read(recording: Retina, place: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Frames (1, C, T, H, W), counts and which of them are valid (T, U), of a piece of a trial."""
-    frames, counts_TU, valid = (
+    frames, counts_TU, valid_TU = (
         torch.as_tensor(of(*place), device=device) for of in (recording.frames, recording.counts, recording.valid)
     )
-    return frames[None], counts_TU, valid.expand(counts_TU.shape)
+    return frames[None], counts_TU, valid_TU
 
 
 def fit_own_filters(

@@ -141,8 +141,8 @@ def shown(twin: Twin, recording: Recording, start: int, stop: int) -> Clips:
 
 def done(recording: Recording, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """What units did, and which of it is valid, (N, U)."""
-    counts_NU, valid = (torch.as_tensor(of(start, stop), device=device) for of in (recording.counts, recording.valid))
-    return counts_NU, valid.expand(counts_NU.shape)
+    counts_NU, valid_NU = recording.counts(start, stop), recording.valid(start, stop)
+    return torch.as_tensor(counts_NU, device=device), torch.as_tensor(valid_NU, device=device)
 
 
 def look(

@@ -126,7 +126,7 @@ def look(
         drives.append(drive_NU)
         faded.append(readout.faded(frames_BCTHW)[0])
         counts.append(torch.as_tensor(recording.counts(start, stop)))
-        own_NU = torch.as_tensor(recording.valid(start, stop)).expand(drive_NU.shape).clone()
+        own_NU = torch.as_tensor(recording.valid(start, stop)).clone()
         own_NU[: readout.time_UL.shape[1] - 1] = False
         valid.append(own_NU)
     bins = sum(stop - start for start, stop in fit_to)
