@@ -79,7 +79,7 @@ def test_one_training_of_both(two: list[Path], caplog: pytest.LogCaptureFixture)
     with pytest.raises(ValueError, match=r"different sizes .* set model\.frame_size"):
         Twin(vivit(), READOUT, LIKELIHOOD, module.specs)
     twin = Twin({**vivit(), "frame_size": [12, 16]}, READOUT, LIKELIHOOD, module.specs)
-    ln = fit_ln(module, duration_s=0.1, patch=5, progress=False)
+    ln = fit_ln(module, duration_s=0.1, patch=5, nonlinearity="exp", progress=False)
     initialize_from_data(twin, module.recordings, ln)
     for batch in module.train_dataloader():
         assert {rid: tuple(clips["frames"].shape[1:]) for rid, clips in batch.items()} == {

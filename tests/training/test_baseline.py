@@ -96,7 +96,9 @@ def fitted(world: SimpleNamespace) -> LN:
 
 def fit(world: SimpleNamespace, **changes: Any) -> LN:
     data: Any = SimpleNamespace(recordings=[world.recording], specs=[world.spec])
-    return fit_ln(data, **({"duration_s": LAGS / RATE_HZ, "patch": 7, "progress": False} | changes))
+    return fit_ln(
+        data, **({"duration_s": LAGS / RATE_HZ, "patch": 7, "nonlinearity": "exp", "progress": False} | changes)
+    )
 
 
 def small_spec(units: int = 2, rate_hz: float = 20.0) -> RecordingSpec:

@@ -100,7 +100,7 @@ def test_a_twin_starts_beside_a_recording_without_contrast_and_with_trials_of_ot
         written(tmp_path, "gray", frames=FRAMES["gray"]),
     ]
     data = opened(*files)
-    ln = fit_ln(data, duration_s=0.2, patch=5, progress=False)
+    ln = fit_ln(data, duration_s=0.2, patch=5, nonlinearity="exp", progress=False)
     torch.manual_seed(0)
     for baseline in (ln, None):
         twin = Twin(MODELS_UNDER_CONTRACT[name] | {"modulator": None}, READOUT, LIKELIHOOD, data.specs)
@@ -122,7 +122,7 @@ def test_the_baseline_of_recordings_that_show_nothing_is_each_units_mean(
     made["constant"] = np.full((280, 3), 2)
     data = opened(written(tmp_path, frames=FRAMES[frames], counts=made[counts]))
     spec = data.specs[0]
-    ln = fit_ln(data, duration_s=0.2, patch=5, progress=False)
+    ln = fit_ln(data, duration_s=0.2, patch=5, nonlinearity="exp", progress=False)
     torch.manual_seed(0)
     twin = Twin(MODELS_UNDER_CONTRACT["stem"] | {"modulator": None}, READOUT, LIKELIHOOD, data.specs)
     initialize_from_data(twin, data.recordings, ln)
@@ -145,13 +145,15 @@ def test_a_constant_has_a_standard_deviation_to_divide_by(tmp_path: Path) -> Non
 
 def test_the_baseline_without_validation_trials_chooses_on_the_end_of_training(tmp_path: Path) -> None:
     data = opened(written(tmp_path, split=("train",) * 6 + ("test",)))
-    assert fit_ln(data, duration_s=0.2, patch=5, progress=False).readout("a").bias_U.isfinite().all()
+    assert (
+        fit_ln(data, duration_s=0.2, patch=5, nonlinearity="exp", progress=False).readout("a").bias_U.isfinite().all()
+    )
 
 
 def test_the_baseline_refuses_training_trials_shorter_than_its_filters(tmp_path: Path) -> None:
     data = opened(written(tmp_path, bins=10), clip_length=8, evaluation_length=9)
     with pytest.raises(ValueError, match=r"no training trial has a valid bin after the 30 lags.*baseline=null"):
-        fit_ln(data, duration_s=1.0, patch=5, progress=False)
+        fit_ln(data, duration_s=1.0, patch=5, nonlinearity="exp", progress=False)
     torch.manual_seed(0)
     twin = Twin(MODELS_UNDER_CONTRACT["bare"] | {"frontend": BASIS | {"lags": 30}}, READOUT, LIKELIHOOD, data.specs)
     initialize_from_data(twin, data.recordings, None)  # the twin's own start takes what there is: shorter kernels

@@ -115,9 +115,8 @@ def fit_ln(
     *,
     duration_s: float,
     patch: int,
-    nonlinearity: Literal["exp", "softplus"] = "exp",
+    nonlinearity: Literal["exp", "softplus"],
     predict: Literal["all", "last"] = "all",
-    max_frames: int = MOST_FRAMES,
     progress: bool = True,
     kept: Kept | None = None,
 ) -> LN:
@@ -134,7 +133,6 @@ def fit_ln(
     ----------
     datamodule : set up; its recordings have training and validation trials.
     duration_s, patch, nonlinearity, predict : of :class:`LN`.
-    max_frames : most frames of a recording's split to use.
     progress : show a bar.
     kept : where fits are kept and looked up; None: nowhere.
 
@@ -147,11 +145,11 @@ def fit_ln(
     found = 0
     for recording, spec in zip(datamodule.recordings, datamodule.specs, strict=True):
         readout, lags = model.readout(spec.recording_id), lags_of(duration_s, spec)
-        train = TrialStretches.read(recording, "train", lags, max_frames)
+        train = TrialStretches.read(recording, "train", lags, MOST_FRAMES)
         if not train.use_TU.any():
             raise ValueError(too_long(spec.recording_id, lags))
-        val = TrialStretches.read(recording, "val", lags, max_frames)
-        fit = partial(fit_recording, readout, recording, train, val, duration_s, max_frames, progress)
+        val = TrialStretches.read(recording, "val", lags, MOST_FRAMES)
+        fit = partial(fit_recording, readout, recording, train, val, duration_s, progress)
         if kept is None:
             fit()
             continue
@@ -176,12 +174,11 @@ def fit_recording(
     train: TrialStretches,
     val: TrialStretches,
     duration_s: float,
-    max_frames: int,
     progress: bool,
 ) -> Arrays:
     """Fit a recording's units into ``readout``, and return its arrays."""
     spec = readout.spec
-    centers_U2, courses_UL, _ = unit_centers(recording, spec, duration_s=duration_s, max_frames=max_frames)
+    centers_U2, courses_UL, _ = unit_centers(recording, spec, duration_s=duration_s, max_frames=MOST_FRAMES)
     if not val.use_TU.any():
         train, val = train.held_out(HELD_OUT)
     fitter = Fitter(readout, train, val, centers_U2, courses_UL)

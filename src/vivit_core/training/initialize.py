@@ -36,6 +36,7 @@ from vivit_core.specs import Clips
 from vivit_core.system.activity import spared
 from vivit_core.system.kept import Kept
 from vivit_core.system.threads import side_by_side
+from vivit_core.training.baseline import MOST_FRAMES
 from vivit_core.training.behavior_directions import begin_behavior_gains
 from vivit_core.training.finer_filters import steps_for
 from vivit_core.training.own_filters import Known, begin_own_filters
@@ -66,7 +67,6 @@ def initialize_from_data(
     recordings: Sequence[Recording],
     ln: LN | None,
     trained: Collection[str] = (),
-    max_frames: int = 60_000,
     kept: Kept | None = None,
 ) -> None:
     """Let every shifter shift as the data show, every readout look at its unit's receptive field, and the core's first
@@ -79,7 +79,6 @@ def initialize_from_data(
         which units' own filters keep what was fitted, and are made finer.
     ln : the fitted baseline, whose receptive fields the first convolution takes over; None leaves it random.
     trained : parts of the twin that are trained already, and stay as they are: core, modulator.
-    max_frames : most frames of a recording that are used.
     kept : where own filters are kept and looked up; None: nowhere.
     """
     core = twin.core
@@ -87,9 +86,9 @@ def initialize_from_data(
     steps = steps_for(sum(mean > 0 for r in recordings for mean in twin.specs[r.info.recording_id].unit_mean_counts))
 
     def start(recording: Recording) -> Started:
-        return start_recording(twin, recording, ln, steps, max_frames, kept)
+        return start_recording(twin, recording, ln, steps, kept)
 
-    pixels = max(pixels_of(recording, max_frames) for recording in recordings)
+    pixels = max(pixels_of(recording) for recording in recordings)
     started = side_by_side(start, recordings, max(1, min(AT_ONCE, int(PIXELS // pixels))))
     for recording, begun in zip(recordings, started, strict=True):  # in turn, as readouts may draw by chance
         spec = twin.specs[recording.info.recording_id]
@@ -133,10 +132,10 @@ def initialize_from_data(
             )
 
 
-def pixels_of(recording: Recording, max_frames: int) -> int:
+def pixels_of(recording: Recording) -> int:
     """Of the frames in which a recording's units are looked for."""
     _, height, width = recording.info.frame_shape
-    return max(1, min(max_frames, recording.info.trials.of("train").n_bins)) * height * width
+    return max(1, min(MOST_FRAMES, recording.info.trials.of("train").n_bins)) * height * width
 
 
 class Started(NamedTuple):
@@ -156,16 +155,14 @@ class Started(NamedTuple):
     found_before: bool
 
 
-def start_recording(
-    twin: Twin, recording: Recording, ln: LN | None, steps: int, max_frames: int, kept: Kept | None
-) -> Started:
+def start_recording(twin: Twin, recording: Recording, ln: LN | None, steps: int, kept: Kept | None) -> Started:
     """Let what a recording has for itself start from its data, all but the readout. Draws nothing by chance."""
     frontend: Frontend | None = getattr(twin.core, "frontend", None)
     spec = twin.specs[recording.info.recording_id]
     duration_s = placing_s(frontend, recording, spec.frame_rate_hz)
-    shift_px = start_shift(twin, recording, duration_s, max_frames)
+    shift_px = start_shift(twin, recording, duration_s)
     centers_U2, courses_UL, snr_U = unit_centers(
-        recording, spec, duration_s=duration_s, max_frames=max_frames, shift_px=shift_px
+        recording, spec, duration_s=duration_s, max_frames=MOST_FRAMES, shift_px=shift_px
     )
     counted = responses(recording)
     twin.likelihood(spec.recording_id).initialize(*counted)
@@ -200,13 +197,13 @@ def placing_s(frontend: Frontend | None, recording: Recording, rate_hz: float) -
     return max(least, min(round(wished_s * rate_hz), usual // TRIAL_SHARE)) / rate_hz
 
 
-def start_shift(twin: Twin, recording: Recording, duration_s: float, max_frames: int) -> ShiftPx | None:
+def start_shift(twin: Twin, recording: Recording, duration_s: float) -> ShiftPx | None:
     """Let a recording's shifter begin with the shift that its data show, and tell it; None for a twin without."""
     spec = twin.specs[recording.info.recording_id]
     if twin.shifters is None:
         return None
     columns = twin.eyes[spec.recording_id]
-    slope_E2 = shift_by_position(recording, spec, columns, duration_s=duration_s, max_frames=max_frames)
+    slope_E2 = shift_by_position(recording, spec, columns, duration_s=duration_s, max_frames=MOST_FRAMES)
     twin.shifter(spec.recording_id).initialize(torch.as_tensor(slope_E2))
     return lambda start, stop: twin.shift_px(spec.recording_id, recording.behavior(start, stop, spec.behavior))
 
@@ -218,7 +215,7 @@ def responses(recording: Recording) -> tuple[Tensor, Tensor]:
     spans = [(a, min(b, a + RESPONSE_BINS)) for a, b in zip(trials.start[::every], trials.stop[::every], strict=True)]
     found = [(recording.counts(int(a), int(b)), recording.valid(int(a), int(b))) for a, b in spans]
     counts_NU, valid_NU = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return torch.as_tensor(counts_NU), torch.as_tensor(valid_NU).expand(counts_NU.shape)
+    return torch.as_tensor(counts_NU), torch.as_tensor(valid_NU)
 
 
 def typical_fields(
