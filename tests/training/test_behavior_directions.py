@@ -17,7 +17,7 @@ from vivit_core.models.modulators.behavior_gain import BehaviorGain
 from vivit_core.models.twin import Twin
 from vivit_core.specs import RecordingSpec
 from vivit_core.testing.small import GRU as CONVGRU
-from vivit_core.training.behavior_directions import begin_behavior_gains, directions, left_over
+from vivit_core.training.behavior_directions import begin_behavior_gains, directions, slopes_left_over
 from vivit_core.training.initialize import initialize_from_data
 
 BINS, UNITS, NUMBERS = 12_000, 8, 5
@@ -93,10 +93,10 @@ def test_directions_have_variance_one_in_behaviors_that_go_together() -> None:
 def test_a_unit_in_large_numbers_counts_as_others(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
     """Responses are told in the scatter that they have, whatever their unit: ten thousand times the counts of one."""
     twin, counts = made(recording), recording.counts
-    before, _ = left_over(twin, recording)
+    before, _ = slopes_left_over(twin, recording)
     times = np.where(np.arange(UNITS) == 0, 1e4, 1.0)
     monkeypatch.setattr(recording, "counts", lambda start, stop: (counts(start, stop) * times).astype(np.float32))
-    after, _ = left_over(twin, recording)
+    after, _ = slopes_left_over(twin, recording)
     torch.testing.assert_close(after[1:], before[1:])
     torch.testing.assert_close(after[0], before[0], rtol=0.2, atol=3.0)
     assert before[0].abs().max() > 5
@@ -124,12 +124,12 @@ def test_own_filters_and_all_recordings_have_a_say(recording: Recording) -> None
     twin = made(recording, own_filter=OWN_FILTER)
     own = twin.own_filter("a")
     assert own is not None
-    before, _ = left_over(twin, recording)
+    before, _ = slopes_left_over(twin, recording)
     with torch.no_grad():
         own.place_U3.zero_()
         own.pool_U.fill_(1.0)
         own.weight[:, -1] = 1.0  # the pool alone drives
-    after, covariance = left_over(twin, recording)
+    after, covariance = slopes_left_over(twin, recording)
     assert before.shape == (UNITS, NUMBERS) and not torch.allclose(before, after)
     torch.testing.assert_close(covariance, torch.eye(NUMBERS), atol=0.1, rtol=0)
 

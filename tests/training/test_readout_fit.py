@@ -28,8 +28,8 @@ from vivit_core.training import readout_fit, regression
 from vivit_core.training.readout_fit import fit_readout, look
 from vivit_core.training.regression import (
     CURVED,
+    EVERY_NTH,
     FIRST,
-    HELD_OUT,
     LEARNED,
     STEPS,
     Fit,
@@ -174,7 +174,7 @@ def test_it_nears_the_optimum(
     blank(twin)
     fit_readout(twin, recording, CLIP, BURN_IN, bins=100_000)
     windows = evaluation_windows(recording.info.trials, "train", CLIP, BURN_IN)
-    choosing = windows[HELD_OUT - 1 :: HELD_OUT]
+    choosing = windows[EVERY_NTH - 1 :: EVERY_NTH]
     with torch.no_grad():
         looked = look(twin, recording, [w for w in windows if w not in choosing], choosing, slice(0, 5))
     assert looked is not None

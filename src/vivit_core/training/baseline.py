@@ -41,7 +41,7 @@ CODE = (sys.modules[__name__], ln_model, ln_fitter, blurring, movie, placing, st
 MOST_FRAMES = 60_000  # of a recording's split that are used
 
 
-HELD_OUT = 0.1  # of the training frames, which choose the regularization where there are no validation trials
+HELD_OUT_SHARE = 0.1  # of the training frames, which choose the regularization where there are no validation trials
 
 
 def fit_baseline(datamodule: RecordingsDataModule, node: Mapping[str, Any]) -> LN:
@@ -180,7 +180,7 @@ def fit_recording(
     spec = readout.spec
     centers_U2, courses_UL, _ = unit_centers(recording, spec, duration_s=duration_s, max_frames=MOST_FRAMES)
     if not val.use_TU.any():
-        train, val = train.held_out(HELD_OUT)
+        train, val = train.held_out(HELD_OUT_SHARE)
     fitter = Fitter(readout, train, val, centers_U2, courses_UL)
     with a_core_each() as pool:
         done = pool.map(fitter.fit, range(spec.n_units))

@@ -38,7 +38,7 @@ def begin_behavior_gains(twin: Twin, recordings: Sequence[Recording]) -> None:
     gains = [part for part in parts if isinstance(part, BehaviorGain) and part.directions is not None]
     if not gains:
         return
-    slopes, covariances = zip(*(left_over(twin, recording) for recording in recordings), strict=True)
+    slopes, covariances = zip(*(slopes_left_over(twin, recording) for recording in recordings), strict=True)
     found = directions(torch.cat(slopes), torch.stack(covariances).mean(0))
     for gain in gains:
         gain.initialize(found)
@@ -59,7 +59,7 @@ def directions(slope_VD: Tensor, covariance_DD: Tensor) -> Tensor:
     return (found @ white_DD.T).float()
 
 
-def left_over(twin: Twin, recording: Recording) -> tuple[Tensor, Tensor]:
+def slopes_left_over(twin: Twin, recording: Recording) -> tuple[Tensor, Tensor]:
     """What behavior tells of responses beside own filters: slopes (U, D), and the covariance of behavior (D, D)."""
     name, device = recording.info.recording_id, next(twin.parameters()).device
     spec, own, likelihood = twin.specs[name], twin.own_filter(name), twin.likelihood(name)

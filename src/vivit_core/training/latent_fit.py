@@ -19,7 +19,7 @@ from torch import Tensor
 from vivit_core.models.latents.base import Latent
 from vivit_core.models.likelihoods.base import Likelihood
 from vivit_core.training.predicted_clips import Clip
-from vivit_core.training.regression import HELD_OUT
+from vivit_core.training.regression import EVERY_NTH
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def fit_latent(latent: Latent, likelihood: Likelihood, clips: Sequence[Clip]) ->
     work = max(PIECE // latent.hold, 1) ** 3 * latent.rank**3
     most = WORK // work  # pieces
     pieces = sum(math.ceil(len(clip.drive.value) / PIECE) for clip in fitted)
-    if most < HELD_OUT:
+    if most < EVERY_NTH:
         log.warning(
             "the latent has no last fit: %d bins of it are more work than it may take with model.latent.rank=%d and "
             "model.latent.hold=%d; lower the rank, or hold it for more bins",

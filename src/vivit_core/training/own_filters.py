@@ -32,7 +32,7 @@ from vivit_core.system.threads import go_on
 from vivit_core.training import finer_filters, regression
 from vivit_core.training.finer_filters import Shown, refine
 from vivit_core.training.regression import (
-    HELD_OUT,
+    EVERY_NTH,
     Fit,
     Seen,
     best_of,
@@ -376,7 +376,7 @@ def fit_own_filters(
         for frames, pools_BTM, counts_TU, valid_TU in train
     ]
     pieces = [len(counts_TU) for _, counts_TU, _ in columns]
-    chooses = np.random.default_rng(0).permutation(len(pieces)) % HELD_OUT == HELD_OUT - 1  # not in step with trials
+    chooses = np.random.default_rng(0).permutation(len(pieces)) % EVERY_NTH == EVERY_NTH - 1  # not in step with trials
     held_N = torch.as_tensor(np.repeat(chooses, pieces), device=bias_U.device)
     x_UNK = torch.cat([x_NUK.transpose(0, 1) for x_NUK, *_ in columns], dim=1)
     counts_NU, valid_NU = (torch.cat([each[part] for each in columns]) for part in (1, 2))

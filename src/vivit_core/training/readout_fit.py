@@ -21,7 +21,7 @@ from vivit_core.data.clips import Window, evaluation_windows
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.twin import Twin
 from vivit_core.specs import Clips
-from vivit_core.training.regression import HELD_OUT, Fit, Found, Seen, best_of, fitted, in_groups, parts
+from vivit_core.training.regression import EVERY_NTH, Fit, Found, Seen, best_of, fitted, in_groups, parts
 
 MEMORY = 2**29  # numbers of all units' features that are held at a time, at two bytes each; half of it at four
 MOST_DECIDING = 3_000  # bins of the held-out clips; what units gain together they tell well enough
@@ -61,8 +61,8 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     Parameters
     ----------
     twin : in evaluation, wherever it lies. Only weights and biases of this recording's readout and filters change.
-    recording : its validation trials decide which weights are taken over; where they are few, every ``HELD_OUT``-th
-        clip of the training trials does too, and is not fitted to.
+    recording : its validation trials decide which weights are taken over; where they are few, one clip in
+        ``EVERY_NTH`` of the training trials does too, and is not fitted to.
     clip_length, burn_in : bins of a clip, and those at its start that do not count.
     bins : about so many count, of clips that are spread over the training trials; fewer where all units together see
         more than ``MEMORY`` numbers in them.
@@ -70,7 +70,7 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
     Returns
     -------
     How many units took over other weights: those that are expected to gain (``regression.expected_gain``). None where
-    the readout has no weights that can be fitted (``Readout.weighed``), or there are fewer than ``HELD_OUT`` clips.
+    the readout has no weights that can be fitted (``Readout.weighed``), or there are fewer than ``EVERY_NTH`` clips.
     """
     units, likelihood = slice(0, recording.info.n_units), twin.likelihood(recording.info.recording_id)
     windows, choosing = fitted_and_deciding(recording, clip_length, burn_in)
@@ -105,20 +105,20 @@ def fit_readout(twin: Twin, recording: Recording, clip_length: int, burn_in: int
 
 
 def fitted_and_deciding(recording: Recording, clip_length: int, burn_in: int) -> tuple[list[Window], list[Window]]:
-    """Clips that may be fitted to, and those that decide: none of the first where all are fewer than ``HELD_OUT``."""
+    """Clips that may be fitted to, and those that decide: none of the first where all are fewer than ``EVERY_NTH``."""
     windows, choosing = (
         evaluation_windows(recording.info.trials, split, clip_length, burn_in) for split in ("train", "val")
     )
     choosing = [window for window in choosing if recording.valid(window.score_start, window.score_stop).any()]
     if scored_bins(choosing) * LEAST_SHARE < scored_bins(windows):  # too little to choose by
-        choosing += windows[HELD_OUT - 1 :: HELD_OUT]
-        del windows[HELD_OUT - 1 :: HELD_OUT]
-    return (windows, choosing) if len(windows) + len(choosing) >= HELD_OUT else ([], choosing)
+        choosing += windows[EVERY_NTH - 1 :: EVERY_NTH]
+        del windows[EVERY_NTH - 1 :: EVERY_NTH]
+    return (windows, choosing) if len(windows) + len(choosing) >= EVERY_NTH else ([], choosing)
 
 
 def deciding(bins: int) -> int:
     """How many held-out bins decide where so many are fitted to."""
-    return max(1, min(bins // HELD_OUT, MOST_DECIDING))
+    return max(1, min(bins // EVERY_NTH, MOST_DECIDING))
 
 
 def scored_bins(windows: Sequence[Window]) -> int:
@@ -126,8 +126,8 @@ def scored_bins(windows: Sequence[Window]) -> int:
 
 
 def evenly(windows: Sequence[Window], bins: int) -> list[Window]:
-    """As many of them as score about so many bins, evenly taken; at least ``HELD_OUT`` where there are so many."""
-    number = min(len(windows), max(HELD_OUT, len(windows) * bins // scored_bins(windows)))
+    """As many of them as score about so many bins, evenly taken; at least ``EVERY_NTH`` where there are so many."""
+    number = min(len(windows), max(EVERY_NTH, len(windows) * bins // scored_bins(windows)))
     return [windows[int(i)] for i in np.linspace(0, len(windows) - 1, number)]
 
 

@@ -23,7 +23,7 @@ from vivit_core.rf.stretches import stretches
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.kept import user_kept
 from vivit_core.training.baseline import MOST_FRAMES, check_baseline, check_filters, fit_baseline, fit_ln
-from vivit_core.training.regression import HELD_OUT, Fit, Seen, best_of, fitted, in_groups
+from vivit_core.training.regression import EVERY_NTH, Fit, Seen, best_of, fitted, in_groups
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def fit_surround_ln(datamodule: RecordingsDataModule, model: SurroundLN) -> Surr
 
     It is a regression of counts on LN's drive, its square, and the logarithms of the rings' energies, on training
     trials (``training.regression``). Validation trials choose how strongly weights are held, and which units take their
-    new ones; of a recording without, every ``HELD_OUT``-th training trial. A unit that does not gain stays as LN has
+    new ones; of a recording without, one training trial in ``EVERY_NTH``. A unit that does not gain stays as LN has
     it. Deterministic.
 
     Parameters
@@ -90,8 +90,8 @@ def fit_surround(readout: SurroundReadout, likelihood: Likelihood, recording: Re
     fit_to = stretches(recording, "train", lags, frames)
     choosing = stretches(recording, "val", lags, frames)
     if not choosing:
-        choosing = fit_to[HELD_OUT - 1 :: HELD_OUT]
-        del fit_to[HELD_OUT - 1 :: HELD_OUT]
+        choosing = fit_to[EVERY_NTH - 1 :: EVERY_NTH]
+        del fit_to[EVERY_NTH - 1 :: EVERY_NTH]
     if not fit_to or not choosing:
         return 0
     seen = look(readout, recording, fit_to, choosing)
