@@ -12,8 +12,17 @@ from vivit_core.data.augmentation import Augmentation, Clip
 from vivit_core.data.clips import TrainingSampler, Window, evaluation_windows
 from vivit_core.data.repeats import grouped
 from vivit_core.data.resample import ResampledRecording
-from vivit_core.data.statistics import stacked
 from vivit_core.specs import Batch, Clips, RecordingSpec
+
+
+def stacked(read: Sequence[Clip]) -> Clips:
+    """The clips of one recording as one tensor each."""
+    return Clips(
+        frames=torch.from_numpy(np.stack([clip["frames"] for clip in read])),
+        counts=torch.from_numpy(np.stack([clip["counts"] for clip in read])),
+        valid=torch.from_numpy(np.stack([clip["valid"] for clip in read])),
+        behavior=torch.from_numpy(np.stack([clip["behavior"] for clip in read])),
+    )
 
 
 def _clip_bytes(view: ResampledRecording, spec: RecordingSpec, bins: int) -> int:

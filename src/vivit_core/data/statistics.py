@@ -10,13 +10,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
-import torch.distributed
 
-from vivit_core.data.augmentation import Clip
 from vivit_core.data.recording.format import ABOUT, POSITION
 from vivit_core.data.recording.reader import Recording
-from vivit_core.specs import Clips, RecordingSpec
+from vivit_core.specs import RecordingSpec
+
+log = logging.getLogger(__name__)
+
+_STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
+_STATISTICS_BINS = 4096  # bins of counts and behavior read at once
+_FADING_BINS, _FADING_NUMBERS = 1024, 2**22  # of traces at least, and about, by which it is told how long they last
+_CLEAR_SD = 4.0  # standard deviations over chance
+_MOST_KEPT = 0.999  # of a trace from one bin to the next
 
 
 class Moments:
@@ -71,16 +76,6 @@ def divisor(mean_D: np.ndarray, std_D: np.ndarray) -> np.ndarray:
     return np.where(constant(mean_D, std_D), 1.0, std_D)
 
 
-log = logging.getLogger(__name__)
-
-_STATISTICS_FRAMES = 4096  # frames of a recording, evenly spaced over its training trials, that pixel statistics use
-_STATISTICS_BINS = 4096  # bins of counts and behavior read at once
-_FADING_BINS, _FADING_NUMBERS = 1024, 2**22  # of traces at least, and about, by which it is told how long they last
-_CLEAR_SD = 4.0  # standard deviations over chance
-_MOST_KEPT = 0.999  # of a trace from one bin to the next
-
-
-# --- statistics ------------------------------------------------------------------------------------------------------
 def training_statistics(recording: Recording, behavior: Mapping[str, int]) -> RecordingSpec:
     """What a twin must know of a recording; all numbers from its training trials alone, in bounded memory.
 
@@ -179,14 +174,3 @@ def _pieces(starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, 
     for first, last in zip(starts, stops, strict=True):
         for start in range(first, last, _STATISTICS_BINS):
             yield start, min(start + _STATISTICS_BINS, last)
-
-
-# --- batches ---------------------------------------------------------------------------------------------------------
-def stacked(read: Sequence[Clip]) -> Clips:
-    """The clips of one recording as one tensor each."""
-    return Clips(
-        frames=torch.from_numpy(np.stack([clip["frames"] for clip in read])),
-        counts=torch.from_numpy(np.stack([clip["counts"] for clip in read])),
-        valid=torch.from_numpy(np.stack([clip["valid"] for clip in read])),
-        behavior=torch.from_numpy(np.stack([clip["behavior"] for clip in read])),
-    )
