@@ -9,7 +9,7 @@ import pytest
 
 from vivit_core.cli.foretold import Foretold, evaluation_s, foretold
 from vivit_core.cli.schema import Budget
-from vivit_core.system.work import Work, remember
+from vivit_core.system.work import Work
 from vivit_core.training.budget import TimeBudget
 
 
@@ -38,12 +38,12 @@ def test_a_machine_that_has_done_nothing_knows_the_limit_alone(ahead):
 
 def test_what_it_did_last_is_scaled_and_the_limit_cuts_it(ahead):
     for kind, amount, seconds in (("LN", 5, 30), ("starting values", 10, 3), ("training x", 50, 100)):
-        remember(kind, amount, seconds)
-    remember("evaluation x", 20, 50.0)
+        Work(kind, amount).took(seconds)
+    Work("evaluation x", 20).took(50.0)
     found = "the linear baseline (LN) 1:00 min, starting values 0:03 min, the training"
     assert ahead(math.inf).line() == f"expected from here on: 4:48 min ({found} 3:20 min, the evaluation 0:25 min)"
     assert ahead(60).line() == f"expected from here on: 2:28 min ({found} 1:00 min, the evaluation 0:25 min)"
-    remember("evaluation y", 20, 50.0)
+    Work("evaluation y", 20).took(50.0)
     assert ahead(60, scored=False).line() == f"expected from here on: 2:03 min ({found} 1:00 min)"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from vivit_core.system import activity
 from vivit_core.system.activity import spared, stage, voice
-from vivit_core.system.work import MOST, Work, expected_s, remember
+from vivit_core.system.work import MOST, Work
 
 
 @pytest.fixture(autouse=True)
@@ -19,30 +19,30 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_the_last_rate_is_scaled_by_the_work() -> None:
-    assert expected_s("LN", 10) is None
-    remember("LN", 10, 5.0)
-    assert expected_s("LN", 30) == 15.0 and expected_s("simulating", 30) is None
-    remember("LN", 10, 20.0)
+    assert Work("LN", 10).expected_s is None
+    Work("LN", 10).took(5.0)
+    assert Work("LN", 30).expected_s == 15.0 and Work("simulating", 30).expected_s is None
+    Work("LN", 10).took(20.0)
     assert Work("LN", 5).expected_s == 10.0
     Work("LN", 100).took(7.0, share=0.5)
-    assert expected_s("LN", 100) == pytest.approx(14.0)
+    assert Work("LN", 100).expected_s == pytest.approx(14.0)
 
 
 def test_far_less_work_tells_nothing_of_more() -> None:
-    remember("LN", 10, 50.0)  # as a run to see that everything runs does first
-    assert expected_s("LN", 100) == 500.0 and expected_s("LN", 101) is None
-    remember("LN", 1000, 60.0)
-    assert expected_s("LN", 10) == pytest.approx(0.6)
-    remember("LN", 99, 50.0)
-    assert expected_s("LN", 1000) == pytest.approx(60.0)
-    remember("LN", 100, 50.0)
-    assert expected_s("LN", 1000) == pytest.approx(500.0)
+    Work("LN", 10).took(50.0)  # as a run to see that everything runs does first
+    assert Work("LN", 100).expected_s == 500.0 and Work("LN", 101).expected_s is None
+    Work("LN", 1000).took(60.0)
+    assert Work("LN", 10).expected_s == pytest.approx(0.6)
+    Work("LN", 99).took(50.0)
+    assert Work("LN", 1000).expected_s == pytest.approx(60.0)
+    Work("LN", 100).took(50.0)
+    assert Work("LN", 1000).expected_s == pytest.approx(500.0)
 
 
 def test_the_oldest_kinds_are_forgotten() -> None:
     for number in range(MOST + 3):
-        remember(f"training {number}", 1.0, 2.0)
-    assert expected_s("training 2", 1.0) is None and expected_s("training 3", 1.0) == 2.0
+        Work(f"training {number}", 1.0).took(2.0)
+    assert Work("training 2", 1.0).expected_s is None and Work("training 3", 1.0).expected_s == 2.0
 
 
 @pytest.mark.parametrize(
@@ -60,23 +60,23 @@ def test_the_oldest_kinds_are_forgotten() -> None:
     ],
 )
 def test_a_damaged_file_says_nothing_and_is_made_anew(own_cache: Path, text: str) -> None:
-    remember("LN", 1.0, 1.0)
+    Work("LN", 1.0).took(1.0)
     (file,) = own_cache.rglob("*.json")
     file.write_text(text)
-    assert expected_s("LN", 1.0) is None
-    remember("LN", 1.0, 3.0)
-    assert expected_s("LN", 1.0) == 3.0
+    assert Work("LN", 1.0).expected_s is None
+    Work("LN", 1.0).took(3.0)
+    assert Work("LN", 1.0).expected_s == 3.0
 
 
 def test_nothing_is_kept_where_nothing_can_be(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIVIT_CORE_CACHE", "off")
-    remember("LN", 1.0, 1.0)
-    assert expected_s("LN", 1.0) is None and not list(own_cache.rglob("*.json"))
+    Work("LN", 1.0).took(1.0)
+    assert Work("LN", 1.0).expected_s is None and not list(own_cache.rglob("*.json"))
     monkeypatch.delenv("VIVIT_CORE_CACHE")
     (own_cache / "vivit-core").write_text("a file in the folder's place")
-    remember("LN", 1.0, 1.0)
-    remember("LN", 0.0, 1.0)
-    assert expected_s("LN", 1.0) is None
+    Work("LN", 1.0).took(1.0)
+    Work("LN", 0.0).took(1.0)
+    assert Work("LN", 1.0).expected_s is None
 
 
 def test_a_stage_knows_from_the_last_time() -> None:
@@ -104,8 +104,8 @@ def test_a_stage_knows_from_the_last_time() -> None:
         "the training begins, and takes about 0:30 min",
         "LN begins, and takes about 1:40 min",
     ]
-    assert expected_s("LN", 20) == 100.0
+    assert Work("LN", 20).expected_s == 100.0
     with voice(said.append, False, "task=train", lambda: now[0]), stage("LN", work=Work("LN", 20)):
         now[0] += 9.0
         spared()  # half of it was kept
-    assert said[-1] == "LN took 0:09 min" and expected_s("LN", 20) == 100.0
+    assert said[-1] == "LN took 0:09 min" and Work("LN", 20).expected_s == 100.0

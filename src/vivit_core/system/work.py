@@ -25,45 +25,30 @@ MOST = 100  # kinds of work that are remembered, the latest ones
 
 @dataclass(frozen=True)
 class Work:
-    """Work to be done: of which kind, and how much, in a unit of that kind's own."""
+    """Work to be done: of which kind, and how much, in a unit of that kind's own. Rates of other kinds say nothing of
+    it."""
 
     kind: str
     amount: float
 
     @property
     def expected_s(self) -> float | None:
-        """:func:`expected_s` of it."""
-        return expected_s(self.kind, self.amount)
+        """About how many seconds it takes; None where this machine has not done any of its kind, or far less."""
+        rate, amount = _known().get(self.kind, (0.0, 0.0))
+        return rate * self.amount if self.amount <= FAR * amount else None
 
     def took(self, seconds: float, share: float = 1.0) -> None:
-        """:func:`remember` how long this share of it took."""
-        remember(self.kind, share * self.amount, seconds)
-
-
-def expected_s(kind: str, work: float) -> float | None:
-    """About how many seconds so much work takes; None where this machine has not done any of its kind, or far less.
-
-    Parameters
-    ----------
-    kind : what is done; rates of other kinds say nothing of it.
-    work : how much, in whatever unit :func:`remember` was told of this kind.
-    """
-    rate, amount = _known().get(kind, (0.0, 0.0))
-    return rate * work if work <= FAR * amount else None
-
-
-def remember(kind: str, work: float, took_s: float) -> None:
-    """Note how long so much work took. Where nothing can be noted, nothing happens."""
-    path = _path()
-    if path is None or not (work > 0 and took_s > 0):
-        return
-    rates = _known()
-    if kind in rates and rates[kind][1] > FAR * work:
-        return
-    rates.pop(kind, None)
-    rates[kind] = took_s / work, work
-    with suppress(OSError):
-        write_text(path, json.dumps(dict(list(rates.items())[-MOST:])))
+        """Note how long this share of it took. Where nothing can be noted, nothing happens."""
+        path, amount = _path(), share * self.amount
+        if path is None or not (amount > 0 and seconds > 0):
+            return
+        rates = _known()
+        if self.kind in rates and rates[self.kind][1] > FAR * amount:
+            return
+        rates.pop(self.kind, None)
+        rates[self.kind] = seconds / amount, amount
+        with suppress(OSError):
+            write_text(path, json.dumps(dict(list(rates.items())[-MOST:])))
 
 
 def _path() -> Path | None:
