@@ -153,7 +153,7 @@ def test_evaluation_scores_each_bin_once(world: int, make: Callable[..., Path]) 
             module = as_rank(datamodule(paths), rank, world)
             module.setup()
             recording = module.recordings[path_index]
-            batches = list(module.test_dataloader())
+            batches = list(module.evaluation_dataloader("test", (rank, world)))
             assert [next(iter(b)) for b in batches] == sorted(next(iter(b)) for b in batches)  # recordings in order
             lengths.add((rid, len(batches), *(len(c["start"]) for b in batches for c in b.values())))
             for clips in (b[rid] for b in batches if rid in b):
@@ -175,7 +175,7 @@ def test_what_is_not_among_the_few_trials_is_as_if_it_were_not_there(make: Calla
     for module in (few, all_of_it):
         module.setup()
     assert few.recordings[0].info.trials.of("train").start.tolist() == [0, 20]
-    scored = {start for batch in few.test_dataloader() for start in batch["rec0"]["start"].tolist()}
+    scored = {start for batch in few.evaluation_dataloader("test") for start in batch["rec0"]["start"].tolist()}
     assert {start // 20 for start in scored} == {4, 5}
     view = few.recordings[0]
     assert [view.trials_left_out(split) for split in ("train", "val", "test")] == [1, 0, 1]
@@ -447,7 +447,7 @@ def test_recordings_that_do_not_fit(make: Callable[..., Path]) -> None:
     module.evaluation_burn_in = 20
     module.evaluation_length = 30
     with pytest.raises(ValueError, match="no recording has a test trial longer than the burn-in of 20"):
-        module.test_dataloader()
+        module.evaluation_dataloader("test")
 
 
 def test_settings_that_make_no_sense(three: list[Path]) -> None:
@@ -529,7 +529,7 @@ def test_evaluation_of_a_trained_twin_on_other_files(
         taken = f"{path} is recording 'a new day', which the twin does not know, and is taken for its recording 'mouse'"
         assert (taken in caplog.text) == (changes["recording_id"] != "mouse")
         assert module.specs == trained.specs[:1]  # the twin's statistics, behaviors and order of units
-        clips = next(iter(module.test_dataloader()))["mouse"]
+        clips = next(iter(module.evaluation_dataloader("test")))["mouse"]
         np.testing.assert_array_equal(clips["counts"][0], arrays(9)["counts"][:CLIP, [1, 2, 0]])
         assert clips["behavior"].shape[-1] == 2
     for changes, message in (

@@ -99,14 +99,14 @@ def test_one_training_of_both(two: list[Path], caplog: pytest.LogCaptureFixture)
         np.testing.assert_allclose(one_by_one, rates, rtol=1e-4)
     # A later evaluation gets the files as they are.
     again = datamodule(two, specs=list(twin.specs.values()))
-    for old, new in zip(module.test_dataloader(), again.test_dataloader(), strict=True):
+    for old, new in zip(module.evaluation_dataloader("test"), again.evaluation_dataloader("test"), strict=True):
         assert same(old, new)
 
 
 def test_a_behavior_that_is_missing_later_is_at_its_mean(two: list[Path], make: Callable[..., Path]) -> None:
     module = datamodule(two[:1])
     later = make("later.h5", 0, 100, frames=np.zeros((100, 12, 16), np.uint8), behavior={}, **trials(3, 33))
-    clips = next(iter(datamodule([later], specs=module.specs).test_dataloader()))["rec0"]
+    clips = next(iter(datamodule([later], specs=module.specs).evaluation_dataloader("test")))["rec0"]
     mean = torch.tensor(module.specs[0].behavior_mean, dtype=torch.float32)
     assert mean[2] == pytest.approx(5, abs=0.2)
     torch.testing.assert_close(clips["behavior"], mean.expand_as(clips["behavior"]))

@@ -366,10 +366,6 @@ class RecordingsDataModule:
         """This process's share of the validation trials."""
         return self.evaluation_dataloader("val", self._ranks())
 
-    def test_dataloader(self) -> EvaluationLoader:
-        """This process's share of the test trials."""
-        return self.evaluation_dataloader("test", self._ranks())
-
     def evaluation_dataloader(
         self, split: Literal["train", "val", "test"], share: tuple[int, int] = (0, 1)
     ) -> EvaluationLoader:
