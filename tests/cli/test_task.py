@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Literal
 
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.schema import Count, Positive
+from vivit_core.parts.schema import Count, Positive
 from vivit_core.stimuli.gratings import Gratings
 
 SCORE = "{word}/times"

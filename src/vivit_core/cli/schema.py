@@ -14,9 +14,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from omegaconf import OmegaConf
 
-from vivit_core.parts.schema import Count as Count
-from vivit_core.parts.schema import NotNegative as NotNegative
-from vivit_core.parts.schema import Positive as Positive
+from vivit_core.parts.schema import NotNegative
 
 
 class ConfigError(ValueError):

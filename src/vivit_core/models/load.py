@@ -9,8 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vivit_core.models.checkpoint import WRITTEN, asked, check_model, check_packages, largest, refused, written_by
-from vivit_core.models.checkpoint import read_checkpoint as read_checkpoint
+from vivit_core.models.checkpoint import (
+    WRITTEN,
+    asked,
+    check_model,
+    check_packages,
+    largest,
+    read_checkpoint,
+    refused,
+    written_by,
+)
 from vivit_core.models.ensemble import Ensemble, members_in
 from vivit_core.models.hub import fetched, is_address
 from vivit_core.models.ln import LN

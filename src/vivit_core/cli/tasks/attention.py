@@ -13,11 +13,11 @@ from vivit_core.analysis.attention.section import report_section
 from vivit_core.analysis.attention.surrounds import maps_beside_truth
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import tested
-from vivit_core.cli.schema import Count, CountOrZero, Positive
+from vivit_core.cli.schema import CountOrZero
 from vivit_core.cli.trained import load_trained
 from vivit_core.data.clips import evaluation_windows
 from vivit_core.models.twin import Twin
-from vivit_core.parts.schema import Node
+from vivit_core.parts.schema import Count, Node, Positive
 from vivit_core.specs import Clips
 from vivit_core.system.terminal import track
 

@@ -11,9 +11,8 @@ from vivit_core.analysis.compare.foreign import read_foreign
 from vivit_core.analysis.compare.numbers import Contender, shared_recordings
 from vivit_core.analysis.compare.section import report_section
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.schema import Count, Positive
 from vivit_core.cli.trained import load_trained
-from vivit_core.parts.schema import Node
+from vivit_core.parts.schema import Count, Node, Positive
 
 SCORE = "{split}/bps_gain_mean"
 

@@ -7,8 +7,7 @@ from vivit_core.analysis.inspect.section import report_section
 from vivit_core.cli.console import show
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import make_datamodule
-from vivit_core.cli.schema import Count, Positive
-from vivit_core.parts.schema import Node
+from vivit_core.parts.schema import Count, Node, Positive
 
 FOLLOWS_RECORDINGS = True
 

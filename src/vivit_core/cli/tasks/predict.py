@@ -10,10 +10,10 @@ from vivit_core.analysis.video.section import report_section
 from vivit_core.analysis.video.video import predict_video
 from vivit_core.cli.console import tell
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.schema import Positive
 from vivit_core.cli.trained import load_trained
 from vivit_core.models.checkpoint import version
 from vivit_core.models.histories.base import Feedback
+from vivit_core.parts.schema import Positive
 
 
 def predict(

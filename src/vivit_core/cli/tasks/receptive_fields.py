@@ -9,9 +9,9 @@ from vivit_core.analysis.receptive_fields.receptive_fields import receptive_fiel
 from vivit_core.analysis.receptive_fields.section import report_section
 from vivit_core.analysis.truth import known_fractions
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.schema import Positive, TwoOrMore
+from vivit_core.cli.schema import TwoOrMore
 from vivit_core.cli.trained import load_trained
-from vivit_core.parts.schema import Node
+from vivit_core.parts.schema import Node, Positive
 from vivit_core.report.training import training_of
 from vivit_core.stimuli.noise import Noise
 from vivit_core.training.machine import keep_freed_memory

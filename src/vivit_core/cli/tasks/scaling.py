@@ -9,7 +9,7 @@ from vivit_core.analysis.scaling.scaling import scaling as scaling_of
 from vivit_core.analysis.scaling.section import report_section
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.scaled import runs_of
-from vivit_core.cli.schema import Count
+from vivit_core.parts.schema import Count
 from vivit_core.system.terminal import shown
 
 

@@ -12,11 +12,11 @@ from vivit_core.analysis.tuning.protocols.base import Protocol
 from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tuning import tune
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.schema import Count, CountOrZero
+from vivit_core.cli.schema import CountOrZero
 from vivit_core.cli.trained import load_trained
 from vivit_core.names import nearest
 from vivit_core.parts.build import build_all
-from vivit_core.parts.schema import Node
+from vivit_core.parts.schema import Count, Node
 from vivit_core.report.training import training_of
 from vivit_core.stimuli.gratings import Gratings
 from vivit_core.training.machine import keep_freed_memory
