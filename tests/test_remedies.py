@@ -18,8 +18,7 @@ from shipped import PLAIN, arrays_importer
 from vivit_core.cli import context as cli_context
 from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema
-from vivit_core.cli.refusal import refuse_unfit
-from vivit_core.cli.tasks import train
+from vivit_core.cli.refusal import refuse_settings, refuse_unfit
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
@@ -84,7 +83,7 @@ def test_every_key_that_a_message_names_exists():
 
 
 def geometry(settings: dict[str, Any]) -> None:
-    train.check_scorable(settings["predict"], settings["data"])
+    refuse_settings(settings["predict"], settings["model"], settings["data"])
     refuse_unfit(
         cli_recordings.make_datamodule(settings["data"]),
         build("optim", settings["optim"]),

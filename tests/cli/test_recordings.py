@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_models import READOUT, RETINOTOPIC
 
-from vivit_core.cli.recordings import check_positions, data_of_evaluation, refuse_mixed_places
+from vivit_core.cli.recordings import data_of_evaluation
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.specs import RecordingError
 
 
 @pytest.fixture
@@ -84,15 +81,6 @@ def test_one_transform_leaves_the_others_as_trained():
     assert trained["data"]["transforms"] == {"v": {"width": 1}, "s": {"width": 2}}
 
 
-def test_recordings_that_do_not_say_where_their_units_lie(tiny_files: list[Path]) -> None:
-    """They are refused by name where the readout needs it; where it does not, no file is opened for it."""
-    placed = Recording(tiny_files[0]).info
-    check_positions(RETINOTOPIC, [placed])
-    with pytest.raises(RecordingError, match=r"b\.h5: units/position_um: missing.*readout=gaussian"):
-        check_positions(RETINOTOPIC, [placed, replace(placed, path=Path("b.h5"), position_dim=0)])
-    check_positions(READOUT, (pytest.fail("a file was opened") for _ in range(1)))
-
-
 def test_a_training_refuses_them_before_it_reads(command, unplaced) -> None:
     for task in ("train", "plan"):
         code, printed = command(f"task={task}", "readout=retinotopic", f"data.recordings=[{unplaced}]")
@@ -139,14 +127,3 @@ def test_recordings_of_several_sizes_are_refused_by_their_headers(command, tiny,
         unplaced.with_name(name).write_text("no recording")
     code, printed = command(*tiny, f"data.root={unplaced.parent}")
     assert code == 1 and "2 recordings cannot be used" in printed and "first.h5" in printed, printed
-
-
-def test_only_a_shifter_refuses_frames_that_are_mixed_in_space() -> None:
-    cutmix = {"_target_": "vivit_core.data.augmentation.CutMix", "space": True, "time": True}
-    shifts = {"shifter": {"_target_": "vivit_core.models.shifters.affine.AffineShifter"}}
-    with pytest.raises(ValueError, match=r"set data\.augmentation\.space=false .*, or model/shifter=none"):
-        refuse_mixed_places(shifts, {"augmentation": cutmix})
-    for model in ({}, {"shifter": None}):
-        refuse_mixed_places(model, {"augmentation": cutmix})
-    for augmentation in (None, {**cutmix, "space": False}):
-        refuse_mixed_places(shifts, {"augmentation": augmentation})

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import RETINOTOPIC
 from tiny_training import LIKELIHOOD, MODEL, READOUT, make_twin, specs
 
+from vivit_core.cli.refusal import check_positions, refuse_mixed_places
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.reader import Recording
 from vivit_core.data.simulate.simulate import Simulator
 from vivit_core.models.load import checkpoint_of
 from vivit_core.models.twin import Twin
-from vivit_core.specs import RecordingSpec
+from vivit_core.specs import RecordingError, RecordingSpec
 from vivit_core.training import machine
 
 TOO_LATE = "recordings were simulated or read"
@@ -143,3 +146,35 @@ def test_a_core_that_does_not_suit_the_recordings(refused: Callable[..., str]) -
         assert said in refused(*words)
     Path("core.ckpt").write_bytes(b"no checkpoint")
     assert "core.ckpt" in refused(*words)
+
+
+def test_recordings_that_do_not_say_where_their_units_lie(tiny_files: list[Path]) -> None:
+    """They are refused by name where the readout needs it; where it does not, no file is opened for it."""
+    placed = Recording(tiny_files[0]).info
+    check_positions(RETINOTOPIC, [placed])
+    with pytest.raises(RecordingError, match=r"b\.h5: units/position_um: missing.*readout=gaussian"):
+        check_positions(RETINOTOPIC, [placed, replace(placed, path=Path("b.h5"), position_dim=0)])
+    check_positions(READOUT, (pytest.fail("a file was opened") for _ in range(1)))
+
+
+def test_only_a_shifter_refuses_frames_that_are_mixed_in_space() -> None:
+    cutmix = {"_target_": "vivit_core.data.augmentation.CutMix", "space": True, "time": True}
+    shifts = {"shifter": {"_target_": "vivit_core.models.shifters.affine.AffineShifter"}}
+    with pytest.raises(ValueError, match=r"set data\.augmentation\.space=false .*, or model/shifter=none"):
+        refuse_mixed_places(shifts, {"augmentation": cutmix})
+    for model in ({}, {"shifter": None}):
+        refuse_mixed_places(model, {"augmentation": cutmix})
+    for augmentation in (None, {**cutmix, "space": False}):
+        refuse_mixed_places(shifts, {"augmentation": augmentation})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict=last"], "set data.evaluation_length=300 data.evaluation_burn_in=299"),
+        (["data/augmentation=cutmix", "data.augmentation.space=true", "model/shifter=affine"], "or model/shifter=none"),
+    ],
+)
+def test_what_no_training_takes_is_not_planned(command: Command, words: list[str], said: str) -> None:
+    code, printed = command("task=plan", *words)
+    assert code == 1 and said in " ".join(printed.split()), printed

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from vivit_core.cli.console import tell
 from vivit_core.cli.schema import Budget
-from vivit_core.data.augmentation import CutMix
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording.format import POSITION, RecordingInfo, Trials
+from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.reader import Recording
-from vivit_core.data.transforms import TargetTransform, finished, widths
+from vivit_core.data.transforms import finished, widths
 from vivit_core.names import setting
 from vivit_core.parts.build import build, build_all, build_data
 from vivit_core.parts.groups import class_of
 from vivit_core.parts.schema import Node
-from vivit_core.specs import RecordingError, RecordingSpec
+from vivit_core.specs import RecordingSpec
 from vivit_core.system.activity import stage
 from vivit_core.system.work import Work
 
 if TYPE_CHECKING:
     from vivit_core.training.ranks import ProcessGroup
-
-Data = dict[str, Any]  # a data node: of conf/data, or of a checkpoint
 
 # How clips are cut from recordings, and what they hold.
 CUT = (
@@ -40,7 +37,7 @@ def make_datamodule(data: Mapping[str, Any]) -> RecordingsDataModule:
     return datamodule
 
 
-def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[str]) -> Data:
+def data_of_evaluation(now: Mapping[str, Any], trained: Mapping[str, Any] | None, said: Set[str]) -> dict[str, Any]:
     """The data's settings for an evaluation.
 
     Parameters
@@ -62,7 +59,7 @@ def data_of_evaluation(now: Data, trained: Mapping[str, Any] | None, said: Set[s
         Where the checkpoint would have recordings simulated that are larger than ``MOST_SIMULATED_BYTES``.
     """
     if trained is None:
-        return now
+        return dict(now)
     paths = sorted(key.replace("/", ".").split(".")[1:] for key in said if key.startswith(("data.", "data/")))
     own = {path[0] for path in paths}
     if "data" in said:
@@ -150,25 +147,6 @@ def expected_sizes(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_positions(readout: Node, infos: Iterable[RecordingInfo]) -> None:
-    """Refuse a recording that does not say where its units lie, where the readout is made of that.
-
-    Raises
-    ------
-    RecordingError
-        Names the file.
-    """
-    for info in infos if class_of("readout", readout["_target_"]).needs_positions else ():
-        if not info.position_dim:
-            raise RecordingError(
-                info.path,
-                f"units/{POSITION}",
-                "missing, and this readout predicts from it where units look",
-                "Write it, (units, 2 or 3) micrometers (unit_position_um with importer=arrays), or take "
-                "readout=gaussian",
-            )
-
-
 def read_to_train_on(datamodule: RecordingsDataModule, budget: Budget, device: str, processes: ProcessGroup) -> None:
     """Let recordings be checked and known, in every process. The first makes them where they are simulated, and
     computes their statistics."""
@@ -200,51 +178,8 @@ def read_to_train_on(datamodule: RecordingsDataModule, budget: Budget, device: s
         datamodule.setup()
 
 
-def refuse_combined(model: Node, data: Node) -> None:
-    """Refuse what a model cannot have of data that are changed on their way."""
-    refuse_smoothed(model, data)
-    refuse_mixed_places(model, data)
-
-
-def refuse_smoothed(model: Node, data: Node) -> None:
-    """Past counts that a transform has smoothed would tell of the bins that are to be predicted, or be others than
-    those that an evaluation observes."""
-    if model.get("history") is None:
-        return
-    for name, node in (data.get("transforms") or {}).items():
-        if node and issubclass(class_of(f"data.transforms.{name}", node["_target_"]), TargetTransform):
-            raise ValueError(
-                f"data.transforms.{name} changes the responses that training aims at, and model.history sees them: "
-                f"set model/history=none, or leave the transform out by data.transforms.{name}=null"
-            )
-
-
-def refuse_mixed_places(model: Node, data: Node) -> None:
-    """A shifter moves a whole frame by its eye position. A frame that is mixed of two clips would need two, and has the
-    mean of both, by which neither part lies where it ought to."""
-    node = data.get("augmentation")
-    if model.get("shifter") is None or node is None:
-        return
-    if issubclass(class_of("data.augmentation", node["_target_"]), CutMix) and node["space"]:
-        raise ValueError(
-            "data.augmentation.space=true mixes frames of two eye positions, and model.shifter moves the whole frame "
-            "by their mean: set data.augmentation.space=false (data.augmentation.time=true cuts stretches of bins), or "
-            "model/shifter=none"
-        )
-
-
 def check_responses(datamodule: RecordingsDataModule, likelihood: Node) -> None:
     """Say where responses are not what the likelihood is made for, and refuse what cannot end well."""
     scatter = class_of("likelihood", likelihood["_target_"])
     for line in datamodule.check_responses(scatter.__name__, scatter.made_for):
         tell(line)
-
-
-def check_scorable(predict: str, data: Node) -> None:
-    """A twin that predicts a window's newest bin alone must not learn that at its first validation."""
-    length, burn_in, clip = data["evaluation_length"], data["evaluation_burn_in"], data["clip_length"]
-    if predict == "last" and (length is None or burn_in != length - 1):
-        raise ValueError(
-            "predict=last predicts the newest bin of a window alone, so windows score one bin each: set "
-            f"data.evaluation_length={clip} data.evaluation_burn_in={clip - 1} (they are {length} and {burn_in})"
-        )

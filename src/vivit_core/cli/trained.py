@@ -10,7 +10,7 @@ from typing import Any
 
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.planned import recordings_named
-from vivit_core.cli.recordings import Data, data_of_evaluation, make_datamodule
+from vivit_core.cli.recordings import data_of_evaluation, make_datamodule
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import settings_of
 from vivit_core.models.load import AVERAGE, baseline_in, predictor_in, read_trained
@@ -58,7 +58,7 @@ class Trained:
         return {} if settings is None else build_all("data.transforms", settings["data"].get("transforms", {}))
 
     def recordings(
-        self, context: RunContext, data: Data, described: bool = True, leave_out: Collection[str] = ()
+        self, context: RunContext, data: Mapping[str, Any], described: bool = True, leave_out: Collection[str] = ()
     ) -> RecordingsDataModule:
         """The recordings that the model is to be shown: the training's, or those that this command chooses. They are
         ready to be read.

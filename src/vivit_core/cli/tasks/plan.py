@@ -8,7 +8,8 @@ from typing import Any, Literal
 from rich.table import Table
 
 from vivit_core.cli.context import RunContext
-from vivit_core.cli.recordings import check_positions, expected_sizes, make_datamodule
+from vivit_core.cli.recordings import expected_sizes, make_datamodule
+from vivit_core.cli.refusal import check_positions, refuse_settings
 from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.models.plan import plan as plan_twin
 from vivit_core.parts.schema import Node
@@ -38,12 +39,13 @@ def plan(
     Raises
     ------
     ValueError
-        Where no such model can be made, or it is one that has no training step.
+        Where no such model can be made or trained, or it is one that has no training step.
     """
     if is_fitted_alone(model):
         raise ValueError(
             "model=ln is fitted in one go and has no training step to plan; plan a ViViT, for example model=vivit_small"
         )
+    refuse_settings(predict, model, data)
     sizes, recordings, units = expected_recordings(context, model, readout, data)
     device, budget, console = context.device, context.budget, context.console
     planned = plan_twin(

@@ -22,14 +22,8 @@ from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext, machine_of
 from vivit_core.cli.evaluation import report
 from vivit_core.cli.foretold import Foretold, evaluation_s, foretold, time_budget
-from vivit_core.cli.recordings import (
-    check_responses,
-    check_scorable,
-    make_datamodule,
-    read_to_train_on,
-    refuse_combined,
-)
-from vivit_core.cli.refusal import refuse_unfit
+from vivit_core.cli.recordings import check_responses, make_datamodule, read_to_train_on
+from vivit_core.cli.refusal import refuse_settings, refuse_unfit
 from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, refuse_other_recordings, where_to_train
 from vivit_core.cli.scaled import trained_on
 from vivit_core.cli.schema import PathName, Share
@@ -217,8 +211,7 @@ def fit(
     predict, model, readout, likelihood, baseline, data, optim, callbacks, logger, init_from : :func:`train`'s.
     teacher : whose rates are learned; None: counts are.
     """
-    check_scorable(predict, data)
-    refuse_combined(model, data)
+    refuse_settings(predict, model, data)
     seed_everything(context.seed, workers=True, verbose=False)
     machine = context.settings["trainer"]
     device, budget = machine_of(machine, announce=True)
