@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from vivit_core.cli.schema import conf_dir
 from vivit_core.data.augmentation import Clip, CutMix
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.data.transforms import Contrast, PositionBasis, Smooth, Speed, Velocity, memory, widths
+from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
+from vivit_core.specs import Batch
 
 
 def test_speed_velocity_and_position():
@@ -62,11 +66,38 @@ def test_widths_of_shipped_transforms(compose):
     for choice, expected in (
         ("eye_velocity", {"eye_velocity": 40, "eye_position": 2}),
         ("locomotion", {"running": 1, "pupil_size": 1, "pupil_change": 1}),
+        ("eye_speed", {"eye_speed": 1, "eye_change": 2}),
+        ("eye_place", {"eye_place": 10, "eye_position": 2}),
         ("none", {"eye_velocity": None}),
     ):
         data = compose(f"data/transforms={choice}")["data"]
         made = widths(build_all("data.transforms", data["transforms"]), stored)
         assert {name: made.get(name) for name in expected} == expected
+
+
+OF_EYE = sorted({path.stem for path in (conf_dir() / "data" / "transforms").glob("*.yaml")} - {"locomotion"})
+
+
+@pytest.mark.parametrize("choice", OF_EYE)
+def test_every_shipped_transform_changes_what_a_twin_steps_on(choice, compose, tiny, tiny_files: list[Path]):
+    """But that of running and pupil, which simulated recordings have not."""
+
+    def made(choice: str) -> tuple[Twin, Batch]:
+        settings = compose(*tiny, "model/own_filter=none", f"data/transforms={choice}", "data.recordings=[a.h5]")
+        datamodule = build("data", without_geometry(settings["data"]) | {"recordings": [str(tiny_files[0])]})
+        datamodule.configure(batch_size=1, batches_per_epoch=1)
+        datamodule.setup()
+        parts = (settings[name] for name in ("model", "readout", "likelihood"))
+        return Twin(*parts, datamodule.specs), next(iter(datamodule.train_dataloader()))
+
+    twin, batch = made(choice)
+    (counts,) = twin(batch).values()
+    counts.sum().backward()
+    assert counts.isfinite().all() and all(p.grad is None or p.grad.isfinite().all() for p in twin.parameters())
+    ((clips,), (plain,)) = batch.values(), made("none")[1].values()
+    changed = {name for name, x in plain.items() if not torch.equal(x, clips[name])}
+    what = {"contrast": {"frames"}, "smooth_targets": {"counts"}, "eye_speed": {"behavior"}, "eye_place": {"behavior"}}
+    assert changed == what.get(choice, set())  # the simulator stores the eye velocity that eye_velocity makes
 
 
 def without_geometry(data):
@@ -78,7 +109,7 @@ def test_what_the_twin_sees_is_the_users_choice_alone(compose):
     """A choice of transforms changes no other setting. What nobody would see is refused, and the remedy is a setting
     that composes."""
     plain = compose()["data"]
-    for choice in ("eye_velocity", "locomotion"):
+    for choice in ("eye_velocity", "locomotion", "eye_speed", "eye_place", "contrast", "smooth_targets"):
         data = compose(f"data/transforms={choice}", "data.behavior=[eye_position]")["data"]
         assert data["behavior"] == ["eye_position"]
         data = compose(f"data/transforms={choice}")["data"]
