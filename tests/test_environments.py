@@ -25,7 +25,6 @@ from vivit_core.cli.tasks import plan
 from vivit_core.data.recording import resumable
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
-from vivit_core.data.simulate.simulate import locked
 from vivit_core.names import setting
 from vivit_core.specs import RecordingError
 from vivit_core.system import locks
@@ -71,7 +70,7 @@ def test_a_file_system_without_locks_is_worked_on_without(tmp_path, monkeypatch,
     monkeypatch.setattr(locks.fcntl, "flock", flock)
     monkeypatch.setattr(locks, "_WITHOUT", set())
     run = runs.Run(tmp_path / "run")
-    with run.held(), locked(tmp_path / "a"), (tmp_path / "b").open("w") as handle:
+    with run.held(), locks.locked(tmp_path / "a"), (tmp_path / "b").open("w") as handle:
         locks.lock(handle)
         assert not run.is_held
     assert len(caplog.records) == 1 and "has no locks" in caplog.text and str(tmp_path) in caplog.text

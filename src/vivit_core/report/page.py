@@ -24,7 +24,7 @@ from vivit_core.report.explore import part, script_hash
 from vivit_core.report.section import MEDIA, Section, cell
 from vivit_core.report.training import training_of, training_section
 from vivit_core.system.files import atomic_write, remove_leftovers
-from vivit_core.system.locks import lock
+from vivit_core.system.locks import locked
 from vivit_core.system.plain import in_a_line
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def write(folder: Path, blocks: Mapping[str, str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
     # Two tasks that publish at once take turns; a lock on the page itself would go with the page it replaces.
-    with (folder / ".report.lock").open("w", encoding="utf-8") as handle:
-        lock(handle, wait=True)
+    with locked(folder / ".report.lock"):
         before = dict(BLOCK.findall(page.read_text(encoding="utf-8", errors="replace"))) if page.is_file() else {}
         remove_leftovers(folder, page.name)
         with atomic_write(page) as temporary:

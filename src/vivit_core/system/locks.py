@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 log = logging.getLogger(__name__)
@@ -42,3 +45,11 @@ def lock(file: IO[Any], *, wait: bool = False) -> None:
                 os.path.dirname(os.path.abspath(file.name)),
                 error.strerror or error,
             )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, for which others are waited."""
+    with path.open("w", encoding="utf-8") as file:
+        lock(file, wait=True)
+        yield

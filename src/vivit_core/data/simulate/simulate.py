@@ -9,26 +9,15 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from vivit_core.data.behavior import expand, raised_cosine_basis, split_by_sign
 from vivit_core.data.recording.format import POSITION, SHIFT, Trials
@@ -43,7 +32,8 @@ from vivit_core.data.simulate.schedule import schedule
 from vivit_core.data.simulate.shown import Shown, Told
 from vivit_core.data.simulate.world import SCENE_PX, SWAY_DEG, Objects, Scene, eye_path, quarters, sway, velocity
 from vivit_core.system.files import remember_whole, write_text
-from vivit_core.system.locks import lock
+from vivit_core.system.locks import locked
+from vivit_core.system.terminal import track
 
 log = logging.getLogger(__name__)
 
@@ -166,13 +156,9 @@ class Simulator:
             unfinished = Path(cache) / f".{self.name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
             unfinished.mkdir()
-            with Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeElapsedColumn(),
-                TextColumn("left"), TimeRemainingColumn(),
-            ) as progress:  # fmt: skip
-                task = progress.add_task("simulating trials", total=self.recordings * self.n_trials)
-                for index in range(self.recordings):
-                    self._record(index, unfinished / paths[index].name, lambda n: progress.advance(task, n))
+            trials = chain.from_iterable(self._record(i, unfinished / path.name) for i, path in enumerate(paths))
+            for _ in track(trials, "simulating trials", self.recordings * self.n_trials):
+                pass
             write_text(unfinished / SETTINGS, json.dumps(self._fields(), indent=2) + "\n")
             unfinished.rename(folder)
             for path in paths:
@@ -212,8 +198,8 @@ class Simulator:
         trials."""
         return self.population(index).gain(position_NT2, velocity(position_NT2, self.frame_rate_hz))
 
-    def _record(self, index: int, path: Path, advance: Callable[[int], None]) -> None:
-        """Simulate one recording and write it; `advance` is told of each trial that is done."""
+    def _record(self, index: int, path: Path) -> Iterator[int]:
+        """Simulate one recording and write it; yields each trial that is shown."""
         shows, _, noise, more, where, wrong = (np.random.default_rng([self.seed, index, s]) for s in range(6))
         shape = (self.height, self.width)
         trials = self.trials(shows)
@@ -221,7 +207,7 @@ class Simulator:
         tracked = None
         if self.eye_tracker is not None:
             tracked = self.eye_tracker.draw(self.n_trials, self.n_bins, self.frame_rate_hz, wrong)
-        frames_NTHW, position_NT2, told = self._show(stimulus_N, split_N, shows, more, tracked, advance)
+        frames_NTHW, position_NT2, told = yield from self._show(stimulus_N, split_N, shows, more, tracked)
         velocity_NT2 = velocity(position_NT2, self.frame_rate_hz)
 
         population = self.population(index)
@@ -294,10 +280,9 @@ class Simulator:
         rng: np.random.Generator,
         more: np.random.Generator,
         tracked: Tracked | None,
-        advance: Callable[[int], None],
-    ) -> tuple[NDArray[np.uint8], FloatArray, Told | None]:
+    ) -> Generator[int, None, tuple[NDArray[np.uint8], FloatArray, Told | None]]:
         """Frames (N, T, H, W) and eye position in degrees (N, T, 2), and both as a tracker tells; equal stimuli are
-        shown equally.
+        shown equally. Yields each trial that is done.
 
         `more` draws what only a world for neurons with context has: moving objects, and the body's sway.
         """
@@ -334,7 +319,7 @@ class Simulator:
                     for n in np.flatnonzero(shown):
                         told.position_NT2[n] = tracked.told(path.position_T2, int(n))
                         told.frames_NTHW[n] = self._seen(scene, objects, told.position_NT2[n] + swayed_T2)
-                advance(int(shown.sum()))
+                yield from np.flatnonzero(shown).tolist()
         return frames_NTHW, position_NT2, told
 
     def _seen(self, scene: Scene, objects: Objects | None, gaze_T2: FloatArray) -> NDArray[np.uint8]:
@@ -380,19 +365,3 @@ class Simulator:
             return {}
         found = contexts.moments([(shown.frames_NTHW[n], shown.own_NTU[n]) for n in chosen], list(chosen.values()))
         return found | {"context_bins": np.array([n * self.n_bins + t for n, own in chosen.items() for t in own])}
-
-
-class SpeedColumn(ProgressColumn):
-    """Items a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f}/s")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; it is freed when the process ends, however it ends."""
-    with path.open("w", encoding="utf-8") as file:
-        lock(file, wait=True)
-        yield
