@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
@@ -15,6 +15,7 @@ from vivit_core.analysis.evaluate.section import report_section
 from vivit_core.analysis.evaluate.verdict import verdict
 from vivit_core.cli.context import RunContext
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Split
 from vivit_core.metrics.unit_scores import all_metrics
 from vivit_core.models.predictor import Predictor
 from vivit_core.names import command, hydra_value
@@ -31,7 +32,7 @@ def report(
     twin: Predictor,
     ln: Predictor | None,
     *,
-    split: Literal["train", "val", "test"],
+    split: Split,
     checkpoint: Path,
     average: bool = False,
     with_behavior_controls: bool = False,

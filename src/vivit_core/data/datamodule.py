@@ -9,7 +9,7 @@ import logging
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed
@@ -21,7 +21,7 @@ from vivit_core.data.clips import Some, TrainingSampler, Weighting
 from vivit_core.data.loaders import EvaluationLoader, TrainingLoader
 from vivit_core.data.paths import inside, named
 from vivit_core.data.prepare import for_training, for_twin, refuse_twice, seen_behavior, without
-from vivit_core.data.recording.format import RecordingInfo, Trials, Verify
+from vivit_core.data.recording.format import RecordingInfo, Split, Trials, Verify
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.recording.validate import check_recordings
 from vivit_core.data.resample import Clock, ResampledRecording, used_trials
@@ -366,9 +366,7 @@ class RecordingsDataModule:
         """This process's share of the validation trials."""
         return self.evaluation_dataloader("val", self._ranks())
 
-    def evaluation_dataloader(
-        self, split: Literal["train", "val", "test"], share: tuple[int, int] = (0, 1)
-    ) -> EvaluationLoader:
+    def evaluation_dataloader(self, split: Split, share: tuple[int, int] = (0, 1)) -> EvaluationLoader:
         """Windows of a split, one recording a batch, recordings in their order. Each bin, burn-in left out, is scored
         once. A batch has at most the bins of a training batch, or one window of ``evaluation_length``; in it, windows
         that show the same share a row of frames and behavior (``Clips``).

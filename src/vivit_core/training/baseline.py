@@ -19,6 +19,7 @@ from vivit_core.data.recording.reader import Recording
 from vivit_core.models import frames, layers, solving
 from vivit_core.models import ln as ln_model
 from vivit_core.models.ln import LN, LNReadout, lags_of
+from vivit_core.models.predictor import Predict
 from vivit_core.parts.groups import class_of
 from vivit_core.rf import blurring, movie, placing, stretches
 from vivit_core.rf.placing import unit_centers
@@ -116,7 +117,7 @@ def fit_ln(
     duration_s: float,
     patch: int,
     nonlinearity: Literal["exp", "softplus"],
-    predict: Literal["all", "last"] = "all",
+    predict: Predict = "all",
     progress: bool = True,
     kept: Kept | None = None,
 ) -> LN:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 from rich.table import Table
 
@@ -12,6 +12,7 @@ from vivit_core.cli.recordings import expected_sizes, make_datamodule
 from vivit_core.cli.refusal import check_positions, refuse_settings
 from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.models.plan import plan as plan_twin
+from vivit_core.models.predictor import Predict
 from vivit_core.parts.schema import Node
 
 FOLLOWS_RECORDINGS = True
@@ -20,7 +21,7 @@ FOLLOWS_RECORDINGS = True
 def plan(
     context: RunContext,
     *,
-    predict: Literal["all", "last"],
+    predict: Predict,
     model: Node,
     readout: Node,
     likelihood: Node,

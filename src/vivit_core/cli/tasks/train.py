@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from lightning.pytorch import seed_everything
@@ -34,7 +34,7 @@ from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.ln import LN
 from vivit_core.models.load import baseline_in, checkpoint_of, predictor_in, read_trained
-from vivit_core.models.predictor import Predictor
+from vivit_core.models.predictor import Predict, Predictor
 from vivit_core.models.twin import Twin
 from vivit_core.parts.build import build, build_all
 from vivit_core.parts.schema import Node
@@ -70,7 +70,7 @@ FOLLOWS_RECORDINGS = True
 def train(
     context: RunContext,
     *,
-    predict: Literal["all", "last"],
+    predict: Predict,
     model: Node,
     readout: Node,
     likelihood: Node,
@@ -189,7 +189,7 @@ def fit(
     checkpoint: Path | None,
     processes: ProcessGroup,
     *,
-    predict: Literal["all", "last"],
+    predict: Predict,
     model: Node,
     readout: Node,
     likelihood: Node,

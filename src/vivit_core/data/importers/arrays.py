@@ -19,7 +19,7 @@ from vivit_core.data.importers.common import Importer, SourceRecording
 from vivit_core.data.importers.sliceable import converted, pixel_type
 from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.npy import DAMAGED_NPY, open_npy
-from vivit_core.data.recording.format import Trials
+from vivit_core.data.recording.format import Kind, Split, Trials
 from vivit_core.data.recording.inputs import (
     check_behavior,
     check_counts,
@@ -44,11 +44,11 @@ class ArraysImporter(Importer):
     frame_rate_hz: Positive  # frames a second; counts have one bin a frame
     counts_axis: Literal["time_unit", "unit_time"]  # order of the axes of counts, and of valid where it is like them
     trial_length: Count | None  # frames; cuts the recording into trials where the source has no trial_start
-    split: Literal["train", "val", "test"] | None  # puts all trials into one split
+    split: Split | None  # puts all trials into one split
     val_fraction: SplitFraction  # of the distinct stimuli; whole trials, repeats of a stimulus stay together
     test_fraction: SplitFraction  # as val_fraction
     seed: int  # of the draw of val and test trials
-    kind: Literal["spikes", "calcium"]  # what counts holds
+    kind: Kind  # what counts holds
 
     @contextmanager
     def read(self, source: Path) -> Iterator[SourceRecording]:

@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from vivit_core.data.importers.remote import Remote, is_remote
 from vivit_core.data.recording.checksum import may_be_ours
-from vivit_core.data.recording.format import ABOUT, SPLITS, RecordingInfo, Trials
+from vivit_core.data.recording.format import ABOUT, SPLITS, Kind, RecordingInfo, Trials
 from vivit_core.data.recording.guard import Guard
 from vivit_core.data.recording.hdf5 import open_hdf5
 from vivit_core.data.recording.limits import check_holes
@@ -58,7 +58,7 @@ class SourceRecording:
     behavior: Mapping[str, Sliceable] = field(default_factory=dict)  # name -> (T, D)
     behavior_units: Mapping[str, str] = field(default_factory=dict)
     behavior_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    kind: Literal["spikes", "calcium"] = "spikes"
+    kind: Kind = "spikes"
     about: Mapping[str, str] = field(default_factory=dict)  # what the source says of subject, area, species, …
     left_out: Sequence[str] = ()  # what was left out, and why; a line each
     notes: Sequence[str] = ()  # what was changed or chosen, and why; a line each

@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from einops import rearrange
@@ -33,7 +32,7 @@ from vivit_core.data.importers.common import Importer, SourceRecording
 from vivit_core.data.importers.sliceable import Joined, held
 from vivit_core.data.importers.sources import split_by_stimulus
 from vivit_core.data.npy import open_npy
-from vivit_core.data.recording.format import POSITION, POSITION_NUMBERS, Trials
+from vivit_core.data.recording.format import POSITION, POSITION_NUMBERS, Split, Trials
 from vivit_core.parts.schema import Positive, SplitFraction
 from vivit_core.specs import RecordingError
 from vivit_core.system.terminal import track
@@ -62,7 +61,7 @@ class Sensorium2023Importer(Importer):
     """Import a ``dynamic*-Video-*`` folder, or each of those that a folder holds."""
 
     frame_rate_hz: Positive
-    tiers: dict[str, Literal["train", "val", "test"]]  # tier -> split; trials of other tiers are left out
+    tiers: dict[str, Split]  # tier -> split; trials of other tiers are left out
     test_from_val: SplitFraction  # fraction of the distinct val videos put into test where no test trial has responses
     seed: int  # of that draw
 

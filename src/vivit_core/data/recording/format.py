@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from vivit_core.data.recording.inputs import MISSING_ID, UNNAMED
 
 FORMAT = "vivit-core recording"
 FORMAT_VERSION = 1
-SPLITS = ("train", "val", "test")
-KINDS = ("spikes", "calcium")
+Split = Literal["train", "val", "test"]  # of trials
+SPLITS: tuple[Split, ...] = get_args(Split)
+Kind = Literal["spikes", "calcium"]  # of responses
+KINDS: tuple[Kind, ...] = get_args(Kind)
 COPY_BYTES = 1 << 24  # what the writer and the validator hold of one array at a time
 Verify = Literal["known", "always"]  # which files are read to their end before use: those not known yet, or all
 ABOUT = ("subject", "area", "species", "source", "licence", "stimulus_kind")  # free text, each empty where unknown
@@ -157,7 +159,7 @@ class RecordingInfo:
     position_dim: int  # numbers of a unit's position in the tissue, units/position_um; 0 where it is not there
     behavior: dict[str, int]  # name -> width
     behavior_causal: dict[str, bool]  # name -> false where its basis looks ahead
-    kind: Literal["spikes", "calcium"]
+    kind: Kind
     trials: Trials
     has_truth: bool  # truth/rate is there: a simulated recording
     degrees_per_pixel: float | None

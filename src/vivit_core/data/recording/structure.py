@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import h5py
 import numpy as np
@@ -278,7 +278,7 @@ def describe(file: h5py.File, path: Path) -> RecordingInfo:
         position_dim=position_dim,
         behavior=behavior,
         behavior_causal=causal,
-        kind=cast(Literal["spikes", "calcium"], kind),
+        kind=kind,
         trials=trials,
         has_truth="truth/rate" in file,
         degrees_per_pixel=degrees_per_pixel,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
 
 from vivit_core.data.recording.checksum import write_checksum
-from vivit_core.data.recording.format import COPY_BYTES, FORMAT, FORMAT_VERSION, Trials, as_strings, is_rate
+from vivit_core.data.recording.format import COPY_BYTES, FORMAT, FORMAT_VERSION, Kind, Trials, as_strings, is_rate
 from vivit_core.data.recording.inputs import check_arrays
 from vivit_core.data.recording.resumable import TABLE_BYTES, Sliceable, write_in_pieces
 from vivit_core.data.recording.structure import check_free_text, check_id, check_names
@@ -37,7 +37,7 @@ def write_recording(
     behavior_causal: Mapping[str, bool] | None = None,
     units: Mapping[str, Any] | None = None,
     truth: Mapping[str, Sliceable] | None = None,
-    kind: Literal["spikes", "calcium"] = "spikes",
+    kind: Kind = "spikes",
     subject: str = "",
     area: str = "",
     species: str = "",
