@@ -69,7 +69,7 @@ def test_a_file_system_without_locks_is_worked_on_without(tmp_path, monkeypatch,
 
     monkeypatch.setattr(locks.fcntl, "flock", flock)
     monkeypatch.setattr(locks, "_WITHOUT", set())
-    run = runs.Run(tmp_path / "run")
+    run = runs.RunFolder(tmp_path / "run")
     with run.held(), locks.locked(tmp_path / "a"), (tmp_path / "b").open("w") as handle:
         locks.lock(handle)
         assert not run.is_held
@@ -335,7 +335,7 @@ def test_what_others_handle_stays_theirs():
 
 
 def test_a_stopped_training_says_how_to_go_on(tmp_path):
-    run = runs.Run(tmp_path / "run")
+    run = runs.RunFolder(tmp_path / "run")
     run.last.parent.mkdir(parents=True)
     (run.path / "environment.json").write_text('{"seed": 0}')
     stopped = Stopped(signal.SIGTERM)

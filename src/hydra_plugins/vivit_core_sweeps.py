@@ -78,7 +78,7 @@ class Grid(BasicSweeper):
 
     def conclude(self, unexpected: str, console: Any) -> list[Any]:
         from vivit_core.cli import sweeps
-        from vivit_core.cli.runs import Run
+        from vivit_core.cli.runs import RunFolder
         from vivit_core.names import command
 
         assert self.config is not None
@@ -87,7 +87,7 @@ class Grid(BasicSweeper):
             return []
         jobs = [words for batch in self.overrides or () for words in batch]
         for number in range(len(jobs)):
-            if Run(folder / str(number)).is_held:  # it goes on, and says itself what it comes to
+            if RunFolder(folder / str(number)).is_held:  # it goes on, and says itself what it comes to
                 continue
             sweeps.Job(folder, number).give_up("interrupted" if "left" in unexpected else "failed", unexpected)
         overrides = self.config.hydra.overrides
@@ -157,11 +157,11 @@ class Optuna(Grid):
         ValueError
             Where a job of an earlier command still runs: a second one would take its trial.
         """
-        from vivit_core.cli.runs import Run
+        from vivit_core.cli.runs import RunFolder
         from vivit_core.cli.sweeps import Job
 
         checked = False
-        if running := [str(number) for number in own.left if Run(folder / str(number)).is_held]:
+        if running := [str(number) for number in own.left if RunFolder(folder / str(number)).is_held]:
             raise ValueError(
                 f"jobs of an earlier command still train in {folder}: {', '.join(running)}; wait for them, and the "
                 "same command takes what they came to; or stop them, and it continues them"

@@ -190,7 +190,7 @@ def test_runs_are_sorted_by_instants(tmp_path):
 
 
 def test_a_folder_says_what_was_done_there(tmp_path):
-    run = runs.Run(tmp_path / "here")
+    run = runs.RunFolder(tmp_path / "here")
 
     def described() -> tuple[int, str, int]:
         config_yaml = yaml.safe_load((run.path / "config.yaml").read_text())
@@ -207,7 +207,7 @@ def test_a_folder_says_what_was_done_there(tmp_path):
     assert described() == (1, "second", 0)
     runs.describe(run, {"task": "train", "seed": 3}, [], "third", continues=True)
     assert described() == (3, "third", 1)
-    mine = runs.Run(tmp_path / "mine")
+    mine = runs.RunFolder(tmp_path / "mine")
     mine.path.mkdir()
     (mine.path / "config.yaml").write_text("mine: true")
     with pytest.raises(ValueError, match=r"holds a config.yaml that no run wrote"):
@@ -265,7 +265,7 @@ def test_only_a_folder_that_this_run_made_is_taken_away(command, tmp_path, monke
 
 @pytest.mark.parametrize(("seen", "epochs", "right"), [(4, 2, False), (4, 4, True), (4, 6, True)])
 def test_a_checkpoint_that_has_seen_more_epochs(seen, epochs, right, compose, tmp_path, monkeypatch):
-    run = runs.Run(tmp_path / "run")
+    run = runs.RunFolder(tmp_path / "run")
     settings = compose("trainer=debug", f"trainer.epochs={epochs}")
     runs.describe(run, settings, [], "of the first")
     content = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": seen}}}}, "settings": {}}
@@ -295,7 +295,7 @@ def test_a_training_of_a_gpu_is_not_continued_by_the_budget_of_a_cpu(
     words, step, continues, compose, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    run = runs.Run(tmp_path / "run")
+    run = runs.RunFolder(tmp_path / "run")
     settings = compose(*words)
     begun = budget_record("cuda", schema.Budget(**settings["trainer"]["cuda"]))
     runs.describe(run, settings, [], validate.fingerprint(settings), begun)

@@ -228,7 +228,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_auto_continues(tiny, tmp_path):
             process.send_signal(signal.SIGINT)
     assert process.wait() == 130, "".join(lines)
     assert "resume=auto" in "".join(lines)
-    run = runs.Run(next((tmp_path / "outputs" / "train").iterdir()))
+    run = runs.RunFolder(next((tmp_path / "outputs" / "train").iterdir()))
     assert run.last.is_file() and not run.finished
     stopped_at = torch.load(run.last, weights_only=True)["global_step"]
     assert 100 <= stopped_at < 200
@@ -238,7 +238,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_auto_continues(tiny, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"continues the run {run.path}" in done.stdout
-    assert run.finished and [runs.Run(p) for p in run.path.parent.iterdir()] == [run]
+    assert run.finished and [runs.RunFolder(p) for p in run.path.parent.iterdir()] == [run]
     assert torch.load(run.last, weights_only=True)["global_step"] == 200
     assert len(run.environment["continued"]) == 1
     with (run.path / "metrics.csv").open() as file:

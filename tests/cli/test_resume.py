@@ -14,7 +14,7 @@ from vivit_core.cli import resume, runs
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.files_read import changed_files, files_read
 from vivit_core.cli.resume import where_to_train
-from vivit_core.cli.runs import Run, note
+from vivit_core.cli.runs import RunFolder, note_in_run
 from vivit_core.cli.validate import relocated
 from vivit_core.data.recording import Trials, write_recording
 
@@ -34,7 +34,7 @@ def recording(path: Path, seed: int) -> Path:
 def begun(tmp_path: Path, compose: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``begun(name)``: the context of a training, whose folder has a checkpoint that reads."""
     monkeypatch.setattr(runs, "git_state", lambda: None)  # which takes a while
-    monkeypatch.setattr(Run, "newest_whole", lambda run, say: run.last)
+    monkeypatch.setattr(RunFolder, "newest_whole", lambda run, say: run.last)
     monkeypatch.setattr(resume, "read_checkpoint", lambda path: {"settings": {}})
     settings = compose(f"outputs={tmp_path}", f"data.recordings=[{recording(tmp_path / 'a.h5', 0)}]")
 
@@ -57,7 +57,7 @@ def test_the_newest_of_what_finished_and_what_was_stopped(begun: Any) -> None:
     assert where_to_train(asked, "auto") == (finished.run, None)
     newer = begun("newer")
     assert where_to_train(asked, "auto") == (newer.run, newer.run.last)
-    note(stopped.run, "started", "2100-01-01T00:00:00+00:00")
+    note_in_run(stopped.run, "started", "2100-01-01T00:00:00+00:00")
     assert where_to_train(asked, "auto") == (stopped.run, stopped.run.last)
 
 
@@ -89,14 +89,14 @@ def test_a_file_that_was_replaced_is_another_training(
         where_to_train(old, None)
     recording(tmp_path / "a.h5", 0)  # the same content once more, whenever it was written
     assert where_to_train(asked, "auto")[0] == old.run
-    note(old.run, "files", None)  # of an older version
+    note_in_run(old.run, "files", None)  # of an older version
     recording(tmp_path / "a.h5", 1)
     assert where_to_train(asked, "auto")[0] == old.run
 
 
 def test_which_files_are_looked_at(compose: Any, tmp_path: Path) -> None:
     """Those that a pattern names, and checkpoints by what is in them: a copy is the same."""
-    teacher, run = tmp_path / "t.ckpt", Run(tmp_path / "run")
+    teacher, run = tmp_path / "t.ckpt", RunFolder(tmp_path / "run")
     torch.save({"a": torch.zeros(3)}, teacher)
     a = recording(tmp_path / "a.h5", 0)
     settings = compose()
@@ -106,7 +106,7 @@ def test_which_files_are_looked_at(compose: Any, tmp_path: Path) -> None:
     assert list(before) == [str(a), str(teacher)] and "CRC-32" in before[str(a)]
     run.path.mkdir()
     (run.path / "environment.json").write_text('{"seed": 0}')
-    note(run, "files", before)
+    note_in_run(run, "files", before)
     os.utime(teacher, (1, 1))
     assert changed_files(run, files_read(settings)) is None
     recording(tmp_path / "b.h5", 0)

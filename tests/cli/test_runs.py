@@ -13,7 +13,7 @@ import pytest
 
 from vivit_core.cli import runs, sweeps
 from vivit_core.cli.main import message_of
-from vivit_core.cli.runs import Run, describe, note, same_runs, unfinished
+from vivit_core.cli.runs import RunFolder, describe, note_in_run, same_runs, unfinished
 from vivit_core.cli.sweeps import Outcome
 
 HOSTILE = [
@@ -25,14 +25,14 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", [*HOSTILE, b"\xff\xfe"], ids=range(len(HOSTILE) + 1))
 def test_whatever_stands_in_them(text: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = Run(tmp_path / "train" / "a")
+    run = RunFolder(tmp_path / "train" / "a")
     (run.path / "checkpoints").mkdir(parents=True)
     run.last.touch()
     for name in ("environment.json", "finished.json", "trained.json", "summary.json"):
         (run.path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert isinstance(run.environment, dict) and not run.ended_at(3)
     assert list(unfinished(same_runs(tmp_path, "mine"))) == []
-    note(run, "ended", "why")
+    note_in_run(run, "ended", "why")
     with pytest.raises(ValueError, match=r"finished\.json: ") as refused:
         print(run.score)
     assert "\n" not in str(message_of(refused.value))
@@ -43,7 +43,7 @@ def test_whatever_stands_in_them(text: Any, tmp_path: Path, caplog: pytest.LogCa
 
 
 def test_what_a_run_says_of_itself(tmp_path: Path) -> None:
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     for score in (0.25, None, float("nan")):
         run.finish(score)
         assert run.score == (0.25 if score == 0.25 else None)
@@ -57,8 +57,8 @@ def test_what_a_run_says_of_itself(tmp_path: Path) -> None:
     )
 
 
-def begun(folder: Path, fingerprint: str, started: str) -> runs.Run:
-    run = runs.Run(folder)
+def begun(folder: Path, fingerprint: str, started: str) -> runs.RunFolder:
+    run = runs.RunFolder(folder)
     run.last.parent.mkdir(parents=True)
     run.last.touch()
     (folder / "environment.json").write_text(json.dumps({"fingerprint": fingerprint, "started": started}))
@@ -81,7 +81,7 @@ def test_newest_unfinished(tmp_path):
 
 
 def test_the_end_of_a_training_is_noted(tmp_path):
-    run = runs.Run(tmp_path)
+    run = runs.RunFolder(tmp_path)
     assert not run.ended_at(8)
     run.end_training(8)
     assert run.ended_at(8) and not run.ended_at(4)
@@ -93,7 +93,7 @@ def test_the_end_of_a_training_is_noted(tmp_path):
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     """Those that ``files.atomic_write`` leaves, in the folders that a training writes into."""
-    run = runs.Run(tmp_path / "run")
+    run = runs.RunFolder(tmp_path / "run")
     ours = [
         ".config.yaml.01234567.tmp",
         ".responses.npz.01234567.tmp",
@@ -111,13 +111,13 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
         (run.path / name).touch()
     run.remove_leftovers()
     assert sorted(str(p.relative_to(run.path)) for p in run.path.rglob("*.tmp")) == sorted(others)
-    runs.Run(tmp_path / "nowhere").remove_leftovers()
+    runs.RunFolder(tmp_path / "nowhere").remove_leftovers()
 
 
 def test_leftovers_of_a_killed_sweep_are_removed_when_none_of_its_jobs_is_worked_on(tmp_path):
     """What a sweep was writing into its own folder when it was killed; its job had finished."""
     sweep = tmp_path / "train" / "sweep"
-    job, other = runs.Run(sweep / "0"), runs.Run(tmp_path / "train" / "alone")
+    job, other = runs.RunFolder(sweep / "0"), runs.RunFolder(tmp_path / "train" / "alone")
     ours = [".sweep_summary.csv.01234567.tmp", "pictures/.optim.lr.png.89abcdef.tmp"]
     for folder in (job.path, other.path, sweep / "outcomes", sweep / "pictures"):
         folder.mkdir(parents=True)
@@ -135,8 +135,8 @@ def test_leftovers_of_a_killed_sweep_are_removed_when_none_of_its_jobs_is_worked
 def test_a_run_that_is_being_worked_on_is_left_alone(tmp_path):
     run = begun(tmp_path / "train" / "a", "same", "2026-01-01T00:00:00+00:00")
     hold = """if True:
-        import sys; from pathlib import Path; from vivit_core.cli.runs import Run
-        with Run(Path(sys.argv[1])).held():
+        import sys; from pathlib import Path; from vivit_core.cli.runs import RunFolder
+        with RunFolder(Path(sys.argv[1])).held():
             print("held", flush=True); input()
     """
     with subprocess.Popen(

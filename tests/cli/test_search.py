@@ -24,7 +24,7 @@ from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import make_datamodule
 from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.resume import where_to_train
-from vivit_core.cli.runs import Run
+from vivit_core.cli.runs import RunFolder
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.search import Rule, Search, Trial, held, space_of, study_in, trial_of
 from vivit_core.cli.sweeps import Job, Outcome
@@ -224,13 +224,13 @@ def test_a_suggestion_that_comes_again_does_not_go_on_from_the_pruned_one(
     tmp_path: Path, compose: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its trial would report epochs from the middle on. What has finished is not trained again."""
-    monkeypatch.setattr(Run, "newest_whole", lambda run, say: run.last)
+    monkeypatch.setattr(RunFolder, "newest_whole", lambda run, say: run.last)
     monkeypatch.setattr(resume, "read_checkpoint", lambda path: {"settings": {}})
     folder = tmp_path / "train" / "optuna"
     folder.parent.mkdir()
     search_in(folder)
     settings = compose(f"outputs={tmp_path}", f"run_dir={folder / '1'}")
-    pruned, context = Run(folder / "0"), RunContext(settings, job=Job(folder, 1))
+    pruned, context = RunFolder(folder / "0"), RunContext(settings, job=Job(folder, 1))
     pruned.last.parent.mkdir(parents=True)
     pruned.last.touch()
     (pruned.path / "environment.json").write_text(json.dumps({"fingerprint": fingerprint(settings)}))
@@ -269,7 +269,7 @@ def test_a_command_leaves_the_jobs_of_an_earlier_one_alone(tmp_path: Path) -> No
         (tmp_path / str(number)).mkdir()
         Job(tmp_path, number).note(status=status, run=str(tmp_path / str(number)))
     lost, own = Lost(tmp_path), search_in(tmp_path, trials=3)
-    with Run(tmp_path / "0").held():
+    with RunFolder(tmp_path / "0").held():
         with pytest.raises(ValueError, match=r"jobs of an earlier command still train in .*: 0; wait for them"):
             lost.sweeper().all_trials(own, tmp_path)
         assert lost.started == [] and Job(tmp_path, 0).outcome().status == "running"

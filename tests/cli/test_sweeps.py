@@ -29,7 +29,7 @@ from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher, SlurmLauncher
 from vivit_core.cli import schema, sweeps, validate
 from vivit_core.cli.recordings import make_datamodule
 from vivit_core.cli.refusal import refuse_unfit
-from vivit_core.cli.runs import Run
+from vivit_core.cli.runs import RunFolder
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
 from vivit_core.models.checkpoint import read_checkpoint
@@ -106,7 +106,7 @@ def test_a_job_whose_folder_another_process_trains_in_leaves_its_outcome_alone(c
     """As where the command that started it was lost, and is given again."""
     sweep = tmp_path / "sweep"
     live = Job(sweep, 0).note(status="running", run=str(sweep / "0"), score_name="val/bps_mean", trained=True)
-    with Run(sweep / "0").held():
+    with RunFolder(sweep / "0").held():
         code, printed = command("-m", "seed=0", f"hydra.sweep.dir={sweep}", *tiny, *SMALL)
         assert code == 1 and "another process is training in" in printed
         assert Job(sweep, 0).outcome() == live
@@ -207,7 +207,7 @@ def test_a_run_folder_holds_one_training_and_all_that_follows_it(command, tiny, 
     code, printed = command(*words, "hydra.run.dir=outputs/train/run")
     assert code == 0, printed
     folder = tmp_path / "outputs" / "train" / "run"
-    run, made = Run(folder), files_of(folder)
+    run, made = RunFolder(folder), files_of(folder)
     score, metrics = run.score, (folder / "metrics.csv").read_bytes()
     assert {"finished.json", "summary.json", "report.html", "pictures/learning_curve.png", "average/units.csv"} <= made
     code, printed = command(*words, "hydra.run.dir=outputs/train/run")

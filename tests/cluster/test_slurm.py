@@ -113,7 +113,7 @@ def test_a_sweep_outlives_preemption(slurm, tiny, tmp_path):
     assert pictured == {"model.tokenizer.patch_size.png", "optim.lr.png"}
 
     for number, stopped_by in ((0, "SIGUSR2"), (1, "SIGTERM")):
-        run = runs.Run(Path(rows[number]["run"]))
+        run = runs.RunFolder(Path(rows[number]["run"]))
         assert run.path == sweep / str(number) and len(run.environment["continued"]) == 1
         log = (sweep / ".submitit" / f"{array}_{number}" / f"{array}_{number}_0_log.out").read_text()
         assert f"{stopped_by}: stopping after this step" in log and f"continues the run {run.path}" in log
@@ -203,8 +203,13 @@ def test_a_search_of_twelve_trials_is_killed_and_goes_on(slurm, tiny, tmp_path):
         score, run = float(rows[trial.number]["val/bps_mean"]), search / str(trial.number)
         if trial.state == TrialState.COMPLETE:
             assert (
-                trial.value == pytest.approx(score) and runs.Run(run).finished and len(trial.intermediate_values) == 6
+                trial.value == pytest.approx(score)
+                and runs.RunFolder(run).finished
+                and len(trial.intermediate_values) == 6
             )
         else:
-            assert "pruned after epoch" in str(runs.Run(run).environment["ended"]) and not runs.Run(run).finished
+            assert (
+                "pruned after epoch" in str(runs.RunFolder(run).environment["ended"])
+                and not runs.RunFolder(run).finished
+            )
             assert score == pytest.approx(max(trial.intermediate_values.values()))

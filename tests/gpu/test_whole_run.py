@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_ranks import RUN, SMALL, run_command
 
-from vivit_core.cli.runs import Run
+from vivit_core.cli.runs import RunFolder
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording
 from vivit_core.models.checkpoint import read_checkpoint
@@ -60,7 +60,7 @@ def test_a_gpus_budget_from_training_to_report(tmp_path, monkeypatch):
         assert ("with 2 processes" in " ".join(printed.split())) == (name == "two")
         assert "4 clips, bf16-mixed" in (tmp_path / name / "report.html").read_text()
         assert list((tmp_path / "compiled").rglob("*.so"))  # made by the C++ compiler
-        run = runs[name] = Run(tmp_path / name)
+        run = runs[name] = RunFolder(tmp_path / name)
         assert run.finished
         rows = list(csv.DictReader((run.path / "metrics.csv").open()))
         norms = np.array([float(row["train/grad_norm"]) for row in rows])

@@ -242,7 +242,7 @@ def test_any_other_error_stays_what_it_is():
         assert lost_peer(error, two) is error
 
 
-def assert_alike(one: runs.Run, two: runs.Run) -> None:
+def assert_alike(one: runs.RunFolder, two: runs.RunFolder) -> None:
     """Weights, the optimizer's running gradients, metrics, and the scores on the test split."""
     kept = [torch.load(run.last, weights_only=True) for run in (one, two)]
     weights = [content["state_dict"] for content in kept]
@@ -272,7 +272,7 @@ def test_two_processes_train_as_one(tiny, tmp_path, command):
     assert "with 2 processes" in printed and printed.count("epoch 2/2") == printed.count("run folder:") == 1
     code, printed = command(*words, "hydra.run.dir=one")
     assert code == 0, printed
-    one, two = runs.Run(tmp_path / "one"), runs.Run(tmp_path / "two")
+    one, two = runs.RunFolder(tmp_path / "one"), runs.RunFolder(tmp_path / "two")
     assert_alike(one, two)
     averages = [json.loads((run.path / "average" / "summary.json").read_text())["bps_mean"] for run in (one, two)]
     assert averages[1] == pytest.approx(averages[0], abs=1e-6)
@@ -297,7 +297,7 @@ def test_torchrun_stops_and_continues_as_if_nothing_had_happened(tiny, tmp_path)
     code, printed = run_command([*words, "data.num_workers=0"], tmp_path, interrupt_at="epoch 1/2")
     assert code != 0 and "resume=auto finds it" in printed, printed
     (folder,) = (tmp_path / "outputs" / "train").iterdir()
-    assert 10 < torch.load(runs.Run(folder).last, weights_only=True)["global_step"] < 20
+    assert 10 < torch.load(runs.RunFolder(folder).last, weights_only=True)["global_step"] < 20
     code, printed = run_command([*words, "data.num_workers=0", "resume=auto"], tmp_path)
     assert code == 0 and f"continues the run {folder}" in printed, printed
-    assert_alike(runs.Run(tmp_path / "whole"), runs.Run(folder))
+    assert_alike(runs.RunFolder(tmp_path / "whole"), runs.RunFolder(folder))

@@ -106,7 +106,7 @@ def evaluated(context: RunContext, datamodule: RecordingsDataModule, ln: Predict
     report(context, datamodule, load_predictor(run.best), ln, split="test", checkpoint=run.best)
 
 
-def keep_best(run: runs.Run, state: Mapping[str, Any]) -> None:
+def keep_best(run: runs.RunFolder, state: Mapping[str, Any]) -> None:
     """``best.ckpt`` is the best checkpoint under a name that can be told beforehand; the last one where no validation
     score was ever a number."""
     path = str(state.get("best_model_path", ""))
@@ -115,7 +115,7 @@ def keep_best(run: runs.Run, state: Mapping[str, Any]) -> None:
         link_or_copy(source, run.best)
 
 
-def conclude_without_score(run: runs.Run, datamodule: RecordingsDataModule, causal: bool) -> None:
+def conclude_without_score(run: runs.RunFolder, datamodule: RecordingsDataModule, causal: bool) -> None:
     """The end of a training whose recordings have nothing to score; said at its start too."""
     without_scores(datamodule, split="test", out=run.path, checkpoint=str(run.best), causal=causal)
     tell(

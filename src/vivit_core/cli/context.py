@@ -15,7 +15,7 @@ from vivit_core.cli import runs
 from vivit_core.cli.console import console, show
 from vivit_core.cli.files_read import files_read
 from vivit_core.cli.schema import Budget
-from vivit_core.cli.sweeps import Job, note
+from vivit_core.cli.sweeps import Job, note_job
 from vivit_core.cli.validate import fingerprint, relocated
 from vivit_core.names import command
 from vivit_core.report.section import Section
@@ -49,9 +49,9 @@ class RunContext:
     console: Console = console
 
     @property
-    def run(self) -> runs.Run:
+    def run(self) -> runs.RunFolder:
         """The run folder."""
-        return runs.Run(Path(self.settings["run_dir"]))
+        return runs.RunFolder(Path(self.settings["run_dir"]))
 
     @property
     def seed(self) -> int:
@@ -84,13 +84,13 @@ class RunContext:
         """The same run with other values of some keys of the configuration's root."""
         return replace(self, settings={**self.settings, **changed})
 
-    def moved_to(self, run: runs.Run) -> RunContext:
+    def moved_to(self, run: runs.RunFolder) -> RunContext:
         """The same run with its files in another folder."""
         return replace(self, settings=relocated(self.settings, str(run.path)))
 
     def note(self, **changes: Any) -> None:
         """Note what this job of a sweep has come to (:class:`vivit_core.cli.sweeps.Outcome`); else do nothing."""
-        note(self.job, **changes)
+        note_job(self.job, **changes)
 
     def describe(self, trains: bool = False, continues: bool = False) -> None:
         """Write the configuration, the command and the environment into the run folder (:func:`runs.describe`).

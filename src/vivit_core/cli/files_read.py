@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-from vivit_core.cli.runs import Run
+from vivit_core.cli.runs import RunFolder
 from vivit_core.data.paths import files_of
 from vivit_core.data.recording.checksum import seal_of
 
@@ -43,7 +43,7 @@ def state(path: Path) -> str:
         return f"{about.st_size} bytes, changed at {about.st_mtime_ns} ns"
 
 
-def changed_files(run: Run, states: Mapping[str, str]) -> str | None:
+def changed_files(run: RunFolder, states: Mapping[str, str]) -> str | None:
     """Which file is another than a run has read, in words; None where none is, or it is not known.
 
     Parameters

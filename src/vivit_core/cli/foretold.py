@@ -120,7 +120,7 @@ def foretold(
 
 
 def time_budget(
-    run: runs.Run, budget: Budget, processes: ProcessGroup, datamodule: RecordingsDataModule
+    run: runs.RunFolder, budget: Budget, processes: ProcessGroup, datamodule: RecordingsDataModule
 ) -> TimeBudget | None:
     """What decides how many steps there is time for, and says so; None without a limit."""
     if math.isinf(budget.max_minutes):
@@ -132,7 +132,7 @@ def time_budget(
                 after_s = evaluation_s(found, budget, datamodule, processes.size) or 0.0
                 line += f"; the evaluation after them takes about {duration(after_s)}"
             tell(line)
-            runs.note(run, "steps", found.steps)
+            runs.note_in_run(run, "steps", found.steps)
 
     return TimeBudget(60 * budget.max_minutes, budget.epochs * budget.steps_per_epoch, decided)
 

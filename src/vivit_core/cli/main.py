@@ -27,7 +27,7 @@ from vivit_core.cli.context import RunContext, Settings
 from vivit_core.cli.memory import ran_out, remedy
 from vivit_core.cli.runs import Held
 from vivit_core.cli.schema import ConfigError, conf_dir
-from vivit_core.cli.sweeps import Job, job_of, note, took
+from vivit_core.cli.sweeps import Job, job_of, note_job, took
 from vivit_core.cli.task import call, follows_recordings, paths_in, score_of, task_named
 from vivit_core.cli.validate import validate
 from vivit_core.names import nearest, printable
@@ -175,7 +175,7 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
             tell(f"task={cfg.get('task')} begins" + ("" if job is None else f": {job_of(job.number)}"))
         with consent(packages_of(cfg)), voice(tell, console.is_terminal, f"task={cfg.get('task')}"):
             named, trained = score_name(cfg), cfg.get("task") == "train"
-            note(job, status="running", reason=None, run=run, score_name=named, trained=trained)
+            note_job(job, status="running", reason=None, run=run, score_name=named, trained=trained)
             settings = validate(cfg)
             refuse_several_processes(settings["task"])
             task = task_named(settings["task"])
@@ -189,20 +189,20 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
                 says = said_of_model(asked, config_folders())
                 context = replace(context, settings=settings, follows=followers(cfg), recipe_says=says)
             score = call(task, context, settings)
-            note(job, status="finished", score=score)
+            note_job(job, status="finished", score=score)
             return score
     except TrainingPruned as pruned:
         console.print(str(pruned), markup=False)
-        note(job, status="pruned", reason=str(pruned), score=pruned.score)
+        note_job(job, status="pruned", reason=str(pruned), score=pruned.score)
         return float("nan")
     except TrainingStopped as stopped:
         console.print(str(stopped))
-        note(job, status="interrupted", reason=str(stopped))
+        note_job(job, status="interrupted", reason=str(stopped))
         requeue(stopped.signals)
         raise SystemExit(code_of(stopped.signals)) from None
     except Stopped as stopped:
         tell(f"task={cfg.get('task')} is {stopped}")
-        note(job, status="interrupted", reason=str(stopped))
+        note_job(job, status="interrupted", reason=str(stopped))
         raise SystemExit(code_of({stopped.signal})) from None
     except FirstFailed:
         if job is not None:
@@ -214,12 +214,12 @@ def run_noted(cfg: DictConfig, job: Job | None) -> float | None:
         if job is not None:
             if message is None:
                 traceback.print_exc()
-                note(job, status="failed", reason="".join(traceback.format_exception_only(error)).strip())
+                note_job(job, status="failed", reason="".join(traceback.format_exception_only(error)).strip())
             elif isinstance(error, Held) and error.path.resolve() == Path(run).resolve():
                 console.print(message)  # what this job came to is for the process to say that works on it
             else:
                 console.print(message)
-                note(job, status="failed" if short or isinstance(error, OSError) else "refused", reason=message)
+                note_job(job, status="failed" if short or isinstance(error, OSError) else "refused", reason=message)
             return float("nan")
         if cfg.get("debug") is True or message is None:
             raise

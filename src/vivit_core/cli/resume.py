@@ -25,7 +25,7 @@ from vivit_core.system.stops import Stopped, TrainingPruned, TrainingStopped
 from vivit_core.training.callbacks.checkpoints import has_ended
 
 
-def where_to_train(context: RunContext, resume: str | Path | None) -> tuple[runs.Run, Path | None]:
+def where_to_train(context: RunContext, resume: str | Path | None) -> tuple[runs.RunFolder, Path | None]:
     """The run folder, and the checkpoint to continue from.
 
     Parameters
@@ -66,7 +66,7 @@ def where_to_train(context: RunContext, resume: str | Path | None) -> tuple[runs
     return new, None
 
 
-def runs_of_same_files(same: Sequence[runs.Run], settings: Mapping[str, Any]) -> list[runs.Run]:
+def runs_of_same_files(same: Sequence[runs.RunFolder], settings: Mapping[str, Any]) -> list[runs.RunFolder]:
     """Those runs whose files are as they were; says of the newest other one that it is not, and which file."""
     states = files_read(settings)
     differ = [(run, changed) for run in same if (changed := changed_files(run, states))]
@@ -77,7 +77,7 @@ def runs_of_same_files(same: Sequence[runs.Run], settings: Mapping[str, Any]) ->
     return [run for run in same if run not in others]
 
 
-def refuse_live(same: Sequence[runs.Run]) -> None:
+def refuse_live(same: Sequence[runs.RunFolder]) -> None:
     """Refuse to begin a training that another process is at."""
     for run in same:
         try:
@@ -91,9 +91,9 @@ def refuse_live(same: Sequence[runs.Run]) -> None:
             ) from live
 
 
-def run_of(resume: Path, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | None]:
+def run_of(resume: Path, settings: Mapping[str, Any]) -> tuple[runs.RunFolder, Path | None]:
     """The run that wrote a checkpoint, to be continued from there."""
-    checkpoint, run = resume, runs.Run(resume.resolve().parent.parent)
+    checkpoint, run = resume, runs.RunFolder(resume.resolve().parent.parent)
     in_its_run = bool(run.environment)
     if in_its_run and run.finished and run.is_of(fingerprint(settings)):
         console.print(f"the training in {run.path} had already finished")
@@ -142,7 +142,7 @@ def refuse_other_recordings(checkpoint: Path, content: Mapping[str, Any], specs:
     )
 
 
-def again(run: runs.Run, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | None]:
+def again(run: runs.RunFolder, settings: Mapping[str, Any]) -> tuple[runs.RunFolder, Path | None]:
     """The same job once more, in the folder where it was before."""
     run.refuse_other(fingerprint(settings))
     if changed := changed_files(run, files_read(settings)):
@@ -159,7 +159,7 @@ def again(run: runs.Run, settings: Mapping[str, Any]) -> tuple[runs.Run, Path | 
     return continued(run, checkpoint, settings)
 
 
-def continued(run: runs.Run, checkpoint: Path, settings: Mapping[str, Any]) -> tuple[runs.Run, Path]:
+def continued(run: runs.RunFolder, checkpoint: Path, settings: Mapping[str, Any]) -> tuple[runs.RunFolder, Path]:
     """The run goes on from this checkpoint, if it can here."""
     content = read_checkpoint(checkpoint)
     device, budget = machine_of(settings["trainer"])
@@ -174,7 +174,7 @@ def continued(run: runs.Run, checkpoint: Path, settings: Mapping[str, Any]) -> t
     return run, checkpoint
 
 
-def check_course(run: runs.Run, trainer: Mapping[str, Any], device: str, budget: Budget) -> None:
+def check_course(run: runs.RunFolder, trainer: Mapping[str, Any], device: str, budget: Budget) -> None:
     """Refuse to continue the training of a GPU on a CPU, or the reverse, where that has another budget: its schedule
     would break off or stretch. What the configuration sets for both was asked for."""
     begun = budget_recorded(run.environment.get("budget"))
@@ -202,7 +202,7 @@ def epochs_of(content: Mapping[str, Any]) -> int:
         return 0
 
 
-def is_trained(run: runs.Run, content: Mapping[str, Any], settings: Mapping[str, Any], budget: Budget) -> bool:
+def is_trained(run: runs.RunFolder, content: Mapping[str, Any], settings: Mapping[str, Any], budget: Budget) -> bool:
     """Whether the training of these settings was over at this checkpoint, and what is missing comes after it.
 
     ``budget`` is this machine's; the training may have been another's, with a budget of its own.
@@ -213,7 +213,7 @@ def is_trained(run: runs.Run, content: Mapping[str, Any], settings: Mapping[str,
     return run.ended_at(content["global_step"]) or has_ended(content, own.epochs * own.steps_per_epoch)
 
 
-def note_failure(run: runs.Run, error: BaseException) -> None:
+def note_failure(run: runs.RunFolder, error: BaseException) -> None:
     """Why a training ended, into its run's record; and how to go on, where there is a checkpoint."""
     if run.finished:  # and this one had not begun to change it
         return
@@ -225,7 +225,7 @@ def note_failure(run: runs.Run, error: BaseException) -> None:
         console.print(f"the training failed; when what follows is mended, {go_on}", markup=False)
     # "ended" says why the training did. What fails in what follows does not change it.
     key = "failed_after_training" if run.trained and not isinstance(error, TrainingPruned) else "ended"
-    runs.note(run, key, (str(error) or type(error).__name__).splitlines()[0])
+    runs.note_in_run(run, key, (str(error) or type(error).__name__).splitlines()[0])
 
 
 class KeepSettings(Callback):
@@ -239,13 +239,13 @@ class KeepSettings(Callback):
     learns : what it learns from, to be noted as well (:func:`vivit_core.cli.scaled.trained_on`).
     """
 
-    def __init__(self, context: RunContext, run: runs.Run, continues: bool, learns: Mapping[str, Any]) -> None:
+    def __init__(self, context: RunContext, run: runs.RunFolder, continues: bool, learns: Mapping[str, Any]) -> None:
         self.context, self.run, self.continues, self.learns = context, run, continues, learns
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
             self.run.begin_training()
-            runs.note(self.run, TRAINED_ON, self.learns)
+            runs.note_in_run(self.run, TRAINED_ON, self.learns)
         if self.continues:
             self.context.describe(trains=True, continues=True)
 

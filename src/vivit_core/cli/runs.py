@@ -52,7 +52,7 @@ class Held(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A training's folder."""
 
     path: Path
@@ -226,7 +226,7 @@ class Run:
 
 
 def describe(
-    run: Run,
+    run: RunFolder,
     settings: Mapping[str, Any],
     overrides: Sequence[str],
     fingerprint: str,
@@ -280,7 +280,7 @@ def number_in(file: Path, name: str) -> float | None:
     return number
 
 
-def note(run: Run, what: str, value: Any) -> None:
+def note_in_run(run: RunFolder, what: str, value: Any) -> None:
     """Note in the run's environment what came of its training: ``steps``, how many its time was found to suffice for;
     ``ended``, why it ended before the last of them, None where it did not.
 
@@ -340,18 +340,18 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
-def same_runs(outputs: Path, fingerprint: str) -> list[Run]:
+def same_runs(outputs: Path, fingerprint: str) -> list[RunFolder]:
     """Trainings of this configuration under ``outputs``, newest first."""
     found = []
     for pattern in ("train/*/environment.json", "train/*/*/environment.json"):  # the second: runs of a multirun
         for file in outputs.glob(pattern):
-            run = Run(file.parent.resolve())
+            run = RunFolder(file.parent.resolve())
             if run.is_of(fingerprint):
                 found.append(run)
     return sorted(found, key=lambda run: (started(run), str(run.path)), reverse=True)
 
 
-def started(run: Run) -> datetime:
+def started(run: RunFolder) -> datetime:
     """The instant at which a run began: local times of two zones, or of summer and winter, do not sort as text."""
     try:
         began = datetime.fromisoformat(str(run.environment.get("started")))
@@ -360,7 +360,7 @@ def started(run: Run) -> datetime:
     return began.astimezone(UTC) if began.tzinfo is not None else began.replace(tzinfo=UTC)
 
 
-def remove_leftovers_of_killed(runs: Sequence[Run]) -> None:
+def remove_leftovers_of_killed(runs: Sequence[RunFolder]) -> None:
     """Remove temporary files from unfinished trainings that no process works on, and from the sweeps that they are of.
 
     Also from those that nobody can go on with, because they were killed as they wrote their first checkpoint. A sweep
@@ -377,6 +377,6 @@ def remove_leftovers_of_killed(runs: Sequence[Run]) -> None:
                 remove_leftovers(sweep / "pictures")
 
 
-def unfinished(runs: Sequence[Run]) -> Iterator[Run]:
+def unfinished(runs: Sequence[RunFolder]) -> Iterator[RunFolder]:
     """Those that have a checkpoint, have not finished, and that no process works on."""
     return (run for run in runs if run.checkpoints() and not run.finished and not run.is_held)

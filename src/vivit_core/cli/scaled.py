@@ -9,7 +9,7 @@ from typing import Any
 
 from vivit_core.analysis.scaling.numbers import NOTHING, SCORED, Over, TrainedRun
 from vivit_core.analysis.tables import IDS
-from vivit_core.cli.runs import Run
+from vivit_core.cli.runs import RunFolder
 from vivit_core.cli.sweeps import Job
 from vivit_core.cli.validate import deciding
 from vivit_core.data.datamodule import RecordingsDataModule
@@ -98,7 +98,7 @@ def growing(run: Path, over: Over) -> Sequence[str] | None:
     say it, because it is older: then they are taken to be those of the others."""
     if not set(RECORDINGS) <= set(GROWS[over]):
         return ()
-    about = Run(run).environment[TRAINED_ON]
+    about = RunFolder(run).environment[TRAINED_ON]
     follows: Sequence[str] | None = about.get("follows") if isinstance(about, dict) else None
     return follows
 
@@ -126,7 +126,7 @@ def jobs_of(sweep: Path) -> Iterator[tuple[str, str | None, Path | None]]:
             yield name, "no training", None
         elif run is None:
             yield name, "its run folder is gone, or was not evaluated", None
-        elif TRAINED_ON not in Run(run).environment:
+        elif TRAINED_ON not in RunFolder(run).environment:
             yield name, "does not say what it was trained on (no twin, or an older version)", None
         else:
             yield name, None, run
@@ -144,7 +144,7 @@ def trained_run(name: str, path: Path, curve: str, seed: int) -> TrainedRun:
     if lacking := [column for column in SCORED if column not in table]:
         raise ValueError(f"{path / 'units.csv'}: has no column {', '.join(lacking)}; evaluate the run again")
     try:
-        about = Run(path).environment[TRAINED_ON]
+        about = RunFolder(path).environment[TRAINED_ON]
         recordings = [(float(own["minutes"]), int(own["units"])) for own in about["recordings"].values()]
         amounts: dict[Over, float] = {
             "minutes": sum(minutes for minutes, _ in recordings) / len(recordings),

@@ -94,7 +94,7 @@ class Job:
         return outcome if outcome.status in ENDED else self.note(status=status, reason=reason)
 
 
-def note(job: Job | None, **changes: Any) -> None:
+def note_job(job: Job | None, **changes: Any) -> None:
     """Note what a job has come to (the names are those of :class:`Outcome`), in the first process; do nothing where
     there is no sweep. A score that is no number is none."""
     if job is not None and is_first_rank():

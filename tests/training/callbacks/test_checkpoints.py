@@ -19,7 +19,7 @@ from test_resume import names, outcome, rows, same
 from tiny_training import SignalAt, train
 
 from vivit_core.cli.conclusion import score_of
-from vivit_core.cli.runs import Run
+from vivit_core.cli.runs import RunFolder
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.system.files import NoRoomError, remove_leftovers
 from vivit_core.system.stops import TrainingStopped
@@ -56,7 +56,7 @@ def train_until_event(folder: Path, stop: int, resume: Path | None) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def assert_whole(run: Run) -> None:
+def assert_whole(run: RunFolder) -> None:
     for path in run.checkpoints():
         read_checkpoint(path)
     if (run.path / "checkpoints" / "metrics.csv").is_file():
@@ -69,7 +69,7 @@ def uninterrupted(tmp_path_factory):
     return folder, outcome(*train(folder, **SHORT)[:2])
 
 
-def assert_equal(run: Run, uninterrupted, lit, trainer) -> None:
+def assert_equal(run: RunFolder, uninterrupted, lit, trainer) -> None:
     folder, expected = uninterrupted
     got = outcome(lit, trainer)
     for name in expected:
@@ -84,7 +84,7 @@ def assert_equal(run: Run, uninterrupted, lit, trainer) -> None:
 def test_killed_at_a_write_it_goes_on_as_if_nothing_had_happened(tmp_path, uninterrupted, stops):
     """At each event in turn, and once more at the same event of the training that goes on."""
     for stop in stops:
-        run = Run(tmp_path / str(stop))
+        run = RunFolder(tmp_path / str(stop))
         resume, interrupted = None, False
         for _ in range(2):
             interrupted = train_until_event(run.last.parent, stop, resume)
@@ -119,7 +119,7 @@ class FullDisk(Callback):
 
 @pytest.mark.parametrize(("epoch", "then"), [(0, "begin again"), (1, "resume=auto continues")])
 def test_a_full_disk_stops_it_and_keeps_what_was_there(tmp_path, uninterrupted, epoch, then):
-    run, before = Run(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    run, before = RunFolder(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(NoRoomError, match=f"(?s)no room to write .*ckpt.*File too large.* MB free of .*{then}"):
             train(run.last.parent, callbacks=[FullDisk(epoch, 20_000)], **SHORT)
@@ -223,7 +223,7 @@ def test_the_end_of_a_training_is_seen_in_its_checkpoint():
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
-    run, said = Run(tmp_path), []
+    run, said = RunFolder(tmp_path), []
     train(run.last.parent, epochs=2)
     first, second = (run.last.with_name(f"epoch={epoch}-step={4 * (epoch + 1)}.ckpt") for epoch in (0, 1))
     assert run.newest_whole(pytest.fail) == run.last

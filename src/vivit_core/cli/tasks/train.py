@@ -185,7 +185,7 @@ def adopted(context: RunContext, init_from: Path, model: Node) -> Node:
 
 def fit(
     context: RunContext,
-    run: runs.Run,
+    run: runs.RunFolder,
     checkpoint: Path | None,
     processes: ProcessGroup,
     *,
@@ -323,7 +323,7 @@ def fit(
             run.end_training(trainer.global_step)
             if ended is not None:
                 tell(f"the training ended {ended}")
-            runs.note(run, "ended", ended)
+            runs.note_in_run(run, "ended", ended)
         if not isinstance(keeper, ModelCheckpoint):
             trainer.save_checkpoint(run.best)  # all processes together
     state = keeper.state_dict() if isinstance(keeper, ModelCheckpoint) else {}
@@ -371,7 +371,7 @@ def initialize(
 
 
 def fit_baseline_alone(
-    context: RunContext, run: runs.Run, model: Node, datamodule: RecordingsDataModule, checkpoint: Path | None
+    context: RunContext, run: runs.RunFolder, model: Node, datamodule: RecordingsDataModule, checkpoint: Path | None
 ) -> float | None:
     """``model=ln``: the fit, a checkpoint, the evaluation; the evaluation alone where there is a checkpoint."""
     ln: Predictor
