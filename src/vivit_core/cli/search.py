@@ -83,7 +83,7 @@ def imported() -> Any:
     return optuna
 
 
-def study_in(folder: Path, sampler: Any = None, pruner: Any = None) -> Any:
+def study_in(folder: Path, pruner: Any = None) -> Any:
     """The study of a search's folder, which is made where there is none."""
     optuna = imported()
     backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
@@ -91,7 +91,6 @@ def study_in(folder: Path, sampler: Any = None, pruner: Any = None) -> Any:
         storage=optuna.storages.JournalStorage(backend),
         study_name=NAME,
         direction="maximize",
-        sampler=sampler,
         pruner=pruner,
         load_if_exists=True,
     )
