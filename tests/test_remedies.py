@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from shipped import PLAIN, arrays_importer
 
-from vivit_core.cli import context as cli_context
+from vivit_core.cli import machine as cli_machine
 from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema
 from vivit_core.cli.refusal import refuse_settings, refuse_unfit
@@ -96,7 +96,7 @@ def geometry(settings: dict[str, Any]) -> None:
 
 
 def machine(settings: dict[str, Any]) -> None:
-    cli_context.machine_of(settings["trainer"])
+    cli_machine.machine_of(settings["trainer"])
 
 
 def parts(settings: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ import yaml
 from vivit_core.cli import command as words_and_folders
 from vivit_core.cli import main as cli_main
 from vivit_core.cli import resume, runs, schema, sweeps, validate
-from vivit_core.cli.context import RunContext, budget_record
+from vivit_core.cli.context import RunContext
+from vivit_core.cli.machine import budget_record
 from vivit_core.cli.schema import ConfigError
 from vivit_core.cli.sweeps import Job
 from vivit_core.cli.tasks import plan, train

@@ -67,7 +67,8 @@ def test_another_compiler_may_be_named(able, tmp_path, monkeypatch):
 def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precision):
     """The defaults of a GPU; one that does not compute in bfloat16 gets float32, and the line says so. Float32 is
     exact. The report names what it was trained in."""
-    from vivit_core.cli.context import budget_record, machine_of
+    from vivit_core.cli.context import RunContext
+    from vivit_core.cli.machine import announce, budget_record, machine_of
     from vivit_core.report.training import budget_of
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -75,7 +76,10 @@ def test_a_gpus_budget(monkeypatch, compose, capsys, capability, given, precisio
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     settings = compose() if given is None else compose(f"trainer.precision={given}")
-    device, budget = machine_of(settings["trainer"], announce=True)
+    device, budget = machine_of(settings["trainer"])
+    announce(settings["trainer"])
+    assert torch.backends.cudnn.allow_tf32  # so far it was asked what would be taken
+    assert RunContext(settings).device == device
     assert device == "cuda" and budget.precision == precision
     assert (budget.epochs, budget.steps_per_epoch, budget.batch_size) == (20, 200, 16)
     assert f"clips, {precision}, on cuda" in budget_of(budget_record(device, budget))

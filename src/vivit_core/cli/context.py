@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.console import Console
 from vivit_core.cli import runs
 from vivit_core.cli.console import console, show
 from vivit_core.cli.files_read import files_read
+from vivit_core.cli.machine import budget_record, machine_of, prepare
 from vivit_core.cli.schema import Budget
 from vivit_core.cli.sweeps import Job, note_job
 from vivit_core.cli.validate import fingerprint, relocated
@@ -59,8 +59,10 @@ class RunContext:
 
     @cached_property
     def machine(self) -> tuple[str, Budget]:
-        """The device ("cpu" or "cuda"), and how much it is given to do (:func:`machine_of`)."""
-        return machine_of(self.settings["trainer"])
+        """The device ("cpu" or "cuda"), which is ready to compute, and how much it is given to do."""
+        device, budget = machine_of(self.settings["trainer"])
+        prepare(device)
+        return device, budget
 
     @property
     def device(self) -> str:
@@ -121,61 +123,3 @@ class RunContext:
         """Print a section's tables, and :meth:`publish` it."""
         show(section)
         self.publish(section, checkpoints)
-
-
-def machine_of(trainer: Mapping[str, Any], announce: bool = False) -> tuple[str, Budget]:
-    """The device and its budget; ``announce`` says in one line what was chosen and why.
-
-    Raises
-    ------
-    ValueError
-        Where a GPU is asked for and there is none.
-    """
-    import torch
-
-    from vivit_core.training.machine import bf16_is_native, exact_float32, precision_on_gpu
-
-    there = torch.cuda.is_available()
-    device, why = str(trainer["device"]), f"trainer.device={trainer['device']}"
-    if device == "cuda" and not there:
-        raise ValueError("trainer.device=cuda, but torch sees no GPU here; trainer.device=auto takes what there is")
-    if device == "auto":
-        device, why = ("cuda", torch.cuda.get_device_name()) if there else ("cpu", "no GPU here")
-    budget = Budget(
-        **{name: value if trainer[name] is None else trainer[name] for name, value in trainer[device].items()}
-    )
-    if device == "cuda":
-        exact_float32()
-        precision = precision_on_gpu(trainer["precision"], budget.precision, bf16_is_native())
-        if precision != budget.precision:
-            budget, why = replace(budget, precision=precision), f"{why}, which does not compute in bfloat16"
-    if announce:
-        processes = trainer["devices"] * trainer["num_nodes"]
-        where = f"{device} with {processes} processes" if processes > 1 else device
-        passes = f"{budget.accumulate} × {budget.batch_size}" if budget.accumulate > 1 else f"{budget.batch_size}"
-        limit = "" if budget.max_minutes == float("inf") else f", as many as fit into {budget.max_minutes:g} minutes"
-        console.print(
-            f"{why}: training on {where}, {budget.epochs} epochs of {budget.steps_per_epoch} steps of {passes} clips, "
-            f"{budget.precision}{limit} (trainer.epochs=… and the like change it)"
-        )
-        if limit:
-            console.print(
-                "the limit covers the training with its validations, and is planned after its first steps; what comes "
-                "before (recordings, the linear baseline) and after (evaluation, report) comes on top"
-            )
-    return device, budget
-
-
-def budget_record(device: str, budget: Budget) -> dict[str, Any]:
-    """:func:`machine_of` as a training's environment.json keeps it; ``max_minutes`` is None where there is no limit."""
-    minutes = None if math.isinf(budget.max_minutes) else budget.max_minutes
-    return {"device": device, **asdict(budget), "max_minutes": minutes}
-
-
-def budget_recorded(record: Any) -> tuple[str, Budget] | None:
-    """What :func:`budget_record` noted; None where that is not known, as of a file that is another program's."""
-    try:
-        values = {**record, "max_minutes": math.inf if record["max_minutes"] is None else record["max_minutes"]}
-        return str(values.pop("device")), Budget(**values)
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from vivit_core.cli.context import machine_of
+from vivit_core.cli.machine import machine_of
 from vivit_core.names import setting
 
 OF_A_CPU = "DefaultCPUAllocator: can't allocate memory"

@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vivit_core.cli.console import tell
-from vivit_core.cli.context import Settings, machine_of
+from vivit_core.cli.context import Settings
+from vivit_core.cli.machine import machine_of
 from vivit_core.cli.validate import validate
 from vivit_core.data.checks import unlike_angles
 from vivit_core.data.clips import few

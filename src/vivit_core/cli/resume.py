@@ -12,8 +12,9 @@ from lightning.pytorch.callbacks import Callback
 
 from vivit_core.cli import runs
 from vivit_core.cli.console import console, tell
-from vivit_core.cli.context import RunContext, budget_recorded, machine_of
+from vivit_core.cli.context import RunContext
 from vivit_core.cli.files_read import changed_files, files_read
+from vivit_core.cli.machine import budget_recorded, machine_of
 from vivit_core.cli.scaled import TRAINED_ON
 from vivit_core.cli.schema import Budget
 from vivit_core.cli.search import is_trial

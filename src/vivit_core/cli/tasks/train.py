@@ -19,9 +19,10 @@ from vivit_core.analysis.evaluate.evaluate import evaluate as evaluate_twin
 from vivit_core.cli import runs
 from vivit_core.cli.conclusion import conclude, conclude_without_score
 from vivit_core.cli.console import console, tell
-from vivit_core.cli.context import RunContext, machine_of
+from vivit_core.cli.context import RunContext
 from vivit_core.cli.evaluation import report
 from vivit_core.cli.foretold import Foretold, evaluation_s, foretold, time_budget
+from vivit_core.cli.machine import announce
 from vivit_core.cli.recordings import check_responses, make_datamodule, read_to_train_on
 from vivit_core.cli.refusal import refuse_settings, refuse_unfit
 from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, refuse_other_recordings, where_to_train
@@ -214,7 +215,8 @@ def fit(
     refuse_settings(predict, model, data)
     seed_everything(context.seed, workers=True, verbose=False)
     machine = context.settings["trainer"]
-    device, budget = machine_of(machine, announce=True)
+    device, budget = context.machine
+    announce(machine)
     alone, optimization = is_fitted_alone(model), cast(Optimization, build("optim", optim))
     datamodule = make_datamodule(data)
     # Made here, because they too may refuse their settings.
