@@ -21,6 +21,7 @@ from vivit_core.metrics.streamed_scores import StreamedScores
 from vivit_core.metrics.unit_scores import UnitScores, all_metrics
 from vivit_core.models.checkpoint import WRITTEN, written_by
 from vivit_core.models.likelihoods.loss import counted, summed_loss
+from vivit_core.models.ln import LN
 from vivit_core.models.twin import Twin
 from vivit_core.names import key_name
 from vivit_core.specs import Batch
@@ -61,13 +62,13 @@ class TwinModule(LightningModule):
     max_skipped : this many skipped steps in a row stop the run.
     budget : decides how many of the steps there is time for; None: all are made.
     teacher : whose rates are the targets of the loss; None: the counts alone are. Validations score counts as ever.
+    ln : the baseline, which checkpoints keep; None: there is none, or a checkpoint that is loaded says.
 
     Attributes
     ----------
     steps : optimizer steps of the whole training, which the schedules span: all, or those that the budget has time for.
-    last_passes : passes without gradients that follow the last step, in steps, for which the budget keeps time.
-    last_fits : how many twins they are to fit, each of which sees about as much as the training.
-    ln : what to keep of the LN baseline in the checkpoint, primitives and tensors, or None.
+    last_passes, last_fits : of :meth:`follow_with`; there are none where no callback says so.
+    ln : what checkpoints keep of LN, primitives and tensors, or None.
 
     Raises
     ------
@@ -88,6 +89,7 @@ class TwinModule(LightningModule):
         max_skipped: int = 20,
         budget: TimeBudget | None = None,
         teacher: Teacher | None = None,
+        ln: LN | None = None,
     ) -> None:
         super().__init__()
         self.twin = twin
@@ -105,7 +107,7 @@ class TwinModule(LightningModule):
         early = optimization.readouts_first > 0
         self.waiting = [part for name in scaled if early and (part := getattr(twin, name)) is not None]
         self.train()
-        self.ln: dict[str, Any] | None = None
+        self.ln = None if ln is None else {"description": ln.description(), "weights": ln.state_dict()}
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
         self.unit_metrics = nn.ModuleList(
@@ -127,6 +129,16 @@ class TwinModule(LightningModule):
         for part in self.frozen:
             part.eval()
         return self
+
+    def follow_with(self, passes: float, fits: int) -> None:
+        """Let the budget keep time for what a callback does after the last step.
+
+        Parameters
+        ----------
+        passes : without gradients, in steps.
+        fits : how many twins they are to fit, each of which sees about as much as the training.
+        """
+        self.last_passes, self.last_fits = passes, fits
 
     @property
     def core_waits(self) -> bool:

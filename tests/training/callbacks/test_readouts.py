@@ -108,7 +108,8 @@ def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
 class Module:
     """What the callback asks a training's module for."""
 
-    steps, teacher, budget, last_passes, last_fits = 10, None, None, 0.0, 1
+    steps, teacher, budget = 10, None, None
+    last_passes, last_fits, follow_with = 0.0, 1, TwinModule.follow_with
 
     def __init__(self, twin: Twin) -> None:
         self.twin = twin

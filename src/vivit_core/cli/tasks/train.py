@@ -275,8 +275,8 @@ def fit(
         scaled=CORE if trained is None else trained.parts,
         budget=time_budget(run, budget, processes, datamodule),
         teacher=teacher,
+        ln=ln,
     )
-    module.ln = None if ln is None else {"description": ln.description(), "weights": ln.state_dict()}
     begun = Begun()
     searched = [] if context.job is None else [Pruning(trial_of(context.job) if processes.rank == 0 else None, SCORE)]
     trainer = make_trainer(

@@ -69,12 +69,12 @@ class FitReadouts(Callback):
             if parts_beside_rates(pl_module.twin):
                 beside = int(BESIDE * bins)
                 looked_at += beside + deciding(beside)
-            pl_module.last_fits = 1 + len(averagings(trainer))
-            looked_at *= pl_module.last_fits
+            fits = 1 + len(averagings(trainer))
+            looked_at *= fits
             clips = looked_at * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
             # The first of the processes fits alone, and a batch is of all of them together.
             passes = clips * trainer.world_size / data.batch_size
-            pl_module.last_passes = passes / trainer.accumulate_grad_batches
+            pl_module.follow_with(passes / trainer.accumulate_grad_batches, fits)
 
     def fits(self, module: TwinModule) -> bool:
         return module.teacher is None
