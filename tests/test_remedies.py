@@ -18,6 +18,7 @@ from shipped import PLAIN, arrays_importer
 from vivit_core.cli import machine as cli_machine
 from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema
+from vivit_core.cli.asked import Asked
 from vivit_core.cli.refusal import refuse_settings, refuse_unfit
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
@@ -87,11 +88,8 @@ def geometry(settings: dict[str, Any]) -> None:
     refuse_unfit(
         cli_recordings.make_datamodule(settings["data"]),
         build("optim", settings["optim"]),
+        Asked(**{name: settings[name] for name in Asked.__dataclass_fields__}),
         device="cpu",
-        **{
-            name: settings[name]
-            for name in ("data", "model", "readout", "likelihood", "predict", "baseline", "callbacks")
-        },
     )
 
 

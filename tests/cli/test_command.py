@@ -220,7 +220,7 @@ def test_a_folder_says_what_was_done_there(tmp_path):
 def test_a_refused_try_is_forgotten_and_results_are_kept(command, tmp_path, monkeypatch):
     """A whole command line each, with the training itself left out."""
 
-    def fit(context, run, *rest, **nodes):
+    def fit(context, run, *rest):
         if not (tmp_path / "there").exists():
             raise ValueError("data.root is not there")
         run.last.parent.mkdir(parents=True, exist_ok=True)

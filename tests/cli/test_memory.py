@@ -17,7 +17,7 @@ OF_A_GPU = torch.OutOfMemoryError(
 
 
 def test_a_training_without_memory_says_what_takes_less(command: Any, tiny: list[str], monkeypatch: Any) -> None:
-    def fit(*_: Any, **__: Any) -> float:
+    def fit(*_: Any) -> float:
         raise OF_A_GPU
 
     monkeypatch.setattr(train, "fit", fit)

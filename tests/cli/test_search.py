@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hydra_plugins.vivit_core_sweeps import Optuna
 from vivit_core.cli import resume, search
+from vivit_core.cli.asked import Asked
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import make_datamodule
 from vivit_core.cli.refusal import refuse_unfit
@@ -87,11 +88,8 @@ def test_the_shipped_search_can_be(compose: Any) -> None:
         refuse_unfit(
             make_datamodule(settings["data"]),
             build("optim", settings["optim"]),
+            Asked(**{name: settings[name] for name in Asked.__dataclass_fields__}),
             device="cpu",
-            **{
-                name: settings[name]
-                for name in ("data", "model", "readout", "likelihood", "predict", "baseline", "callbacks")
-            },
         )
     assert settings["model"]["temporal_depth"] == settings["model"]["spatial_depth"] == 6
 
@@ -300,15 +298,15 @@ def test_the_same_command_again_goes_on(
     trained: list[tuple[int, float]] = []
     stop = {2}
 
-    def fit(context: Any, run: Any, *rest: Any, **nodes: Any) -> float:
+    def fit(context: Any, run: Any, checkpoint: Any, processes: Any, asked: Asked, teacher: Any) -> float:
         number = context.job.number
-        trained.append((number, nodes["optim"]["lr"]))
+        trained.append((number, asked.optim["lr"]))
         assert run.path == tmp_path / "outputs" / "train" / "optuna" / str(number)
         if number in stop:
             raise TrainingStopped(run.last, "stopped after step 3", frozenset({signal.SIGINT}))
         if number == 1:
             raise TrainingPruned("pruned after epoch 1 of 5", 0.1)
-        return float(-abs(math.log10(nodes["optim"]["lr"]) + 2))
+        return float(-abs(math.log10(asked.optim["lr"]) + 2))
 
     monkeypatch.setattr(train, "fit", fit)
     code, printed = command(*words)

@@ -27,6 +27,7 @@ from submitit.core.utils import UncompletedJobError
 
 from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher, SlurmLauncher
 from vivit_core.cli import schema, sweeps, validate
+from vivit_core.cli.asked import Asked
 from vivit_core.cli.recordings import make_datamodule
 from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.runs import RunFolder
@@ -61,12 +62,12 @@ def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny,
     trained: list[int] = []
     fit = train.fit
 
-    def counted(context, run, *rest, **nodes):
-        width = nodes["model"]["embedding_dim"]
+    def counted(context, run, checkpoint, processes, asked, teacher):
+        width = asked.model["embedding_dim"]
         trained.append(width)
         if width == 32 and len(trained) < 5:
             raise RuntimeError("out of memory")
-        return fit(context, run, *rest, **nodes)
+        return fit(context, run, checkpoint, processes, asked, teacher)
 
     monkeypatch.setattr(train, "fit", counted)
     code, printed = command(*words)
@@ -97,7 +98,7 @@ def test_no_job_ends_the_sweep_and_the_next_one_does_what_is_left(command, tiny,
     }
 
     trained.clear()
-    monkeypatch.setattr(train, "fit", lambda context, run, *rest, **nodes: trained.append(run.path.name))
+    monkeypatch.setattr(train, "fit", lambda context, run, *rest: trained.append(run.path.name))
     code, printed = command(*words[:1], "model.embedding_dim=16,24", "resume=never", *words[2:])
     assert code == 0 and trained == ["0", "1"]
 
@@ -113,7 +114,7 @@ def test_a_job_whose_folder_another_process_trains_in_leaves_its_outcome_alone(c
 
 
 def test_a_sweep_that_is_left_says_what_it_has(command, tiny, monkeypatch):
-    def stopped(context, run, *rest, **nodes):
+    def stopped(context, run, *rest):
         if context.seed == 1:
             raise TrainingStopped(run.last, "stopped after step 3", frozenset({signal.SIGINT}))
         return 0.5
@@ -238,9 +239,7 @@ def test_a_run_folder_holds_one_training_and_all_that_follows_it(command, tiny, 
     code, printed = command(*words, "resume=outputs/train/run/checkpoints/last.ckpt")
     assert code == 1 and "resume=never begins it anew" in printed and "Traceback" not in printed
     began = []
-    monkeypatch.setattr(
-        train, "fit", lambda context, run, checkpoint, *rest, **nodes: began.append((run.path, checkpoint))
-    )
+    monkeypatch.setattr(train, "fit", lambda context, run, checkpoint, *rest: began.append((run.path, checkpoint)))
     code, printed = command(*words, "resume=auto")
     assert code == 0 and printed.count("It is passed over") == len(run.checkpoints()), printed
     assert "so it cannot be continued" in printed and "a new one starts" in printed
@@ -328,11 +327,8 @@ def test_every_combination_of_a_shipped_search_can_be(name, compose):
             refuse_unfit(
                 make_datamodule(settings["data"]),
                 build("optim", settings["optim"]),
+                Asked(**{name: settings[name] for name in Asked.__dataclass_fields__}),
                 device="cpu",
-                **{
-                    name: settings[name]
-                    for name in ("data", "model", "readout", "likelihood", "predict", "baseline", "callbacks")
-                },
             )
     assert len(fingerprints) == len(jobs)
     if name == "patch_depth_lr":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from vivit_core.cli.asked import Asked
 from vivit_core.cli.recordings import expected_sizes
 from vivit_core.cli.trained import is_fitted_alone
 from vivit_core.data.augmentation import CutMix
@@ -104,26 +104,17 @@ def refuse_mixed_places(model: Node, data: Node) -> None:
 def refuse_unfit(
     datamodule: RecordingsDataModule,
     optimization: Optimization,
-    *,
-    data: Node,
-    model: Node,
-    readout: Node,
-    likelihood: Node,
-    predict: Predict,
-    baseline: Node | None,
-    callbacks: Mapping[str, Node | None],
+    asked: Asked,
     device: str,
-    init_from: Path | None = None,
     teacher: Teacher | None = None,
 ) -> None:
     """Refuse a training that cannot be made on recordings, or that would fail or keep nothing later on.
 
     Parameters
     ----------
-    datamodule, data : the recordings, not yet read, and the node from which they are.
-    optimization, model, readout, likelihood, predict, baseline, callbacks : of the training.
+    datamodule, optimization : of what is asked for; the recordings are not yet read.
+    asked : of the training.
     device : "cpu" or "cuda".
-    init_from : the checkpoint whose core it starts from; None: it starts anew.
     teacher : the model whose rates it learns; None: it learns counts.
 
     Raises
@@ -131,8 +122,9 @@ def refuse_unfit(
     ValueError
         With a remedy.
     """
+    model, readout, likelihood, baseline = asked.model, asked.readout, asked.likelihood, asked.baseline
     alone = is_fitted_alone(model)
-    known = simulated(datamodule, data) if datamodule.simulated else named(datamodule, None if alone else readout)
+    known = simulated(datamodule, asked.data) if datamodule.simulated else named(datamodule, None if alone else readout)
     if known is None:
         return  # the reading names the broken files, all together
     specs = [own.spec for own in known]
@@ -145,19 +137,19 @@ def refuse_unfit(
     scatter = class_of("likelihood", likelihood["_target_"])
     for own in known:
         check_kind(f"recording {own.spec.recording_id} ({own.file})", own.kind, scatter.__name__, scatter.made_for)
-    twin = check_geometry(model, readout, likelihood, specs, datamodule.clip_length, predict)
+    twin = check_geometry(model, readout, likelihood, specs, datamodule.clip_length, asked.predict)
     optimization.check(twin)
-    check_monitors(callbacks, list(twin.specs))
+    check_monitors(asked.callbacks, list(twin.specs))
     if baseline is not None:
         check_baseline(baseline, specs, bins)
     if optimization.core_lr_scale > 0:
         compiles(twin.core.compile_choice, device, passes=0)
-    if init_from is not None:
-        trained = read_trained(init_from)
-        check_parts(twin, trained, pretrained(twin, trained, init_from).parts, init_from)
+    if asked.init_from is not None:
+        trained = read_trained(asked.init_from)
+        check_parts(twin, trained, pretrained(twin, trained, asked.init_from).parts, asked.init_from)
     if teacher is not None:
         with torch.random.fork_rng(devices=[]):  # a likelihood's nats need numbers, but no draw that a training makes
-            teacher.check(Twin(model, readout, likelihood, specs, predict))
+            teacher.check(Twin(model, readout, likelihood, specs, asked.predict))
 
 
 def named(datamodule: RecordingsDataModule, readout: Node | None) -> list[Foreseen] | None:

@@ -6,7 +6,6 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
@@ -17,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vivit_core.analysis.evaluate.evaluate import evaluate as evaluate_twin
 from vivit_core.cli import runs
+from vivit_core.cli.asked import Asked
 from vivit_core.cli.conclusion import conclude, conclude_without_score
 from vivit_core.cli.console import console, tell
 from vivit_core.cli.context import RunContext
@@ -30,7 +30,6 @@ from vivit_core.cli.scaled import trained_on
 from vivit_core.cli.schema import PathName, Share
 from vivit_core.cli.search import trial_of
 from vivit_core.cli.trained import is_fitted_alone, teacher_in
-from vivit_core.cli.validate import moved
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.ln import LN
@@ -117,6 +116,7 @@ def train(
         if init_from is not None:
             model = adopted(context, init_from, model)
             context = context.with_settings(model=model)
+        asked = Asked(predict, model, readout, likelihood, baseline, data, optim, callbacks, logger, init_from)
         taught = teacher_in(teacher, teacher_share, context, model, data)
         run, checkpoint = processes.first(lambda: where_to_train(context, resume))
         context.note(run=str(run.path))
@@ -131,23 +131,7 @@ def train(
                 context.describe(trains=True, continues=checkpoint is not None)
             # Any other continuation is noted when it goes on (KeepSettings), because it may yet be refused.
             try:
-                score = fit(
-                    context,
-                    run,
-                    checkpoint,
-                    processes,
-                    predict=predict,
-                    model=model,
-                    readout=readout,
-                    likelihood=likelihood,
-                    baseline=baseline,
-                    data=moved(data, planned, str(run.path)),
-                    optim=optim,
-                    callbacks=moved(callbacks, planned, str(run.path)),
-                    logger=moved(logger, planned, str(run.path)),
-                    init_from=init_from,
-                    teacher=taught,
-                )
+                score = fit(context, run, checkpoint, processes, asked.moved(planned, str(run.path)), taught)
                 if processes.rank == 0:
                     run.finish(score)
                 return score
@@ -189,17 +173,7 @@ def fit(
     run: runs.RunFolder,
     checkpoint: Path | None,
     processes: ProcessGroup,
-    *,
-    predict: Predict,
-    model: Node,
-    readout: Node,
-    likelihood: Node,
-    baseline: Node | None,
-    data: Node,
-    optim: Node,
-    callbacks: Mapping[str, Node | None],
-    logger: Mapping[str, Node | None],
-    init_from: Path | None,
+    asked: Asked,
     teacher: Teacher | None,
 ) -> float | None:
     """The training itself: data, baseline, twin, Lightning, evaluation.
@@ -209,24 +183,20 @@ def fit(
     context, run : this run, and its folder.
     checkpoint : that it continues from; None where it begins.
     processes : the processes that train.
-    predict, model, readout, likelihood, baseline, data, optim, callbacks, logger, init_from : :func:`train`'s.
+    asked : what is trained, on what, and how.
     teacher : whose rates are learned; None: counts are.
     """
-    refuse_settings(predict, model, data)
+    model, likelihood, init_from = asked.model, asked.likelihood, asked.init_from
+    refuse_settings(asked.predict, model, asked.data)
     seed_everything(context.seed, workers=True, verbose=False)
     machine = context.settings["trainer"]
     device, budget = context.machine
     announce(machine)
-    alone, optimization = is_fitted_alone(model), cast(Optimization, build("optim", optim))
-    datamodule = make_datamodule(data)
+    alone, optimization = is_fitted_alone(model), cast(Optimization, build("optim", asked.optim))
+    datamodule = make_datamodule(asked.data)
     # Made here, because they too may refuse their settings.
-    watching, loggers = build_all("callbacks", callbacks), build_all("logger", logger)
-    processes.first(
-        lambda: refuse_unfit(
-            datamodule, optimization, data=data, model=model, readout=readout, likelihood=likelihood, predict=predict,
-            baseline=baseline, callbacks=callbacks, device=device, init_from=init_from, teacher=teacher,
-        )
-    )  # fmt: skip
+    watching, loggers = build_all("callbacks", asked.callbacks), build_all("logger", asked.logger)
+    processes.first(lambda: refuse_unfit(datamodule, optimization, asked, device, teacher))
     if device == "cpu" and not model.get("checkpointing"):  # which is asked for where memory is short
         keep_freed_memory()
     # Where algorithms are deterministic, torch by default fills all new memory first, some 4 % of a step.
@@ -235,7 +205,7 @@ def fit(
     if alone:
         return processes.first(lambda: fit_baseline_alone(context, run, model, datamodule, checkpoint))
     check_responses(datamodule, likelihood)
-    twin = Twin(model, readout, likelihood, datamodule.specs, predict=predict)
+    twin = Twin(model, asked.readout, likelihood, datamodule.specs, predict=asked.predict)
     twin.check_geometry(datamodule.clip_length)
     optimization.check(twin)
     if teacher is not None:
@@ -253,14 +223,14 @@ def fit(
     if checkpoint is not None and content is not None:
         refuse_other_recordings(checkpoint, content, twin.specs)
     complete = content is not None and is_trained(run, content, context.settings, budget)
-    ahead = foretold(model, baseline, datamodule, budget, f"{processes.size} {device}", content)
+    ahead = foretold(model, asked.baseline, datamodule, budget, f"{processes.size} {device}", content)
     if not complete:
         tell(ahead.line())
     if checkpoint is not None and content is not None:
         ln = baseline_in(checkpoint, content)
     else:
         # In the first process alone, whose weights all take over when Lightning starts.
-        ln = processes.first(lambda: initialize(twin, datamodule, baseline, trained, init_from, optimization, ahead))
+        ln = processes.first(lambda: initialize(twin, datamodule, asked, trained, optimization, ahead))
         if teacher is not None:
             teacher.hand_over(twin)
 
@@ -344,14 +314,13 @@ def fit(
 def initialize(
     twin: Twin,
     datamodule: RecordingsDataModule,
-    baseline: Node | None,
+    asked: Asked,
     trained: Pretrained | None,
-    init_from: Path | None,
     optimization: Optimization,
     ahead: Foretold,
 ) -> LN | None:
     """Fit the baseline, and let the twin start from data and from what is trained already."""
-    if trained is not None and init_from is not None:
+    if trained is not None and (init_from := asked.init_from) is not None:
         scale = optimization.core_lr_scale
         loaded = load_parts(twin, read_trained(init_from), trained.parts, init_from)
         fresh = ["the readouts", *([trained.fresh] if trained.fresh else [])]
@@ -363,9 +332,9 @@ def initialize(
             f"fresh: {', '.join(fresh)}"
         )
     ln = None
-    if baseline is not None:
+    if asked.baseline is not None:
         with stage("the linear baseline (LN)", work=ahead.baseline, unless="it was fitted before"):
-            ln = fit_baseline(datamodule, baseline)
+            ln = fit_baseline(datamodule, asked.baseline)
     parts, unless = trained.parts if trained else (), "filters were found before" if twin.own_filters else ""
     with stage("starting values from data", work=ahead.start, unless=unless):
         initialize_from_data(twin, datamodule.recordings, ln, parts, kept=user_kept("own_filters"))

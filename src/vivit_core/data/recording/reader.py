@@ -1,4 +1,7 @@
-"""Reads windows of a recording file, lazily and in each worker anew."""
+"""Reads windows of a recording file, lazily and in each worker anew.
+
+Shape letters: T bins in a row, N any bins, U units.
+"""
 
 from __future__ import annotations
 
