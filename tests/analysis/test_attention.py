@@ -675,7 +675,7 @@ def test_even_heads_have_the_even_heads_numbers():
 def test_a_recording_whose_test_trials_are_too_short_is_refused_in_a_sentence(monkeypatch):
     trials = Trials(np.array([0]), np.array([8]), np.array(["s"]), np.array(["test"]))
     recording = SimpleNamespace(recording_id="a", info=SimpleNamespace(trials=trials))
-    data = SimpleNamespace(recordings=[recording], evaluation_length=48, evaluation_burn_in=8)
+    data = SimpleNamespace(by_id={"a": recording}, evaluation_length=48, evaluation_burn_in=8)
     trained = SimpleNamespace(model=twin(vivit()), recordings=lambda *_: data)
     monkeypatch.setattr(attention_task, "load_trained", lambda path: trained)
     given = {"place": None, "clips": 1, "heads": 1, "units": 1, "megabytes": 1.0}

@@ -36,6 +36,7 @@ from vivit_core.analysis.receptive_fields.section import report_section
 from vivit_core.analysis.screen import Screen, natural_clips, pixel_range
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.ln import LN
+from vivit_core.models.predictor import Predictor
 from vivit_core.rf import maps as rf_maps
 from vivit_core.specs import Batch, Clips
 from vivit_core.stimuli.noise import Noise
@@ -127,6 +128,8 @@ def test_average_on_noise_finds_the_filters(changes: dict[str, Any]) -> None:
 
 class Linear(nn.Module):
     """Rates that are linear in pixels, of four units with smooth filters of one sign, under the twin's contract."""
+
+    spec = Predictor.spec
 
     def __init__(self) -> None:
         super().__init__()

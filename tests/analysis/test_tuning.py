@@ -50,6 +50,7 @@ from vivit_core.analysis.tuning.section import report_section
 from vivit_core.analysis.tuning.tuning import tune
 from vivit_core.data.simulate.population import Population
 from vivit_core.models.ln import LN
+from vivit_core.models.predictor import Predictor
 from vivit_core.rf import maps as rf_maps
 from vivit_core.specs import Batch
 from vivit_core.stimuli.gratings import LONGEST_S, Gratings, grating
@@ -71,6 +72,8 @@ GRATINGS = Gratings(
 
 class SimulatedUnits(nn.Module):
     """The simulator's filters, without normalization, under the twin's contract."""
+
+    spec = Predictor.spec
 
     def __init__(self, units: Population) -> None:
         super().__init__()
@@ -494,6 +497,8 @@ def test_undriven_units_have_no_preferences(tmp_path: Path, units: list[int]) ->
 
 class Dimmed(nn.Module):
     """Units that gratings slow down, and modulate a little, under the twin's contract."""
+
+    spec = Predictor.spec
 
     def __init__(self) -> None:
         super().__init__()

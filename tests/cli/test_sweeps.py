@@ -35,7 +35,7 @@ from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.parts.build import build
-from vivit_core.plotting import style as plotting_style
+from vivit_core.plotting import sweep as sweep_plots
 from vivit_core.system.stops import TrainingStopped
 from vivit_core.system.tables import read_table
 from vivit_core.training import requeue as requeueing
@@ -301,7 +301,7 @@ def test_a_summary_of_two_axes(tmp_path):
     ],
 )
 def test_places_on_an_axis(values, places, ticks):
-    assert plotting_style._places(values) == (places, ticks)
+    assert sweep_plots._places(values) == (places, ticks)
 
 
 # The shipped searches and launchers ---------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from torch import nn
 
 from vivit_core.models.likelihoods.poisson import Poisson
 from vivit_core.models.load import load_twin
+from vivit_core.models.predictor import Predictor
 from vivit_core.training.module import _mixed
 
 TESTS = Path(__file__).parent
@@ -220,6 +221,8 @@ def test_a_loss_that_hides_its_nan_from_the_gradient_is_found(tmp_path):
     """NaN counts whose gradient a clamp of the rate blocks."""
 
     class Blocked(nn.Module):
+        spec, index = Predictor.spec, Predictor.index
+
         def __init__(self):
             super().__init__()
             self.core = nn.Linear(1, 1)
