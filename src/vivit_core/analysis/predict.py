@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from einops import rearrange
 from vivit_core.analysis.attention.lesions import Lesioned
 from vivit_core.analysis.behavior_controls import Control
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Split
 from vivit_core.metrics.base import UnitMetric
 from vivit_core.metrics.unit_scores import Scorer
 from vivit_core.models.layers import evaluating
@@ -23,8 +24,6 @@ from vivit_core.models.predictor import Predictor
 from vivit_core.names import few
 from vivit_core.specs import Clips
 from vivit_core.system.terminal import track
-
-Split = Literal["train", "val", "test"]
 
 
 @dataclass

@@ -14,8 +14,8 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from vivit_core.analysis.predict import Split
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Split
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ResampledRecording
 from vivit_core.models.predictor import Predictor

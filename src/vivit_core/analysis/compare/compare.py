@@ -36,8 +36,8 @@ from vivit_core.analysis.compare.numbers import (
 )
 from vivit_core.analysis.compare.tables import responses_of_all, write_units
 from vivit_core.analysis.evaluate.methods import methods
-from vivit_core.analysis.predict import Split
 from vivit_core.analysis.tables import write_arrays, write_summary
+from vivit_core.data.recording.format import Split
 from vivit_core.metrics.averages import mean_known
 from vivit_core.metrics.oracle import share_of_oracle
 from vivit_core.metrics.unit_scores import all_metrics

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vivit_core.analysis.clock import clocked
 from vivit_core.analysis.compare.foreign import Foreign
 from vivit_core.analysis.compare.numbers import Contender
-from vivit_core.analysis.predict import Split
+from vivit_core.data.recording.format import Split
 from vivit_core.models.plan import ATTENTION_ON_CPU
 from vivit_core.models.predictor import Predictor
 from vivit_core.specs import Batch, Clips

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_core.analysis.predict import Predictions, Split
+from vivit_core.analysis.predict import Predictions
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Split
 from vivit_core.data.recording.reader import Recording
 from vivit_core.models.likelihoods.base import LEAST_RATE
 

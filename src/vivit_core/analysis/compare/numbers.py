@@ -18,8 +18,9 @@ import numpy as np
 from vivit_core.analysis.bootstrap import Sums, sums_over_pieces
 from vivit_core.analysis.compare.foreign import Foreign
 from vivit_core.analysis.evaluate.responses import rates_of
-from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, scorer_of
+from vivit_core.analysis.predict import Predictions, predict_split, refuse_broken, scorer_of
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Split
 from vivit_core.metrics.unit_scores import BINS, DATA, Scorer
 from vivit_core.models.predictor import Predictor
 from vivit_core.specs import RecordingSpec

@@ -21,10 +21,10 @@ from vivit_core.analysis.evaluate.methods import methods
 from vivit_core.analysis.evaluate.numbers import by_subject, score_recording, summarize
 from vivit_core.analysis.evaluate.pairs import noise_correlations
 from vivit_core.analysis.evaluate.responses import responses_of
-from vivit_core.analysis.predict import Predictions, Split, predict_split, refuse_broken, unit_columns
+from vivit_core.analysis.predict import Predictions, predict_split, refuse_broken, unit_columns
 from vivit_core.analysis.tables import write_arrays, write_summary
 from vivit_core.data.datamodule import RecordingsDataModule
-from vivit_core.data.recording.format import ABOUT
+from vivit_core.data.recording.format import ABOUT, Split
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known
 from vivit_core.models.predictor import Predictor

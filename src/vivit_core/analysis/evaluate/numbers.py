@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from vivit_core.analysis.attention.lesions import UNMIXED
-from vivit_core.analysis.predict import Predictions, Split, scorer_of
+from vivit_core.analysis.predict import Predictions, scorer_of
 from vivit_core.analysis.tables import columns_of_rows, write_summary
 from vivit_core.analysis.truth import HALF_KNOWN, NEAR_PX, centers_px
 from vivit_core.data.datamodule import RecordingsDataModule
+from vivit_core.data.recording.format import Split
 from vivit_core.data.recording.reader import Recording
 from vivit_core.metrics.averages import mean_known, median_known
 from vivit_core.metrics.oracle import share_of_context, share_of_oracle
