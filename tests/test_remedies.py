@@ -19,7 +19,8 @@ from vivit_core.cli import machine as cli_machine
 from vivit_core.cli import recordings as cli_recordings
 from vivit_core.cli import schema
 from vivit_core.cli.asked import Asked
-from vivit_core.cli.refusal import refuse_settings, refuse_unfit
+from vivit_core.cli.refusal import refuse_settings
+from vivit_core.cli.unfit import refuse_unfit
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.data.recording.format import Trials
 from vivit_core.data.recording.writer import write_recording

@@ -23,13 +23,13 @@ from vivit_core.cli import resume, search
 from vivit_core.cli.asked import Asked
 from vivit_core.cli.context import RunContext
 from vivit_core.cli.recordings import make_datamodule
-from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.resume import where_to_train
 from vivit_core.cli.runs import RunFolder
 from vivit_core.cli.schema import conf_dir
 from vivit_core.cli.search import Rule, Search, Trial, held, space_of, study_in, trial_of
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
+from vivit_core.cli.unfit import refuse_unfit
 from vivit_core.cli.validate import fingerprint
 from vivit_core.parts.build import build
 from vivit_core.system.stops import TrainingPruned, TrainingStopped

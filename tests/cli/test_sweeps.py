@@ -29,10 +29,10 @@ from hydra_plugins.vivit_core_sweeps import Grid, PatientLauncher, SlurmLauncher
 from vivit_core.cli import schema, sweeps, validate
 from vivit_core.cli.asked import Asked
 from vivit_core.cli.recordings import make_datamodule
-from vivit_core.cli.refusal import refuse_unfit
 from vivit_core.cli.runs import RunFolder
 from vivit_core.cli.sweeps import Job, Outcome
 from vivit_core.cli.tasks import train
+from vivit_core.cli.unfit import refuse_unfit
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.parts.build import build
 from vivit_core.plotting import sweep as sweep_plots

@@ -24,12 +24,13 @@ from vivit_core.cli.evaluation import report
 from vivit_core.cli.foretold import Foretold, evaluation_s, foretold, time_budget
 from vivit_core.cli.machine import announce
 from vivit_core.cli.recordings import check_responses, make_datamodule, read_to_train_on
-from vivit_core.cli.refusal import refuse_settings, refuse_unfit
+from vivit_core.cli.refusal import refuse_settings
 from vivit_core.cli.resume import KeepSettings, is_trained, note_failure, refuse_other_recordings, where_to_train
 from vivit_core.cli.scaled import trained_on
 from vivit_core.cli.schema import PathName, Share
 from vivit_core.cli.search import trial_of
 from vivit_core.cli.trained import is_fitted_alone, teacher_in
+from vivit_core.cli.unfit import refuse_unfit
 from vivit_core.data.datamodule import RecordingsDataModule
 from vivit_core.models.checkpoint import read_checkpoint
 from vivit_core.models.ln import LN
