@@ -59,15 +59,27 @@ def test_a_picture_is_drawn_again_as_a_pdf(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "twin_against_ln.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.pictures
-def test_attention_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def reader_of_a_twin() -> dict[str, Any]:
+    """What the page's reader has: a twin, and frames and behavior of one of its recordings."""
     of = spec("sim0")
     clip = clips(of, count=1, bins=8)
-    reader = {
+    return {
         "twin": twin(vivit(), of).eval(),
         "frames": clip["frames"][0].numpy(),
         "behavior": clip["behavior"][0].numpy(),
     }
+
+
+def test_features_of_the_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight frames a core of bare tubelets of four makes two steps."""
+    left = run("twin.md", "What the core computes", reader_of_a_twin(), tmp_path, monkeypatch)
+    ((name, only),) = left["maps"].items()
+    assert (name, only.x_BCTHW.shape, only.stride) == ("map 0", (1, 16, 2, 3, 4), 4)
+
+
+@pytest.mark.pictures
+def test_attention_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = reader_of_a_twin()
     left = run("twin.md", "Where it attends", reader, tmp_path, monkeypatch)
-    assert left["seen"].shape == (8, *of.frame_shape[1:])
+    assert left["seen"].shape == (8, *reader["twin"].specs["sim0"].frame_shape[1:])
     assert (tmp_path / "attention" / "attention_rollout.png").is_file()
