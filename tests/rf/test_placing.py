@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from vivit_core.rf.placing import alone, contrast_energies, place, place_by_energy, usual, without_fading
+from vivit_core.rf.placing import (
+    alone,
+    contrast_energies,
+    place,
+    place_by_energy,
+    place_clearest,
+    usual,
+    without_fading,
+)
 
 HEIGHT, WIDTH = 20, 24
 HIGH, WIDE = 48, 48
@@ -65,6 +73,20 @@ def test_flashed_pictures_place_cells_of_any_size(std: float) -> None:
     wrong_U = np.hypot(*(found_U2.numpy() - centers_U2).T)
     assert wrong_U.max() < 4 and np.median(wrong_U) < 1.5, wrong_U
     assert clear_U.min() > 1.2, clear_U
+
+
+def test_who_is_placed_by_energy_keeps_the_map_of_pixels() -> None:
+    """From which time courses are taken: those of others must not depend on it, not even by the sign of a zero."""
+    generator = torch.Generator().manual_seed(0)
+    frames_THW = torch.randn(3000, HIGH, WIDE, generator=generator)
+    energy_T1 = complex_cells(frames_THW, np.array([(20, 16)]), 2.0)
+    rest_TU = torch.cat([frames_THW[:, 10:12, 30:32].mean((1, 2))[:, None], energy_T1 - energy_T1.mean()], dim=1)
+    placed = place_clearest(frames_THW, lambda: contrast_energies(frames_THW, coarse=True), rest_TU, 2)
+    assert placed.by_energy_U.tolist() == [False, True]
+    assert torch.equal(placed.map_UHW, place([frames_THW], rest_TU, 2, ridge=0.5)[2])
+    clearer_UHW = placed.clearer_UHW()
+    assert torch.equal(clearer_UHW[0], placed.map_UHW[0])
+    assert divmod(int(clearer_UHW[1].argmax()), WIDE) in {(y, x) for y in (16, 17) for x in (20, 21)}
 
 
 def test_gratings_that_fill_the_frame_place_no_unit() -> None:

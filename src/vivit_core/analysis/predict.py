@@ -58,7 +58,7 @@ def predict_split(
     """Run the models over a split; recording by recording, every scored bin once, in the order of time.
 
     One recording's predictions are in memory at a time. No prediction knows what was counted, but those apart for which
-    ``observing`` asks. Models are in evaluation until the last recording's predictions are taken, or no more are.
+    ``observing`` asks. Models are in evaluation meanwhile, also where one stops early.
 
     Parameters
     ----------

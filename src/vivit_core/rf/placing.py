@@ -1,12 +1,14 @@
 """Receptive fields from data: spike-triggered regression, time courses, and where each unit looks.
 
-Shape letters: T bins, U units, L lags (oldest first), H W pixels or cells of a map, P = H · W, C movies of contrast
-energy, 2 = (x, y).
+Shape letters: T bins, U units, V units that contrast energies place, L lags (oldest first), H W pixels or cells of a
+map, P = H · W, C movies of contrast energy, 2 = (x, y).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,29 +24,13 @@ from vivit_core.rf.stretches import ShiftPx, TrialStretches
 from vivit_core.specs import RecordingSpec
 
 MAP_LAGS = 10  # lags of the maps that place a unit; finer time does not place it better and costs its square
-
-
 PIECE = 1 << 18  # numbers that are worked on at once: they stay in a core's cache
-
-
 ENERGY_PX = 2  # pixels from one place of contrast energy to the next
-
-
 FINE, COARSE = (0.8, 1.6), 3.2  # of the scales at which contrast energy is seen, px; the last in large frames alone
-
-
 CLEAR = 1.6  # a linear map whose peak stands this far above chance needs no second look
-
-
 CHANCE = 64  # maps by chance at least, which say what is usual at each place
-
-
 CHANCE_PIXELS = 2**22  # of these maps together, where units are so few that they are made for this alone
-
-
 MOST_USUAL = 4.5  # of chance at a place, in that of most places: with more a stimulus does not tell where units look
-
-
 MANY_PX = 32 * 32  # of a frame, in which a unit's field is a small part
 
 
@@ -98,10 +84,10 @@ def unit_centers(
         units = spec.n_units
         return np.tile(middle, (units, 1)), np.zeros((units, lags), np.float32), np.zeros(units, np.float32)
 
-    energies_CTHW = contrast_energies(frames_THW, coarse=True)
-    centers_U2, snr_U, map_UHW, by_energy_U = place_clearest(frames_THW, energies_CTHW, rest_TU, -(-lags // pool))
-    courses_UL = courses(data, spec, map_UHW, lags) * ~by_energy_U[:, None]
-    return centers_U2.numpy(), courses_UL.numpy(), snr_U.numpy()
+    energies = partial(contrast_energies, frames_THW, coarse=True)
+    placed = place_clearest(frames_THW, energies, rest_TU, -(-lags // pool))
+    courses_UL = courses(data, spec, placed.map_UHW, lags) * ~placed.by_energy_U[:, None]
+    return placed.centers_U2.numpy(), courses_UL.numpy(), placed.clear_U.numpy()
 
 
 def contrast(data: TrialStretches, spec: RecordingSpec, pool: int) -> Iterator[Tensor]:
@@ -248,22 +234,43 @@ def place_by_energy(energies_CTHW: Tensor, rest_TU: Tensor, lags: int) -> tuple[
     return ENERGY_PX * centers_U2, clear_U, map_UHW
 
 
-def place_clearest(
-    frames_THW: Tensor, energies_CTHW: Tensor, rest_TU: Tensor, lags: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same by pixels, and by contrast energies where these are not clear and energies are clearer: centers (U, 2)
-    as x, y in pixels, their clearness, maps of pixels, and whom energies placed (U,)."""
+class Placed(NamedTuple):
+    """Where units look, by the clearer of their maps.
+
+    Attributes
+    ----------
+    centers_U2, clear_U : x and y in pixels, and their clearness.
+    map_UHW : maps of pixels, of all units.
+    by_energy_U : whom contrast energies placed.
+    energy_VHW : maps of cells of ``ENERGY_PX``, of these alone.
+    """
+
+    centers_U2: Tensor
+    clear_U: Tensor
+    map_UHW: Tensor
+    by_energy_U: Tensor
+    energy_VHW: Tensor
+
+    def clearer_UHW(self) -> Tensor:
+        """The map that placed each unit, in pixels."""
+        clearer_UHW = self.map_UHW.clone()
+        height, width = clearer_UHW.shape[1:]
+        finer_VHW = self.energy_VHW.repeat_interleave(ENERGY_PX, 1).repeat_interleave(ENERGY_PX, 2)
+        clearer_UHW[self.by_energy_U] = finer_VHW[:, :height, :width]
+        return clearer_UHW
+
+
+def place_clearest(frames_THW: Tensor, energies: Callable[[], Tensor], rest_TU: Tensor, lags: int) -> Placed:
+    """Place units by pixels; where these are not clear, by contrast energies (C, T, H, W) if they are clearer."""
     centers_U2, clear_U, map_UHW = place([frames_THW], rest_TU, lags, ridge=0.5)
-    by_energy_U = clear_U < CLEAR
+    by_energy_U, energy_VHW = clear_U < CLEAR, map_UHW[:0]
     if by_energy_U.any():
-        other_U2, other_clear_U, other_UHW = place_by_energy(energies_CTHW, rest_TU[:, by_energy_U], lags)
+        other_U2, other_clear_U, other_UHW = place_by_energy(energies(), rest_TU[:, by_energy_U], lags)
         better = other_clear_U > clear_U[by_energy_U]
         by_energy_U[by_energy_U.clone()] = better
         centers_U2[by_energy_U], clear_U[by_energy_U] = other_U2[better], other_clear_U[better]
-        height, width = map_UHW.shape[1:]
-        finer_UHW = other_UHW[better].repeat_interleave(ENERGY_PX, 1).repeat_interleave(ENERGY_PX, 2)
-        map_UHW[by_energy_U] = finer_UHW[:, :height, :width]
-    return centers_U2, clear_U, map_UHW, by_energy_U
+        energy_VHW = other_UHW[better]
+    return Placed(centers_U2, clear_U, map_UHW, by_energy_U, energy_VHW)
 
 
 def alone(x_THW: Tensor) -> Tensor:

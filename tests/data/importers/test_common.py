@@ -227,6 +227,7 @@ def test_what_several_files_cannot_share_is_refused(tmp_path: Path) -> None:
         ("x/*.npz", "out.h5", None, r"may give several recordings \(now 2\); name a folder"),
         ("*/a.npz", "out", None, r"would both become .*a\.h5"),
         ("*/z.npz", "out", None, "and nothing of this pattern"),
+        ("y/a.npz", "out.hdf5", None, r"ends in \.h5; write out=.*out\.h5"),
         ("y/a.npz", "out", None, r"out=.*out: a recording file ends in \.h5; write out=.*out/a\.h5"),
     ):
         with pytest.raises(ValueError, match=says):

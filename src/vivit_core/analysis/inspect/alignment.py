@@ -5,6 +5,7 @@ Shape letters: C channels or scales of contrast energy, T bins, H W pixels, U un
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -50,12 +51,13 @@ def fields_and_alignment(
     pool = max(1, lags // MAP_LAGS)
     frames_THW, rest_TU = torch.cat(list(contrast(data, spec, pool))), came(data, pool, info.kind)
     del data
-    energies_CTHW = contrast_energies(frames_THW, coarse=True)
+    energies = cache(partial(contrast_energies, frames_THW, coarse=True))
     maps = np.zeros((info.n_units, *info.frame_shape[1:]), np.float32)
     groups = [slice(u, u + UNITS) for u in range(0, info.n_units, UNITS)]
     for group in track(groups, f"receptive fields of {info.recording_id}", disable=not progress):
-        center, snr, map_UHW, _ = place_clearest(frames_THW, energies_CTHW, rest_TU[:, group], -(-lags // pool))
-        look.snr_U[group], look.center_U2[group], maps[group] = snr.numpy(), center.numpy(), map_UHW.numpy()
+        placed = place_clearest(frames_THW, energies, rest_TU[:, group], -(-lags // pool))
+        look.snr_U[group], look.center_U2[group] = placed.clear_U.numpy(), placed.centers_U2.numpy()
+        maps[group] = placed.clearer_UHW().numpy()
     silent = look.mean_rate_hz_U == 0
     look.snr_U[silent], look.center_U2[silent] = np.nan, np.nan
     beyond_average(frames_THW, rest_TU, -(-lags // pool), look, np.array(info.unit_ids), progress)

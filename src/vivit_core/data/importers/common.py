@@ -185,7 +185,8 @@ class Importer(ABC):
 
     def _import(self, source: Path | Remote, path: Path) -> Path:
         if path.suffix != ".h5":  # data.root would not find it
-            raise ValueError(f"out={path}: a recording file ends in .h5; write out={path / self.id_of(source)}.h5")
+            wanted = path.with_suffix(".h5") if path.suffix else path / f"{self.id_of(source)}.h5"
+            raise ValueError(f"out={path}: a recording file ends in .h5; write out={wanted}")
         key = self._key(source)
         if _imported_under(path) == key:
             remove_journal(path)
