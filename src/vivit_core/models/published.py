@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vivit_core.models.checkpoint import WRITTEN, check_kind, written_by
 from vivit_core.models.predictor import Predictor
+from vivit_core.names import few
 from vivit_core.system.files import atomic_write, write_text
 from vivit_core.system.plain import in_a_line, read_plain
 
@@ -45,7 +46,7 @@ def read_published(folder: Path) -> dict[str, Any]:
     wanted = {WRITTEN, "twin", "ln", "settings"}
     if config.keys() != wanted:
         raise ValueError(
-            f"{folder / CONFIG}: not the description of a twin: it holds {', '.join(map(str, sorted(config)[:8]))}, "
+            f"{folder / CONFIG}: not the description of a twin: it holds {few(sorted(map(str, config)))}, "
             f"and should hold {', '.join(sorted(wanted))}; give a folder that task=publish wrote"
         )
     try:

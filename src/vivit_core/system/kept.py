@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from vivit_core.names import few
 from vivit_core.system.files import atomic_write, remove_leftovers
 from vivit_core.system.locks import lock
 from vivit_core.system.threads import go_on
@@ -126,7 +127,7 @@ class Kept:
                     raise ValueError("it is too large")
                 with np.load(file, allow_pickle=False) as stored:
                     if (names := set(stored)) != set(like):
-                        raise ValueError(f"it holds {', '.join(sorted(names)[:8]) or 'nothing'}")
+                        raise ValueError(f"it holds {few(sorted(names)) or 'nothing'}")
                     found = {name: stored[name] for name in like}
             for name, array in found.items():
                 if (array.shape, array.dtype) != (like[name].shape, like[name].dtype) or np.isnan(array).any():

@@ -17,6 +17,7 @@ import numpy as np
 from vivit_core.data.npy import DAMAGED_NPY
 from vivit_core.data.resample import segments
 from vivit_core.data.transforms import BehaviorTransform, Transform
+from vivit_core.names import few
 from vivit_core.specs import RecordingSpec
 from vivit_core.system.plain import in_a_line
 from vivit_core.system.tables import read_table
@@ -74,7 +75,7 @@ def read_behavior(path: Path, names: set[str]) -> dict[str, np.ndarray]:
             used.update(parts)
     if not found:
         raise ValueError(
-            f"{path}: holds {', '.join(list(stored)[:8]) or 'nothing'}, and the model sees "
+            f"{path}: holds {few(list(stored)) or 'nothing'}, and the model sees "
             f"{', '.join(sorted(names)) or 'no behavior'}; name columns or arrays so (of several numbers NAME_0, "
             "NAME_1, …), or leave behavior out"
         )

@@ -19,6 +19,7 @@ from vivit_core.data.recording.inputs import check_frames
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.video.decoder import DecodedVideo
 from vivit_core.data.video.source import PIECE, Video, in_channels
+from vivit_core.names import few
 from vivit_core.specs import RecordingError
 from vivit_core.system.plain import in_a_line
 
@@ -129,9 +130,7 @@ class NpzVideo(Video):
             with zipfile.ZipFile(path) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
             if "frames" not in names and len(names) != 1:
-                raise ValueError(
-                    f"it holds {', '.join(names[:8]) or 'no array'}, and the video should be called frames"
-                )
+                raise ValueError(f"it holds {few(names) or 'no array'}, and the video should be called frames")
             self.member = "frames.npy" if "frames" in names else f"{names[0]}.npy"
             with self.rows() as (_, shape, self.dtype):
                 check_frames(path, Shape(shape, self.dtype), None, "frames")
