@@ -745,7 +745,7 @@ def test_ln_stands_beside_every_number_and_methods_are_named(data: RecordingsDat
             [-0.1, -0.3, 0.2, -0.02],
             True,
             "Below the linear model on 3 of 4 recordings, above the linear model on 1 of 4 recordings, and still "
-            "improving when the training ended: give it more time.",
+            "improving when the training ended: more time may help.",
         ),
         (
             [-0.1, None, 0.0],

@@ -10,7 +10,7 @@ import pytest
 from vivit_core.cli.foretold import Foretold, evaluation_s, foretold
 from vivit_core.cli.schema import Budget
 from vivit_core.system.work import Work
-from vivit_core.training.budget import TimeBudget
+from vivit_core.training.budget import Plan, TimeBudget
 
 
 @pytest.fixture
@@ -67,5 +67,5 @@ def test_a_continued_training_takes_what_is_left_of_it():
     assert late.estimate_s == 10 and "the training 0:10 min" in late.line()
     found = TimeBudget(300.0, 100)
     assert evaluation_s(found, budget, data, 1) is None
-    found.take((100, 2.0))
+    found.take(Plan(100, 2.0))
     assert evaluation_s(found, budget, data, 4) == pytest.approx(4 * evaluation_s(found, budget, data, 1))

@@ -13,7 +13,7 @@ from test_resume import outcome, same
 from tiny_training import SignalAt, train
 
 from vivit_core.system.stops import TrainingStopped
-from vivit_core.training.budget import DECIDES_AT, LATEST, TimeBudget
+from vivit_core.training.budget import DECIDES_AT, FORWARD, LATEST, Plan, TimeBudget
 from vivit_core.training.callbacks.checkpoints import has_ended
 from vivit_core.training.callbacks.early_stopping import early_end
 
@@ -91,11 +91,11 @@ def test_interrupted_at_any_step_it_ends_as_one_that_decided_the_same(tmp_path: 
 
 
 def followed(
-    stops: set[int], step_s: Any, limit_s: float = 126.0, every: int = 108, validation_s: float = 8.0,
+    stops: set[int], step_s: Any, limit_s: float = 126.5, every: int = 108, validation_s: float = 8.0,
     reckoned_s: float | None = None, said: list[str] | None = None,
 ) -> tuple[int, float]:  # fmt: skip
     """Steps and seconds of a training that is stopped and continued after some steps, without a training."""
-    now, passes = [0.0], (validation_s if reckoned_s is None else reckoned_s) / 0.4 / every
+    now, passes = [0.0], (validation_s if reckoned_s is None else reckoned_s) / FORWARD / every
     lost, lines = 0.0, [] if said is None else said
     most, resume = 648, None
 
@@ -121,6 +121,15 @@ def followed(
             budget.begin(step)
     assert budget.steps is not None
     return budget.steps, now[0] - lost
+
+
+def test_the_share_of_what_follows_is_kept_with_the_steps() -> None:
+    budget = TimeBudget(100.0, 1000)
+    budget.take(Plan(20, 1.0, 0.4))
+    state, again, other = budget.state_dict(), TimeBudget(100.0, 1000), TimeBudget(200.0, 1000)
+    again.load_state_dict(state)
+    other.load_state_dict(state)  # which decides for itself
+    assert (again.steps, again.share, other.steps, other.share) == (20, 0.4, None, 1.0)
 
 
 def test_neither_an_interruption_nor_a_slow_step_shortens_it() -> None:

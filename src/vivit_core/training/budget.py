@@ -10,7 +10,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from vivit_core.system.activity import duration
 
@@ -18,9 +18,24 @@ BUDGET = "budget"  # its place in a checkpoint
 DECIDES_AT = 10  # optimizer steps after which the number is decided; between two looks whether the plan holds
 UNTIMED = 2  # first steps of a process, in which it compiles and allocates
 RECENT = 3 * DECIDES_AT  # steps by whose median it is judged whether the machine has become slower
-FORWARD = 0.4  # of a pass with gradients: what a pass without takes
+FORWARD = 0.33  # of a pass with gradients: what a pass without takes
 LATEST, AIM = 1.2, 1.1  # of the limit: where a plan that is late is shortened, and to what
-AFTER = 0.35  # of the limit: what passes after the last step may take at most, where they fit one twin
+AFTER = 0.6  # of the limit: what passes after the last step may take at most, where they fit one twin
+
+
+class Plan(NamedTuple):
+    """What a time is used for.
+
+    Attributes
+    ----------
+    steps : optimizer steps of the training.
+    step_s : seconds of one, with its share of the validations.
+    share : of the passes after the last step, those for which time is kept.
+    """
+
+    steps: int
+    step_s: float
+    share: float = 1.0
 
 
 class TimeBudget:
@@ -46,6 +61,7 @@ class TimeBudget:
     ----------
     steps : optimizer steps of the training; None until it is decided.
     step_s : seconds that a step took when it was last decided, with its share of the validations.
+    share : of the passes after the last step, those for which there is time; all of them until it is decided.
     """
 
     def __init__(
@@ -57,7 +73,7 @@ class TimeBudget:
     ) -> None:
         self.limit_s, self.most = limit_s, most
         self.steps: int | None = None
-        self.step_s = 0.0
+        self.step_s, self.share = 0.0, 1.0
         self._tell, self._clock = tell, clock
         self._decides_at = DECIDES_AT
         self._timed: list[float] = []  # seconds of the steps before the decision
@@ -105,14 +121,14 @@ class TimeBudget:
 
     def proposal(
         self, step: int, validation_passes: float, last_passes: float, every: int, fits: int = 1
-    ) -> tuple[int, float] | None:
-        """Another number of steps from now on, and the seconds of one; None where all stays as it is.
+    ) -> Plan | None:
+        """Another plan from now on; None where all stays as it is.
 
         Parameters
         ----------
         step : optimizer steps that have been made.
         validation_passes : passes without gradients that come with each step, in passes with.
-        last_passes : passes without gradients that follow the last step, in steps.
+        last_passes : passes without gradients that follow the last step where time allows, in steps.
         every : steps from one validation to the next.
         fits : twins that they fit.
         """
@@ -122,25 +138,26 @@ class TimeBudget:
         bare_s = statistics.median(timed)
         known = [took_s / every for took_s in self._validated]
         step_s = bare_s + (statistics.median(known) if known else FORWARD * validation_passes * bare_s)
-        after_s = self._after_s(bare_s, last_passes, fits)
+        all_s = FORWARD * bare_s * last_passes
+        most = fits * AFTER / (1 - AFTER + fits * AFTER)  # each as long beside the training as one alone
+        steps_s = step_s * ((self.steps or self.most) - step)
+        after_s = min(all_s, max(most * self.limit_s, self.limit_s - self.spent - steps_s))
+        share = after_s / all_s if all_s > 0 else 1.0
         if self.steps is None:
-            return max(step + 1, min(self.most, self._fitting(step, step_s, self.limit_s - after_s))), step_s
+            return Plan(
+                max(step + 1, min(self.most, self._fitting(step, step_s, self.limit_s - after_s))), step_s, share
+            )
         if self.spent + step_s * (self.steps - step) + after_s <= LATEST * self.limit_s:
             return None
-        return min(
-            self.steps, max(step + DECIDES_AT, self._fitting(step, step_s, AIM * self.limit_s - after_s))
-        ), step_s
-
-    def _after_s(self, step_s: float, last_passes: float, fits: int) -> float:
-        most = fits * AFTER / (1 - AFTER + fits * AFTER)  # each as long beside the training as one alone
-        return min(most * self.limit_s, FORWARD * step_s * last_passes)
+        fitting = self._fitting(step, step_s, AIM * self.limit_s - after_s)
+        return Plan(min(self.steps, max(step + DECIDES_AT, fitting)), step_s, share)
 
     def _fitting(self, step: int, step_s: float, limit_s: float) -> int:
         return step + max(0, int((limit_s - self.spent) / max(step_s, 1e-9)))
 
-    def take(self, proposal: tuple[int, float]) -> None:
-        """From now on this is the number of steps."""
-        before, (self.steps, self.step_s) = self.steps, proposal
+    def take(self, plan: Plan) -> None:
+        """From now on this is the number of steps, and this the share of what follows them."""
+        before, (self.steps, self.step_s, self.share) = self.steps, plan
         if self.steps == before:
             return
         minutes = f"{self.limit_s / 60:.3g} min"
@@ -171,6 +188,7 @@ class TimeBudget:
             "most": self.most,
             "steps": self.steps,
             "step_s": self.step_s,
+            "share": self.share,
             "decides_at": self._decides_at,
             "timed": list(self._timed),
             "untimed": list(self._untimed),
@@ -186,6 +204,7 @@ class TimeBudget:
         if (state["limit_s"], state["most"]) != (self.limit_s, self.most):
             return
         self.steps, self.step_s = state["steps"], float(state["step_s"])
+        self.share = float(state.get("share", 1.0))  # which older checkpoints lack
         self._decides_at = int(state["decides_at"])
         self._timed, self._untimed = list(state["timed"]), list(state["untimed"])
         self._validated = list(state.get("validated", []))  # which older checkpoints lack

@@ -131,14 +131,20 @@ class TwinModule(LightningModule):
         return self
 
     def follow_with(self, passes: float, fits: int) -> None:
-        """Let the budget keep time for what a callback does after the last step.
+        """Let the budget keep time for what a callback does after the last step, or for a share of it
+        (:attr:`last_share`).
 
         Parameters
         ----------
-        passes : without gradients, in steps.
-        fits : how many twins they are to fit, each of which sees about as much as the training.
+        passes : without gradients, in steps, where there is time for all of them.
+        fits : how many twins they are to fit.
         """
         self.last_passes, self.last_fits = passes, fits
+
+    @property
+    def last_share(self) -> float:
+        """Of the passes after the last step, those for which the budget has kept time."""
+        return 1.0 if self.budget is None else self.budget.share
 
     @property
     def core_waits(self) -> bool:

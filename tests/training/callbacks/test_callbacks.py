@@ -22,6 +22,7 @@ from rich.console import Console
 from tiny_training import SignalAt, train
 
 from vivit_core.system.stops import STOPS, Stopped, TrainingStopped
+from vivit_core.training.budget import FORWARD
 from vivit_core.training.callbacks.early_stopping import EarlyStopping, early_end, never_scored
 from vivit_core.training.callbacks.progress import TrainingProgress
 from vivit_core.training.callbacks.stop_signals import StopSignals
@@ -195,12 +196,15 @@ def test_the_estimate(monkeypatch, step, elapsed_s, left_s):
     bar, trainer = TrainingProgress(), fake_trainer(10, [])
     trainer.estimated_stepping_batches, trainer.global_step, now = 100, step, time.monotonic()
     bar._began = now - elapsed_s
-    trainer.lightning_module = SimpleNamespace(last_passes=0.0, budget=None)
+    trainer.lightning_module = SimpleNamespace(last_passes=0.0, last_share=1.0, budget=None)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert bar._left(trainer) == pytest.approx(left_s, abs=1e-3)
     trainer.lightning_module.last_passes = 5.0  # the readouts' last fit
-    after_s = 0.4 * 5 * elapsed_s / step if 0 < step < 100 else 0.0  # after the last step it is over
+    after_s = FORWARD * 5 * elapsed_s / step if 0 < step < 100 else 0.0  # after the last step it is over
     assert bar._left(trainer) == pytest.approx(left_s + after_s, abs=1e-3)
+    trainer.lightning_module.last_share = 0.5
+    assert bar._left(trainer) == pytest.approx(left_s + after_s / 2, abs=1e-3)
+    trainer.lightning_module.last_share = 1.0
     trainer.lightning_module.budget = SimpleNamespace(steps=None, limit_s=300.0, spent=100.0)
     assert bar._left(trainer) == pytest.approx(min(left_s + after_s, 200.0), abs=1e-3)
 

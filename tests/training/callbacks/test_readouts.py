@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from vivit_core.models.twin import Twin
 from vivit_core.training import latent_fit
 from vivit_core.training.beside_rates import fit_beside_rates
-from vivit_core.training.budget import AFTER, FORWARD, TimeBudget
+from vivit_core.training.budget import AFTER, FORWARD, Plan, TimeBudget
 from vivit_core.training.callbacks import readouts
 from vivit_core.training.callbacks.averaging import Averaging
 from vivit_core.training.callbacks.readouts import FitReadouts
@@ -69,11 +69,11 @@ def test_a_number_below_one_is_refused(bins: int) -> None:
 
 
 def test_time_is_kept_for_it() -> None:
-    """Of 1000 steps of a second each, 100 fit into 100 s; less what follows the last one, at most three tenths."""
+    """Of 1000 steps of a second each, 100 fit into 100 s; less what follows the last one, at most six tenths."""
 
-    def steps(last_passes: float, fits: int = 1) -> int:
+    def planned(last_passes: float, fits: int = 1, most: int = 1000) -> Plan:
         now = [0.0]
-        budget = TimeBudget(100.0, 1000, clock=lambda: now[0])
+        budget = TimeBudget(100.0, most, clock=lambda: now[0])
         budget.begin(0)
         for step in range(1, 11):
             now[0] += 1.0
@@ -81,18 +81,25 @@ def test_time_is_kept_for_it() -> None:
         assert asked
         proposal = budget.proposal(10, 0.0, last_passes, every=10, fits=fits)
         assert proposal is not None
-        return proposal[0]
+        return proposal
 
-    assert steps(0.0) == 100
+    def steps(last_passes: float, fits: int = 1) -> int:
+        return planned(last_passes, fits).steps
+
+    assert steps(0.0) == 100 and planned(0.0).share == 1.0
     assert steps(10.0) == 100 - math.ceil(10 * FORWARD)
     assert steps(1e6) == 100 - 100 * AFTER
     assert steps(10.0, fits=2) == steps(10.0)
     for_one, for_two = 100 - steps(1e6), 100 - steps(1e6, fits=2)
     assert for_two / steps(1e6, fits=2) == pytest.approx(2 * for_one / steps(1e6), rel=0.05)  # each beside its steps
+    assert planned(10.0).share == 1.0
+    assert planned(100 * 2 * AFTER / FORWARD).share == pytest.approx(0.5)
+    few = planned(80 / FORWARD, most=30)  # steps leave more time than its share
+    assert (few.steps, few.share) == (30, pytest.approx(70 / 80))
 
 
 def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
-    """Of 90 planned steps, 70 are left that would end 114 s after the beginning: soon enough but for the fit's 13 s."""
+    """Of 91 planned steps, 71 are left that would end 115 s after the beginning: soon enough but for the fit's 11 s."""
     now = [0.0]
     budget = TimeBudget(100.0, 1000, clock=lambda: now[0])
     budget.begin(0)
@@ -102,14 +109,14 @@ def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
             proposal = budget.proposal(step, 0.0, last_passes=25.0, every=10)
             assert proposal is not None
             budget.take(proposal)
-            assert budget.steps == (90 if step == 10 else 20 + int((110 - 13 - 23) / 1.3))
+            assert budget.steps == (91 if step == 10 else 20 + int((110 - 25 * FORWARD * 1.3 - 23) / 1.3))
 
 
 class Module:
     """What the callback asks a training's module for."""
 
     steps, teacher, budget = 10, None, None
-    last_passes, last_fits, follow_with = 0.0, 1, TwinModule.follow_with
+    last_passes, last_fits, follow_with, last_share = 0.0, 1, TwinModule.follow_with, TwinModule.last_share
 
     def __init__(self, twin: Twin) -> None:
         self.twin = twin
@@ -144,13 +151,20 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_the_first_process_fits_readouts_and_then_what_is_beside_the_rates(fits: list[tuple[Any, ...]]) -> None:
     callback = FitReadouts(700)
     callback.on_validation_start(trainer(), Module(make_twin(history=SPIKES)))  # type: ignore[arg-type]
-    bins = 10 * 4 * 40 // 2  # of clips as many as the training's, of two recordings
     assert [(name, recording.info.recording_id) for name, recording, *_ in fits] == [
         ("fit_readout", "a"), ("fit_beside_rates", "a"), ("fit_readout", "b"), ("fit_beside_rates", "b"),
     ]  # fmt: skip
     assert {(name, *clips) for name, _, *clips, _ in fits} == {
-        ("fit_readout", 240, 20, min(bins, 700)), ("fit_beside_rates", 240, 20, min(bins, 700) // 2),
+        ("fit_readout", 240, 20, 700), ("fit_beside_rates", 240, 20, 350),
     }  # fmt: skip
+    fits.clear()
+    FitReadouts(100_000).on_validation_start(trainer(), Module(make_twin()))  # type: ignore[arg-type]
+    assert {bins for *_, bins, _ in fits} == {5000, 2500}  # all that there are
+    fits.clear()
+    hurried = Module(make_twin())
+    hurried.budget = SimpleNamespace(steps=10, step_s=1.0, share=0.3)  # type: ignore[assignment]
+    FitReadouts(100_000).on_validation_start(trainer(), hurried)  # type: ignore[arg-type]
+    assert {bins for *_, bins, _ in fits} == {1500, 750}
     fits.clear()
     taught = Module(make_twin())
     taught.teacher = object()  # type: ignore[assignment]
@@ -190,7 +204,7 @@ def test_an_average_takes_the_weights_that_fit_its_own_core(
     data = readouts.data_of(trainer())
     data.recordings = [recorded(tmp_path, lambda *given: shared(twin, *given))]
     data.evaluation_length, data.evaluation_burn_in = CLIP, BURN_IN
-    bins = 4 * 4 * 40  # as the training saw
+    bins = min(700, data.recordings[0].info.trials.of("train").n_bins)
     for name, fit in {"fit_readout": fit_readout, "fit_beside_rates": fit_beside_rates}.items():
         monkeypatch.setattr(readouts, name, fit)
         fit(expected, data.recordings[0], CLIP, BURN_IN, bins if name == "fit_readout" else bins // 2)
@@ -228,7 +242,7 @@ def test_what_is_fitted_beside_the_rates_costs_a_pass_of_half_the_clips_more(
     for each in (module, plain):
         FitReadouts(100_000).reckon(trainer(), each)  # type: ignore[arg-type]
     assert plain.last_passes > 0
-    assert module.last_passes == pytest.approx(plain.last_passes * (1.25 + 0.5) / 1.25, rel=0.01)
+    assert module.last_passes == pytest.approx(plain.last_passes * (1.1 + 0.5) / 1.1, rel=0.01)
     alone = module.last_passes
     FitReadouts(100_000).reckon(trainer(True, lambda own: own, Averaging(0.9)), module)  # type: ignore[arg-type]
     assert module.last_passes == pytest.approx(2 * alone) and (module.last_fits, plain.last_fits) == (2, 1)

@@ -28,7 +28,7 @@ def verdict(summary: Mapping[str, Any], improving: bool | None) -> str | None:
     sides = [f"{word} the linear model{on(n, len(gains))}" for word, n in (("below", below), ("above", above)) if n]
     said = ", ".join(sides) or f"as good as the linear model{on(len(gains), len(gains))}"
     if improving:
-        said += ", and still improving when the training ended: give it more time"
+        said += ", and still improving when the training ended: more time may help"
     elif improving is False and below:
         said += ", and no longer improving when the training ended: more time alone would not help"
     return f"{said[0].upper()}{said[1:]}."

@@ -136,7 +136,7 @@ class TrainingProgress(ProgressBar):
         most."""
         rate, module = self._rate(trainer), cast(TwinModule, trainer.lightning_module)
         steps = max(0, steps_of(trainer) - trainer.global_step)
-        left = (steps + FORWARD * module.last_passes) / rate if rate > 0 and steps else 0.0
+        left = (steps + FORWARD * module.last_share * module.last_passes) / rate if rate > 0 and steps else 0.0
         budget = module.budget
         return (
             left if budget is None or budget.steps is not None else min(left, max(0.0, budget.limit_s - budget.spent))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vivit_core.data.datamodule import PASS, RecordingsDataModule
+from vivit_core.data.recording.reader import Recording
 from vivit_core.system.activity import stage
 from vivit_core.training.beside_rates import fit_beside_rates, parts_beside_rates
 from vivit_core.training.budget import FORWARD
@@ -16,11 +16,9 @@ from vivit_core.training.data import TrainingData
 from vivit_core.training.module import TwinModule
 from vivit_core.training.readout_fit import deciding, fit_readout
 
-SHARE = 1.0  # of the clips that the training has seen; without a backward pass they take a third of its time at most
+BESIDE = 0.5  # of the fit's clips, looked at once more for what is fitted beside the rates: it has fewer numbers
 
-BESIDE = 0.5  # of these clips, that are looked at once more for what is fitted beside the rates: it has fewer numbers
-
-REGRESSION = 0.25  # of the time that the core takes for what the fit sees
+REGRESSION = 0.1  # of the time that the core takes for what the fit sees
 
 
 class FitReadouts(Callback):
@@ -36,8 +34,8 @@ class FitReadouts(Callback):
 
     Parameters
     ----------
-    bins : of a recording's training trials that the fit sees at most; ``SHARE`` of the training's clips at most, but
-        never less than a few.
+    bins : of a recording's training trials that the fit sees at most. Where a training has a limit of time, the fit
+        takes its share of that (``AFTER`` in ``training/budget.py``) and sees as many as there is time for.
 
     Raises
     ------
@@ -48,30 +46,25 @@ class FitReadouts(Callback):
     def __init__(self, bins: int) -> None:
         if bins < 1:
             raise ValueError(f"callbacks.readouts.bins={bins} must be 1 or more; callbacks.readouts=null fits nothing")
-        self.bins, self.reckoned_for = bins, 0
+        self.bins = bins
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, TwinModule)
         self.reckon(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        assert isinstance(pl_module, TwinModule)
-        if pl_module.steps != self.reckoned_for:  # the budget has decided, or a checkpoint says
-            self.reckon(trainer, pl_module)
-
     def reckon(self, trainer: Trainer, pl_module: TwinModule) -> None:
-        """Say how much is to be done after so many steps."""
-        self.reckoned_for = pl_module.steps
+        """Say how much is to be done after the last step."""
         if self.fits(pl_module):
             data = data_of(trainer)
-            bins = self.most(trainer, pl_module)
-            looked_at = (1 + REGRESSION) * (bins + deciding(bins))
-            if parts_beside_rates(pl_module.twin):
-                beside = int(BESIDE * bins)
-                looked_at += beside + deciding(beside)
+            looked_at = 0.0
+            for bins in map(self.most, data.recordings):
+                looked_at += (1 + REGRESSION) * (bins + deciding(bins))
+                if parts_beside_rates(pl_module.twin):
+                    beside = int(BESIDE * bins)
+                    looked_at += beside + deciding(beside)
             fits = 1 + len(averagings(trainer))
-            looked_at *= fits
-            clips = looked_at * len(pl_module.twin.specs) / (data.clip_length - data.burn_in)
+            length, burn_in = windows_of(data)
+            clips = fits * looked_at * length / (length - burn_in) / data.clip_length
             # The first of the processes fits alone, and a batch is of all of them together.
             passes = clips * trainer.world_size / data.batch_size
             pl_module.follow_with(passes / trainer.accumulate_grad_batches, fits)
@@ -79,12 +72,9 @@ class FitReadouts(Callback):
     def fits(self, module: TwinModule) -> bool:
         return module.teacher is None
 
-    def most(self, trainer: Trainer, module: TwinModule) -> int:
-        """Bins of each recording that the fit sees."""
-        data, recordings = data_of(trainer), len(module.twin.specs)
-        there = max(recording.info.trials.of("train").n_bins for recording in data.recordings)
-        trained = module.steps * trainer.accumulate_grad_batches * data.batch_size * (data.clip_length - data.burn_in)
-        return min(self.bins, there, int(SHARE * trained / recordings))
+    def most(self, recording: Recording) -> int:
+        """Bins of a recording that the fit sees where there is time."""
+        return min(self.bins, recording.info.trials.of("train").n_bins)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, TwinModule)
@@ -92,11 +82,13 @@ class FitReadouts(Callback):
             return
         data, twins = data_of(trainer), [pl_module.twin, *(averaging.twin for averaging in averagings(trainer))]
         if trainer.is_global_zero:
-            bins, (length, burn_in) = self.most(trainer, pl_module), windows_of(data)
+            length, burn_in = windows_of(data)
             budget = pl_module.budget
             known_s = None if budget is None or budget.steps is None else budget.step_s
-            with stage("the readouts' last fit", known_s and FORWARD * pl_module.last_passes * known_s):
+            share = pl_module.last_share
+            with stage("the readouts' last fit", known_s and FORWARD * share * pl_module.last_passes * known_s):
                 for twin, recording in product(twins, data.recordings):
+                    bins = max(1, int(share * self.most(recording)))
                     fit_readout(twin, recording, length, burn_in, bins)
                     fit_beside_rates(twin, recording, length, burn_in, int(BESIDE * bins))
         # One process for all: what a sum's rounding differs in between them would make twins of their own.
