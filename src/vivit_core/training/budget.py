@@ -18,7 +18,7 @@ BUDGET = "budget"  # its place in a checkpoint
 DECIDES_AT = 10  # optimizer steps after which the number is decided; between two looks whether the plan holds
 UNTIMED = 2  # first steps of a process, in which it compiles and allocates
 RECENT = 3 * DECIDES_AT  # steps by whose median it is judged whether the machine has become slower
-FORWARD = 0.33  # of a pass with gradients: what a pass without takes
+FORWARD = 0.4  # of a pass with gradients: what a pass without takes
 LATEST, AIM = 1.2, 1.1  # of the limit: where a plan that is late is shortened, and to what
 AFTER = 0.6  # of the limit: what passes after the last step may take at most, where they fit one twin
 
