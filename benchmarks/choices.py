@@ -61,7 +61,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {  # beginnings of options' names -> w
 SETTINGS = (  # choices that are single keys, and another core
     *("model.blocks=joint", "model.tokenizer.token_stride=[4,8,8]", "optim.cooldown_fraction=0.2", "model=resnet"),
 )
-EPOCHS = 4
+EPOCHS = 3
 UNCOMPILED = "model.compile=false"  # as a step is timed
 TURNS = 3  # of the option and the default, for the cost of a step
 COLUMNS = (

@@ -91,7 +91,7 @@ def test_interrupted_at_any_step_it_ends_as_one_that_decided_the_same(tmp_path: 
 
 
 def followed(
-    stops: set[int], step_s: Any, limit_s: float = 126.5, every: int = 108, validation_s: float = 8.0,
+    stops: set[int], step_s: Any, limit_s: float = 126.0, every: int = 108, validation_s: float = 8.0,
     reckoned_s: float | None = None, said: list[str] | None = None,
 ) -> tuple[int, float]:  # fmt: skip
     """Steps and seconds of a training that is stopped and continued after some steps, without a training."""
