@@ -6,8 +6,10 @@ many steps that was planned. So the first steps are timed, and warm-up and cosin
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -136,24 +138,29 @@ class TimeBudget:
         if self.steps is not None and len(timed) < DECIDES_AT:
             return None
         bare_s = statistics.median(timed)
-        known = [took_s / every for took_s in self._validated]
-        step_s = bare_s + (statistics.median(known) if known else FORWARD * validation_passes * bare_s)
+        reckoned_s = FORWARD * validation_passes * every * bare_s
+        validation_s = statistics.median(self._validated) if self._validated else reckoned_s
         all_s = FORWARD * bare_s * last_passes
         most = fits * AFTER / (1 - AFTER + fits * AFTER)  # each as long beside the training as one alone
-        steps_s = step_s * ((self.steps or self.most) - step)
-        after_s = min(all_s, max(most * self.limit_s, self.limit_s - self.spent - steps_s))
-        share = after_s / all_s if all_s > 0 else 1.0
-        if self.steps is None:
-            return Plan(
-                max(step + 1, min(self.most, self._fitting(step, step_s, self.limit_s - after_s))), step_s, share
-            )
-        if self.spent + step_s * (self.steps - step) + after_s <= LATEST * self.limit_s:
-            return None
-        fitting = self._fitting(step, step_s, AIM * self.limit_s - after_s)
-        return Plan(min(self.steps, max(step + DECIDES_AT, fitting)), step_s, share)
 
-    def _fitting(self, step: int, step_s: float, limit_s: float) -> int:
-        return step + max(0, int((limit_s - self.spent) / max(step_s, 1e-9)))
+        def until(steps: int) -> float:
+            """Seconds from now to the end of so many steps, the validation after the last one included."""
+            return bare_s * (steps - step) + validation_s * (math.ceil(steps / every) - (step - 1) // every)
+
+        def fitting(limit_s: float) -> int:
+            """How many steps fit, none more than are made."""
+            hoped = range(step + 1, max(step, min(self.most, step + int(limit_s / max(bare_s, 1e-9)))) + 1)
+            return step + bisect_right(hoped, limit_s, key=until)
+
+        left_s = self.limit_s - self.spent
+        after_s = min(all_s, max(most * self.limit_s, left_s - until(self.steps or self.most)))
+        share, step_s = after_s / all_s if all_s > 0 else 1.0, bare_s + validation_s / every
+        if self.steps is None:
+            return Plan(max(step + 1, fitting(left_s - after_s)), step_s, share)
+        if self.spent + until(self.steps) + after_s <= LATEST * self.limit_s:
+            return None
+        least = max(step + DECIDES_AT, fitting(AIM * self.limit_s - self.spent - after_s))
+        return Plan(min(self.steps, least), step_s, share)
 
     def take(self, plan: Plan) -> None:
         """From now on this is the number of steps, and this the share of what follows them."""
@@ -166,17 +173,17 @@ class TimeBudget:
         left_s = self.step_s * (self.steps - self._made)
         if before is None and self.spent + left_s > LATEST * self.limit_s:
             about = duration(self.spent + left_s)
-            self._tell(
-                self, f"{self.steps}{of_all} steps, no fewer: about {about} on this machine {each}, and not {minutes}"
-            )
+            line = f"{self.steps}{of_all} steps, no fewer: about {about} on this machine {each}, and not {minutes}"
         elif before is None:
-            self._tell(self, f"{self.steps}{of_all} steps in at most {minutes} on this machine {each}")
+            line = f"{self.steps}{of_all} steps in at most {minutes} on this machine {each}"
         else:
-            self._tell(
-                self,
+            line = (
                 f"it takes longer than was reckoned {each}: {self.steps} steps instead of {before}, to end near "
-                f"{minutes}",
+                f"{minutes}"
             )
+        if self.share < 1:
+            line += f"; the last fit has time for {self.share:.0%} of its training trials"
+        self._tell(self, line)
 
     def forward_s(self, passes: int, accumulate: int) -> float:
         """About how many seconds so many passes without gradients take; ``accumulate`` passes are in a step."""
