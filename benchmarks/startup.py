@@ -7,6 +7,7 @@ Prints CPU seconds of the child processes, medians of 5 rounds in which all take
 
 from __future__ import annotations
 
+import argparse
 import resource
 import statistics
 import subprocess
@@ -33,6 +34,7 @@ def cpu_s(words: list[str], folder: Path) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         rng = np.random.default_rng(0)

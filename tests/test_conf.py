@@ -23,7 +23,7 @@ from vivit_core.testing.twins import begin_anywhere
 CONF = schema.conf_dir()
 RECIPES = ("experiment", "hparams_search")  # change several groups together, and say so in their first lines
 # Sets how much of the data is used, and what is simulated where none is given; that is what it is for.
-ALLOWED = {"trainer/debug.yaml": ["data"]}
+ALLOWED = {"trainer/debug.yaml": ["data", "callbacks"]}
 OPTIONS = [path for path in sorted(CONF.rglob("*.yaml")) if path.parent != CONF and "hydra" not in path.parts]
 GROUPS = {".".join(path.parent.relative_to(CONF).parts) for path in OPTIONS}
 

@@ -18,7 +18,7 @@ from vivit_core.cli.context import Settings
 from vivit_core.cli.machine import machine_of
 from vivit_core.cli.validate import validate
 from vivit_core.data.checks import unlike_angles
-from vivit_core.data.clips import few
+from vivit_core.data.clips import handful
 from vivit_core.data.paths import files_of
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.resample import ratio_of
@@ -129,7 +129,7 @@ def sizes_of(data: Mapping[str, Any], frame_size: Sequence[int] | None, expect: 
     rate_hz = data["frame_rate_hz"] or min(info.frame_rate_hz for info in infos)
     lengths = []
     for info in infos:
-        trials = info.trials if data["most_trials"] is None else few(info.trials, data["most_trials"])
+        trials = info.trials if data["most_trials"] is None else handful(info.trials, data["most_trials"])
         train = trials.of("train")
         ratio = ratio_of(info.frame_rate_hz, rate_hz)
         lengths.append([n * ratio.denominator // ratio.numerator for n in (train.stop - train.start).tolist()])

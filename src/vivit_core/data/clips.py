@@ -87,7 +87,7 @@ def ends_of_trials(trials: Trials, split: str, max_frames: int, least: int) -> l
     return list(zip((chosen.stop - kept).tolist(), chosen.stop.tolist(), strict=True))
 
 
-def few(trials: Trials, most: int) -> Trials:
+def handful(trials: Trials, most: int) -> Trials:
     """At most so many trials of each split: two that repeat a stimulus, where there are, and then the longest."""
     kept: list[int] = []
     for split in dict.fromkeys(trials.split.tolist()):

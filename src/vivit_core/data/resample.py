@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit_core.data.clips import Some, few
+from vivit_core.data.clips import Some, handful
 from vivit_core.data.recording.format import ContextWeights, Trials, has_bins, is_rate
 from vivit_core.data.recording.reader import Recording
 from vivit_core.data.transforms import BehaviorTransform, FrameTransform, TargetTransform, Transform, chain, widths
@@ -121,7 +121,7 @@ def segments(values_ND: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.n
 def used_trials(clock: Clock, most_trials: int | None, some: Some | None) -> Trials:
     """The trials of a recording that are used, in the model's bins; ``most_trials`` and ``some`` are those of
     :class:`ResampledRecording`."""
-    used = clock.trials if most_trials is None else few(clock.trials, most_trials)
+    used = clock.trials if most_trials is None else handful(clock.trials, most_trials)
     return used if some is None else some.of(used, clock.frame_rate_hz)
 
 
@@ -138,7 +138,7 @@ class ResampledRecording(Recording):
     path, recording_id, unit_ids : of :class:`Recording`.
     frame_rate_hz : the model's; None for the file's own.
     transforms : name -> transform. A :class:`BehaviorTransform` makes the behavior of its name.
-    most_trials : of each split, the others being as if they were not there (:func:`clips.few`); None for all.
+    most_trials : of each split, the others being as if they were not there (:func:`clips.handful`); None for all.
     some : which units are used, and which training trials of those; None for all.
     chosen : which units are used, from their ids, in the place of what ``some`` says.
 
