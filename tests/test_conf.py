@@ -34,7 +34,7 @@ def keys_of(path: Path) -> list[str]:
     group = ".".join(path.parent.relative_to(CONF).parts)
     said = re.search(r"^# @package (\S+)", text, flags=re.MULTILINE)
     package = {None: group, "_global_": ""}.get(said and said[1], said and said[1])
-    content = {key for key in yaml.safe_load(text) or {} if key != "defaults"}
+    content = [key for key in yaml.safe_load(text) or {} if key != "defaults"]
     return [".".join(filter(None, (package, key))) for key in content]
 
 
