@@ -365,7 +365,7 @@ def test_choices_are_compared_at_equal_cost(
     names = "found.json", "what the options are", "others.json"
     page.write_text("\n".join(["before", *(f"{begins}\nold\n{ends}\nafter".format(x, x) for x in names), ""]))
     words = [
-        *("choices", "--groups", "readout", "--others", "data.weighting=equal", "--seeds", "0", "1", "--steps", "80"),
+        *("choices", "--groups", "readout", "--others", "data.weighting=equal", "--seeds", "0", "1", "--steps", "60"),
         *("--jobs", "2", "--folder", str(tmp_path / "made"), "--results", str(tmp_path / "found.json")),
         *("--page", str(page), "--", "readout.std_max_px=9"),
     ]

@@ -14,7 +14,7 @@ from vivit_core.data.clips import (
     Window,
     ends_of_trials,
     evaluation_windows,
-    few,
+    handful,
 )
 from vivit_core.data.recording.format import Trials
 
@@ -32,7 +32,7 @@ def test_few_trials_are_the_longest_of_each_split_and_two_repeats() -> None:
     trials = Trials(np.append(0, stop[:-1]), stop, np.array(list("abcdefdg")), split)
     trials.stimulus_id[5] = trials.stimulus_id[6]  # d is shown by trials 3, 5 and 6, of 4, 4 and 8 bins
     for most, kept in ((1, [1, 6]), (2, [1, 3, 4, 6]), (3, [0, 1, 2, 3, 4, 6]), (8, list(range(8)))):
-        made = few(trials, most)
+        made = handful(trials, most)
         assert made.start.tolist() == trials.start[kept].tolist() and made.stop.tolist() == trials.stop[kept].tolist()
         assert made.split.tolist() == split[kept].tolist()
         assert made.stimulus_id.tolist() == trials.stimulus_id[kept].tolist()
