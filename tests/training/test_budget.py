@@ -184,3 +184,5 @@ def test_a_budget_that_cannot_be_is_refused() -> None:
     budget = TimeBudget(30.0, 40)
     with pytest.raises(ValueError, match="a budget of 41 of 40 steps"):
         budget.load_state_dict({**budget.state_dict(), "steps": 41})
+    with pytest.raises(ValueError, match=r"keeps time for 1\.5 of the last fit"):
+        budget.load_state_dict({**budget.state_dict(), "share": 1.5})

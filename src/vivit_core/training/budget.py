@@ -207,11 +207,13 @@ class TimeBudget:
         """Take over what was decided, if it was for the same limit and as many steps."""
         if state["steps"] is not None and not 0 < state["steps"] <= state["most"]:
             raise ValueError(f"a budget of {state['steps']} of {state['most']} steps")
+        if not 0 < (share := float(state.get("share", 1.0))) <= 1:  # which older checkpoints lack
+            raise ValueError(f"a budget that keeps time for {share} of the last fit")
         self._spent = float(state["spent"])
         if (state["limit_s"], state["most"]) != (self.limit_s, self.most):
             return
         self.steps, self.step_s = state["steps"], float(state["step_s"])
-        self.share = float(state.get("share", 1.0))  # which older checkpoints lack
+        self.share = share
         self._decides_at = int(state["decides_at"])
         self._timed, self._untimed = list(state["timed"]), list(state["untimed"])
         self._validated = list(state.get("validated", []))  # which older checkpoints lack
