@@ -67,5 +67,5 @@ def test_a_continued_training_takes_what_is_left_of_it():
     assert late.estimate_s == 10 and "the training 0:10 min" in late.line()
     found = TimeBudget(300.0, 100)
     assert evaluation_s(found, budget, data, 1) is None
-    found.take(Plan(100, 2.0))
+    found.take(Plan(100, 2.0, 1.0))
     assert evaluation_s(found, budget, data, 4) == pytest.approx(4 * evaluation_s(found, budget, data, 1))

@@ -13,7 +13,7 @@ from test_resume import outcome, same
 from tiny_training import SignalAt, train
 
 from vivit_core.system.stops import TrainingStopped
-from vivit_core.training.budget import DECIDES_AT, FORWARD, LATEST, Plan, TimeBudget
+from vivit_core.training.budget import DECIDES_AT, LATEST, Plan, TimeBudget
 from vivit_core.training.callbacks.checkpoints import has_ended
 from vivit_core.training.callbacks.early_stopping import early_end
 
@@ -95,7 +95,7 @@ def followed(
     reckoned_s: float | None = None, said: list[str] | None = None,
 ) -> tuple[int, float]:  # fmt: skip
     """Steps and seconds of a training that is stopped and continued after some steps, without a training."""
-    now, passes = [0.0], (validation_s if reckoned_s is None else reckoned_s) / FORWARD / every
+    now, passes = [0.0], (validation_s if reckoned_s is None else reckoned_s) / 0.4 / every
     lost, lines = 0.0, [] if said is None else said
     most, resume = 648, None
 

@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
     steps: int
     step_s: float
-    share: float = 1.0
+    share: float
 
 
 class TimeBudget:

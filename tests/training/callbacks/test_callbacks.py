@@ -22,7 +22,6 @@ from rich.console import Console
 from tiny_training import SignalAt, train
 
 from vivit_core.system.stops import STOPS, Stopped, TrainingStopped
-from vivit_core.training.budget import FORWARD
 from vivit_core.training.callbacks.early_stopping import EarlyStopping, early_end, never_scored
 from vivit_core.training.callbacks.progress import TrainingProgress
 from vivit_core.training.callbacks.stop_signals import StopSignals
@@ -200,7 +199,7 @@ def test_the_estimate(monkeypatch, step, elapsed_s, left_s):
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert bar._left(trainer) == pytest.approx(left_s, abs=1e-3)
     trainer.lightning_module.last_passes = 5.0  # the readouts' last fit
-    after_s = FORWARD * 5 * elapsed_s / step if 0 < step < 100 else 0.0  # after the last step it is over
+    after_s = 0.4 * 5 * elapsed_s / step if 0 < step < 100 else 0.0  # after the last step it is over
     assert bar._left(trainer) == pytest.approx(left_s + after_s, abs=1e-3)
     trainer.lightning_module.last_share = 0.5
     assert bar._left(trainer) == pytest.approx(left_s + after_s / 2, abs=1e-3)

@@ -109,7 +109,7 @@ def test_time_is_kept_for_it_where_the_machine_becomes_slower() -> None:
             proposal = budget.proposal(step, 0.0, last_passes=25.0, every=10)
             assert proposal is not None
             budget.take(proposal)
-            assert budget.steps == (90 if step == 10 else 20 + int((110 - 25 * FORWARD * 1.3 - 23) / 1.3))
+            assert budget.steps == (90 if step == 10 else 20 + int((110 - 13 - 23) / 1.3))
 
 
 class Module:
